@@ -1,0 +1,362 @@
+"""Every failure that a client can see: problems (an HTTP answer) and failures (how a job ended).
+
+Both lists are closed. A `Problem` may be raised anywhere above this module; `app/api/problems.py` turns it into RFC 9457
+`application/problem+json`. Titles, help texts and hints here are the only words that reach a client besides what the
+raiser writes: never the client's own input, the text of an exception, or a stack trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Blame = Literal["user", "system"]
+
+
+class Fault(Protocol):
+    """One thing wrong with a request; `app.spec.faults.Fault` is the one that everybody builds."""
+
+    @property
+    def pointer(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def hint(self) -> str | None: ...
+    @property
+    def code(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """A kind of problem: `/problems/{code}` serves `title` and `help` as a page."""
+
+    code: str
+    status: int
+    title: str
+    help: str
+
+
+@dataclass(frozen=True)
+class FailureType:
+    """A way in which a job can fail: who is to blame, whether another attempt may help, and what to do next."""
+
+    code: str
+    title: str
+    blame: Blame
+    retryable: bool
+    hint: str
+
+
+def _problems(*types: ProblemType) -> Mapping[str, ProblemType]:
+    return {kind.code: kind for kind in types}
+
+
+def _failures(*types: FailureType) -> Mapping[str, FailureType]:
+    return {kind.code: kind for kind in types}
+
+
+PROBLEMS: Mapping[str, ProblemType] = _problems(
+    ProblemType(
+        "malformed_body",
+        400,
+        "The body cannot be read",
+        "The body is not JSON as RFC 8259 defines it: bad syntax, bytes that are not UTF-8, NaN or Infinity, a number "
+        "that a 64-bit float or integer cannot hold, a key given twice, a NUL or a lone surrogate in a string, or "
+        "nesting deeper than 32 levels. `errors[].pointer` names the place. Nothing was stored.",
+    ),
+    ProblemType(
+        "host_not_allowed",
+        421,
+        "This service does not answer to that host name",
+        "The Host header names a host that this service was not told to serve, which is how a DNS rebinding attack "
+        "looks. Use http://localhost:PORT, or add the name to BEQUEST_ALLOWED_HOSTS.",
+    ),
+    ProblemType(
+        "origin_not_allowed",
+        403,
+        "Pages of another site may not call this service",
+        "A browser sent this request for a page of another origin. Call the service from its own page, or from a "
+        "program that sends no Origin header.",
+    ),
+    ProblemType(
+        "not_found",
+        404,
+        "There is nothing here",
+        "No such path, or no job, data set, model or artifact of that id or name. It may have been deleted. The lists "
+        "(GET /v1/jobs, /v1/datasets, /v1/models) show what exists; /docs shows every path.",
+    ),
+    ProblemType(
+        "report_not_ready",
+        404,
+        "The job has no report yet",
+        "A report is written when a job succeeds. Follow GET /v1/jobs/{id}/events, or poll the job with "
+        "`Prefer: wait=60`; a job that failed or was cancelled has its reason in `error` and `reason` instead.",
+    ),
+    ProblemType(
+        "method_not_allowed",
+        405,
+        "This path does not take that method",
+        "The path exists, the method does not; the Allow header lists the methods that do.",
+    ),
+    ProblemType(
+        "conflict",
+        409,
+        "The present state does not allow that",
+        "The thing exists and is in a state, or has dependants, that rule this out; `detail` names them. For instance "
+        "a finished job cannot be cancelled, and a job that still runs cannot be deleted: cancel it first.",
+    ),
+    ProblemType(
+        "dataset_in_use",
+        409,
+        "The data set is in use",
+        "A job that has not finished needs this data set; `detail` names the job. Cancel it or wait for it, then "
+        "delete the data set.",
+    ),
+    ProblemType(
+        "body_too_large",
+        413,
+        "The body is larger than this service takes",
+        "JSON bodies are limited by BEQUEST_MAX_BODY_BYTES (256 kB), uploads by BEQUEST_MAX_UPLOAD_BYTES (256 MiB). The "
+        "limit counts what arrives, whatever Content-Length claims.",
+    ),
+    ProblemType(
+        "unsupported_media_type",
+        415,
+        "The body has a type that this path does not take",
+        "Send JSON with `content-type: application/json` (`curl --json`, or `-H 'content-type: application/json' -d` "
+        "before curl 7.82): plain `curl -d` declares a form. Uploads are multipart/form-data (`curl -F`). Bodies are "
+        "taken as they are: no Content-Encoding.",
+    ),
+    ProblemType(
+        "range_not_satisfiable",
+        416,
+        "The file is shorter than the range asked for",
+        "The Content-Range header of this answer holds the file's length.",
+    ),
+    ProblemType(
+        "invalid",
+        422,
+        "The request has faults",
+        "The body was read, and something in it is wrong. `errors` names every fault found, with a JSON pointer "
+        "(RFC 6901) into the body, what was expected, and a hint. Nothing was stored. POST /v1/jobs/validate finds the "
+        "same faults and starts no job; GET /v1/catalog has each kind's schema and an example.",
+    ),
+    ProblemType(
+        "invalid_parameter",
+        422,
+        "A parameter of the request has a fault",
+        "A query parameter, a header or a part of the path is wrong: `errors[].pointer` reads /query/NAME, "
+        "/header/NAME or /path/NAME. /docs lists every parameter with its limits.",
+    ),
+    ProblemType(
+        "not_available",
+        422,
+        "That is not available here",
+        "The request is understood and asks for something that this installation does not offer. GET /v1/catalog lists "
+        "all that works.",
+    ),
+    ProblemType(
+        "dataset_invalid",
+        422,
+        "The file is not a data set that this service can read",
+        "The upload was inspected in a separate process and refused: `errors` says what was found and what was "
+        "expected. Nothing was stored. An .npz holds plain arrays (no pickled objects) of equal length, a .csv has one "
+        "header line.",
+    ),
+    ProblemType(
+        "internal",
+        500,
+        "Something went wrong on our side",
+        "A fault of the service. The log has the details under the `request_id` of this answer; quote it. Asking again "
+        "is safe for GET and DELETE.",
+    ),
+    ProblemType(
+        "inference_unavailable",
+        503,
+        "Predictions are not available at the moment",
+        "The inference process does not answer. `bequest serve` starts it and restarts it within seconds; elsewhere "
+        "run `python -m worker.inference` and set INFERENCE_URL. Training is not affected.",
+    ),
+    ProblemType(
+        "database_unavailable",
+        503,
+        "The database does not answer",
+        "Nothing can be read or stored without it. GET /readyz tells what is missing. Ask again in a few seconds.",
+    ),
+    ProblemType(
+        "disk_full",
+        507,
+        "There is no room to store that",
+        "The disk that holds the data folder is full. GET /readyz shows the free bytes; delete jobs or data sets "
+        "that are no longer needed.",
+    ),
+)
+
+FAILURES: Mapping[str, FailureType] = _failures(
+    FailureType(
+        "out_of_memory",
+        "The device ran out of memory",
+        "user",
+        False,
+        "Halve training.batch_size, or choose a smaller architecture.",
+    ),
+    FailureType(
+        "loss_not_finite",
+        "The loss became NaN or infinite",
+        "user",
+        False,
+        "Lower training.optimizer.learning_rate, or set training.optimizer.global_clipnorm to 1.0.",
+    ),
+    FailureType(
+        "dataset_invalid",
+        "The data set cannot be used for this job",
+        "user",
+        False,
+        "Look at GET /v1/datasets/{id}/preview and correct the data set or the split.",
+    ),
+    FailureType(
+        "label_mismatch",
+        "Labels of the data and of the model differ",
+        "user",
+        False,
+        "Use data whose class names equal the model's, or give the task a fresh head.",
+    ),
+    FailureType(
+        "data_overlap",
+        "Test rows were used to train a model that this job builds on",
+        "user",
+        False,
+        'Train the source or teacher inside this job with {"train": …}, which drops those rows, or change the split.',
+    ),
+    FailureType(
+        "teacher_incompatible",
+        "The teacher's answers do not fit the student's",
+        "user",
+        False,
+        "Use a teacher trained on the same columns with the same classes and input shape.",
+    ),
+    FailureType(
+        "weights_unavailable",
+        "The weights to start from cannot be had",
+        "user",
+        False,
+        'Use the model of a job (job:ID), or train the source inside this job with {"train": …}.',
+    ),
+    FailureType(
+        "time_limit",
+        "The job ran longer than its max_seconds",
+        "user",
+        False,
+        "Raise max_seconds, or lower training.epochs.",
+    ),
+    FailureType(
+        "worker_lost",
+        "The worker that ran the job vanished, more often than max_attempts allows",
+        "system",
+        True,
+        "Look at GET /v1/workers and the worker's log, then submit the job again.",
+    ),
+    FailureType(
+        "stalled",
+        "Training stood still for too long",
+        "system",
+        True,
+        "Look at GET /v1/jobs/{id}/logs, then submit the job again.",
+    ),
+    FailureType(
+        "memory_limit",
+        "The trainer used more main memory than it may",
+        "user",
+        False,
+        "Lower training.batch_size or use a smaller data set.",
+    ),
+    FailureType(
+        "model_too_large",
+        "The model has more parameters than the limit allows",
+        "user",
+        False,
+        "Choose a smaller architecture, or raise BEQUEST_MAX_PARAMETERS.",
+    ),
+    FailureType(
+        "metric_limit",
+        "The job reported more metric rows than the limit allows",
+        "user",
+        False,
+        "Train fewer epochs or fewer control seeds.",
+    ),
+    FailureType(
+        "model_unsafe",
+        "A model holds something that this service does not load",
+        "user",
+        False,
+        "Use a model that this service trained.",
+    ),
+    FailureType(
+        "disk_full",
+        "There was no room to store checkpoints or artifacts",
+        "system",
+        True,
+        "Free space on the disk of the data folder (GET /readyz shows it), then submit the job again.",
+    ),
+    FailureType(
+        "internal",
+        "The trainer failed for a reason of our own",
+        "system",
+        True,
+        "Look at GET /v1/jobs/{id}/logs and report the fault with the job's id.",
+    ),
+)
+
+
+class Problem(Exception):
+    """A request that cannot be answered as asked; becomes the HTTP answer.
+
+    `detail` says what was expected and what to do, in words of our own. `headers` go out with the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.type = PROBLEMS[code]
+        self.code = code
+        self.status = self.type.status
+        self.title = self.type.title
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+
+class NotFound(Problem):
+    """Nothing of that id or name: 404."""
+
+    def __init__(self, detail: str, *, code: str = "not_found") -> None:
+        super().__init__(code, detail)
+
+
+class Conflict(Problem):
+    """The present state rules it out: 409."""
+
+    def __init__(self, detail: str, *, code: str = "conflict") -> None:
+        super().__init__(code, detail)
+
+
+class Unavailable(Problem):
+    """A part of the service does not answer: 503, with when to ask again."""
+
+    def __init__(self, detail: str, *, code: str, retry_after: int = 5) -> None:
+        super().__init__(code, detail, headers={"retry-after": str(retry_after)})
+
+
+def refused(faults: Sequence[Fault], *, code: str = "invalid") -> Problem:
+    """The 422 that names every fault; `not_available` when that is all that is wrong."""
+    if code == "invalid" and faults and all(fault.code == "not_available" for fault in faults):
+        code = "not_available"
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return Problem(code, f"Found {count}; each is named in errors. Nothing was stored.", errors=faults)
