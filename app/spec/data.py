@@ -1,0 +1,85 @@
+"""What a data set looks like, how it is split, and how few of its labels a job may use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.spec.base import Words
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Feature(Words):
+    """One number of a table's input vector: a column's value, or 1 where a category column equals `equals`, else 0."""
+
+    column: Name
+    equals: str | None = None
+
+
+class InputSchema(Words):
+    """What a model is fed: one tensor per row.
+
+    `image`: shape (height, width, channels), uint8 with `scale` 255 or float32 with `scale` 1; the model divides by
+    `scale` itself. `table`: shape (features,), float32, in the order of `features`.
+    """
+
+    kind: Literal["image", "table"]
+    shape: list[Annotated[int, Field(ge=1)]]
+    scale: float = 1.0
+    features: list[Feature] = []
+
+
+class Column(Words):
+    """A column that can be a task's target.
+
+    `category`: one of `classes` (stored as their index, int32, -1 missing). `number`: float32 of `shape` (empty: a scalar), NaN missing.
+    `labels`: a row of 0/1 for each of `classes` (float32, NaN missing).
+    """
+
+    name: Name
+    type: Literal["category", "number", "labels"]
+    classes: list[str] | None = None
+    shape: list[int] = []
+    missing: int = 0
+    counts: list[int] | None = Field(None, description="rows of each class, for category and labels")
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Schema(Words):
+    """A data set: how many rows, what goes in, what can be learnt from it. `target` is learnt unless a job says otherwise."""
+
+    rows: int
+    input: InputSchema
+    columns: dict[str, Column]
+    target: str | None = None
+
+
+class SplitSpec(Words):
+    """How rows are divided. The test rows are never trained on, by any arm or stage; equal inputs stay on one side."""
+
+    train: float = Field(0.7, gt=0, lt=1)
+    validation: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.2, gt=0, lt=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    by: Literal["stratified", "random", "column", "group"] = "stratified"
+    column: Name | None = Field(None, description="by column: its values name the part; by group: rows of equal value stay together")
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> SplitSpec:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError("train, validation and test must add up to 1")
+        if (self.by in ("column", "group")) != (self.column is not None):
+            raise ValueError("`column` goes with by: column and by: group, and only with them")
+        return self
+
+
+class PerClass(Words):
+    """So many labelled rows of each class."""
+
+    per_class: int = Field(ge=1, le=1_000_000)
+
+
+Limit = Annotated[int, Field(ge=1)] | PerClass

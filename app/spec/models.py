@@ -1,0 +1,91 @@
+"""Models in a spec: references, heads, tasks, stages that train one; and the manifest that stands beside a kept one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from app.spec.base import TaskName, Words
+from app.spec.data import InputSchema, Limit, Name
+from app.spec.training import TrainingSpec
+
+TaskType = Literal["binary", "multiclass", "multilabel", "regression"]
+
+DatasetRef = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
+"""A built-in's name or `ds_…`."""
+
+ModelRef = Annotated[
+    str,
+    StringConstraints(max_length=256, pattern=r"^(job:job_[0-9a-z]+(/[a-z0-9/_-]+)?|mdl_[0-9a-z]+|model:[^@/\x00-\x1f]{1,128}(@[0-9]+)?)$"),
+]
+"""`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, or `model:NAME@VERSION` (without `@`: the newest)."""
+
+ArchitectureRef = str | dict[str, Any]
+"""A name from the catalog (`cnn`, `arch:cnn`), or an object {"arch": NAME, …bounded numbers}."""
+
+
+class HeadSpec(Words):
+    """An optional hidden layer before a task's output layer."""
+
+    units: int | None = Field(None, ge=1, le=8192)
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class TaskSpec(Words):
+    """One head and what it learns. `type` null: from the column (two classes binary, more multiclass, numbers regression, labels multilabel)."""
+
+    column: Name | None = Field(None, description="null: the column with the task's name")
+    dataset: DatasetRef | None = Field(None, description="null: the job's data set")
+    type: TaskType | None = None
+    weight: float = Field(1.0, ge=0, le=1e6)
+    head: HeadSpec = HeadSpec()
+    standardize: bool = Field(True, description="regression: train on targets of mean 0 and variance 1; answers are in the user's units")
+    limit_train_labels: Annotated[int, Field(ge=1)] | None = None
+
+
+class TrainStage(Words):
+    """A model that the job trains first, as a stage of its own, and keeps."""
+
+    dataset: DatasetRef
+    target: Name | None = None
+    architecture: ArchitectureRef | None = None
+    limit_train_examples: Limit | None = None
+    training: TrainingSpec = TrainingSpec()
+
+
+class TrainedHere(Words):
+    train: TrainStage
+
+
+ModelSource = ModelRef | TrainedHere
+"""Where knowledge comes from: a kept model, or one to train first."""
+
+
+class TaskManifest(Words):
+    type: TaskType
+    column: str
+    classes: list[str] | None = Field(None, description="in the order of the outputs; binary: [negative, positive]")
+    units: int
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+class Manifest(Words):
+    """What a kept model is: enough to feed it, to read its answers and to inherit from it."""
+
+    format: Literal[1] = 1
+    role: str
+    architecture: dict[str, Any]
+    input: InputSchema
+    tasks: dict[TaskName, TaskManifest]
+    heads: dict[TaskName, HeadSpec] = {}
+    layers: list[str]
+    parameters: int
+    sha256: str
+    versions: dict[str, str]
+    dataset: dict[str, Any] = Field(default={}, description="ref and sha256 of what it learnt from")
+    training: dict[str, Any] = Field(default={}, description="steps, seed, batch_size, learning_rate")
+    rows_file: str | None = Field(None, description="npy of (n, 16) uint8 hashes of every input row that trained it, its sources and its teachers")
+    loading: str = ""

@@ -1,0 +1,44 @@
+"""Finds what a file alone adds: methods, objectives, weightings, architectures.
+
+A variant is one module. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have subpackages of
+the same four names. Nothing is edited to add one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from types import ModuleType
+from typing import Literal
+
+from app.settings import settings
+
+Kind = Literal["methods", "objectives", "weighting", "architectures"]
+
+HOME: dict[Kind, str] = {
+    "methods": "worker.training.methods",
+    "objectives": "worker.training.objectives",
+    "weighting": "worker.training.weighting",
+    "architectures": "app.spec.architectures",
+}
+
+
+def modules(kind: Kind) -> dict[str, ModuleType]:
+    """Every module of `kind` by its name in a spec: the file's name with "-" for "_". Files that begin with "_" are not variants."""
+    found: dict[str, ModuleType] = {}
+    for package in (HOME[kind], *(f"{plugin}.{kind}" for plugin in settings().plugins)):
+        found.update(_of_package(package))
+    return found
+
+
+@cache
+def _of_package(package: str) -> dict[str, ModuleType]:
+    try:
+        home = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name is not None and package.startswith(error.name):
+            return {}
+        raise
+    names = sorted(info.name for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_") and not info.ispkg)
+    return {name.replace("_", "-") if package.endswith("architectures") else name: importlib.import_module(f"{package}.{name}") for name in names}
