@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     max_parameters: int = Field(50_000_000, gt=0, alias="BEQUEST_MAX_PARAMETERS")
     max_epochs: int = Field(10_000, gt=0, alias="BEQUEST_MAX_EPOCHS")
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field((), alias="BEQUEST_FILE_ROOTS")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(("localhost", "127.0.0.1", "[::1]"), alias="BEQUEST_ALLOWED_HOSTS")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "[::1]"), alias="BEQUEST_ALLOWED_HOSTS"
+    )
     log_format: Literal["auto", "json", "console"] = Field("auto", alias="BEQUEST_LOG_FORMAT")
 
     @field_validator("plugins", "file_roots", "allowed_hosts", mode="before")

@@ -24,7 +24,9 @@ class JobSpec(Words):
     kind: str
     name: Label | None = None
     tags: list[Tag] = Field(default=[], max_length=32)
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(default={}, max_length=32)
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+        default={}, max_length=32
+    )
     priority: int = Field(5, ge=0, le=9, description="larger first")
     max_seconds: int = Field(86_400, ge=1, le=2_592_000, description="wall time of one attempt, in seconds")
     max_attempts: int = Field(3, ge=1, le=10)

@@ -65,7 +65,9 @@ class SplitSpec(Words):
     test: float = Field(0.2, gt=0, lt=1)
     seed: int = Field(0, ge=0, lt=2**31)
     by: Literal["stratified", "random", "column", "group"] = "stratified"
-    column: Name | None = Field(None, description="by column: its values name the part; by group: rows of equal value stay together")
+    column: Name | None = Field(
+        None, description="by column: its values name the part; by group: rows of equal value stay together"
+    )
 
     @model_validator(mode="after")
     def _adds_up(self) -> SplitSpec:

@@ -52,14 +52,17 @@ def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
     try:
         return cast(T, adapter.validate_python(body))
     except ValidationError as error:
-        raise Invalid(of_validation(error, adapter)) from None
+        raise Invalid(of_validation(error, body, adapter)) from None
 
 
-def of_validation(error: ValidationError, shape: TypeAdapter[Any] | type[BaseModel] | None = None) -> list[Fault]:
-    """The faults in a pydantic error. Inputs are never echoed: they may hold secrets, or text that no JSON can carry."""
+def of_validation(
+    error: ValidationError, body: object, shape: TypeAdapter[Any] | type[BaseModel] | None = None
+) -> list[Fault]:
+    """The faults in a pydantic error about `body`. Values are never echoed: they may hold secrets, or text that no JSON can carry."""
     names = _field_names(shape) if shape is not None else []
-    faults = [_fault(details, names) for details in error.errors(include_url=False, include_input=False)]
-    return sorted(set(faults), key=lambda fault: fault.pointer)
+    return _of_unions(
+        [_fault(details, body, names) for details in error.errors(include_url=False, include_input=False)]
+    )
 
 
 def pointer(*parts: str | int) -> str:
@@ -76,29 +79,51 @@ def nearest(name: str, known: Sequence[str], what: str = "") -> str:
     return f"known{' ' + what if what else ''}: {shown}{', …' if len(known) > 20 else ''}"
 
 
-def _fault(details: ErrorDetails, names: list[str]) -> Fault:
-    place = pointer(*_place(details))
+def _fault(details: ErrorDetails, body: object, names: list[str]) -> Fault:
+    place = pointer(*_place(details, body))
     kind, context = details["type"], details.get("ctx") or {}
     if kind == "extra_forbidden":
         return Fault(place, "unknown field", nearest(str(details["loc"][-1]), names, "fields"), "unknown_field")
     if kind == "missing":
         return Fault(place, "this field is required", None, "missing")
     if kind == "value_error" and isinstance(context.get("error"), Invalid):
-        inner = cast(Invalid, context["error"]).faults[0]
-        return inner.under(place)
+        return cast(Invalid, context["error"]).faults[0].under(place)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         expected = str(context.get("expected_tags", "")).replace("'", "")
-        return Fault(place, f"expected one of: {expected}" if expected else "expected a known kind", None, "unknown_name")
+        return Fault(
+            place, f"expected one of: {expected}" if expected else "expected a known kind", None, "unknown_name"
+        )
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return Fault(place, message[:1].lower() + message[1:], None, kind)
 
 
-def _place(details: ErrorDetails) -> Iterator[str | int]:
-    """The location without the names that pydantic adds for the branch of a union it was trying."""
-    for part in details["loc"]:
-        if isinstance(part, str) and (part.endswith("]") or part.startswith(("function-", "tagged-union"))):
+def _place(details: ErrorDetails, body: object) -> Iterator[str | int]:
+    """The location in `body`: pydantic also names the branch of a union it was trying, which is no place in any document."""
+    here, last = body, len(details["loc"]) - 1
+    for depth, part in enumerate(details["loc"]):
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+            yield part
+        elif isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here):
+            here = here[part]
+            yield part
+        elif depth == last and details["type"] == "missing":
+            yield part
+
+
+def _of_unions(faults: list[Fault]) -> list[Fault]:
+    """One fault a place. A value that fits no branch of a union gives an error for each: the deepest say most, equals are joined."""
+    kept: dict[str, Fault] = {}
+    for fault in sorted(faults, key=lambda fault: fault.pointer):
+        mismatch = fault.code.endswith("_type") or fault.code in ("literal_error", "string_pattern_mismatch")
+        if mismatch and any(other.pointer.startswith(fault.pointer + "/") for other in faults):
             continue
-        yield part
+        known = kept.get(fault.pointer)
+        if known is None:
+            kept[fault.pointer] = fault
+        elif fault.message not in known.message:
+            kept[fault.pointer] = replace(known, message=f"{known.message}, or {fault.message}")
+    return list(kept.values())
 
 
 def _field_names(shape: TypeAdapter[Any] | type[BaseModel]) -> list[str]:

@@ -17,7 +17,10 @@ DatasetRef = Annotated[str, StringConstraints(min_length=1, max_length=128, patt
 
 ModelRef = Annotated[
     str,
-    StringConstraints(max_length=256, pattern=r"^(job:job_[0-9a-z]+(/[a-z0-9/_-]+)?|mdl_[0-9a-z]+|model:[^@/\x00-\x1f]{1,128}(@[0-9]+)?)$"),
+    StringConstraints(
+        max_length=256,
+        pattern=r"^(job:job_[0-9a-z]+(/[a-z0-9/_-]+)?|mdl_[0-9a-z]+|model:[^@/\x00-\x1f]{1,128}(@[0-9]+)?)$",
+    ),
 ]
 """`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, or `model:NAME@VERSION` (without `@`: the newest)."""
 
@@ -41,7 +44,9 @@ class TaskSpec(Words):
     type: TaskType | None = None
     weight: float = Field(1.0, ge=0, le=1e6)
     head: HeadSpec = HeadSpec()
-    standardize: bool = Field(True, description="regression: train on targets of mean 0 and variance 1; answers are in the user's units")
+    standardize: bool = Field(
+        True, description="regression: train on targets of mean 0 and variance 1; answers are in the user's units"
+    )
     limit_train_labels: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -87,5 +92,7 @@ class Manifest(Words):
     versions: dict[str, str]
     dataset: dict[str, Any] = Field(default={}, description="ref and sha256 of what it learnt from")
     training: dict[str, Any] = Field(default={}, description="steps, seed, batch_size, learning_rate")
-    rows_file: str | None = Field(None, description="npy of (n, 16) uint8 hashes of every input row that trained it, its sources and its teachers")
+    rows_file: str | None = Field(
+        None, description="npy of (n, 16) uint8 hashes of every input row that trained it, its sources and its teachers"
+    )
     loading: str = ""

@@ -40,5 +40,12 @@ def _of_package(package: str) -> dict[str, ModuleType]:
         if error.name is not None and package.startswith(error.name):
             return {}
         raise
-    names = sorted(info.name for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_") and not info.ispkg)
-    return {name.replace("_", "-") if package.endswith("architectures") else name: importlib.import_module(f"{package}.{name}") for name in names}
+    names = sorted(
+        info.name for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_") and not info.ispkg
+    )
+    return {
+        name.replace("_", "-") if package.endswith("architectures") else name: importlib.import_module(
+            f"{package}.{name}"
+        )
+        for name in names
+    }

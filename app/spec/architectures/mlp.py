@@ -1,0 +1,30 @@
+"""A multilayer perceptron for tables."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from app.spec.architectures._layers import Architecture, Layer
+
+
+class Spec(Architecture):
+    inputs: ClassVar[Literal["image", "table"]] = "table"
+    arch: Literal["mlp"] = "mlp"
+    units: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=1, max_length=16)] = [64, 64]
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    batch_norm: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1, description="after each layer")
+
+    def layers(self) -> list[Layer]:
+        layers: list[Layer] = []
+        for number, width in enumerate(self.units, 1):
+            if self.batch_norm:
+                layers += [Layer(f"dense{number}", "dense", {"units": width}), Layer(f"norm{number}", "batch_norm")]
+                layers.append(Layer(f"activation{number}", "activation", {"activation": self.activation}))
+            else:
+                layers.append(Layer(f"dense{number}", "dense", {"units": width, "activation": self.activation}))
+            if self.dropout:
+                layers.append(Layer(f"dropout{number}", "dropout", {"rate": self.dropout}))
+        return layers
