@@ -1,0 +1,113 @@
+"""Files that belong to jobs, in a store that names them by their content.
+
+A file is written beside, synced, hashed and renamed; only then does a row name it. A crash before the row leaves garbage, never a lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.settings import settings
+from app.tables import Artifact
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file in the store: its hash and its length in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+def keep_file(path: Path) -> Stored:
+    """Copies a file into the store, durable when this returns. The same content is kept once.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be read; nothing is left behind.
+    """
+    blobs, temporary = settings().store / "blob", settings().store / "tmp" / uuid.uuid4().hex
+    blobs.mkdir(parents=True, exist_ok=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    digest, length = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as source, temporary.open("xb") as target:
+            while block := source.read(_BLOCK):
+                digest.update(block)
+                target.write(block)
+                length += len(block)
+            target.flush()
+            os.fsync(target.fileno())
+        temporary.rename(blobs / digest.hexdigest())
+        _sync_folder(blobs)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Stored(digest.hexdigest(), length)
+
+
+def blob(sha256: str) -> Path:
+    """Where the content of that hash lies."""
+    return settings().store / "blob" / sha256
+
+
+def model_file(sha256: str) -> Path:
+    """The same content under a name that ends in .keras, which Keras asks for; a hard link, made when first needed."""
+    link = settings().store / "model" / f"{sha256}.keras"
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(blob(sha256), link)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            temporary = link.with_suffix(f".{uuid.uuid4().hex}.tmp")
+            shutil.copyfile(blob(sha256), temporary)
+            temporary.rename(link)
+    return link
+
+
+def add(session: Session, job_id: str, attempt: int, name: str, stored: Stored, media_type: str) -> None:
+    """Names a stored file as the job's `name`. The caller holds the attempt's fence; a later attempt's file replaces an earlier one's."""
+    statement = insert(Artifact).values(
+        job_id=job_id, name=name, attempt=attempt, sha256=stored.sha256, bytes=stored.bytes, media_type=media_type
+    )
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Artifact.job_id, Artifact.name],
+            set_={key: statement.excluded[key] for key in ("attempt", "sha256", "bytes", "media_type", "created_at")},
+            where=Artifact.attempt <= statement.excluded.attempt,
+        )
+    )
+
+
+def of_job(session: Session, job_id: str) -> Sequence[Artifact]:
+    return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
+
+
+def get(session: Session, job_id: str, name: str) -> Artifact:
+    """Raises NotFound, with the names that there are."""
+    found = session.get(Artifact, (job_id, name))
+    if found is None:
+        there = ", ".join(artifact.name for artifact in of_job(session, job_id)) or "none yet"
+        raise NotFound(f"This job has no artifact of that name. It has: {there}.")
+    return found
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

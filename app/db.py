@@ -1,0 +1,113 @@
+"""The database connection, and the only place that commits: one request or one report is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.orm import Session
+
+from app.settings import settings
+
+__all__ = ["Session", "after_commit", "behind", "engine", "get_session", "migrate", "ping", "transaction", "url"]
+
+_MIGRATION_LOCK = 7_265_717  # any number, the same in every process
+
+
+def url() -> str:
+    """The SQLAlchemy URL.
+
+    Raises:
+        RuntimeError: DATABASE_URL is not set.
+    """
+    address = settings().database_url
+    if not address:
+        raise RuntimeError(
+            "DATABASE_URL is not set: `bequest serve` starts a database of its own, other programs need the address of one"
+        )
+    return address.replace("postgres://", "postgresql://", 1) if address.startswith("postgres://") else address
+
+
+@cache
+def engine() -> Engine:
+    """One pool a process; a connection that died is noticed before it is used."""
+    return create_engine(
+        url(),
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=20,
+        connect_args={"connect_timeout": 5, "application_name": "bequest"},
+    )
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session whose work is committed at the end, or not at all. What `after_commit` was given runs when it is durable."""
+    with Session(engine(), expire_on_commit=False) as session:
+        try:
+            yield session
+            session.commit()
+        except BaseException:
+            session.rollback()
+            raise
+        actions: list[Callable[[], Any]] = session.info.pop("after_commit", [])
+    for action in actions:
+        action()
+
+
+def after_commit(session: Session, action: Callable[[], Any]) -> None:
+    """Runs `action` once the session's transaction is durable; never when it is rolled back. An action may not raise."""
+    session.info.setdefault("after_commit", []).append(action)
+
+
+def get_session() -> Iterator[Session]:
+    """For `Depends(get_session, scope="function")`: with that scope the answer is sent after the commit, not before."""
+    with transaction() as session:
+        yield session
+
+
+def ping() -> bool:
+    """Whether the database answers."""
+    try:
+        with engine().connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except Exception:  # whatever it is, the answer is no
+        return False
+    return True
+
+
+def migrate() -> None:
+    """Brings the schema up to date. Programs that start together wait for the first of them."""
+    with engine().connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+        try:
+            connection.rollback()  # the lock is the session's, not the transaction's
+            config = _alembic()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+
+
+def behind() -> bool:
+    """Whether the schema is not the one that this program was written for."""
+    with engine().connect() as connection:
+        return (
+            MigrationContext.configure(connection).get_current_revision()
+            != ScriptDirectory.from_config(_alembic()).get_current_head()
+        )
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
+    return config

@@ -1,0 +1,57 @@
+"""The kinds of job: parsed, resolved, described. Each is one module, found by its name; none of them needs Keras to be read."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, cast
+
+from app.spec.base import JobSpec
+from app.spec.faults import Fault, Invalid, nearest, validate
+from app.spec.registry import modules
+from app.spec.world import Inputs, World
+
+
+def parse(body: object) -> JobSpec:
+    """The spec in a body, its kind's defaults filled in where they need no look at data.
+
+    Raises:
+        Invalid: no object, an unknown kind, or a spec that does not fit its kind's schema.
+    """
+    if not isinstance(body, dict):
+        raise Invalid(
+            [
+                Fault(
+                    "",
+                    "expected a JSON object with at least `kind`",
+                    "GET /v1/catalog has a complete example of each kind",
+                )
+            ]
+        )
+    kind = body.get("kind")
+    if not isinstance(kind, str) or kind not in kinds():
+        hint = nearest(kind if isinstance(kind, str) else "", sorted(kinds()), "kinds")
+        raise Invalid([Fault("/kind", "expected the name of a kind of job", hint, "unknown_name")])
+    return cast(JobSpec, validate(kinds()[kind].Spec, body))
+
+
+def resolve(spec: JobSpec, world: World) -> JobSpec:
+    """The same spec with every default in place, checked against the data sets and models that it names.
+
+    Raises:
+        Invalid: with all that is wrong.
+    """
+    return cast(JobSpec, kinds()[spec.kind].resolve(spec, world))
+
+
+def inputs(spec: JobSpec) -> Inputs:
+    """What a resolved spec must be given."""
+    return cast(Inputs, kinds()[spec.kind].inputs(spec))
+
+
+def restore(resolved: dict[str, Any]) -> JobSpec:
+    """A spec from what was stored of a resolved one."""
+    return cast(JobSpec, validate(kinds()[resolved["kind"]].Spec, resolved))
+
+
+def kinds() -> dict[str, ModuleType]:
+    return modules("methods")

@@ -1,0 +1,83 @@
+"""Numbers over optimizer steps. (job, name, step) is unique: what an attempt computes again after a resume replaces, never doubles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.tables import Metric
+
+Rows = Sequence[tuple[int, dict[str, float | None]]]
+
+
+def record(session: Session, job_id: str, attempt: int, rows: Rows) -> None:
+    """Stores rows of (step, {name: value}). The caller holds the attempt's fence (`jobs.fence`). Not finite is stored as null."""
+    values = [
+        {
+            "job_id": job_id,
+            "name": name,
+            "step": step,
+            "attempt": attempt,
+            "value": value if value is not None and math.isfinite(value) else None,
+        }
+        for step, named in rows
+        for name, value in named.items()
+    ]
+    if values:
+        statement = insert(Metric).values(values)
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=[Metric.job_id, Metric.name, Metric.step],
+                set_={"value": statement.excluded.value, "attempt": statement.excluded.attempt},
+                where=Metric.attempt <= statement.excluded.attempt,
+            )
+        )
+
+
+def rewind(session: Session, job_id: str, prefix: str, step: int) -> int:
+    """Forgets what was recorded of a stage beyond `step`. `prefix` is "source/", "control/0/", …, or "" for the target. Returns the rows removed."""
+    of_stage = Metric.name.startswith(prefix, autoescape=True) if prefix else ~Metric.name.contains("/")
+    return int(session.execute(delete(Metric).where(Metric.job_id == job_id, of_stage, Metric.step > step)).rowcount)  # type: ignore[attr-defined]
+
+
+def names(session: Session, job_id: str) -> list[str]:
+    return list(
+        session.scalars(
+            select(Metric.name)
+            .where(Metric.job_id == job_id)
+            .group_by(Metric.name)
+            .order_by(func.min(Metric.step), Metric.name)
+        )
+    )
+
+
+def series(
+    session: Session, job_id: str, wanted: Sequence[str] | None = None, max_points: int | None = None
+) -> tuple[list[int], dict[str, list[float | None]]]:
+    """One ascending axis of steps, and for each name a value or None at every step.
+
+    With `max_points` the axis is thinned evenly, its first and last step kept.
+    """
+    query = select(Metric.step, Metric.name, Metric.value).where(Metric.job_id == job_id).order_by(Metric.step)
+    if wanted is not None:
+        query = query.where(Metric.name.in_(wanted))
+    found = session.execute(query).all()
+    steps = _thin(sorted({step for step, _, _ in found}), max_points)
+    place = {step: index for index, step in enumerate(steps)}
+    columns: dict[str, list[float | None]] = {}
+    for step, name, value in found:
+        if step in place:
+            columns.setdefault(name, [None] * len(steps))[place[step]] = value
+    return steps, columns
+
+
+def _thin(steps: list[int], most: int | None) -> list[int]:
+    if most is None or len(steps) <= most:
+        return steps
+    if most < 2:
+        return steps[-1:]
+    return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]

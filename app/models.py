@@ -1,0 +1,167 @@
+"""Kept Keras models: every finished stage of a job is one, with a manifest, and edges that say what it inherits from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from app import ids
+from app.artifacts import Stored
+from app.errors import NotFound
+from app.spec.models import Manifest
+from app.spec.world import Missing
+from app.tables import Edge, Job, Model
+
+JOBS_OWN = "model"
+"""The role of the model that a job was submitted for."""
+
+
+def keep(
+    session: Session,
+    job: Job,
+    role: str,
+    stored: Stored,
+    rows: Stored | None,
+    manifest: Manifest,
+    edges: Sequence[tuple[str, str]],
+) -> Model:
+    """Records a model whose file is in the store. The caller holds the attempt's fence. A role that is kept already stays as it is.
+
+    `edges` are (relation, target): a target that is a role of this job becomes that model's id.
+    """
+    known = session.scalars(select(Model).where(Model.job_id == job.id, Model.role == role)).one_or_none()
+    if known is not None:
+        return known
+    name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})
+    version = session.execute(
+        select(func.coalesce(func.max(Model.version), 0) + 1).where(Model.name == name)
+    ).scalar_one()
+    model = Model(
+        id=ids.new("mdl"),
+        job_id=job.id,
+        role=role,
+        name=name,
+        version=version,
+        manifest=manifest.model_dump(mode="json"),
+        sha256=stored.sha256,
+        rows_sha256=rows.sha256 if rows else None,
+        bytes=stored.bytes,
+    )
+    session.add(model)
+    session.flush()
+    own = {kept.role: kept.id for kept in of_job(session, job.id)}
+    session.add_all(
+        Edge(model_id=model.id, relation=relation, target=own.get(target, target))
+        for relation, target in dict.fromkeys(edges)
+    )
+    session.flush()
+    return model
+
+
+def get(session: Session, ref: str) -> Model:
+    """The model that a reference names: `mdl_…`, `job:ID`, `job:ID/ROLE`, `model:NAME`, `model:NAME@VERSION`.
+
+    Raises:
+        NotFound: there is none; the detail says whether the job exists and has not got that far.
+    """
+    try:
+        return find(session, ref)
+    except Missing as missing:
+        raise NotFound(f"{missing.message[:1].upper()}{missing.message[1:]}. {missing.hint or ''}".strip()) from None
+
+
+def find(session: Session, ref: str) -> Model:
+    """As `get`, for specs: raises Missing."""
+    prefix, _, rest = ref.partition(":")
+    if prefix == "job":
+        return _of_job(session, ref, *rest.partition("/")[::2])
+    query = select(Model)
+    if prefix == "model":
+        name, _, version = rest.partition("@")
+        query = query.where(Model.name == name).order_by(Model.version.desc()).limit(1)
+        if version.isdecimal() and len(version) < 10:
+            query = query.where(Model.version == int(version))
+    else:
+        query = query.where(Model.id == ref)
+    model = session.scalars(query).one_or_none()
+    if model is None:
+        raise Missing(
+            ref, "there is no such model", "GET /v1/models lists those that are kept; a finished job's is job:ID"
+        )
+    return model
+
+
+def manifest(model: Model) -> Manifest:
+    return Manifest.model_validate(model.manifest)
+
+
+def of_job(session: Session, job_id: str) -> Sequence[Model]:
+    return session.scalars(select(Model).where(Model.job_id == job_id).order_by(Model.created_at, Model.id)).all()
+
+
+def edges(session: Session, model_ids: Sequence[str]) -> Sequence[Edge]:
+    return session.scalars(select(Edge).where(Edge.model_id.in_(model_ids)).order_by(Edge.relation, Edge.target)).all()
+
+
+def page(
+    session: Session,
+    *,
+    limit: int = 50,
+    before: str | None = None,
+    name: str | None = None,
+    job_id: str | None = None,
+    role: str | None = None,
+) -> Sequence[Model]:
+    """Newest first, ids below `before`; at most `limit`."""
+    query = select(Model).order_by(Model.id.desc()).limit(limit)
+    for condition, value in (
+        (Model.id < (before or ""), before),
+        (Model.name == name, name),
+        (Model.job_id == job_id, job_id),
+        (Model.role == role, role),
+    ):
+        if value is not None:
+            query = query.where(condition)
+    return session.scalars(query).all()
+
+
+def dependents(session: Session, job_id: str) -> list[str]:
+    """What inherits from this job's models: models of other jobs by edges, unfinished jobs by their specs."""
+    own = [model.id for model in of_job(session, job_id)]
+    heirs = session.scalars(
+        select(Model.id).join(Edge, Edge.model_id == Model.id).where(Edge.target.in_(own), Model.job_id != job_id)
+    ).all()
+    waiting = session.scalars(
+        select(Job.id).where(
+            Job.finished_at.is_(None),
+            Job.id != job_id,
+            func.jsonb_path_exists(Job.resolved_spec, _mentions([*own, job_id])),
+        )
+    ).all()
+    return sorted({*heirs, *waiting})
+
+
+def _mentions(names: Sequence[str]) -> object:
+    """A JSON path that finds any string in a spec which is one of `names` or a reference to it."""
+    pattern = "|".join(names)
+    return func.cast(f'$.** ? (@.type() == "string" && @ like_regex "^(job:)?({pattern})(/|$)")', text("jsonpath"))
+
+
+def _of_job(session: Session, ref: str, job_id: str, role: str) -> Model:
+    role = role if role not in ("", "best") else JOBS_OWN
+    model = session.scalars(select(Model).where(Model.job_id == job_id, Model.role == role)).one_or_none()
+    if model is not None:
+        return model
+    job = session.get(Job, job_id)
+    if job is None:
+        raise Missing(ref, "there is no such job", "GET /v1/jobs lists the jobs")
+    roles = ", ".join(kept.role for kept in of_job(session, job_id)) or "none"
+    hint = (
+        f"it keeps: {roles}"
+        if job.finished_at
+        else f"it is {job.state}: wait until it has succeeded; kept so far: {roles}"
+    )
+    raise Missing(ref, f"the job has kept no model as {role}", hint)

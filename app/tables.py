@@ -1,0 +1,221 @@
+"""The database: what is true. Constraints here, and the triggers of the first migration, hold even when a program errs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.states import TERMINAL, JobState
+
+
+def _words(values: Any) -> str:
+    return ", ".join(f"'{value}'" for value in sorted(values))
+
+
+class Table(DeclarativeBase):
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+    }
+
+
+class Job(Table):
+    """What a client asked for. `attempt` only grows and fences every write; `failures` is what the retry budget counts."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    meta: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
+    parent: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    resolved_spec: Mapped[dict[str, Any]]
+    datasets: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))  # [{ref, id, sha256}]
+    seed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+    state: Mapped[str]
+    stage: Mapped[str | None]
+    reason: Mapped[str | None]
+    wanted: Mapped[str | None]
+    discard: Mapped[bool] = mapped_column(server_default=text("false"))
+    priority: Mapped[int] = mapped_column(server_default=text("5"))
+    device: Mapped[str] = mapped_column(server_default=text("'auto'"))
+    max_seconds: Mapped[int]
+    max_attempts: Mapped[int]
+
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    worker_id: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    run_after: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    progress: Mapped[dict[str, Any] | None]
+    latest: Mapped[dict[str, Any] | None]
+    best: Mapped[dict[str, Any] | None]
+    environment: Mapped[dict[str, Any] | None]
+    usage: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    model_id: Mapped[str | None]
+    last_event: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_words(JobState)})", name="jobs_state"),
+        CheckConstraint("wanted IS NULL OR wanted IN ('cancel', 'pause')", name="jobs_wanted"),
+        CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="jobs_lease_while_running"),
+        CheckConstraint(
+            f"(state IN ({_words(TERMINAL)})) = (finished_at IS NOT NULL)", name="jobs_finished_when_terminal"
+        ),
+        CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="jobs_error_when_failed"),
+        CheckConstraint("attempt >= 0 AND failures >= 0 AND failures <= attempt", name="jobs_counts"),
+        Index("jobs_runnable", text("priority DESC"), "queued_at", "id", postgresql_where=text("state = 'queued'")),
+        Index("jobs_leases", "lease_until", postgresql_where=text("state = 'running'")),
+        Index("jobs_tags", "tags", postgresql_using="gin"),
+    )
+
+
+class Attempt(Table):
+    """One execution of a job, and why it ended."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    worker_id: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    detail: Mapped[dict[str, Any] | None]
+    resumed: Mapped[dict[str, Any] | None]  # {stage: step} from which it went on
+
+    __table_args__ = (CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="attempts_ended"),)
+
+
+class Event(Table):
+    """Something that happened to a job; `seq` counts from 1 without gaps, in the order of the commits."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    attempt: Mapped[int]
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class Metric(Table):
+    """A value at an optimizer step of its stage; null where it was not finite."""
+
+    __tablename__ = "metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    value: Mapped[float | None]
+
+
+class Artifact(Table):
+    """A file of a job: its name, and the blob that holds it. A row means that the blob is there, with that hash."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    sha256: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    media_type: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Model(Table):
+    """A kept Keras model: a job's own (`role` model) or a stage's (source, teacher, control/0, …)."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    role: Mapped[str]
+    name: Mapped[str]
+    version: Mapped[int]
+    manifest: Mapped[dict[str, Any]]
+    sha256: Mapped[str] = mapped_column(index=True)
+    rows_sha256: Mapped[str | None]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (UniqueConstraint("job_id", "role"), UniqueConstraint("name", "version"))
+
+
+class Edge(Table):
+    """Where a model comes from: `model_id` was initialized from, distilled from, trained on, or is the control of `target`."""
+
+    __tablename__ = "edges"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
+    relation: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str] = mapped_column(primary_key=True, index=True)
+
+
+class Dataset(Table):
+    """An upload: parsed once, kept in a form of our own. The same bytes are the same data set."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    format: Mapped[str]
+    sha256: Mapped[str]  # of the bytes that were sent
+    targets: Mapped[list[str]] = mapped_column(
+        server_default=text("'{}'")
+    )  # as asked for at the upload; other targets, another data set
+    prepared_sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    schema: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (UniqueConstraint("sha256", "format", "targets"),)
+
+
+class Worker(Table):
+    """A worker process and when it was last heard of."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    device: Mapped[str]  # cpu | gpu
+    device_name: Mapped[str | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    version: Mapped[str]
+    job_id: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
