@@ -1,7 +1,7 @@
 """Every failure that a client can see: problems (an HTTP answer) and failures (how a job ended).
 
-Both lists are closed. A `Problem` may be raised anywhere above this module; `app/api/problems.py` turns it into RFC 9457
-`application/problem+json`. Titles, help texts and hints here are the only words that reach a client besides what the
+Both lists are closed. A `Problem` may be raised anywhere above this module; `app/api/problems.py` makes it an RFC 9457
+`application/problem+json` answer. Titles, help texts and hints here are the only words that reach a client besides what the
 raiser writes: never the client's own input, the text of an exception, or a stack trace.
 """
 
@@ -117,8 +117,8 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "body_too_large",
         413,
         "The body is larger than this service takes",
-        "JSON bodies are limited by BEQUEST_MAX_BODY_BYTES (256 kB), uploads by BEQUEST_MAX_UPLOAD_BYTES (256 MiB). The "
-        "limit counts what arrives, whatever Content-Length claims.",
+        "JSON bodies are limited by BEQUEST_MAX_BODY_BYTES (256 kB), uploads by BEQUEST_MAX_UPLOAD_BYTES (256 MiB). "
+        "The limit counts what arrives, whatever Content-Length claims.",
     ),
     ProblemType(
         "unsupported_media_type",

@@ -1,0 +1,188 @@
+"""Reads request bodies ourselves: what `json.loads` lets through (NaN, doubled keys, lone surrogates) is refused here.
+
+Every fault is found in one pass and named by its pointer; the text of the body never goes into an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from app.errors import Problem, refused
+from app.spec.faults import Fault, pointer
+
+MAX_DEPTH = 32
+_INT_RANGE = range(-(2**63), 2**64)
+_FAULTS_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class Body:
+    """A decoded body, and what JSON's grammar allows but this service cannot take.
+
+    Where there is a fault, `value` holds None at its place, so that the rest can still be checked.
+    """
+
+    value: Any
+    faults: list[Fault]
+
+
+async def json_body(request: Request) -> Body:
+    """The JSON body of a request: a dependency of the paths that take one.
+
+    Raises:
+        Problem: 415 for another content type or encoding, 413 (from the middleware) beyond the limit, 400 for what is
+            not JSON at all.
+    """
+    _expect(request, "application/json", "curl: use --json, or add -H 'content-type: application/json' before -d")
+    return parse(await request.body())
+
+
+async def object_body(request: Request) -> dict[str, Any]:
+    """A JSON body that must be an object free of faults."""
+    body = await json_body(request)
+    if body.faults:
+        raise refused(body.faults, code="malformed_body")
+    return as_object(body.value)
+
+
+async def optional_object_body(request: Request) -> dict[str, Any]:
+    """As `object_body`, for paths where a body may be left out: then {}."""
+    if not request.headers.get("content-type") and not await request.body():
+        return {}
+    return await object_body(request)
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise refused([Fault("", "expected a JSON object", "the body starts with { and ends with }", "type")])
+    return value
+
+
+def expect_multipart(request: Request) -> None:
+    """Raises 415 unless the body is a multipart form."""
+    _expect(request, "multipart/form-data", "curl: use -F file=@NAME")
+
+
+def parse(raw: bytes) -> Body:
+    """`raw` as JSON, strictly."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _malformed(f"byte {error.start} is not UTF-8", "send the body as UTF-8") from None
+    if not text.strip():
+        raise _malformed("the body is empty", "send a JSON object")
+    try:
+        tree = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_Refused.constant, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise _malformed(
+            f"not JSON: {_reason(error)} at {where}", "check the quotes, commas and brackets there"
+        ) from None
+    except RecursionError:
+        raise _malformed(f"nested deeper than {MAX_DEPTH} levels", "flatten the body") from None
+    faults: list[Fault] = []
+    value = _walk(tree, (), faults)
+    return Body(value, faults[:_FAULTS_SHOWN])
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's members as they stand in the text: doubled keys are still there."""
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """Stands in the tree for a value that cannot be taken."""
+
+    message: str
+    hint: str
+
+    @staticmethod
+    def constant(_name: str) -> _Refused:
+        return _Refused("NaN and Infinity are not JSON", "give a finite number, or null")
+
+
+def _integer(digits: str) -> int | _Refused:
+    # 20 digits hold every 64-bit integer; int() of a very long text takes quadratic time.
+    if len(digits) <= 21 and int(digits) in _INT_RANGE:
+        return int(digits)
+    return _Refused("this integer does not fit 64 bits", "give a smaller number")
+
+
+def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
+    def fault(message: str, hint: str, code: str) -> None:
+        faults.append(Fault(pointer(*path), message, hint, code))
+
+    match node:
+        case _Pairs() | list() if len(path) >= MAX_DEPTH:
+            fault(f"nested deeper than {MAX_DEPTH} levels", "flatten the body", "too_deep")
+        case _Pairs():
+            return _object(node, path, faults)
+        case list():
+            return [_walk(item, (*path, index), faults) for index, item in enumerate(node)]
+        case _Refused():
+            fault(node.message, node.hint, "number")
+        case float() if not math.isfinite(node):
+            fault("this number is too large for a 64-bit float", "give a finite number", "number")
+        case str() if complaint := _complaint(node):
+            fault(complaint, "remove the character", "text")
+        case _:
+            return node
+    return None
+
+
+def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in pairs:
+        if complaint := _complaint(key):
+            # The key itself cannot be written into a pointer, so the pointer is the object's.
+            faults.append(Fault(pointer(*path), f"a key of this object is unusable: {complaint}", "rename it", "text"))
+            continue
+        if key in found:
+            faults.append(
+                Fault(pointer(*path, key), "this key stands twice in the object", "remove one", "duplicate_key")
+            )
+        found[key] = _walk(item, (*path, key), faults)
+    return found
+
+
+def _complaint(text: str) -> str | None:
+    if "\x00" in text:
+        return "it holds a NUL character"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "it holds a lone surrogate, half of a character"
+    return None
+
+
+def _expect(request: Request, media_type: str, hint: str) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != media_type:
+        raise Problem(
+            "unsupported_media_type",
+            f"This path takes `content-type: {media_type}`.",
+            errors=[Fault("/header/content-type", f"expected {media_type}", hint, "content_type")],
+            headers={"accept-post": media_type} if request.method == "POST" else None,
+        )
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Problem(
+            "unsupported_media_type",
+            "Compressed bodies are not taken: send the body as it is, without Content-Encoding.",
+            errors=[Fault("/header/content-encoding", "expected none", "send the body uncompressed", "content_type")],
+        )
+
+
+def _reason(error: json.JSONDecodeError) -> str:
+    # The decoder's messages are a closed set of our runtime's own words; none repeats the text.
+    return error.msg[:1].lower() + error.msg[1:]
+
+
+def _malformed(message: str, hint: str) -> Problem:
+    return Problem(
+        "malformed_body", "The body is not JSON that can be read.", errors=[Fault("", message, hint, "json")]
+    )

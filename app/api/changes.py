@@ -1,0 +1,124 @@
+"""Waiting for a job to change: one LISTEN connection per process wakes every stream and long poll.
+
+Postgres only wakes; what changed is always read from the tables, so a lost notification costs at most a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import psycopg
+
+from app import logs
+from app.settings import settings
+
+log = logs.get(__name__)
+
+CHANNEL = "bequest_events"
+POLL_SECONDS = 1.0
+
+
+class Changes:
+    """Who waits for which job, in this process."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.closing = False
+
+    @contextlib.contextmanager
+    def watch(self, job_id: str) -> Iterator[Watch]:
+        """Watches from now on: read after entering, and no change is missed."""
+        changed = asyncio.Event()
+        self._waiting[job_id].add(changed)
+        try:
+            yield Watch(self, changed)
+        finally:
+            self._waiting[job_id].discard(changed)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    def close(self) -> None:
+        """Ends every wait now and to come: the process is about to stop."""
+        self.closing = True
+        self._wake(*self._waiting)
+
+    async def listen(self) -> None:
+        """Runs until cancelled; a lost connection is made anew, and meanwhile the waits poll."""
+        while True:
+            try:
+                await self._listen_once()
+            except psycopg.Error as error:
+                log.warning("listening for changes was interrupted", reason=type(error).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _listen_once(self) -> None:
+        url = (settings().database_url or "").replace("postgresql+psycopg://", "postgresql://", 1)
+        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="bequest-listen")
+        async with connection:
+            await connection.execute(f"LISTEN {CHANNEL}".encode())
+            self._wake(*self._waiting)
+            async for note in connection.notifies():
+                self._wake(note.payload)
+
+    def _wake(self, *job_ids: str) -> None:
+        for job_id in job_ids:
+            for changed in self._waiting.get(job_id, ()):
+                changed.set()
+
+
+class Watch:
+    """One wait for one job."""
+
+    def __init__(self, changes: Changes, changed: asyncio.Event) -> None:
+        self._changes, self._changed = changes, changed
+
+    @property
+    def closing(self) -> bool:
+        return self._changes.closing
+
+    def seen(self) -> None:
+        """Call before reading: what happens from here on counts as new."""
+        self._changed.clear()
+
+    async def changed(self, seconds: float = POLL_SECONDS) -> None:
+        """Returns at a change, at shutdown, or after `seconds` (at most the poll interval)."""
+        if self.closing:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), min(max(seconds, 0.01), POLL_SECONDS))
+
+
+@contextlib.contextmanager
+def at_signal(act: Callable[[], None]) -> Iterator[None]:
+    """Runs `act` in the loop as soon as SIGTERM or SIGINT arrives, before the server's own handler.
+
+    uvicorn tells the application of a stop only after every open stream has ended, so streams would hold it up.
+    """
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, object] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(act)
+        previous = before[signal.Signals(number)]
+        if callable(previous):
+            previous(number, frame)
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.getsignal(number)
+            if callable(before[number]):
+                signal.signal(number, handle)
+    except ValueError:
+        # Not the main thread (a server inside a test): nobody sends us signals there.
+        before.clear()
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            if callable(previous):
+                signal.signal(number, previous)

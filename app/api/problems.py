@@ -1,0 +1,149 @@
+"""Turns every failure into one shape: RFC 9457 `application/problem+json`."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import logs
+from app.errors import PROBLEMS, Fault, Problem, refused
+from app.spec import faults
+
+log = logs.get(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+_OF_STATUS = {
+    400: "malformed_body",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+    422: "invalid",
+}
+
+
+class FaultShape(BaseModel):
+    """One thing wrong, and where."""
+
+    pointer: str = Field(description="RFC 6901 pointer into the body; /query/…, /path/… or /header/… for a parameter")
+    message: str
+    hint: str | None
+    code: str
+
+
+class ProblemShape(BaseModel):
+    """RFC 9457 problem details: the one shape of every error."""
+
+    type: str = Field(description="path of this problem's help page", examples=["/problems/invalid"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(json_schema_extra={"enum": list(PROBLEMS)})
+    request_id: str
+    errors: list[FaultShape]
+
+
+def respond(problem: Problem, request_id: str) -> Response:
+    """The answer that says it."""
+    body = {
+        "type": f"/problems/{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        "errors": [_fault(fault) for fault in problem.errors],
+    }
+    return Response(
+        json.dumps(body, ensure_ascii=True),
+        problem.status,
+        {**problem.headers, "cache-control": "no-store"},
+        MEDIA_TYPE,
+    )
+
+
+def internal() -> Problem:
+    """What is said of a fault of our own: nothing but where to look."""
+    return Problem("internal", "The service failed to answer this request. Its log has the details under request_id.")
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers; whatever they leave over becomes a 500 in `app/api/middleware.py`."""
+    app.add_exception_handler(Problem, _answer)
+    app.add_exception_handler(faults.Invalid, _answer)
+    app.add_exception_handler(RequestValidationError, _answer)
+    app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(OperationalError, _answer)
+    app.add_exception_handler(InterfaceError, _answer)
+    app.add_exception_handler(PoolTimeout, _answer)
+    app.add_exception_handler(DataError, _answer)
+    app.add_exception_handler(OSError, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    return respond(of(error), request.state.request_id)
+
+
+def of(error: Exception) -> Problem:
+    """The problem that an exception amounts to."""
+    match error:
+        case Problem():
+            return error
+        case faults.Invalid():
+            return refused(error.faults)
+        case RequestValidationError():
+            return refused(_parameter_faults(error.errors()), code="invalid_parameter")
+        case HTTPException():
+            return _of_http(error.status_code, error.headers or {})
+        case OperationalError() | InterfaceError() | PoolTimeout():
+            log.error("the database does not answer", exc_info=error)
+            return Problem(
+                "database_unavailable", "The database does not answer; ask again.", headers={"retry-after": "5"}
+            )
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            log.error("the disk is full", exc_info=error)
+            return Problem("disk_full", "The disk of the data folder is full; nothing was stored.")
+        case _:
+            log.error("request failed", exc_info=error)
+            return internal()
+
+
+def _of_http(status: int, headers: Mapping[str, str]) -> Problem:
+    """Starlette's own refusals: no such path, another method, a form that cannot be read."""
+    code = _OF_STATUS.get(status, "internal" if status >= 500 else "invalid")
+    detail = {
+        "not_found": "Nothing is served at this path; /docs lists all paths.",
+        "method_not_allowed": "This path does not take that method; the Allow header lists those that it does.",
+        "malformed_body": "The body could not be read.",
+    }.get(code, PROBLEMS[code].title + ".")
+    return Problem(code, detail, headers=headers)
+
+
+def _parameter_faults(errors: Sequence[Any]) -> list[Fault]:
+    # Only place and kind are taken: `input` and `ctx` hold the caller's text.
+    return [
+        faults.Fault(
+            faults.pointer(*error["loc"]),
+            "this parameter is required" if error["type"] == "missing" else error["msg"][:1].lower() + error["msg"][1:],
+            None,
+            error["type"],
+        )
+        for error in errors
+    ]
+
+
+def _fault(fault: Fault) -> dict[str, str | None]:
+    return {"pointer": fault.pointer, "message": fault.message, "hint": fault.hint, "code": fault.code}
