@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Cast, cast, func, select, text
+from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -144,10 +146,10 @@ def dependents(session: Session, job_id: str) -> list[str]:
     return sorted({*heirs, *waiting})
 
 
-def _mentions(names: Sequence[str]) -> object:
+def _mentions(names: Sequence[str]) -> Cast[Any]:
     """A JSON path that finds any string in a spec which is one of `names` or a reference to it."""
     pattern = "|".join(names)
-    return func.cast(f'$.** ? (@.type() == "string" && @ like_regex "^(job:)?({pattern})(/|$)")', text("jsonpath"))
+    return cast(f'$.** ? (@.type() == "string" && @ like_regex "^(job:)?({pattern})(/|$)")', JSONPATH)
 
 
 def _of_job(session: Session, ref: str, job_id: str, role: str) -> Model:

@@ -1,0 +1,94 @@
+"""What a spec may look at, and what a trainer is handed: the data sets and models behind the references in a spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app import artifacts, datasets, methods, models
+from app.data import splits
+from app.spec.base import JobSpec
+from app.spec.data import Schema
+from app.spec.faults import Fault, Invalid
+from app.spec.models import Manifest
+from app.tables import Job, Model
+
+
+class DatabaseWorld:
+    """The world as the database knows it; methods resolve their specs against it."""
+
+    def __init__(self, session: Session):
+        self._session = session
+
+    def schema(self, ref: str) -> Schema:
+        return datasets.schema(self._session, ref)
+
+    def manifest(self, ref: str) -> Manifest:
+        return models.manifest(models.find(self._session, ref))
+
+
+def resolve(session: Session, body: object) -> JobSpec:
+    """The resolved spec of a body.
+
+    Raises:
+        Invalid: with every fault; `data_overlap` where a model that is named was trained on rows that this job tests on.
+    """
+    spec = methods.resolve(methods.parse(body), DatabaseWorld(session))
+    faults = _overlaps(session, spec)
+    if faults:
+        raise Invalid(faults)
+    return spec
+
+
+def named_datasets(session: Session, spec: JobSpec) -> list[dict[str, Any]]:
+    """[{ref, id, sha256}] of every data set that a resolved spec uses."""
+    entries = ((ref, datasets.entry(session, ref)) for ref in sorted(methods.inputs(spec).datasets))
+    return [{"ref": ref, "id": entry.get("id", ref), "sha256": entry["sha256"]} for ref, entry in entries]
+
+
+def assignment(session: Session, job: Job) -> dict[str, Any]:
+    """What the trainer reads: JSON types and absolute paths, no address of any server.
+
+    Raises:
+        spec.world.Missing: something that the job needs has been deleted since.
+    """
+    spec = methods.restore(job.resolved_spec)
+    needed = methods.inputs(spec)
+    return {
+        "id": job.id,
+        "attempt": job.attempt,
+        "kind": job.kind,
+        "spec": job.resolved_spec,
+        "datasets": {ref: datasets.entry(session, ref) for ref in sorted(needed.datasets)},
+        "models": {ref: _model(models.find(session, ref)) for ref in sorted(needed.models)},
+        "kept": {model.role: _model(model) for model in models.of_job(session, job.id)},
+    }
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "path": str(artifacts.model_file(model.sha256)),
+        "manifest": model.manifest,
+        "rows": str(artifacts.blob(model.rows_sha256)) if model.rows_sha256 else None,
+    }
+
+
+def _overlaps(session: Session, spec: JobSpec) -> list[Fault]:
+    """A model whose recorded training rows meet this job's test rows would be examined on what it has seen."""
+    refs = sorted(methods.inputs(spec).models)
+    if not refs:
+        return []
+    faults = []
+    tested = methods.test_hashes(spec, lambda ref: datasets.entry(session, ref))
+    for ref in refs:
+        model = models.find(session, ref)
+        if model.rows_sha256 is None:
+            continue
+        seen = splits.count_common(tested, artifacts.blob(model.rows_sha256))
+        if seen:
+            message = f"{seen} of this job's {len(tested)} test rows trained {ref} or a model that it inherits from"
+            hint = "use the same `split` as that model's job, so that both leave out the same test rows, or another data set"
+            faults.append(Fault("", message, hint, "data_overlap"))
+    return faults

@@ -1,0 +1,424 @@
+"""Jobs: submitted, claimed, beaten, finished, swept. The only writer of a job's state.
+
+Postgres is the truth and its clock the only clock. A worker owns a job while `attempt` is its own; every write that it makes
+names that attempt under a lock of the job's row, and is refused (`Stale`) once another attempt, or the end, has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, func, literal, or_, select, text, update
+from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.orm import Session
+
+from app import assignments, events, ids, models, queue
+from app.db import after_commit, transaction
+from app.errors import FAILURES, Conflict, NotFound
+from app.settings import settings
+from app.spec.base import plain
+from app.states import MOVES, TERMINAL, JobState, is_terminal
+from app.tables import Attempt, Job, Worker
+
+Wanted = Literal["cancel", "pause"]
+
+_SWEEP_LOCK = 7_265_718
+_MOST_WAKES = 50
+
+
+class Stale(Exception):
+    """The attempt no longer owns its job: another one does, or the job has ended. Write nothing more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run a job, for as long as its lease is extended."""
+
+    job_id: str
+    attempt: int
+    kind: str
+    worker_id: str
+    max_seconds: int
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The lease was extended. `wanted` is what a client has asked for meanwhile."""
+
+    wanted: Wanted | None
+    discard: bool
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep did; all zero when another process was sweeping."""
+
+    requeued: int = 0
+    ended: int = 0
+    woken: int = 0
+
+
+# ---------------------------------------------------------------- what clients ask for
+
+
+def submit(session: Session, body: object) -> Job:
+    """Records a job, queued; workers are woken after the commit.
+
+    Raises:
+        Invalid: with every fault in the body; nothing is stored.
+    """
+    spec = assignments.resolve(session, body)
+    resolved = plain(spec)
+    job = Job(
+        id=ids.new("job"),
+        kind=spec.kind,
+        name=spec.name,
+        tags=list(spec.tags),
+        meta=dict(spec.metadata),
+        spec=body,
+        resolved_spec=resolved,
+        datasets=assignments.named_datasets(session, spec),
+        seed=(resolved.get("training") or {}).get("seed", 0),
+        state=JobState.QUEUED,
+        priority=spec.priority,
+        device=spec.device,
+        max_seconds=spec.max_seconds,
+        max_attempts=spec.max_attempts,
+    )
+    session.add(job)
+    session.flush()
+    _announce(session, job, {"state": JobState.QUEUED})
+    session.refresh(job)
+    after_commit(session, queue.wake)
+    return job
+
+
+def validate(session: Session, body: object) -> dict[str, Any]:
+    """The resolved spec of a body, as `submit` would run it. Raises Invalid; stores nothing."""
+    return plain(assignments.resolve(session, body))
+
+
+def get(session: Session, job_id: str) -> Job:
+    """Raises NotFound."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound("There is no job with this id. GET /v1/jobs lists the jobs.")
+    return job
+
+
+def page(
+    session: Session,
+    *,
+    limit: int = 50,
+    before: str | None = None,
+    kind: str | None = None,
+    state: str | None = None,
+    name: str | None = None,
+    tag: str | None = None,
+) -> Sequence[Job]:
+    """Newest first: jobs with ids below `before` that match all that is given."""
+    conditions: list[ColumnElement[bool]] = []
+    for column, value in ((Job.kind, kind), (Job.state, state), (Job.name, name)):
+        if value is not None:
+            conditions.append(column == value)
+    if tag is not None:
+        conditions.append(Job.tags.contains([tag]))
+    if before is not None:
+        conditions.append(Job.id < before)
+    return session.scalars(select(Job).where(*conditions).order_by(Job.id.desc()).limit(limit)).all()
+
+
+def position(session: Session, job: Job) -> int | None:
+    """How many queued jobs would be claimed before this one; None unless it is queued."""
+    if job.state != JobState.QUEUED:
+        return None
+    ahead = or_(
+        Job.priority > job.priority,
+        (Job.priority == job.priority)
+        & or_(Job.queued_at < job.queued_at, (Job.queued_at == job.queued_at) & (Job.id < job.id)),
+    )
+    return session.execute(
+        select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, ahead)
+    ).scalar_one()
+
+
+def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
+    return session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)).all()
+
+
+def cancel(session: Session, job_id: str, discard: bool = False) -> tuple[Job, bool]:
+    """Cancels at once what does not run; asks the worker to stop what does. Whether anything changed.
+
+    `discard` also gives up the best model so far. Raises NotFound, or Conflict when the job ended otherwise.
+    """
+    job = _locked(session, job_id)
+    if job.state == JobState.CANCELLED:
+        return job, False
+    if is_terminal(job.state):
+        raise Conflict(f"This job has already {job.state}; only jobs that have not ended can be cancelled.")
+    if job.state == JobState.RUNNING:
+        changed = job.wanted != "cancel" or (discard and not job.discard)
+        job.wanted, job.discard = "cancel", job.discard or discard
+        if changed:
+            _announce(session, job, {"wanted": "cancel"})
+        return job, changed
+    job.discard = discard
+    _move(session, job, JobState.CANCELLED, reason="cancelled_by_client")
+    return job, True
+
+
+def delete(session: Session, job_id: str) -> None:
+    """Forgets a finished job with its models, metrics and events. Raises NotFound, or Conflict while it runs or others inherit from it."""
+    job = _locked(session, job_id)
+    if not is_terminal(job.state):
+        raise Conflict(f"This job is {job.state}. Cancel it first: POST /v1/jobs/ID/cancel.")
+    heirs = models.dependents(session, job_id)
+    if heirs:
+        raise Conflict(f"Still needed by {', '.join(heirs[:20])}. Delete those first.")
+    session.delete(job)
+
+
+# ---------------------------------------------------------------- what workers do
+
+
+def claim(worker_id: str, device: str = "cpu") -> Claim | None:
+    """Takes the next runnable job: largest priority, then longest queued. None when there is none for this device."""
+    with transaction() as session:
+        runnable = (
+            select(Job)
+            .where(
+                Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device.in_(["auto", device])
+            )
+            .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        job = session.scalars(runnable).one_or_none()
+        if job is None:
+            return None
+        job.attempt += 1
+        job.worker_id = worker_id
+        job.started_at = job.started_at or func.clock_timestamp()
+        job.lease_until = func.clock_timestamp() + _seconds(settings().lease_seconds)
+        session.add(Attempt(job_id=job.id, attempt=job.attempt, worker_id=worker_id))
+        _move(session, job, JobState.RUNNING, reason=None)
+        return Claim(job.id, job.attempt, job.kind, worker_id, job.max_seconds)
+
+
+def beat(claim: Claim) -> Beat | None:
+    """Extends the lease. None: the job is lost to this attempt, kill the trainer and write nothing."""
+    with transaction() as session:
+        row = session.execute(
+            update(Job)
+            .where(
+                Job.id == claim.job_id,
+                Job.attempt == claim.attempt,
+                Job.state == JobState.RUNNING,
+                Job.lease_until > func.clock_timestamp(),
+            )
+            .values(lease_until=func.clock_timestamp() + _seconds(settings().lease_seconds))
+            .returning(Job.wanted, Job.discard)
+        ).one_or_none()
+        session.execute(
+            update(Worker)
+            .where(Worker.id == claim.worker_id)
+            .values(heartbeat_at=func.clock_timestamp(), job_id=claim.job_id)
+        )
+        return None if row is None else Beat(row.wanted, row.discard)
+
+
+def fence(session: Session, claim: Claim) -> Job:
+    """The job, locked until the transaction ends, for a write of this attempt.
+
+    Raises:
+        Stale: the attempt no longer owns it.
+    """
+    job = session.scalars(
+        select(Job)
+        .where(Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state == JobState.RUNNING)
+        .with_for_update()
+    ).one_or_none()
+    if job is None:
+        raise Stale(claim.job_id)
+    return job
+
+
+def note_start(session: Session, claim: Claim, environment: dict[str, Any]) -> None:
+    """The trainer has read the job; what it runs on."""
+    job = fence(session, claim)
+    job.environment = environment
+    _announce(session, job, {"environment": environment}, kind="started")
+
+
+def note_stage(session: Session, claim: Claim, stage: str) -> None:
+    """What the trainer does now."""
+    job = fence(session, claim)
+    job.stage = stage
+    _announce(session, job, {"stage": stage}, kind="stage")
+
+
+def note_progress(session: Session, claim: Claim, progress: dict[str, Any], latest: dict[str, Any]) -> None:
+    """Where it stands. No event is stored: progress is not history."""
+    job = fence(session, claim)
+    job.progress = progress
+    job.latest = {**(job.latest or {}), **latest}
+    job.changed_at = func.clock_timestamp()
+    session.flush()
+    session.execute(text("SELECT pg_notify(:channel, :job)"), {"channel": events.CHANNEL, "job": job.id})
+
+
+def note_resume(session: Session, claim: Claim, stage: str, step: int) -> None:
+    """The attempt goes on with a stage from a checkpoint."""
+    job = fence(session, claim)
+    row = session.get_one(Attempt, (claim.job_id, claim.attempt))
+    row.resumed = {**(row.resumed or {}), stage: step}
+    _announce(session, job, {"stage": stage, "step": step}, kind="resumed")
+
+
+def note(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> None:
+    """Any other event of an attempt: a checkpoint, a warning, the end of an epoch, a kept model."""
+    _announce(session, fence(session, claim), data, kind=kind)
+
+
+def finish(
+    session: Session,
+    claim: Claim,
+    state: JobState,
+    *,
+    reason: str,
+    error: dict[str, Any] | None = None,
+    best: dict[str, Any] | None = None,
+    usage: dict[str, Any] | None = None,
+    model_id: str | None = None,
+) -> Job:
+    """The last word of an attempt that ends its job. Raises Stale."""
+    job = fence(session, claim)
+    job.error = error if state == JobState.FAILED else None
+    job.best, job.usage, job.model_id = best or job.best, usage or job.usage, model_id
+    if state == JobState.FAILED:
+        job.failures += 1
+    _end_attempt(session, job, str(state), error or {"reason": reason})
+    _move(session, job, state, reason=reason)
+    return job
+
+
+def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detail: dict[str, Any] | None = None) -> Job:
+    """Gives a job back to the queue. `charge` counts a failure, with a growing delay; when the budget is spent the job fails.
+
+    A drain does not charge. A client's wish to cancel is granted instead. Raises Stale.
+    """
+    job = fence(session, claim)
+    _end_attempt(session, job, outcome, detail)
+    _again(session, job, outcome, charge, detail)
+    return job
+
+
+def sweep() -> Swept:
+    """Takes jobs back from workers that are gone, and sends wake-ups that are missing. One process at a time; others do nothing."""
+    with transaction() as session:
+        if not session.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _SWEEP_LOCK}).scalar_one():
+            return Swept()
+        expired = session.scalars(
+            select(Job)
+            .where(Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp())
+            .with_for_update(skip_locked=True)
+            .limit(500)
+        ).all()
+        for job in expired:
+            detail = {"worker": job.worker_id}
+            _end_attempt(session, job, "worker_lost", detail)
+            _again(session, job, "worker_lost", charge=True, detail=detail)
+        session.flush()
+        runnable = session.execute(
+            select(func.count())
+            .select_from(Job)
+            .where(Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp())
+        ).scalar_one()
+    waiting = queue.length() if runnable else None
+    missing = min(_MOST_WAKES, runnable - waiting) if waiting is not None else 0
+    woken = missing if missing > 0 and queue.wake(missing) else 0
+    requeued = sum(job.state == JobState.QUEUED for job in expired)
+    return Swept(requeued, len(expired) - requeued, woken)
+
+
+# ---------------------------------------------------------------- how states change
+
+
+def _move(session: Session, job: Job, state: JobState, *, reason: str | None) -> None:
+    """The one place where a job's state changes. The database's trigger refuses what `MOVES` does not allow."""
+    if state not in MOVES[JobState(job.state)]:
+        raise AssertionError(f"no move from {job.state} to {state}")
+    job.state, job.reason, job.stage = state, reason, None
+    if state != JobState.RUNNING:
+        job.lease_until, job.worker_id = None, None
+    if state == JobState.QUEUED:
+        job.queued_at, job.progress = func.clock_timestamp(), None
+    if state in TERMINAL:
+        job.finished_at, job.wanted = func.clock_timestamp(), None
+    data = {
+        "state": str(state),
+        "reason": reason,
+        "error": {key: job.error.get(key) for key in ("code", "message")} if job.error else None,
+    }
+    _announce(session, job, {key: value for key, value in data.items() if value is not None})
+
+
+def _again(session: Session, job: Job, outcome: str, charge: bool, detail: dict[str, Any] | None) -> None:
+    """Back to the queue; or cancelled, where a client asked for it; or failed, when the budget is spent."""
+    if charge:
+        job.failures += 1
+    if job.wanted == "cancel":
+        _move(session, job, JobState.CANCELLED, reason="cancelled_by_client")
+    elif charge and job.failures >= job.max_attempts:
+        job.error = _spent(job, outcome, detail)
+        _move(session, job, JobState.FAILED, reason="attempts_spent")
+    else:
+        delay = min(60.0, 2.0 ** (job.failures - 1)) if charge else 0.0
+        job.run_after = func.clock_timestamp() + _seconds(delay)
+        _move(session, job, JobState.QUEUED, reason=outcome)
+        after_commit(session, queue.wake)
+
+
+def _spent(job: Job, outcome: str, detail: dict[str, Any] | None) -> dict[str, Any]:
+    """The error of a job that has no attempt left: the last one's own, else what its outcome means."""
+    if detail and "code" in detail:
+        return {**detail, "message": f"{detail['message']} ({job.failures} of {job.max_attempts} attempts failed)"}
+    kind = FAILURES[outcome if outcome in FAILURES else "worker_lost"]
+    message = f"{kind.title}: {job.failures} of {job.max_attempts} attempts ended this way"
+    return {
+        "code": kind.code,
+        "message": message,
+        "hint": kind.hint,
+        "blame": kind.blame,
+        "retryable": True,
+        "stage": job.stage,
+        "param": None,
+    }
+
+
+def _end_attempt(session: Session, job: Job, outcome: str, detail: dict[str, Any] | None) -> None:
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_id == job.id, Attempt.attempt == job.attempt, Attempt.ended_at.is_(None))
+        .values(ended_at=func.clock_timestamp(), outcome=outcome, detail=detail)
+    )
+
+
+def _announce(session: Session, job: Job, data: dict[str, Any], kind: str = "state") -> None:
+    job.changed_at = func.clock_timestamp()
+    session.flush()
+    events.add(session, job.id, kind, data, job.attempt)
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).one_or_none()
+    if job is None:
+        raise NotFound("There is no job with this id. GET /v1/jobs lists the jobs.")
+    return job
+
+
+def _seconds(seconds: float) -> Any:
+    return literal(timedelta(seconds=seconds), INTERVAL)

@@ -1,0 +1,55 @@
+"""Worker processes: who is there, on which device, and when last heard of. Liveness of a job is its lease, not this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import delete, func, literal, select
+from sqlalchemy.dialects.postgresql import INTERVAL, insert
+from sqlalchemy.orm import Session
+
+from app.settings import settings
+from app.tables import Worker
+
+
+def hello(
+    session: Session,
+    worker_id: str,
+    *,
+    host: str,
+    pid: int,
+    device: str,
+    device_name: str | None,
+    memory_bytes: int | None,
+    version: str,
+    job_id: str | None,
+) -> None:
+    """Records that a worker lives, and forgets those silent for an hour."""
+    values = {
+        "host": host, "pid": pid, "device": device, "device_name": device_name, "memory_bytes": memory_bytes, "version": version, "job_id": job_id,
+    }  # fmt: skip
+    statement = insert(Worker).values(id=worker_id, **values)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Worker.id], set_={**values, "heartbeat_at": func.clock_timestamp()}
+        )
+    )
+    session.execute(delete(Worker).where(Worker.heartbeat_at < _ago(3600)))
+
+
+def goodbye(session: Session, worker_id: str) -> None:
+    session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+def online(session: Session) -> Sequence[Worker]:
+    """Workers heard of within a lease's time."""
+    return session.scalars(
+        select(Worker)
+        .where(Worker.heartbeat_at > _ago(settings().lease_seconds))
+        .order_by(Worker.started_at, Worker.id)
+    ).all()
+
+
+def _ago(seconds: float):  # type: ignore[no-untyped-def]
+    return func.clock_timestamp() - literal(timedelta(seconds=seconds), INTERVAL)
