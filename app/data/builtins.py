@@ -1,0 +1,245 @@
+"""The data sets that are always there: small real ones from scikit-learn's wheel, and generators of ours. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256 as _sha256
+from pathlib import Path
+
+import numpy as np
+
+from app.data import strokes as _strokes
+from app.data.table import Table, describe, row_hashes
+from app.spec.data import Feature, InputSchema, Schema
+from app.spec.faults import nearest
+from app.spec.world import Missing
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A data set by name: what it is, where it is from, and how it is made (offline, the same bytes every time)."""
+
+    description: str
+    origin: str
+    make: Callable[[], Table]
+
+
+def load(name: str) -> Table:
+    """The built-in `name`. Its arrays are shared and read-only. Raises Missing with the nearest name."""
+    if name not in BUILTINS:
+        raise Missing(name, "there is no such built-in data set", nearest(name, list(BUILTINS), "data sets"))
+    return _load(name)
+
+
+def schema(name: str) -> Schema:
+    """What the built-in `name` looks like. Raises Missing."""
+    return load(name).schema
+
+
+def sha256(name: str) -> str:
+    """Of the content: schema, inputs and columns; what a job records about its data. Raises Missing."""
+    load(name)
+    return _hash_of(name)
+
+
+@cache
+def _load(name: str) -> Table:
+    table = BUILTINS[name].make()
+    for array in (table.inputs, table.hashes, *table.columns.values()):
+        array.setflags(write=False)
+    return table
+
+
+@cache
+def _hash_of(name: str) -> str:
+    table = _load(name)
+    digest = _sha256(json.dumps(table.schema.model_dump(mode="json"), sort_keys=True).encode())
+    for array in (table.inputs, *table.columns.values()):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+# ---- real data, from the files in scikit-learn's wheel. Its own loaders would import SciPy and most of scikit-learn,
+# ---- a second that the first training step of a job would wait for; a test holds the two equal.
+
+
+def _digits() -> Table:
+    raw = _numbers("digits.csv.gz").astype(np.int64)
+    return _images(_enlarged(raw[:, :-1].reshape(-1, 8, 8)), raw[:, -1])
+
+
+def _enlarged(pictures: np.ndarray) -> np.ndarray:
+    """(n, 8, 8) of 0..16 to (n, 28, 28, 1) uint8: linear between the old pixels (corner on corner), in whole numbers, so exact everywhere."""
+    steps = np.arange(28) * 7  # in 27ths of an old pixel
+    left = np.minimum(steps // 27, 6)
+    part = steps - 27 * left
+    wide = pictures[:, :, left] * (27 - part) + pictures[:, :, left + 1] * part
+    tall = wide[:, left] * (27 - part)[:, None] + wide[:, left + 1] * part[:, None]
+    return (tall * 255 // (16 * 27 * 27)).astype(np.uint8)[..., None]
+
+
+def _images(pictures: np.ndarray, digit: np.ndarray, *, parts: bool = True) -> Table:
+    codes = digit.astype(np.int32)
+    columns = {"digit": (codes, [str(number) for number in range(10)])}
+    if parts:
+        columns["odd"] = (codes % 2, ["even", "odd"])
+        columns["at_least_5"] = ((codes >= 5).astype(np.int32), ["no", "yes"])
+    shape = InputSchema(kind="image", shape=list(pictures.shape[1:]), scale=255.0)
+    described = {name: describe(name, values, classes) for name, (values, classes) in columns.items()}
+    whole = Schema(rows=len(pictures), input=shape, columns=described, target="digit")
+    return Table(pictures, {name: values for name, (values, _) in columns.items()}, row_hashes(pictures), whole)
+
+
+def _classes_csv(file: str, features: Sequence[str]) -> Callable[[], Table]:
+    """A reader of scikit-learn's format: a first line `rows,features,class,class…`, then rows that end in the class's number."""
+
+    def make() -> Table:
+        classes = _file(file).read_text().splitlines()[0].split(",")[2:]
+        raw = _numbers(file, skip=1)
+        return _table(features, raw[:, :-1], {"class": (raw[:, -1].astype(np.int32), classes)}, "class")
+
+    return make
+
+
+def _diabetes() -> Table:
+    inputs = _numbers("diabetes_data_raw.csv.gz", separator=None)
+    progression = _numbers("diabetes_target.csv.gz", separator=None).reshape(-1).astype(np.float32)
+    return _table(
+        ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"],
+        inputs,
+        {"progression": (progression, None)},
+        "progression",
+    )
+
+
+def _table(
+    names: Sequence[str], inputs: np.ndarray, columns: dict[str, tuple[np.ndarray, list[str] | None]], target: str
+) -> Table:
+    numbers = inputs.astype(np.float32)
+    shape = InputSchema(kind="table", shape=[numbers.shape[1]], features=[Feature(column=name) for name in names])
+    described = {name: describe(name, values, classes) for name, (values, classes) in columns.items()}
+    whole = Schema(rows=len(numbers), input=shape, columns=described, target=target)
+    return Table(numbers, {name: values for name, (values, _) in columns.items()}, row_hashes(numbers), whole)
+
+
+def _numbers(file: str, *, skip: int = 0, separator: str | None = ",") -> np.ndarray:
+    path = _file(file)
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+    return np.loadtxt(text.splitlines()[skip:], delimiter=separator)
+
+
+def _file(name: str) -> Path:
+    found = importlib.util.find_spec("sklearn")  # finds the package, does not import it
+    if found is None or found.origin is None:
+        raise FileNotFoundError(
+            "scikit-learn is not installed, and its wheel holds the built-in data sets: install bequest's requirements"
+        )
+    return Path(found.origin).parent / "datasets" / "data" / name
+
+
+# ---- our own generators
+
+
+def _stroke_digits() -> Table:
+    digit = np.arange(4000) % 10
+    return _images(_strokes.draw(digit, seed=0), digit, parts=False)
+
+
+def _related(rank: int) -> Callable[[], Table]:
+    """Eight number targets mixed from `rank` hidden causes, each a crooked function of the 12 features; 15 % of the variance is noise.
+
+    At rank 3 the targets share nearly everything, so one may be learnt from the labels of the others; at rank 24 they share
+    little: a negative control.
+    """
+
+    def make() -> Table:
+        rng = np.random.default_rng(3)
+        inputs = 3.4641016 * (rng.random((3000, 12)) - 0.5)
+        ways, bends, mix = (2 * rng.random(shape) - 1 for shape in ((12, rank), (rank,), (rank, 8)))
+        causes = _normal(_product(inputs, ways))
+        causes = _normal(np.abs(causes - bends) + 0.5 * causes)
+        noise = 0.42 * 3.4641016 * (rng.random((3000, 8)) - 0.5)
+        targets = (_normal(_product(causes, mix)) + noise).astype(np.float32)
+        names = ["main", *(f"aux_{number}" for number in range(1, 8))]
+        columns: dict[str, tuple[np.ndarray, list[str] | None]] = {
+            name: (np.ascontiguousarray(targets[:, k]), None) for k, name in enumerate(names)
+        }
+        return _table([f"x{number}" for number in range(12)], inputs, columns, "main")
+
+    return make
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """left @ right, summed in one order: a BLAS sums in whatever order suits the processor, and the bytes would differ."""
+    total = np.zeros((len(left), right.shape[1]))
+    for k in range(left.shape[1]):
+        total += left[:, k, None] * right[None, k]
+    return total
+
+
+def _normal(values: np.ndarray) -> np.ndarray:
+    """Each column to mean 0 and variance 1; rounded, so that the order of a sum cannot show."""
+    centred = values - values.mean(axis=0).round(6)
+    return np.asarray(centred / np.sqrt((centred**2).mean(axis=0)).round(6))
+
+
+_CELLS = [
+    "radius",
+    "texture",
+    "perimeter",
+    "area",
+    "smoothness",
+    "compactness",
+    "concavity",
+    "concave points",
+    "symmetry",
+    "fractal dimension",
+]
+_CANCER = (
+    [f"mean {cell}" for cell in _CELLS] + [f"{cell} error" for cell in _CELLS] + [f"worst {cell}" for cell in _CELLS]
+)
+_WINE = [
+    *(
+        "alcohol",
+        "malic_acid",
+        "ash",
+        "alcalinity_of_ash",
+        "magnesium",
+        "total_phenols",
+        "flavanoids",
+        "nonflavanoid_phenols",
+    ),
+    *("proanthocyanins", "color_intensity", "hue", "od280/od315_of_diluted_wines", "proline"),
+]
+_IRIS = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
+
+_SKLEARN = "scikit-learn's wheel"
+_OURS = "a generator of Bequest's own"
+
+BUILTINS: dict[str, Builtin] = {
+    "digits": Builtin(
+        "1,797 real handwritten digits, enlarged from 8×8 to 28×28; also parity, and whether 5 or more",
+        _SKLEARN,
+        _digits,
+    ),
+    "strokes": Builtin(
+        "4,000 digits drawn as pen strokes, 28×28: a source domain for real handwriting", _OURS, _stroke_digits
+    ),
+    "breast_cancer": Builtin(
+        "569 cell samples, 30 measurements: malignant or benign", _SKLEARN, _classes_csv("breast_cancer.csv", _CANCER)
+    ),
+    "wine": Builtin("178 wines, 13 measurements: one of three growers", _SKLEARN, _classes_csv("wine_data.csv", _WINE)),
+    "iris": Builtin("150 flowers, 4 measurements: one of three species", _SKLEARN, _classes_csv("iris.csv", _IRIS)),
+    "diabetes": Builtin(
+        "442 patients, 10 measurements: a number, the disease's progression after a year", _SKLEARN, _diabetes
+    ),
+    "lowrank": Builtin(
+        "3,000 rows, 12 features, eight number targets that share three hidden causes", _OURS, _related(3)
+    ),
+    "unrelated": Builtin("as lowrank, but 24 hidden causes: the targets share little", _OURS, _related(24)),
+}

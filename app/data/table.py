@@ -1,0 +1,108 @@
+"""A data set in memory: inputs, the columns that can be learnt, and a hash of every input row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.spec.data import Column, Schema
+
+Hashes = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+
+HASH_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data set's rows.
+
+    Attributes:
+        inputs: (n, *schema.input.shape), uint8 or float32, all finite.
+        columns: by name; `category` int32 (n,), -1 missing; `number` float32 (n, *shape), NaN missing; `labels` float32
+            (n, classes), NaN missing.
+        hashes: (n, 16) uint8, see `row_hashes`.
+        schema: what all of this is.
+    """
+
+    inputs: NDArray[np.uint8] | NDArray[np.float32]
+    columns: dict[str, NDArray[np.int32] | NDArray[np.float32]]
+    hashes: Hashes
+    schema: Schema
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def labelled(self, column: str) -> NDArray[np.bool_]:
+        """Which rows have a value in `column`; of `labels` and vectors, at least one."""
+        return labelled(self.columns[column])
+
+
+def labelled(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of a column's values are there: no -1 of a category, not NaN throughout."""
+    if np.issubdtype(values.dtype, np.integer):
+        return np.asarray(values >= 0)
+    return np.asarray(~np.isnan(values).reshape(len(values), -1).all(axis=1))
+
+
+def row_hashes(inputs: np.ndarray) -> Hashes:
+    """One BLAKE2b-128 a row, of its dtype, its shape and its bytes: equal inputs, and only they, have equal hashes. Labels are no part of it."""
+    head = f"{inputs.dtype.str} {inputs.shape[1:]} ".encode()
+    if inputs.dtype.kind == "f":
+        inputs = inputs + inputs.dtype.type(0)  # -0.0 equals 0.0, so it must hash alike
+    flat = np.ascontiguousarray(inputs).reshape(len(inputs), -1).view(np.uint8).reshape(len(inputs), -1)
+    start = blake2b(head, digest_size=HASH_BYTES)
+    digests = bytearray()
+    for row in flat:
+        one = start.copy()
+        one.update(row)
+        digests += one.digest()
+    return np.frombuffer(bytes(digests), np.uint8).reshape(len(inputs), HASH_BYTES)
+
+
+def among(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
+    """Which of `hashes` occur in `others` too: the rows of one data set that another already holds."""
+    known = set(_keys(others))
+    return np.fromiter((key in known for key in _keys(hashes)), bool, len(hashes))
+
+
+def same_inputs(hashes: Hashes) -> NDArray[np.int64]:
+    """A number for each row, equal for rows of equal inputs: (n,) int64, counting up from 0 in order of first appearance."""
+    numbers: dict[bytes, int] = {}
+    return np.fromiter((numbers.setdefault(key, len(numbers)) for key in _keys(hashes)), np.int64, len(hashes))
+
+
+def describe(name: str, values: np.ndarray, classes: Sequence[str] | None = None, *, labels: bool = False) -> Column:
+    """The schema of a column stored as `Table` says: its type, classes with their counts, range and missing values."""
+    missing = int((~labelled(values)).sum())
+    if labels:
+        counts = [int(count) for count in np.nansum(values, axis=0)]
+        return Column(
+            name=name,
+            type="labels",
+            classes=list(classes or ()),
+            shape=[values.shape[1]],
+            missing=missing,
+            counts=counts,
+        )
+    if classes is not None:
+        counts = [int(count) for count in np.bincount(values[values >= 0], minlength=len(classes))]
+        return Column(name=name, type="category", classes=list(classes), missing=missing, counts=counts)
+    known = values[~np.isnan(values)]
+    return Column(
+        name=name,
+        type="number",
+        shape=[int(size) for size in values.shape[1:]],
+        missing=missing,
+        minimum=float(known.min()) if known.size else None,
+        maximum=float(known.max()) if known.size else None,
+    )
+
+
+def _keys(hashes: Hashes) -> list[bytes]:
+    whole = np.ascontiguousarray(hashes).tobytes()
+    return [whole[start : start + HASH_BYTES] for start in range(0, len(whole), HASH_BYTES)]
