@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
+
+from app import data
+from app.data import splits
+from app.data.table import HASH_BYTES, Hashes
 from app.spec.base import JobSpec
 from app.spec.faults import Fault, Invalid, nearest, validate
 from app.spec.registry import modules
-from app.spec.world import Inputs, World
+from app.spec.world import HeldOut, Inputs, World
 
 
 def parse(body: object) -> JobSpec:
@@ -46,6 +52,15 @@ def resolve(spec: JobSpec, world: World) -> JobSpec:
 def inputs(spec: JobSpec) -> Inputs:
     """What a resolved spec must be given."""
     return cast(Inputs, kinds()[spec.kind].inputs(spec))
+
+
+def test_hashes(spec: JobSpec, entry: Callable[[str], dict[str, Any]]) -> Hashes:
+    """(n, 16) uint8: the hashes of the input rows that a resolved spec is examined on. `entry` gives a data set's entry in an assignment."""
+    hashes = [np.empty((0, HASH_BYTES), np.uint8)]
+    for held in cast(list[HeldOut], kinds()[spec.kind].held_out(spec)):
+        table = data.load(held.dataset, entry(held.dataset))
+        hashes.append(table.hashes[splits.split(table, held.split, held.targets).test])
+    return np.concatenate(hashes)
 
 
 def restore(resolved: dict[str, Any]) -> JobSpec:

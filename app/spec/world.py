@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.spec.data import Schema
+from app.spec.data import Schema, SplitSpec
 from app.spec.models import Manifest
 
 
@@ -38,3 +38,12 @@ class Inputs:
     @classmethod
     def of(cls, datasets: Iterable[str] = (), models: Iterable[str] = ()) -> Inputs:
         return cls(frozenset(datasets), frozenset(models))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A data set on which a job is examined, and how its test rows are found; a method's `held_out(spec)` lists its own."""
+
+    dataset: str
+    split: SplitSpec
+    targets: tuple[str, ...]
