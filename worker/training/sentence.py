@@ -1,0 +1,130 @@
+"""A verdict in one sentence that a person can read aloud, with what it rests on or what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.training.measures import METRICS
+
+MOST_SEEDS = 20
+SEEDS_ADVISED = 5
+
+
+def sentence(told: Mapping[str, Any]) -> str:
+    """One sentence for a task's verdict, or for Δm's, from its report."""
+    decision, reason = told["decision"], told["reason"]
+    if decision == "not_measured":
+        return f"not_measured: {_treated(told)}no control was trained; control.seeds {SEEDS_ADVISED} gives a verdict."
+    if told["delta"]["mean"] is None:
+        return f"{decision}: {_why(told)}."
+    if decision == "inconclusive" and reason == "uncertain":
+        if told["ci95"][0] is None:
+            return f"inconclusive: {'; '.join(told['notes']) or 'the interval could not be computed'}."
+        return f"inconclusive: {_delta(told)}, {_interval(told)}: {_not_excluded(told)}; {_advice(told)}."
+    if decision == "inconclusive":
+        return f"inconclusive: {_values(told)}{_delta(told)}; {_why(told)}{_costs(told)}."
+    inside = ", inside the margin" if decision == "no_effect" else ""
+    percent = f"{100 * (1 - told['alpha']):.3g} % interval "
+    return (
+        f"{decision}: {_values(told)}{_delta(told)}, {percent}{_interval(told)}{inside}; {_paired(told)}, "
+        f"margin {_amount(told, told['margin'])}{_costs(told)}."
+    )
+
+
+def _advice(told: Mapping[str, Any]) -> str:
+    """More of what the uncertainty is made of: seeds, or test rows."""
+    seeds, test = told["variance"]["seeds"], told["variance"]["test"]
+    share = seeds / (seeds + test) if seeds + test > 0 else 0.0
+    if share <= 0.5:
+        return f"{100 * (1 - share):.0f} % of the uncertainty is test rows: more test rows would narrow it"
+    if told["n_seeds"] >= MOST_SEEDS:
+        return f"{100 * share:.0f} % of the uncertainty is seeds, and {MOST_SEEDS} is the most that a job runs"
+    return f"{100 * share:.0f} % of the uncertainty is seeds: try control.seeds {min(2 * told['n_seeds'], MOST_SEEDS)}"
+
+
+def _not_excluded(told: Mapping[str, Any]) -> str:
+    lo, hi = told["interval"]
+    margin = told["margin"]
+    sign = ("±" if lo <= -margin else "") if hi >= margin else "−"
+    return f"neither 0 nor {sign}{_amount(told, margin)} {_unit(told)} can be excluded"
+
+
+def _why(told: Mapping[str, Any]) -> str:
+    match told["reason"]:
+        case "few_seeds":
+            return f"{_paired(told)}: a verdict needs 3 seeds at least ({SEEDS_ADVISED} advised)"
+        case "few_test_rows":
+            return f"{_paired(told)}: a verdict needs 30 test {told.get('test_unit', 'row')}s at least"
+        case "run_failed":
+            return f"not every pair was completed ({'; '.join(told['notes']) or 'a run failed'})"
+        case "overlap":
+            return "test rows were seen in training, so the difference says nothing about new rows"
+    return "; ".join(told["notes"]) or "nothing was measured"
+
+
+def _treated(told: Mapping[str, Any]) -> str:
+    if "treated" not in told or told["treated"]["mean"] is None:
+        return ""
+    return f"{METRICS[told['metric']].label} {told['treated']['mean']:.3f}; "
+
+
+def _values(told: Mapping[str, Any]) -> str:
+    if told["metric"] == "delta_m":
+        return f"Δm over {len(told['tasks'])} tasks (positive is better) "
+    control, label = told["control"], METRICS[told["metric"]].label
+    return f"{label} {told['treated']['mean']:.3f} against {control['mean']:.3f} ({control['arm']}), "
+
+
+def _delta(told: Mapping[str, Any]) -> str:
+    return f"{_signed(told, told['delta']['mean'])} {_unit(told)}"
+
+
+def _interval(told: Mapping[str, Any]) -> str:
+    return f"{_signed(told, told['interval'][0])} to {_signed(told, told['interval'][1])}"
+
+
+def _paired(told: Mapping[str, Any]) -> str:
+    seeds, rows, unit = told["n_seeds"], told["n_test"], told.get("test_unit", "row")
+    return f"{seeds} paired seed{'s' if seeds != 1 else ''}, {rows:,} test {unit}{'s' if rows != 1 else ''}"
+
+
+def _costs(told: Mapping[str, Any]) -> str:
+    """Steps on the target of both arms, and what the method used besides."""
+    budget = told.get("budget") or {}
+    if not budget.get("treated") or not budget.get("control"):
+        return ""
+    ours, theirs = budget["treated"]["steps"], budget["control"]["steps"]
+    if isinstance(ours, int) and ours == theirs:
+        text = f"; {ours:,} target steps each"
+    else:
+        text = f"; target steps {ours} against {theirs}"
+    besides = budget.get("besides") or {}
+    extra = [_stage(besides, stage) for stage in ("source", "teacher") if besides.get(f"{stage}_steps")]
+    if besides.get("teacher_labels"):
+        extra.append(f"a teacher's {besides['teacher_labels']:,} labels")
+    if besides.get("unlabelled_rows"):
+        extra.append(f"{besides['unlabelled_rows']:,} unlabelled rows")
+    return f"{text}, {' and '.join(extra)} besides" if extra else text
+
+
+def _stage(besides: Mapping[str, Any], stage: str) -> str:
+    rows = besides.get(f"{stage}_rows")
+    return f"{stage} {besides[f'{stage}_steps']:,} steps{f' on {rows:,} rows' if rows else ''}"
+
+
+def _unit(told: Mapping[str, Any]) -> str:
+    return {"delta_m": "%", "rmse": ""}.get(told["metric"], "points")
+
+
+def _scale(told: Mapping[str, Any]) -> float:
+    return 1.0 if told["metric"] in ("delta_m", "rmse") else 100.0
+
+
+def _amount(told: Mapping[str, Any], value: float) -> str:
+    return f"{_scale(told) * value:.1f}"
+
+
+def _signed(told: Mapping[str, Any], value: float) -> str:
+    text = f"{_scale(told) * value:+.1f}"
+    return text.replace("-", "−") if float(text) else text.replace("-", "+")
