@@ -1,0 +1,278 @@
+"""What the design promises about the source, held by reading it. The layers are import-linter's, in pyproject.toml."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import FAILURES, PROBLEMS
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = ("app", "worker")
+MOST_LINES = 500
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "service", "handler", "misc"}
+
+# The first on the import path: whoever asks for Keras, or for what brings it, fails at once.
+WITHOUT_KERAS = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"jax", "keras", "tensorflow", "torch"}:
+            raise ImportError(f"{name} is blocked by a test")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def sources(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted(path for path in (ROOT / folder).rglob("*.py") if "vendor" not in path.parts)
+
+
+def place(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', '?')}"
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    # Addresses where nobody listens: to start, a program needs no database to be up.
+    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none", "BROKER_URL": "redis://127.0.0.1:9/0"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | nowhere,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+# --- what starts without Keras ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("from app.main import create_app; create_app()", id="the API"),
+        pytest.param("from app import methods; assert methods.kinds()", id="the catalog of methods"),
+        pytest.param("import app.cli", id="the command line"),
+        pytest.param("import worker.main", id="the Celery app"),
+        pytest.param("import worker.supervisor, worker.trainers, worker.reports", id="the supervisor"),
+    ],
+)
+def test_starts_with_keras_and_tensorflow_blocked(code: str) -> None:
+    answer = python(WITHOUT_KERAS + code)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_block_blocks() -> None:
+    answer = python(WITHOUT_KERAS + "import keras")
+    assert answer.returncode != 0
+    assert "keras is blocked by a test" in answer.stderr
+
+
+# --- who imports, commits and writes ---------------------------------------------------------------------------------
+
+
+def test_the_import_contracts_hold() -> None:
+    line = [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"]
+    answer = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_training_imports_from_us_only_specs_data_and_reports() -> None:
+    allowed = re.compile(r"(app\.(spec|data)|worker\.(reports|training))(\.|$)")
+    strangers = [
+        f"{place(path, node)} imports {name}"
+        for path in sources("worker/training")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imported(node)
+        if name.partition(".")[0] in PROGRAMS and not allowed.match(name)
+    ]
+    assert not strangers, strangers
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that a statement imports; `from app import data` is app.data."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        if node.module in (*PROGRAMS, "worker.training"):
+            return [f"{node.module}.{alias.name}" for alias in node.names]
+        return [node.module]
+    return []
+
+
+def test_only_the_database_module_commits() -> None:
+    commits = [
+        place(path, node)
+        for path in sources(*PROGRAMS)
+        if path != ROOT / "app/db.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "commit"
+    ]
+    assert not commits, f"only app/db.py may commit: {commits}"
+    assert ".commit()" in (ROOT / "app/db.py").read_text()
+
+
+def test_only_jobs_writes_a_state() -> None:
+    # worker/training has no jobs, and its models and generators have states of their own.
+    files = [path for path in sources(*PROGRAMS) if ROOT / "worker/training" not in path.parents]
+    writes = [
+        place(path, node)
+        for path in files
+        if path != ROOT / "app/jobs.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if writes_state(node)
+    ]
+    assert not writes, f"only app/jobs.py may write a job's state: {writes}"
+    assert any(writes_state(node) for node in ast.walk(ast.parse((ROOT / "app/jobs.py").read_text())))
+
+
+def writes_state(node: ast.AST) -> bool:
+    """`job.state = …`, setattr(job, "state", …), Job(state=…), update(Job).values(state=…), or SET state in SQL."""
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        flat = [inner for target in targets for inner in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        return any(isinstance(target, ast.Attribute) and target.attr == "state" for target in flat)
+    if isinstance(node, ast.Call):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called == "setattr":
+            return any(isinstance(argument, ast.Constant) and argument.value == "state" for argument in node.args)
+        return called in {"Job", "values"} and any(keyword.arg == "state" for keyword in node.keywords)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.search(r"\bset\s+state\s*=", node.value, re.IGNORECASE) is not None
+    return False
+
+
+@pytest.mark.parametrize(
+    ("statement", "writes"),
+    [
+        ("job.state = 'failed'", True),
+        ("job.stage, job.state = None, new", True),
+        ("setattr(job, 'state', new)", True),
+        ("update(Job).values(state='queued')", True),
+        ("tables.Job(id=1, state='queued')", True),
+        ("text('UPDATE jobs SET state = 1')", True),
+        ("job.state == 'failed'", False),
+        ("jobs.page(session, state='queued')", False),
+        ("state = job.state", False),
+    ],
+)
+def test_a_write_of_a_state_is_told_from_a_look_at_it(statement: str, writes: bool) -> None:
+    assert any(writes_state(node) for node in ast.walk(ast.parse(statement))) is writes
+
+
+# --- how the source is kept ------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_longer_than_one_sitting() -> None:
+    files = [*sources("app", "worker", "tests", "benchmarks"), ROOT / "dev"]
+    long = {
+        str(path.relative_to(ROOT)): lines for path in files if (lines := path.read_text().count("\n")) > MOST_LINES
+    }
+    assert not long, f"over {MOST_LINES} lines: {long}"
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    vague = [str(path) for path in sources(*PROGRAMS) if VAGUE_NAMES & set(path.stem.split("_"))]
+    assert not vague, vague
+
+
+def test_no_path_of_somebodys_machine_is_in_the_source() -> None:
+    path_of_a_machine = re.compile(r"(?<![\w.}/])/(?:home|root|Users|work|mnt|workspace)/[\w.]")
+    names = ["dev", "Dockerfile", "docker-compose.yml", "README.md", "pyproject.toml", ".ci/run"]
+    files = [*sources("app", "worker", "migrations", "tests", "benchmarks"), *(ROOT / "docs").rglob("*.md")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in [*files, *(ROOT / name for name in names)]
+        for match in path_of_a_machine.finditer(path.read_text())
+    ]
+    assert not found, found
+
+
+# --- what is documented ----------------------------------------------------------------------------------------------
+
+
+def documentation() -> str:
+    return "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+
+
+def test_every_setting_is_documented() -> None:
+    text = documentation()
+    names = [field.alias for field in Settings.model_fields.values()]
+    assert all(names), "every setting has the name of its environment variable as its alias"
+    missing = [name for name in names if name and f"`{name}`" not in text]
+    assert not missing, f"neither in README.md nor in docs/: {missing}"
+
+
+def test_every_documented_setting_exists() -> None:
+    names = {field.alias for field in Settings.model_fields.values()}
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
+    assert rows
+    assert set(rows) == names
+
+
+def test_every_error_code_is_documented_with_its_status_or_blame() -> None:
+    page = (ROOT / "docs/errors.md").read_text()
+    refused, failed = page.split("## Why a job failed")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", refused, re.MULTILINE))
+    assert rows == {code: str(problem.status) for code, problem in PROBLEMS.items()}
+    blames = {
+        code: (blame, retry == "yes")
+        for code, blame, retry in re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \|", failed, re.MULTILINE)
+    }
+    assert blames == {code: (str(failure.blame), failure.retryable) for code, failure in FAILURES.items()}
+
+
+# --- what is locked --------------------------------------------------------------------------------------------------
+
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+
+
+def pins(lock: Path) -> set[str]:
+    """{"name==version ; marker"} of a lock."""
+    return {line.removesuffix("\\").strip() for line in lock.read_text().splitlines() if re.match(r"[a-z0-9]", line)}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_a_lock_names_no_host_and_has_a_hash_for_everything(lock: Path) -> None:
+    text = lock.read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*(#|--(?!hash=sha256:)|-\w)", text, re.MULTILINE)
+    requirements = re.split(r"\n(?=[a-z0-9])", text.strip())
+    assert len(requirements) >= 5
+    unpinned = [
+        line
+        for line in requirements
+        if not re.match(r"[a-z0-9.-]+(\[[\w,-]+\])?==", line) or "--hash=sha256:" not in line
+    ]
+    assert not unpinned
+
+
+def test_a_package_has_one_version_in_all_locks() -> None:
+    tested = {pin.partition("==")[0]: set() for pin in pins(ROOT / "requirements.lock")}
+    for pin in pins(ROOT / "requirements.lock"):
+        tested[pin.partition("==")[0]].add(pin.partition(" ;")[0])
+    differing = {
+        f"{lock.name}: {pin}"
+        for lock in LOCKS
+        for pin in pins(lock)
+        if (name := pin.partition("==")[0]) in tested and pin.partition(" ;")[0] not in tested[name]
+    }
+    assert len(LOCKS) == 5
+    assert not differing
+
+
+def test_only_the_worker_images_hold_tensorflow() -> None:
+    holding = {lock.name for lock in LOCKS if any(pin.startswith("tensorflow==") for pin in pins(lock))}
+    assert holding == {"requirements.lock", "requirements-worker.lock", "requirements-gpu.lock"}
