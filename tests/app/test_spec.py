@@ -1,0 +1,140 @@
+"""Specs refuse what they do not know, name every fault at its place, and count what they would build."""
+
+from __future__ import annotations
+
+from math import inf, nan
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.spec import architectures
+from app.spec.data import PerClass, SplitSpec
+from app.spec.faults import Invalid, nearest, pointer, validate
+from app.spec.models import ModelRef, ModelSource, TrainedHere
+from app.spec.training import TrainingSpec
+
+
+def faults(shape: Any, body: object) -> dict[str, str]:
+    with pytest.raises(Invalid) as caught:
+        validate(shape, body)
+    return {fault.pointer: fault.code for fault in caught.value.faults}
+
+
+def test_every_fault_is_named_at_its_place() -> None:
+    body = {
+        "epochs": True,
+        "bach_size": 3,
+        "batch_size": "64",
+        "optimizer": {"nam": "x", "learning_rate": nan},
+        "early_stopping": {"patience": 0},
+    }
+    assert faults(TrainingSpec, body) == {
+        "/epochs": "int_type",
+        "/bach_size": "unknown_field",
+        "/batch_size": "int_type",
+        "/optimizer/nam": "unknown_field",
+        "/optimizer/learning_rate": "finite_number",
+        "/early_stopping/patience": "greater_than_equal",
+    }
+
+
+@pytest.mark.parametrize("value", [inf, -inf, nan, 1e999, "1", True, None, 2**63, -1])
+def test_a_seed_is_a_small_whole_number(value: object) -> None:
+    assert "/seed" in faults(TrainingSpec, {"seed": value})
+
+
+def test_a_hint_names_the_nearest_field_and_never_the_value() -> None:
+    with pytest.raises(Invalid) as caught:
+        validate(TrainingSpec, {"epoch": "hunter2-secret"})
+    (fault,) = caught.value.faults
+    assert fault.hint == "did you mean 'epochs'?"
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_place_of_a_fault_inside_a_union_holds_no_name_of_a_branch() -> None:
+    assert faults(TypeAdapter(ModelSource), {"train": {"dataset": 3, "training": {"epochs": 1, "steps": 1}}}) == {
+        "/train/dataset": "string_type",
+        "/train/training": "value_error",
+    }
+
+
+def test_a_model_source_is_a_reference_or_a_stage() -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(ModelSource)
+    assert validate(adapter, "job:job_0197") == "job:job_0197"
+    assert isinstance(validate(adapter, {"train": {"dataset": "strokes"}}), TrainedHere)
+
+
+@pytest.mark.parametrize(
+    "ref", ["", "job:", "job:../../etc", "mdl_", "model:a@b@1", "model:\x00", "file:///etc/passwd", "job:job_1/../x"]
+)
+def test_a_reference_that_is_none_is_refused(ref: str) -> None:
+    with pytest.raises(Invalid):
+        validate(TypeAdapter(ModelRef), ref)
+
+
+def test_shares_of_a_split_add_up_and_a_column_goes_with_its_way() -> None:
+    assert faults(SplitSpec, {"train": 0.5}) == {"": "value_error"}
+    assert faults(SplitSpec, {"by": "group"}) == {"": "value_error"}
+    assert faults(SplitSpec, {"column": "x"}) == {"": "value_error"}
+    assert validate(SplitSpec, {"by": "group", "column": "writer"}).column == "writer"
+
+
+def test_pointers_are_escaped_as_rfc_6901_says() -> None:
+    assert pointer("tasks", "a/b~c", 0) == "/tasks/a~1b~0c/0"
+
+
+def test_nearest_lists_what_there_is_when_nothing_is_near() -> None:
+    assert nearest("zzz", ["b", "a"], "columns") == "known columns: a, b"
+
+
+def test_the_article_s_network_has_93322_parameters() -> None:
+    # 3·3·1·32+32, 3·3·32·64+64, 3·3·64·64+64, 576·64+64, 64·10+10
+    assert (
+        architectures.count_parameters(architectures.resolve("cnn"), (28, 28, 1), {"digit": 10})
+        == 320 + 18496 + 36928 + 36928 + 650
+        == 93_322
+    )
+    assert architectures.count_parameters(architectures.resolve("arch:cnn-small"), (28, 28, 1), {"digit": 10}) == 2_258
+
+
+def test_shapes_are_known_before_anything_is_built() -> None:
+    shapes = {step.layer.name: step.shape for step in architectures.trace(architectures.resolve("cnn"), (28, 28, 1))}
+    assert shapes["conv1"] == (26, 26, 32)
+    assert shapes["pool1"] == (13, 13, 32)
+    assert shapes["conv3"] == (3, 3, 64)
+    assert shapes["flatten"] == (576,)
+
+
+def test_an_architecture_that_does_not_fit_its_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="too deep for inputs of shape"):
+        architectures.trace(architectures.resolve("cnn"), (8, 8, 1))
+    with pytest.raises(ValueError, match="takes image inputs"):
+        architectures.trace(architectures.resolve("cnn"), (13,))
+
+
+@pytest.mark.parametrize(
+    ("ref", "place"),
+    [
+        ("cn", "/student"),
+        ({"arch": "cnn", "dens": 1}, "/student/dens"),
+        ({"arch": "cnn", "filters": [0]}, "/student/filters/0"),
+        ({}, "/student/arch"),
+    ],
+)
+def test_an_unknown_architecture_is_refused_at_its_place(ref: Any, place: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        architectures.resolve(ref, "/student")
+    assert [fault.pointer for fault in caught.value.faults] == [place]
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_an_architecture_comes_back_from_its_data(name: str) -> None:
+    architecture = architectures.resolve(name)
+    assert architectures.resolve(architectures.as_data(architecture)) == architecture
+    names = [layer.name for layer in architecture.layers()]
+    assert len(set(names)) == len(names)
+
+
+def test_per_class_counts_from_one() -> None:
+    assert faults(PerClass, {"per_class": 0}) == {"/per_class": "greater_than_equal"}

