@@ -296,11 +296,11 @@ def finish(
 ) -> Job:
     """The last word of an attempt that ends its job. Raises Stale."""
     job = fence(session, claim)
+    _end_attempt(session, job, str(state), error or {"reason": reason})
     job.error = error if state == JobState.FAILED else None
     job.best, job.usage, job.model_id = best or job.best, usage or job.usage, model_id
     if state == JobState.FAILED:
         job.failures += 1
-    _end_attempt(session, job, str(state), error or {"reason": reason})
     _move(session, job, state, reason=reason)
     return job
 

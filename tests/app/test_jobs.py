@@ -1,0 +1,392 @@
+"""The job protocol on a real Postgres: who may run a job, who may write, and how it ends."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from app import events, ids, jobs, metrics, queue, workers
+from app.db import transaction
+from app.errors import Conflict, NotFound
+from app.jobs import Claim, Stale
+from app.states import MOVES, TERMINAL, JobState
+from app.tables import Job
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def queued(**columns: Any) -> str:
+    given = {"max_seconds": 60, "max_attempts": 3, **columns}
+    with transaction() as session:
+        job = Job(id=ids.new("job"), kind="light", spec={}, resolved_spec={}, state="queued", **given)
+        session.add(job)
+    return job.id
+
+
+def claimed(**columns: Any) -> Claim:
+    queued(**columns)
+    claim = jobs.claim("worker-1")
+    assert claim is not None
+    return claim
+
+
+def read(job_id: str) -> Job:
+    with transaction() as session:
+        return jobs.get(session, job_id)
+
+
+def expire(claim: Claim) -> None:
+    with transaction() as session:
+        session.execute(
+            text("UPDATE jobs SET lease_until = clock_timestamp() - interval '1 second' WHERE id = :id"),
+            {"id": claim.job_id},
+        )
+
+
+def states(job_id: str) -> list[str]:
+    with transaction() as session:
+        return [
+            event.data["state"]
+            for event in events.after(session, job_id)
+            if event.type == "state" and "state" in event.data
+        ]
+
+
+def test_the_larger_priority_then_the_longer_wait_comes_first() -> None:
+    late, early, urgent = (queued(priority=priority) for priority in (5, 5, 9))
+    with transaction() as session:
+        session.execute(text("UPDATE jobs SET queued_at = now() - interval '1 minute' WHERE id = :id"), {"id": early})
+    with transaction() as session:
+        assert [jobs.position(session, jobs.get(session, job)) for job in (urgent, early, late)] == [0, 1, 2]
+    order = [claim.job_id for claim in (jobs.claim("w") for _ in range(3)) if claim]
+    assert order == [urgent, early, late]
+    assert jobs.claim("w") is None
+
+
+def test_a_job_for_a_gpu_waits_for_one() -> None:
+    job = queued(device="gpu")
+    assert jobs.claim("w", "cpu") is None
+    claim = jobs.claim("w", "gpu")
+    assert claim is not None
+    assert claim.job_id == job
+
+
+def test_a_job_with_a_delay_is_not_runnable_yet() -> None:
+    job = queued()
+    with transaction() as session:
+        session.execute(text("UPDATE jobs SET run_after = now() + interval '1 hour' WHERE id = :id"), {"id": job})
+    assert jobs.claim("w") is None
+
+
+def test_no_job_is_claimed_twice_by_racing_workers() -> None:
+    made = {queued() for _ in range(100)}
+
+    def drain(worker: int) -> list[str]:
+        return [claim.job_id for claim in iter(lambda: jobs.claim(f"w{worker}"), None)]
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(itertools.chain.from_iterable(pool.map(drain, range(8))))
+    assert len(taken) == 100
+    assert set(taken) == made
+
+
+def test_a_beat_extends_the_lease_and_brings_back_what_is_wanted() -> None:
+    claim = claimed()
+    before = read(claim.job_id).lease_until
+    beat = jobs.beat(claim)
+    assert beat is not None
+    assert beat.wanted is None
+    assert read(claim.job_id).lease_until > before
+    with transaction() as session:
+        assert jobs.cancel(session, claim.job_id, discard=True)[1] is True
+        assert jobs.cancel(session, claim.job_id)[1] is False
+    beat = jobs.beat(claim)
+    assert beat is not None
+    assert (beat.wanted, beat.discard) == ("cancel", True)
+
+
+def test_an_expired_lease_cannot_be_extended() -> None:
+    claim = claimed()
+    expire(claim)
+    assert jobs.beat(claim) is None
+
+
+def test_a_lost_worker_s_job_runs_again_and_nothing_of_the_old_attempt_is_accepted() -> None:
+    old = claimed()
+    expire(old)
+    assert jobs.sweep().requeued == 1
+    job = read(old.job_id)
+    assert (job.state, job.reason, job.failures, job.lease_until) == ("queued", "worker_lost", 1, None)
+    with transaction() as session:
+        session.execute(text("UPDATE jobs SET run_after = now()"))
+    new = jobs.claim("worker-2")
+    assert new is not None
+    assert new.attempt == 2
+    writes = [
+        lambda session: jobs.note_stage(session, old, "target"),
+        lambda session: jobs.note_progress(session, old, {"step": 1}, {}),
+        lambda session: jobs.note(session, old, "warning", {}),
+        lambda session: jobs.note_start(session, old, {}),
+        lambda session: jobs.note_resume(session, old, "target", 3),
+        lambda session: jobs.fence(session, old),
+        lambda session: jobs.requeue(session, old, outcome="crashed", charge=True),
+        lambda session: jobs.finish(session, old, JobState.SUCCEEDED, reason="done"),
+    ]
+    for write in writes:
+        with pytest.raises(Stale), transaction() as session:
+            write(session)
+    assert jobs.beat(old) is None
+    assert jobs.beat(new) is not None
+
+
+def test_the_budget_of_attempts_ends_in_failed_worker_lost() -> None:
+    job_id = queued(max_attempts=2)
+    for _ in range(2):
+        with transaction() as session:
+            session.execute(text("UPDATE jobs SET run_after = now()"))
+        claim = jobs.claim("w")
+        assert claim is not None
+        expire(claim)
+        jobs.sweep()
+    job = read(job_id)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+    with transaction() as session:
+        assert [(attempt.attempt, attempt.outcome) for attempt in jobs.attempts(session, job_id)] == [
+            (1, "worker_lost"),
+            (2, "worker_lost"),
+        ]
+
+
+def test_a_drain_does_not_charge() -> None:
+    claim = claimed(max_attempts=1)
+    with transaction() as session:
+        jobs.requeue(session, claim, outcome="drained", charge=False)
+    job = read(claim.job_id)
+    assert (job.state, job.failures, job.reason) == ("queued", 0, "drained")
+    again = jobs.claim("w")
+    assert again is not None
+    assert again.attempt == 2
+
+
+def test_a_failed_attempt_waits_longer_each_time() -> None:
+    job_id, waits = queued(max_attempts=10), []
+    for _ in range(3):
+        claim = jobs.claim("w")
+        assert claim is not None
+        with transaction() as session:
+            jobs.requeue(session, claim, outcome="crashed", charge=True)
+        with transaction() as session:
+            waits.append(
+                session.execute(text("SELECT extract(epoch FROM run_after - clock_timestamp()) FROM jobs")).scalar_one()
+            )
+            session.execute(text("UPDATE jobs SET run_after = now()"))
+    assert read(job_id).failures == 3
+    assert [round(float(wait)) for wait in waits] == [1, 2, 4]
+
+
+def test_a_queued_job_is_cancelled_at_once_and_never_starts() -> None:
+    job_id = queued()
+    with transaction() as session:
+        assert jobs.cancel(session, job_id)[1] is True
+        assert jobs.cancel(session, job_id)[1] is False
+    assert read(job_id).state == "cancelled"
+    assert jobs.claim("w") is None
+
+
+def test_cancel_wins_over_another_attempt_but_not_over_success() -> None:
+    crashed, lost, done = (claimed() for _ in range(3))
+    for claim in (crashed, lost, done):
+        with transaction() as session:
+            jobs.cancel(session, claim.job_id)
+    with transaction() as session:
+        jobs.requeue(session, crashed, outcome="crashed", charge=True)
+        jobs.finish(session, done, JobState.SUCCEEDED, reason="done")
+    expire(lost)
+    jobs.sweep()
+    assert [read(claim.job_id).state for claim in (crashed, lost, done)] == ["cancelled", "cancelled", "succeeded"]
+    with pytest.raises(Conflict), transaction() as session:
+        jobs.cancel(session, done.job_id)
+
+
+@pytest.mark.parametrize("end", sorted(TERMINAL))
+def test_the_database_itself_refuses_to_change_an_ended_job(end: JobState) -> None:
+    claim = claimed()
+    with transaction() as session:
+        jobs.finish(session, claim, end, reason="test", error={"code": "internal"} if end == JobState.FAILED else None)
+    for change in (
+        "state = 'queued', finished_at = NULL, error = NULL",
+        "state = 'running', finished_at = NULL, error = NULL, lease_until = now()",
+        "attempt = attempt + 1",
+        "finished_at = now() + interval '1 day'",
+        "failures = 0, attempt = 0",
+    ):
+        with pytest.raises(IntegrityError), transaction() as session:
+            session.execute(text(f"UPDATE jobs SET {change} WHERE id = :id"), {"id": claim.job_id})  # noqa: S608
+    with transaction() as session:
+        session.execute(text("UPDATE jobs SET name = 'renamed', tags = '{x}' WHERE id = :id"), {"id": claim.job_id})
+    assert states(claim.job_id)[-1] == end
+    assert sum(state in TERMINAL for state in states(claim.job_id)) == 1
+
+
+def test_the_trigger_allows_exactly_the_moves_of_the_table() -> None:
+    needs = {"running": "lease_until = now(), attempt = attempt + 1", "failed": "error = '{}', finished_at = now()"}
+    for start, end in itertools.product(JobState, JobState):
+        if start == end:
+            continue
+        job_id = queued()
+        with transaction() as session:
+            if start != JobState.QUEUED:
+                session.execute(
+                    text("UPDATE jobs SET state = 'running', lease_until = now(), attempt = 1 WHERE id = :id"),
+                    {"id": job_id},
+                )
+            if start not in (JobState.QUEUED, JobState.RUNNING):
+                extra = needs.get(start, "finished_at = now()" if start in TERMINAL else "finished_at = NULL")
+                session.execute(
+                    text(f"UPDATE jobs SET state = '{start}', lease_until = NULL, {extra} WHERE id = :id"),
+                    {"id": job_id},
+                )  # noqa: S608
+        extra = needs.get(end, "finished_at = now()" if end in TERMINAL else "finished_at = NULL")
+        lease = "" if end == JobState.RUNNING else "lease_until = NULL, "
+        error = "" if end == JobState.FAILED else "error = NULL, "
+        move = text(f"UPDATE jobs SET state = '{end}', {lease}{error}{extra} WHERE id = :id")  # noqa: S608
+        if end in MOVES[start]:
+            with transaction() as session:
+                session.execute(move, {"id": job_id})
+        else:
+            with pytest.raises(IntegrityError), transaction() as session:
+                session.execute(move, {"id": job_id})
+
+
+def test_checks_of_the_database_hold_without_the_program() -> None:
+    claim = claimed()
+    for change in (
+        "lease_until = NULL",
+        "attempt = attempt - 1",
+        "attempt = attempt + 1",
+        "finished_at = now()",
+        "error = '{}'",
+        "wanted = 'sleep'",
+        "failures = 9",
+    ):
+        with pytest.raises(IntegrityError), transaction() as session:
+            session.execute(text(f"UPDATE jobs SET {change} WHERE id = :id"), {"id": claim.job_id})  # noqa: S608
+
+
+def test_events_count_from_one_without_gaps_under_racing_writers() -> None:
+    job_id = queued()
+
+    def write(number: int) -> None:
+        with transaction() as session:
+            events.add(session, job_id, "note", {"number": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(64)))
+    with transaction() as session:
+        found = events.after(session, job_id)
+        assert [event.seq for event in found] == list(range(1, 65))
+        assert [event.seq for event in events.after(session, job_id, 60)] == [61, 62, 63, 64]
+
+
+def test_what_a_resumed_attempt_computes_again_replaces_and_never_doubles() -> None:
+    claim = claimed()
+    with transaction() as session:
+        metrics.record(
+            session,
+            claim.job_id,
+            1,
+            [(step, {"loss": step / 10, "control/0/loss": 1.0, "source/loss": 2.0}) for step in range(1, 7)],
+        )
+    with transaction() as session:
+        assert metrics.rewind(session, claim.job_id, "", 4) == 2
+        assert metrics.rewind(session, claim.job_id, "control/0/", 0) == 6
+    with transaction() as session:
+        metrics.record(session, claim.job_id, 2, [(5, {"loss": 0.55}), (6, {"loss": float("nan")})])
+    with transaction() as session:
+        steps, series = metrics.series(session, claim.job_id)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert series == {"loss": [0.1, 0.2, 0.3, 0.4, 0.55, None], "source/loss": [2.0] * 6}
+
+
+def test_a_prefix_is_no_pattern() -> None:
+    claim = claimed()
+    with transaction() as session:
+        metrics.record(
+            session,
+            claim.job_id,
+            1,
+            [(1, {"treated/1/loss": 1.0, "treatedX1/loss": 1.0, "a_b/loss": 1.0, "axb/loss": 1.0})],
+        )
+        assert metrics.rewind(session, claim.job_id, "a_b/", 0) == 1
+
+
+def test_a_series_is_thinned_with_both_ends_kept() -> None:
+    claim = claimed()
+    with transaction() as session:
+        metrics.record(session, claim.job_id, 1, [(step, {"loss": float(step)}) for step in range(1, 1001)])
+        steps, series = metrics.series(session, claim.job_id, ["loss"], 11)
+    assert len(steps) == 11
+    assert (steps[0], steps[-1]) == (1, 1000)
+    assert series["loss"] == [float(step) for step in steps]
+
+
+def test_a_sweep_sends_the_wake_ups_that_the_broker_lacks() -> None:
+    for _ in range(5):
+        queued()
+    assert queue.length() == 0
+    assert jobs.sweep().woken == 5
+    assert queue.length() == 5
+    assert jobs.sweep().woken == 0
+
+
+def test_only_ended_jobs_can_be_deleted() -> None:
+    claim = claimed()
+    with pytest.raises(Conflict), transaction() as session:
+        jobs.delete(session, claim.job_id)
+    with transaction() as session:
+        jobs.finish(session, claim, JobState.CANCELLED, reason="test")
+        jobs.delete(session, claim.job_id)
+    with pytest.raises(NotFound):
+        read(claim.job_id)
+
+
+def test_a_page_goes_on_where_the_last_one_ended() -> None:
+    made = [queued(name="a" if number % 2 else "b", tags=["even"] if number % 2 == 0 else []) for number in range(7)]
+    with transaction() as session:
+        first = jobs.page(session, limit=4)
+        rest = jobs.page(session, limit=4, before=first[-1].id)
+        assert [job.id for job in [*first, *rest]] == made[::-1]
+        assert [job.id for job in jobs.page(session, tag="even")] == made[::-1][::2]
+        assert [job.id for job in jobs.page(session, name="a", kind="light", state="queued")] == [
+            made[5],
+            made[3],
+            made[1],
+        ]
+        assert jobs.page(session, state="failed") == []
+
+
+def test_workers_are_online_while_they_are_heard() -> None:
+    about = {
+        "host": "h",
+        "pid": 1,
+        "device": "cpu",
+        "device_name": None,
+        "memory_bytes": 1,
+        "version": "0",
+        "job_id": None,
+    }
+    with transaction() as session:
+        workers.hello(session, "w1", **about)
+        workers.hello(session, "w1", **{**about, "job_id": "job_1"})
+        workers.hello(session, "w2", **about)
+        session.execute(text("UPDATE workers SET heartbeat_at = now() - interval '1 minute' WHERE id = 'w2'"))
+        assert [(worker.id, worker.job_id) for worker in workers.online(session)] == [("w1", "job_1")]
+        workers.goodbye(session, "w1")
+        assert workers.online(session) == []
