@@ -41,7 +41,7 @@ def command(stage: str) -> list[str]:
     return answer
 
 
-# --- compose -----------------------------------------------------------------------------------------------------------
+# --- compose
 
 
 def test_the_file_is_valid_by_the_compose_specification() -> None:
@@ -157,7 +157,7 @@ def test_a_service_comes_back_after_a_crash_and_has_a_healthcheck(name: str) -> 
     assert "healthcheck" in service or "HEALTHCHECK" in stages()[target]
 
 
-# --- the images --------------------------------------------------------------------------------------------------------
+# --- the images
 
 
 def test_compose_builds_only_targets_and_extras_that_exist() -> None:
