@@ -2,8 +2,8 @@
 
 Targets come as the data part stores them: class codes (n,) with −1 missing, numbers (n,) or (n, d) with NaN missing,
 labels (n, L) of 0 and 1 with NaN missing. Predictions come as an exported model gives them: probabilities (n, C) of a
-multiclass head, (n,) or (n, 1) of a binary head's second class, (n, L) of a multilabel head; a regression head's outputs
-in the user's units. A label is claimed above one half.
+multiclass head, (n,) or (n, 1) of a binary head's second class, (n, L) of a multilabel head; numbers in the user's
+units of a regression head. A label is claimed above one half.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ BINS = (10, 15)
 def metric_for(task_type: TaskType, counts: Sequence[int] | None = None) -> str:
     """The verdict's metric of a task. Decide it once a job, so that every arm, seed and validation uses the same.
 
-    Balanced accuracy where the rarest class has under 10 % of the rows. Of ten equal classes each has 10 %, so with more
-    than five classes the limit is half an even share: 5 % for ten.
+    Balanced accuracy where the rarest class has under 10 % of the rows. Of ten equal classes each has 10 %, so with
+    more than five classes the limit is half an even share: 5 % for ten.
 
     Args:
         counts: rows of each class in the whole data set; unknown or none: plain accuracy.
@@ -150,7 +150,8 @@ def _aligned(task_type: TaskType, predictions: ArrayLike, targets: ArrayLike) ->
         target = target[:, None] if target.ndim == 1 else target
         fits = target.shape == predicted.shape
         # A regression row needs all of its numbers; of a labels row, each known label counts.
-        labelled = np.isfinite(target).all(axis=1) if task_type == "regression" else np.isfinite(target).any(axis=1)
+        known = np.isfinite(target)
+        labelled = np.asarray(known.all(axis=1) if task_type == "regression" else known.any(axis=1))
     if not fits or len(predicted) != len(target):
         raise ValueError(
             f"{task_type}: predictions of shape {np.shape(predictions)} do not fit targets of shape {np.shape(targets)}"

@@ -1,0 +1,31 @@
+"""A constant weight for each task: the task's `weight` in the spec."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from app.spec.base import Words
+from worker.training.weighting import TaskWeighting, only
+
+
+class Spec(Words):
+    name: Literal["fixed"] = "fixed"
+
+
+EXAMPLE: dict[str, Any] = {"name": "fixed"}
+
+
+class Weighting(TaskWeighting):
+    """Σ w·L over the tasks that are present; the weights are not normalised."""
+
+    uses_task_weights: ClassVar[bool] = True
+
+    def combine(self, losses: Any, present: Any) -> Any:
+        from keras import ops
+
+        return ops.sum(self.in_use(losses, present) * only(present, losses))
+
+    def in_use(self, losses: Any, present: Any) -> Any:
+        from keras import ops
+
+        return only(present, ops.convert_to_tensor(self.task_weights, dtype=losses.dtype))
