@@ -9,19 +9,22 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.db import transaction
 from app.errors import NotFound
 from app.settings import settings
-from app.tables import Artifact
+from app.tables import Artifact, Dataset, Model
 
 _BLOCK = 1 << 20
+_COLLECT_LOCK = 7_265_719
+_NAMING = (Artifact.sha256, Model.sha256, Model.rows_sha256, Dataset.prepared_sha256)
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,32 @@ def model_file(sha256: str) -> Path:
     return link
 
 
+def hold(session: Session, *hashes: str) -> None:
+    """Makes sure that the content is there and stays until the transaction's rows name it.
+
+    Raises:
+        FileNotFoundError: it was collected in between; keep the file again.
+    """
+    session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _COLLECT_LOCK})
+    for sha256 in hashes:
+        if not blob(sha256).exists():
+            raise FileNotFoundError(f"the store has lost {sha256}")
+
+
+def collect(hashes: Iterable[str]) -> None:
+    """Removes those contents that no row names any more. Call it after the commit that deleted the rows."""
+    with transaction() as session:
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _COLLECT_LOCK})
+        for sha256 in set(hashes):
+            named = [select(column).where(column == sha256) for column in _NAMING]
+            if session.execute(union_all(*named).limit(1)).first() is None:
+                (settings().store / "model" / f"{sha256}.keras").unlink(missing_ok=True)
+                blob(sha256).unlink(missing_ok=True)
+
+
 def add(session: Session, job_id: str, attempt: int, name: str, stored: Stored, media_type: str) -> None:
     """Names a stored file as the job's `name`. The caller holds the attempt's fence; a later attempt's file replaces an earlier one's."""
+    hold(session, stored.sha256)
     statement = insert(Artifact).values(
         job_id=job_id, name=name, attempt=attempt, sha256=stored.sha256, bytes=stored.bytes, media_type=media_type
     )

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, func, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.orm import Session
 
-from app import assignments, events, ids, models, queue
+from app import artifacts, assignments, events, ids, models, queue
 from app.db import after_commit, transaction
 from app.errors import FAILURES, Conflict, NotFound
 from app.settings import settings
@@ -171,14 +171,18 @@ def cancel(session: Session, job_id: str, discard: bool = False) -> tuple[Job, b
 
 
 def delete(session: Session, job_id: str) -> None:
-    """Forgets a finished job with its models, metrics and events. Raises NotFound, or Conflict while it runs or others inherit from it."""
+    """Forgets a finished job with its models, metrics, events and bytes. Raises NotFound, or Conflict while it runs or others inherit from it."""
     job = _locked(session, job_id)
     if not is_terminal(job.state):
         raise Conflict(f"This job is {job.state}. Cancel it first: POST /v1/jobs/ID/cancel.")
     heirs = models.dependents(session, job_id)
     if heirs:
         raise Conflict(f"Still needed by {', '.join(heirs[:20])}. Delete those first.")
+    hashes = {artifact.sha256 for artifact in artifacts.of_job(session, job_id)}
+    for model in models.of_job(session, job_id):
+        hashes |= {model.sha256, model.rows_sha256 or model.sha256}
     session.delete(job)
+    after_commit(session, lambda: artifacts.collect(hashes))
 
 
 # ---------------------------------------------------------------- what workers do

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Cast, cast, func, select, text
+from sqlalchemy import Cast, cast, false, func, select, text
 from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session
 
-from app import ids
+from app import artifacts, ids
 from app.artifacts import Stored
 from app.errors import NotFound
 from app.spec.models import Manifest
@@ -37,6 +37,7 @@ def keep(
     if known is not None:
         return known
     name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
+    artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})
     version = session.execute(
         select(func.coalesce(func.max(Model.version), 0) + 1).where(Model.name == name)
@@ -84,8 +85,8 @@ def find(session: Session, ref: str) -> Model:
     if prefix == "model":
         name, _, version = rest.partition("@")
         query = query.where(Model.name == name).order_by(Model.version.desc()).limit(1)
-        if version.isdecimal() and len(version) < 10:
-            query = query.where(Model.version == int(version))
+        if version:
+            query = query.where(Model.version == int(version) if version.isdecimal() and len(version) < 10 else false())
     else:
         query = query.where(Model.id == ref)
     model = session.scalars(query).one_or_none()

@@ -1,0 +1,193 @@
+"""Kept files and kept models: durable before they are named, found by every form of reference, not deletable under an heir."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app import artifacts, ids, jobs, models
+from app.db import transaction
+from app.errors import Conflict, NotFound
+from app.settings import settings
+from app.spec.data import InputSchema
+from app.spec.models import Manifest, TaskManifest
+from app.tables import Job
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(autouse=True)
+def _empty_store(database: None) -> None:
+    shutil.rmtree(settings().store, ignore_errors=True)
+
+
+MANIFEST = Manifest(
+    role="model",
+    architecture={"arch": "mlp"},
+    input=InputSchema(kind="table", shape=[4]),
+    tasks={"species": TaskManifest(type="multiclass", column="species", classes=["a", "b", "c"], units=3)},
+    layers=["dense1"],
+    parameters=10,
+    sha256="0" * 64,
+    versions={},
+)
+
+
+def a_job(name: str | None = None, state: str = "succeeded", spec: dict[str, object] | None = None) -> Job:
+    with transaction() as session:
+        job = Job(
+            id=ids.new("job"),
+            kind="transfer",
+            name=name,
+            spec={},
+            resolved_spec=spec or {},
+            state="queued",
+            max_seconds=1,
+            max_attempts=1,
+        )
+        session.add(job)
+        session.flush()
+        if state == "succeeded":
+            session.execute(
+                text("UPDATE jobs SET state = 'running', attempt = 1, lease_until = now() WHERE id = :id"),
+                {"id": job.id},
+            )
+            session.execute(
+                text("UPDATE jobs SET state = 'succeeded', lease_until = NULL, finished_at = now() WHERE id = :id"),
+                {"id": job.id},
+            )
+    return job
+
+
+def kept(job: Job, path: Path, role: str = "model", edges: tuple[tuple[str, str], ...] = ()) -> str:
+    path.write_bytes(f"{job.id} {role}".encode())
+    with transaction() as session:
+        return models.keep(session, job, role, artifacts.keep_file(path), None, MANIFEST, edges).id
+
+
+def test_a_kept_file_lies_under_its_hash_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"same" * 1_000_000)
+    (tmp_path / "b").write_bytes(b"same" * 1_000_000)
+    first, second = artifacts.keep_file(tmp_path / "a"), artifacts.keep_file(tmp_path / "b")
+    assert first == second
+    assert first.sha256 == hashlib.sha256(b"same" * 1_000_000).hexdigest()
+    assert first.bytes == 4_000_000
+    assert artifacts.blob(first.sha256).read_bytes() == (tmp_path / "a").read_bytes()
+    assert list((settings().store / "tmp").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        artifacts.keep_file(tmp_path / "missing")
+    assert list((settings().store / "tmp").iterdir()) == []
+
+
+def test_racing_writers_of_one_content_agree(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    with ThreadPoolExecutor(8) as pool:
+        stored = set(pool.map(lambda _: artifacts.keep_file(tmp_path / "a"), range(16)))
+        links = set(pool.map(lambda _: artifacts.model_file(next(iter(stored)).sha256), range(16)))
+    assert len(stored) == len(links) == 1
+    assert next(iter(links)).read_bytes() == b"x" * 3_000_000
+    assert next(iter(links)).suffix == ".keras"
+
+
+def test_a_model_is_found_by_every_form_of_reference(tmp_path: Path) -> None:
+    job = a_job("flowers")
+    source, own = kept(job, tmp_path / "s", "source"), kept(job, tmp_path / "m")
+    newer = kept(a_job("flowers"), tmp_path / "n")
+    with transaction() as session:
+        for ref, expected in {
+            own: own,
+            f"job:{job.id}": own,
+            f"job:{job.id}/best": own,
+            f"job:{job.id}/source": source,
+            "model:flowers": newer,
+            "model:flowers@1": own,
+            "model:flowers@2": newer,
+            "model:flowers/source": source,
+        }.items():
+            assert models.get(session, ref).id == expected, ref
+        for ref in (
+            "mdl_0",
+            "job:job_0",
+            f"job:{job.id}/teacher",
+            "model:flowers@3",
+            "model:flowers@99999999999999",
+            "model:weeds",
+        ):
+            with pytest.raises(NotFound):
+                models.get(session, ref)
+
+
+def test_a_role_that_is_kept_stays_as_it_is(tmp_path: Path) -> None:
+    job = a_job()
+    assert kept(job, tmp_path / "s", "source") == kept(job, tmp_path / "t", "source")
+
+
+def test_edges_name_the_models_of_the_same_job(tmp_path: Path) -> None:
+    job = a_job()
+    source = kept(job, tmp_path / "s", "source", (("trained_on", "strokes"),))
+    own = kept(job, tmp_path / "m", "model", (("initialized_from", "source"), ("trained_on", "digits")))
+    with transaction() as session:
+        assert {(edge.relation, edge.target) for edge in models.edges(session, [own])} == {
+            ("initialized_from", source),
+            ("trained_on", "digits"),
+        }
+
+
+def test_a_job_with_heirs_cannot_be_deleted(tmp_path: Path) -> None:
+    parent, heir = a_job(), a_job()
+    inherited = kept(parent, tmp_path / "p")
+    model = kept(heir, tmp_path / "h", "model", (("distilled_from", inherited),))
+    waiting = a_job(state="queued", spec={"source": f"job:{parent.id}/source", "tasks": {"a": {"teacher": None}}})
+    with transaction() as session:
+        assert models.dependents(session, parent.id) == sorted([model, waiting.id])
+        assert models.dependents(session, heir.id) == []
+    with pytest.raises(Conflict, match="Still needed by"), transaction() as session:
+        jobs.delete(session, parent.id)
+    with transaction() as session:
+        jobs.cancel(session, waiting.id)
+        jobs.delete(session, heir.id)
+        jobs.delete(session, parent.id)
+        assert models.page(session) == []
+    assert list((settings().store / "blob").glob("*")) == []
+
+
+def test_bytes_that_another_job_keeps_too_outlive_a_deleted_one(tmp_path: Path) -> None:
+    (tmp_path / "same").write_bytes(b"the same report")
+    one, other = a_job(), a_job()
+    stored = artifacts.keep_file(tmp_path / "same")
+    for job in (one, other):
+        with transaction() as session:
+            artifacts.add(session, job.id, 1, "report.json", stored, "application/json")
+    for job, left in ((one, True), (other, False)):
+        with transaction() as session:
+            jobs.delete(session, job.id)
+        assert artifacts.blob(stored.sha256).exists() is left
+
+
+def test_no_row_can_name_bytes_that_are_gone() -> None:
+    with pytest.raises(FileNotFoundError), transaction() as session:
+        artifacts.add(session, a_job().id, 1, "x", artifacts.Stored("0" * 64, 1), "text/plain")
+
+
+def test_an_artifact_of_a_later_attempt_replaces_an_earlier_one_s(tmp_path: Path) -> None:
+    job = a_job()
+    for attempt, content in ((2, b"new"), (1, b"old")):
+        (tmp_path / "f").write_bytes(content)
+        with transaction() as session:
+            artifacts.add(
+                session, job.id, attempt, "report.json", artifacts.keep_file(tmp_path / "f"), "application/json"
+            )
+    with transaction() as session:
+        found = artifacts.get(session, job.id, "report.json")
+        assert artifacts.blob(found.sha256).read_bytes() == b"new"
+        assert [artifact.name for artifact in artifacts.of_job(session, job.id)] == ["report.json"]
+        with pytest.raises(NotFound, match=r"It has: report\.json"):
+            artifacts.get(session, job.id, "model.keras")
