@@ -80,7 +80,7 @@ def _enlarged(pictures: np.ndarray) -> np.ndarray:
     part = steps - 27 * left
     wide = pictures[:, :, left] * (27 - part) + pictures[:, :, left + 1] * part
     tall = wide[:, left] * (27 - part)[:, None] + wide[:, left + 1] * part[:, None]
-    return (tall * 255 // (16 * 27 * 27)).astype(np.uint8)[..., None]
+    return np.asarray(tall[..., None] * 255 // (16 * 27 * 27), np.uint8)
 
 
 def _images(pictures: np.ndarray, digit: np.ndarray, *, parts: bool = True) -> Table:

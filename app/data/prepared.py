@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -11,12 +12,13 @@ from app.data.table import Table
 from app.spec.data import Schema
 
 
-def write(table: Table, path: Path) -> None:
-    """Writes `table` to `path`; the same table gives the same bytes."""
-    columns = {f"column_{number}": table.columns[name] for number, name in enumerate(table.schema.columns)}
-    schema = np.frombuffer(table.schema.model_dump_json().encode(), np.uint8)
-    with path.open("wb") as file:
-        np.savez(file, schema=schema, inputs=table.inputs, hashes=table.hashes, **columns)
+def write(table: Table, file: Path | IO[bytes]) -> None:
+    """Writes `table`; the same table gives the same bytes."""
+    arrays: dict[str, np.ndarray] = {
+        f"column_{number}": table.columns[name] for number, name in enumerate(table.schema.columns)
+    }
+    arrays["schema"] = np.frombuffer(table.schema.model_dump_json().encode(), np.uint8)
+    np.savez(file, allow_pickle=False, inputs=table.inputs, hashes=table.hashes, **arrays)
 
 
 def read(path: Path) -> Table:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.table import Rows, Table, labelled, same_inputs
+from app.data.table import Hashes, Rows, Table, among, labelled, same_inputs
 from app.spec.data import Limit, PerClass, Schema, SplitSpec
 from app.spec.faults import Fault, Invalid, nearest
 
@@ -58,16 +59,12 @@ def split(table: Table, spec: SplitSpec, targets: Sequence[str]) -> Split:
 
 def split_faults(schema: Schema, spec: SplitSpec, targets: Sequence[str]) -> list[Fault]:
     """What is wrong with a split as far as the schema alone tells, at submission, before any row is read."""
-    faults = []
-    for name in (name for name in targets if name not in schema.columns):
-        faults.append(
-            Fault(
-                "/split",
-                f"the data set has no column {name!r}",
-                nearest(name, list(schema.columns), "columns"),
-                "unknown_name",
-            )
-        )
+    known = list(schema.columns)
+    faults = [
+        Fault("/split", f"the data set has no column {name!r}", nearest(name, known, "columns"), "unknown_name")
+        for name in targets
+        if name not in schema.columns
+    ]
     if spec.column is not None:
         column = schema.columns.get(spec.column)
         if column is None:
@@ -178,6 +175,11 @@ def limit_labels(rows: Rows, values: np.ndarray, n: int | None, seed: int) -> ND
         return known
     order = _permutation(np.sort(rows[known]), values, seed, _LABELS)
     return np.isin(rows, order[:n])
+
+
+def count_common(hashes: Hashes, path: Path) -> int:
+    """How many of `hashes` are among those in the npy file `path`: (n, 16) uint8, the rows that trained a kept model."""
+    return int(among(hashes, np.load(path, allow_pickle=False)).sum())
 
 
 def _permutation(rows: Rows, values: np.ndarray | None, seed: int, tag: int) -> Rows:

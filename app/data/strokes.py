@@ -8,6 +8,7 @@ arithmetic is used (no sine, no exponential, no matrix product), so that every m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Way:
 
 def _bell(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Mean 0, variance 1, bell-shaped, within ±3.5: a sum of uniforms, exact where a normal deviate would need a logarithm."""
-    return (rng.random((4, *shape)).sum(axis=0) - 2.0) * 1.7320508
+    return np.asarray((rng.random((4, *shape)).sum(axis=0) - 2.0) * 1.7320508)
 
 
 def _pen_ways(way: Way, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -82,12 +83,12 @@ def _ink(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     fade = np.clip((np.sqrt(nearest) - radius) / softness, 0, 1)
     ink = brightness * (1 - fade * fade * (3 - 2 * fade))
     noise = 0.02 * rng.random((n, SIDE, SIDE)).astype(np.float32)
-    return np.floor(np.clip(ink + noise * (ink > 0), 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.clip(ink + noise * (ink > 0), 0, 1) * 255, np.uint8)
 
 
 def _way(*strokes: Stroke) -> Way:
     """Lays SAMPLES points along the strokes, each stroke as many as its length asks for."""
-    lengths = [sum(_length(a, b) for a, b in zip(points, points[1:], strict=False)) for _, points in strokes]
+    lengths = [sum(_length(a, b) for a, b in pairwise(points)) for _, points in strokes]
     share = [max(4, int(SAMPLES * length / sum(lengths))) for length in lengths]
     share[int(np.argmax(share))] += SAMPLES - sum(share)
     total = sum(len(points) for _, points in strokes)
@@ -107,7 +108,7 @@ def _length(a: Point, b: Point) -> float:
 
 def _weights(curved: bool, points: list[Point], along: float) -> list[tuple[int, float]]:
     """The share of each control point in the point `along` (0..1, by length) a stroke: linear, or a Catmull-Rom spline."""
-    spans = [_length(a, b) for a, b in zip(points, points[1:], strict=False)]
+    spans = [_length(a, b) for a, b in pairwise(points)]
     left, k = along * sum(spans), 0
     while k < len(spans) - 1 and left > spans[k]:
         left -= spans[k]

@@ -59,7 +59,7 @@ def row_hashes(inputs: np.ndarray) -> Hashes:
     digests = bytearray()
     for row in flat:
         one = start.copy()
-        one.update(row)
+        one.update(row.data)
         digests += one.digest()
     return np.frombuffer(bytes(digests), np.uint8).reshape(len(inputs), HASH_BYTES)
 

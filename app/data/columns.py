@@ -1,0 +1,142 @@
+"""Turns raw values into a column that a task can learn: classes, numbers or labels. All that is wrong becomes faults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from app.data.limits import UploadLimits
+from app.data.names import fault_in_name
+from app.data.table import describe, labelled
+from app.spec.data import Column
+from app.spec.faults import Fault, nearest, pointer
+
+Wanted = Literal["number", "category"]
+Values = np.ndarray
+
+MOST_NAMED = 1001  # one more class than any limit allows is enough to know that there are too many
+FEW_WHOLE_NUMBERS = 20  # a target of at most so many different whole numbers is read as classes
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target as asked for at the upload: the column, and how to read it (None: by its values)."""
+
+    column: str
+    wanted: Wanted | None = None
+
+
+def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Target], list[Fault]]:
+    """`age:number` reads age as numbers, `grade:category` as classes, `age` by its values. Unknown and repeated columns are faults."""
+    targets: list[Target] = []
+    faults: list[Fault] = []
+    for number, text in enumerate(asked):
+        place = pointer("targets", number)
+        name, _, suffix = text.rpartition(":")
+        if text in there:
+            target = Target(text)
+        elif suffix == "number":
+            target = Target(name, "number")
+        elif suffix == "category":
+            target = Target(name, "category")
+        else:
+            target = Target(text)
+        if target.column not in there:
+            faults.append(
+                Fault(place, "the file has no such column", nearest(target.column, there, "columns"), "unknown_name")
+            )
+        elif target.column in (known.column for known in targets):
+            faults.append(Fault(place, "this column is named twice"))
+        else:
+            targets.append(target)
+    return targets, faults
+
+
+def of_codes(
+    name: str, values: Values, classes: Sequence[str], place: str, limits: UploadLimits
+) -> tuple[Values, Column] | Fault:
+    """A category from class numbers; -1 is missing."""
+    wrong = np.flatnonzero((values < -1) | (values >= len(classes)))
+    if len(wrong):
+        message = f"row {wrong[0] + 1} has a class number outside -1 (missing) to {len(classes) - 1}, as {len(wrong)} rows have"
+        return Fault(place, message, f"classes_{name} must name every class, in the order of their numbers")
+    fault = fault_in_classes(classes, place, limits)
+    return fault or _category(name, values.astype(np.int32), classes, place)
+
+
+def of_distinct(
+    name: str, inverse: Values, distinct: Sequence[str], place: str, limits: UploadLimits
+) -> tuple[Values, Column] | Fault:
+    """A category from its different values, in their order, and for each row which of them it has (-1: missing)."""
+    fault = fault_in_classes(distinct, place, limits)
+    return fault or _category(name, inverse.astype(np.int32), distinct, place)
+
+
+def of_numbers(name: str, values: Values, place: str) -> tuple[Values, Column] | Fault:
+    """Numbers or vectors of numbers; NaN is missing, anything infinite (also once it is a float32) a fault."""
+    with np.errstate(over="ignore"):
+        small = values.astype(np.float32)
+    infinite = np.flatnonzero(np.isinf(small).reshape(len(small), -1).any(axis=1))
+    if len(infinite):
+        return Fault(
+            place,
+            f"row {infinite[0] + 1} is infinite or beyond a 32-bit float, as are {len(infinite)} rows",
+            "scale the column",
+        )
+    if small.ndim > 1:  # a vector is there or it is not
+        small[np.isnan(small).any(axis=1)] = np.nan
+    if not labelled(small).any():
+        return Fault(place, "no row has a value", "fill the column in, or leave it out")
+    return small, describe(name, small)
+
+
+def of_labels(
+    name: str, values: Values, classes: Sequence[str] | None, place: str, limits: UploadLimits
+) -> tuple[Values, Column] | Fault:
+    """A row of 0 and 1 for each label; NaN is missing."""
+    names = list(classes) if classes is not None else [str(number) for number in range(values.shape[1])]
+    if len(names) != values.shape[1]:
+        return Fault(place, f"{values.shape[1]} labels, but classes_{name} names {len(names)}", "name each label once")
+    fault = fault_in_classes(names, place, limits, least=1)
+    if fault:
+        return fault
+    stored = values.astype(np.float32)
+    if not labelled(stored).any():
+        return Fault(place, "no row has a value", "fill the column in, or leave it out")
+    return stored, describe(name, stored, names, labels=True)
+
+
+def fault_in_classes(classes: Sequence[str], place: str, limits: UploadLimits, least: int = 2) -> Fault | None:
+    """Why these cannot be the names of classes, or None."""
+    if len(classes) > limits.classes:
+        return Fault(
+            place,
+            f"more than {limits.classes} different values: this is no category",
+            "leave the column out, or give numbers",
+        )
+    if len(classes) < least:
+        return Fault(
+            place, f"{len(classes)} different values, a category needs {least} or more", "leave the column out"
+        )
+    if len(set(classes)) < len(classes):
+        return Fault(place, "two classes have the same name", "give each class a name of its own")
+    reasons = [reason for reason in map(fault_in_name, classes) if reason]
+    if reasons:
+        return Fault(
+            place, f"in {len(reasons)} class names: {reasons[0]}", "name classes with 1 to 128 printable characters"
+        )
+    return None
+
+
+def whole_number_names(values: Values) -> list[str]:
+    """The names of classes that were given as numbers: "3" for 3 and 3.0."""
+    return [str(int(value)) if float(value).is_integer() else repr(float(value)) for value in values]
+
+
+def _category(name: str, codes: Values, classes: Sequence[str], place: str) -> tuple[Values, Column] | Fault:
+    if not (codes >= 0).any():
+        return Fault(place, "no row has a value", "fill the column in, or leave it out")
+    return codes, describe(name, codes, classes)

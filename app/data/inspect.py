@@ -1,0 +1,66 @@
+"""`python -m app.data.inspect RAW FORMAT OUT [OPTIONS]`: the process that reads a client's bytes, and nothing else.
+
+It confines itself, parses RAW, writes the prepared file OUT and prints one JSON line: {"schema": …} or {"faults": […]}.
+OPTIONS is JSON: {"targets": […], "limits": {…}}, see `UploadLimits`. The API runs it by `app.data.uploads.inspect_upload`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.data import csv_file, jail, npz_file, prepared
+from app.data.limits import MIB, UploadLimits
+from app.spec.faults import Fault, Invalid
+
+READERS = {"npz": npz_file.read, "csv": csv_file.read}
+TOO_MUCH = Fault(
+    "/file", "reading it took more memory or space than an upload may take", "send fewer or smaller rows", "too_large"
+)
+
+
+def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]:
+    """Reads, writes, and says what came of it."""
+    asked = json.loads(options)
+    limits = UploadLimits(**asked.get("limits", {}))
+    with Path(raw).open("rb") as source, Path(out).open("wb") as target:
+        _rehearse(format)
+        jail.confine(
+            memory_bytes=4 * limits.decoded_bytes + 256 * MIB,
+            cpu_seconds=limits.cpu_seconds,
+            file_bytes=2 * limits.decoded_bytes + 64 * MIB,
+            threads=format == "csv",
+        )
+        try:
+            table = READERS[format](source, asked.get("targets", []), limits)
+            prepared.write(table, target)
+        except Invalid as invalid:
+            return {"faults": [fault.as_dict() for fault in invalid.faults]}
+        except (MemoryError, OSError):
+            return {"faults": [TOO_MUCH.as_dict()]}
+    return {"schema": table.schema.model_dump(mode="json")}
+
+
+def _rehearse(format: str) -> None:
+    """Reads and writes a tiny file of ours. What Python, numpy and pyarrow load at first use is loaded now: behind the walls the
+    interpreter's own files may be out of reach, and threads may not be started."""
+    sample = io.BytesIO()
+    if format == "csv":
+        csv_file.warm_up()
+        sample.write("a,b,y\n1,ä,0\n2.5,b,1\n".encode())
+    else:
+        np.savez_compressed(sample, x=np.zeros((2, 3)), y=np.array(["a", "b"]))
+        "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
+    with contextlib.suppress(Invalid):
+        prepared.write(READERS[format](sample, [], UploadLimits()), io.BytesIO())
+    json.dumps(Fault("", "").as_dict())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(*sys.argv[1:])) + "\n")

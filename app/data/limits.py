@@ -1,0 +1,22 @@
+"""How much an upload may hold, and what reading it may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """Checked from headers before anything is allocated; time and memory bind the process that reads."""
+
+    decoded_bytes: int = 512 * MIB  # all arrays as they are in the file, and the inputs as they are kept
+    members: int = 64
+    ratio: int = 200  # decoded to compressed bytes, of the archive and of any member above a MiB
+    rows: int = 5_000_000
+    features: int = 4096
+    csv_columns: int = 2048
+    classes: int = 1000
+    cpu_seconds: int = 60
+    wall_seconds: float = 120

@@ -1,0 +1,37 @@
+"""What may be a name: of a column, a class, a file, a data set. Names are shown to people and put in pointers; none becomes a path."""
+
+from __future__ import annotations
+
+from app.spec.faults import Fault, pointer
+
+LONGEST = 128
+
+
+def fault_in_name(name: str) -> str | None:
+    """Why `name` cannot name a column or a class, or None."""
+    if not name.strip():
+        return "the name is empty"
+    if len(name) > LONGEST:
+        return f"the name is longer than {LONGEST} characters"
+    if not name.isprintable():
+        return "the name holds characters that cannot be printed"
+    return None
+
+
+def fault_in_label(label: str, field: str) -> Fault | None:
+    """What is wrong with a file's or a data set's name. It is a label only; still, what looks like a path is refused.
+
+    Args:
+        field: where it was given, "filename" or "name".
+    """
+    reason = fault_in_name(label)
+    if reason is None and (label.strip(". ") == "" or any(mark in label for mark in "/\\")):
+        reason = "the name is a path"
+    if reason is None:
+        return None
+    return Fault(pointer(field), reason, f"give 1 to {LONGEST} printable characters, without / and \\")
+
+
+def column_pointer(name: str, number: int) -> str:
+    """Where a column is: by its name, or by its place (from 0) when the name itself is the fault."""
+    return pointer("file", "column", name if fault_in_name(name) is None else number)

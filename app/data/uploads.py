@@ -1,0 +1,165 @@
+"""The parent's side of reading an upload: a child does it, with a deadline; what comes back is a schema or faults."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from app.data.limits import MIB, UploadLimits
+from app.spec.data import Schema
+from app.spec.faults import Fault, Invalid
+
+Format = Literal["npz", "csv"]
+FORMATS: tuple[Format, ...] = ("npz", "csv")
+
+LOG = logging.getLogger(__name__)
+
+_LONGEST_ANSWER = 16 * MIB
+
+
+def inspect_upload(
+    raw: Path, format: str | None, out: Path, targets: Sequence[str] | None = None, limits: UploadLimits | None = None
+) -> tuple[Schema, Format]:
+    """Reads `raw` in a child of its own and leaves the prepared file at `out`, which appears only when all went well.
+
+    Args:
+        format: "npz" or "csv"; None to look at the first bytes.
+        targets: the columns to learn, each `name`, `name:number` or `name:category`; None for the format's own rule.
+
+    Returns:
+        What the data look like, and the format that they had.
+
+    Raises:
+        Invalid: with every fault, pointers below /file, /format and /targets.
+    """
+    limits = limits or UploadLimits()
+    known = _format(raw, format)
+    options = json.dumps({"targets": list(targets or []), "limits": asdict(limits)})
+    with tempfile.TemporaryDirectory(prefix="inspect-", dir=out.parent) as folder:
+        answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
+        command = [sys.executable, "-P", "-m", "app.data.inspect", str(raw.resolve()), known, str(written), options]
+        with answer.open("wb") as stdout, complaint.open("wb") as stderr:
+            code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds)
+        if code:
+            LOG.warning(
+                "the reader of an upload ended with %s: %s",
+                code,
+                complaint.read_bytes()[-2000:].decode(errors="replace"),
+            )
+        said = _answer(answer, code)
+        if "faults" in said:
+            raise Invalid(Fault(**fault) for fault in said["faults"])
+        schema = Schema.model_validate(said["schema"])
+        written.replace(out)
+    return schema, known
+
+
+def sniff(raw: Path) -> Format:
+    """The format that the first bytes show. Raises Invalid, naming what was found instead where that is known."""
+    with raw.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((b"PK\3\4", b"PK\5\6")):
+        return "npz"
+    for beginning, what in _OTHERS.items():
+        if start.startswith(beginning):
+            raise Invalid(
+                [Fault("/file", f"this is {what}", "send an npz (numpy.savez) or a CSV", "unsupported_format")]
+            )
+    if not start.strip():
+        raise Invalid([Fault("/file", "the file is empty", "send an npz (numpy.savez) or a CSV")])
+    if b"\0" in start:
+        raise Invalid(
+            [Fault("/file", "neither an npz nor text", "send an npz (numpy.savez) or a CSV", "unsupported_format")]
+        )
+    return "csv"
+
+
+_OTHERS = {
+    b"\x93NUMPY": "a single array (npy)",
+    b"\x80": "a pickle, which can run code when it is read",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+
+
+def _format(raw: Path, format: str | None) -> Format:
+    if format is None:
+        return sniff(raw)
+    for known in FORMATS:
+        if format == known:
+            return known
+    raise Invalid(
+        [
+            Fault(
+                "/format",
+                "unknown format",
+                f"known formats: {', '.join(FORMATS)}; leave it out to have it found",
+                "unknown_name",
+            )
+        ]
+    )
+
+
+def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: float) -> int:
+    """The child's exit code; -SIGKILL when its time was up. It inherits no secret: its environment is made here."""
+    home = Path(__file__).resolve().parents[2]
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment,
+        cwd=folder,
+        start_new_session=True,
+    ) as child:
+        try:
+            return child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            return -signal.SIGKILL
+
+
+def _answer(path: Path, code: int) -> dict[str, Any]:
+    """What the child printed; raises Invalid where it was killed or fell over: that is the file's fault, and said without guessing."""
+    if code == 0 and path.stat().st_size <= _LONGEST_ANSWER:
+        said: dict[str, Any] = json.loads(path.read_bytes())
+        return said
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        message = "reading it took longer than an upload may take"
+    elif code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
+        message = "reading it took more memory than an upload may take, or the file is damaged"
+    else:
+        message = "the file cannot be read"
+    raise Invalid(
+        [
+            Fault(
+                "/file",
+                message,
+                "send fewer or smaller rows, saved again with numpy.savez or as plain CSV",
+                "unreadable",
+            )
+        ]
+    )
