@@ -1,6 +1,7 @@
 """Files that belong to jobs, in a store that names them by their content.
 
-A file is written beside, synced, hashed and renamed; only then does a row name it. A crash before the row leaves garbage, never a lie.
+A file is written beside, synced, hashed and renamed; only then does a row name it. A crash before the row leaves
+garbage, never a lie.
 """
 
 from __future__ import annotations
@@ -105,7 +106,10 @@ def collect(hashes: Iterable[str]) -> None:
 
 
 def add(session: Session, job_id: str, attempt: int, name: str, stored: Stored, media_type: str) -> None:
-    """Names a stored file as the job's `name`. The caller holds the attempt's fence; a later attempt's file replaces an earlier one's."""
+    """Names a stored file as the job's `name`. The caller holds the attempt's fence.
+
+    A later attempt's file replaces an earlier one's.
+    """
     hold(session, stored.sha256)
     statement = insert(Artifact).values(
         job_id=job_id, name=name, attempt=attempt, sha256=stored.sha256, bytes=stored.bytes, media_type=media_type

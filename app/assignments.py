@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sqlalchemy.orm import Session
 
-from app import artifacts, datasets, methods, models
-from app.data import splits
+from app import artifacts, data, datasets, methods, models
 from app.spec.base import JobSpec
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
@@ -86,7 +86,7 @@ def _overlaps(session: Session, spec: JobSpec) -> list[Fault]:
         model = models.find(session, ref)
         if model.rows_sha256 is None:
             continue
-        seen = splits.count_common(tested, artifacts.blob(model.rows_sha256))
+        seen = int(data.among(tested, np.load(artifacts.blob(model.rows_sha256), allow_pickle=False)).sum())
         if seen:
             message = f"{seen} of this job's {len(tested)} test rows trained {ref} or a model that it inherits from"
             hint = "use the same `split` as that model's job, so that both leave out the same test rows, or another data set"

@@ -50,7 +50,10 @@ def engine() -> Engine:
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session whose work is committed at the end, or not at all. What `after_commit` was given runs when it is durable."""
+    """A session whose work is committed at the end, or not at all.
+
+    What `after_commit` was given runs when it is durable.
+    """
     with Session(engine(), expire_on_commit=False) as session:
         try:
             yield session
@@ -64,7 +67,10 @@ def transaction() -> Iterator[Session]:
 
 
 def after_commit(session: Session, action: Callable[[], Any]) -> None:
-    """Runs `action` once the session's transaction is durable; never when it is rolled back. An action may not raise."""
+    """Runs `action` once the session's transaction is durable; never when it is rolled back.
+
+    An action may not raise.
+    """
     session.info.setdefault("after_commit", []).append(action)
 
 

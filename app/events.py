@@ -1,4 +1,7 @@
-"""What happened to a job, in order. An event's number counts from 1 within its job and follows the order of the commits."""
+"""What happened to a job, in order.
+
+An event's number counts from 1 within its job and follows the order of the commits.
+"""
 
 from __future__ import annotations
 

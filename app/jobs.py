@@ -1,6 +1,7 @@
 """Jobs: submitted, claimed, beaten, finished, swept. The only writer of a job's state.
 
-Postgres is the truth and its clock the only clock. A worker owns a job while `attempt` is its own; every write that it makes
+Postgres is the truth and its clock the only clock. A worker owns a job while `attempt` is its own; every write that it
+makes
 names that attempt under a lock of the job's row, and is refused (`Stale`) once another attempt, or the end, has come.
 """
 
@@ -171,7 +172,10 @@ def cancel(session: Session, job_id: str, discard: bool = False) -> tuple[Job, b
 
 
 def delete(session: Session, job_id: str) -> None:
-    """Forgets a finished job with its models, metrics, events and bytes. Raises NotFound, or Conflict while it runs or others inherit from it."""
+    """Forgets a finished job with its models, metrics, events and bytes.
+
+    Raises NotFound, or Conflict while it runs or others inherit from it.
+    """
     job = _locked(session, job_id)
     if not is_terminal(job.state):
         raise Conflict(f"This job is {job.state}. Cancel it first: POST /v1/jobs/ID/cancel.")
@@ -310,7 +314,8 @@ def finish(
 
 
 def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detail: dict[str, Any] | None = None) -> Job:
-    """Gives a job back to the queue. `charge` counts a failure, with a growing delay; when the budget is spent the job fails.
+    """Gives a job back to the queue. `charge` counts a failure, with a growing delay; when the budget is spent the job
+    fails.
 
     A drain does not charge. A client's wish to cancel is granted instead. Raises Stale.
     """
@@ -321,7 +326,10 @@ def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detai
 
 
 def sweep() -> Swept:
-    """Takes jobs back from workers that are gone, and sends wake-ups that are missing. One process at a time; others do nothing."""
+    """Takes jobs back from workers that are gone, and sends wake-ups that are missing. One process at a time.
+
+    Others do nothing.
+    """
     with transaction() as session:
         if not session.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _SWEEP_LOCK}).scalar_one():
             return Swept()

@@ -1,4 +1,7 @@
-"""The kinds of job: parsed, resolved, described. Each is one module, found by its name; none of them needs Keras to be read."""
+"""The kinds of job: parsed, resolved, described. Each is one module, found by its name.
+
+None of them needs Keras to be read.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def parse(body: object) -> JobSpec:
     if not isinstance(kind, str) or kind not in kinds():
         hint = nearest(kind if isinstance(kind, str) else "", sorted(kinds()), "kinds")
         raise Invalid([Fault("/kind", "expected the name of a kind of job", hint, "unknown_name")])
-    return cast(JobSpec, validate(kinds()[kind].Spec, body))
+    return cast("JobSpec", validate(kinds()[kind].Spec, body))
 
 
 def resolve(spec: JobSpec, world: World) -> JobSpec:
@@ -46,18 +49,21 @@ def resolve(spec: JobSpec, world: World) -> JobSpec:
     Raises:
         Invalid: with all that is wrong.
     """
-    return cast(JobSpec, kinds()[spec.kind].resolve(spec, world))
+    return cast("JobSpec", kinds()[spec.kind].resolve(spec, world))
 
 
 def inputs(spec: JobSpec) -> Inputs:
     """What a resolved spec must be given."""
-    return cast(Inputs, kinds()[spec.kind].inputs(spec))
+    return cast("Inputs", kinds()[spec.kind].inputs(spec))
 
 
 def test_hashes(spec: JobSpec, entry: Callable[[str], dict[str, Any]]) -> Hashes:
-    """(n, 16) uint8: the hashes of the input rows that a resolved spec is examined on. `entry` gives a data set's entry in an assignment."""
+    """(n, 16) uint8: the hashes of the input rows that a resolved spec is examined on.
+
+    `entry` gives a data set's entry in an assignment.
+    """
     hashes = [np.empty((0, HASH_BYTES), np.uint8)]
-    for held in cast(list[HeldOut], kinds()[spec.kind].held_out(spec)):
+    for held in cast("list[HeldOut]", kinds()[spec.kind].held_out(spec)):
         table = data.load(held.dataset, entry(held.dataset))
         hashes.append(table.hashes[splits.split(table, held.split, held.targets).test])
     return np.concatenate(hashes)
@@ -65,7 +71,7 @@ def test_hashes(spec: JobSpec, entry: Callable[[str], dict[str, Any]]) -> Hashes
 
 def restore(resolved: dict[str, Any]) -> JobSpec:
     """A spec from what was stored of a resolved one."""
-    return cast(JobSpec, validate(kinds()[resolved["kind"]].Spec, resolved))
+    return cast("JobSpec", validate(kinds()[resolved["kind"]].Spec, resolved))
 
 
 def kinds() -> dict[str, ModuleType]:

@@ -1,4 +1,7 @@
-"""Numbers over optimizer steps. (job, name, step) is unique: what an attempt computes again after a resume replaces, never doubles."""
+"""Numbers over optimizer steps. (job, name, step) is unique.
+
+What an attempt computes again after a resume replaces, never doubles.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ Rows = Sequence[tuple[int, dict[str, float | None]]]
 
 
 def record(session: Session, job_id: str, attempt: int, rows: Rows) -> None:
-    """Stores rows of (step, {name: value}). The caller holds the attempt's fence (`jobs.fence`). Not finite is stored as null."""
+    """Stores rows of (step, {name: value}). The caller holds the attempt's fence (`jobs.fence`).
+
+    Not finite is stored as null.
+    """
     values = [
         {
             "job_id": job_id,
@@ -39,7 +45,10 @@ def record(session: Session, job_id: str, attempt: int, rows: Rows) -> None:
 
 
 def rewind(session: Session, job_id: str, prefix: str, step: int) -> int:
-    """Forgets what was recorded of a stage beyond `step`. `prefix` is "source/", "control/0/", …, or "" for the target. Returns the rows removed."""
+    """Forgets what was recorded of a stage beyond `step`.
+
+    `prefix` is "source/", "control/0/", …, or "" for the target. Returns the rows removed.
+    """
     of_stage = Metric.name.startswith(prefix, autoescape=True) if prefix else ~Metric.name.contains("/")
     return int(session.execute(delete(Metric).where(Metric.job_id == job_id, of_stage, Metric.step > step)).rowcount)  # type: ignore[attr-defined]
 

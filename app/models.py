@@ -1,4 +1,7 @@
-"""Kept Keras models: every finished stage of a job is one, with a manifest, and edges that say what it inherits from."""
+"""Kept Keras models.
+
+Every finished stage of a job is one, with a manifest, and edges that say what it inherits from.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ def keep(
     manifest: Manifest,
     edges: Sequence[tuple[str, str]],
 ) -> Model:
-    """Records a model whose file is in the store. The caller holds the attempt's fence. A role that is kept already stays as it is.
+    """Records a model whose file is in the store. The caller holds the attempt's fence. A role that is kept already
+    stays as it is.
 
     `edges` are (relation, target): a target that is a role of this job becomes that model's id.
     """

@@ -1,6 +1,8 @@
-"""Wakes workers. A message is a bare wake-up: it carries no job, so losing, doubling or reordering messages changes nothing.
+"""Wakes workers. A message is a bare wake-up: it carries no job, so losing, doubling or reordering messages changes
+nothing.
 
-The only place that knows Celery's message name. A dead or hung broker costs a second and is logged, never an error: the sweep sends again.
+The only place that knows Celery's message name. A dead or hung broker costs a second and is logged, never an error:
+the sweep sends again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,10 @@ def default_data_folder() -> Path:
 
 
 class Settings(BaseSettings):
-    """Times are in seconds, sizes in bytes. `database_url` and `broker_url` unset: `bequest serve` starts its own under `data`."""
+    """Times are in seconds, sizes in bytes.
+
+    Where `database_url` and `broker_url` are not set, `bequest serve` starts its own servers under `data`.
+    """
 
     model_config = SettingsConfigDict(populate_by_name=True, extra="ignore")
 

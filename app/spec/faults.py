@@ -50,7 +50,7 @@ def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
     """
     adapter = shape if isinstance(shape, TypeAdapter) else TypeAdapter(shape)
     try:
-        return cast(T, adapter.validate_python(body))
+        return cast("T", adapter.validate_python(body))
     except ValidationError as error:
         raise Invalid(of_validation(error, body, adapter)) from None
 
@@ -58,7 +58,10 @@ def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
 def of_validation(
     error: ValidationError, body: object, shape: TypeAdapter[Any] | type[BaseModel] | None = None
 ) -> list[Fault]:
-    """The faults in a pydantic error about `body`. Values are never echoed: they may hold secrets, or text that no JSON can carry."""
+    """The faults in a pydantic error about `body`. Values are never echoed.
+
+    They may hold secrets, or text that no JSON can carry.
+    """
     names = _field_names(shape) if shape is not None else []
     return _of_unions(
         [_fault(details, body, names) for details in error.errors(include_url=False, include_input=False)]
@@ -87,7 +90,7 @@ def _fault(details: ErrorDetails, body: object, names: list[str]) -> Fault:
     if kind == "missing":
         return Fault(place, "this field is required", None, "missing")
     if kind == "value_error" and isinstance(context.get("error"), Invalid):
-        return cast(Invalid, context["error"]).faults[0].under(place)
+        return cast("Invalid", context["error"]).faults[0].under(place)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         expected = str(context.get("expected_tags", "")).replace("'", "")
         return Fault(
@@ -98,13 +101,15 @@ def _fault(details: ErrorDetails, body: object, names: list[str]) -> Fault:
 
 
 def _place(details: ErrorDetails, body: object) -> Iterator[str | int]:
-    """The location in `body`: pydantic also names the branch of a union it was trying, which is no place in any document."""
+    """The location in `body`.
+
+    Pydantic also names the branch of a union it was trying, which is no place in any document.
+    """
     here, last = body, len(details["loc"]) - 1
     for depth, part in enumerate(details["loc"]):
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-            yield part
-        elif isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here):
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
+        ):
             here = here[part]
             yield part
         elif depth == last and details["type"] == "missing":
@@ -112,7 +117,10 @@ def _place(details: ErrorDetails, body: object) -> Iterator[str | int]:
 
 
 def _of_unions(faults: list[Fault]) -> list[Fault]:
-    """One fault a place. A value that fits no branch of a union gives an error for each: the deepest say most, equals are joined."""
+    """One fault a place. A value that fits no branch of a union gives an error for each.
+
+    The deepest say most, equals are joined.
+    """
     kept: dict[str, Fault] = {}
     for fault in sorted(faults, key=lambda fault: fault.pointer):
         mismatch = fault.code.endswith("_type") or fault.code in ("literal_error", "string_pattern_mismatch")

@@ -22,7 +22,10 @@ ModelRef = Annotated[
         pattern=r"^(job:job_[0-9a-z]+(/[a-z0-9/_-]+)?|mdl_[0-9a-z]+|model:[^@/\x00-\x1f]{1,128}(@[0-9]+)?)$",
     ),
 ]
-"""`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, or `model:NAME@VERSION` (without `@`: the newest)."""
+"""`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, or `model:NAME@VERSION` (without `@`.
+
+The newest).
+"""
 
 ArchitectureRef = str | dict[str, Any]
 """A name from the catalog (`cnn`, `arch:cnn`), or an object {"arch": NAME, …bounded numbers}."""
@@ -37,7 +40,10 @@ class HeadSpec(Words):
 
 
 class TaskSpec(Words):
-    """One head and what it learns. `type` null: from the column (two classes binary, more multiclass, numbers regression, labels multilabel)."""
+    """One head and what it learns. `type` null.
+
+    From the column (two classes binary, more multiclass, numbers regression, labels multilabel).
+    """
 
     column: Name | None = Field(None, description="null: the column with the task's name")
     dataset: DatasetRef | None = Field(None, description="null: the job's data set")

@@ -1,6 +1,7 @@
 """Finds what a file alone adds: methods, objectives, weightings, architectures.
 
-A variant is one module. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have subpackages of
+A variant is one module. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have
+subpackages of
 the same four names. Nothing is edited to add one.
 """
 
@@ -25,7 +26,10 @@ HOME: dict[Kind, str] = {
 
 
 def modules(kind: Kind) -> dict[str, ModuleType]:
-    """Every module of `kind` by its name in a spec: the file's name with "-" for "_". Files that begin with "_" are not variants."""
+    """Every module of `kind` by its name in a spec: the file's name with "-" for "_".
+
+    Files that begin with "_" are not variants.
+    """
     found: dict[str, ModuleType] = {}
     for package in (HOME[kind], *(f"{plugin}.{kind}" for plugin in settings().plugins)):
         found.update(_of_package(package))

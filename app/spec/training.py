@@ -61,7 +61,10 @@ class ControlTraining(Words):
 
 
 class ControlSpec(Words):
-    """`seeds` pairs of treated and control arms; 0: no control and no verdict. Five are advised, under three answer `inconclusive`."""
+    """`seeds` pairs of treated and control arms; 0: no control and no verdict.
+
+    Five are advised, under three answer `inconclusive`.
+    """
 
     seeds: int = Field(0, ge=0, le=20)
     margin: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"

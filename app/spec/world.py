@@ -1,4 +1,7 @@
-"""What a method may ask about the world while it resolves a spec: what data sets and models look like. Nothing is loaded."""
+"""What a method may ask about the world while it resolves a spec: what data sets and models look like.
+
+Nothing is loaded.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A data set on which a job is examined, and how its test rows are found; a method's `held_out(spec)` lists its own."""
+    """A data set on which a job is examined, and how its test rows are found.
+
+    A method's `held_out(spec)` lists its own.
+    """
 
     dataset: str
     split: SplitSpec

@@ -228,7 +228,7 @@ def test_the_database_itself_refuses_to_change_an_ended_job(end: JobState) -> No
         "failures = 0, attempt = 0",
     ):
         with pytest.raises(IntegrityError), transaction() as session:
-            session.execute(text(f"UPDATE jobs SET {change} WHERE id = :id"), {"id": claim.job_id})  # noqa: S608
+            session.execute(text(f"UPDATE jobs SET {change} WHERE id = :id"), {"id": claim.job_id})
     with transaction() as session:
         session.execute(text("UPDATE jobs SET name = 'renamed', tags = '{x}' WHERE id = :id"), {"id": claim.job_id})
     assert states(claim.job_id)[-1] == end
@@ -252,11 +252,11 @@ def test_the_trigger_allows_exactly_the_moves_of_the_table() -> None:
                 session.execute(
                     text(f"UPDATE jobs SET state = '{start}', lease_until = NULL, {extra} WHERE id = :id"),
                     {"id": job_id},
-                )  # noqa: S608
+                )
         extra = needs.get(end, "finished_at = now()" if end in TERMINAL else "finished_at = NULL")
         lease = "" if end == JobState.RUNNING else "lease_until = NULL, "
         error = "" if end == JobState.FAILED else "error = NULL, "
-        move = text(f"UPDATE jobs SET state = '{end}', {lease}{error}{extra} WHERE id = :id")  # noqa: S608
+        move = text(f"UPDATE jobs SET state = '{end}', {lease}{error}{extra} WHERE id = :id")
         if end in MOVES[start]:
             with transaction() as session:
                 session.execute(move, {"id": job_id})
@@ -277,7 +277,7 @@ def test_checks_of_the_database_hold_without_the_program() -> None:
         "failures = 9",
     ):
         with pytest.raises(IntegrityError), transaction() as session:
-            session.execute(text(f"UPDATE jobs SET {change} WHERE id = :id"), {"id": claim.job_id})  # noqa: S608
+            session.execute(text(f"UPDATE jobs SET {change} WHERE id = :id"), {"id": claim.job_id})
 
 
 def test_events_count_from_one_without_gaps_under_racing_writers() -> None:

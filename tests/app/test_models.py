@@ -1,4 +1,7 @@
-"""Kept files and kept models: durable before they are named, found by every form of reference, not deletable under an heir."""
+"""Kept files and kept models.
+
+Durable before they are named, found by every form of reference, not deletable under an heir.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Architectures as plain data: named layers with bounded numbers, from which shapes and parameters are counted before anything is built.
+"""Architectures as plain data: named layers with bounded numbers, from which shapes and parameters are counted before
+anything is built.
 
 One file each. A module has `Spec`, a subclass of `Architecture`; its name in a spec is the file's, with "-" for "_".
 """

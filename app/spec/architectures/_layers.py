@@ -1,4 +1,7 @@
-"""Layers as data: kinds, shapes, parameters. `worker/training/build.py` makes Keras layers of the same names from them."""
+"""Layers as data: kinds, shapes, parameters.
+
+`worker/training/build.py` makes Keras layers of the same names from them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ class Traced:
 
 
 class Architecture(Words):
-    """A trunk: everything up to the heads. `inputs` says what it takes; `layers` gives its layers for an input shape."""
+    """A trunk: everything up to the heads. `inputs` says what it takes.
+
+    `layers` gives its layers for an input shape.
+    """
 
     inputs: ClassVar[Literal["image", "table"]]
     arch: str
@@ -74,7 +80,10 @@ def trace(architecture: Architecture, input_shape: Shape) -> list[Traced]:
 def count_parameters(
     architecture: Architecture, input_shape: Shape, head_units: dict[str, int | tuple[int | None, int]]
 ) -> int:
-    """All numbers of the trunk and of one dense head for each task: {task: units} or {task: (hidden units or None, units)}."""
+    """All numbers of the trunk and of one dense head for each task: {task: units} or {task.
+
+    (hidden units or None, units)}.
+    """
     traced = trace(architecture, input_shape)
     width = prod(traced[-1].shape) if traced else prod(input_shape)
     total = sum(step.parameters for step in traced)

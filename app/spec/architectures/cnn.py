@@ -1,4 +1,7 @@
-"""The source article's convolutional network: Conv 32, 64, 64 of 3×3 with ReLU, two poolings between, Dense 64. 93,322 parameters on 28×28×1 and ten classes."""
+"""The source article's convolutional network: Conv 32, 64, 64 of 3×3 with ReLU, two poolings between, Dense 64.
+
+93,322 parameters on 28×28×1 and ten classes.
+"""
 
 from __future__ import annotations
 
