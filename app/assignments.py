@@ -32,7 +32,7 @@ def resolve(session: Session, body: object) -> JobSpec:
     """The resolved spec of a body.
 
     Raises:
-        Invalid: with every fault; `data_overlap` where a model that is named was trained on rows that this job tests on.
+        Invalid: with every fault; `data_overlap` where a named model was trained on rows that this job tests on.
     """
     spec = methods.resolve(methods.parse(body), DatabaseWorld(session))
     faults = _overlaps(session, spec)
@@ -89,6 +89,6 @@ def _overlaps(session: Session, spec: JobSpec) -> list[Fault]:
         seen = int(data.among(tested, np.load(artifacts.blob(model.rows_sha256), allow_pickle=False)).sum())
         if seen:
             message = f"{seen} of this job's {len(tested)} test rows trained {ref} or a model that it inherits from"
-            hint = "use the same `split` as that model's job, so that both leave out the same test rows, or another data set"
+            hint = "use that model's job's `split`, so that both leave out the same test rows, or another data set"
             faults.append(Fault("", message, hint, "data_overlap"))
     return faults

@@ -30,9 +30,7 @@ def url() -> str:
     """
     address = settings().database_url
     if not address:
-        raise RuntimeError(
-            "DATABASE_URL is not set: `bequest serve` starts a database of its own, other programs need the address of one"
-        )
+        raise RuntimeError("DATABASE_URL is not set: only `bequest serve` starts a database of its own")
     return address.replace("postgres://", "postgresql://", 1) if address.startswith("postgres://") else address
 
 

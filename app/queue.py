@@ -18,21 +18,20 @@ from app.settings import settings
 
 WAKE = "bequest.wake"
 _BACK_OFF_SECONDS = 5.0
-_asleep_until = 0.0
+_asleep_until = [0.0]
 
 log = structlog.get_logger(__name__)
 
 
 def wake(count: int = 1) -> bool:
     """Sends up to `count` wake-ups; whether they left. After a failure it does not try again for some seconds."""
-    global _asleep_until
-    if time.monotonic() < _asleep_until:
+    if time.monotonic() < _asleep_until[0]:
         return False
     try:
         for _ in range(count):
             _sender().send_task(WAKE, queue=settings().queue, ignore_result=True, retry=False)
     except Exception as error:  # a broker can fail in any way; the job row is already safe
-        _asleep_until = time.monotonic() + _BACK_OFF_SECONDS
+        _asleep_until[0] = time.monotonic() + _BACK_OFF_SECONDS
         log.warning("wake_not_sent", error=type(error).__name__)
         return False
     return True
@@ -41,7 +40,7 @@ def wake(count: int = 1) -> bool:
 def length() -> int | None:
     """How many wake-ups wait in the broker, or None where it does not answer."""
     try:
-        return int(_redis().llen(settings().queue))  # type: ignore[arg-type]
+        return int(_redis().llen(settings().queue))
     except Exception:
         return None
 
@@ -82,7 +81,5 @@ def _redis() -> Redis:
 def _url() -> str:
     address = settings().broker_url
     if not address:
-        raise RuntimeError(
-            "BROKER_URL is not set: `bequest serve` starts a broker of its own, other programs need the address of one"
-        )
+        raise RuntimeError("BROKER_URL is not set: only `bequest serve` starts a broker of its own")
     return address

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, literal, select
+from sqlalchemy import ColumnElement, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import INTERVAL, insert
 from sqlalchemy.orm import Session
 
@@ -26,9 +27,8 @@ def hello(
     job_id: str | None,
 ) -> None:
     """Records that a worker lives, and forgets those silent for an hour."""
-    values = {
-        "host": host, "pid": pid, "device": device, "device_name": device_name, "memory_bytes": memory_bytes, "version": version, "job_id": job_id,
-    }  # fmt: skip
+    values: dict[str, Any] = {"host": host, "pid": pid, "device": device, "device_name": device_name}
+    values |= {"memory_bytes": memory_bytes, "version": version, "job_id": job_id}
     statement = insert(Worker).values(id=worker_id, **values)
     session.execute(
         statement.on_conflict_do_update(
@@ -51,5 +51,5 @@ def online(session: Session) -> Sequence[Worker]:
     ).all()
 
 
-def _ago(seconds: float):  # type: ignore[no-untyped-def]
+def _ago(seconds: float) -> ColumnElement[datetime]:
     return func.clock_timestamp() - literal(timedelta(seconds=seconds), INTERVAL)

@@ -50,7 +50,7 @@ def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
     """
     adapter = shape if isinstance(shape, TypeAdapter) else TypeAdapter(shape)
     try:
-        return cast("T", adapter.validate_python(body))
+        return adapter.validate_python(body)
     except ValidationError as error:
         raise Invalid(of_validation(error, body, adapter)) from None
 

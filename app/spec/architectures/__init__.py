@@ -6,7 +6,7 @@ One file each. A module has `Spec`, a subclass of `Architecture`; its name in a 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from app.spec.architectures._layers import Architecture, Layer, Traced, count_parameters, trace
 from app.spec.base import plain
@@ -50,7 +50,7 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
             ]
         )
     try:
-        return validate(known[name].Spec, {**numbers, "arch": name})
+        return cast("Architecture", validate(known[name].Spec, {**numbers, "arch": name}))
     except Invalid as invalid:
         raise Invalid([fault.under(at) for fault in invalid.faults]) from None
 

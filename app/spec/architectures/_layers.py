@@ -59,20 +59,18 @@ def trace(architecture: Architecture, input_shape: Shape) -> list[Traced]:
     """Shapes and parameters layer by layer.
 
     Raises:
-        ValueError: the architecture does not fit an input of this shape; the message names the layer and the shape it got.
+        ValueError: the architecture does not fit this input; the message names the layer and the shape it got.
     """
     shape, traced = tuple(input_shape), []
     wanted = 3 if architecture.inputs == "image" else 1
     if len(shape) != wanted:
-        raise ValueError(
-            f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions, the data has shape {list(shape)}"
-        )
+        takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
+        raise ValueError(f"{takes}, the data has shape {list(shape)}")
     for layer in architecture.layers():
         before, (shape, parameters) = shape, _step(layer, shape)
         if min(shape) < 1:
-            raise ValueError(
-                f"{architecture.arch} is too deep for inputs of shape {list(input_shape)}: layer {layer.name} gets {list(before)}"
-            )
+            depth = f"{architecture.arch} is too deep for inputs of shape {list(input_shape)}"
+            raise ValueError(f"{depth}: layer {layer.name} gets {list(before)}")
         traced.append(Traced(layer, shape, parameters))
     return traced
 
