@@ -107,10 +107,10 @@ def _place(details: ErrorDetails, body: object) -> Iterator[str | int]:
     """
     here, last = body, len(details["loc"]) - 1
     for depth, part in enumerate(details["loc"]):
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
-        ):
-            here = here[part]
+        in_object = isinstance(here, dict) and part in here
+        in_array = isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
+        if in_object or in_array:
+            here = cast("Any", here)[part]
             yield part
         elif depth == last and details["type"] == "missing":
             yield part

@@ -35,9 +35,14 @@ def test_an_action_waits_for_the_commit_and_falls_with_the_transaction() -> None
         after_commit(session, lambda: done.append("kept"))
         assert done == []
     assert done == ["kept"]
-    with pytest.raises(ZeroDivisionError), transaction() as session:
-        after_commit(session, lambda: done.append("lost"))
-        1 / 0  # noqa: B018
+
+    def fall() -> None:
+        with transaction() as session:
+            after_commit(session, lambda: done.append("lost"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fall()
     assert done == ["kept"]
 
 
