@@ -1,0 +1,88 @@
+"""Each kind's example, from POST to a model that a plain Keras process loads and that answers as the API does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app import data
+from tests.service.conftest import Service
+
+pytestmark = pytest.mark.slow
+
+# What a user of the downloaded model writes: Keras, numpy, the file. Nothing of ours is imported.
+PLAIN_KERAS = """
+import json, sys, keras, numpy as np
+model = keras.saving.load_model(sys.argv[1])
+answers = model.predict(np.load(sys.argv[2]), verbose=0)
+print(json.dumps({name: np.asarray(values).tolist() for name, values in answers.items()}))
+"""
+
+
+@pytest.mark.parametrize("kind", ["transfer", "multitask", "distillation"])
+def test_an_example_goes_from_post_to_a_model_that_answers_like_the_api(
+    service: Service, kind: str, tmp_path: Path
+) -> None:
+    client = service.client
+    example = client.get("/v1/catalog").raise_for_status().json()["kinds"][kind]["example"]
+    answer = client.post("/v1/jobs", json=example)
+    assert answer.status_code == 202, answer.text
+    begun, job = time.monotonic(), service.finished(answer.json()["id"])
+    assert job["state"] == "succeeded", job["error"]
+    assert time.monotonic() - begun < 60 + 20, (
+        "an example ends within a minute; the rest is the spare that imports Keras first"
+    )
+    assert job["progress"]["fraction"] == 1
+
+    archive = zipfile.ZipFile(io.BytesIO(client.get(f"/v1/jobs/{job['id']}/artifacts.zip").raise_for_status().content))
+    assert archive.testzip() is None
+    assert {"model.keras", "manifest.json", "report.json", "metrics.csv", "trainer.log"} <= set(archive.namelist())
+    for artifact in client.get(f"/v1/jobs/{job['id']}/artifacts").raise_for_status().json()["items"]:
+        assert hashlib.sha256(archive.read(artifact["name"])).hexdigest() == artifact["sha256"]
+
+    report = client.get(f"/v1/jobs/{job['id']}/report").raise_for_status().json()
+    assert report == json.loads(archive.read("report.json"))
+
+    metrics = client.get(f"/v1/jobs/{job['id']}/metrics").raise_for_status().json()
+    losses = [value for value in metrics["series"]["loss"] if value is not None]
+    assert len(losses) >= 5
+    assert min(losses) < losses[0]
+
+    rows = data.load(example["dataset"]).inputs[:5]
+    (tmp_path / "model.keras").write_bytes(archive.read("model.keras"))
+    np.save(tmp_path / "rows.npy", rows)
+    plain = subprocess.run(
+        [sys.executable, "-c", PLAIN_KERAS, tmp_path / "model.keras", tmp_path / "rows.npy"],
+        capture_output=True,
+        check=True,
+        timeout=120,
+        text=True,
+    )
+    by_keras = json.loads(plain.stdout.strip().splitlines()[-1])
+    by_api = (
+        client.post(f"/v1/models/{job['model']}/predict", json={"inputs": rows.tolist()})
+        .raise_for_status()
+        .json()["predictions"]
+    )
+    tasks = json.loads(archive.read("manifest.json"))["tasks"]
+    for task, about in tasks.items():
+        for row, values in zip(by_api, by_keras[task], strict=True):
+            np.testing.assert_allclose(probabilities(row[task], about), values, atol=1e-5)
+
+
+def probabilities(answer: dict[str, Any], task: dict[str, Any]) -> list[float]:
+    """The API's answer in the order of the model's outputs."""
+    if task["type"] == "regression":
+        return list(np.atleast_1d(answer["value"]))
+    named = answer["probabilities"]
+    return [named[task["classes"][-1]]] if task["type"] == "binary" else [named[name] for name in task["classes"]]
