@@ -28,7 +28,7 @@ _LONGEST_ANSWER = 16 * MIB
 
 def inspect_upload(
     raw: Path, format: str | None, out: Path, targets: Sequence[str] | None = None, limits: UploadLimits | None = None
-) -> tuple[Schema, Format]:
+) -> Schema:
     """Reads `raw` in a child of its own and leaves the prepared file at `out`, which appears only when all went well.
 
     Args:
@@ -36,13 +36,13 @@ def inspect_upload(
         targets: the columns to learn, each `name`, `name:number` or `name:category`; None for the format's own rule.
 
     Returns:
-        What the data look like, and the format that they had.
+        What the data look like.
 
     Raises:
         Invalid: with every fault, pointers below /file, /format and /targets.
     """
     limits = limits or UploadLimits()
-    known = _format(raw, format)
+    known = format_of(raw, format)
     options = json.dumps({"targets": list(targets or []), "limits": asdict(limits)})
     with tempfile.TemporaryDirectory(prefix="inspect-", dir=out.parent) as folder:
         answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
@@ -60,10 +60,29 @@ def inspect_upload(
             raise Invalid(Fault(**fault) for fault in said["faults"])
         schema = Schema.model_validate(said["schema"])
         written.replace(out)
-    return schema, known
+    return schema
 
 
-def sniff(raw: Path) -> Format:
+def format_of(raw: Path, format: str | None) -> Format:
+    """The format of the file: as said, else as its first bytes show. Raises Invalid."""
+    if format is None:
+        return _sniff(raw)
+    for known in FORMATS:
+        if format == known:
+            return known
+    raise Invalid(
+        [
+            Fault(
+                "/format",
+                "unknown format",
+                f"known formats: {', '.join(FORMATS)}; leave it out to have it found",
+                "unknown_name",
+            )
+        ]
+    )
+
+
+def _sniff(raw: Path) -> Format:
     """The format that the first bytes show. Raises Invalid, naming what was found instead where that is known."""
     with raw.open("rb") as file:
         start = file.read(4096)
@@ -93,24 +112,6 @@ _OTHERS = {
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
 }
-
-
-def _format(raw: Path, format: str | None) -> Format:
-    if format is None:
-        return sniff(raw)
-    for known in FORMATS:
-        if format == known:
-            return known
-    raise Invalid(
-        [
-            Fault(
-                "/format",
-                "unknown format",
-                f"known formats: {', '.join(FORMATS)}; leave it out to have it found",
-                "unknown_name",
-            )
-        ]
-    )
 
 
 def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: float) -> int:

@@ -1,0 +1,287 @@
+"""Data sets: the built-in ones by name, and uploads, parsed once and kept in the store in a form of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app import artifacts, ids
+from app.data import builtins, prepared, uploads
+from app.data.limits import UploadLimits
+from app.data.names import fault_in_label
+from app.data.table import Table
+from app.db import after_commit, transaction
+from app.errors import Conflict, NotFound
+from app.settings import settings
+from app.spec.data import Column, Schema
+from app.spec.faults import Invalid, nearest
+from app.spec.world import Missing
+from app.tables import Dataset, Edge, Job
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set that jobs may name, built in or uploaded. `sha256` is of the bytes that were sent; of a built-in, of its content."""
+
+    id: str
+    name: str
+    builtin: bool
+    format: str | None
+    description: str | None
+    bytes: int | None
+    sha256: str
+    created_at: datetime | None
+    schema: Schema
+
+
+def add(
+    session: Session,
+    raw: Path,
+    *,
+    filename: str | None = None,
+    name: str | None = None,
+    format: str | None = None,
+    targets: Sequence[str] = (),
+) -> tuple[Known, bool]:
+    """Reads an upload in a child process and keeps it. The same bytes, read for the same targets, are the same data set.
+
+    Nothing is asked of `session` while the child reads, so a long upload holds no transaction open.
+
+    Args:
+        raw: the bytes as they came; the caller removes the file.
+        filename, name: labels and nothing more; the data set is called `name`, else `filename`.
+        format: "npz" or "csv"; None to look.
+        targets: columns to learn, each `column`, `column:number` or `column:category`; the first is the default target.
+
+    Returns:
+        The data set, and whether it is new.
+
+    Raises:
+        Invalid: with every fault in the labels, the format and the file. Nothing is stored.
+    """
+    labels = [("filename", filename), ("name", name)]
+    faults = [fault for field, label in labels if label is not None and (fault := fault_in_label(label, field))]
+    sha256 = _hash(raw)
+    try:
+        known_format = uploads.format_of(raw, format)
+        known = None if faults else _same(sha256, known_format, targets)
+        if known is not None:
+            return known, False
+        label = name or filename or f"upload-{sha256[:8]}"
+        schema, stored = _keep(raw, known_format, targets)
+    except Invalid as invalid:
+        raise Invalid([*faults, *invalid.faults]) from None
+    if faults:
+        artifacts.collect([stored.sha256])
+        raise Invalid(faults)
+    row = {
+        "id": ids.new("ds"),
+        "name": label,
+        "format": known_format,
+        "sha256": sha256,
+        "targets": list(targets),
+        "prepared_sha256": stored.sha256,
+        "bytes": raw.stat().st_size,
+        "schema": schema.model_dump(mode="json"),
+    }
+    made = session.scalars(
+        insert(Dataset).values(row).on_conflict_do_nothing().returning(Dataset),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+    if made is not None:
+        return _uploaded(made), True
+    return _uploaded(session.scalars(_of_bytes(sha256, known_format, targets)).one()), False
+
+
+def get(session: Session, ref: str) -> Known:
+    """The data set that `ref` names. Raises NotFound, with the nearest name."""
+    try:
+        return find(session, ref)
+    except Missing as missing:
+        raise NotFound(f"There is no such data set; {missing.hint}.") from None
+
+
+def find(session: Session, ref: str) -> Known:
+    """As `get`, for specs: raises Missing."""
+    if ref in builtins.BUILTINS:
+        return _built_in(ref)
+    row = session.get(Dataset, ref)
+    if row is None:
+        raise _missing(session, ref)
+    return _uploaded(row)
+
+
+def schema(session: Session, ref: str) -> Schema:
+    """What a data set looks like. Raises Missing."""
+    return find(session, ref).schema
+
+
+def entry(session: Session, ref: str) -> dict[str, Any]:
+    """What a trainer is told of a data set: `id`, `schema`, `sha256`, and `path`, which is null for a built-in.
+
+    Until the transaction ends, the data set cannot be deleted: a job that is being submitted will find it. Raises Missing.
+    """
+    if ref not in builtins.BUILTINS:
+        row = session.scalars(
+            select(Dataset).where(Dataset.id == ref).with_for_update(read=True, key_share=True)
+        ).one_or_none()
+        if row is None:
+            raise _missing(session, ref)
+        return {
+            "id": row.id,
+            "schema": row.schema,
+            "path": str(artifacts.blob(row.prepared_sha256)),
+            "sha256": row.sha256,
+        }
+    known = _built_in(ref)
+    return {"id": ref, "schema": known.schema.model_dump(mode="json"), "path": None, "sha256": known.sha256}
+
+
+def page(session: Session, *, limit: int = 50, before: str | None = None) -> list[Known]:
+    """Uploads, the newest first, then the built-in ones; at most `limit`, from behind the data set with id `before`."""
+    names = list(builtins.BUILTINS)
+    if before in builtins.BUILTINS:
+        return [_built_in(name) for name in names[names.index(before) + 1 :][:limit]]
+    query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Dataset.id < before)
+    uploaded = [_uploaded(row) for row in session.scalars(query)]
+    return uploaded + [_built_in(name) for name in names[: limit - len(uploaded)]]
+
+
+def delete(session: Session, ref: str) -> None:
+    """Forgets an upload, bytes and all.
+
+    Raises:
+        NotFound: there is none of that id.
+        Conflict: it is built in, or a job or a kept model still rests on it; the detail names them.
+    """
+    if ref in builtins.BUILTINS:
+        raise Conflict("A built-in data set cannot be deleted; it takes no room.")
+    row = session.scalars(select(Dataset).where(Dataset.id == ref).with_for_update()).one_or_none()
+    if row is None:
+        raise NotFound("There is no such data set; GET /v1/datasets lists them.")
+    jobs = session.execute(
+        select(Job.id, Job.finished_at).where(Job.datasets.contains([{"id": ref}])).order_by(Job.id)
+    ).all()
+    waiting = [job for job, finished in jobs if finished is None]
+    if waiting:
+        raise Conflict(
+            f"Jobs that have not finished need it: {_some(waiting)}. Cancel them first.", code="dataset_in_use"
+        )
+    models = session.scalars(select(Edge.model_id).where(Edge.target == ref).order_by(Edge.model_id)).all()
+    kept = [*(job for job, _ in jobs), *models]
+    if kept:
+        raise Conflict(f"Kept jobs and models rest on it: {_some(kept)}. Delete those first.", code="dataset_in_use")
+    stored = row.prepared_sha256
+    session.delete(row)
+    session.flush()
+    after_commit(session, lambda: artifacts.collect([stored]))
+
+
+def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
+    """The first `n` rows: `input` as predict takes it, and each column in words: a class, a number, the labels that are set, null.
+
+    Raises NotFound.
+    """
+    known = get(session, ref)
+    if known.builtin:
+        table = builtins.load(ref)
+    else:
+        row = session.get_one(Dataset, ref)
+        table = prepared.head(artifacts.blob(row.prepared_sha256), n)
+    return [
+        {"input": _input(table, row_number)} | {name: _said(table, name, row_number) for name in table.columns}
+        for row_number in range(min(n, len(table)))
+    ]
+
+
+def _keep(raw: Path, format: str, targets: Sequence[str]) -> tuple[Schema, artifacts.Stored]:
+    """The schema of an upload, its prepared file in the store."""
+    out = settings().store / "tmp" / f"{uuid.uuid4().hex}.npz"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        schema = uploads.inspect_upload(
+            raw, format, out, targets, UploadLimits(decoded_bytes=2 * settings().max_upload_bytes)
+        )
+        return schema, artifacts.keep_file(out)
+    finally:
+        out.unlink(missing_ok=True)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _same(sha256: str, format: str, targets: Sequence[str]) -> Known | None:
+    with transaction() as session:
+        row = session.scalars(_of_bytes(sha256, format, targets)).one_or_none()
+        return _uploaded(row) if row is not None else None
+
+
+def _of_bytes(sha256: str, format: str, targets: Sequence[str]) -> Any:
+    return select(Dataset).where(Dataset.sha256 == sha256, Dataset.format == format, Dataset.targets == list(targets))
+
+
+def _built_in(name: str) -> Known:
+    table = builtins.load(name)
+    size = int(table.inputs.nbytes + sum(values.nbytes for values in table.columns.values()))
+    about = builtins.BUILTINS[name].description
+    return Known(name, name, True, None, about, size, builtins.sha256(name), None, table.schema)
+
+
+def _uploaded(row: Dataset) -> Known:
+    schema = Schema.model_validate(row.schema)
+    return Known(row.id, row.name, False, row.format, None, row.bytes, row.sha256, row.created_at, schema)
+
+
+def _missing(session: Session, ref: str) -> Missing:
+    recent = session.scalars(select(Dataset.id).order_by(Dataset.id.desc()).limit(100)).all()
+    known = [*builtins.BUILTINS, *(recent if ref.startswith("ds_") else ())]
+    return Missing(ref, "there is no such data set", nearest(ref, known, "data sets"))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _input(table: Table, row: int) -> Any:
+    """A row as predict takes it: pixels, or an object of the table's columns."""
+    shape, values = table.schema.input, table.inputs[row]
+    if shape.kind == "image":
+        return values.tolist()
+    said: dict[str, Any] = {}
+    for feature, value in zip(shape.features, values, strict=True):
+        if feature.equals is None:
+            said[feature.column] = float(value)
+        elif value:
+            said[feature.column] = feature.equals
+    return said
+
+
+def _said(table: Table, name: str, row: int) -> Any:
+    column: Column = table.schema.columns[name]
+    value = table.columns[name][row]
+    if column.type == "category":
+        return (column.classes or [])[int(value)] if value >= 0 else None
+    if column.type == "labels":
+        return [label for label, there in zip(column.classes or [], value, strict=True) if there == 1]
+    if np.isnan(value).any():
+        return None
+    return value.tolist()
