@@ -134,7 +134,9 @@ def judge(
         name: _judge_task(name, treated, control, pairs, ask, own, alpha=ALPHA / len(names), notes=said)
         for name in names
     }
-    delta_m = _judge_delta_m(names, pairs, ask, other) if len(names) > 1 or on == "delta_m" else None
+    n_units = min((s.for_delta_m.n_units for one in (*treated, *control) for s in one.tasks.values()), default=0)
+    several = bool(names) and (len(names) > 1 or on == "delta_m")
+    delta_m = _judge_delta_m(names, pairs, ask, other, n_units) if several else None
     if on == "delta_m" and delta_m is not None:
         chosen: dict[str, Any] = delta_m
     elif len(names) == 1:
@@ -360,8 +362,8 @@ def _judge_task(
         "reason": reason,
         "metric": sample.metric,
         "better": metric.better,
-        "treated": _values([outcome.tasks[name].measure.value for outcome in ours]),
-        "control": {"arm": ask.arm, **_values([outcome.tasks[name].measure.value for outcome in theirs])},
+        "treated": _values([one.value for one in (ones if ask.seeds else (o.tasks[name].measure for o in ours))]),
+        "control": {"arm": ask.arm, **_values([other.value for other in others])},
         "delta": _values(_differences(ones, others)),
         "ci95": [_number(wide.lo), _number(wide.hi)],
         "interval": [_number(at.lo), _number(at.hi)],
@@ -383,11 +385,13 @@ def _judge_task(
     return {**told, "sentence": sentence(told)}
 
 
-def _judge_delta_m(names: Sequence[str], pairs: Sequence[Pair], ask: _Asked, margin: Margin) -> dict[str, Any]:
+def _judge_delta_m(
+    names: Sequence[str], pairs: Sequence[Pair], ask: _Asked, margin: Margin, n_units: int
+) -> dict[str, Any]:
     """Δm over all tasks; `n_test` is the least number of test units that any task has."""
     from_arm = [[[pair[arm].tasks[name].for_delta_m for pair in pairs] for name in names] for arm in (0, 1)]
     m = margin_of("delta_m", math.nan, margin)
-    at, parts, notes, n_units = _nothing(ALPHA), {}, [], 0
+    at, parts, notes = _nothing(ALPHA), {}, []
     seeds_delta: list[float] = []
     if pairs:
         flat = [measure for arm in from_arm for task in arm for measure in task]
@@ -404,7 +408,6 @@ def _judge_delta_m(names: Sequence[str], pairs: Sequence[Pair], ask: _Asked, mar
             }
             for k, name in enumerate(names)
         }
-        n_units = min(measure.n_units for measure in flat)
         if np.isfinite(seeds_delta).all():
             drawn = resample(flat, ask.split_seed).reshape(*shape, -1)
             v_test = float(np.var(delta_m(drawn[0], drawn[1], signs).mean(axis=0), ddof=1))
