@@ -47,7 +47,7 @@ def test_an_example_goes_from_post_to_a_model_that_answers_like_the_api(
     archive = zipfile.ZipFile(io.BytesIO(client.get(f"/v1/jobs/{job['id']}/artifacts.zip").raise_for_status().content))
     assert archive.testzip() is None
     assert {"model.keras", "manifest.json", "report.json", "metrics.csv", "trainer.log"} <= set(archive.namelist())
-    for artifact in client.get(f"/v1/jobs/{job['id']}/artifacts").raise_for_status().json()["items"]:
+    for artifact in client.get(f"/v1/jobs/{job['id']}/artifacts").raise_for_status().json()["data"]:
         assert hashlib.sha256(archive.read(artifact["name"])).hexdigest() == artifact["sha256"]
 
     report = client.get(f"/v1/jobs/{job['id']}/report").raise_for_status().json()
