@@ -1,0 +1,177 @@
+"""/v1/datasets: the built-in ones and uploads. An upload is parsed in a child process; same bytes, same data set."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+
+from app import datasets, db
+from app.api import deps
+from app.api.bodies import expect_multipart
+from app.api.deps import Cursor, IfNoneMatch, InTransaction, Limit, Reference
+from app.api.shapes import DatasetShape, Page, Preview
+from app.errors import refused
+from app.settings import settings
+from app.spec.faults import Fault, Invalid, nearest
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+_FIELDS = ("file", "name", "format", "targets")
+_FIELD_BYTES = 16 * 1024
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "additionalProperties": False,
+    "properties": {
+        "file": {"type": "string", "format": "binary", "description": "an .npz (numpy.savez) or a .csv with a header"},
+        "name": {"type": "string", "maxLength": 128, "description": "a label; the file's name when left out"},
+        "format": {"type": "string", "enum": ["npz", "csv"], "description": "found by looking when left out"},
+        "targets": {"type": "string", "description": "columns to learn: a,b or a:category,b:number; may be repeated"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The fields of an upload's form."""
+
+    file: UploadFile
+    name: str | None
+    format: str | None
+    targets: list[str]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=DatasetShape,
+    responses={
+        200: {"description": "These bytes are known: the data set that they made before.", "model": DatasetShape},
+        **deps.problem_responses(
+            "malformed_body", "body_too_large", "unsupported_media_type", "invalid", "dataset_invalid", "disk_full"
+        ),
+    },
+    openapi_extra=deps.body_in_openapi(_FORM, "multipart/form-data"),
+    summary="Upload a data set",
+)
+async def upload_dataset(request: Request) -> Response:
+    """`curl -F file=@flowers.csv -F targets=species`. The file's name is a label and never a path."""
+    expect_multipart(request)
+    async with request.form(max_files=2, max_fields=64, max_part_size=_FIELD_BYTES) as form:
+        shape, known = await run_in_threadpool(_store, _read(form))
+    headers = {"location": f"/v1/datasets/{shape.id}"}
+    return deps.tagged(shape, None, status=200 if known else 201, headers=headers)
+
+
+def _read(form: FormData) -> Upload:
+    """The fields of a form. Raises Invalid with all that is wrong with them."""
+    faults = [
+        Fault(f"/{name}", "unknown field", nearest(name, _FIELDS, "fields"), "unknown_field")
+        for name in dict.fromkeys(form)
+        if name not in _FIELDS
+    ]
+    faults += [
+        Fault(f"/{name}", "this field stands twice", "send it once", "duplicate_key")
+        for name in ("file", "name", "format")
+        if len(form.getlist(name)) > 1
+    ]
+    faults += [
+        Fault(f"/{name}", "expected text, not a file", f"curl: -F {name}=TEXT", "text")
+        for name in ("name", "format", "targets")
+        if any(isinstance(value, UploadFile) for value in form.getlist(name))
+    ]
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        faults.append(Fault("/file", "expected a file", "curl: -F file=@NAME", "missing"))
+    if faults:
+        raise Invalid(faults)
+    assert isinstance(file, UploadFile)
+    texts = [value for value in form.getlist("targets") if isinstance(value, str)]
+    targets = [target.strip() for text in texts for target in text.split(",") if target.strip()]
+    return Upload(file, _text(form, "name"), _text(form, "format"), targets)
+
+
+def _text(form: FormData, name: str) -> str | None:
+    value = form.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _store(upload: Upload) -> tuple[DatasetShape, bool]:
+    """The data set that the upload's bytes make, and whether it was known before."""
+    with _spooled(upload.file) as raw, db.transaction() as session:
+        try:
+            found, new = datasets.add(
+                session,
+                raw,
+                filename=upload.file.filename or None,
+                name=upload.name,
+                format=upload.format,
+                targets=upload.targets,
+            )
+        except Invalid as invalid:
+            in_file = any(fault.pointer.startswith("/file") for fault in invalid.faults)
+            raise refused(invalid.faults, code="dataset_invalid" if in_file else "invalid") from None
+        return DatasetShape.of(found), not new
+
+
+@contextmanager
+def _spooled(file: UploadFile) -> Iterator[Path]:
+    """The uploaded bytes as a file of a name that we chose, beside the store; gone afterwards."""
+    folder = settings().store / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = folder / f"upload-{uuid.uuid4().hex}"
+    try:
+        with raw.open("xb") as target:
+            shutil.copyfileobj(file.file, target, 1 << 20)
+        yield raw
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+@router.get("", responses=deps.problem_responses(), summary="List data sets")
+def list_datasets(
+    request: Request, response: Response, session: InTransaction, limit: Limit = 50, cursor: Cursor = None
+) -> Page[DatasetShape]:
+    """Uploads, the newest first, then the built-in ones."""
+    found = datasets.page(session, limit=limit + 1, before=cursor)
+    kept, following = deps.turn(request, response, found, limit, lambda known: known.id)
+    return Page(data=[DatasetShape.of(known) for known in kept], next_cursor=following)
+
+
+@router.get(
+    "/{dataset_id}",
+    response_model=DatasetShape,
+    responses={304: {"description": "It has not changed."}, **deps.problem_responses("not_found")},
+    summary="Get a data set",
+)
+def get_dataset(session: InTransaction, dataset_id: Reference, if_none_match: IfNoneMatch = None) -> Response:
+    """What it looks like: rows, input, columns with their classes and counts."""
+    return deps.tagged(DatasetShape.of(datasets.get(session, dataset_id)), if_none_match)
+
+
+@router.get("/{dataset_id}/preview", responses=deps.problem_responses("not_found"), summary="A data set's first rows")
+def preview_dataset(
+    session: InTransaction, dataset_id: Reference, rows: Annotated[int, Query(ge=1, le=100)] = 10
+) -> Preview:
+    """`input` is as `predict` takes it; columns are in words."""
+    return Preview(rows=datasets.preview(session, dataset_id, rows))
+
+
+@router.delete(
+    "/{dataset_id}",
+    status_code=204,
+    responses=deps.problem_responses("not_found", "conflict", "dataset_in_use"),
+    summary="Delete an upload",
+)
+def delete_dataset(session: InTransaction, dataset_id: Reference) -> None:
+    """Bytes and all. 409 names the jobs and models that rest on it."""
+    datasets.delete(session, dataset_id)

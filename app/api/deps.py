@@ -1,0 +1,159 @@
+"""What many paths share: the session, parameters with their limits, pages, conditional answers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Depends, Header, Path, Query, Request
+from fastapi.dependencies.models import Dependant
+from pydantic import AfterValidator, BaseModel
+from starlette.responses import Response
+
+from app.api.problems import MEDIA_TYPE, ProblemShape
+from app.db import Session, get_session
+from app.errors import PROBLEMS, NotFound, refused
+from app.spec.faults import Fault, nearest, pointer
+
+Item = TypeVar("Item")
+
+MAX_PAGE = 200
+MAX_WAIT_SECONDS = 60.0
+
+InTransaction = Annotated[Session, Depends(get_session, scope="function")]
+"""A session whose transaction commits before the answer leaves."""
+
+
+def _identifier(text: str) -> str:
+    # No id looks like that, so there is nothing under it; the database would refuse a NUL with an error.
+    if not re.fullmatch(r"[A-Za-z0-9_.:@/ -]{1,300}", text):
+        raise NotFound("Nothing has an id or name like this one.")
+    return text
+
+
+def _cursor(text: str) -> str:
+    try:
+        form, _, last = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(":")
+    except (binascii.Error, ValueError):
+        form, last = "", ""
+    if form != "1" or not re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", last):
+        raise ValueError("take next_cursor from the page before, as it is")
+    return last
+
+
+JobId = Annotated[str, Path(description="job_…"), AfterValidator(_identifier)]
+Reference = Annotated[str, AfterValidator(_identifier)]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="entries a page")]
+Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before"), AfterValidator(
+    lambda text: None if text is None else _cursor(text)
+)]  # fmt: skip
+FilterText = Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+IfNoneMatch = Annotated[str | None, Header(description="an ETag: the answer is 304 while it still holds")]
+
+
+def known_parameters(request: Request) -> None:
+    """Refuses query parameters that the path does not have: a filter with a typing error would list everything."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    if not isinstance(dependant, Dependant):
+        return
+    known = sorted({field.alias for part in _all(dependant) for field in part.query_params})
+    faults = [
+        Fault(pointer("query", name), "this path has no such parameter", nearest(name, known, "parameters"), "unknown")
+        for name in dict.fromkeys(request.query_params)
+        if name not in known
+    ]
+    if faults:
+        raise refused(faults, code="invalid_parameter")
+
+
+def _all(dependant: Dependant) -> Iterator[Dependant]:
+    yield dependant
+    for inner in dependant.dependencies:
+        yield from _all(inner)
+
+
+def prefer_wait(
+    prefer: Annotated[str | None, Header(description="`wait=N`: hold the answer up to N seconds (at most 60)")] = None,
+) -> float:
+    """Seconds that the client prefers to wait (RFC 7240); 0 for none, or for a preference that is not understood."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", prefer or "", re.IGNORECASE)
+    return min(float(found[1]), MAX_WAIT_SECONDS) if found else 0.0
+
+
+Wait = Annotated[float, Depends(prefer_wait)]
+
+
+def accepts(request: Request, media_type: str) -> bool:
+    """Whether the Accept header names this very type; `*/*` means the path's first choice, JSON."""
+    for part in request.headers.get("accept", "").lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name == media_type and not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
+            return True
+    return False
+
+
+def turn(
+    request: Request, response: Response, found: Sequence[Item], limit: int, ids: Any
+) -> tuple[list[Item], str | None]:
+    """Cuts a list that was read one longer than `limit` into a page, and says where the next begins."""
+    if len(found) <= limit:
+        return list(found), None
+    kept = list(found[:limit])
+    cursor = base64.urlsafe_b64encode(f"1:{ids(kept[-1])}".encode()).decode().rstrip("=")
+    query = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
+    response.headers["link"] = f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'
+    return kept, cursor
+
+
+def tagged(
+    shape: BaseModel, if_none_match: str | None, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """The answer with an ETag of its content, or 304 when the client has it."""
+    body = shape.model_dump_json(by_alias=True).encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    all_headers = {"etag": etag, "cache-control": "private, no-cache", **(headers or {})}
+    if matches(etag, if_none_match):
+        return Response(status_code=304, headers=all_headers)
+    return Response(body, status, all_headers, "application/json")
+
+
+def matches(etag: str, header: str | None) -> bool:
+    """Whether an If-None-Match header names the ETag, by weak comparison as RFC 9110 says."""
+    named = [part.strip().removeprefix("W/") for part in (header or "").split(",")]
+    return etag in named or "*" in named
+
+
+def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for the problems that a path can answer with, beside those that every path has."""
+    by_status: dict[int, list[str]] = {}
+    for code in (
+        "host_not_allowed",
+        "origin_not_allowed",
+        "invalid_parameter",
+        "internal",
+        "database_unavailable",
+        *codes,
+    ):
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    return {
+        status: {
+            "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in dict.fromkeys(named)),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemShape.__name__}"}}},
+        }
+        for status, named in sorted(by_status.items())
+    }
+
+
+def body_in_openapi(
+    schema: dict[str, Any], media_type: str = "application/json", *, required: bool = True, example: Any = None
+) -> dict[str, Any]:
+    """Describes a body that the path reads itself."""
+    content: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"requestBody": {"required": required, "content": {media_type: content}}}

@@ -1,0 +1,125 @@
+"""/docs from files of our own (no CDN), the help pages of problems, and a complete /openapi.json."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from app.api import catalog
+from app.api.health import version
+from app.api.problems import ProblemShape
+from app.errors import PROBLEMS, NotFound, ProblemType
+
+router = APIRouter(include_in_schema=False)
+
+_SWAGGER = Path(__file__).parent.parent / "web" / "vendor" / "swagger-ui"
+_DESCRIPTION = """A training-job service: transfer, multi-task learning and distillation as declared jobs that say
+whether the method helped. Submit with `POST /v1/jobs`, follow with `GET /v1/jobs/{id}/events`, download with
+`GET /v1/jobs/{id}/artifacts.zip`. `GET /v1/catalog` has all that works. Every error is RFC 9457 problem details."""
+_STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}code{font-size:.95em}"
+
+
+def install(app: FastAPI) -> None:
+    """Adds the pages, Swagger UI's files, and our OpenAPI document."""
+    app.include_router(router)
+    app.mount("/docs/files", StaticFiles(directory=_SWAGGER), name="swagger-ui")
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+
+
+@router.get("/")
+def home() -> RedirectResponse:
+    return RedirectResponse("/docs")
+
+
+@router.get("/docs")
+def docs() -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Bequest API",
+        swagger_js_url="/docs/files/swagger-ui-bundle.js",
+        swagger_css_url="/docs/files/swagger-ui.css",
+        swagger_favicon_url="/docs/files/favicon-32x32.png",
+    )
+
+
+@router.get("/problems")
+def problem_list() -> HTMLResponse:
+    items = "".join(
+        f'<li><a href="/problems/{kind.code}"><code>{kind.code}</code></a> ({kind.status}): {escape(kind.title)}</li>'
+        for kind in PROBLEMS.values()
+    )
+    return _page("Problems", f"<p>Every error of this service is one of these.</p><ul>{items}</ul>")
+
+
+@router.get("/problems/{code}")
+def problem_page(code: str) -> HTMLResponse:
+    kind = PROBLEMS.get(code)
+    if kind is None:
+        raise NotFound("There is no problem of that code; /problems lists them all.")
+    return _page(kind.title, _explained(kind))
+
+
+def _explained(kind: ProblemType) -> str:
+    return (
+        f"<p>Status {kind.status}, code <code>{kind.code}</code>.</p><p>{escape(kind.help)}</p>"
+        '<p><a href="/problems">All problems</a> · <a href="/docs">All paths</a></p>'
+    )
+
+
+def _page(title: str, body: str) -> HTMLResponse:
+    head = f'<meta charset="utf-8"><title>{escape(title)} – Bequest</title><style>{_STYLE}</style>'
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{body}</body></html>'
+    )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(title="Bequest", version=version(), description=_DESCRIPTION, routes=app.routes)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        _adopt(schemas, ProblemShape.__name__, ProblemShape.model_json_schema())
+        _adopt(schemas, "JobSpec", catalog.spec_schema())
+        # FastAPI's own error shape: no path answers with it.
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _adopt(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
+    """Puts a schema beside the others, its own definitions too, under names that cannot meet another's."""
+    schemas[name] = _moved(schema, name, schemas)
+
+
+def _moved(node: Any, owner: str, schemas: dict[str, Any]) -> Any:
+    match node:
+        case {"$defs": dict(definitions), **rest}:
+            title = f"{owner}.{rest.get('title', '')}".rstrip(".")
+            for key, definition in definitions.items():
+                schemas[f"{title}.{key}"] = _moved(_renamed(definition, title), owner, schemas)
+            return _moved(_renamed(rest, title), owner, schemas)
+        case dict():
+            return {key: _moved(value, owner, schemas) for key, value in node.items()}
+        case list():
+            return [_moved(value, owner, schemas) for value in node]
+        case _:
+            return node
+
+
+def _renamed(node: Any, title: str) -> Any:
+    match node:
+        case dict():
+            return {key: _renamed(value, title) for key, value in node.items()}
+        case list():
+            return [_renamed(value, title) for value in node]
+        case str() if node.startswith("#/$defs/"):
+            return f"#/components/schemas/{title}.{node.removeprefix('#/$defs/')}"
+        case _:
+            return node

@@ -1,0 +1,136 @@
+"""/v1/jobs/{id}/artifacts: a job's files, one by one (with ranges) or as a zip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Response
+from starlette.responses import StreamingResponse
+from zipstream import ZIP_STORED, ZipStream
+
+from app import artifacts, jobs
+from app.api import deps, shapes
+from app.api.deps import IfNoneMatch, InTransaction, JobId, Reference
+from app.api.shapes import Artifacts
+from app.errors import NotFound, Problem
+
+router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
+
+_BLOCK = 256 * 1024
+_FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@router.get("/{job_id}/artifacts", responses=deps.problem_responses("not_found"), summary="List a job's files")
+def list_artifacts(session: InTransaction, job_id: JobId) -> Artifacts:
+    jobs.get(session, job_id)
+    return Artifacts(data=[shapes.of_artifact(artifact) for artifact in artifacts.of_job(session, job_id)])
+
+
+@router.get(
+    "/{job_id}/artifacts.zip",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A zip.",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **deps.problem_responses("not_found"),
+    },
+    summary="Download all of a job's files",
+)
+def get_zip(session: InTransaction, job_id: JobId) -> Response:
+    """Streamed as it is read. `SHA256SUMS` inside is what `sha256sum -c` takes."""
+    jobs.get(session, job_id)
+    found = artifacts.of_job(session, job_id)
+    if not found:
+        raise NotFound("This job has no artifacts yet. They are kept when it succeeds.")
+    # Sized: the length is known before the first byte, so that a cut download is noticed.
+    bundle = ZipStream(compress_type=ZIP_STORED, sized=True)
+    for artifact in found:
+        bundle.add_path(str(artifacts.blob(artifact.sha256)), arcname=f"{job_id}/{artifact.name}")
+    sums = "".join(f"{artifact.sha256}  {artifact.name}\n" for artifact in found)
+    bundle.add(sums, arcname=f"{job_id}/SHA256SUMS")
+    headers = {
+        "content-length": str(len(bundle)),
+        "content-disposition": f'attachment; filename="{job_id}.zip"',
+        "cache-control": "private, no-cache",
+    }
+    return StreamingResponse(iter(bundle), media_type="application/zip", headers=headers)
+
+
+@router.get(
+    "/{job_id}/artifacts/{name:path}",
+    response_class=Response,
+    responses={
+        200: {"description": "The file.", **_FILE},
+        206: {"description": "The part that was asked for.", **_FILE},
+        304: {"description": "It has not changed."},
+        **deps.problem_responses("not_found", "range_not_satisfiable"),
+    },
+    summary="Download one of a job's files",
+)
+def get_artifact(
+    session: InTransaction,
+    job_id: JobId,
+    name: Reference,
+    if_none_match: IfNoneMatch = None,
+    range_: Annotated[str | None, Header(alias="range", description="bytes=FROM-TO: one part")] = None,
+    if_range: Annotated[str | None, Header(description="an ETag: the range is given only while it still holds")] = None,
+) -> Response:
+    """The ETag is the file's sha256."""
+    jobs.get(session, job_id)
+    artifact = artifacts.get(session, job_id, name)
+    etag = f'"{artifact.sha256}"'
+    headers = {
+        "etag": etag,
+        "accept-ranges": "bytes",
+        "cache-control": "private, no-cache",
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(Path(name).name, safe='')}",
+    }
+    if deps.matches(etag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    part = _part(range_, artifact.bytes) if if_range in (None, etag) else None
+    first, last = part or (0, artifact.bytes - 1)
+    headers["content-length"] = str(last - first + 1)
+    if part:
+        headers["content-range"] = f"bytes {first}-{last}/{artifact.bytes}"
+    # Opened before the first byte leaves: a missing file is an error, not a cut answer.
+    source = artifacts.blob(artifact.sha256).open("rb")
+    return StreamingResponse(_blocks(source, first, last), 206 if part else 200, headers, artifact.media_type)
+
+
+def _part(header: str | None, length: int) -> tuple[int, int] | None:
+    """First and last byte of a single range; None where the whole file is the right answer (RFC 9110 14.2).
+
+    Raises:
+        Problem: 416, the range begins behind the end.
+    """
+    found = re.fullmatch(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", header or "")
+    if not found or not any(found.groups()):
+        return None
+    if not found[1]:
+        first, last = max(0, length - int(found[2])), length - 1
+    else:
+        first, last = int(found[1]), min(int(found[2] or length), length - 1)
+        if found[2] and int(found[2]) < first:
+            return None
+    if first >= length or first > last:
+        raise Problem(
+            "range_not_satisfiable",
+            f"The file has {length} bytes; ask for a range within them.",
+            headers={"content-range": f"bytes */{length}", "accept-ranges": "bytes"},
+        )
+    return first, last
+
+
+def _blocks(source: BinaryIO, first: int, last: int) -> Iterator[bytes]:
+    with source:
+        source.seek(first)
+        left = last - first + 1
+        while left > 0 and (block := source.read(min(_BLOCK, left))):
+            left -= len(block)
+            yield block

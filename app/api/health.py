@@ -1,0 +1,113 @@
+"""/healthz and /readyz: whether this process lives, and whether the whole service can do its work."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import text
+
+from app import db, queue, workers
+from app.api import deps
+from app.api.inference import alive
+from app.settings import settings
+
+router = APIRouter(tags=["service"])
+
+State = Literal["ok", "down"]
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+    version: str
+
+
+class Readiness(BaseModel):
+    """`ready` needs database, broker and migrations. Without workers jobs wait; without inference `predict` is 503."""
+
+    ready: bool
+    version: str
+    database: State
+    broker: State
+    migrations: Annotated[
+        Literal["ok", "behind", "unknown"], Field(description="behind: start the service, or `bequest serve`")
+    ]
+    inference: State
+    workers_online: int | None
+    free_bytes: int | None
+    embedded: Literal["trust"] | None = Field(
+        description="trust: the embedded database, where every process that reaches its socket is a superuser"
+    )
+
+
+def version() -> str:
+    try:
+        return metadata.version("bequest")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@router.get("/healthz", responses=deps.problem_responses(), summary="Does this process live?")
+async def healthz() -> Health:
+    return Health(status="ok", version=version())
+
+
+@router.get(
+    "/readyz",
+    responses={503: {"description": "Something that is needed does not answer.", "model": Readiness}},
+    summary="Can the service do its work?",
+)
+def readyz(response: Response) -> Readiness:
+    database = db.ping()
+    broker = queue.ping()
+    migrations = _migrations() if database else "unknown"
+    ready = database and broker and migrations == "ok"
+    response.status_code = 200 if ready else 503
+    response.headers["cache-control"] = "no-store"
+    return Readiness(
+        ready=ready,
+        version=version(),
+        database="ok" if database else "down",
+        broker="ok" if broker else "down",
+        migrations=migrations,
+        inference="ok" if alive() else "down",
+        workers_online=_workers() if migrations == "ok" else None,
+        free_bytes=_free_bytes(),
+        embedded="trust" if _embedded() else None,
+    )
+
+
+def _migrations() -> Literal["ok", "behind", "unknown"]:
+    try:
+        return "behind" if db.behind() else "ok"
+    except Exception:  # the database went away meanwhile
+        return "unknown"
+
+
+def _workers() -> int | None:
+    try:
+        with db.transaction() as session:
+            return len(workers.online(session))
+    except Exception:  # as above
+        return None
+
+
+def _free_bytes() -> int | None:
+    for folder in (settings().store, settings().data):
+        if folder.exists():
+            return shutil.disk_usage(folder).free
+    return None
+
+
+def _embedded() -> bool:
+    """Whether the database keeps its files in our own data folder; only the embedded one tells us where they are."""
+    try:
+        with db.transaction() as session:
+            place = session.execute(text("SELECT current_setting('data_directory', true)")).scalar_one_or_none()
+    except Exception:  # another server's superuser alone may ask; then it is not ours
+        return False
+    return place is not None and Path(place).is_relative_to(settings().data.expanduser().resolve())

@@ -1,0 +1,60 @@
+"""Talks to the inference program, over its Unix socket or INFERENCE_URL. The API itself loads no model."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app import logs
+from app.errors import Problem, Unavailable
+from app.settings import settings
+
+log = logs.get(__name__)
+
+_SECONDS = 30.0
+
+
+def predict(model: Path, manifest: dict[str, Any], inputs: list[Any]) -> dict[str, list[Any]]:
+    """Every task's outputs for each row: probabilities, or values in the units of the data.
+
+    Raises:
+        Problem: 503 when the program does not answer in time, 500 when it fails.
+    """
+    try:
+        answer = _client().post("/predict", json={"model": str(model), "manifest": manifest, "inputs": inputs})
+    except (httpx.HTTPError, RuntimeError) as error:
+        log.warning("inference does not answer", error=type(error).__name__)
+        raise Unavailable(
+            "The inference process does not answer. `bequest serve` restarts it within seconds; training goes on.",
+            code="inference_unavailable",
+        ) from None
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
+    if answer.status_code != httpx.codes.OK:
+        log.error("prediction failed", status=answer.status_code, answer=answer.text[:2000])
+        raise Problem("internal", "The inference process could not answer; its log has the reason.")
+    predictions: dict[str, list[Any]] = answer.json()["predictions"]
+    return predictions
+
+
+def alive() -> bool:
+    """Whether the program answers now."""
+    try:
+        return _client().get("/healthz", timeout=1.0).status_code == httpx.codes.OK
+    except (httpx.HTTPError, RuntimeError):
+        return False
+
+
+@cache
+def _client() -> httpx.Client:
+    address = settings().inference_url
+    if not address:
+        raise RuntimeError("INFERENCE_URL is not set")
+    timeout = httpx.Timeout(_SECONDS, connect=2.0)
+    if address.startswith("unix://"):
+        transport = httpx.HTTPTransport(uds=address.removeprefix("unix://"))
+        return httpx.Client(transport=transport, base_url="http://inference", timeout=timeout, trust_env=False)
+    return httpx.Client(base_url=address, timeout=timeout, trust_env=False)

@@ -1,0 +1,201 @@
+"""/v1/jobs: submit, validate, list, get, cancel, delete."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from app import db, jobs
+from app.api import deps, shapes
+from app.api.bodies import Body, as_object, json_body, optional_object_body
+from app.api.changes import Changes
+from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
+from app.api.shapes import JobShape, Page, Validated
+from app.errors import refused
+from app.spec.faults import Fault, Invalid, nearest
+from app.states import JobState, is_terminal
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_SPEC_BODY = deps.body_in_openapi(
+    {"$ref": "#/components/schemas/JobSpec"},
+    example={"kind": "transfer", "dataset": "digits", "source": {"train": {"dataset": "strokes"}}},
+)
+_REFUSALS = ("malformed_body", "body_too_large", "unsupported_media_type", "invalid", "not_available")
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobShape,
+    responses=deps.problem_responses(*_REFUSALS),
+    openapi_extra=_SPEC_BODY,
+    summary="Submit a job",
+)
+async def submit_job(request: Request, body: Annotated[Body, Depends(json_body)], wait: Wait) -> Response:
+    """The whole job comes back at once, queued; with `Prefer: wait=N` when it has ended, or after N seconds."""
+    job = await run_in_threadpool(_submit, body)
+    headers = {"location": f"/v1/jobs/{job.id}"}
+    if wait:
+        job = await _until_ended(request, job, wait)
+        headers["preference-applied"] = f"wait={wait:.0f}"
+    return deps.tagged(job, None, status=202, headers=headers)
+
+
+@router.post(
+    "/validate",
+    responses=deps.problem_responses(*_REFUSALS),
+    openapi_extra=_SPEC_BODY,
+    summary="Check a job without starting it",
+)
+async def validate_job(body: Annotated[Body, Depends(json_body)]) -> Validated:
+    """The resolved spec, or every fault at once. Nothing is stored."""
+    return await run_in_threadpool(_validate, body)
+
+
+@router.get("", responses=deps.problem_responses(), summary="List jobs")
+def list_jobs(
+    request: Request,
+    response: Response,
+    session: InTransaction,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    kind: FilterText = None,
+    state: Annotated[JobState | None, Query()] = None,
+    name: FilterText = None,
+    tag: FilterText = None,
+) -> Page[JobShape]:
+    """Newest first. Filters are combined."""
+    found = jobs.page(session, limit=limit + 1, before=cursor, kind=kind, state=state, name=name, tag=tag)
+    kept, following = deps.turn(request, response, found, limit, lambda job: job.id)
+    return Page(data=[shapes.of_job(session, job) for job in kept], next_cursor=following)
+
+
+@router.get(
+    "/{job_id}",
+    response_model=JobShape,
+    responses={304: {"description": "It has not changed."}, **deps.problem_responses("not_found")},
+    summary="Get a job",
+)
+async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: IfNoneMatch = None) -> Response:
+    """With `Prefer: wait=N` held until the state changes, or the job differs from `If-None-Match`; N seconds at most."""
+    job = await run_in_threadpool(_read, job_id)
+    answer = deps.tagged(job, if_none_match)
+    if wait and not is_terminal(job.state):
+        start, deadline = job.state, time.monotonic() + wait
+        with _changes(request).watch(job_id) as watch:
+            while not watch.closing and (left := deadline - time.monotonic()) > 0:
+                watch.seen()
+                job = await run_in_threadpool(_read, job_id)
+                answer = deps.tagged(job, if_none_match)
+                moved = answer.status_code != 304 if if_none_match else job.state != start
+                if moved or await request.is_disconnected():
+                    break
+                await watch.changed(left)
+        answer.headers["preference-applied"] = f"wait={wait:.0f}"
+    return answer
+
+
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    response_model=JobShape,
+    responses={
+        200: {"description": "It was cancelled, or asked to stop, before.", "model": JobShape},
+        **deps.problem_responses("not_found", "conflict", *_REFUSALS),
+    },
+    openapi_extra=deps.body_in_openapi(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "discard": {"type": "boolean", "default": False, "description": "give up the best model too"}
+            },
+        },
+        required=False,
+    ),
+    summary="Cancel a job",
+)
+def cancel_job(
+    session: InTransaction, job_id: JobId, body: Annotated[dict[str, Any], Depends(optional_object_body)]
+) -> Response:
+    """At once when it does not run; else the worker stops it and keeps the best model, unless discarded."""
+    job, changed = jobs.cancel(session, job_id, _discard(body))
+    return deps.tagged(shapes.of_job(session, job), None, status=202 if changed else 200)
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    responses=deps.problem_responses("not_found", "conflict"),
+    summary="Delete a finished job",
+)
+def delete_job(session: InTransaction, job_id: JobId) -> None:
+    """Its models, metrics, events and files too. 409 names what still depends on it."""
+    jobs.delete(session, job_id)
+
+
+def _submit(body: Body) -> JobShape:
+    _refuse_unreadable(body)
+    with db.transaction() as session:
+        return shapes.of_job(session, jobs.submit(session, as_object(body.value)))
+
+
+def _validate(body: Body) -> Validated:
+    _refuse_unreadable(body)
+    with db.transaction() as session:
+        return Validated(valid=True, resolved_spec=jobs.validate(session, as_object(body.value)))
+
+
+def _refuse_unreadable(body: Body) -> None:
+    """Raises for values that cannot be taken, with all else that is wrong: one answer names every fault."""
+    if not body.faults:
+        return
+    found = list(body.faults)
+    if isinstance(body.value, dict):
+        try:
+            with db.transaction() as session:
+                jobs.validate(session, body.value)
+        except Invalid as invalid:
+            places = {fault.pointer for fault in found}
+            found += [fault for fault in invalid.faults if fault.pointer not in places]
+    raise refused(sorted(found, key=lambda fault: fault.pointer), code="malformed_body")
+
+
+def _read(job_id: str) -> JobShape:
+    with db.transaction() as session:
+        return shapes.of_job(session, jobs.get(session, job_id))
+
+
+async def _until_ended(request: Request, job: JobShape, seconds: float) -> JobShape:
+    deadline = time.monotonic() + seconds
+    with _changes(request).watch(job.id) as watch:
+        while not watch.closing and (left := deadline - time.monotonic()) > 0:
+            watch.seen()
+            job = await run_in_threadpool(_read, job.id)
+            if is_terminal(job.state) or await request.is_disconnected():
+                break
+            await watch.changed(left)
+    return job
+
+
+def _changes(request: Request) -> Changes:
+    changes: Changes = request.app.state.changes
+    return changes
+
+
+def _discard(body: dict[str, Any]) -> bool:
+    faults = [
+        Fault(f"/{name}", "unknown field", nearest(name, ["discard"], "fields"), "unknown_field")
+        for name in body
+        if name != "discard"
+    ]
+    discard = body.get("discard", False)
+    if not isinstance(discard, bool):
+        faults.append(Fault("/discard", "expected true or false", None, "bool_type"))
+    if faults:
+        raise Invalid(faults)
+    return bool(discard)

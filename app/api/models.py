@@ -1,0 +1,137 @@
+"""/v1/models: every model that a finished stage left, and predictions with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from app import artifacts, db, models
+from app.api import deps, inference, shapes
+from app.api.bodies import object_body
+from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
+from app.api.shapes import ModelShape, Page, Prediction, Predictions
+from app.data.encode import encode_rows
+from app.errors import Problem
+from app.spec.faults import Fault, Invalid, nearest
+from app.spec.models import Manifest, TaskManifest
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+MAX_ROWS = 1024
+
+
+@router.get("", responses=deps.problem_responses(), summary="List models")
+def list_models(
+    request: Request,
+    response: Response,
+    session: InTransaction,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    name: FilterText = None,
+    job: FilterText = None,
+    role: FilterText = None,
+) -> Page[ModelShape]:
+    """Newest first: jobs' own models (`role` model) and those of their stages (source, teacher, control/0, …)."""
+    found = models.page(session, limit=limit + 1, before=cursor, name=name, job_id=job, role=role)
+    kept, following = deps.turn(request, response, found, limit, lambda model: model.id)
+    edges = list(models.edges(session, [model.id for model in kept]))
+    return Page(data=[shapes.of_model(model, edges) for model in kept], next_cursor=following)
+
+
+@router.post(
+    "/{ref:path}/predict",
+    responses=deps.problem_responses(
+        "not_found", "malformed_body", "body_too_large", "unsupported_media_type", "invalid", "inference_unavailable"
+    ),
+    openapi_extra=deps.body_in_openapi(
+        {
+            "type": "object",
+            "required": ["inputs"],
+            "additionalProperties": False,
+            "properties": {
+                "inputs": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MAX_ROWS,
+                    "description": "rows: nested lists of the manifest's input shape, or objects of a table's columns",
+                    "items": {},
+                }
+            },
+        },
+        example={"inputs": [{"petal length (cm)": 1.4}]},
+    ),
+    summary="Predict with a model",
+)
+async def predict(ref: Reference, body: Annotated[dict[str, Any], Depends(object_body)]) -> Predictions:
+    """Every task's answer for every row. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`."""
+    return await run_in_threadpool(_predict, ref, body)
+
+
+@router.get(
+    "/{ref:path}",
+    response_model=ModelShape,
+    responses={304: {"description": "It has not changed."}, **deps.problem_responses("not_found")},
+    summary="Get a model",
+)
+def get_model(session: InTransaction, ref: Reference, if_none_match: IfNoneMatch = None) -> Response:
+    """`ref` is a model's id, `job:ID`, `job:ID/ROLE`, or `model:NAME@VERSION`."""
+    model = models.get(session, ref)
+    return deps.tagged(shapes.of_model(model, list(models.edges(session, [model.id]))), if_none_match)
+
+
+def _predict(ref: str, body: dict[str, Any]) -> Predictions:
+    # No session is held while the inference program works.
+    with db.transaction() as session:
+        model = models.get(session, ref)
+    manifest = models.manifest(model)
+    rows = _rows(body, manifest)
+    outputs = inference.predict(artifacts.model_file(model.sha256), model.manifest, rows)
+    if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
+        raise Problem("internal", "The inference process answered for other rows than those it was given.")
+    answers = [
+        {name: _said(task, outputs[name][index]) for name, task in manifest.tasks.items()} for index in range(len(rows))
+    ]
+    return Predictions(model=model.id, predictions=answers)
+
+
+def _rows(body: dict[str, Any], manifest: Manifest) -> list[Any]:
+    """The rows of a body. Raises Invalid, with every fault in them."""
+    faults = [
+        Fault(f"/{name}", "unknown field", nearest(name, ["inputs"], "fields"), "unknown_field")
+        for name in body
+        if name != "inputs"
+    ]
+    rows = body.get("inputs")
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ROWS:
+        hint = f"the input's shape is {manifest.input.shape}; see the model's manifest.input"
+        faults.append(Fault("/inputs", f"expected a list of 1 to {MAX_ROWS} rows", hint, "list_type"))
+    else:
+        try:
+            encode_rows(rows, manifest.input)
+        except Invalid as invalid:
+            faults += [
+                fault if fault.pointer.startswith("/inputs") else fault.under("/inputs") for fault in invalid.faults
+            ]
+    if faults:
+        raise Invalid(faults)
+    assert isinstance(rows, list)
+    return rows
+
+
+def _said(task: TaskManifest, output: list[float]) -> Prediction:
+    """A row's outputs in the words and units of the data."""
+    classes = task.classes or []
+    match task.type:
+        case "regression":
+            return Prediction(value=output[0] if task.units == 1 else output)
+        case "multilabel":
+            pairs = dict(zip(classes, output, strict=True))
+            return Prediction(labels=[name for name, share in pairs.items() if share >= 0.5], probabilities=pairs)
+        case "binary":
+            pairs = dict(zip(classes, (1 - output[0], output[0]), strict=True))
+        case "multiclass":
+            pairs = dict(zip(classes, output, strict=True))
+    label = max(pairs, key=lambda name: pairs[name])
+    return Prediction(label=label, probability=pairs[label], probabilities=pairs)

@@ -1,0 +1,325 @@
+"""The answers: what a client reads, apart from the tables, so that either may change alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from app import jobs
+from app.datasets import Known
+from app.spec.data import Schema
+from app.spec.models import Manifest
+from app.states import JobState
+from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Worker
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """A page of a list, newest first. The Link header has the address of the next one."""
+
+    data: list[Item]
+    next_cursor: str | None = Field(description="give it as ?cursor= to go on; null on the last page")
+
+
+class JobError(BaseModel):
+    """Why a job failed, in closed words."""
+
+    code: str
+    message: str | None = None
+    hint: str | None = None
+    blame: str | None = None
+    retryable: bool | None = None
+    stage: str | None = None
+    param: str | None = None
+
+
+class DatasetUsed(BaseModel):
+    id: str
+    sha256: str
+
+
+class JobShape(BaseModel):
+    """A job: what was asked for, where it stands, what came of it."""
+
+    id: str
+    kind: str
+    name: str | None
+    state: JobState
+    stage: str | None = Field(description="what the trainer does now")
+    reason: str | None = Field(description="why the job is in this state")
+    wanted: str | None = Field(description="what a client has asked for and the worker has yet to do")
+    created_at: datetime
+    queued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempt: int
+    queue_position: int | None = Field(description="how many jobs go before this one; null unless queued")
+    progress: dict[str, Any] | None
+    latest: dict[str, Any] | None
+    best: dict[str, Any] | None
+    model: str | None
+    error: JobError | None
+    spec: dict[str, Any]
+    resolved_spec: dict[str, Any] = Field(description="the spec with every default in place")
+    dataset: DatasetUsed | None
+    datasets: list[dict[str, Any]]
+    seed: int
+    environment: dict[str, Any] | None
+    usage: dict[str, Any] | None
+    parent: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    links: dict[str, str]
+
+
+class Validated(BaseModel):
+    """A spec without faults."""
+
+    valid: bool
+    resolved_spec: dict[str, Any]
+
+
+class EventShape(BaseModel):
+    id: int = Field(description="counts from 1 within the job, without gaps")
+    type: str
+    at: datetime
+    attempt: int
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    data: list[EventShape]
+    next_after: int | None = Field(description="give it as ?after= for what comes next; null when the job has ended")
+
+
+class MetricsShape(BaseModel):
+    """One ascending axis of optimizer steps; null where a series has no value."""
+
+    step: list[int]
+    series: dict[str, list[float | None]]
+
+
+class AttemptShape(BaseModel):
+    """One execution of a job, and why it ended."""
+
+    attempt: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    detail: dict[str, Any] | None
+    resumed: dict[str, Any] | None = Field(description="stage and step of the checkpoint that it went on from")
+
+
+class Attempts(BaseModel):
+    data: list[AttemptShape]
+
+
+class ArtifactShape(BaseModel):
+    name: str
+    bytes: int
+    sha256: str
+    media_type: str
+    created_at: datetime
+    attempt: int
+    href: str
+
+
+class Artifacts(BaseModel):
+    data: list[ArtifactShape]
+
+
+class DatasetShape(BaseModel):
+    id: str
+    name: str
+    builtin: bool
+    format: str | None
+    description: str | None = None
+    bytes: int | None
+    sha256: str
+    created_at: datetime | None
+    data_schema: Schema = Field(serialization_alias="schema")
+
+    @classmethod
+    def of(cls, known: Known) -> DatasetShape:
+        return cls(
+            id=known.id,
+            name=known.name,
+            builtin=known.builtin,
+            format=known.format,
+            description=known.description,
+            bytes=known.bytes,
+            sha256=known.sha256,
+            created_at=known.created_at,
+            data_schema=known.schema,
+        )
+
+
+class Preview(BaseModel):
+    """The first rows: `input` as predict takes it, and every column in words."""
+
+    rows: list[dict[str, Any]]
+
+
+class ModelShape(BaseModel):
+    id: str
+    name: str
+    version: int
+    ref: str
+    job: str
+    role: str
+    bytes: int
+    sha256: str
+    created_at: datetime
+    manifest: Manifest
+    edges: list[dict[str, str]]
+    links: dict[str, str]
+
+
+class Prediction(BaseModel):
+    """A task's answer for one row: a label with probabilities, labels, or a value in the units of the data."""
+
+    label: str | None = None
+    labels: list[str] | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    value: float | list[float] | None = None
+
+
+class Predictions(BaseModel):
+    model: str
+    predictions: list[dict[str, Prediction]] = Field(description="one entry a row: every task's answer")
+
+
+class WorkerShape(BaseModel):
+    id: str
+    host: str
+    pid: int
+    device: str
+    device_name: str | None
+    memory_bytes: int | None
+    version: str
+    job: str | None
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class Workers(BaseModel):
+    data: list[WorkerShape]
+
+
+def of_job(session: Session, job: Job) -> JobShape:
+    """A job as a client sees it; counts the queue where it waits."""
+    return JobShape(
+        id=job.id,
+        kind=job.kind,
+        name=job.name,
+        state=JobState(job.state),
+        stage=job.stage,
+        reason=job.reason,
+        wanted=job.wanted,
+        created_at=job.created_at,
+        queued_at=job.queued_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        attempt=job.attempt,
+        queue_position=jobs.position(session, job),
+        progress=job.progress,
+        latest=job.latest,
+        best=job.best,
+        model=job.model_id,
+        error=JobError.model_validate(job.error) if job.error else None,
+        spec=job.spec,
+        resolved_spec=job.resolved_spec,
+        dataset=_main_dataset(job),
+        datasets=job.datasets,
+        seed=job.seed,
+        environment=job.environment,
+        usage=job.usage,
+        parent=job.parent,
+        tags=job.tags,
+        metadata=job.meta,
+        links=_links(job),
+    )
+
+
+def of_event(event: Event) -> EventShape:
+    return EventShape(id=event.seq, type=event.type, at=event.at, attempt=event.attempt, data=event.data)
+
+
+def of_attempt(attempt: Attempt) -> AttemptShape:
+    return AttemptShape(
+        attempt=attempt.attempt,
+        worker=attempt.worker_id,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        outcome=attempt.outcome,
+        detail=attempt.detail,
+        resumed=attempt.resumed,
+    )
+
+
+def of_artifact(artifact: Artifact) -> ArtifactShape:
+    return ArtifactShape(
+        name=artifact.name,
+        bytes=artifact.bytes,
+        sha256=artifact.sha256,
+        media_type=artifact.media_type,
+        created_at=artifact.created_at,
+        attempt=artifact.attempt,
+        href=f"/v1/jobs/{artifact.job_id}/artifacts/{artifact.name}",
+    )
+
+
+def of_model(model: Model, edges: list[Edge]) -> ModelShape:
+    return ModelShape(
+        id=model.id,
+        name=model.name,
+        version=model.version,
+        ref=f"model:{model.name}@{model.version}",
+        job=model.job_id,
+        role=model.role,
+        bytes=model.bytes,
+        sha256=model.sha256,
+        created_at=model.created_at,
+        manifest=Manifest.model_validate(model.manifest),
+        edges=[{"relation": edge.relation, "target": edge.target} for edge in edges if edge.model_id == model.id],
+        links={
+            "self": f"/v1/models/{model.id}",
+            "job": f"/v1/jobs/{model.job_id}",
+            "predict": f"/v1/models/{model.id}/predict",
+        },
+    )
+
+
+def of_worker(worker: Worker) -> WorkerShape:
+    return WorkerShape(
+        id=worker.id,
+        host=worker.host,
+        pid=worker.pid,
+        device=worker.device,
+        device_name=worker.device_name,
+        memory_bytes=worker.memory_bytes,
+        version=worker.version,
+        job=worker.job_id,
+        started_at=worker.started_at,
+        heartbeat_at=worker.heartbeat_at,
+    )
+
+
+def _main_dataset(job: Job) -> DatasetUsed | None:
+    """What the target, the student or the shared model learns; the first one of a job whose tasks have one each."""
+    named = {entry["ref"]: entry for entry in job.datasets}
+    entry = named.get(job.resolved_spec.get("dataset") or "") or next(iter(named.values()), None)
+    return DatasetUsed(id=entry["id"], sha256=entry["sha256"]) if entry else None
+
+
+def _links(job: Job) -> dict[str, str]:
+    own = f"/v1/jobs/{job.id}"
+    parts = ("cancel", "events", "metrics", "logs", "report", "attempts", "artifacts", "artifacts.zip")
+    links = {"self": own, **{part: f"{own}/{part}" for part in parts}}
+    return links | {"model": f"/v1/models/{job.model_id}"} if job.model_id else links

@@ -1,0 +1,76 @@
+"""The API: `uvicorn app.main:app`. Everything of it is put together here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+
+from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from app import db, jobs, logs
+from app.api import catalog, datasets, deps, docs, events, files, health, models, problems, results, workers
+from app.api import jobs as jobs_api
+from app.api.changes import Changes, at_signal
+from app.api.health import version
+from app.api.middleware import Gate
+from app.settings import settings
+
+log = logs.get(__name__)
+
+
+def create_app() -> FastAPI:
+    """A new application; its settings are the process's."""
+    logs.configure()
+    app = FastAPI(
+        title="Bequest",
+        version=version(),
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(deps.known_parameters)],
+    )
+    app.add_middleware(Gate)
+    problems.install(app)
+    for resource in (jobs_api, events, results, files, datasets, models, catalog, workers, health):
+        app.include_router(resource.router)
+    docs.install(app)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Brings the schema up to date, then listens and sweeps for as long as requests are served."""
+    await run_in_threadpool(db.migrate)
+    changes = app.state.changes = Changes()
+    listening = asyncio.create_task(changes.listen())
+    stop = threading.Event()
+    sweeping = threading.Thread(target=_sweep_until, args=(stop,), name="sweep", daemon=True)
+    sweeping.start()
+    log.info("ready", version=version())
+    with at_signal(changes.close):
+        yield
+    changes.close()
+    stop.set()
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    await run_in_threadpool(sweeping.join, 5.0)
+    log.info("stopped")
+
+
+def _sweep_until(stop: threading.Event) -> None:
+    """Takes jobs back from workers that are gone, and sends missing wake-ups. Outlives every error of the database."""
+    while not stop.wait(settings().sweep_seconds):
+        try:
+            swept = jobs.sweep()
+        except Exception as error:
+            log.warning("sweep failed; it goes on", error=type(error).__name__, exc_info=error)
+            continue
+        if swept.requeued or swept.ended or swept.woken:
+            log.info("swept", requeued=swept.requeued, ended=swept.ended, woken=swept.woken)
+
+
+app = create_app()

@@ -1,0 +1,102 @@
+"""The API as clients meet it: a real uvicorn on a real port, a real database; jobs put there as a worker would."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from app import ids, jobs
+from app.db import transaction
+from app.jobs import Claim
+from app.tables import Job
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serves `app` on a free port of this machine, in a thread; yields its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not server.started and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert server.started, "the server did not start"
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(_service: None) -> Iterator[str]:
+    from app.main import create_app
+
+    with serving(create_app()) as url:
+        yield url
+
+
+@pytest.fixture
+def client(address: str, database: None) -> Iterator[httpx.Client]:
+    """Speaks to the service, whose database was just emptied."""
+    with httpx.Client(base_url=address, timeout=20, trust_env=False) as client:
+        yield client
+
+
+def add_job(**columns: Any) -> str:
+    """A queued job, as `submit` would leave it; returns its id."""
+    given = {"kind": "light", "spec": {"kind": "light"}, "resolved_spec": {"kind": "light"}, "max_seconds": 60}
+    with transaction() as session:
+        job = Job(id=ids.new("job"), state="queued", max_attempts=3, **{**given, **columns})
+        session.add(job)
+    return job.id
+
+
+def start_job(job_id: str) -> Claim:
+    """Claims that job, which is the only runnable one."""
+    claim = jobs.claim("worker-1")
+    assert claim is not None
+    assert claim.job_id == job_id
+    return claim
+
+
+def note(claim: Claim, **data: Any) -> None:
+    with transaction() as session:
+        jobs.note(session, claim, "epoch", data)
+
+
+def end_job(claim: Claim, state: str = "succeeded") -> None:
+    error = {"code": "internal", "message": "it broke", "hint": "ask", "blame": "system", "retryable": True}
+    with transaction() as session:
+        jobs.finish(session, claim, jobs.JobState(state), reason="done", error=error if state == "failed" else None)
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem in an answer, checked for its one shape."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert set(body) == {"type", "title", "status", "detail", "code", "request_id", "errors"}
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["type"] == f"/problems/{code}"
+    assert body["request_id"] == answer.headers["x-request-id"]
+    for fault in body["errors"]:
+        assert set(fault) == {"pointer", "message", "hint", "code"}
+        assert fault["message"]
+    assert "Traceback" not in answer.text
+    return body
+
+
+def pointers(body: dict[str, Any]) -> set[str]:
+    return {fault["pointer"] for fault in body["errors"]}

@@ -1,0 +1,64 @@
+"""Bodies are read strictly, and every fault is named by its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.api.bodies import MAX_DEPTH, parse
+from app.errors import Problem
+
+
+def test_what_json_can_say_is_read_as_it_is() -> None:
+    body = parse(
+        '{"a": [1, -2.5e3, true, null, "ü\\u00e9\\ud83d\\ude00"], "b/~": {}, "big": 18446744073709551615}'.encode()
+    )
+    assert body.faults == []
+    assert body.value == {"a": [1, -2500.0, True, None, "üé😀"], "b/~": {}, "big": 2**64 - 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "code"),
+    [
+        ('{"a": {"b": [0, NaN]}}', "/a/b/1", "number"),
+        ('{"a": Infinity}', "/a", "number"),
+        ('{"a": -Infinity}', "/a", "number"),
+        ('{"a": 1e999}', "/a", "number"),
+        ('{"a": -1e999}', "/a", "number"),
+        ('{"a": 18446744073709551616}', "/a", "number"),
+        ('{"a": -9223372036854775809}', "/a", "number"),
+        ('{"a": 1' + "0" * 5000 + "}", "/a", "number"),
+        ('{"a": "\\ud800"}', "/a", "text"),
+        ('{"a": "x\\u0000y"}', "/a", "text"),
+        ('{"x~/y": "\\udfff"}', "/x~0~1y", "text"),
+        ('{"a": {"\\ud800": 1}}', "/a", "text"),
+        ('{"a": {"\\u0000": 1}}', "/a", "text"),
+        ('{"a": {"b": 1, "b": 2}}', "/a/b", "duplicate_key"),
+        ('{"a": ' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}", "/a" + "/0" * (MAX_DEPTH - 1), "too_deep"),
+    ],
+)
+def test_what_json_lets_through_is_a_fault_with_a_pointer(text: str, pointer: str, code: str) -> None:
+    body = parse(text.encode())
+    assert [(fault.pointer, fault.code) for fault in body.faults] == [(pointer, code)]
+    assert body.faults[0].hint
+
+
+def test_every_fault_is_found_and_the_rest_kept() -> None:
+    body = parse(b'{"a": NaN, "b": "\\u0000", "c": 1, "c": 1e999, "d": 4}')
+    assert {fault.pointer for fault in body.faults} == {"/a", "/b", "/c"}
+    assert body.value["d"] == 4
+
+
+def test_nesting_up_to_the_limit_is_read() -> None:
+    depth = MAX_DEPTH - 1
+    assert parse(("[" * depth + "]" * depth).encode()).faults == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"  ", b"{", b"{'a': 1}", b'{"a": 1,}', b"nul", b'{"a": 01}', b'{"a": "\n"}', b"\xff{}", b'{"a": "\xed\xa0\x80"}', b"[" * 100_000, b"\xef\xbb\xbf{}"],
+)  # fmt: skip
+def test_what_is_not_json_is_one_problem_without_its_text(raw: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        parse(raw)
+    assert (caught.value.status, caught.value.code) == (400, "malformed_body")
+    assert len(caught.value.errors) == 1
