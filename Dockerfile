@@ -45,7 +45,7 @@ FROM runtime AS api
 COPY --from=api-venv /opt/bequest /opt/bequest
 EXPOSE 8000
 # Open streams would keep it for ever: after 5 s they are closed, and clients resume where they were.
-CMD ["uvicorn", "app.main:app", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "5"]
+CMD ["uvicorn", "app.main:app", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "5", "--no-server-header", "--no-access-log"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 
@@ -53,7 +53,7 @@ FROM runtime AS worker
 COPY --from=worker-venv /opt/bequest /opt/bequest
 # KERAS_HOME: Keras writes its configuration beside the data otherwise.
 ENV TF_CPP_MIN_LOG_LEVEL=2 KERAS_HOME=/tmp/keras
-CMD ["celery", "-A", "worker.main", "worker", "--pool", "solo"]
+CMD ["celery", "-A", "worker.main", "worker", "-P", "solo", "-c", "1", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
 # Alive means: the worker's row in the database was touched within the last minute.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import os, socket, sys, psycopg; c = psycopg.connect(os.environ['DATABASE_URL'], connect_timeout=5); sys.exit(c.execute(\"SELECT 1 FROM workers WHERE host = %s AND heartbeat_at > now() - interval '60 seconds'\", [socket.gethostname()]).fetchone() is None)"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from app.serve import worker_command
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +21,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-CELERY = ["celery", "-A", "worker.main", "worker", "--pool", "solo"]
+DESIGN = ["celery", "-A", "worker.main", "worker", "-P", "solo"]
 
 
 def seconds(duration: str) -> int:
@@ -39,6 +41,13 @@ def command(stage: str) -> list[str]:
     assert match
     answer: list[str] = json.loads(match.group(1))
     return answer
+
+
+def same_as_on_a_laptop() -> list[str]:
+    """The command that `bequest serve` and `bequest worker` run, without its `python -m`."""
+    python, dash_m, *rest = worker_command()
+    assert (python, dash_m) == (sys.executable, "-m")
+    return rest
 
 
 # --- compose
@@ -87,7 +96,8 @@ def test_database_and_broker_are_on_a_network_that_leads_nowhere() -> None:
 @pytest.mark.parametrize("name", ["worker", "worker-cpu"])
 def test_a_worker_is_started_as_the_design_says_and_has_time_to_drain(name: str) -> None:
     worker = SERVICES[name]
-    assert worker["command"][: len(CELERY)] == CELERY
+    assert worker["command"][: len(DESIGN)] == DESIGN
+    assert worker["command"] == same_as_on_a_laptop()
     grace = Settings.model_fields["grace_seconds"].default
     assert float(worker["environment"]["BEQUEST_GRACE_SECONDS"]) == grace
     # The checkpoint's time, and 10 s to say so and to end.
@@ -105,10 +115,11 @@ def test_the_worker_reserves_a_gpu_and_the_cpu_worker_is_asked_for() -> None:
 
 def test_inference_is_the_program_of_the_design_and_knows_no_database() -> None:
     inference = SERVICES["inference"]
-    assert inference["command"] == ["python", "-m", "worker.inference"]
-    assert "DATABASE_URL" not in inference["environment"]
-    assert "BROKER_URL" not in inference["environment"]
-    port = inference["environment"]["INFERENCE_URL"].rpartition(":")[2]
+    assert inference["command"][:3] == ["python", "-m", "worker.inference"]
+    assert "environment" not in inference
+    flag, address = inference["command"][3:]
+    assert flag == "--bind"
+    port = address.rpartition(":")[2]
     assert SERVICES["api"]["environment"]["INFERENCE_URL"] == f"http://inference:{port}"
     assert port in inference["healthcheck"]["test"][-1]
 
@@ -194,7 +205,7 @@ def test_an_image_runs_as_nobody_and_says_when_it_is_ill(target: str) -> None:
 
 def test_the_images_start_the_programs_of_the_design() -> None:
     assert command("api")[:2] == ["uvicorn", "app.main:app"]
-    assert command("worker") == CELERY
+    assert command("worker") == same_as_on_a_laptop()
 
 
 def test_whatever_the_dockerfile_copies_exists_and_reaches_the_builder() -> None:
