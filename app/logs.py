@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
@@ -46,7 +46,7 @@ def configure() -> None:
         cache_logger_on_first_use=False,
     )
     last: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             # ExtraAdder is left out: libraries put whole requests into `extra`.
@@ -83,6 +83,21 @@ def redact(text: str) -> str:
 def without_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """The structlog processor that redacts every text of a line, nested ones too."""
     return {key: value if key.startswith("_") else _clean(value) for key, value in line.items()}
+
+
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at that moment, so that whoever redirects it later gets the lines."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _value: TextIO) -> None:
+        raise AttributeError("redirect sys.stderr instead")
 
 
 def _clean(value: Any) -> Any:

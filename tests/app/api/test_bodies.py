@@ -55,8 +55,21 @@ def test_nesting_up_to_the_limit_is_read() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"  ", b"{", b"{'a': 1}", b'{"a": 1,}', b"nul", b'{"a": 01}', b'{"a": "\n"}', b"\xff{}", b'{"a": "\xed\xa0\x80"}', b"[" * 100_000, b"\xef\xbb\xbf{}"],
-)  # fmt: skip
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"  ", id="blanks"),
+        pytest.param(b"{", id="cut off"),
+        pytest.param(b"{'a': 1}", id="single quotes"),
+        pytest.param(b'{"a": 1,}', id="trailing comma"),
+        pytest.param(b"nul", id="bare word"),
+        pytest.param(b'{"a": 01}', id="leading zero"),
+        pytest.param(b'{"a": "\n"}', id="raw newline in a string"),
+        pytest.param(b"\xff{}", id="no UTF-8"),
+        pytest.param(b'{"a": "\xed\xa0\x80"}', id="a surrogate in UTF-8"),
+        pytest.param(b"[" * 100_000, id="100,000 brackets"),
+        pytest.param(b"\xef\xbb\xbf{}", id="byte order mark"),
+    ],
+)
 def test_what_is_not_json_is_one_problem_without_its_text(raw: bytes) -> None:
     with pytest.raises(Problem) as caught:
         parse(raw)

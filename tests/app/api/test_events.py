@@ -109,8 +109,8 @@ def test_a_stream_cut_anywhere_resumes_with_nothing_lost_or_repeated(client: htt
             for event in read(answer.iter_lines()):
                 if "id" in event:
                     seen.append(int(event["id"]))
-                if len(seen) % 7 == 0:
-                    break
+                    if len(seen) % 7 == 0:
+                        break
     worker.join()
     assert seen == list(range(1, 63))
 
