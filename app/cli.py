@@ -1,0 +1,74 @@
+"""`bequest`: serve, worker, demo, sweep."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+main = typer.Typer(
+    help="Training jobs that say whether the method helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@main.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; others than loopback need --insecure.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    data: Annotated[Path | None, typer.Option(help="The data folder; BEQUEST_DATA, else one in your home.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="One for each device.")] = 1,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen where others can reach it, without API keys.")
+    ] = False,
+) -> None:
+    """Run the whole service. Without DATABASE_URL and BROKER_URL it brings a Postgres and a Valkey of its own."""
+    from app.serve import Options
+    from app.serve import serve as run
+
+    raise typer.Exit(run(Options(host, port, data, workers, insecure)))
+
+
+@main.command()
+def worker() -> None:
+    """Run one worker. Needs DATABASE_URL, BROKER_URL and the service's data folder in BEQUEST_DATA."""
+    from app.serve import worker_command
+
+    for name in ("DATABASE_URL", "BROKER_URL"):
+        if not os.environ.get(name):
+            typer.echo(f"bequest: {name} is not set; a worker needs the address of the service's own", err=True)
+            raise typer.Exit(2)
+    command = worker_command()
+    os.execv(command[0], command)
+
+
+@main.command()
+def demo(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One pair an experiment: faster, and honestly inconclusive.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the service running until Ctrl-C.")] = False,
+) -> None:
+    """Train three models over HTTP on a service of its own, and show what came out."""
+    from app.demo import demo as run
+
+    raise typer.Exit(run(quick=quick, keep=keep))
+
+
+@main.command()
+def sweep() -> None:
+    """Take back jobs from workers that are gone and send missing wake-ups, once. The API and the workers do so all the time."""
+    from app import jobs
+
+    swept = jobs.sweep()
+    typer.echo(f"{swept.requeued} requeued, {swept.ended} ended, {swept.woken} woken")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""`bequest serve`: every program of the service as one tree, started in order, restarted when it dies, stopped in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from app import embedded, programs
+from app.embedded import Folder, Refused
+from app.programs import NotStarted, Program, Running
+from app.settings import settings
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_LONGEST_DELAY = 30.0
+_PROVEN_SECONDS = 60.0
+_STOP_SECONDS = 25.0
+_FOR_THE_SERVERS = 6.0  # of those, kept for inference, broker and database
+_GRACE_SECONDS = "12"  # for a checkpoint, so that workers are gone before the servers must go
+
+
+@dataclass(frozen=True)
+class Options:
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data: Path | None = None
+    workers: int = 1
+    insecure: bool = False
+
+
+@dataclass
+class _Child:
+    """A program that is meant to run."""
+
+    running: Running
+    delay: float = 1.0
+    due: float | None = None
+
+    def tend(self) -> None:
+        """Starts it again when it has died, later each time it dies young."""
+        if self.running.alive():
+            return
+        clock = time.monotonic()
+        if self.due is None:
+            if clock - self.running.started > _PROVEN_SECONDS:
+                self.delay = 1.0
+            self.due = clock + self.delay
+            ended = f"{self.running.program.name} ended with status {self.running.process.returncode}"
+            _say(f"{ended}; again in {self.delay:.0f} s. Log: {self.running.program.log}")
+            self.delay = min(_LONGEST_DELAY, 2 * self.delay)
+        elif clock >= self.due:
+            try:
+                self.running = programs.start(self.running.program)
+            except NotStarted as fault:
+                _say(str(fault))
+            self.due = None
+
+
+@dataclass
+class _Service:
+    """What runs, in the order in which it was started."""
+
+    servers: list[_Child] = field(default_factory=list)
+    workers: list[_Child] = field(default_factory=list)
+    front: list[_Child] = field(default_factory=list)
+    signals: int = 0
+
+    def told_to_stop(self) -> bool:
+        return self.signals > 0
+
+    def tend(self) -> None:
+        for child in (*self.servers, *self.workers, *self.front):
+            child.tend()
+
+    def stop(self) -> None:
+        """API and workers first, so that a running job is checkpointed and given back while there is a database to write to."""
+        until = time.monotonic() + _STOP_SECONDS
+        first = [*self.front, *self.workers]
+        for child in first:
+            child.running.ask_to_stop()
+        while (
+            any(child.running.alive() for child in first)
+            and self.signals < 2
+            and time.monotonic() < until - _FOR_THE_SERVERS
+        ):
+            time.sleep(0.05)
+        for child in first:
+            child.running.kill()
+        for child in reversed(self.servers):
+            child.running.stop(min(4.0, max(0.5, until - time.monotonic())))
+
+
+def serve(options: Options) -> int:
+    """Runs the service until SIGTERM or Ctrl-C; the exit status."""
+    service = _Service()
+
+    def stop(*_: object) -> None:
+        service.signals += 1
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        _check(options)
+        with embedded.folder(options.data or settings().data) as folder:
+            try:
+                _start(service, options, folder)
+                while not service.told_to_stop():
+                    service.tend()
+                    time.sleep(0.2)
+                _say("stopping: the running job, if any, is checkpointed and goes on at the next start")
+            finally:
+                service.stop()
+    except (Refused, NotStarted) as fault:
+        if service.told_to_stop():
+            return 0
+        _say(f"bequest: {fault}", error=True)
+        return 2
+    _say("stopped")
+    return 0
+
+
+def _start(service: _Service, options: Options, folder: Folder) -> None:
+    environment = _environment(folder)
+    if options.host not in _LOOPBACK:
+        environment.setdefault("BEQUEST_ALLOWED_HOSTS", "*")  # by which names others call this machine, only they know
+    if "DATABASE_URL" not in environment:
+        service.servers.append(_Child(embedded.start_postgres(folder)))
+        environment["DATABASE_URL"] = embedded.database_url(folder)
+    if "BROKER_URL" not in environment:
+        service.servers.append(_Child(embedded.start_valkey(folder)))
+        environment["BROKER_URL"] = embedded.broker_url(folder)
+    if "INFERENCE_URL" not in environment:
+        environment["INFERENCE_URL"] = f"unix://{folder.run / 'inference.sock'}"
+        service.servers.append(_Child(programs.start(_inference(folder, environment))))
+    if service.told_to_stop():
+        return
+    _migrate(environment)
+    for index in range(options.workers):
+        service.workers.append(_Child(programs.start(_worker(folder, environment, index, options.workers))))
+    api = programs.start(_api(folder, environment, options))
+    service.front.append(_Child(api))
+    api.wait_ready(60, service.told_to_stop)
+    address = f"http://{_for_url(options.host)}:{options.port}"
+    _say(f"Bequest is ready at {address}\n  reference: {address}/docs\n  data:      {folder.home}\n  stop with Ctrl-C")
+    if options.insecure and options.host not in _LOOPBACK:
+        _say(
+            "warning: there are no API keys yet; everybody who can reach this address can use and delete everything",
+            error=True,
+        )
+
+
+def _check(options: Options) -> None:
+    """Raises Refused for what could not work, before anything is started."""
+    if options.host not in _LOOPBACK and not options.insecure:
+        raise Refused(
+            f"--host {options.host} opens the service, which has no API keys yet, to others: add --insecure if that is meant"
+        )
+    try:
+        family = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((options.host, options.port))
+    except OSError as error:
+        raise Refused(
+            f"cannot listen on {options.host} port {options.port} ({error.strerror}): choose another with --port"
+        ) from None
+
+
+def _migrate(environment: dict[str, str]) -> None:
+    from app import db
+
+    os.environ.update(environment)
+    settings.cache_clear()
+    db.engine.cache_clear()
+    try:
+        db.migrate()
+    except Exception as error:
+        raise NotStarted(
+            f"the database at DATABASE_URL could not be brought up to date ({type(error).__name__}): {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        db.engine().dispose()
+
+
+# ---------------------------------------------------------------- the programs
+
+
+def _environment(folder: Folder) -> dict[str, str]:
+    given = {
+        name: value
+        for name, value in os.environ.items()
+        if value or name not in ("DATABASE_URL", "BROKER_URL", "INFERENCE_URL")
+    }
+    return {"BEQUEST_GRACE_SECONDS": _GRACE_SECONDS, "PYTHONUNBUFFERED": "1", **given, "BEQUEST_DATA": str(folder.home)}
+
+
+def _api(folder: Folder, environment: dict[str, str], options: Options) -> Program:
+    command = (sys.executable, "-m", "uvicorn", "app.main:app", "--host", options.host, "--port", str(options.port))
+    return Program(
+        "the API",
+        (*command, "--timeout-graceful-shutdown", "2", "--no-server-header", "--no-access-log"),
+        environment,
+        folder.logs / "api.log",
+        ready=lambda: _answers(f"http://{_for_url(options.host)}:{options.port}/healthz"),
+    )
+
+
+def _worker(folder: Folder, environment: dict[str, str], index: int, count: int) -> Program:
+    own = dict(environment)
+    if count > 1:
+        threads = str(max(1, (os.cpu_count() or 1) // count))
+        for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            own.setdefault(name, threads)
+    devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    if devices and "CUDA_VISIBLE_DEVICES" not in own:
+        own["CUDA_VISIBLE_DEVICES"] = str(index % len(devices))  # one worker a device
+    return Program(f"worker {index}", worker_command(), own, folder.logs / f"worker-{index}.log")
+
+
+def worker_command() -> tuple[str, ...]:
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
+    return (sys.executable, "-m", "celery", "-A", "worker.main", "worker", "-P", "solo", "-c", "1", *quiet)
+
+
+def _inference(folder: Folder, environment: dict[str, str]) -> Program:
+    own = {name: value for name, value in environment.items() if name not in ("DATABASE_URL", "BROKER_URL")}
+    bind = environment["INFERENCE_URL"]
+    return Program(
+        "inference", (sys.executable, "-m", "worker.inference", "--bind", bind), own, folder.logs / "inference.log"
+    )
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _for_url(host: str) -> str:
+    """An address that a client on this machine can call."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _say(text: str, error: bool = False) -> None:
+    stream = sys.stderr if error else sys.stdout
+    stream.write(text + "\n")
+    stream.flush()

@@ -1,0 +1,40 @@
+"""Kills a trainer whose lease may have run out unnoticed: by then another worker may train the same job."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+def now() -> float:
+    """Seconds on a clock that no one sets and that also counts while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Fuse:
+    """Calls `blow` once when `seconds` have passed since the last `extend`.
+
+    It has a thread of its own: the main thread may hang in a call to a database that has vanished from the network.
+    """
+
+    def __init__(self, seconds: float, blow: Callable[[], None]):
+        self._seconds, self._blow = seconds, blow
+        self._until = now() + seconds
+        self._closed = threading.Event()
+        self.blown = False
+        threading.Thread(target=self._watch, name="fuse", daemon=True).start()
+
+    def extend(self, since: float) -> None:
+        """The lease was extended by a call that began at `since` (by `now`)."""
+        self._until = since + self._seconds
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, max(0.01, self._until - now()))):
+            if now() >= self._until:
+                self.blown = True
+                self._blow()
+                return

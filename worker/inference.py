@@ -1,0 +1,210 @@
+"""The inference program: `python -m worker.inference --bind unix:///path.sock | host:port`. CPU, warm models, bounded batches.
+
+It answers at once and imports Keras in the background. It knows the store's folder and nothing else: no database, no broker.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the accelerators belong to training
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import argparse
+import asyncio
+import importlib
+import json
+import socket
+import stat
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from app import logs
+from app.data.encode import encode_rows
+from app.settings import settings
+from app.spec.faults import Invalid
+from app.spec.models import Manifest
+
+MOST_ROWS = 1024
+SECONDS = 30.0
+_LONGEST_BODY = 64 * 2**20
+_MOST_WAITING = 16
+_MOST_MODELS, _MOST_MODEL_BYTES = 16, 2**30
+_ROWS_AT_ONCE = 256
+
+log = logs.get(__name__)
+
+
+class Refused(Exception):
+    """A request that asks for what this program does not do. Its message says what it does."""
+
+
+class Warm:
+    """Loaded models, the most recently used ones, one prediction at a time."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[tuple[str, int], tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def predict(self, path: Path, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Every task's answers, (rows, units) each.
+
+        Raises:
+            Refused: the path is no model in the store.
+        """
+        with self._lock:
+            model = self._model(path)
+            parts = [
+                model(inputs[at : at + _ROWS_AT_ONCE], training=False) for at in range(0, len(inputs), _ROWS_AT_ONCE)
+            ]
+            return {name: np.concatenate([np.asarray(part[name], np.float32) for part in parts]) for name in parts[0]}
+
+    def _model(self, path: Path) -> Any:
+        key, length = _checked(path)
+        if key not in self._models:
+            keras = importlib.import_module("keras")
+            loaded = keras.saving.load_model(key[0], compile=False, safe_mode=True)
+            self._models[key] = (loaded, length)
+            while len(self._models) > 1 and (
+                len(self._models) > _MOST_MODELS or sum(size for _, size in self._models.values()) > _MOST_MODEL_BYTES
+            ):
+                self._models.popitem(last=False)
+        self._models.move_to_end(key)
+        return self._models[key][0]
+
+
+def create_app(warm: Warm | None = None) -> Starlette:
+    warm = warm or Warm()
+    waiting = 0
+
+    async def healthz(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "keras": "keras" in sys.modules})
+
+    async def predict(request: Request) -> JSONResponse:
+        nonlocal waiting
+        if waiting >= _MOST_WAITING:
+            return JSONResponse({"detail": "too many predictions wait"}, 503)
+        try:
+            path, rows = _read(await _body(request))
+        except Refused as refusal:
+            return JSONResponse({"detail": str(refusal)}, 400)
+        waiting += 1
+        work = asyncio.get_running_loop().run_in_executor(None, warm.predict, path, rows)
+
+        def done(future: asyncio.Future[Any]) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not future.cancelled():
+                future.exception()  # it was told to the client, or the client has gone
+
+        work.add_done_callback(done)
+        try:
+            answers = await asyncio.wait_for(asyncio.shield(work), SECONDS)
+        except TimeoutError:
+            return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
+        except Refused as refusal:
+            return JSONResponse({"detail": str(refusal)}, 400)
+        except Exception as error:
+            log.exception("prediction_failed", model=path.name)
+            return JSONResponse({"detail": type(error).__name__}, 500)
+        if not all(np.isfinite(answer).all() for answer in answers.values()):
+            return JSONResponse({"detail": "the model's answer is not finite"}, 500)
+        return JSONResponse({"predictions": {name: answer.tolist() for name, answer in answers.items()}})
+
+    @asynccontextmanager
+    async def warm_up(_: Starlette) -> AsyncIterator[None]:
+        threading.Thread(target=importlib.import_module, args=("keras",), name="import keras", daemon=True).start()
+        yield
+
+    routes = [Route("/healthz", healthz), Route("/predict", predict, methods=["POST"])]
+    return Starlette(routes=routes, lifespan=warm_up)
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _LONGEST_BODY:
+            raise Refused(f"the body is longer than {_LONGEST_BODY} bytes")
+    return bytes(body)
+
+
+def _read(body: bytes) -> tuple[Path, NDArray[np.float32]]:
+    try:
+        asked = json.loads(body)
+        manifest = Manifest.model_validate(asked["manifest"])
+        path, rows = Path(asked["model"]), asked["inputs"]
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise Refused("expected JSON with model (a path), manifest and inputs") from None
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MOST_ROWS:
+        raise Refused(f"expected 1 to {MOST_ROWS} rows")
+    try:
+        return path, encode_rows(rows, manifest.input)
+    except Invalid as fault:
+        raise Refused("; ".join(one.message for one in fault.faults[:5])) from None
+
+
+def _checked(path: Path) -> tuple[tuple[str, int], int]:
+    """A model file of the store, as a key that changes with its content, and its length. Loading any other file could run its code."""
+    try:
+        real = path.resolve(strict=True)
+        there = real.stat()
+    except OSError:
+        raise Refused("there is no such model file") from None
+    if (
+        not real.is_relative_to(settings().store.resolve())
+        or real.suffix != ".keras"
+        or not stat.S_ISREG(there.st_mode)
+    ):
+        raise Refused("only .keras files in the store are loaded")
+    return (str(real), there.st_mtime_ns), there.st_size
+
+
+def listen(bind: str) -> socket.socket:
+    """A listening socket at `unix:///path` (open to this user only) or `host:port`."""
+    if bind.startswith("unix://"):
+        path = Path(bind.removeprefix("unix://"))
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        return listener
+    host, _, port = bind.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    return socket.create_server((host.strip("[]") or "127.0.0.1", int(port)), family=family)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.inference", description="Answers predictions from models in the store."
+    )
+    parser.add_argument("--bind", default="127.0.0.1:8001", help="unix:///path.sock or host:port")
+    bind = parser.parse_args(arguments).bind
+    logs.configure()
+    listener = listen(bind)
+    log.info("inference_listens", bind=bind)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(), log_config=None, access_log=False, timeout_graceful_shutdown=2)
+    )
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

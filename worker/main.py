@@ -1,0 +1,187 @@
+"""The worker: Celery, one message, one job at a time. `celery -A worker.main worker -P solo`; `bequest worker` starts it so.
+
+A message is a bare wake-up. What to run is asked of the database, again and again until nothing is runnable.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+
+from app import jobs, logs, workers
+from app.db import transaction
+from app.errors import NotFound
+from app.queue import WAKE
+from app.settings import settings
+from app.states import is_terminal
+from worker import supervisor
+from worker.trainers import Trainers
+
+_MOST_FREE_BYTES_ASKED = 2**30
+
+log = structlog.get_logger(__name__)
+worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+trainers = Trainers()
+_draining = threading.Event()
+_running: str | None = None
+_device = "cpu"
+
+app = Celery("bequest", broker=settings().broker_url)
+app.conf.update(
+    task_default_queue=settings().queue,
+    task_acks_late=False,  # the database's lease, not the broker, knows who runs what
+    task_ignore_result=True,
+    result_backend=None,
+    task_serializer="json",
+    accept_content=["json"],
+    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,  # else a wake-up waits behind a long job while another worker idles
+    worker_enable_remote_control=False,
+    worker_send_task_events=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    broker_connection_retry=True,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    },
+)
+
+
+@app.task(name=WAKE)
+def wake() -> None:
+    """Claims and runs jobs until nothing is runnable here."""
+    global _running
+    while not _draining.is_set() and _has_room():
+        try:
+            claim = jobs.claim(worker_id, _device)
+        except supervisor.AWAY as error:
+            log.warning("claim_failed", error=type(error).__name__)
+            return  # the sweep sends another wake-up once the database is back
+        if claim is None:
+            break
+        _running = claim.job_id
+        try:
+            supervisor.run(claim, trainers, _draining.is_set)
+        except Exception:  # a fault of ours: the lease runs out and the sweep counts a failure
+            log.exception("attempt_broke", job_id=claim.job_id)
+        finally:
+            _running = None
+    if not _draining.is_set():
+        trainers.warm()
+
+
+@signals.setup_logging.connect
+def _log_as_we_do(**_: Any) -> None:
+    logs.configure()
+
+
+@signals.worker_ready.connect
+def _begin(**_: Any) -> None:
+    """In the main thread, so that the spare is its child."""
+    log.info("worker_ready", worker=worker_id)
+    trainers.warm()
+    threading.Thread(target=_keep_house, name="house", daemon=True).start()
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    """SIGTERM: the supervisor sees the flag, has the trainer save a checkpoint, and gives the job back."""
+    _draining.set()
+
+
+@signals.worker_shutdown.connect
+def _leave(**_: Any) -> None:
+    trainers.close()
+    try:
+        with transaction() as session:
+            workers.goodbye(session, worker_id)
+    except Exception as error:  # the row grows old by itself
+        log.warning("goodbye_not_said", error=type(error).__name__)
+
+
+def _keep_house() -> None:
+    """Says that this worker lives, and sweeps; a database that is away is tried again at the next turn."""
+    said = -1e9
+    tidied = False
+    while not _draining.wait(settings().sweep_seconds):
+        try:
+            if time.monotonic() > said + settings().beat_seconds:
+                _say_hello()
+                said = time.monotonic()
+            jobs.sweep()
+            if not tidied:
+                supervisor.forget_finished(_is_over)
+                tidied = True
+        except Exception as error:  # whatever it is, the next turn may fare better
+            log.warning("housekeeping_failed", error=type(error).__name__)
+
+
+def _say_hello() -> None:
+    global _device
+    if _running is None:
+        _device = trainers.device() or _device
+    name, memory = _accelerator() if _device == "gpu" else (None, _main_memory())
+    with transaction() as session:
+        workers.hello(
+            session,
+            worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=_device,
+            device_name=name,
+            memory_bytes=memory,
+            version=version("bequest"),
+            job_id=_running,
+        )
+
+
+def _is_over(job_id: str) -> bool:
+    try:
+        with transaction() as session:
+            return is_terminal(jobs.get(session, job_id).state)
+    except NotFound:
+        return True
+
+
+def _has_room() -> bool:
+    """Whether the disk has room for a job's files; a full one would only fail every job in turn."""
+    settings().jobs_dir.mkdir(parents=True, exist_ok=True)
+    disk = shutil.disk_usage(settings().jobs_dir)
+    enough = disk.free >= min(disk.total // 20, _MOST_FREE_BYTES_ASKED)
+    if not enough:
+        log.error("disk_almost_full", free_bytes=disk.free)
+    return enough
+
+
+def _accelerator() -> tuple[str | None, int | None]:
+    """Name and memory of the first GPU, by the driver's own tool: asking Keras would import it."""
+    ask = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    try:
+        answer = subprocess.run(
+            [*ask, *(["-i", chosen] if chosen else [])], capture_output=True, text=True, timeout=10, check=True
+        )
+        name, _, mebibytes = answer.stdout.splitlines()[0].rpartition(",")
+        return name.strip(), int(mebibytes) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None, None
+
+
+def _main_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,237 @@
+"""What a trainer reports becomes rows: metrics, events, kept models, artifacts. Every write names the attempt and may be refused.
+
+Files are copied into the store before the transaction that names them. Reports wait here while the database is away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app import artifacts, jobs, metrics, models
+from app.artifacts import Stored
+from app.db import Session, transaction
+from app.jobs import Claim
+from app.spec.models import Manifest
+from app.tables import Job
+from worker import reports
+
+MOST_METRICS = 1_000_000
+"""Rows of one attempt; a job that reports more has a loop in it."""
+
+_BATCH = 2000
+_MEDIA_TYPES = {".json": "application/json", ".csv": "text/csv", ".log": "text/plain; charset=utf-8"}
+_LONGEST_LOG = 16 * 2**20
+
+
+class BadFile(Exception):
+    """A report names a file that is not there, lies elsewhere, or is not what it should be."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model whose files are in the store and wait for their rows. `files` are its artifacts by name."""
+
+    role: str
+    stored: Stored
+    rows: Stored | None
+    manifest: Manifest
+    edges: Sequence[tuple[str, str]]
+    files: dict[str, Stored]
+
+
+@dataclass
+class Recorder:
+    """One attempt's reports, in their order, on their way to the database."""
+
+    claim: Claim
+    out: Path
+    stage: str | None = None
+    result: reports.Result | None = None
+    failed: reports.Failed | None = None
+    metric_rows: int = 0
+    _sources: list[Path] = field(default_factory=list)
+    _files: dict[str, tuple[Stored, str]] = field(default_factory=dict)
+    _waiting: deque[Any] = field(default_factory=deque)
+    _epochs: dict[str, int] = field(default_factory=dict)
+    _not_finite: set[str] = field(default_factory=set)
+
+    def take(self, arrived: Sequence[Any]) -> bool:
+        """Notes what has come, and stores the files that it names; whether any of it should be written without delay.
+
+        Raises:
+            BadFile: a report names a file that cannot be kept.
+            OSError: the store cannot take it.
+        """
+        urgent = False
+        for report in arrived:
+            match report:
+                case reports.Ready():
+                    continue
+                case reports.Result():
+                    self.result = report
+                    continue
+                case reports.Failed():
+                    self.failed = report
+                    continue
+                case reports.Artifact():
+                    self._files[report.name] = (self._keep_file(report.path), report.media_type)
+                    continue
+                case reports.Kept():
+                    report = self._store(report)  # noqa: PLW2901 - from here on its files are durable
+                    urgent = True
+                case reports.Metrics():
+                    self.metric_rows += len(report.values)
+                case reports.Stage():
+                    self.stage, urgent = report.name, True
+                case reports.Started() | reports.Resumed() | reports.Checkpoint():
+                    urgent = True
+            self._waiting.append(report)
+        return urgent
+
+    def pending(self) -> int:
+        return len(self._waiting)
+
+    def write(self) -> None:
+        """Everything that waits, in one transaction. On an error nothing is lost: it waits on.
+
+        Raises:
+            Stale: the attempt is over.
+            sqlalchemy errors: the database is away.
+        """
+        if self._waiting:
+            with transaction() as session:
+                count = self.apply(session)
+            self.written(count)
+
+    def apply(self, session: Session) -> int:
+        """Everything that waits, in the caller's transaction; how many reports `written` may forget after its commit."""
+        batch = list(self._waiting)
+        job = jobs.fence(session, self.claim)
+        rows: dict[int, dict[str, float | None]] = {}
+        progress = next((report for report in reversed(batch) if isinstance(report, reports.Progress)), None)
+        for report in batch:
+            match report:
+                case reports.Metrics():
+                    rows.setdefault(report.step, {}).update(report.values)
+                    self._note_not_finite(session, report)
+                    if sum(map(len, rows.values())) >= _BATCH:
+                        self._record(session, rows)
+                case reports.Progress():
+                    self._note_epoch(session, report)
+                    if report is progress:
+                        shown = report.model_dump(exclude={"report", "latest"})
+                        jobs.note_progress(session, self.claim, shown, report.latest)
+                case reports.Resumed():
+                    self._record(session, rows)
+                    metrics.rewind(session, self.claim.job_id, report.metric_prefix, report.step)
+                    if report.step:
+                        jobs.note_resume(session, self.claim, report.stage, report.step)
+                case reports.Started():
+                    jobs.note_start(session, self.claim, report.environment)
+                case reports.Stage():
+                    jobs.note_stage(session, self.claim, report.name)
+                case reports.Checkpoint():
+                    jobs.note(session, self.claim, "checkpoint", {"stage": report.stage, "step": report.step})
+                case reports.Warned():
+                    jobs.note(session, self.claim, "warning", {"code": report.code, "message": report.message})
+                case StoredModel():
+                    self._keep(session, job, report)
+        self._record(session, rows)
+        return len(batch)
+
+    def written(self, count: int) -> None:
+        """The first `count` waiting reports are durable."""
+        for _ in range(count):
+            self._waiting.popleft()
+
+    def store_again(self) -> None:
+        """Puts back what the store has lost before a row could name it."""
+        for path in self._sources:
+            artifacts.keep_file(path)
+
+    def own_model(self, session: Session) -> str | None:
+        """The id of the job's own model, kept by this attempt or an earlier one; None where there is none yet."""
+        kept = models.of_job(session, self.claim.job_id)
+        return next((model.id for model in kept if model.role == models.JOBS_OWN), None)
+
+    def keep_files(self, session: Session) -> None:
+        """The artifacts that were reported, in the caller's transaction."""
+        for name, (stored, media_type) in self._files.items():
+            artifacts.add(session, self.claim.job_id, self.claim.attempt, name, stored, media_type)
+
+    def keep_log(self, session: Session, stored: Stored | None) -> None:
+        if stored is not None:
+            artifacts.add(session, self.claim.job_id, self.claim.attempt, "trainer.log", stored, _MEDIA_TYPES[".log"])
+
+    def _keep(self, session: Session, job: Job, kept: StoredModel) -> str:
+        model = models.keep(session, job, kept.role, kept.stored, kept.rows, kept.manifest, kept.edges)
+        for name, stored in kept.files.items():
+            media_type = _MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
+            artifacts.add(session, job.id, self.claim.attempt, name, stored, media_type)
+        jobs.note(session, self.claim, "model", {"role": kept.role, "model": model.id})
+        return model.id
+
+    def _store(self, report: reports.Kept) -> StoredModel:
+        manifest_path = self._path(report.manifest)
+        try:
+            manifest = Manifest.model_validate_json(manifest_path.read_bytes())
+        except ValidationError as error:
+            raise BadFile(f"{report.manifest} is not a manifest: {error.error_count()} faults") from None
+        stored = self._keep_file(report.model)
+        if manifest.sha256 != stored.sha256:
+            raise BadFile(f"{report.model} is not the file that {report.manifest} describes")
+        rows = self._keep_file(report.rows) if report.rows else None
+        edges = [(edge.relation, edge.target) for edge in report.edges]
+        files = {Path(report.model).name: stored, Path(report.manifest).name: self._keep_file(report.manifest)}
+        return StoredModel(report.role, stored, rows, manifest, edges, files)
+
+    def _keep_file(self, name: str) -> Stored:
+        path = self._path(name)
+        self._sources.append(path)
+        return artifacts.keep_file(path)
+
+    def _path(self, name: str) -> Path:
+        """A file in the output folder; a trainer that was fed hostile data may not name another."""
+        path = (self.out / name).resolve()
+        if not path.is_relative_to(self.out.resolve()) or not path.is_file():
+            raise BadFile(f"the trainer named {Path(name).name}, which is not a file in its output folder")
+        return path
+
+    def _record(self, session: Session, rows: dict[int, dict[str, float | None]]) -> None:
+        metrics.record(session, self.claim.job_id, self.claim.attempt, list(rows.items()))
+        rows.clear()
+
+    def _note_epoch(self, session: Session, report: reports.Progress) -> None:
+        epoch = report.epoch or 0
+        if epoch > self._epochs.get(report.stage, 0):
+            self._epochs[report.stage] = epoch
+            data = {"stage": report.stage, "epoch": epoch, "epochs": report.epochs, "latest": report.latest}
+            jobs.note(session, self.claim, "epoch", data)
+
+    def _note_not_finite(self, session: Session, report: reports.Metrics) -> None:
+        for name in sorted(name for name, value in report.values.items() if value is None):
+            if name not in self._not_finite:
+                self._not_finite.add(name)
+                message = f"{name} was not finite at step {report.step}; such values are recorded as null"
+                jobs.note(session, self.claim, "warning", {"code": "metric_not_finite", "message": message})
+
+
+def stored_log(path: Path) -> Stored | None:
+    """The trainer's log in the store, its end if it is very long; None where there is none or no room for it."""
+    try:
+        if path.stat().st_size <= _LONGEST_LOG:
+            return artifacts.keep_file(path)
+        with path.open("rb") as whole:
+            whole.seek(-_LONGEST_LOG, 2)
+            tail = whole.read()
+        cut = path.with_suffix(".tail")
+        cut.write_bytes(b"[the beginning was left out]\n" + tail)
+        return artifacts.keep_file(cut)
+    except OSError:
+        return None

@@ -1,0 +1,360 @@
+"""One job, from claim to last word. Every way in which an attempt can end is listed in `_last_word`."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import exc
+
+from app import assignments, jobs
+from app.db import Session, transaction
+from app.errors import FAILURES
+from app.jobs import Claim, Stale
+from app.settings import settings
+from app.spec.faults import Invalid
+from app.spec.world import Missing
+from app.states import JobState
+from worker.fuse import Fuse, now
+from worker.recorder import MOST_METRICS, BadFile, Recorder, stored_log
+from worker.reports import Exit
+from worker.trainers import Ended, Garbled, Trainer, Trainers
+
+AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+"""What SQLAlchemy raises when the database cannot be reached; it may be back in a moment."""
+
+STALL_SECONDS = 900.0
+_RHYTHM = 0.1
+_MOST_PENDING = 20_000
+_LAST_WORD_SECONDS = 120.0
+_SHORT_GRACE = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Stop(Enum):
+    """Why the supervisor ended the trainer; None where the trainer ended by itself."""
+
+    CANCEL = "a client cancelled the job"
+    DISCARD = "a client cancelled the job and wants nothing of it"
+    DRAIN = "the worker was told to stop"
+    TIME_LIMIT = "the job ran longer than max_seconds"
+    STALLED = "the trainer was silent for too long"
+    METRIC_LIMIT = "more metric rows than one job may have"
+    DISK_FULL = "the store is full"
+    NONSENSE = "the trainer reported what cannot be"
+    LOST = "another attempt owns the job, or it has ended"
+    CUT_OFF = "no beat was possible for almost the lease's time"
+
+
+def run(claim: Claim, trainers: Trainers, draining: Callable[[], bool]) -> str:
+    """Runs one attempt of a job; how it ended, in one word. Must be called from the main thread.
+
+    `draining` turns true when the worker has been told to stop: the attempt is then checkpointed and given back.
+    """
+    with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
+        log.info("attempt_started", kind=claim.kind)
+        attempt = _Attempt(claim, draining)
+        try:
+            ending = attempt.run(trainers)
+        except Stale:
+            ending = "lost"
+        finally:
+            attempt.close()
+        log.info("attempt_ended", ending=ending)
+        return ending
+
+
+class _Attempt:
+    def __init__(self, claim: Claim, draining: Callable[[], bool]):
+        self._claim, self._draining = claim, draining
+        self._home = settings().jobs_dir / claim.job_id
+        self._out = self._home / f"out-{claim.attempt}"
+        self._recorder = Recorder(claim, self._out)
+        self._trainer: Trainer | None = None
+        self._fuse: Fuse | None = None
+        self._stop: Stop | None = None
+        self._began = time.monotonic()
+        self._heard = self._wrote = self._beaten = self._began
+        self._kill_at = float("inf")
+
+    def run(self, trainers: Trainers) -> str:
+        try:
+            assignment = self._prepare()
+        except (Missing, Invalid) as fault:
+            return self._say(self._fail, _error_of(fault))
+        except OSError as fault:
+            return self._say(self._again, "disk_full", _error("disk_full" if _is_full(fault) else "internal"))
+        self._trainer = trainer = trainers.take(assignment, self._out)
+        margin = min(5.0, settings().lease_seconds / 6)
+        self._fuse = Fuse(settings().lease_seconds - margin, trainer.kill)
+        self._follow(trainer, trainers)
+        ended = trainer.ended()
+        assert ended is not None
+        trainer.kill()  # whatever it started itself
+        return self._last_word(ended)
+
+    def close(self) -> None:
+        if self._fuse is not None:
+            self._fuse.close()
+        if self._trainer is not None:
+            self._trainer.close()
+        shutil.rmtree(self._out, ignore_errors=True)
+
+    # ------------------------------------------------------------ while it runs
+
+    def _prepare(self) -> dict[str, Any]:
+        checkpoints, journal = self._home / "checkpoints", self._home / "trainer.log"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._out, ignore_errors=True)
+        self._out.mkdir()
+        journal.touch()
+        (self._out / "trainer.log").symlink_to(journal)  # one log for all attempts
+        with transaction() as session:
+            job = jobs.fence(session, self._claim)
+            assignment = assignments.assignment(session, job)
+        return {**assignment, "checkpoints": str(checkpoints), "out": str(self._out)}
+
+    def _follow(self, trainer: Trainer, trainers: Trainers) -> None:
+        """Until the trainer has ended and all that it said was read."""
+        while True:
+            ended = trainer.ended()
+            try:
+                arrived = trainer.reports(0.0 if ended else _RHYTHM) if self._recorder.pending() < _MOST_PENDING else []
+                urgent = self._recorder.take(arrived)
+            except (Garbled, BadFile) as fault:
+                log.warning("nonsense", fault=str(fault))
+                self._end(Stop.NONSENSE, grace=0)
+                arrived, urgent = [], False
+            except OSError as fault:
+                log.error("cannot_store", error=fault.strerror)
+                self._end(Stop.DISK_FULL if _is_full(fault) else Stop.NONSENSE, grace=0)
+                arrived, urgent = [], False
+            if arrived:
+                self._heard = time.monotonic()
+            self._beat()
+            self._check_limits(trainer)
+            self._write(urgent or ended is not None)
+            if ended is not None and not arrived:
+                return
+            if self._recorder.stage is not None and self._stop is None:
+                trainers.warm()  # the next job's, while this one trains
+
+    def _beat(self) -> None:
+        if time.monotonic() < self._beaten + settings().beat_seconds or self._stop in (Stop.LOST, Stop.CUT_OFF):
+            return
+        self._beaten, since = time.monotonic(), now()
+        try:
+            beat = jobs.beat(self._claim)
+        except AWAY as error:
+            log.warning("beat_failed", error=type(error).__name__)
+            self._beaten += 0.5 - settings().beat_seconds  # soon again: the fuse is burning
+            return
+        if beat is None:
+            self._end(Stop.LOST, grace=0)
+            return
+        assert self._fuse is not None
+        self._fuse.extend(since)
+        if beat.wanted == "cancel":
+            self._end(
+                Stop.DISCARD if beat.discard else Stop.CANCEL, grace=0 if beat.discard else settings().grace_seconds
+            )
+
+    def _check_limits(self, trainer: Trainer) -> None:
+        clock = time.monotonic()
+        if self._fuse is not None and self._fuse.blown:
+            self._stop = Stop.CUT_OFF
+        elif self._draining():
+            self._end(Stop.DRAIN, grace=settings().grace_seconds)
+        elif clock - self._began > self._claim.max_seconds:
+            self._end(Stop.TIME_LIMIT, grace=_SHORT_GRACE)
+        elif clock - self._heard > STALL_SECONDS:
+            self._end(Stop.STALLED, grace=_SHORT_GRACE)
+        elif self._recorder.metric_rows > MOST_METRICS:
+            self._end(Stop.METRIC_LIMIT, grace=0)
+        if clock > self._kill_at:
+            trainer.kill()
+
+    def _end(self, why: Stop, grace: float) -> None:
+        """Stops the trainer, kindly for `grace` seconds. The first reason counts, except that a lost job is lost."""
+        assert self._trainer is not None
+        if self._stop is None or why is Stop.LOST or (self._stop is Stop.CANCEL and why is Stop.DISCARD):
+            log.info("stopping_trainer", why=why.value)
+            first, self._stop = self._stop is None, why
+            self._kill_at = min(self._kill_at, time.monotonic() + grace)
+            if grace == 0:
+                self._trainer.kill()
+            elif first:
+                self._trainer.stop()
+
+    def _write(self, now_please: bool) -> None:
+        if self._stop in (Stop.LOST, Stop.CUT_OFF) or not (now_please or time.monotonic() > self._wrote + _RHYTHM):
+            return
+        self._wrote = time.monotonic()
+        try:
+            self._recorder.write()
+        except Stale:
+            self._end(Stop.LOST, grace=0)
+        except FileNotFoundError:
+            self._recorder.store_again()
+        except AWAY as error:
+            log.warning("write_failed", error=type(error).__name__, waiting=self._recorder.pending())
+            self._wrote += 0.5
+
+    # ------------------------------------------------------------ how it ends
+
+    def _last_word(self, ended: Ended) -> str:
+        failed = self._recorder.failed
+        match self._stop, ended:
+            case ((Stop.LOST | Stop.CUT_OFF), _):
+                return "lost"  # the sweep, or another attempt, has the word
+            case _, Ended(status=Exit.DONE) if self._recorder.result:
+                return self._say(self._succeed)  # also when a cancel or a drain came too late
+            case (Stop.CANCEL | Stop.DISCARD) as why, _:
+                return self._say(self._cancel, why is Stop.CANCEL)
+            case Stop.DRAIN, _:
+                return self._say(self._drain)
+            case Stop.TIME_LIMIT, _:
+                return self._say(self._fail, self._error("time_limit"))
+            case Stop.METRIC_LIMIT, _:
+                return self._say(self._fail, self._error("metric_limit"))
+            case Stop.STALLED, _:
+                return self._say(self._again, "stalled", self._error("stalled"))
+            case Stop.DISK_FULL, _:
+                return self._say(self._again, "disk_full", self._error("disk_full"))
+            case Stop.NONSENSE, _:
+                return self._say(self._again, "crashed", self._error("internal", "The trainer reported what cannot be"))
+            case None, Ended(status=Exit.FAILED) if failed:
+                return self._say(self._fail, self._error_reported())
+            case None, Ended(status=Exit.RETRY) if failed:
+                return self._say(self._again, failed.code, self._error_reported())
+            case None, Ended(status=Exit.STOPPED) if self._draining():
+                return self._say(self._drain)
+            case None, Ended(out_of_memory=True):
+                return self._say(self._again_or_fail, "memory_limit", self._error("memory_limit"))
+            case _:
+                if ended.status is None:
+                    log.error("trainer_crashed", ended=str(ended))
+                return self._say(self._again, "crashed", self._error("internal", f"The trainer ended early ({ended})"))
+
+    def _say(self, word: Callable[..., str], *arguments: Any) -> str:
+        """Speaks the last word, in one transaction with all that still waits; again while the database is away.
+
+        The trainer is dead by now, so nothing is risked by trying: a word that comes too late is refused.
+        """
+        journal = stored_log(self._home / "trainer.log")
+        again = 0
+        until = time.monotonic() + _LAST_WORD_SECONDS
+        while True:
+            try:
+                with transaction() as session:
+                    self._recorder.apply(session)
+                    self._recorder.keep_log(session, journal)
+                    ending = word(session, *arguments)
+                break
+            except FileNotFoundError:  # the same content was another job's, and was collected with it
+                again += 1
+                if again > 3:
+                    raise
+                self._recorder.store_again()
+                journal = stored_log(self._home / "trainer.log")
+            except AWAY as error:
+                if time.monotonic() > until:
+                    log.error("last_word_not_said", error=type(error).__name__)
+                    return "lost"
+                time.sleep(0.5)
+        if ending != "queued":
+            shutil.rmtree(self._home, ignore_errors=True)
+        return ending
+
+    def _succeed(self, session: Session) -> str:
+        result = self._recorder.result
+        assert result is not None
+        model_id = self._recorder.own_model(session)
+        if model_id is None:
+            return self._fail(session, self._error("internal", "The trainer ended well and kept no model"))
+        self._recorder.keep_files(session)
+        words: dict[str, Any] = {"best": result.best, "usage": self._usage(), "model_id": model_id}
+        jobs.finish(session, self._claim, JobState.SUCCEEDED, reason="completed", **words)
+        return JobState.SUCCEEDED
+
+    def _cancel(self, session: Session, keep: bool) -> str:
+        words: dict[str, Any] = {"usage": self._usage()}
+        if keep:
+            self._recorder.keep_files(session)
+            words["model_id"] = self._recorder.own_model(session)
+        jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **words)
+        return JobState.CANCELLED
+
+    def _fail(self, session: Session, error: dict[str, Any]) -> str:
+        self._recorder.keep_files(session)
+        jobs.finish(session, self._claim, JobState.FAILED, reason=error["code"], error=error, usage=self._usage())
+        return JobState.FAILED
+
+    def _drain(self, session: Session) -> str:
+        return str(jobs.requeue(session, self._claim, outcome="drained", charge=False).state)
+
+    def _again(self, session: Session, outcome: str, error: dict[str, Any]) -> str:
+        return str(jobs.requeue(session, self._claim, outcome=outcome, charge=True, detail=error).state)
+
+    def _again_or_fail(self, session: Session, outcome: str, error: dict[str, Any]) -> str:
+        """Something else may have filled the memory once; twice is this job's own doing."""
+        before = [attempt.outcome for attempt in jobs.attempts(session, self._claim.job_id)]
+        return self._fail(session, error) if outcome in before else self._again(session, outcome, error)
+
+    def _usage(self) -> dict[str, Any]:
+        reported = self._recorder.result.usage if self._recorder.result else {}
+        return {"device_seconds": round(time.monotonic() - self._began, 3), **reported}
+
+    def _error(self, code: str, message: str | None = None) -> dict[str, Any]:
+        return _error(code, message, stage=self._recorder.stage)
+
+    def _error_reported(self) -> dict[str, Any]:
+        failed = self._recorder.failed
+        assert failed is not None
+        code = failed.code if failed.code in FAILURES else "internal"
+        return {
+            **failed.model_dump(exclude={"report"}),
+            "code": code,
+            "hint": failed.hint or FAILURES[code].hint,
+            "stage": failed.stage or self._recorder.stage,
+        }
+
+
+def _error(code: str, message: str | None = None, stage: str | None = None) -> dict[str, Any]:
+    """A job's error as clients see it, from the closed list of failures."""
+    kind = FAILURES[code]
+    return {
+        "code": code,
+        "message": message or kind.title,
+        "hint": kind.hint,
+        "blame": kind.blame,
+        "retryable": kind.retryable,
+        "stage": stage,
+        "param": None,
+    }
+
+
+def _error_of(fault: Missing | Invalid) -> dict[str, Any]:
+    if isinstance(fault, Invalid):
+        return _error("internal", "The stored spec does not fit this version of the service; submit the job again")
+    is_model = fault.ref.startswith(("job:", "model:", "mdl_"))
+    return _error("weights_unavailable" if is_model else "dataset_invalid", f"{fault.ref}: {fault.message}")
+
+
+def _is_full(fault: OSError) -> bool:
+    return fault.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) -> None:
+    """Removes working folders that a killed worker left behind, of jobs that are over."""
+    folder = folder or settings().jobs_dir
+    for home in folder.glob("job_*"):
+        if is_over(home.name):
+            shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,265 @@
+"""Trainer processes: started ahead of need, handed one job each, listened to, stopped, killed.
+
+A trainer imports Keras, which takes seconds; so one warm spare waits, and the next is started while a job runs. It lives in a
+session of its own, dies with this process, and its environment holds no address and no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.programs import die_with_parent, kill_group
+from app.settings import settings
+from worker import reports
+from worker.reports import Exit
+
+LONGEST_LINE = 8 * 2**20
+_BLOCK = 1 << 16
+_PASSED_ON = re.compile(
+    r"PATH|PYTHONPATH|VIRTUAL_ENV|LD_LIBRARY_PATH|LANG|LC_\w+|TZ|KERAS_BACKEND|TF_\w+|XLA_\w+|JAX_PLATFORMS|CUDA_\w+|NVIDIA_\w+"
+    r"|OMP_\w+|MKL_\w+|OPENBLAS_\w+|BEQUEST_(?:PLUGINS|MAX_\w+|SPARE_\w+)"
+)
+_SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
+
+log = structlog.get_logger(__name__)
+
+
+class Garbled(Exception):
+    """The trainer sends what is no report: a line longer than any report may be."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trainer's process ended. `status` is None for anything that `Exit` does not name."""
+
+    status: Exit | None
+    signal: int | None
+    out_of_memory: bool
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"exit status {self.status.name.lower() if self.status is not None else 'unknown'}"
+        cause = ", the kernel had run out of memory" if self.out_of_memory else ""
+        return f"signal {signal.Signals(self.signal).name}{cause}"
+
+
+class Trainers:
+    """Starts trainers and keeps one warm. Call it from the main thread: a trainer dies with the thread that made it."""
+
+    def __init__(self) -> None:
+        self._spare: Trainer | None = None
+        self._lock = threading.Lock()  # `device` may be asked from any thread
+
+    def warm(self) -> None:
+        """Makes sure that a spare is there or on its way."""
+        with self._lock:
+            if self._spare is not None and self._spare.ended() is not None:
+                log.warning("spare_died", ended=str(self._spare.ended()), last_words=self._spare.last_words())
+                self._spare.close()
+                self._spare = None
+            if self._spare is None:
+                self._spare = Trainer()
+
+    def device(self) -> str | None:
+        """The spare's device, `cpu` or `gpu`, once it has said so."""
+        with self._lock:
+            name = None if self._spare is None else self._spare.device()
+        return name and ("cpu" if name == "cpu" else "gpu")
+
+    def take(self, assignment: dict[str, Any], out: Path) -> Trainer:
+        """A trainer that has been given the job. It may still be importing; the assignment waits in its pipe."""
+        self.warm()
+        with self._lock:
+            trainer, self._spare = self._spare, None
+        assert trainer is not None
+        trainer.give(assignment, out)
+        return trainer
+
+    def close(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+
+class Trainer:
+    """One trainer process: first a spare, then a job's."""
+
+    def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._killed = False
+        self._ooms = _oom_kills()
+        self._ready: reports.Ready | None = None
+        self._incoming, self._outgoing = bytearray(), b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "worker.training", "--spare"],
+            cwd=Path(__file__).parent.parent,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=True,
+            preexec_fn=_prepared(die_with_parent(signal.SIGKILL)),  # noqa: PLW1509 - system calls, no lock taken
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.pid = self._process.pid
+        self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._stdin, False)
+        os.set_blocking(self._stdout, False)
+
+    def give(self, assignment: dict[str, Any], out: Path) -> None:
+        line = json.dumps({"assignment": assignment, "out": str(out)}, separators=(",", ":"), allow_nan=False)
+        self._outgoing = line.encode() + b"\n"
+        self._send()
+
+    def device(self) -> str | None:
+        if self._ready is None:
+            self._ready = next((report for report in self.reports(0) if isinstance(report, reports.Ready)), None)
+        return None if self._ready is None or self._ready.device is None else self._ready.device
+
+    def reports(self, timeout: float) -> list[Any]:
+        """The reports that have come, after at most `timeout` seconds of waiting for the first; none when time or the trainer is over.
+
+        Raises:
+            Garbled: a line has no end within reason.
+        """
+        writers = [self._stdin] if self._outgoing else []
+        readable, writable, _ = select.select([self._stdout], writers, [], timeout)
+        if writable:
+            self._send()
+        if readable and not self._receive() and self.ended() is None:
+            time.sleep(min(timeout, 0.02))  # it closed its output and is about to end
+        *lines, rest = self._incoming.split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            raise Garbled
+        self._incoming = rest
+        return [report for line in lines if (report := _decoded(bytes(line))) is not None]
+
+    def ended(self) -> Ended | None:
+        """None while it runs. Reports may still wait to be read."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        if code >= 0:
+            return Ended(Exit(code) if code in set(Exit) else None, None, False)
+        by_kernel = -code == signal.SIGKILL and not self._killed and _oom_kills() > self._ooms
+        return Ended(None, -code, by_kernel)
+
+    def stop(self) -> None:
+        """Asks it to save a checkpoint and end."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it and all that it started, now. Safe from any thread."""
+        self._killed = True
+        kill_group(self.pid)
+
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr before it had a job and its log."""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace")[-2000:]
+
+    def close(self) -> None:
+        """Kills what is left of it and frees its pipes."""
+        self.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            pipe.close()
+
+    def _send(self) -> None:
+        try:
+            while self._outgoing:
+                self._outgoing = self._outgoing[os.write(self._stdin, self._outgoing) :]
+        except BlockingIOError:
+            pass  # the pipe is full: the rest goes out while we listen
+        except BrokenPipeError:
+            self._outgoing = b""  # it has ended, which `ended` will say
+
+    def _receive(self) -> bool:
+        """Reads what is there, up to a few blocks so that beats stay on time; whether there was anything."""
+        some = False
+        for _ in range(64):
+            try:
+                block = os.read(self._stdout, _BLOCK)
+            except BlockingIOError:
+                return some
+            if not block:
+                return some
+            some = True
+            self._incoming += block
+        return some
+
+
+def environment() -> dict[str, str]:
+    """What a trainer may know: how to find Python, its device and its threads. No address, no password, no home of a person."""
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if _PASSED_ON.fullmatch(name) and not _SECRET.search(name) and "://" not in value
+    }
+    home = settings().data / "home"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "KERAS_BACKEND": "tensorflow",
+        **passed,
+        "HOME": str(home),
+        "KERAS_HOME": str(home / "keras"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+def _prepared(first: Callable[[], None]) -> Callable[[], None]:
+    def prepare() -> None:
+        first()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:  # when memory runs out, the kernel should take the trainer, not the worker or the database
+            with open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 - between fork and exec, the plainest call
+                score.write("500")
+        except OSError:
+            pass
+
+    return prepare
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory, on this machine or in this container."""
+    total = 0
+    for place in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
+        try:
+            lines = Path(place).read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return total
+
+
+def _decoded(line: bytes) -> Any:
+    if not line.strip():
+        return None
+    try:
+        return reports.decode(line)
+    except ValueError as error:
+        log.warning("not_a_report", error=str(error), length=len(line))
+        return None
