@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class TaskWeighting:
     """Combines K losses, in the order of `tasks` (a name → its `weight` in the spec).
@@ -78,14 +81,12 @@ class TaskWeighting:
         A zero gradient is not enough: Adam goes on moving what its momentum moved. Costs nothing where `absent` is
         empty.
         """
-        from keras import ops
-
         left_out = [k for k, task in enumerate(self.tasks) if task in absent]
         per_task = [variable for variable in self.variables if left_out and tuple(variable.shape) == (len(self.tasks),)]
-        before = [ops.convert_to_numpy(variable).copy() for variable in per_task]
+        before = [_numbers(variable) for variable in per_task]
         yield
         for variable, old in zip(per_task, before, strict=True):
-            now = ops.convert_to_numpy(variable).copy()
+            now = _numbers(variable)
             now[left_out] = old[left_out]
             variable.assign(now)
 
@@ -100,3 +101,8 @@ def only(present: Any, values: Any, otherwise: float = 0.0) -> Any:
     from keras import ops
 
     return ops.where(present, values, ops.full_like(values, otherwise))
+
+
+def _numbers(variable: Any) -> NDArray[Any]:
+    """A copy that no later step writes to."""
+    return np.asarray(variable).copy()
