@@ -215,6 +215,19 @@ def test_every_setting_is_documented() -> None:
     assert not missing, f"neither in README.md nor in docs/: {missing}"
 
 
+def test_no_text_or_program_names_a_variable_that_is_not_documented() -> None:
+    """A hint that says "raise BEQUEST_MAX_SOMETHING" must name a variable that there is."""
+    text = documentation()
+    found = {
+        (name, str(path.relative_to(ROOT)))
+        for path in [*sources(*PROGRAMS), ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
+        for name in re.findall(r"\bBEQUEST_[A-Z_]*[A-Z]\b", path.read_text())
+    }
+    assert found
+    unknown = sorted((name, path) for name, path in found if f"`{name}`" not in text)
+    assert not unknown, unknown
+
+
 def test_every_documented_setting_exists() -> None:
     names = {field.alias for field in Settings.model_fields.values()}
     rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
