@@ -1,0 +1,89 @@
+"""Batches as a pure function of (seed, step): what a run that was stopped sees next is what it would have seen.
+
+Rows come in the order of one permutation after another, each drawn from (seed, name, pass); a batch takes the next rows of that
+endless line, so all batches have one shape and every row comes equally often. Several data sets give one batch each to every
+step; an epoch is the longest of them, shorter ones cycle with permutations of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from worker.training.scaling import Scaling
+
+Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+class Line:
+    """The endless line of `rows`: permutation after permutation, each a function of (seed, name, pass) alone."""
+
+    def __init__(self, rows: np.ndarray, size: int, seed: int, name: str = ""):
+        if not len(rows):
+            raise ValueError(f"no rows to draw batches from ({name or 'unnamed'})")
+        self.rows, self.size = rows, size
+        self._entropy = [seed, *name.encode()]
+        self._passes: dict[int, np.ndarray] = {}
+
+    def batch(self, step: int) -> np.ndarray:
+        """The row numbers of batch `step` (from 0): (size,)."""
+        positions = np.arange(step * self.size, (step + 1) * self.size)
+        passes, places = positions // len(self.rows), positions % len(self.rows)
+        return np.concatenate([self._pass(int(number))[places[passes == number]] for number in np.unique(passes)])
+
+    def _pass(self, number: int) -> np.ndarray:
+        if number not in self._passes:
+            self._passes = {known: rows for known, rows in self._passes.items() if known == number - 1}
+            order = np.random.default_rng([*self._entropy, 256, number]).permutation(len(self.rows))
+            self._passes[number] = self.rows[order]
+        return self._passes[number]
+
+
+@dataclass
+class Feed:
+    """One data set's part of every batch.
+
+    `inputs` are raw, `scaling` is applied to each batch. `given` holds what goes with a row, whole (labels, masks, cached teacher
+    logits); `computed` what is computed from a batch's raw inputs (an online teacher). `lines` are drawn side by side: labelled
+    rows alone, or labelled and unlabelled ones half and half.
+    """
+
+    inputs: np.ndarray
+    scaling: Scaling
+    given: dict[str, np.ndarray]
+    lines: list[Line]
+    computed: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Until every row of the first line has been seen once."""
+        return -(-len(self.lines[0].rows) // self.lines[0].size)
+
+    @property
+    def batch_size(self) -> int:
+        return sum(line.size for line in self.lines)
+
+    def batch(self, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        rows = np.concatenate([line.batch(step) for line in self.lines])
+        raw = self.inputs[rows]
+        y = {name: values[rows] for name, values in self.given.items()}
+        y |= {name: compute(raw) for name, compute in self.computed.items()}
+        return self.scaling(raw), y
+
+
+def batch(feeds: Mapping[str, Feed], step: int) -> Batch:
+    """One batch of every data set: ({data set: inputs}, labels and the like of all tasks together)."""
+    x: dict[str, np.ndarray] = {}
+    y: dict[str, np.ndarray] = {}
+    for name, feed in feeds.items():
+        x[name], more = feed.batch(step)
+        y |= more
+    return x, y
+
+
+def epoch_steps(feeds: Mapping[str, Feed]) -> int:
+    return max(feed.steps_per_epoch for feed in feeds.values())

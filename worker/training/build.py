@@ -1,0 +1,205 @@
+"""Networks: their numbers as plain arrays (`Network`), and the Keras layers that compute with them (`Live`).
+
+A `Network` is a value: an architecture, its heads, and a list of arrays for each layer. Methods build them, copy between them and
+hand them to a fit. Live layers are made once for each shape of network and lent from arm to arm: the numbers are loaded before a
+fit and read back after it, so that five seeds cost one tracing and still are five independent trainings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from app.spec import architectures
+from worker.training import heads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from app.spec.architectures import Architecture, Layer
+    from app.spec.data import InputSchema
+    from app.spec.models import HeadSpec
+    from worker.training.heads import Task
+    from worker.training.scaling import Scaling
+
+Weights = dict[str, list[np.ndarray]]
+
+
+@dataclass
+class Network:
+    """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers."""
+
+    architecture: Architecture
+    input: InputSchema
+    tasks: dict[str, Task]
+    heads: dict[str, HeadSpec]
+    scaling: Scaling
+    weights: Weights
+    precision: str = "float32"
+
+    @property
+    def trunk(self) -> list[str]:
+        return [layer.name for layer in self.architecture.layers()]
+
+    @property
+    def head_layers(self) -> dict[str, list[str]]:
+        """The layers with numbers of each task's head, the logits last."""
+        return {
+            name: [layer for layer in (f"{name}_hidden", f"{name}_logits") if layer in self.weights]
+            for name in self.tasks
+        }
+
+    def shape_key(self) -> str:
+        """Networks of equal key can share live layers: everything that is not a number."""
+        return json.dumps(
+            [
+                architectures.as_data(self.architecture),
+                self.input.shape,
+                {name: [task.type, task.units, self.heads[name].model_dump()] for name, task in self.tasks.items()},
+                self.precision,
+            ]
+        )
+
+    @property
+    def parameters(self) -> int:
+        return sum(prod(array.shape) for arrays in self.weights.values() for array in arrays)
+
+
+@dataclass
+class Live:
+    """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}."""
+
+    forward: Any
+    layers: dict[str, Any]
+    trunk: list[str]
+    predict: Any = field(default=None)
+
+    def load(self, weights: Weights) -> None:
+        for name, layer in self.layers.items():
+            for variable, array in zip(layer.weights, weights.get(name, []), strict=True):
+                variable.assign(array)
+
+    def read(self) -> Weights:
+        return {
+            name: [keras.ops.convert_to_numpy(variable.value) for variable in layer.weights]
+            for name, layer in self.layers.items()
+            if layer.weights
+        }
+
+    def reseed(self, seed: int) -> None:
+        """Starts every dropout layer's stream anew, from (seed, the layer's name)."""
+        for name, layer in self.layers.items():
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None:
+                generator.state.assign(np.array([derive(seed, name), 0], np.uint32))
+
+    def freeze(self, frozen: Iterable[str], norms: bool) -> None:
+        """Layers in `frozen` are not trained, nor is any BatchNorm where `norms`; a frozen layer also runs in inference mode.
+
+        Set layer by layer: `training=False` on a call is ignored by Keras 3.15 once the base is unfrozen.
+        """
+        stopped = set(frozen)
+        for name, layer in self.layers.items():
+            is_norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = name not in stopped and not (is_norm and norms)
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0 if name in stopped else layer.asked_rate
+
+
+def derive(seed: int, name: str) -> int:
+    """A 31-bit seed of its own for every (seed, name), the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest(), "big") >> 1
+
+
+def live(network: Network) -> Live:
+    """Layers for `network`'s shape, its numbers loaded."""
+    dtype = keras.dtype_policies.get(network.precision)
+    made: dict[str, Any] = {}
+    inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
+    trunk = inputs
+    for layer in network.architecture.layers():
+        made[layer.name] = _keras_layer(layer, dtype)
+        trunk = made[layer.name](trunk)
+    if len(trunk.shape) > 2:
+        made["head_flatten"] = keras.layers.Flatten(name="head_flatten")
+        trunk = made["head_flatten"](trunk)
+    outputs: dict[str, Any] = {}
+    for name, task in network.tasks.items():
+        outputs[name] = trunk
+        for layer in heads.layers(task, network.heads[name], dtype):
+            made[layer.name] = layer
+            outputs[name] = layer(outputs[name])
+    for layer in made.values():
+        if isinstance(layer, keras.layers.Dropout):
+            layer.asked_rate = layer.rate
+    result = Live(keras.Model(inputs, outputs, name="network"), made, network.trunk)
+    if network.weights:
+        result.load(network.weights)
+    return result
+
+
+def initial(layers: Live, seed: int) -> Weights:
+    """Fresh numbers: kernels Glorot-uniform (2010), the rest as Keras begins it; drawn by NumPy from (seed, layer name), so equal on all backends.
+
+    A head's numbers depend on its task's name and not on its place, so that swapping two tasks changes nothing.
+    """
+    weights: Weights = {}
+    for name, layer in layers.layers.items():
+        if not layer.weights:
+            continue
+        rng = np.random.default_rng(derive(seed, name))
+        weights[name] = [
+            _fresh(variable.path.rsplit("/", 1)[-1], tuple(variable.shape), rng) for variable in layer.weights
+        ]
+    return weights
+
+
+def _fresh(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if kind == "kernel":
+        receptive = prod(shape[:-2])
+        limit = (6 / (receptive * (shape[-2] + shape[-1]))) ** 0.5
+        return rng.uniform(-limit, limit, shape).astype(np.float32)
+    if kind in ("gamma", "moving_variance"):
+        return np.ones(shape, np.float32)
+    if kind in ("bias", "beta", "moving_mean"):
+        return np.zeros(shape, np.float32)
+    raise ValueError(
+        f"no rule to initialise a variable named {kind!r}; known: kernel, bias, gamma, beta, moving_mean, moving_variance"
+    )
+
+
+def _keras_layer(layer: Layer, dtype: Any) -> Any:
+    options = layer.options
+    activation = options.get("activation")
+    match layer.kind:
+        case "conv2d":
+            return keras.layers.Conv2D(
+                options["filters"],
+                options.get("kernel", 3),
+                strides=options.get("strides", 1),
+                padding=options.get("padding", "valid"),
+                activation=activation,
+                use_bias=options.get("use_bias", True),
+                name=layer.name,
+                dtype=dtype,
+            )
+        case "max_pool2d":
+            return keras.layers.MaxPooling2D(options.get("pool", 2), name=layer.name, dtype=dtype)
+        case "flatten":
+            return keras.layers.Flatten(name=layer.name, dtype=dtype)
+        case "global_average_pool2d":
+            return keras.layers.GlobalAveragePooling2D(name=layer.name, dtype=dtype)
+        case "dense":
+            return keras.layers.Dense(options["units"], activation=activation, name=layer.name, dtype=dtype)
+        case "batch_norm":
+            return keras.layers.BatchNormalization(name=layer.name, dtype=dtype)
+        case "dropout":
+            return keras.layers.Dropout(options["rate"], name=layer.name, dtype=dtype, seed=0)
+        case "activation":
+            return keras.layers.Activation(activation, name=layer.name, dtype=dtype)

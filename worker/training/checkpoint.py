@@ -1,0 +1,108 @@
+"""Checkpoints: everything a fit needs to go on bit by bit, in one directory that is there whole or not at all.
+
+`<stage>-<step>/` holds `arrays.npz`, `state.json` and `manifest.json` with the sha256 of both; it is written beside, fsynced and
+renamed into place. Two are kept: one that a crash or a bad disk has spoilt is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KEPT = 2
+
+
+@dataclass
+class Saved:
+    """The state of a fit after `step` optimizer steps of its stage. `state` is JSON; `arrays` in the order they were given."""
+
+    step: int
+    arrays: list[np.ndarray]
+    state: dict[str, Any]
+
+
+def save(home: Path, stage: str, saved: Saved) -> Path:
+    """Writes `saved` durably and forgets all but the newest two of this stage. Returns the directory."""
+    home.mkdir(parents=True, exist_ok=True)
+    final = home / f"{_plain(stage)}-{saved.step}"
+    beside = home / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    stream = io.BytesIO()
+    np.savez(stream, *saved.arrays)  # type: ignore[arg-type]
+    files = {"arrays.npz": stream.getvalue(), "state.json": json.dumps({"step": saved.step, **saved.state}).encode()}
+    files["manifest.json"] = json.dumps(
+        {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    ).encode()
+    for name, data in files.items():
+        _write(beside / name, data)
+    if final.exists():  # an older attempt's, of the same step: this one is at least as good
+        shutil.rmtree(final)
+    beside.rename(final)
+    _sync(home)
+    for _, old in _of_stage(home, stage)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest(home: Path, stage: str) -> Saved | None:
+    """The newest whole checkpoint of `stage`; None where there is none."""
+    for _, folder in _of_stage(home, stage):
+        saved = _read(folder)
+        if saved is not None:
+            return saved
+    return None
+
+
+def forget(home: Path, stage: str) -> None:
+    """The stage is finished and its model kept."""
+    for _, folder in _of_stage(home, stage):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(folder: Path) -> Saved | None:
+    try:
+        sums = json.loads((folder / "manifest.json").read_bytes())
+        files = {name: (folder / name).read_bytes() for name in ("arrays.npz", "state.json")}
+        if any(hashlib.sha256(data).hexdigest() != sums.get(name) for name, data in files.items()):
+            return None
+        state = json.loads(files["state.json"])
+        with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
+            return Saved(state.pop("step"), [arrays[f"arr_{number}"] for number in range(len(arrays.files))], state)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _of_stage(home: Path, stage: str) -> list[tuple[int, Path]]:
+    """(step, directory), newest first."""
+    pattern = re.compile(re.escape(_plain(stage)) + r"-(\d+)")
+    found = [(pattern.fullmatch(path.name), path) for path in home.iterdir()] if home.is_dir() else []
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def _plain(stage: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "-", stage)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,138 @@
+"""The end of a job: every arm's scores, the verdict, and the files that say so."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker.reports import Artifact, Result
+from worker.training import device
+from worker.training.verdict import Outcome, Scored, judge
+
+if TYPE_CHECKING:
+    from app.spec.data import SplitSpec
+    from app.spec.training import ControlSpec
+    from worker.training.control import Arm
+    from worker.training.rows import Data
+    from worker.training.run import Model, Run
+
+
+@dataclass
+class Trial:
+    """The models of all arms with their scores on the test rows of `examined`, which are the same for every one of them."""
+
+    run: Run
+    examined: Sequence[Data]
+    treated: dict[int, Outcome] = field(default_factory=dict)
+    control: dict[int, Outcome] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+
+    def add(self, arm: Arm, *models: Model) -> None:
+        """One arm's model; a multi-task control has one for each task."""
+        tasks: dict[str, Scored] = {}
+        for model in models:
+            for data in self.examined:
+                tasks |= self.run.score(model, data)
+            self.models[model.id] = model
+        outcomes = self.treated if arm.treated else self.control
+        outcomes[arm.seed] = Outcome(arm.seed, tasks)
+
+    @property
+    def model(self) -> Model:
+        """The job's: the treated arm of the first seed, never the best on test."""
+        return self.models["model"]
+
+
+class Besides:
+    """What the method used and the control did not."""
+
+    def __init__(self, role: str = "", *models: Model, **counts: int | None):
+        self.conditional_on = role or None
+        self.counts: dict[str, int | None] = dict(counts)
+        if models:
+            self.counts |= {f"{role}_steps": sum(model.manifest.training.get("steps", 0) for model in models)}
+            known = [model.rows for model in models if model.rows is not None]
+            self.counts |= {f"{role}_rows": sum(len(rows) for rows in known) if len(known) == len(models) else None}
+
+
+def conclude(
+    run: Run,
+    trial: Trial,
+    kind: str,
+    control: ControlSpec,
+    split: SplitSpec,
+    *,
+    arm: str,
+    besides: Besides,
+    dropped: Mapping[str, int] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes `report.json` and `metrics.csv`, and reports them and the result."""
+    run.pace.enter("evaluate")
+    verdict = judge(
+        list(trial.treated.values()),
+        list(trial.control.values()),
+        seeds=control.seeds,
+        margin=control.margin,
+        primary=control.primary,
+        split_seed=split.seed,
+        arm=arm,
+        besides=besides.counts,
+        overlap="unknown" if run.overlap_unknown else "none",
+        conditional_on=besides.conditional_on,
+    )
+    model, first = trial.model, trial.examined[0]
+    figures: dict[str, Any] = {}
+    for data in trial.examined:
+        figures |= run.figures(model, data)
+    report = {
+        "kind": kind,
+        "decision": verdict["decision"],
+        "reason": verdict["reason"],
+        "sentence": verdict["sentence"],
+        "verdict": verdict,
+        "tasks": figures,
+        "model": {
+            "parameters": model.manifest.parameters,
+            "bytes": (run.out / "model.keras").stat().st_size if (run.out / "model.keras").exists() else None,
+            "latency_ms_per_32": run.latency_ms(model.network, first.table.inputs),
+            "architecture": model.manifest.architecture,
+        },
+        "rows": {
+            data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
+            for data in trial.examined
+        },
+        "labels": model.manifest.training.get("labels"),
+        "dropped_rows": dict(dropped or {}),
+        "models": {
+            role: {
+                "steps": one.spent.steps,
+                "learning_rate": one.spent.learning_rate,
+                "device_seconds": one.spent.device_seconds,
+            }
+            for role, one in trial.models.items()
+        },
+        **(more or {}),
+    }
+    _write(run.out / "report.json", report)
+    run.write_metrics()
+    run.send(Artifact(name="report.json", path="report.json", media_type="application/json"))
+    run.send(Artifact(name="metrics.csv", path="metrics.csv", media_type="text/csv"))
+    seconds = sum(one.spent.device_seconds for one in (*trial.models.values(), *run.stage_models()))
+    run.send(
+        Result(
+            best=model.manifest.training.get("best"),
+            seed=model.manifest.training["seed"],
+            usage={"device_seconds": round(seconds, 3), "peak_memory_bytes": float(device.peak_memory_bytes())},
+        )
+    )
+
+
+def _write(path: Path, report: Mapping[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(report, indent=2, allow_nan=False))
+    beside.rename(path)

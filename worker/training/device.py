@@ -1,0 +1,74 @@
+"""What the trainer runs on, and how repeatable it is."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from typing import Literal
+
+
+def environment() -> dict[str, str | None]:
+    """Versions, backend and device, for `Started` and the manifest. Imports Keras."""
+    import keras
+
+    return {
+        "keras": keras.__version__,
+        "tensorflow": _version("tensorflow"),
+        "backend": keras.backend.backend(),
+        "device": name(),
+        "python": platform.python_version(),
+    }
+
+
+def name() -> str:
+    """ "cpu", or the kind of accelerator that the backend uses."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.config.list_physical_devices("GPU")
+        if not found:
+            return "cpu"
+        details = tf.config.experimental.get_device_details(found[0])
+        return f"gpu: {details.get('device_name', 'unknown')}"
+    if keras.backend.backend() == "jax":
+        import jax
+
+        first = jax.devices()[0]
+        return "cpu" if first.platform == "cpu" else f"{first.platform}: {first.device_kind}"
+    return "cpu"
+
+
+def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
+    """Before anything is computed: memory grows as needed, and on a CPU (or where asked for) every operation is repeatable."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return  # JAX computes repeatably on a CPU as it is
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # already initialised: it keeps what it has
+            pass
+    if deterministic is True or (deterministic == "auto" and not gpus):
+        tf.config.experimental.enable_op_determinism()
+
+
+def peak_memory_bytes() -> int:
+    """The most main memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,68 @@
+"""How a training fails: every exception that leaves a method becomes one of the closed codes of failures.
+
+What a client reads are words of ours; the exception itself, with its text, goes to the trainer's log. `app.errors.FAILURES` is the
+whole list; these are the ones that a trainer can see for itself (a test holds them equal).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Literal
+
+from app.spec.faults import Invalid
+from app.spec.world import Missing
+from worker.reports import Exit, Failed
+
+KINDS: dict[str, tuple[Literal["user", "system"], bool]] = {
+    "out_of_memory": ("user", False),
+    "loss_not_finite": ("user", False),
+    "dataset_invalid": ("user", False),
+    "label_mismatch": ("user", False),
+    "data_overlap": ("user", False),
+    "teacher_incompatible": ("user", False),
+    "weights_unavailable": ("user", False),
+    "disk_full": ("system", True),
+    "internal": ("system", True),
+}
+"""{code: (who is to blame, whether another attempt may help)}."""
+
+
+class Stopped(Exception):
+    """The trainer was asked to stop; the checkpoint is saved."""
+
+
+class Failure(Exception):
+    """The job cannot succeed as asked. `message` says what was found and what was expected; `hint` None: the code's own."""
+
+    def __init__(self, code: str, message: str, hint: str | None = None, param: str | None = None):
+        super().__init__(message)
+        self.code, self.message, self.hint, self.param = code, message, hint, param
+
+
+def failed(error: BaseException, stage: str | None) -> Failed:
+    """The report line for `error`."""
+    match error:
+        case Failure():
+            return _report(error.code, error.message, stage, error.hint, error.param)
+        case Invalid():
+            first = error.faults[0]
+            message = "; ".join(fault.message for fault in error.faults[:5])
+            return _report("dataset_invalid", message, stage, first.hint, first.pointer or None)
+        case Missing():
+            return _report("dataset_invalid", error.message, stage, error.hint)
+        case MemoryError():
+            return _report("out_of_memory", "the device ran out of memory", stage)
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _report("disk_full", "there was no room to store checkpoints or artifacts", stage)
+    if "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ == "ResourceExhaustedError":
+        return _report("out_of_memory", "the device ran out of memory", stage)
+    return _report("internal", f"the trainer failed for a reason of our own ({type(error).__name__})", stage)
+
+
+def exit_code(report: Failed) -> Exit:
+    return Exit.RETRY if report.retryable else Exit.FAILED
+
+
+def _report(code: str, message: str, stage: str | None, hint: str | None = None, param: str | None = None) -> Failed:
+    blame, retryable = KINDS[code]
+    return Failed(code=code, message=message, hint=hint, blame=blame, param=param, retryable=retryable, stage=stage)

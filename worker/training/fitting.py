@@ -1,0 +1,339 @@
+"""One fit: steps, validation, early stopping, checkpoints. It can be stopped between any two steps and goes on bit by bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker.reports import Checkpoint
+from worker.training import batches, build, checkpoint, evaluate, heads, learner
+from worker.training.build import Live, Network
+from worker.training.failures import Failure, Stopped
+
+if TYPE_CHECKING:
+    from app.spec.training import TrainingSpec
+    from worker.training.batches import Feed
+    from worker.training.channel import Channel
+    from worker.training.ledger import Ledger, Pace
+    from worker.training.learner import Compiled, Goal
+
+EVALUATION_STEPS = 15  # at least so many between two validations: a few rows make an epoch of one step
+MOST_EVALUATIONS = 500
+CHECKPOINT_SHARE = 20  # a checkpoint may cost a twentieth of the time since the last one
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Part of a fit with its own freezing, rate and optimizer. `frozen`: names of layers; `norms`: every BatchNorm is frozen too."""
+
+    steps: int
+    rate: float
+    frozen: frozenset[str] = frozenset()
+    norms: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """One task's validation: raw inputs and stored labels of the validation rows, and the verdict's metric."""
+
+    metric: str
+    inputs: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt: the goal, the batches, and the validation rows of each task (a task without any is not watched)."""
+
+    goal: Goal
+    feeds: Mapping[str, Feed]
+    checks: Mapping[str, Check] = field(default_factory=dict)
+
+    @property
+    def epoch_steps(self) -> int:
+        return batches.epoch_steps(self.feeds)
+
+    @property
+    def batch_size(self) -> int:
+        return sum(feed.batch_size for feed in self.feeds.values())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched."""
+
+    network: Network
+    seed: int
+    steps: int
+    rate: float
+    seconds: float
+    batch_size: int
+    epochs: int
+    best_epoch: int | None = None
+    best: dict[str, Any] | None = None
+
+
+class Pool:
+    """Live layers and compiled learners, made once for each shape and lent to every fit that needs the like.
+
+    Reuse is exact: numbers, optimizer, weighting and dropout streams are set anew at the beginning of each fit.
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[str, Live] = {}
+        self._compiled: dict[str, Compiled] = {}
+
+    def live(self, network: Network) -> Live:
+        """The layers for this network, its numbers loaded."""
+        key = network.shape_key()
+        if key not in self._live:
+            self._live[key] = build.live(network)
+        if network.weights:
+            self._live[key].load(network.weights)
+        return self._live[key]
+
+    def compiled(self, network: Network, goal: Goal, phase: Phase, training: TrainingSpec) -> Compiled:
+        shape = network.shape_key()
+        optimizer = training.optimizer.model_dump()
+        about = [shape, goal.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen), phase.norms]
+        if training.schedule != "constant":
+            about.append(phase.steps)
+        key = json.dumps(about)
+        if key not in self._compiled:
+            self._compiled[key] = learner.Compiled(
+                self._live[shape],
+                goal,
+                lambda: learner.optimizer(
+                    training.optimizer, phase.rate, training.schedule, phase.steps, network.precision
+                ),
+                phase.frozen,
+                phase.norms,
+            )
+        return self._compiled[key]
+
+
+@dataclass
+class Fitter:
+    """Fits networks for one job: where checkpoints lie, whom to tell, when to stop."""
+
+    pool: Pool
+    channel: Channel
+    ledger: Ledger
+    pace: Pace
+    checkpoints: Path
+    stop: threading.Event
+
+    def fit(
+        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+    ) -> Trained:
+        """Trains `network` and returns it as trained; resumes from the stage's newest checkpoint where there is one.
+
+        Raises:
+            Stopped: asked to; a checkpoint of this very step is saved.
+            Failure: `loss_not_finite`.
+        """
+        phases = [phase for phase in phases if phase.steps]
+        ends = [sum(phase.steps for phase in phases[: number + 1]) for number in range(len(phases))]
+        every = self._spacing(lesson, ends[-1], training)
+        live = self.pool.live(network)
+        live.reseed(seed)
+        watch, losses, clock = Watch(lesson.checks, training), Means(), Clock(training)
+        step, first = 0, 0
+        compiled = self._begin(network, lesson, phases[0], training)
+        saved = checkpoint.newest(self.checkpoints, stage)
+        if saved is None:
+            compiled.start(batches.batch(lesson.feeds, number) for number in range(lesson.epoch_steps))
+        else:
+            step, first = saved.step, saved.state["phase"]
+            compiled = self._begin(network, lesson, phases[first], training)
+            own = len(compiled.state())
+            compiled.restore(saved.arrays[:own])
+            watch.restore(saved.state["watch"], saved.arrays[own:])
+            clock.before = saved.state["seconds"]
+        self.ledger.resume(stage, step)
+        for number in range(first, len(phases)):
+            phase, end = phases[number], ends[number]
+            if number > first:
+                compiled = self._begin(network, lesson, phase, training)
+            while step < end and not watch.over:
+                logs = compiled.step(batches.batch(lesson.feeds, step))
+                step += 1
+                losses.add(logs)
+                if not math.isfinite(logs["loss"]):
+                    raise Failure(
+                        "loss_not_finite",
+                        f"the loss was {logs['loss']} at step {step} of {ends[-1]}",
+                        param="/training",
+                    )
+                if step % every == 0 or step == ends[-1]:
+                    rate = learner.rate_at(phase.rate, training.schedule, step - 1 - (end - phase.steps), phase.steps)
+                    values = watch.look(live, network, step)
+                    self.ledger.record(stage, step, {**losses.take(), "learning_rate": rate, **values})
+                self.pace.step(stage, step, lesson.epoch_steps, lesson.batch_size, losses.latest | watch.latest)
+                stopping = self.stop.is_set()
+                if stopping or (step < ends[-1] and clock.due(step // lesson.epoch_steps)):
+                    state = {"phase": number, "seconds": clock.seconds, "watch": watch.state()}
+                    arrays = [*compiled.state(), *watch.arrays()]
+                    with clock.saving(step // lesson.epoch_steps):
+                        path = checkpoint.save(self.checkpoints, stage, checkpoint.Saved(step, arrays, state))
+                        self.ledger.save()
+                    self.channel.send(Checkpoint(stage=stage, step=step, path=str(path)))
+                if stopping:
+                    raise Stopped
+        weights = watch.best_weights if watch.best_weights is not None else live.read()
+        self.pace.finish(stage, step)
+        return Trained(
+            replace(network, weights=weights),
+            seed,
+            step,
+            phases[-1].rate,
+            clock.seconds,
+            lesson.batch_size,
+            -(-step // lesson.epoch_steps),
+            None if watch.best is None else -(-watch.best["step"] // lesson.epoch_steps),
+            watch.best,
+        )
+
+    def logits(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}."""
+        return predict(self.pool.live(network), network, inputs)
+
+    def _begin(self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec) -> Compiled:
+        compiled = self.pool.compiled(network, lesson.goal, phase, training)
+        compiled.begin()
+        return compiled
+
+    def _spacing(self, lesson: Lesson, steps: int, training: TrainingSpec) -> int:
+        """Steps between two validations: whole epochs; each one where early stopping counts them."""
+        if training.early_stopping != "off":
+            return lesson.epoch_steps
+        least = max(EVALUATION_STEPS, steps / MOST_EVALUATIONS)
+        return lesson.epoch_steps * math.ceil(least / lesson.epoch_steps)
+
+
+class Clock:
+    """Seconds of a fit over all attempts, and when a checkpoint is due: by epochs or seconds, at a bounded share of the time."""
+
+    def __init__(self, training: TrainingSpec):
+        self._spec = training.checkpoint
+        self._started = self._last = time.monotonic()
+        self._epoch, self._cost = 0, 0.02
+        self.before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self._started
+
+    def due(self, epoch: int) -> bool:
+        passed = time.monotonic() - self._last
+        asked = epoch >= self._epoch + self._spec.every_epochs or passed >= self._spec.every_seconds
+        return asked and passed >= CHECKPOINT_SHARE * self._cost
+
+    @contextmanager
+    def saving(self, epoch: int) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self._last, self._epoch = time.monotonic(), epoch
+        self._cost = self._last - begun
+
+
+class Watch:
+    """The validation value of the verdict's metric (mean over tasks), the best so far, and whether patience is spent."""
+
+    def __init__(self, checks: Mapping[str, Check], training: TrainingSpec):
+        self._checks = {name: check for name, check in checks.items() if len(check.inputs)}
+        self._stopping = training.early_stopping
+        self._waited = 0
+        self.best: dict[str, Any] | None = None
+        self.best_weights: build.Weights | None = None
+        self.latest: dict[str, float] = {}
+
+    @property
+    def over(self) -> bool:
+        return self._stopping != "off" and self._waited >= self._stopping.patience
+
+    def look(self, live: Live, network: Network, step: int) -> dict[str, float]:
+        """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
+        values: dict[str, float] = {}
+        known: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
+        for name, check in self._checks.items():
+            logits = known.setdefault(id(check.inputs), {}) or predict(live, network, check.inputs)
+            known[id(check.inputs)] = logits
+            task = network.tasks[name]
+            measured = evaluate.measure(task.type, heads.answers(task, logits[name]), check.values, metric=check.metric)
+            values[f"val_{name}_{check.metric}" if len(network.tasks) > 1 else f"val_{check.metric}"] = measured.value
+        finite = [value for value in values.values() if math.isfinite(value)]
+        if finite:
+            self._judge(sum(finite) / len(finite), values, live, step)
+        self.latest = values
+        return values
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "waited": self._waited,
+            "layers": {name: len(arrays) for name, arrays in (self.best_weights or {}).items()},
+        }
+
+    def arrays(self) -> list[np.ndarray]:
+        return [array for arrays in (self.best_weights or {}).values() for array in arrays]
+
+    def restore(self, state: dict[str, Any], arrays: list[np.ndarray]) -> None:
+        self.best, self._waited = state["best"], state["waited"]
+        if arrays:
+            rest = iter(arrays)
+            self.best_weights = {name: [next(rest) for _ in range(count)] for name, count in state["layers"].items()}
+
+    def _judge(self, value: float, values: Mapping[str, float], live: Live, step: int) -> None:
+        if self.best is None or value > self.best["value"]:
+            name = next(iter(values)) if len(values) == 1 else "val_mean"
+            self.best, self._waited = {"metric": name, "value": value, "step": step}, 0
+            if self._stopping != "off" and self._stopping.restore_best:
+                self.best_weights = live.read()
+        else:
+            self._waited += 1
+
+
+class Means:
+    """The mean of each logged value since the last look; a task that was absent from a step has no value there."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+        self.latest: dict[str, float] = {}
+
+    def add(self, logs: Mapping[str, float]) -> None:
+        for name, value in logs.items():
+            if math.isfinite(value):
+                total, count = self._sums.get(name, (0.0, 0))
+                self._sums[name] = (total + value, count + 1)
+        self.latest = dict(logs)
+
+    def take(self) -> dict[str, float]:
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+
+def predict(live: Live, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """{task: logits (n, units)} of raw inputs, in batches of one shape so that nothing is traced twice."""
+    size = 32 if len(inputs) <= 32 else 256
+    chunks: dict[str, list[np.ndarray]] = {name: [] for name in network.tasks}
+    for start in range(0, len(inputs), size):
+        some = inputs[start : start + size]
+        padded = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)]) if len(some) < size else some
+        outputs = live.forward.predict_on_batch(network.scaling(padded))
+        for name in chunks:
+            chunks[name].append(np.asarray(outputs[name])[: len(some)])
+    return {
+        name: np.concatenate(parts) if parts else np.zeros((0, network.tasks[name].units), np.float32)
+        for name, parts in chunks.items()
+    }

@@ -1,0 +1,241 @@
+"""The Keras model that is trained: one network, the losses of its tasks, what weighs them, what a teacher adds.
+
+Only `compute_loss` is ours, so the same code trains on every Keras backend. Each step passes each data set's batch through the
+network exactly once, whatever the number of tasks and objectives, so that BatchNorm moves once and all see the same dropout mask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.spec.registry import modules
+from worker.training import heads
+
+if TYPE_CHECKING:
+    from app.spec.base import Words
+    from app.spec.training import OptimizerSpec
+    from worker.training.batches import Batch
+    from worker.training.build import Live
+    from worker.training.heads import Task
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a step minimises, as plain data.
+
+    `feeds`: which tasks each data set's batch trains. `weighting`: how the label losses of several tasks become one (None: their
+    sum), `task_weights` for those that use them. `objectives`: for each task what is learnt from its teachers, whose logits a batch
+    holds under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: their weights. `label_weight` multiplies the label losses.
+    """
+
+    feeds: Mapping[str, Sequence[str]]
+    tasks: Mapping[str, Task]
+    weighting: Words | None = None
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    objectives: Mapping[str, Sequence[Words]] = field(default_factory=dict)
+    teachers: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    label_weight: float = 1.0
+
+    def key(self) -> str:
+        """Equal keys compute the same losses. Units of regression targets are no part of it: losses see standardised numbers."""
+        parts = [
+            {name: list(tasks) for name, tasks in self.feeds.items()},
+            {name: [task.type, task.units] for name, task in self.tasks.items()},
+            self.weighting and self.weighting.model_dump(),
+            dict(self.task_weights),
+            {name: [one.model_dump() for one in objectives] for name, objectives in self.objectives.items()},
+            {name: list(weights) for name, weights in self.teachers.items()},
+            self.label_weight,
+        ]
+        return json.dumps(parts)
+
+
+class Learner(keras.Model):  # type: ignore[misc]
+    """`goal` on the layers of `live`. Inputs {data set: scaled inputs}; labels as `heads.targets` names them."""
+
+    def __init__(self, live: Live, goal: Goal):
+        super().__init__(name="learner")
+        self.network = live.forward
+        self.goal = goal
+        self.weighting = _weighting(goal)
+        if self.weighting is not None:
+            self.weighting.build(self)
+        several = len(goal.tasks) > 1
+        names = ["loss", *(["label_loss"] if goal.objectives else [])]
+        for task in goal.tasks:
+            names += [f"{task}_loss", f"{task}_weight"] if several else []
+            names += [self._named(task, one.type) for one in goal.objectives.get(task, ())]  # type: ignore[attr-defined]
+        self.parts = {name: keras.metrics.Mean(name=name) for name in names}
+
+    @property
+    def metrics(self) -> list[Any]:
+        return list(self.parts.values())
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        logits: dict[str, Any] = {}
+        for name, tasks in self.goal.feeds.items():
+            outputs = self.network(inputs[name], training=training)
+            logits |= {task: outputs[task] for task in tasks}
+        return logits
+
+    def compute_loss(
+        self,
+        x: Any = None,  # noqa: ARG002 - Keras calls it so
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,  # noqa: ARG002
+        training: bool = True,  # noqa: ARG002
+    ) -> Any:
+        """label_weight · (weighted label losses) + Σ weight · objective + regularisers.
+
+        A task's loss is the mean over its labelled rows; a task that has none in the batch is left out of the step. An objective's
+        value is the mean over all rows.
+        """
+        losses: dict[str, Any] = {}
+        present: dict[str, Any] = {}
+        for name, task in self.goal.tasks.items():
+            losses[name], count = heads.loss(task, y, y_pred[name])
+            present[name] = count > 0
+        labels = sum(losses.values()) if self.weighting is None else self.weighting(losses, present)
+        total = self.goal.label_weight * labels
+        for name, task in self.goal.tasks.items():
+            for one in self.goal.objectives.get(name, ()):
+                value = self._objective(one, task, y, y_pred[name])
+                total = total + one.weight * value  # type: ignore[attr-defined]
+                self._log(self._named(name, one.type), value)  # type: ignore[attr-defined]
+        for penalty in self.losses:
+            total = total + ops.cast(penalty, total.dtype)
+        self._log("loss", total)
+        if self.goal.objectives:
+            self._log("label_loss", labels)
+        if len(self.goal.tasks) > 1:
+            used = (
+                dict.fromkeys(losses, 1.0) if self.weighting is None else self.weighting.weights_in_use(losses, present)
+            )
+            for name, value in losses.items():
+                self._log(f"{name}_loss", ops.where(present[name], value, np.float32("nan")))
+                self._log(f"{name}_weight", used[name])
+        return total
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        return {name: metric.result() for name, metric in self.parts.items()}
+
+    def _objective(self, spec: Any, task: Task, y: Any, logits: Any) -> Any:
+        weights = self.goal.teachers[task.name]
+        given = [y[f"{task.name}/teacher/{number}"] for number in range(len(weights))]
+        rows = modules("objectives")[spec.type].loss(ops.cast(logits, "float32"), given, weights, task.type, spec)
+        return ops.mean(rows)
+
+    def _named(self, task: str, name: str) -> str:
+        return f"{task}_{name}" if len(self.goal.tasks) > 1 else name
+
+    def _log(self, name: str, value: Any) -> None:
+        self.parts[name].update_state(value)
+
+
+def _weighting(goal: Goal) -> Any:
+    if goal.weighting is None:
+        return None
+    module = modules("weighting")[goal.weighting.name]  # type: ignore[attr-defined]
+    return module.Weighting(goal.weighting, {name: goal.task_weights.get(name, 1.0) for name in goal.tasks})
+
+
+def optimizer(spec: OptimizerSpec, rate: float, schedule: str, steps: int, precision: str = "float32") -> Any:
+    """A new optimizer: state never passes from one stage to the next."""
+    options: dict[str, Any] = {
+        "learning_rate": rate if schedule == "constant" else keras.optimizers.schedules.CosineDecay(rate, steps)
+    }
+    if spec.weight_decay is not None:
+        options["weight_decay"] = spec.weight_decay
+    if spec.global_clipnorm is not None:
+        options["global_clipnorm"] = spec.global_clipnorm
+    if spec.name in ("sgd", "rmsprop") and spec.momentum:
+        options["momentum"] = spec.momentum
+    kinds = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+        "rmsprop": keras.optimizers.RMSprop,
+    }
+    made = kinds[spec.name](**options)
+    return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
+
+
+def rate_at(rate: float, schedule: str, step: int, steps: int) -> float:
+    """The learning rate of a phase's step (from 0): what `optimizer` uses there."""
+    if schedule == "constant":
+        return rate
+    return float(rate * 0.5 * (1 + np.cos(np.pi * min(step, steps) / steps)))
+
+
+class Compiled:
+    """A learner ready to step, with its state as a list of arrays: everything that a step reads or writes."""
+
+    def __init__(self, live: Live, goal: Goal, make_optimizer: Any, frozen: frozenset[str], norms: bool):
+        self.live, self._frozen, self._norms = live, frozen, norms
+        live.freeze(frozen, norms)
+        self.learner = Learner(live, goal)
+        self.learner.built = True
+        # XLA costs seconds of compiling and gains nothing on small networks; JAX cannot do without.
+        self.learner.compile(optimizer=make_optimizer(), loss=None, jit_compile=keras.backend.backend() == "jax")
+        self.learner.optimizer.build(self.learner.trainable_variables)
+        self._blank = [_array(variable) for variable in self._own()]
+
+    def begin(self) -> None:
+        """A new fit or phase: this learner's freezing, optimizer and weighting as new. The network's numbers stay as they are."""
+        self.live.freeze(self._frozen, self._norms)
+        for variable, array in zip(self._own(), self._blank, strict=True):
+            variable.assign(array)
+
+    def start(self, batches: Iterable[Batch]) -> None:
+        """Tells a weighting the first loss of each task, from the first batch of `batches` that has labels for it."""
+        weighting = self.learner.weighting
+        if weighting is None:
+            return
+        first: dict[str, float] = {}
+        for x, y in batches:
+            logits = self.learner(x, training=False)
+            for name, task in self.learner.goal.tasks.items():
+                if name not in first and y[f"{name}/labelled"].any():
+                    first[name] = float(heads.loss(task, y, logits[name])[0])
+            if len(first) == len(self.learner.goal.tasks):
+                break
+        weighting.start(first)
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One optimizer step; each logged value of this batch, nan for a task without labels in it."""
+        weighting = self.learner.weighting
+        if weighting is None:
+            logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
+            return logs
+        absent = [name for name in self.learner.goal.tasks if not batch[1][f"{name}/labelled"].any()]
+        with weighting.hold(absent):
+            logs = self.learner.train_on_batch(*batch, return_dict=True)
+        return logs
+
+    def state(self) -> list[np.ndarray]:
+        return [_array(variable) for variable in (*self._network(), *self._own())]
+
+    def restore(self, arrays: list[np.ndarray]) -> None:
+        """Raises ValueError where `arrays` belong to another learner."""
+        for variable, array in zip((*self._network(), *self._own()), arrays, strict=True):
+            variable.assign(array)
+
+    def _network(self) -> list[Any]:
+        return list(self.live.forward.variables)
+
+    def _own(self) -> list[Any]:
+        mine = list(self.learner.weighting.variables) if self.learner.weighting is not None else []
+        return [*mine, *self.learner.optimizer.variables]
+
+
+def _array(variable: Any) -> np.ndarray:
+    # A copy: on a CPU both backends may hand out a view of memory that the next step writes to.
+    return np.array(keras.ops.convert_to_numpy(variable.value))

@@ -1,0 +1,257 @@
+"""What the methods' `resolve` functions share: defaults, and faults gathered instead of raised one by one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from app import data as datasets
+from app.spec import architectures
+from app.spec.architectures import Architecture
+from app.spec.base import JobSpec
+from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
+from app.spec.faults import Fault, Invalid, nearest
+from app.spec.limits import most_epochs, most_parameters
+from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
+from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.world import Missing, World
+from worker.training import heads
+from worker.training.heads import Task
+
+SCRATCH_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3}
+DEFAULT_EPOCHS = 10
+
+DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
+
+
+def task_name(column: str) -> str:
+    """A column's name as that of a task and its layers: letters, digits and underscores."""
+    plain = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_")[:60]
+    return plain if plain[:1].isalpha() else f"task_{plain}".rstrip("_")
+
+
+class Faults:
+    """Gathers what is wrong; `done` raises all of it at once."""
+
+    def __init__(self, world: World):
+        self.world, self.found = world, list[Fault]()
+
+    def add(self, pointer: str, message: str, hint: str | None = None, code: str = "invalid") -> None:
+        self.found.append(Fault(pointer, message, hint, code))
+
+    def done(self) -> None:
+        if self.found:
+            raise Invalid(self.found)
+
+    def schema(self, ref: str, at: str) -> Schema | None:
+        try:
+            return self.world.schema(ref)
+        except Missing as missing:
+            self.add(at, missing.message, missing.hint, "unknown_name")
+            return None
+
+    def manifest(self, ref: str, at: str) -> Manifest | None:
+        try:
+            return self.world.manifest(ref)
+        except Missing as missing:
+            self.add(at, missing.message, missing.hint, "unknown_name")
+            return None
+
+    def column(self, schema: Schema | None, name: str | None, at: str) -> Column | None:
+        """The column that is learnt: `name`, else the data set's target."""
+        if schema is None:
+            return None
+        wanted = name or schema.target
+        if wanted is None:
+            self.add(at, "this data set names no target", nearest("", list(schema.columns), "columns"), "missing")
+            return None
+        if wanted not in schema.columns:
+            self.add(
+                at, "the data set has no such column", nearest(wanted, list(schema.columns), "columns"), "unknown_name"
+            )
+            return None
+        return schema.columns[wanted]
+
+    def task(self, name: str, spec: TaskSpec, schema: Schema | None, at: str) -> tuple[TaskSpec, Task | None]:
+        """The task with type and column filled in; None where its column is not there or of another kind."""
+        column = self.column(
+            schema, spec.column or (name if schema and name in schema.columns else None), f"{at}/column"
+        )
+        if column is None:
+            return spec, None
+        kind = spec.type or heads.type_of(column)
+        if not heads.fits(kind, column):
+            natural = heads.type_of(column)
+            self.add(
+                f"{at}/type",
+                f"a {kind} task cannot be learnt from {column.name!r}, a column of {column.type}",
+                f"leave `type` out: it is {natural}",
+            )
+            return spec, None
+        if column.classes is not None and column.type == "category" and len(column.classes) < 2:
+            self.add(f"{at}/column", f"the column {column.name!r} has fewer than two classes", "choose another column")
+            return spec, None
+        spec = spec.model_copy(update={"column": column.name, "type": kind})
+        return spec, heads.task(name, spec, column)
+
+    def split(self, schema: Schema | None, split: SplitSpec, columns: list[str]) -> None:
+        if schema is not None:
+            self.found += datasets.split_faults(schema, split, columns)
+
+    def limit(self, limit: int | PerClass | None, column: Column | None, at: str) -> None:
+        if isinstance(limit, PerClass) and column is not None and column.type != "category":
+            self.add(f"{at}/per_class", f"{column.name!r} has no classes to count by", "give a number of rows instead")
+
+    def architecture(
+        self, ref: str | dict[str, Any] | None, input_: InputSchema | None, at: str
+    ) -> Architecture | None:
+        """The architecture (by default the one for the kind of input), if it takes this input."""
+        if ref is None and input_ is None:
+            return None
+        try:
+            found = architectures.resolve(ref if ref is not None else DEFAULT_ARCHITECTURES[input_.kind], at)  # type: ignore[union-attr]
+        except Invalid as invalid:
+            self.found += invalid.faults
+            return None
+        if input_ is not None:
+            try:
+                architectures.trace(found, tuple(input_.shape))
+            except ValueError as error:
+                self.add(at, str(error), f"for {input_.kind} inputs: {DEFAULT_ARCHITECTURES[input_.kind]}")
+                return None
+        return found
+
+    def parameters(
+        self, architecture: Architecture, shape: list[int], tasks: dict[str, tuple[int | None, int]], at: str
+    ) -> None:
+        count = architectures.count_parameters(architecture, tuple(shape), dict(tasks))
+        if count > most_parameters():
+            self.add(
+                at,
+                f"{count:,} parameters are more than the {most_parameters():,} allowed",
+                "choose smaller numbers",
+                "model_too_large",
+            )
+
+    def training(self, training: TrainingSpec, at: str, rate: float | None = None) -> TrainingSpec:
+        """Budget and rate filled in; `rate` is the strategy's default, else the optimizer's from scratch."""
+        if training.epochs is None and training.steps is None:
+            training = training.model_copy(update={"epochs": DEFAULT_EPOCHS})
+        if training.epochs is not None and training.epochs > most_epochs():
+            self.add(
+                f"{at}/epochs",
+                f"more than the {most_epochs():,} epochs allowed",
+                "train fewer epochs",
+                "too_many_epochs",
+            )
+        optimizer = training.optimizer
+        if optimizer.momentum and optimizer.name not in ("sgd", "rmsprop"):
+            self.add(f"{at}/optimizer/momentum", f"{optimizer.name} has no momentum", "only sgd and rmsprop have one")
+        if optimizer.learning_rate is None:
+            scratch = SCRATCH_RATES[optimizer.name]
+            chosen = scratch if rate is None else scratch * rate / SCRATCH_RATES["adam"]
+            training = training.model_copy(update={"optimizer": optimizer.model_copy(update={"learning_rate": chosen})})
+        return training
+
+    def control(self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None) -> ControlSpec:
+        """The control's rate filled in: the from-scratch default, since a fine-tuning rate would cripple it."""
+        if control.primary is not None and control.primary not in [*(tasks or []), "delta_m"]:
+            if tasks is None:
+                self.add("/control/primary", "only a multitask job has a primary task", "leave `primary` out")
+            else:
+                self.add(
+                    "/control/primary",
+                    "there is no such task",
+                    nearest(control.primary, [*tasks, "delta_m"], "tasks"),
+                    "unknown_name",
+                )
+        if control.training.learning_rate is None:
+            rate = SCRATCH_RATES[training.optimizer.name]
+            control = control.model_copy(
+                update={"training": control.training.model_copy(update={"learning_rate": rate})}
+            )
+        return control
+
+    def stage(
+        self, stage: TrainStage, at: str
+    ) -> tuple[TrainStage, Architecture | None, Task | None, InputSchema | None]:
+        """A stage that the job trains itself, with every default; and what its model will be."""
+        schema = self.schema(stage.dataset, f"{at}/dataset")
+        column = self.column(schema, stage.target, f"{at}/target")
+        architecture = self.architecture(stage.architecture, schema.input if schema else None, f"{at}/architecture")
+        training = self.training(stage.training, f"{at}/training")
+        self.limit(stage.limit_train_examples, column, f"{at}/limit_train_examples")
+        task = None
+        if column is not None:
+            name = task_name(column.name)
+            _, task = self.task(name, TaskSpec(column=column.name), schema, at)
+        if schema is not None and architecture is not None and task is not None:
+            self.parameters(architecture, schema.input.shape, {task.name: (None, task.units)}, f"{at}/architecture")
+        update: dict[str, Any] = {"training": training}
+        if column is not None:
+            update["target"] = column.name
+        if architecture is not None:
+            update["architecture"] = architectures.as_data(architecture)
+        return stage.model_copy(update=update), architecture, task, schema.input if schema else None
+
+    def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, Known | None]:
+        """A source or teacher, resolved; and what is known of its model (None where it has faults)."""
+        if isinstance(source, str):
+            manifest = self.manifest(source, at)
+            if manifest is None:
+                return source, None
+            try:
+                architecture = architectures.resolve(manifest.architecture)
+            except Invalid:
+                self.add(
+                    at,
+                    "the model's architecture is not known here",
+                    "install the plugin that brings it",
+                    "weights_unavailable",
+                )
+                return source, None
+            tasks = {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()}
+            return source, Known(architecture, tasks, manifest.input, dict(manifest.heads))
+        stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
+        resolved = TrainedHere(train=stage)
+        if architecture_ is None or task is None or input_ is None:
+            return resolved, None
+        return resolved, Known(architecture_, {task.name: task}, input_, {task.name: HeadSpec()})
+
+    def same_input(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
+        """Whether the model takes the data set's inputs; a fault where it does not."""
+        if ours is None or _fed(ours) == _fed(theirs):
+            return True
+        if ours.kind == "table" and theirs.kind == "table" and ours.shape == theirs.shape:
+            self.add(
+                at,
+                f"the {what} takes other columns than the data set has, or the same in another order",
+                "use a data set with the same columns",
+            )
+        else:
+            self.add(
+                at,
+                f"the {what} takes {theirs.kind} inputs of shape {theirs.shape} (scale {theirs.scale:g}), the data set has "
+                f"{ours.kind} inputs of shape {ours.shape} (scale {ours.scale:g})",
+                f"use a {what} and a data set of one shape",
+                "input_mismatch",
+            )
+        return False
+
+
+class Known:
+    """What a source or teacher will be, before anything is trained."""
+
+    def __init__(
+        self, architecture: Architecture, tasks: dict[str, Task], input_: InputSchema, head: dict[str, HeadSpec]
+    ):
+        self.architecture, self.tasks, self.input, self.heads = architecture, tasks, input_, head
+
+
+def base_update(spec: JobSpec, **more: Any) -> Any:
+    """A copy of `spec` with resolved parts."""
+    return spec.model_copy(update=more)
+
+
+def _fed(schema: InputSchema) -> tuple[Any, ...]:
+    return schema.kind, schema.shape, schema.scale, schema.features

@@ -1,0 +1,240 @@
+"""Transfer learning: a model trained on a source task gives the target model its numbers, which then learn the target data.
+
+Strategies: `fine_tuning` trains all layers at a small rate; `feature_extraction` the head alone, on a frozen trunk; `lp_ft` first
+the head, then all (Kumar et al. 2022); `initialize` copies whatever fits into any architecture and trains all of it at the
+from-scratch rate. BatchNorm of an inherited trunk stays as it is unless `batch_norm` says trainable. The control is the same
+architecture from scratch, for as many steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from app.spec import architectures
+from app.spec.base import JobSpec
+from app.spec.data import Limit, Name, SplitSpec
+from app.spec.models import ArchitectureRef, DatasetRef, HeadSpec, ModelSource, TaskSpec
+from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.world import HeldOut, Inputs, World
+from worker.training.methods._resolve import SCRATCH_RATES, Faults, Known, base_update, task_name
+
+if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
+    from worker.training.run import Run
+
+Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "initialize"]
+
+FINE_TUNING_RATE = 5e-4
+"""Of Adam; other optimizers in proportion. Half the from-scratch rate: see docs/decisions.md."""
+
+
+class Spec(JobSpec):
+    """`target`: the column to learn (null: the data set's own). `architecture`: the source's; another one only for `initialize`.
+
+    `freeze_epochs` (lp_ft): the trunk is frozen for the first n; null: a third of the budget. `head_learning_rate` is the rate meanwhile.
+    `batch_norm` null: frozen, and trainable for `initialize`.
+    """
+
+    kind: Literal["transfer"] = "transfer"
+    dataset: DatasetRef
+    target: Name | None = None
+    split: SplitSpec = SplitSpec()
+    limit_train_examples: Limit | None = None
+    source: ModelSource
+    strategy: Strategy = "fine_tuning"
+    architecture: ArchitectureRef | None = None
+    head: HeadSpec = HeadSpec()
+    freeze_epochs: int | None = Field(None, ge=0)
+    head_learning_rate: float | None = Field(None, gt=0, le=10)
+    batch_norm: Literal["frozen", "trainable"] | None = None
+    training: TrainingSpec = TrainingSpec()
+    control: ControlSpec = ControlSpec()
+
+
+EXAMPLE: dict[str, Any] = {
+    "kind": "transfer",
+    "name": "strokes to digits",
+    "dataset": "digits",
+    "limit_train_examples": {"per_class": 5},
+    "source": {"train": {"dataset": "strokes", "training": {"epochs": 3}}},
+    "strategy": "fine_tuning",
+    "training": {"epochs": 100},
+    "control": {"seeds": 0},
+}
+
+
+def resolve(spec: Spec, world: World) -> Spec:
+    """Every default in place. Raises Invalid with all that is wrong."""
+    faults = Faults(world)
+    schema = faults.schema(spec.dataset, "/dataset")
+    column = faults.column(schema, spec.target, "/target")
+    if column is not None:
+        faults.split(schema, spec.split, [column.name])
+        faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
+    source, known = faults.knowledge(spec.source, "/source")
+    if known is not None and schema is not None:
+        faults.same_input(schema.input, known.input, "/source", "source")
+    architecture = _architecture(spec, known, faults)
+    small = spec.strategy in ("fine_tuning", "lp_ft")
+    given = spec.training.optimizer.learning_rate
+    training = faults.training(spec.training, "/training", FINE_TUNING_RATE if small else None)
+    update: dict[str, Any] = {
+        "source": source,
+        "training": training,
+        "control": faults.control(spec.control, training),
+        "batch_norm": spec.batch_norm or ("trainable" if spec.strategy == "initialize" else "frozen"),
+    }
+    if spec.strategy == "lp_ft":
+        update["head_learning_rate"] = spec.head_learning_rate or given or SCRATCH_RATES[training.optimizer.name]
+        if training.epochs is not None:
+            update["freeze_epochs"] = max(1, training.epochs // 3) if spec.freeze_epochs is None else spec.freeze_epochs
+            if update["freeze_epochs"] > training.epochs:
+                faults.add(
+                    "/freeze_epochs",
+                    f"more than the {training.epochs} epochs of the training, which hold them",
+                    "lower it",
+                )
+    elif spec.freeze_epochs is not None or spec.head_learning_rate is not None:
+        which = "freeze_epochs" if spec.freeze_epochs is not None else "head_learning_rate"
+        faults.add(
+            f"/{which}", f"goes with strategy lp_ft, not with {spec.strategy}", "leave it out, or set strategy: lp_ft"
+        )
+    if column is not None:
+        update["target"] = column.name
+        _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
+        if task is not None and architecture is not None and schema is not None and not faults.found:
+            faults.parameters(
+                architecture, schema.input.shape, {task.name: (spec.head.units, task.units)}, "/architecture"
+            )
+    if architecture is not None:
+        update["architecture"] = architectures.as_data(architecture)
+    faults.done()
+    return base_update(spec, **update)  # type: ignore[no-any-return]
+
+
+def inputs(spec: Spec) -> Inputs:
+    if isinstance(spec.source, str):
+        return Inputs.of([spec.dataset], [spec.source])
+    return Inputs.of([spec.dataset, spec.source.train.dataset])
+
+
+def held_out(spec: Spec) -> list[HeldOut]:
+    return [HeldOut(spec.dataset, spec.split, (spec.target or "",))]
+
+
+def train(spec: Spec, run: Run) -> None:
+    """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
+    from worker.training import control, learner
+    from worker.training.conclude import Besides, Trial, conclude
+    from worker.training.inheritance import inherit
+    from worker.training.run import steps
+
+    name = task_name(spec.target or "")
+    target = run.data(spec.dataset, {name: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples)
+    arms = control.arms(spec.training.seed, spec.control)
+    epoch_steps = run.feed_steps(target.draw(arms[0].seed), spec.training)
+    budget = steps(spec.training, epoch_steps)
+    source_steps, source_data = 0, None
+    if not isinstance(spec.source, str):
+        source_data = run.stage_data(spec.source.train, target.held_out)
+        source_steps = run.stage_steps(spec.source.train, source_data)
+    longer = source_steps if spec.control.budget == "total" else 0
+    plan = [(arm.stage, budget if arm.treated else budget + longer) for arm in arms]
+    run.pace.plan([("source", source_steps), *plan] if source_steps else plan)
+
+    if isinstance(spec.source, str):
+        source = run.model(spec.source, [target])
+    else:
+        assert source_data is not None
+        source = run.train_stage("source", spec.source.train, source_data)
+
+    architecture = architectures.resolve(spec.architecture or "")
+    trial = Trial(run, [target])
+    inherited: dict[str, Any] = {}
+    for arm in arms:
+        draw = target.draw(arm.seed)
+        network = run.fresh(architecture, draw, arm.seed, {name: spec.head}, spec.training.precision)
+        phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
+        edges = [("control_of", "model")]
+        if arm.treated:
+            passed = inherit(network, source.network)
+            network, phases, edges = (
+                passed.network,
+                _phases(spec, run, budget, epoch_steps, network.trunk),
+                [("initialized_from", source.id)],
+            )
+            if arm.k == 0:
+                inherited = passed.as_data()
+        model = run.kept(arm.role, arm.stage)
+        if model is None:
+            goal = learner.Goal({spec.dataset: [name]}, network.tasks)
+            lesson = run.lesson(goal, {spec.dataset: run.feed(network, draw, spec.training, arm.seed)}, [draw])
+            trained = run.fit(arm.stage, network, lesson, phases, spec.training, arm.seed)
+            model = run.keep(
+                arm.role, arm.stage, trained, learnt_from=[draw], behind=[source] if arm.treated else [], edges=edges
+            )
+        trial.add(arm, model)
+    conclude(
+        run,
+        trial,
+        spec.kind,
+        spec.control,
+        spec.split,
+        arm=f"same {architecture.arch} from scratch",
+        besides=Besides("source", source),
+        dropped={} if source_data is None else {source_data.ref: source_data.dropped},
+        more={"strategy": spec.strategy, "inherited": inherited},
+    )
+
+
+def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architecture | None:
+    """The source's, or for `initialize` any other to which at least one layer can be copied."""
+    if known is None:
+        return None
+    if spec.architecture is None:
+        return known.architecture
+    chosen = faults.architecture(spec.architecture, known.input, "/architecture")
+    if chosen is None or chosen == known.architecture:
+        return chosen
+    if spec.strategy != "initialize":
+        faults.add(
+            "/architecture",
+            f"{spec.strategy} keeps the source's architecture, {known.architecture.arch}",
+            "leave it out, or set strategy: initialize",
+        )
+    elif not copyable(chosen, known):
+        faults.add(
+            "/architecture",
+            "no layer of the source fits into this architecture by name and shape",
+            f"the source is a {known.architecture.arch}",
+            "nothing_copied",
+        )
+    return chosen
+
+
+def copyable(architecture: Architecture, known: Known) -> list[str]:
+    """The layers of `architecture` that a source's layers fit, by name, kind and shape, as far as plain data tells."""
+    theirs = {step.layer.name: step for step in architectures.trace(known.architecture, tuple(known.input.shape))}
+    ours = architectures.trace(architecture, tuple(known.input.shape))
+    return [
+        step.layer.name
+        for step in ours
+        if step.parameters
+        and (other := theirs.get(step.layer.name)) is not None
+        and (other.layer.kind, other.parameters, other.shape[-1]) == (step.layer.kind, step.parameters, step.shape[-1])
+    ]
+
+
+def _phases(spec: Spec, run: Run, budget: int, epoch_steps: int, trunk: list[str]) -> list[Any]:
+    rate, norms = spec.training.optimizer.learning_rate, spec.batch_norm == "frozen"
+    match spec.strategy:
+        case "feature_extraction":
+            return [run.phase(budget, rate, trunk, norms)]
+        case "lp_ft":
+            first = budget // 3 if spec.freeze_epochs is None else spec.freeze_epochs * epoch_steps
+            first = min(first, budget)
+            return [run.phase(first, spec.head_learning_rate, trunk, norms), run.phase(budget - first, rate, (), norms)]
+        case _:
+            return [run.phase(budget, rate, (), norms)]

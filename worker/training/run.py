@@ -1,0 +1,402 @@
+"""Run: what a method may ask. Data that leaves held-out rows alone, networks, fits that resume, models that are kept, scores.
+
+A method is a short list of steps over this; checkpoints, report lines, attempts and files are no concern of it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import data as datasets
+from app.spec import architectures
+from app.spec.architectures import Architecture
+from app.spec.data import Limit, SplitSpec
+from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
+from app.spec.training import TrainingSpec
+from worker.reports import Edge, Kept, Warned
+from worker.training import batches, build, checkpoint, evaluate, export, heads, rows
+from worker.training.batches import Feed, Line
+from worker.training.build import Network
+from worker.training.channel import Channel
+from worker.training.failures import Failure, Stopped
+from worker.training.fitting import Check, Fitter, Lesson, Phase, Pool, Trained
+from worker.training.heads import Task
+from worker.training.learner import Goal
+from worker.training.ledger import Ledger, Pace
+from worker.training.measures import Measure
+from worker.training.methods._resolve import SCRATCH_RATES, task_name
+from worker.training.rows import Data, Draw
+from worker.training.scaling import Scaling
+from worker.training.verdict import Scored, Spent
+
+
+@dataclass(frozen=True)
+class Model:
+    """A kept model: its network, its manifest, and the hashes of every row behind it (None: not recorded).
+
+    `id` names it in the lineage: a role of this job, or `mdl_…`.
+    """
+
+    id: str
+    network: Network
+    manifest: Manifest
+    rows: np.ndarray | None
+
+    @property
+    def spent(self) -> Spent:
+        cost = self.manifest.training
+        return Spent(
+            cost["steps"], cost["learning_rate"], cost["device_seconds"], cost.get("best_epoch"), cost.get("epochs")
+        )
+
+
+class Run:
+    """One job on its way. `assignment` is what `app.assignments.assignment` gives; files are written to `out`."""
+
+    def __init__(self, assignment: Mapping[str, Any], out: Path, channel: Channel, stop: threading.Event):
+        self.out, self._assignment, self._channel, self._stop = out, assignment, channel, stop
+        checkpoints = Path(assignment.get("checkpoints") or out / "checkpoints")
+        self._ledger, self.pace = Ledger(channel, checkpoints), Pace(channel)
+        self._fitter = Fitter(Pool(), channel, self._ledger, self.pace, checkpoints, stop)
+        self._models: dict[str, Model] = {}
+        self.overlap_unknown = False
+        self.seconds: dict[str, float] = {}
+
+    # ---- data
+
+    def data(
+        self,
+        ref: str,
+        tasks: Mapping[str, TaskSpec],
+        split: SplitSpec,
+        limit: Limit | None = None,
+        label_limits: Mapping[str, int] | None = None,
+    ) -> Data:
+        """A data set that the job is examined on, split as the spec says. Raises Invalid where the split leaves a task without rows."""
+        table, sha256 = self._table(ref)
+        made = {name: heads.task(name, spec, table.schema.columns[spec.column or name]) for name, spec in tasks.items()}
+        divided = datasets.split(table, split, [task.column for task in made.values()])
+        return Data(
+            ref, table, divided, made, sha256, limit, label_limits, group=split.column if split.by == "group" else None
+        )
+
+    def stage_data(self, stage: TrainStage, held_out: np.ndarray) -> Data:
+        """The data set of a stage that this job trains itself, without the rows that meet `held_out`; the count is a warning."""
+        table, sha256 = self._table(stage.dataset)
+        column = stage.target or table.schema.target or ""
+        name = task_name(column)
+        made = heads.task(name, TaskSpec(column=column), table.schema.columns[column])
+        divided, dropped = rows.stage_split(table, held_out, stage.training.seed, column)
+        self._tell_dropped(stage.dataset, dropped)
+        return Data(stage.dataset, table, divided, {name: made}, sha256, stage.limit_train_examples, dropped=dropped)
+
+    def unlabelled(self, ref: str, held_out: np.ndarray) -> Data:
+        """A data set whose inputs alone are used, without the rows that meet `held_out`."""
+        table, sha256 = self._table(ref)
+        divided, dropped = rows.stage_split(table, held_out, 0, None)
+        whole = replace(
+            divided, train=np.sort(np.concatenate([divided.train, divided.validation])), validation=divided.test
+        )
+        self._tell_dropped(ref, dropped)
+        return Data(ref, table, whole, {}, sha256, dropped=dropped)
+
+    # ---- models
+
+    def model(self, ref: str, examined: Sequence[Data]) -> Model:
+        """The kept model that `ref` names.
+
+        Raises:
+            Failure: `data_overlap` where a row behind it is a test row of this job, `weights_unavailable`.
+        """
+        entry = self._assignment.get("models", {}).get(ref)
+        if entry is None:
+            raise Failure("weights_unavailable", f"the model {ref} was not handed to the trainer")
+        model = self._read(entry["id"], entry)
+        if model.rows is None:
+            self.overlap_unknown = True
+            self.warn(
+                "overlap_unknown",
+                f"{ref} came without the hashes of its training rows: overlap with the test rows is unknown",
+            )
+        else:
+            seen = sum(int(datasets.among(one.test_hashes, model.rows).sum()) for one in examined)
+            if seen:
+                raise Failure(
+                    "data_overlap", f"{seen} test rows of this job trained {ref} or a model that it inherits from"
+                )
+        return model
+
+    def kept(self, role: str, stage: str) -> Model | None:
+        """What an earlier attempt kept under `role`: nothing is trained again."""
+        if role not in self._models:
+            entry = self._assignment.get("kept", {}).get(role)
+            if entry is None:
+                return None
+            self._models[role] = self._read(role, entry)
+            self.pace.skip(stage)
+        return self._models[role]
+
+    def fresh(
+        self,
+        architecture: Architecture,
+        draw: Draw,
+        seed: int,
+        head: Mapping[str, HeadSpec] | None = None,
+        precision: str = "float32",
+    ) -> Network:
+        """A network for the tasks of `draw`, initialised from (seed, layer name), its scaling fitted on the training rows."""
+        network = Network(
+            architecture,
+            draw.data.table.schema.input,
+            dict(draw.tasks),
+            {name: (head or {}).get(name, HeadSpec()) for name in draw.tasks},
+            draw.scaling(),
+            {},
+            precision,
+        )
+        network.weights = build.initial(self._fitter.pool.live(network), seed)
+        return network
+
+    def logits(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return self._fitter.logits(network, inputs)
+
+    # ---- learning
+
+    def feed(self, network: Network, draw: Draw, training: TrainingSpec, seed: int) -> Feed:
+        """Batches of labelled rows: the whole of a smaller set at once."""
+        given: dict[str, np.ndarray] = {}
+        for name in draw.tasks:
+            given |= heads.targets(network.tasks[name], draw.values[name])
+        line = Line(draw.train, min(training.batch_size, len(draw.train)), seed, draw.data.ref)
+        return Feed(draw.data.table.inputs, network.scaling, given, [line])
+
+    def feed_steps(self, draw: Draw, training: TrainingSpec) -> int:
+        """Steps of an epoch of `feed`'s batches."""
+        return epoch_steps(len(draw.train), training.batch_size)
+
+    def stage_steps(self, stage: TrainStage, data: Data) -> int:
+        return steps(stage.training, self.feed_steps(data.draw(stage.training.seed), stage.training))
+
+    def phase(self, steps: int, rate: float | None, frozen: Sequence[str] = (), norms: bool = False) -> Phase:
+        """Part of a fit; `rate` is given in every resolved spec."""
+        assert rate is not None
+        return Phase(steps, rate, frozenset(frozen), norms)
+
+    def lesson(self, goal: Goal, feeds: Mapping[str, Feed], draws: Sequence[Draw]) -> Lesson:
+        """A goal with its batches, watched on the validation rows of `draws` by the verdict's metric."""
+        checks: dict[str, Check] = {}
+        for draw in draws:
+            inputs = draw.data.table.inputs[draw.validation]
+            for name in draw.tasks:
+                values = draw.values[name][draw.validation]
+                if datasets.labelled(values).any():
+                    checks[name] = Check(draw.data.metric(name), inputs, values)
+        return Lesson(goal, feeds, checks)
+
+    def fit(
+        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+    ) -> Trained:
+        """Trains a stage, from its newest checkpoint where an earlier attempt left one."""
+        if self._stop.is_set():
+            raise Stopped
+        self.pace.enter(stage)
+        return self._fitter.fit(stage, network, lesson, phases, training, seed)
+
+    def keep(
+        self, role: str, stage: str, trained: Trained, *, learnt_from: Sequence[Draw], behind: Sequence[Model] = (),
+        edges: Sequence[tuple[str, str]] = (), more_rows: Sequence[np.ndarray] = (),
+    ) -> Model:  # fmt: skip
+        """Writes a finished stage's model, its manifest and the hashes of all rows behind it, and reports it.
+
+        Args:
+            learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
+            more_rows: hashes of further rows (unlabelled ones). edges: (relation, target) of the lineage.
+        """
+        stem = "" if role == "model" else role.replace("/", "-")
+        file = self.out / (f"{stem}.keras" if stem else "model.keras")
+        manifest_file = self.out / (f"{stem}.manifest.json" if stem else "manifest.json")
+        rows_file = self.out / f"{stem or 'model'}.rows.npy"
+        unknown = any(model.rows is None for model in behind)
+        hashes = np.concatenate(
+            [
+                *(draw.hashes for draw in learnt_from),
+                *more_rows,
+                *(model.rows for model in behind if model.rows is not None),
+            ]
+        )
+        if not unknown:
+            export.write_rows(hashes, rows_file)
+        sha256 = export.write(trained.network, file)
+        if role in ("model", "source") or role.startswith("teacher"):
+            self._check(file, trained.network, learnt_from[0])
+        manifest = export.manifest(
+            trained.network,
+            role,
+            sha256,
+            file=file.name,
+            rows_file=None if unknown else rows_file.name,
+            dataset={
+                "sets": [
+                    {"ref": draw.data.ref, "sha256": draw.data.sha256, "rows": len(draw.train)} for draw in learnt_from
+                ]
+            },
+            training=_cost(trained, learnt_from),
+        )
+        export.write_manifest(manifest, manifest_file)
+        trained_on = [("trained_on", draw.data.ref) for draw in learnt_from]
+        self._channel.send(
+            Kept(
+                role=role,
+                model=file.name,
+                manifest=manifest_file.name,
+                rows=None if unknown else rows_file.name,
+                edges=[Edge(relation=relation, target=target) for relation, target in [*edges, *trained_on]],  # type: ignore[arg-type]
+            )
+        )
+        self._ledger.save()
+        checkpoint.forget(self._fitter.checkpoints, stage)
+        self._models[role] = Model(role, trained.network, manifest, None if unknown else hashes)
+        return self._models[role]
+
+    def train_stage(self, role: str, stage: TrainStage, data: Data) -> Model:
+        """A model that the job trains first, from scratch on a data set of its own, and keeps."""
+        kept = self.kept(role, role)
+        if kept is not None:
+            return kept
+        training = stage.training
+        draw = data.draw(training.seed)
+        network = self.fresh(
+            architectures.resolve(stage.architecture or ""), draw, training.seed, precision=training.precision
+        )
+        lesson = self.lesson(
+            Goal({data.ref: list(data.tasks)}, draw.tasks),
+            {data.ref: self.feed(network, draw, training, training.seed)},
+            [draw],
+        )
+        phases = [Phase(steps(training, lesson.epoch_steps), scratch_rate(training))]
+        trained = self.fit(role, network, lesson, phases, training, training.seed)
+        return self.keep(role, role, trained, learnt_from=[draw])
+
+    # ---- scores
+
+    def answers(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """What the kept model says for raw inputs: probabilities, or numbers in the user's units."""
+        return {
+            name: heads.answers(network.tasks[name], logits) for name, logits in self.logits(network, inputs).items()
+        }
+
+    def score(self, model: Model, data: Data) -> dict[str, Scored]:
+        """Each task of `data` that the model has, measured on the test rows."""
+        test = data.split.test
+        answers = self.answers(model.network, data.table.inputs[test])
+        scored = {}
+        for name in (name for name in data.tasks if name in answers):
+            task = data.tasks[name]
+            about: dict[str, Any] = {"units": data.test_units, "dataset": data.ref}
+            values = data.table.columns[task.column][test]
+            one = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
+            other: Measure | None = None
+            if task.type == "regression":
+                other = evaluate.measure(task.type, answers[name], values, metric="rmse", **about)
+            scored[name] = Scored(one, model.spent, other)
+        return scored
+
+    def figures(self, model: Model, data: Data) -> dict[str, Any]:
+        """The report's figures of each task on the test rows."""
+        test = data.split.test
+        answers = self.answers(model.network, data.table.inputs[test])
+        return {
+            name: evaluate.evaluate(
+                task.type,
+                answers[name],
+                data.table.columns[task.column][test],
+                metric=data.metric(name),
+                classes=task.classes if task.type != "regression" else None,
+            )
+            for name, task in data.tasks.items()
+            if name in answers
+        }
+
+    def latency_ms(self, network: Network, inputs: np.ndarray) -> float:
+        """Milliseconds for a batch of 32 on this device: the least of ten, so that a busy machine shows less."""
+        batch = np.resize(inputs[:32], (32, *inputs.shape[1:]))
+        self.logits(network, batch)
+        times = []
+        for _ in range(10):
+            begun = time.perf_counter()
+            self.logits(network, batch)
+            times.append(time.perf_counter() - begun)
+        return round(1000 * min(times), 3)
+
+    # ---- words
+
+    def warn(self, code: str, message: str) -> None:
+        self._channel.send(Warned(code=code, message=message))
+
+    def send(self, report: Any) -> None:
+        self._channel.send(report)
+
+    def stage_models(self) -> list[Model]:
+        """Sources and teachers that this job trained."""
+        return [model for role, model in self._models.items() if role == "source" or role.startswith("teacher")]
+
+    def write_metrics(self) -> Path:
+        return self._ledger.save(self.out / "metrics.csv")
+
+    def _table(self, ref: str) -> tuple[datasets.Table, str | None]:
+        entry = self._assignment.get("datasets", {}).get(ref)
+        return datasets.load(ref, entry), (entry or {}).get("sha256")
+
+    def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
+        manifest = Manifest.model_validate(entry["manifest"])
+        path = Path(entry["path"])
+        if export.file_sha256(path) != manifest.sha256:
+            raise Failure("weights_unavailable", f"the file of {name} is not the one that was kept")
+        hashes = np.load(entry["rows"], allow_pickle=False) if entry.get("rows") else None
+        return Model(name, export.read(path, manifest), manifest, hashes)
+
+    def _check(self, file: Path, network: Network, draw: Draw) -> None:
+        some = draw.data.table.inputs[draw.train[:8]]
+        export.check(file, network, some, self.answers(network, some))
+
+    def _tell_dropped(self, ref: str, dropped: int) -> None:
+        if dropped:
+            self.warn(
+                "rows_dropped", f"{dropped} rows of {ref} are validation or test rows of this job; they train nothing"
+            )
+
+
+def steps(training: TrainingSpec, epoch_steps: int) -> int:
+    """The budget in optimizer steps."""
+    return training.steps or (training.epochs or 10) * epoch_steps
+
+
+def scratch_rate(training: TrainingSpec) -> float:
+    """The rate for a network that starts from nothing: as given, else the optimizer's usual one."""
+    return training.optimizer.learning_rate or SCRATCH_RATES[training.optimizer.name]
+
+
+def epoch_steps(rows: int, batch_size: int) -> int:
+    return math.ceil(rows / min(batch_size, rows)) if rows else 1
+
+
+def _cost(trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]:
+    return {
+        "steps": trained.steps,
+        "seed": trained.seed,
+        "batch_size": trained.batch_size,
+        "learning_rate": trained.rate,
+        "device_seconds": round(trained.seconds, 3),
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+        "best": trained.best,
+        "labels": {name: count for draw in draws for name, count in draw.labels.items()},
+    }

@@ -1,0 +1,224 @@
+"""From an assignment to an exit status: what the program does around a method."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from app import data as datasets
+from app.spec.base import plain
+from app.spec.data import Schema
+from app.spec.faults import Fault, Invalid, nearest, validate
+from app.spec.models import Manifest
+from app.spec.registry import modules
+from app.spec.world import Missing
+from worker.reports import Exit, Ready, Started
+from worker.training import channel, failures
+from worker.training.channel import Channel, Lines, Terminal
+
+USAGE = "usage: python -m worker.training job.json out/ | python -m worker.training --spare"
+
+
+def main(arguments: Sequence[str]) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if list(arguments) == ["--spare"]:
+        return _spare()
+    if len(arguments) != 2 or arguments[0].startswith("-"):
+        print(USAGE, file=sys.stderr)  # noqa: T201
+        return 2
+    return _alone(Path(arguments[0]), Path(arguments[1]))
+
+
+def run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading.Event) -> Exit:
+    """Trains one job and reports how it ended."""
+    out.mkdir(parents=True, exist_ok=True)
+    stage: list[str] = []
+    try:
+        method = modules("methods")[assignment["kind"]]
+        spec = validate(method.Spec, assignment["spec"])
+        if getattr(method, "KERAS", True):
+            _train_with_keras(method, spec, assignment, out, told, stop, stage)
+        else:
+            told.send(Started())
+            method.train(spec, _plain_run(assignment, out, told, stop))
+    except failures.Stopped:
+        return Exit.STOPPED
+    except BaseException as error:  # whatever leaves a method is reported; only words of ours reach the client
+        traceback.print_exc()
+        report = failures.failed(error, stage[-1] if stage else None)
+        told.send(report)
+        return failures.exit_code(report)
+    return Exit.DONE
+
+
+class LocalWorld:
+    """What a spec may name where no server is: the built-in data sets."""
+
+    def schema(self, ref: str) -> Schema:
+        from app.data import builtins
+
+        return builtins.schema(ref)
+
+    def manifest(self, ref: str) -> Manifest:
+        raise Missing(ref, "there are no kept models without a server", 'train it inside this job with {"train": …}')
+
+
+def resolved_alone(body: object) -> dict[str, Any]:
+    """An assignment for a bare spec: built-in data sets and stages that the job trains itself.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    kinds = modules("methods")
+    kind = body.get("kind") if isinstance(body, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise Invalid(
+            [Fault("/kind", "expected the name of a kind of job", nearest(str(kind), sorted(kinds), "kinds"))]
+        )
+    method = kinds[kind]
+    spec = method.resolve(validate(method.Spec, body), LocalWorld())
+    from app.data import builtins
+
+    entries = {ref: {"path": None, "sha256": builtins.sha256(ref)} for ref in sorted(method.inputs(spec).datasets)}
+    return {
+        "id": "job_local",
+        "attempt": 1,
+        "kind": kind,
+        "spec": plain(spec),
+        "datasets": entries,
+        "models": {},
+        "kept": {},
+    }
+
+
+def _alone(job: Path, out: Path) -> int:
+    told = Terminal(Lines(channel.standard_output()))
+    try:
+        body = json.loads(job.read_bytes())
+        assignment = body if isinstance(body, dict) and "spec" in body else resolved_alone(body)
+    except (OSError, ValueError) as error:
+        print(f"{job}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except Invalid as invalid:
+        for fault in invalid.faults:
+            print(f"{fault.pointer or '/'}: {fault.message}{f' ({fault.hint})' if fault.hint else ''}", file=sys.stderr)  # noqa: T201
+        return 2
+    stop = threading.Event()
+    _obey_signals(stop)
+    return int(run(assignment, out, told, stop))
+
+
+def _spare() -> int:
+    lines = Lines(channel.standard_output())
+    stop = threading.Event()
+    _obey_signals(stop)
+    environment: dict[str, str | None] = {}
+    if os.environ.get("BEQUEST_SPARE_KERAS", "1") != "0":
+        environment = _warm_up()
+    lines.send(
+        Ready(
+            pid=os.getpid(),
+            keras=environment.get("keras"),
+            backend=environment.get("backend"),
+            device=environment.get("device"),
+        )
+    )
+    line = sys.stdin.buffer.readline()
+    if not line.strip() or stop.is_set():
+        return int(Exit.DONE)  # the parent is gone or needs no spare
+    order = json.loads(line)
+    out = Path(order["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    log = os.open(out / "trainer.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
+    return int(run(order["assignment"], out, lines, stop))
+
+
+def _train_with_keras(
+    method: Any,
+    spec: Any,
+    assignment: Mapping[str, Any],
+    out: Path,
+    told: Channel,
+    stop: threading.Event,
+    stage: list[str],
+) -> None:
+    from worker.training import device
+    from worker.training.run import Run
+
+    training = getattr(spec, "training", None)
+    device.prepare(training.deterministic if training is not None else "auto")
+    told.send(Started(environment=device.environment()))
+    made = Run(assignment, out, told, stop)
+    try:
+        method.train(spec, made)
+    finally:
+        stage.append(made.pace.stage)
+
+
+def _plain_run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading.Event) -> Any:
+    """What a method without Keras is given."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(assignment=assignment, out=out, send=told.send, stop=stop)
+
+
+def _warm_up() -> dict[str, str | None]:
+    """Imports all that a job will need, and takes one training step, so that the first of a job finds everything loaded."""
+    import numpy as np
+
+    from app.spec import architectures
+    from app.spec.data import InputSchema
+    from app.spec.models import HeadSpec
+    from app.spec.training import OptimizerSpec
+    from worker.training import conclude, device, inheritance  # noqa: F401 - imported now rather than within a job
+    from worker.training import batches, build, heads, learner
+    from worker.training.scaling import Scaling
+
+    device.prepare()
+    task = heads.Task("warm", "multiclass", "warm", 2, ("a", "b"))
+    shape = InputSchema(kind="image", shape=[28, 28, 1], scale=255.0)
+    network = build.Network(
+        architectures.resolve("cnn-small"), shape, {"warm": task}, {"warm": HeadSpec()}, Scaling(), {}
+    )
+    live = build.live(network)
+    live.load(build.initial(live, 0))
+    goal = learner.Goal({"warm": ["warm"]}, {"warm": task})
+    compiled = learner.Compiled(
+        live, goal, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
+    )
+    pictures, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
+    feed = batches.Feed(pictures, network.scaling, heads.targets(task, labels), [batches.Line(np.arange(8), 8, 0)])
+    compiled.step(batches.batch({"warm": feed}, 0))
+    live.forward.predict_on_batch(network.scaling(pictures))
+    for name in ("digits", "strokes"):
+        datasets.load(name)
+    modules("methods")
+    return device.environment()
+
+
+def _obey_signals(stop: threading.Event) -> None:
+    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stop.set()
+
+    signal.signal(signal.SIGTERM, asked)
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, asked)
+
+
+def _leave_with_parent() -> None:
+    """The worker holds the other end of standard input as long as it lives; without it nobody reads this trainer's reports."""
+    while sys.stdin.buffer.readline():
+        pass
+    os._exit(int(Exit.RETRY))
