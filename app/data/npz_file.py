@@ -11,7 +11,8 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import IO, Any
@@ -40,17 +41,23 @@ def read(file: IO[bytes], targets: Sequence[str], limits: UploadLimits) -> Table
         Invalid: with every fault of the first step that finds any: the archive, the members' headers, their contents.
     """
     _check_end(file)
+    with _archive(file) as archive:
+        _raise(_directory_faults(archive.infolist(), limits))
+        headers = _headers(archive)
+    plan = _plan(headers, targets, limits)
+    with _archive(file) as archive:
+        arrays = {name: _array(archive, name, header) for name, header in headers.items()}
+    return _table(arrays, plan, limits)
+
+
+@contextmanager
+def _archive(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
+    """The zip in `file`. zipfile answers hostile bytes with many an exception; all of them mean that the archive is damaged."""
     try:
         with zipfile.ZipFile(file) as archive:
-            _raise(_directory_faults(archive.infolist(), limits))
-            headers = _headers(archive)
-            plan = _plan(headers, targets, limits)
-            arrays = {name: _array(archive, name, header) for name, header in headers.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, RuntimeError, OverflowError, OSError):
         raise Invalid([Fault("/file", "the archive is damaged", "save it again with numpy.savez")]) from None
-    return _table(arrays, plan, limits)
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header | Faul
             "the array holds Python objects" if dtype.hasobject else "the array's type is not allowed",
             "use numbers, booleans or fixed-width text (dtype U)",
         )
-    if len(shape) > 4 or any(size < 0 for size in shape):
+    if len(shape) > 4 or any(type(size) is not int or size < 0 for size in shape):
         return Fault(place, "at most 4 dimensions are allowed, of sizes that are not negative")
     if start + prod(shape) * dtype.itemsize != member.file_size:
         return Fault(

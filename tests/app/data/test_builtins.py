@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from sklearn import datasets as sklearn_datasets
+
+from app.data import builtins, strokes
+from app.data.table import same_inputs
+from app.spec.world import Missing
+
+
+@pytest.mark.parametrize("name", list(builtins.BUILTINS))
+def test_a_table_is_what_its_schema_says(name: str) -> None:
+    table = builtins.load(name)
+    schema = builtins.schema(name)
+    assert table.inputs.shape == (schema.rows, *schema.input.shape)
+    assert np.isfinite(table.inputs).all()
+    assert table.hashes.shape == (schema.rows, 16)
+    assert schema.target in schema.columns
+    assert list(table.columns) == list(schema.columns)
+    for column in schema.columns.values():
+        values = table.columns[column.name]
+        if column.type == "category":
+            assert column.classes is not None
+            assert values.dtype == np.int32
+            assert column.counts == [int((values == code).sum()) for code in range(len(column.classes))]
+        else:
+            assert values.dtype == np.float32
+            assert (column.minimum, column.maximum) == (float(min(values)), float(max(values)))
+    if schema.input.kind == "image":
+        assert table.inputs.dtype == np.uint8
+        assert schema.input.scale == 255
+    else:
+        assert len(schema.input.features) == table.inputs.shape[1]
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "wine", "iris"])
+def test_tables_are_scikit_learns(name: str) -> None:
+    theirs = getattr(sklearn_datasets, f"load_{name}")()
+    ours = builtins.load(name)
+    assert np.array_equal(theirs.data.astype(np.float32), ours.inputs)
+    assert np.array_equal(theirs.target, ours.columns["class"])
+    assert list(theirs.target_names) == ours.schema.columns["class"].classes
+    assert list(theirs.feature_names) == [feature.column for feature in ours.schema.input.features]
+
+
+def test_diabetes_is_scikit_learns_in_its_own_units() -> None:
+    theirs = sklearn_datasets.load_diabetes(scaled=False)
+    ours = builtins.load("diabetes")
+    assert np.array_equal(theirs.data.astype(np.float32), ours.inputs)
+    assert np.array_equal(theirs.target, ours.columns["progression"])
+
+
+def test_digits_are_scikit_learns_enlarged_linearly() -> None:
+    theirs = sklearn_datasets.load_digits()
+    ours = builtins.load("digits")
+    assert np.array_equal(theirs.target, ours.columns["digit"])
+    assert np.array_equal(ours.inputs[:, ::27, ::27, 0], (theirs.images[:, ::7, ::7] * 255 // 16).astype(np.uint8))
+    where = np.arange(28) * 7 / 27
+    for picture in (0, 17, 1796):
+        rows = np.array([np.interp(where, np.arange(8), line) for line in theirs.images[picture]])
+        whole = np.array([np.interp(where, np.arange(8), line) for line in rows.T]).T
+        assert np.abs(ours.inputs[picture, :, :, 0] - whole * 255 / 16).max() < 1.001
+    assert np.array_equal(ours.columns["odd"], theirs.target % 2)
+    assert np.array_equal(ours.columns["at_least_5"], theirs.target >= 5)
+    assert ours.schema.columns["odd"].classes == ["even", "odd"]
+
+
+def test_strokes_are_many_balanced_and_all_different() -> None:
+    table = builtins.load("strokes")
+    assert table.inputs.shape == (4000, 28, 28, 1)
+    assert np.bincount(table.columns["digit"]).tolist() == [400] * 10
+    assert same_inputs(table.hashes).max() == 3999
+    ink = (table.inputs > 127).reshape(4000, -1).mean(axis=1)
+    assert ink.min() > 0.02
+    assert ink.max() < 0.6
+    spread = table.inputs.reshape(4000, -1).astype(float)
+    for digit in range(10):
+        assert spread[table.columns["digit"] == digit].std(axis=0).mean() > 20
+
+
+def test_strokes_resemble_the_real_digits() -> None:
+    """Each real digit takes the class of the stroke picture that points the same way: far above the 10 % of chance."""
+    real, drawn = builtins.load("digits"), builtins.load("strokes")
+
+    def directions(inputs: np.ndarray) -> np.ndarray:
+        flat = inputs.reshape(len(inputs), -1).astype(np.float32)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    nearest = (directions(real.inputs[:600]) @ directions(drawn.inputs).T).argmax(axis=1)
+    assert (drawn.columns["digit"][nearest] == real.columns["digit"][:600]).mean() > 0.6
+
+
+def test_drawing_is_quick_and_the_same_every_time() -> None:
+    labels = np.arange(4000) % 10
+    start = time.perf_counter()
+    first = strokes.draw(labels, seed=0)
+    assert time.perf_counter() - start < 2  # 0.2 s when nothing else runs
+    assert np.array_equal(first, builtins.load("strokes").inputs)
+    assert not np.array_equal(first, strokes.draw(labels, seed=1))
+
+
+def test_another_process_makes_the_same_bytes_and_imports_no_scikit_learn() -> None:
+    program = (
+        "import sys; from app.data import builtins\n"
+        "print({name: builtins.sha256(name) for name in builtins.BUILTINS})\n"
+        "assert not {'sklearn', 'scipy', 'keras', 'tensorflow'} & set(sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert said.strip() == str({name: builtins.sha256(name) for name in builtins.BUILTINS})
+
+
+def test_the_related_targets_share_three_causes_and_the_others_do_not() -> None:
+    def share_of_three(name: str) -> float:
+        targets = np.stack(list(builtins.load(name).columns.values()), axis=1)
+        spectrum = np.sort(np.linalg.eigvalsh(np.cov(targets.T)))[::-1]
+        return float(spectrum[:3].sum() / spectrum.sum())
+
+    assert share_of_three("lowrank") > 0.85
+    assert share_of_three("unrelated") < 0.7
+
+
+def test_what_is_handed_out_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        builtins.load("iris").inputs[0] = 0
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(Missing) as missing:
+        builtins.load("digit")
+    assert missing.value.hint == "did you mean 'digits'?"

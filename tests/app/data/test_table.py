@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import data
+from app.data import builtins, prepared
+from app.data.table import among, labelled, row_hashes, same_inputs
+from app.spec.world import Missing
+
+
+def test_a_hash_is_blake2b_of_dtype_shape_and_bytes() -> None:
+    inputs = np.arange(24, dtype=np.uint8).reshape(3, 4, 2)
+    expected = hashlib.blake2b(b"|u1 (4, 2) " + inputs[1].tobytes(), digest_size=16).digest()
+    assert row_hashes(inputs)[1].tobytes() == expected
+
+
+def test_hashes_tell_inputs_dtypes_and_shapes_apart_but_not_their_layout() -> None:
+    inputs = np.random.default_rng(0).integers(0, 9, (50, 4, 4)).astype(np.uint8)
+    same = row_hashes(np.asfortranarray(inputs))
+    assert np.array_equal(row_hashes(inputs), same)
+    assert not among(row_hashes(inputs.reshape(50, 16)), same).any()
+    assert not among(row_hashes(inputs.view(np.int8)), same).any()
+    changed = inputs.copy()
+    changed[7, 0, 0] += 1
+    assert np.flatnonzero(~among(row_hashes(changed), same)).tolist() == [7]
+
+
+def test_minus_zero_is_zero() -> None:
+    assert np.array_equal(row_hashes(np.array([[0.0]], np.float32)), row_hashes(np.array([[-0.0]], np.float32)))
+
+
+def test_equal_inputs_get_one_number() -> None:
+    inputs = np.array([[1], [2], [1], [3], [2]], np.float32)
+    assert same_inputs(row_hashes(inputs)).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_what_counts_as_labelled() -> None:
+    assert labelled(np.array([0, -1, 3], np.int32)).tolist() == [True, False, True]
+    assert labelled(np.array([0, np.nan], np.float32)).tolist() == [True, False]
+    assert labelled(np.array([[0, np.nan], [np.nan, np.nan]], np.float32)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", ["digits", "iris", "diabetes", "lowrank"])
+def test_a_prepared_file_holds_the_whole_table(name: str, tmp_path: Path) -> None:
+    table, path = builtins.load(name), tmp_path / "prepared.npz"
+    prepared.write(table, path)
+    back = data.load("ds_1", {"path": str(path)})
+    assert back.schema == table.schema
+    assert np.array_equal(back.inputs, table.inputs)
+    assert back.inputs.dtype == table.inputs.dtype
+    assert np.array_equal(back.hashes, table.hashes)
+    assert all(np.array_equal(back.columns[column], table.columns[column]) for column in table.columns)
+    first = prepared.head(path, 7)
+    assert np.array_equal(first.inputs, table.inputs[:7])
+    assert all(np.array_equal(first.columns[column], table.columns[column][:7]) for column in table.columns)
+    once = path.read_bytes()
+    prepared.write(back, path)
+    assert path.read_bytes() == once
+
+
+def test_without_a_path_a_name_is_a_built_in() -> None:
+    assert data.load("iris", {"path": None, "sha256": "…"}) is builtins.load("iris")
+    with pytest.raises(Missing):
+        data.load("ds_1", {"path": None})
