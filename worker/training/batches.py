@@ -60,8 +60,8 @@ class Feed:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Until every row of the first line has been seen once."""
-        return -(-len(self.lines[0].rows) // self.lines[0].size)
+        """Until every row has been seen once; shorter lines cycle."""
+        return max(-(-len(line.rows) // line.size) for line in self.lines)
 
     @property
     def batch_size(self) -> int:

@@ -55,7 +55,7 @@ class Terminal:
                 self._print("done")
 
     def _print(self, text: str) -> None:
-        print(f"\r{text}" if self._live else text, file=self._error)  # noqa: T201 - a person's terminal is its purpose
+        print(f"\r{text}" if self._live else text, file=self._error)
 
 
 def standard_output() -> int:

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from app.spec import architectures
-from app.spec.base import plain
 from app.spec.models import Manifest
 from worker.training import build, heads
 from worker.training.build import Network

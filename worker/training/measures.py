@@ -108,11 +108,13 @@ def resample(measures: Sequence[Measure], seed: int, resamples: int = RESAMPLES)
         members = [i for i, measure in enumerate(measures) if measure.dataset == dataset]
         pool = np.unique(np.concatenate([measures[i].units for i in members]))
         sums = [_by_unit(measures[i], pool) for i in members]
+        edges = np.cumsum([0, *(of_units.shape[1] for of_units in sums)])
+        side_by_side = np.hstack(sums)
         rng = np.random.default_rng([seed, crc32(dataset.encode())])
         for start, counts in _draws(rng, len(pool), resamples):
-            end = start + len(counts)
-            for i, of_units in zip(members, sums, strict=True):
-                values[i, start:end] = METRICS[measures[i].metric].of(counts @ of_units)
+            drawn = counts @ side_by_side
+            for i, first, last in zip(members, edges, edges[1:], strict=False):
+                values[i, start : start + len(counts)] = METRICS[measures[i].metric].of(drawn[:, first:last])
     return values
 
 

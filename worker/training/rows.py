@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -110,16 +110,13 @@ class Draw:
     def hashes(self) -> np.ndarray:
         return np.asarray(self.data.table.hashes[self.train])
 
-    def scaling(self) -> Scaling:
-        """How raw inputs are scaled: pictures by their schema, tables by mean and deviation of the training rows."""
-        return scaling_of(self.data, self.train)
 
-
-def scaling_of(data: Data, rows: np.ndarray) -> Scaling:
-    shape = data.table.schema.input
+def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
+    """How raw inputs are scaled: pictures by their schema, tables by mean and deviation of the rows that train, of all data sets together."""
+    shape = parts[0][0].table.schema.input
     if shape.kind == "image":
         return Scaling((0.0,), (shape.scale,))
-    inputs = data.table.inputs[rows].astype(np.float64)
+    inputs = np.concatenate([data.table.inputs[rows] for data, rows in parts]).astype(np.float64)
     mean, std = inputs.mean(axis=0), inputs.std(axis=0)
     std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)
     return Scaling(tuple(np.float32(mean).tolist()), tuple(np.float32(std).tolist()))

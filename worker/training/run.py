@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,17 @@ from app.spec.data import Limit, SplitSpec
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
 from worker.reports import Edge, Kept, Warned
-from worker.training import batches, build, checkpoint, evaluate, export, heads, rows
+from worker.training import build, checkpoint, evaluate, export, heads, rows
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.channel import Channel
 from worker.training.failures import Failure, Stopped
 from worker.training.fitting import Check, Fitter, Lesson, Phase, Pool, Trained
-from worker.training.heads import Task
 from worker.training.learner import Goal
 from worker.training.ledger import Ledger, Pace
 from worker.training.measures import Measure
 from worker.training.methods._resolve import SCRATCH_RATES, task_name
 from worker.training.rows import Data, Draw
-from worker.training.scaling import Scaling
 from worker.training.verdict import Scored, Spent
 
 
@@ -153,12 +151,24 @@ class Run:
         precision: str = "float32",
     ) -> Network:
         """A network for the tasks of `draw`, initialised from (seed, layer name), its scaling fitted on the training rows."""
+        return self.fresh_for(architecture, [draw], seed, head, precision)
+
+    def fresh_for(
+        self,
+        architecture: Architecture,
+        draws: Sequence[Draw],
+        seed: int,
+        head: Mapping[str, HeadSpec] | None = None,
+        precision: str = "float32",
+    ) -> Network:
+        """The same for the tasks of several data sets, whose training rows together fit the scaling."""
+        tasks = {name: task for draw in draws for name, task in draw.tasks.items()}
         network = Network(
             architecture,
-            draw.data.table.schema.input,
-            dict(draw.tasks),
-            {name: (head or {}).get(name, HeadSpec()) for name in draw.tasks},
-            draw.scaling(),
+            draws[0].data.table.schema.input,
+            tasks,
+            {name: (head or {}).get(name, HeadSpec()) for name in tasks},
+            rows.scaling([(draw.data, draw.train) for draw in draws]),
             {},
             precision,
         )

@@ -182,8 +182,7 @@ def _warm_up() -> dict[str, str | None]:
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec
     from app.spec.training import OptimizerSpec
-    from worker.training import conclude, device, inheritance  # noqa: F401 - imported now rather than within a job
-    from worker.training import batches, build, heads, learner
+    from worker.training import batches, build, conclude, device, heads, inheritance, learner  # noqa: F401 - imported now rather than within a job
     from worker.training.scaling import Scaling
 
     device.prepare()

@@ -255,3 +255,8 @@ def base_update(spec: JobSpec, **more: Any) -> Any:
 
 def _fed(schema: InputSchema) -> tuple[Any, ...]:
     return schema.kind, schema.shape, schema.scale, schema.features
+
+
+def is_model(ref: object) -> bool:
+    """Whether a student's words name a kept model and not an architecture."""
+    return isinstance(ref, str) and ref.startswith(("job:", "model:", "mdl_"))

@@ -1,0 +1,311 @@
+"""Knowledge distillation: a student learns what its teachers say about every row, beside the labels (Hinton et al. 2015).
+
+Teachers are kept models or trained first, from the same kind of input, with a head of the same classes. Their logits are computed
+once (`teacher_outputs: cached`) or with each batch. `unlabelled` rows train the objectives only, half of each batch. The article's
+own way, copying the teacher's numbers, is `student_init: from_teacher`. The control is the same student on labels alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from app.spec import architectures
+from app.spec.base import JobSpec, Words
+from app.spec.data import Limit, Name, SplitSpec
+from app.spec.faults import Invalid, nearest, validate
+from app.spec.models import ArchitectureRef, DatasetRef, HeadSpec, ModelSource, TaskSpec, TrainedHere
+from app.spec.registry import modules
+from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.world import HeldOut, Inputs, World
+from worker.training.inheritance import order_of
+from worker.training.methods._resolve import Faults, Known, base_update, is_model, task_name
+from worker.training.methods.transfer import copyable
+
+if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
+    from worker.training.heads import Task
+    from worker.training.run import Run
+
+LABEL_WEIGHT = 0.1
+LABEL_WEIGHT_OF_OTHERS = 1.0
+"""Of a lone `logits` objective, and with any other one (mdistiller)."""
+
+
+class Weighted(Words):
+    """A teacher and its share of the target; shares are divided by their sum."""
+
+    model: ModelSource
+    weight: float = Field(1.0, gt=0, le=1e6)
+
+
+class Spec(JobSpec):
+    """`teacher: X` is short for `teachers: [X]`. `student`: an architecture, or a model that it starts from.
+
+    `objectives` null: `logits` at T = 4, weight 0.9. `label_weight` null: 0.1, and 1.0 with any other objective.
+    """
+
+    kind: Literal["distillation"] = "distillation"
+    dataset: DatasetRef
+    target: Name | None = None
+    split: SplitSpec = SplitSpec()
+    limit_train_examples: Limit | None = None
+    teachers: Annotated[list[ModelSource | Weighted], Field(min_length=1, max_length=8)]
+    student: ArchitectureRef | None = None
+    student_init: Literal["random", "from_teacher"] = "random"
+    head: HeadSpec = HeadSpec()
+    objectives: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=8)] | None = None
+    label_weight: float | None = Field(None, ge=0, le=1e6)
+    teacher_outputs: Literal["cached", "online"] = "cached"
+    unlabelled: DatasetRef | None = None
+    training: TrainingSpec = TrainingSpec()
+    control: ControlSpec = ControlSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_teacher(cls, body: Any) -> Any:
+        if isinstance(body, dict) and "teacher" in body and "teachers" not in body:
+            return {**{key: value for key, value in body.items() if key != "teacher"}, "teachers": [body["teacher"]]}
+        return body
+
+
+EXAMPLE: dict[str, Any] = {
+    "kind": "distillation",
+    "name": "large to small",
+    "dataset": "digits",
+    "limit_train_examples": 100,
+    "teacher": {"train": {"dataset": "digits", "architecture": "cnn", "training": {"epochs": 8}}},
+    "student": "cnn-small",
+    "unlabelled": "digits",
+    "training": {"epochs": 10},
+    "control": {"seeds": 0},
+}
+
+
+def resolve(spec: Spec, world: World) -> Spec:
+    """Every default in place. Raises Invalid with all that is wrong."""
+    faults = Faults(world)
+    schema = faults.schema(spec.dataset, "/dataset")
+    column = faults.column(schema, spec.target, "/target")
+    task = None
+    if column is not None:
+        faults.split(schema, spec.split, [column.name])
+        faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
+        _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
+    teachers, known = _teachers(spec, faults)
+    for number, one in enumerate(known):
+        if (
+            one is not None
+            and schema is not None
+            and faults.same_input(schema.input, one.input, f"/teachers/{number}", "teacher")
+            and task is not None
+        ):
+            _check_teacher(task, one, f"/teachers/{number}", faults)
+    student, architecture = _student(spec, known[0] if known else None, faults, schema.input if schema else None)
+    if architecture is not None and task is not None and schema is not None and not faults.found:
+        faults.parameters(architecture, schema.input.shape, {task.name: (spec.head.units, task.units)}, "/student")
+    if spec.unlabelled is not None:
+        other = faults.schema(spec.unlabelled, "/unlabelled")
+        if other is not None and schema is not None:
+            faults.same_input(other.input, schema.input, "/unlabelled", "student")
+    objectives = _objectives(spec, task, faults)
+    training = faults.training(spec.training, "/training")
+    lone = objectives is not None and [one["type"] for one in objectives] == ["logits"]
+    update: dict[str, Any] = {
+        "teachers": teachers,
+        "student": student,
+        "objectives": objectives,
+        "label_weight": spec.label_weight
+        if spec.label_weight is not None
+        else LABEL_WEIGHT
+        if lone
+        else LABEL_WEIGHT_OF_OTHERS,
+        "training": training,
+        "control": faults.control(spec.control, training),
+    }
+    if column is not None:
+        update["target"] = column.name
+    faults.done()
+    return base_update(spec, **update)  # type: ignore[no-any-return]
+
+
+def inputs(spec: Spec) -> Inputs:
+    sources = [one.model if isinstance(one, Weighted) else one for one in spec.teachers]
+    models = [one for one in sources if isinstance(one, str)]
+    data = [one.train.dataset for one in sources if isinstance(one, TrainedHere)]
+    if is_model(spec.student):
+        models.append(str(spec.student))
+    return Inputs.of([spec.dataset, *data, *([spec.unlabelled] if spec.unlabelled else [])], models)
+
+
+def held_out(spec: Spec) -> list[HeldOut]:
+    return [HeldOut(spec.dataset, spec.split, (spec.target or "",))]
+
+
+def train(spec: Spec, run: Run) -> None:
+    """1 the teachers; 2 what they say about the rows; 3 a small model trained on that and on the labels. Beside it, on labels alone."""
+    from worker.training import control, learner
+    from worker.training.conclude import Besides, Trial, conclude
+    from worker.training.inheritance import inherit
+    from worker.training.run import steps
+    from worker.training.teaching import Teachers, about
+
+    name = task_name(spec.target or "")
+    target = run.data(spec.dataset, {name: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples)
+    unlabelled = run.unlabelled(spec.unlabelled, target.held_out) if spec.unlabelled else None
+    arms = control.arms(spec.training.seed, spec.control)
+    sources = [one.model if isinstance(one, Weighted) else one for one in spec.teachers]
+    weights = [one.weight if isinstance(one, Weighted) else 1.0 for one in spec.teachers]
+    roles = ["teacher"] if len(sources) == 1 else [f"teacher/{number}" for number in range(len(sources))]
+    stages = {
+        role: (one.train, run.stage_data(one.train, target.held_out))
+        for role, one in zip(roles, sources, strict=True)
+        if isinstance(one, TrainedHere)
+    }
+    budget = steps(spec.training, Teachers.epoch_steps(target.draw(arms[0].seed), unlabelled, spec.training))
+    before = {role: run.stage_steps(stage, data) for role, (stage, data) in stages.items()}
+    longer = sum(before.values()) if spec.control.budget == "total" else 0
+    run.pace.plan([*before.items(), *((arm.stage, budget if arm.treated else budget + longer) for arm in arms)])
+
+    models = [
+        run.model(one, [target]) if isinstance(one, str) else run.train_stage(role, *stages[role])
+        for role, one in zip(roles, sources, strict=True)
+    ]
+    teachers = Teachers(run, models, weights, online=spec.teacher_outputs == "online")
+
+    begun_from = run.model(str(spec.student), [target]) if is_model(spec.student) else None
+    architecture = begun_from.network.architecture if begun_from else architectures.resolve(spec.student or "")
+    objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in spec.objectives or []]
+    trial = Trial(run, [target])
+    inherited: dict[str, Any] = {}
+    for arm in arms:
+        draw = target.draw(arm.seed)
+        network = run.fresh(architecture, draw, arm.seed, {name: spec.head}, spec.training.precision)
+        behind, edges = ([begun_from], [("initialized_from", begun_from.id)]) if begun_from else ([], [])
+        first = begun_from or (models[0] if arm.treated and spec.student_init == "from_teacher" else None)
+        if first is not None:
+            passed = inherit(network, first.network)
+            network = passed.network
+            inherited = inherited or passed.as_data()
+        model = run.kept(arm.role, arm.stage)
+        if model is None:
+            if arm.treated:
+                goal = learner.Goal(
+                    {spec.dataset: [name]},
+                    network.tasks,
+                    objectives={name: objectives},
+                    teachers={name: weights},
+                    label_weight=spec.label_weight if spec.label_weight is not None else LABEL_WEIGHT,
+                )
+                feed = teachers.feed(network, draw, unlabelled, spec.training, arm.seed)
+                phases = [run.phase(budget, spec.training.optimizer.learning_rate)]
+                edges = [*edges, *(("distilled_from", one.id) for one in models)]
+            else:
+                goal = learner.Goal({spec.dataset: [name]}, network.tasks)
+                feed = run.feed(network, draw, spec.training, arm.seed)
+                phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
+                edges = [*edges, ("control_of", "model")]
+            trained = run.fit(
+                arm.stage, network, run.lesson(goal, {spec.dataset: feed}, [draw]), phases, spec.training, arm.seed
+            )
+            more_rows = (
+                [unlabelled.table.hashes[unlabelled.split.train]] if arm.treated and unlabelled is not None else []
+            )
+            behind = [*behind, *models] if arm.treated else behind
+            model = run.keep(
+                arm.role, arm.stage, trained, learnt_from=[draw], behind=behind, edges=edges, more_rows=more_rows
+            )
+        trial.add(arm, model)
+    extra = 0 if unlabelled is None else len(unlabelled.split.train)
+    conclude(
+        run,
+        trial,
+        spec.kind,
+        spec.control,
+        spec.split,
+        arm=f"same {architecture.arch} on labels alone",
+        besides=Besides("teacher", *models, unlabelled_rows=extra),
+        dropped={
+            data.ref: data.dropped
+            for data in [*(data for _, data in stages.values()), *([unlabelled] if unlabelled else [])]
+        },
+        more={"inherited": inherited, "distillation": about(run, teachers, trial, target, spec.split)},
+    )
+
+
+def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]]:
+    resolved: list[Any] = []
+    known: list[Known | None] = []
+    for number, one in enumerate(spec.teachers):
+        at = f"/teachers/{number}" + ("/model" if isinstance(one, Weighted) else "")
+        source, about = faults.knowledge(one.model if isinstance(one, Weighted) else one, at)
+        resolved.append(one.model_copy(update={"model": source}) if isinstance(one, Weighted) else source)
+        known.append(about)
+    return resolved, known
+
+
+def _check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
+    if any(order_of(task, one) is not None for one in teacher.tasks.values()):
+        return
+    theirs = "; ".join(f"{one.name}: {_classes(one)}" for one in teacher.tasks.values())
+    faults.add(
+        at,
+        f"no head of this teacher fits the student's {_classes(task)}: it has {theirs}",
+        "use a teacher with the same classes, or the same column for regression",
+        "teacher_incompatible",
+    )
+
+
+def _classes(task: Task) -> str:
+    names = ", ".join((task.classes or ())[:12])
+    return f"{task.type} of {names}" if names else f"{task.type} of {task.units}"
+
+
+def _student(spec: Spec, teacher: Known | None, faults: Faults, shape: Any) -> tuple[Any, Architecture | None]:
+    if is_model(spec.student):
+        _, known = faults.knowledge(str(spec.student), "/student")
+        if known is not None:
+            faults.same_input(shape, known.input, "/student", "student")
+        if spec.student_init == "from_teacher":
+            faults.add(
+                "/student_init",
+                "this student starts from a model of its own",
+                "leave `student_init` out, or name an architecture",
+            )
+        return spec.student, known.architecture if known else None
+    small = {"image": "cnn-small", "table": "mlp"}
+    given = spec.student if spec.student is not None else small.get(getattr(shape, "kind", ""))
+    architecture = faults.architecture(given, shape, "/student")
+    if architecture is None:
+        return spec.student, None
+    if spec.student_init == "from_teacher" and teacher is not None and not copyable(architecture, teacher):
+        faults.add(
+            "/student_init",
+            "no layer of the teacher fits into the student by name and shape",
+            "set student_init: random",
+            "nothing_copied",
+        )
+    return architectures.as_data(architecture), architecture
+
+
+def _objectives(spec: Spec, task: Task | None, faults: Faults) -> list[dict[str, Any]] | None:
+    known, resolved = modules("objectives"), []
+    for number, one in enumerate(spec.objectives if spec.objectives is not None else [{"type": "logits"}]):
+        at, kind = f"/objectives/{number}", one.get("type")
+        if not isinstance(kind, str) or kind not in known:
+            faults.add(
+                f"{at}/type",
+                "expected the name of an objective",
+                nearest(str(kind), sorted(known), "objectives"),
+                "unknown_name",
+            )
+            continue
+        try:
+            words = validate(known[kind].Spec, one)
+            words = known[kind].resolve(words, task.type) if task is not None else words
+        except Invalid as invalid:
+            faults.found += [fault.under(at) for fault in invalid.faults]
+            continue
+        resolved.append(words.model_dump(mode="json"))
+    return resolved

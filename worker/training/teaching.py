@@ -1,0 +1,159 @@
+"""Teachers at work: what they say about the student's rows, in the student's order of classes and its units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app import data as datasets
+from worker.training import heads
+from worker.training.batches import Feed, Line
+from worker.training.failures import Failure
+from worker.training.inheritance import order_of
+from worker.training.run import epoch_steps
+from worker.training.verdict import agreement, gap_recovered
+
+if TYPE_CHECKING:
+    from app.spec.data import SplitSpec
+    from app.spec.training import TrainingSpec
+    from worker.training.build import Network
+    from worker.training.conclude import Trial
+    from worker.training.heads import Task
+    from worker.training.rows import Data, Draw
+    from worker.training.run import Model, Run
+
+
+class Teachers:
+    """Kept models that teach one task. `online`: they see each batch; else every row once, and their logits are part of the data.
+
+    A teacher runs in inference mode on live layers of its own or on numbers loaded for the moment: teaching never changes it.
+    """
+
+    def __init__(self, run: Run, models: Sequence[Model], weights: Sequence[float], online: bool):
+        self._run, self.models, self.weights, self._online = run, list(models), list(weights), online
+        self._cached: dict[tuple[int, str], np.ndarray] = {}
+
+    @staticmethod
+    def epoch_steps(draw: Draw, unlabelled: Data | None, training: TrainingSpec) -> int:
+        """Until every row has been seen once; with unlabelled rows the longer of the two halves."""
+        if unlabelled is None:
+            return epoch_steps(len(draw.train), training.batch_size)
+        half = max(1, training.batch_size // 2)
+        return max(epoch_steps(len(draw.train), half), epoch_steps(_free_rows(draw, unlabelled), half))
+
+    def feed(self, network: Network, draw: Draw, unlabelled: Data | None, training: TrainingSpec, seed: int) -> Feed:
+        """Batches of the draw's rows with the teachers' logits; with `unlabelled` half of each batch is those rows, under a mask."""
+        feed = self._run.feed(network, draw, training, seed)
+        inputs, given, lines = feed.inputs, dict(feed.given), list(feed.lines)
+        if unlabelled is not None:
+            free = _free(draw, unlabelled)
+            half = max(1, training.batch_size // 2)
+            first = len(inputs)
+            inputs = np.concatenate([inputs, unlabelled.table.inputs[free]])
+            given = {
+                name: np.concatenate([values, np.zeros((len(free), *values.shape[1:]), values.dtype)])
+                for name, values in given.items()
+            }
+            lines = [
+                Line(draw.train, min(half, len(draw.train)), seed, draw.data.ref),
+                Line(np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.ref}"),
+            ]
+        feed = replace(feed, inputs=inputs, given=given, lines=lines)
+        (task,) = network.tasks.values()
+        rows = np.concatenate([line.rows for line in lines])
+        for number, model in enumerate(self.models):
+            key = f"{task.name}/teacher/{number}"
+            if self._online:
+                feed.computed[key] = lambda raw, model=model: said(self._run, model, task, raw)
+            else:
+                feed.given[key] = self._cache(number, model, task, inputs, rows)
+        return feed
+
+    def answers(self, task: Task, inputs: np.ndarray) -> np.ndarray:
+        """The teachers' weighted mean of probabilities (numbers in regression)."""
+        shares = np.array(self.weights) / sum(self.weights)
+        each = [heads.answers(task, said(self._run, model, task, inputs)) for model in self.models]
+        return np.asarray(sum(share * one for share, one in zip(shares, each, strict=True)))
+
+    def _cache(self, number: int, model: Model, task: Task, inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Logits of `rows` in an array over all inputs; other rows are never drawn."""
+        seen = said(self._run, model, task, inputs[rows])
+        whole = np.zeros((len(inputs), task.units), np.float32)
+        whole[rows] = seen
+        return whole
+
+
+def said(run: Run, model: Model, task: Task, inputs: np.ndarray) -> np.ndarray:
+    """A teacher's logits for raw inputs, its outputs in the student's order, its numbers standardised as the student's: (n, units) float32.
+
+    Raises:
+        Failure: `teacher_incompatible`.
+    """
+    for name, theirs in sorted(model.network.tasks.items(), key=lambda item: item[0] != task.name):
+        order = order_of(task, theirs)
+        if order is not None:
+            logits = run.logits(model.network, inputs)[name][:, order]
+            if task.type == "regression":
+                logits = heads.standardised(task, heads.in_units(theirs, logits.astype(np.float64)))
+            return np.asarray(logits, np.float32)
+    raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
+
+
+def about(run: Run, teachers: Teachers, trial: Trial, target: Data, split: SplitSpec) -> dict[str, Any]:
+    """How near the students came: agreement with the teachers, how much of the gap was closed, how much smaller and faster they are."""
+    (task,) = trial.model.network.tasks.values()
+    inputs = target.table.inputs[target.split.test]
+    said_by_teachers = teachers.answers(task, inputs)
+    student, teacher = trial.model, teachers.models[0]
+    ours = run.latency_ms(student.network, target.table.inputs)
+    theirs = sum(run.latency_ms(one.network, target.table.inputs) for one in teachers.models)
+    measures = {
+        side: [outcome.tasks[task.name].measure for outcome in outcomes.values()]
+        for side, outcomes in (("treated", trial.treated), ("control", trial.control))
+    }
+    teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
+    from worker.training import evaluate
+
+    measure = evaluate.measure(
+        task.type,
+        said_by_teachers,
+        target.table.columns[task.column][target.split.test],
+        metric=target.metric(task.name),
+        units=target.test_units,
+        dataset=target.ref,
+    )
+    return {
+        "teachers": [
+            {
+                "model": one.id,
+                "weight": weight,
+                "parameters": one.manifest.parameters,
+                "labels": one.manifest.training.get("labels"),
+            }
+            for one, weight in zip(teachers.models, teachers.weights, strict=True)
+        ],
+        "teacher_head": teacher_name,
+        "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
+        "agreement": agreement(task.type, run.answers(student.network, inputs)[task.name], said_by_teachers),
+        "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
+        "latency_ratio": round(theirs / ours, 3),
+        "gap_recovered": gap_recovered(measures["treated"], measures["control"], measure, split_seed=split.seed),
+    }
+
+
+def _free(draw: Draw, unlabelled: Data) -> np.ndarray:
+    """The unlabelled rows that are not among the draw's labelled ones."""
+    rows = unlabelled.split.train
+    free = rows[~datasets.among(unlabelled.table.hashes[rows], draw.hashes)]
+    if not len(free):
+        raise Failure(
+            "dataset_invalid", f"{unlabelled.ref} has no row beyond the labelled ones", "leave `unlabelled` out"
+        )
+    return np.asarray(free)
+
+
+def _free_rows(draw: Draw, unlabelled: Data) -> int:
+    return len(_free(draw, unlabelled))
