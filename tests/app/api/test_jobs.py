@@ -12,7 +12,35 @@ from app import jobs
 from app.db import transaction
 from tests.app.api.conftest import add_job, end_job, note, pointers, problem, start_job
 
-WORDS = ["id", "kind", "name", "state", "stage", "reason", "created_at", "queued_at", "started_at", "finished_at", "attempt", "queue_position", "progress", "latest", "best", "model", "error", "spec", "resolved_spec", "dataset", "seed", "environment", "usage", "parent", "tags", "metadata", "links"]
+WORDS = [
+    "id",
+    "kind",
+    "name",
+    "state",
+    "stage",
+    "reason",
+    "created_at",
+    "queued_at",
+    "started_at",
+    "finished_at",
+    "attempt",
+    "queue_position",
+    "progress",
+    "latest",
+    "best",
+    "model",
+    "error",
+    "spec",
+    "resolved_spec",
+    "dataset",
+    "seed",
+    "environment",
+    "usage",
+    "parent",
+    "tags",
+    "metadata",
+    "links",
+]
 
 
 def test_a_job_has_every_word_of_its_shape(client: httpx.Client) -> None:
