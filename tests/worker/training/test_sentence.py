@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from worker.training.sentence import sentence
+
+TOLD: dict[str, Any] = {
+    "decision": "helped",
+    "reason": None,
+    "metric": "accuracy",
+    "treated": {"mean": 0.842},
+    "control": {"arm": "same CNN from scratch", "mean": 0.789},
+    "delta": {"mean": 0.053},
+    "ci95": [0.024, 0.082],
+    "interval": [0.024, 0.082],
+    "alpha": 0.05,
+    "margin": 0.02,
+    "n_seeds": 5,
+    "n_test": 719,
+    "test_unit": "row",
+    "variance": {"seeds": 8e-5, "test": 2e-5, "df": 6.0},
+    "budget": {
+        "treated": {"steps": 300},
+        "control": {"steps": 300},
+        "besides": {"source_steps": 300, "source_rows": 4000},
+    },
+    "notes": [],
+}
+UNCERTAIN = {**TOLD, "decision": "inconclusive", "reason": "uncertain", "delta": {"mean": 0.017}}
+
+
+def test_a_gain_is_told_with_its_interval_and_what_it_cost() -> None:
+    assert sentence(TOLD) == (
+        "helped: accuracy 0.842 against 0.789 (same CNN from scratch), +5.3 points, 95 % interval +2.4 to +8.2; "
+        "5 paired seeds, 719 test rows, margin 2.0; 300 target steps each, source 300 steps on 4,000 rows besides."
+    )
+
+
+def test_uncertainty_names_what_would_narrow_it() -> None:
+    wide = {**UNCERTAIN, "ci95": [-0.006, 0.04], "interval": [-0.006, 0.04]}
+    assert sentence(wide) == (
+        "inconclusive: +1.7 points, −0.6 to +4.0: neither 0 nor 2.0 points can be excluded; "
+        "80 % of the uncertainty is seeds: try control.seeds 10."
+    )
+    rows = sentence({**wide, "variance": {"seeds": 1e-5, "test": 9e-5, "df": 9.0}})
+    assert rows.endswith("90 % of the uncertainty is test rows: more test rows would narrow it.")
+    assert "try control.seeds 20" in sentence({**wide, "n_seeds": 12})
+    assert "is the most that a job runs" in sentence({**wide, "n_seeds": 20})
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [([-0.03, 0.01], "neither 0 nor −2.0 points"), ([-0.03, 0.03], "neither 0 nor ±2.0 points")],
+)
+def test_uncertainty_names_the_side_that_is_open(interval: list[float], said: str) -> None:
+    assert said in sentence({**UNCERTAIN, "ci95": interval, "interval": interval})
+
+
+def test_no_effect_says_that_the_interval_is_inside_the_margin() -> None:
+    none = {**TOLD, "decision": "no_effect", "delta": {"mean": -0.0001}, "interval": [-0.009, 0.008]}
+    assert "+0.0 points, 95 % interval −0.9 to +0.8, inside the margin; 5 paired seeds" in sentence(none)
