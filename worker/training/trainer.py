@@ -218,6 +218,6 @@ def _obey_signals(stop: threading.Event) -> None:
 
 def _leave_with_parent() -> None:
     """The worker holds the other end of standard input as long as it lives; without it nobody reads this trainer's reports."""
-    while sys.stdin.buffer.readline():
+    while os.read(0, 4096):  # not sys.stdin: a thread that holds its lock aborts the interpreter's exit
         pass
     os._exit(int(Exit.RETRY))

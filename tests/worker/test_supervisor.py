@@ -1,0 +1,315 @@
+"""Every way in which an attempt can end, with a real trainer process each time."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from app import artifacts, events, jobs, metrics, models
+from app.db import transaction
+from app.settings import settings
+from app.states import JobState
+from tests.worker.conftest import event_types, metric_steps, outcomes, read, steps_done, submit, wait_for
+from worker import supervisor
+from worker.trainers import Trainers
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def light_spares() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEQUEST_SPARE_KERAS", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def trainers() -> Iterator[Trainers]:
+    made = Trainers()
+    yield made
+    made.close()
+
+
+def run(trainers: Trainers, draining: Any = lambda: False) -> str:
+    claim = jobs.claim("worker-1")
+    assert claim is not None
+    return supervisor.run(claim, trainers, draining)
+
+
+def soon(job_id: str, steps: int, action: Any) -> threading.Thread:
+    """Does `action` from another thread once the job has recorded so many steps."""
+
+    def wait_and_do() -> None:
+        wait_for(lambda: steps_done(job_id) >= steps)
+        action()
+
+    thread = threading.Thread(target=wait_and_do)
+    thread.start()
+    return thread
+
+
+def cancel(job_id: str, discard: bool = False) -> None:
+    with transaction() as session:
+        jobs.cancel(session, job_id, discard)
+
+
+def names(job_id: str) -> set[str]:
+    with transaction() as session:
+        return {artifact.name for artifact in artifacts.of_job(session, job_id)}
+
+
+def roles(job_id: str) -> list[str]:
+    with transaction() as session:
+        return [model.role for model in models.of_job(session, job_id)]
+
+
+def test_success_keeps_models_files_and_log_and_says_so_last(trainers: Trainers) -> None:
+    job_id = submit(steps=12, source_steps=3)
+    assert run(trainers) == "succeeded"
+    job = read(job_id)
+    assert (job.state, job.reason, job.attempt, job.failures) == ("succeeded", "completed", 1, 0)
+    assert job.best == {"metric": "val_count", "value": 12.0, "step": 12}
+    assert job.usage is not None
+    assert job.usage["device_seconds"] > 0
+    assert names(job_id) == {
+        "model.keras", "manifest.json", "source.keras", "source.manifest.json", "report.json", "trainer.log",
+    }  # fmt: skip
+    assert roles(job_id) == ["source", "model"]
+    with transaction() as session:
+        assert models.get(session, f"job:{job_id}").id == job.model_id
+        for artifact in artifacts.of_job(session, job_id):
+            assert artifacts.blob(artifact.sha256).stat().st_size == artifact.bytes
+    assert metric_steps(job_id) == list(range(1, 13))
+    assert metric_steps(job_id, "source/loss") == [1, 2, 3]
+    kinds = event_types(job_id)
+    assert kinds[-1] == "state"
+    assert kinds.count("stage") == 2
+    assert "checkpoint" in kinds
+    assert job.progress is not None
+    assert job.progress["fraction"] == 1
+    assert not (settings().jobs_dir / job_id).exists()
+
+
+def test_a_failure_that_a_retry_cannot_mend_ends_the_job_with_its_log(trainers: Trainers) -> None:
+    job_id = submit(behave="fail", at=3)
+    assert run(trainers) == "failed"
+    job = read(job_id)
+    assert job.error is not None
+    assert (job.reason, job.error["code"], job.error["blame"]) == ("loss_not_finite", "loss_not_finite", "user")
+    assert job.error["param"] == "/training"
+    assert job.error["hint"]
+    with transaction() as session:
+        log = artifacts.get(session, job_id, "trainer.log")
+    assert b"Failure" in artifacts.blob(log.sha256).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("behave", "outcome"),
+    [
+        ("retry", "disk_full"),
+        ("crash", "crashed"),
+        ("segfault", "crashed"),
+        ("nonsense", "crashed"),
+        ("forge", "crashed"),
+    ],
+)
+def test_another_attempt_follows_what_it_may_mend_and_goes_on_from_the_checkpoint(
+    trainers: Trainers, behave: str, outcome: str
+) -> None:
+    job_id = submit(behave=behave, at=7, until_attempt=1, steps=12, checkpoint_every=5)
+    assert run(trainers) == "queued"
+    job = read(job_id)
+    assert (job.state, job.reason, job.failures) == ("queued", outcome, 1)
+    assert max(metric_steps(job_id)) == 7
+    assert job.run_after > job.queued_at, "a pause before the next attempt"
+    wait_for(
+        lambda: (claim := jobs.claim("worker-1")) and supervisor.run(claim, trainers, lambda: False) == "succeeded"
+    )
+    assert metric_steps(job_id) == list(range(1, 13))
+    assert outcomes(job_id) == [outcome, "succeeded"]
+    with transaction() as session:
+        assert jobs.attempts(session, job_id)[1].resumed == {"target": 5}
+
+
+def test_the_budget_of_attempts_is_the_end_with_the_last_error(trainers: Trainers) -> None:
+    job_id = submit(behave="crash", max_attempts=1)
+    assert run(trainers) == "failed"
+    job = read(job_id)
+    assert job.error is not None
+    assert (job.reason, job.error["code"], job.error["blame"]) == ("attempts_spent", "internal", "system")
+    assert "1 of 1 attempts" in job.error["message"]
+    assert "trainer.log" in names(job_id)
+
+
+def test_a_kept_stage_is_not_trained_again(trainers: Trainers) -> None:
+    job_id = submit(source_steps=4, behave="crash", until_attempt=1, max_attempts=2)
+    assert run(trainers) == "queued"
+    assert roles(job_id) == ["source"]
+    wait_for(
+        lambda: (claim := jobs.claim("worker-1")) and supervisor.run(claim, trainers, lambda: False) == "succeeded"
+    )
+    with transaction() as session:
+        stages = [event.data["stage"] for event in events.after(session, job_id) if event.type == "stage"]
+    assert stages == ["source", "target", "target"]
+
+
+def test_a_cancel_saves_a_checkpoint_and_keeps_what_is_finished(trainers: Trainers) -> None:
+    job_id = submit(steps=500, source_steps=2)
+    waiting = soon(job_id, 6, lambda: cancel(job_id))
+    assert run(trainers) == "cancelled"
+    waiting.join()
+    job = read(job_id)
+    assert (job.state, job.reason, job.wanted) == ("cancelled", "cancelled_by_client", None)
+    assert roles(job_id) == ["source"]
+    assert event_types(job_id)[-2:] == ["checkpoint", "state"]
+
+
+def test_a_trainer_deaf_to_a_cancel_is_killed_after_its_grace(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "grace_seconds", 0.5)
+    job_id = submit(steps=5000, behave="hang", at=2)
+    waiting = soon(job_id, 2, lambda: cancel(job_id))
+    began = time.monotonic()
+    assert run(trainers) == "cancelled"
+    assert time.monotonic() - began < 10
+    waiting.join()
+
+
+def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
+    job_id = submit(steps=5000, behave="hang", at=2)
+    waiting = soon(job_id, 2, lambda: cancel(job_id, discard=True))
+    began = time.monotonic()
+    assert run(trainers) == "cancelled"
+    assert time.monotonic() - began < 5
+    waiting.join()
+    assert read(job_id).model_id is None
+
+
+def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
+    job_id = submit(steps=40)
+    assert run(trainers, lambda: steps_done(job_id) >= 8) == "queued"
+    job = read(job_id)
+    assert (job.state, job.reason, job.failures, job.attempt) == ("queued", "drained", 0, 1)
+    assert run(trainers) == "succeeded"
+    assert metric_steps(job_id) == list(range(1, 41))
+    with transaction() as session:
+        resumed = jobs.attempts(session, job_id)[1].resumed
+    assert resumed is not None
+    assert resumed["target"] >= 8
+
+
+def test_the_time_limit_is_a_failure_of_the_request(trainers: Trainers) -> None:
+    job_id = submit(steps=5000, max_seconds=1)
+    assert run(trainers) == "failed"
+    assert read(job_id).reason == "time_limit"
+
+
+def test_silence_is_a_stall(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(supervisor, "_SHORT_GRACE", 0.2)
+    job_id = submit(behave="hang", at=2)
+    assert run(trainers) == "queued"
+    assert (read(job_id).reason, read(job_id).failures) == ("stalled", 1)
+
+
+def test_more_metrics_than_a_job_may_have(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "MOST_METRICS", 100)
+    job_id = submit(steps=500, values=10, step_seconds=0.001)
+    assert run(trainers) == "failed"
+    assert read(job_id).reason == "metric_limit"
+
+
+def test_a_lost_job_is_not_written_to(trainers: Trainers) -> None:
+    job_id = submit(steps=5000)
+
+    def steal() -> None:
+        with transaction() as session:
+            session.execute(text("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE id = :id"), {"id": job_id})
+        jobs.sweep()
+
+    waiting = soon(job_id, 5, steal)
+    assert run(trainers) == "lost"
+    waiting.join()
+    before = read(job_id)
+    assert (before.state, before.reason) == ("queued", "worker_lost")
+    assert "trainer.log" not in names(job_id)
+
+
+def test_values_that_are_not_finite_are_null_with_one_warning(trainers: Trainers) -> None:
+    job_id = submit(behave="nan", steps=6)
+    assert run(trainers) == "succeeded"
+    with transaction() as session:
+        steps, series = metrics.series(session, job_id, ["val_loss"])
+    assert (steps, series) == ([1, 2, 3, 4, 5, 6], {"val_loss": [None] * 6})
+    assert event_types(job_id).count("warning") == 1
+
+
+def test_many_metrics_are_all_recorded_once(trainers: Trainers) -> None:
+    job_id = submit(steps=300, values=20, step_seconds=0, checkpoint_every=100)
+    assert run(trainers) == "succeeded"
+    assert steps_done(job_id) == 300 * 20
+
+
+def test_the_trainer_sees_no_address_and_no_password(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", "hunter2")
+    monkeypatch.setenv("TF_SECRET", "hunter2")
+    trainers.close()
+    job_id = submit(behave="spy", steps=1)
+    assert run(trainers) == "succeeded"
+    with transaction() as session:
+        seen = json.loads(artifacts.blob(artifacts.get(session, job_id, "seen.json").sha256).read_bytes())
+    environment = seen["environment"]
+    assert "hunter2" not in json.dumps(environment)
+    assert not {"DATABASE_URL", "BROKER_URL", "INFERENCE_URL", "BEQUEST_DATA"} & set(environment)
+    assert not [value for value in environment.values() if "://" in value]
+    assert environment["BEQUEST_PLUGINS"] == "tests.plugins"
+
+
+def test_a_database_away_for_a_moment_costs_nothing(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = submit(steps=60)
+    away_until = time.monotonic() + 1.5
+    real_beat, real_fence = jobs.beat, jobs.fence
+
+    def away(call: Any) -> Any:
+        def maybe(*arguments: Any) -> Any:
+            if time.monotonic() < away_until:
+                raise OperationalError("select", {}, Exception("away"))
+            return call(*arguments)
+
+        return maybe
+
+    claim = jobs.claim("worker-1")
+    assert claim is not None
+    monkeypatch.setattr(supervisor.jobs, "beat", away(real_beat))
+    first = [True]
+
+    def fence_after_start(*arguments: Any) -> Any:
+        if first[0]:
+            first[0] = False
+            return real_fence(*arguments)
+        return away(real_fence)(*arguments)
+
+    monkeypatch.setattr(supervisor.jobs, "fence", fence_after_start)
+    assert supervisor.run(claim, trainers, lambda: False) == "succeeded"
+    assert metric_steps(job_id) == list(range(1, 61))
+
+
+def test_without_a_beat_the_trainer_dies_before_the_lease(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = submit(steps=5000)
+
+    def away(claim: Any) -> Any:
+        raise OperationalError("select", {}, Exception("away"))
+
+    monkeypatch.setattr(supervisor.jobs, "beat", away)
+    began = time.monotonic()
+    assert run(trainers) == "lost"
+    assert time.monotonic() - began < settings().lease_seconds
+    assert read(job_id).state == JobState.RUNNING, "the sweep has the word"
