@@ -53,6 +53,9 @@ def _client() -> httpx.Client:
     address = settings().inference_url
     if not address:
         raise RuntimeError("INFERENCE_URL is not set")
+    # httpcore forgets to close a socket that it could not connect; while the program starts, there is no file yet.
+    if address.startswith("unix://") and not Path(address.removeprefix("unix://")).is_socket():
+        raise RuntimeError("the inference program has not made its socket")
     return _connected(address)
 
 

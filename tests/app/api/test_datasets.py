@@ -1,0 +1,183 @@
+"""/v1/datasets: built-ins and uploads; the same bytes are the same data set; what is broken stores nothing."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from app.settings import settings
+from tests.app.api.conftest import add_job, pointers, problem
+
+CSV = "length,colour,species\n" + "".join(
+    f"{number % 7},{'red' if number % 2 else 'blue'},{'setosa' if number % 3 else 'virginica'}\n"
+    for number in range(60)
+)
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def upload(client: httpx.Client, content: bytes, filename: str = "flowers.csv", **fields: str) -> httpx.Response:
+    return client.post("/v1/datasets", files={"file": (filename, content)}, data=fields)
+
+
+def uploads(client: httpx.Client) -> list[str]:
+    return [entry["id"] for entry in client.get("/v1/datasets?limit=200").json()["data"] if not entry["builtin"]]
+
+
+def stored() -> set[str]:
+    """Every file in the store."""
+    return {str(path) for path in settings().store.rglob("*") if path.is_file()}
+
+
+def test_an_upload_is_201_and_the_same_bytes_again_200(client: httpx.Client) -> None:
+    first = upload(client, CSV.encode(), name="flowers", targets="species")
+    assert first.status_code == 201, first.text
+    body = first.json()
+    assert first.headers["location"] == f"/v1/datasets/{body['id']}"
+    assert body["id"].startswith("ds_")
+    assert (body["name"], body["format"], body["builtin"], body["schema"]["rows"]) == ("flowers", "csv", False, 60)
+    assert body["schema"]["target"] == "species"
+    again = upload(client, CSV.encode(), filename="other.csv", targets="species")
+    assert (again.status_code, again.json()["id"]) == (200, body["id"])
+    assert uploads(client) == [body["id"]]
+    same = client.get(f"/v1/datasets/{body['id']}", headers={"if-none-match": first.headers["etag"]})
+    assert same.status_code == 304
+
+
+def test_an_npz_is_known_by_its_bytes(client: httpx.Client) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8)
+    body = upload(client, npz(x=images, y=np.arange(40) % 4), filename="pictures.bin").json()
+    assert (body["format"], body["name"]) == ("npz", "pictures.bin")
+    assert body["schema"]["input"]["shape"] == [8, 8, 1]
+    rows = client.get(f"/v1/datasets/{body['id']}/preview", params={"rows": 3}).json()["rows"]
+    assert len(rows) == 3
+    assert np.array(rows[0]["input"]).reshape(8, 8).tolist() == images[0].tolist()
+
+
+def test_the_list_has_built_ins_behind_uploads_in_pages(client: httpx.Client) -> None:
+    made = upload(client, CSV.encode(), targets="species").json()["id"]
+    seen: list[str] = []
+    url = "/v1/datasets?limit=2"
+    while url:
+        answer = client.get(url)
+        seen += [entry["id"] for entry in answer.json()["data"]]
+        url = answer.links.get("next", {}).get("url", "")
+    assert seen[0] == made
+    assert "digits" in seen
+    assert len(seen) == len(set(seen))
+
+
+def test_a_built_in_is_read_but_not_deleted(client: httpx.Client) -> None:
+    body = client.get("/v1/datasets/digits").json()
+    assert (body["id"], body["builtin"], body["created_at"]) == ("digits", True, None)
+    assert len(client.get("/v1/datasets/digits/preview").json()["rows"]) == 10
+    problem(client.delete("/v1/datasets/digits"), 409, "conflict")
+
+
+def test_a_data_set_goes_when_no_job_needs_it(client: httpx.Client) -> None:
+    made = upload(client, CSV.encode(), targets="species").json()
+    job = add_job(datasets=[{"ref": made["id"], "id": made["id"], "sha256": made["sha256"]}])
+    assert job in problem(client.delete(f"/v1/datasets/{made['id']}"), 409, "dataset_in_use")["detail"]
+    client.post(f"/v1/jobs/{job}/cancel")
+    client.delete(f"/v1/jobs/{job}")
+    assert client.delete(f"/v1/datasets/{made['id']}").status_code == 204
+    problem(client.get(f"/v1/datasets/{made['id']}"), 404, "not_found")
+
+
+def test_a_name_that_is_none_is_404(client: httpx.Client) -> None:
+    for name in ("digit", "ds_0", "%00", "..%2fdigits"):
+        problem(client.get(f"/v1/datasets/{name}"), 404, "not_found")
+        problem(client.get(f"/v1/datasets/{name}/preview"), 404, "not_found")
+        problem(client.delete(f"/v1/datasets/{name}"), 404, "not_found")
+
+
+PICKLED = npz(x=np.array([{"a": 1}, None], dtype=object), y=np.arange(2))
+
+
+def lying_npz() -> bytes:
+    """An array whose header claims 300 GiB."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (80530636800,), }"
+    header += b" " * (63 - (len(header) + 10) % 64) + b"\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    file = io.BytesIO()
+    import zipfile
+
+    with zipfile.ZipFile(file, "w") as bundle:
+        bundle.writestr("x.npy", array)
+        bundle.writestr("y.npy", array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "filename", "fields", "pointer"),
+    [
+        pytest.param(b"", "empty.csv", {}, "/file", id="nothing"),
+        pytest.param(b"\x00\x01\x02" * 100, "noise.bin", {}, "/file", id="noise"),
+        pytest.param(b"\x80\x04\x95", "model.pkl", {}, "/file", id="a pickle"),
+        pytest.param(b"PK\x03\x04broken", "broken.npz", {}, "/file", id="a broken zip"),
+        pytest.param(PICKLED, "objects.npz", {}, "/file", id="pickled objects"),
+        pytest.param(lying_npz(), "huge.npz", {}, "/file", id="a header that claims 300 GiB"),
+        pytest.param(npz(x=np.zeros((3, 4)), y=np.arange(2)), "uneven.npz", {}, "/file", id="uneven lengths"),
+        pytest.param(npz(x=np.full((4, 2), np.nan), y=np.arange(4)), "nan.npz", {}, "/file", id="NaN inputs"),
+        pytest.param(b"a,b\n1,2\n3\n", "ragged.csv", {}, "/file", id="ragged rows"),
+        pytest.param(b"a,a\n1,2\n", "twice.csv", {}, "/file", id="a column twice"),
+        pytest.param(CSV.encode(), "f.csv", {"targets": "spcies"}, "/targets", id="a target that does not exist"),
+        pytest.param(CSV.encode(), "f.csv", {"format": "xlsx"}, "/format", id="an unknown format"),
+        pytest.param(CSV.encode(), "f.csv", {"nmae": "x"}, "/nmae", id="an unknown field"),
+        pytest.param(CSV.encode(), "../../etc/passwd", {"targets": "species"}, "/filename", id="a path as file name"),
+        pytest.param(CSV.encode(), "f.csv", {"name": "../x", "targets": "species"}, "/name", id="a path as name"),
+        pytest.param(CSV.encode(), "f.csv", {"name": "a\x00b", "targets": "species"}, "/name", id="a NUL in the name"),
+        pytest.param(CSV.encode(), "f.csv", {"name": "n" * 500, "targets": "species"}, "/name", id="a long name"),
+    ],
+)
+def test_a_broken_upload_is_refused_and_leaves_nothing(
+    client: httpx.Client, content: bytes, filename: str, fields: dict[str, str], pointer: str
+) -> None:
+    before = stored()
+    answer = upload(client, content, filename, **fields)
+    body = problem(answer, 422, answer.json().get("code", ""))
+    assert body["code"] in ("invalid", "dataset_invalid")
+    assert any(found.startswith(pointer) for found in pointers(body)), body["errors"]
+    assert uploads(client) == []
+    assert stored() == before
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "code"),
+    [
+        pytest.param(b"--x--\r\n", "multipart/form-data", 400, "malformed_body", id="no boundary"),
+        pytest.param(b"garbage", "multipart/form-data; boundary=x", 400, "malformed_body", id="no form"),
+        pytest.param(b"--x--\r\n", "multipart/form-data; boundary=x", 422, "invalid", id="an empty form"),
+        pytest.param(CSV.encode(), "text/csv", 415, "unsupported_media_type", id="the file alone"),
+    ],
+)
+def test_a_broken_form_is_refused(
+    client: httpx.Client, content: bytes, content_type: str, status: int, code: str
+) -> None:
+    answer = client.post("/v1/datasets", content=content, headers={"content-type": content_type})
+    problem(answer, status, code)
+    assert uploads(client) == []
+
+
+def test_a_form_names_all_its_faults_at_once(client: httpx.Client) -> None:
+    answer = client.post("/v1/datasets", files={"flie": ("a.csv", b"x"), "name": ("b", b"y")})
+    assert pointers(problem(answer, 422, "invalid")) == {"/flie", "/name", "/file"}
+
+
+def test_an_upload_beyond_the_quota_is_413_and_leaves_nothing(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings(), "max_upload_bytes", 100_000)
+    before = stored()
+    problem(upload(client, b"a,b\n" + b"1,2\n" * 100_000), 413, "body_too_large")
+    assert uploads(client) == []
+    assert stored() == before

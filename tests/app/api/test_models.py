@@ -1,0 +1,193 @@
+"""/v1/models and predict; the inference program's place is taken by a server that answers in its words."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+
+from app import artifacts, jobs, models
+from app.db import transaction
+from app.settings import settings
+from app.spec.models import Manifest
+from tests.app.api.conftest import add_job, pointers, problem, start_job
+
+MANIFEST = Manifest.model_validate(
+    {
+        "role": "model",
+        "architecture": {"arch": "mlp"},
+        "input": {"kind": "table", "shape": [2], "features": [{"column": "length"}, {"column": "width"}]},
+        "tasks": {
+            "species": {"type": "multiclass", "column": "species", "classes": ["a", "b", "c"], "units": 3},
+            "odd": {"type": "binary", "column": "odd", "classes": ["even", "odd"], "units": 1},
+            "marks": {"type": "multilabel", "column": "marks", "classes": ["x", "y"], "units": 2},
+            "weight": {"type": "regression", "column": "weight", "units": 1},
+            "place": {"type": "regression", "column": "place", "units": 2},
+        },
+        "layers": [],
+        "parameters": 1,
+        "sha256": "00",
+        "versions": {},
+    }
+)
+ROW = {"species": [0.25, 0.5, 0.25], "odd": [0.25], "marks": [0.75, 0.25], "weight": [70.5], "place": [1.0, 2.0]}
+
+
+class Inference(BaseHTTPRequestHandler):
+    """Answers each row with ROW, and remembers what it was asked."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+    status = 200
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(request)
+        answer = {"predictions": {task: [values] * len(request["inputs"]) for task, values in ROW.items()}}
+        body = json.dumps(answer if self.status == 200 else {"detail": "secret reason"}).encode()
+        self.send_response(self.status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def inference(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Inference]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Inference)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setattr(settings(), "inference_url", f"http://127.0.0.1:{server.server_port}")
+    Inference.asked.clear()
+    monkeypatch.setattr(Inference, "status", 200)
+    yield Inference
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def model(client: httpx.Client, tmp_path: Path) -> dict[str, Any]:
+    """A kept model of a running job, as the API shows it."""
+    job = add_job(name="flowers")
+    claim = start_job(job)
+    (tmp_path / "model.keras").write_bytes(b"weights")
+    stored = artifacts.keep_file(tmp_path / "model.keras")
+    with transaction() as session:
+        row = jobs.fence(session, claim)
+        models.keep(session, row, "source", stored, None, MANIFEST, [])
+        models.keep(
+            session, row, "model", stored, None, MANIFEST, [("initialized_from", "source"), ("trained_on", "digits")]
+        )
+    shown: dict[str, Any] = client.get(f"/v1/models/job:{job}").json()
+    return shown
+
+
+def test_a_model_is_found_by_every_reference(client: httpx.Client, model: dict[str, Any]) -> None:
+    job = model["job"]
+    refs = [
+        model["id"],
+        f"job:{job}",
+        f"job%3A{job}",
+        f"job:{job}/best",
+        f"job%3A{job}%2Fmodel",
+        model["ref"],
+        "model:flowers",
+    ]
+    assert {client.get(f"/v1/models/{ref}").json()["id"] for ref in refs} == {model["id"]}
+    source = client.get(f"/v1/models/job:{job}/source").json()
+    assert source["role"] == "source"
+    assert {"relation": "initialized_from", "target": source["id"]} in model["edges"]
+    assert model["manifest"]["tasks"]["species"]["classes"] == ["a", "b", "c"]
+
+
+def test_models_are_listed_newest_first_and_filtered(client: httpx.Client, model: dict[str, Any]) -> None:
+    first = client.get("/v1/models?limit=1")
+    assert [entry["id"] for entry in first.json()["data"]] == [model["id"]]
+    second = client.get(first.links["next"]["url"]).json()
+    assert [entry["role"] for entry in second["data"]] == ["source"]
+    assert client.get("/v1/models", params={"role": "source"}).json()["data"] == second["data"]
+    assert client.get("/v1/models", params={"job": "job_0"}).json()["data"] == []
+
+
+@pytest.mark.parametrize("ref", ["mdl_0", "job:job_0", "model:nobody@1", "%00", "nothing", "job:job_0/../x"])
+def test_a_reference_to_nothing_is_404(client: httpx.Client, ref: str) -> None:
+    problem(client.get(f"/v1/models/{ref}"), 404, "not_found")
+    problem(client.post(f"/v1/models/{ref}/predict", json={"inputs": [[1, 2]]}), 404, "not_found")
+
+
+def test_a_prediction_is_said_in_the_words_of_the_data(
+    client: httpx.Client, model: dict[str, Any], inference: type[Inference]
+) -> None:
+    rows: list[Any] = [{"length": 1.5, "width": 2}, [3, 4.5]]
+    answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": rows}).json()
+    assert answer["model"] == model["id"]
+    assert len(answer["predictions"]) == 2
+    said = {
+        task: {key: value for key, value in entry.items() if value is not None}
+        for task, entry in answer["predictions"][0].items()
+    }
+    assert said == {
+        "species": {"label": "b", "probability": 0.5, "probabilities": {"a": 0.25, "b": 0.5, "c": 0.25}},
+        "odd": {"label": "even", "probability": 0.75, "probabilities": {"even": 0.75, "odd": 0.25}},
+        "marks": {"labels": ["x"], "probabilities": {"x": 0.75, "y": 0.25}},
+        "weight": {"value": 70.5},
+        "place": {"value": [1.0, 2.0]},
+    }
+    asked = inference.asked[0]
+    assert asked["inputs"] == rows
+    assert Path(asked["model"]).read_bytes() == b"weights"
+    assert asked["model"].endswith(".keras")
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({}, {"/inputs"}),
+        ({"inputs": []}, {"/inputs"}),
+        ({"inputs": {}}, {"/inputs"}),
+        ({"input": [[1, 2]]}, {"/input", "/inputs"}),
+        ({"inputs": [[1, 2], [1], [True, 2]]}, {"/inputs/1", "/inputs/2/0"}),
+        ({"inputs": [{"length": 1, "widht": 2}]}, {"/inputs/0/widht", "/inputs/0/width"}),
+        ({"inputs": [[1, 2]] * 1025}, {"/inputs"}),
+    ],
+)
+def test_wrong_rows_are_named_and_no_model_is_asked(
+    client: httpx.Client, model: dict[str, Any], inference: type[Inference], body: dict[str, Any], found: set[str]
+) -> None:
+    answer = client.post(f"/v1/models/{model['id']}/predict", json=body)
+    assert pointers(problem(answer, 422, "invalid")) == found
+    assert inference.asked == []
+
+
+def test_without_the_inference_program_the_answer_is_503_with_what_to_do(
+    client: httpx.Client, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in (None, "http://127.0.0.1:9", "unix:///nowhere.sock"):
+        monkeypatch.setattr(settings(), "inference_url", address)
+        answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1, 2]]})
+        problem(answer, 503, "inference_unavailable")
+        assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize(("status", "ours", "code"), [(503, 503, "inference_unavailable"), (500, 500, "internal")])
+def test_a_failure_of_the_inference_program_is_told_without_its_words(
+    client: httpx.Client,
+    model: dict[str, Any],
+    inference: type[Inference],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    ours: int,
+    code: str,
+) -> None:
+    monkeypatch.setattr(inference, "status", status)
+    answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1, 2]]})
+    problem(answer, ours, code)
+    assert "secret reason" not in answer.text
