@@ -25,6 +25,7 @@ from app.spec.data import Column, Feature, InputSchema, Schema
 from app.spec.faults import Fault, Invalid, pointer
 
 TARGETS = ("target", "label", "class", "y")
+NO_ROWS = Fault("/file", "there is no row below the header", "give the rows to learn from")
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 
@@ -135,6 +136,8 @@ def _cells(file: IO[bytes], names: list[str], limits: UploadLimits) -> pa.Table:
             wrong.append((row.number or 0, row.actual_columns))
         return "skip"
 
+    if not file.read(1):  # `_header` has left the file behind its line
+        raise Invalid([NO_ROWS])
     file.seek(0)
     try:
         cells = pacsv.read_csv(
@@ -148,13 +151,8 @@ def _cells(file: IO[bytes], names: list[str], limits: UploadLimits) -> pa.Table:
                 quoted_strings_can_be_null=True,
             ),
         )
-    except pa.ArrowInvalid as error:
-        empty = "Empty CSV" in str(error)
-        message = (
-            "there is no row below the header"
-            if empty
-            else "a line cannot be read: not UTF-8, a line over 4 MiB, or an open quote"
-        )
+    except pa.ArrowInvalid:
+        message = "a line cannot be read: not UTF-8, longer than 4 MiB, or a quote is open"
         raise Invalid([Fault("/file", message, "save it as CSV in UTF-8, one row a line")]) from None
     if wrong:
         line, count = wrong[0]
@@ -164,7 +162,7 @@ def _cells(file: IO[bytes], names: list[str], limits: UploadLimits) -> pa.Table:
             [Fault("/file", message, "give every line one cell for each column; quote cells that hold a comma")]
         )
     if cells.num_rows == 0:
-        raise Invalid([Fault("/file", "there is no row below the header", "give the rows to learn from")])
+        raise Invalid([NO_ROWS])
     if cells.num_rows > limits.rows:
         raise Invalid([Fault("/file", f"{cells.num_rows} rows, at most {limits.rows} are allowed", "send fewer rows")])
     return cells

@@ -32,7 +32,7 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
     with Path(raw).open("rb") as source, Path(out).open("wb") as target:
         _rehearse(format)
         jail.confine(
-            memory_bytes=4 * limits.decoded_bytes + 256 * MIB,
+            memory_bytes=4 * limits.decoded_bytes + limits.spare_bytes,
             cpu_seconds=limits.cpu_seconds,
             file_bytes=2 * limits.decoded_bytes + 64 * MIB,
             threads=format == "csv",

@@ -12,6 +12,7 @@ class UploadLimits:
     """Checked from headers before anything is allocated; time and memory bind the process that reads."""
 
     decoded_bytes: int = 512 * MIB  # all arrays as they are in the file, and the inputs as they are kept
+    spare_bytes: int = 256 * MIB  # of memory, beyond four times `decoded_bytes`
     members: int = 64
     ratio: int = 200  # decoded to compressed bytes, of the archive and of any member above a MiB
     rows: int = 5_000_000

@@ -125,6 +125,9 @@ def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: fl
         "LC_ALL": "C.UTF-8",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
+        # Other pools and arenas reserve address space by the gigabyte, which the limit could then not withhold.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "MALLOC_ARENA_MAX": "1",
     }
     with subprocess.Popen(
         command,

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from app.data import builtins
+from app.data.csv_file import read
+from app.data.limits import UploadLimits
+from app.data.table import Table
+from app.spec.faults import Fault, Invalid
+
+LIMITS = UploadLimits()
+
+
+def parse(text: str | bytes, *targets: str, limits: UploadLimits = LIMITS) -> Table:
+    return read(io.BytesIO(text.encode() if isinstance(text, str) else text), targets, limits)
+
+
+def faults(text: str | bytes, *targets: str, limits: UploadLimits = LIMITS) -> list[Fault]:
+    with pytest.raises(Invalid) as refused:
+        parse(text, *targets, limits=limits)
+    return refused.value.faults
+
+
+def features(table: Table) -> list[tuple[str, str | None]]:
+    return [(feature.column, feature.equals) for feature in table.schema.input.features]
+
+
+def test_wine_comes_back_as_it_went() -> None:
+    wine = builtins.load("wine")
+    names = [feature.column for feature in wine.schema.input.features]
+    lines = [",".join([*names, "class"])]
+    for row, code in zip(wine.inputs, wine.columns["class"], strict=True):
+        lines.append(",".join([*(repr(float(value)) for value in row), f"class_{code}"]))
+    table = parse("\n".join(lines) + "\n")
+    assert np.array_equal(table.inputs, wine.inputs)
+    assert np.array_equal(table.hashes, wine.hashes)
+    assert table.schema == wine.schema
+
+
+def test_words_become_one_indicator_each() -> None:
+    table = parse("age,job,y\n30,cook,1.5\n41.5,smith,2\n28,cook,3\n")
+    assert features(table) == [("age", None), ("job", "cook"), ("job", "smith")]
+    assert table.inputs.tolist() == [[30, 1, 0], [41.5, 0, 1], [28, 1, 0]]
+    assert table.inputs.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("header", "target"), [("a,target,label", "target"), ("a,class,b", "class"), ("a,b,c", "c"), ("y,a,b", "y")]
+)
+def test_the_target_is_found_by_its_name_else_it_is_the_last_column(header: str, target: str) -> None:
+    assert parse(f"{header}\n1,2,3\n4,5,6\n").schema.target == target
+
+
+def test_several_targets_may_be_asked_for_and_how_to_read_them() -> None:
+    text = "a,grade,size,y\n1,2,10,u\n2,1,20.5,v\n3,2,30,u\n"
+    table = parse(text, "grade", "size")
+    assert list(table.schema.columns) == ["grade", "size"]
+    assert table.schema.target == "grade"
+    assert features(table) == [("a", None), ("y", "u"), ("y", "v")]
+    assert (table.schema.columns["grade"].classes, table.columns["grade"].tolist()) == (["1", "2"], [1, 0, 1])
+    assert table.columns["size"].tolist() == [10, 20.5, 30]
+    assert parse(text, "grade:number").columns["grade"].tolist() == [2, 1, 2]
+    assert parse(text, "size:category").schema.columns["size"].classes == ["10", "20.5", "30"]
+    assert faults(text, "y:number")[0].pointer == "/file/column/y"
+
+
+def test_a_column_whose_name_has_a_colon_is_meant_by_its_whole_name() -> None:
+    assert parse("a,b:number\n1,x\n2,y\n", "b:number").schema.columns["b:number"].type == "category"
+
+
+def test_few_whole_numbers_are_classes_and_many_are_numbers() -> None:
+    few = "\n".join(["a,y", *(f"{n},{n % 20}" for n in range(100))])
+    many = "\n".join(["a,y", *(f"{n},{n % 21}" for n in range(100))])
+    assert parse(few).schema.columns["y"].classes == [str(n) for n in range(20)]
+    assert parse(many).schema.columns["y"].type == "number"
+
+
+def test_an_empty_cell_of_a_target_is_missing() -> None:
+    table = parse('a,n,c\n1,,x\n2,2.5,\n3,1e1,"  "\n4,4,y\n', "n", "c")
+    assert np.array_equal(table.columns["n"], np.array([np.nan, 2.5, 10, 4], np.float32), equal_nan=True)
+    assert table.columns["c"].tolist() == [0, -1, -1, 1]
+    assert [column.missing for column in table.schema.columns.values()] == [1, 2]
+
+
+def test_spreadsheets_habits_are_read() -> None:
+    plain = parse('a,"b, c",y\n1,2,u\n3,4,v\n')
+    assert features(plain) == [("a", None), ("b, c", None)]
+    for text in (b'\xef\xbb\xbfa,"b, c",y\r\n1,2,u\r\n3,4,v\r\n', b'a,"b, c",y\n"1", 2 ,u\n+3,4.,"v"'):
+        table = parse(text)
+        assert table.schema == plain.schema
+        assert np.array_equal(table.hashes, plain.hashes)
+
+
+def test_every_fault_of_the_columns_is_named_at_once() -> None:
+    text = "\n".join(
+        ["gap,nan,infinite,large,mixed,void,y", "1,1,1,1,0,,a", ",nan,1,1,1,,a", "1,1,1e999,1e39,2,,"]
+        + [f"1,1,1,1,{n}.5,,a" for n in range(30)]
+        + ["1,1,1,1,n/a,,a"]
+    )
+    found = {fault.pointer: fault.message for fault in faults(text)}
+    assert found == {
+        "/file/column/y": "1 different values, a category needs 2 or more",
+        "/file/column/gap": "row 2 has no value, as 1 of 34 rows; a feature may not be missing",
+        "/file/column/nan": "row 2 is NaN or infinite",
+        "/file/column/infinite": "row 3 is infinite or beyond a 32-bit float",
+        "/file/column/large": "row 3 is infinite or beyond a 32-bit float",
+        "/file/column/mixed": "mostly numbers, but row 34 holds a word",
+        "/file/column/void": "row 1 has no value, as 34 of 34 rows; a feature may not be missing",
+    }
+
+
+def test_names_of_columns_are_checked_all_at_once() -> None:
+    found = faults("a,a,,b\x07,{},ok\n1,2,3,4,5,6\n".format("n" * 129))
+    assert [fault.pointer for fault in found] == [
+        "/file/column/a",
+        "/file/column/2",
+        "/file/column/3",
+        "/file/column/4",
+    ]
+
+
+def test_a_slash_in_a_name_is_escaped_in_the_pointer() -> None:
+    (fault,) = faults("a/b~c,y\n,1\n2,0\n")
+    assert fault.pointer == "/file/column/a~1b~0c"
+
+
+def test_unknown_targets_are_answered_with_the_nearest() -> None:
+    found = faults("age,size,y\n1,2,3\n", "agee", "size", "size", "zzz")
+    assert [(fault.pointer, fault.hint) for fault in found][0] == ("/targets/0", "did you mean 'age'?")
+    assert [fault.pointer for fault in found] == ["/targets/0", "/targets/2", "/targets/3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "0 columns"),
+        (b"a\n1\n", "1 columns"),
+        (b"a;b\n1;2\n", "1 columns"),
+        (b"a,y\n", "no row below the header"),
+        (b"a,y", "no row below the header"),
+        (b"a,y\n1,2\n3\n4,5,6\n", "line 3 has 1 cells, the header has 2; 2 lines are wrong"),
+        (b"a,y\n1,\xff\xfe\n", "not UTF-8"),
+        (b"\xff,y\n1,2\n", "not UTF-8"),
+        (b'a,"y\n1,2\n', "not a line of column names"),
+        (b"a,y\n1,a\x00b\n2,c\n", "cannot be printed"),
+        (b"," * 5000 + b"\n", "at most 2048"),
+        (b"a" * 2_000_000, "longer than"),
+        (b"y\n1\n", "1 columns"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_a_reason(text: bytes, says: str) -> None:
+    assert says in " ".join(fault.message for fault in faults(text))
+
+
+def test_targets_alone_leave_nothing_to_learn_from() -> None:
+    assert [fault.message for fault in faults("a,b\n1,2\n2,1\n", "a", "b")] == ["no column is left to be a feature"]
+
+
+def test_too_many_words_are_no_category() -> None:
+    text = "\n".join(["word,y", *(f"w{n},{n % 2}" for n in range(1001))])
+    (fault,) = faults(text)
+    assert (fault.pointer, "1000" in fault.message) == ("/file/column/word", True)
+    (fault,) = faults("\n".join(["a,y", *(f"{n},w{n}" for n in range(1001))]))
+    assert fault.pointer == "/file/column/y"
+
+
+def test_limits_are_the_callers() -> None:
+    text = "\n".join(["a,b,y", *(f"{n},w{n % 50},{n % 2}" for n in range(1000))])
+    assert parse(text).inputs.shape == (1000, 51)
+    assert "51 features" in faults(text, limits=UploadLimits(features=50))[0].message
+    assert "more than 100000 bytes" in faults(text, limits=UploadLimits(decoded_bytes=100_000))[0].message
+    assert "1000 rows" in faults(text, limits=UploadLimits(rows=999))[0].message
+    assert "3 columns" in faults(text, limits=UploadLimits(csv_columns=2))[0].message
+
+
+def test_no_cell_is_ever_repeated_in_a_fault() -> None:
+    text = "a,y\n" + "\n".join(f"{n},{n % 2}" for n in range(40)) + "\nsecret-token,1\n"
+    assert "secret" not in str(faults(text))
+    assert "secret" not in str(faults("a,y\n1,2,secret\n"))

@@ -1,0 +1,187 @@
+"""The child that reads an upload: its walls, its deadline, and what comes back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.data import builtins, prepared
+from app.data.limits import MIB, UploadLimits
+from app.data.uploads import format_of, inspect_upload
+from app.spec.faults import Invalid
+
+ROOT = Path(__file__).parents[3]
+
+
+def file_of(folder: Path, content: bytes) -> Path:
+    path = folder / "raw"
+    path.write_bytes(content)
+    return path
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def test_an_npz_becomes_a_prepared_file(tmp_path: Path) -> None:
+    digits = builtins.load("digits")
+    raw = file_of(tmp_path, npz(x=digits.inputs, digit=digits.columns["digit"]))
+    schema = inspect_upload(raw, None, tmp_path / "out.npz")
+    table = prepared.read(tmp_path / "out.npz")
+    assert schema == table.schema
+    assert np.array_equal(table.inputs, digits.inputs)
+    assert np.array_equal(table.hashes, digits.hashes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "raw"]
+
+
+def test_a_csv_becomes_a_prepared_file(tmp_path: Path) -> None:
+    lines = ["größe,wort,y", *(f"{n},w{n % 7},{n % 3}" for n in range(50_000))]
+    raw = file_of(tmp_path, "\n".join(lines).encode())
+    schema = inspect_upload(raw, None, tmp_path / "out.npz", ["y", "größe:number"])
+    assert (schema.rows, schema.input.shape, list(schema.columns)) == (50_000, [7], ["y", "größe"])
+    assert prepared.read(tmp_path / "out.npz").columns["größe"][-1] == 49_999
+
+
+def test_faults_come_back_whole_and_nothing_is_left(tmp_path: Path) -> None:
+    raw = file_of(tmp_path, b"a,b,y\n,1,0\n1,nan,1\n")
+    with pytest.raises(Invalid) as refused:
+        inspect_upload(raw, "csv", tmp_path / "out.npz")
+    assert [fault.pointer for fault in refused.value.faults] == ["/file/column/a", "/file/column/b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_a_child_out_of_memory_is_a_fault(tmp_path: Path) -> None:
+    text = b"a,y\n" + (b"1," + b"w" * 400 + b"\n") * 200_000
+    with pytest.raises(Invalid) as refused:
+        inspect_upload(
+            file_of(tmp_path, text),
+            None,
+            tmp_path / "out",
+            limits=UploadLimits(decoded_bytes=4 * MIB, spare_bytes=-8 * MIB),
+        )
+    assert [fault.pointer for fault in refused.value.faults] == ["/file"]
+    assert "memory" in refused.value.faults[0].message
+
+
+def test_a_child_out_of_time_is_killed(tmp_path: Path) -> None:
+    raw = file_of(tmp_path, npz(x=np.zeros((3, 2))))
+    start = time.perf_counter()
+    with pytest.raises(Invalid) as refused:
+        inspect_upload(raw, None, tmp_path / "out", limits=UploadLimits(wall_seconds=0.05))
+    assert time.perf_counter() - start < 5
+    assert refused.value.faults[0].message == "reading it took longer than an upload may take"
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"  \n", "empty"),
+        (b"\x80\x04\x95", "pickle"),
+        (b"\x93NUMPY\x01\x00", "single array"),
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"PAR1", "Parquet"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"a\0b", "neither"),
+        ("a,b\n".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_other_formats_are_refused_by_name(tmp_path: Path, content: bytes, says: str) -> None:
+    with pytest.raises(Invalid, match=says):
+        format_of(file_of(tmp_path, content), None)
+
+
+def test_a_format_is_believed_only_if_it_is_known(tmp_path: Path) -> None:
+    raw = file_of(tmp_path, b"a,y\n1,2\n")
+    assert format_of(raw, "npz") == "npz"
+    with pytest.raises(Invalid) as refused:
+        inspect_upload(raw, "npz", tmp_path / "out")
+    assert refused.value.faults[0].message == "not an npz: no zip archive ends here"
+    with pytest.raises(Invalid) as refused:
+        format_of(raw, "xlsx")
+    assert refused.value.faults[0].pointer == "/format"
+
+
+WALLS = """
+import json, os, resource, socket, sys
+from app.data import jail
+walls = jail.confine(memory_bytes=64 * 2**20, cpu_seconds=5, file_bytes=1000, threads=False)
+tried = {}
+def attempt(name, action):
+    try:
+        action()
+    except (OSError, MemoryError) as error:
+        tried[name] = type(error).__name__
+    else:
+        tried[name] = None
+attempt("memory", lambda: bytearray(80 * 2**20))
+attempt("fork", os.fork)
+attempt("file", lambda: os.write(os.open(sys.argv[1], os.O_WRONLY), b"x" * 2000) == 2000 or os.write(3, b""))
+attempt("connect", lambda: socket.socket().connect(("127.0.0.1", int(sys.argv[2]))))
+attempt("many files", lambda: [os.dup(0) for _ in range(100)])
+print(json.dumps([walls, tried, os.geteuid(), resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_CPU)]))
+"""
+
+
+def test_the_walls_stand(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.touch()
+    out.chmod(0o666)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        said = subprocess.run(
+            [sys.executable, "-c", WALLS, str(out), str(server.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    walls, tried, user, core, cpu = json.loads(said.stdout)
+    assert {"memory", "cpu", "files", "core", "privileges", "processes"} <= set(walls)
+    assert tried["memory"] == "MemoryError"
+    assert tried["many files"] == "OSError"
+    assert out.stat().st_size <= 1000
+    assert (core, cpu) == ([0, 0], [5, 6])
+    assert user != 0
+    if "network" in walls:
+        assert tried["connect"] is not None
+    if os.geteuid() == 0:
+        assert "user" in walls
+        assert tried["fork"] == "BlockingIOError"
+
+
+def test_a_child_that_burns_its_time_ends() -> None:
+    program = "from app.data import jail\njail.confine(memory_bytes=2**26, cpu_seconds=1, file_bytes=0, threads=True)\nwhile True: pass"
+    start = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, "-c", program], timeout=30, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert ended.returncode < 0
+    assert time.perf_counter() - start < 10
+
+
+def test_the_child_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://canary")
+    seen = tmp_path / "seen"
+    real = subprocess.Popen
+
+    def spy(*args: object, **options: dict[str, str]) -> object:
+        seen.write_text(str(options["env"]))
+        return real(*args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", spy)
+    inspect_upload(file_of(tmp_path, npz(x=np.zeros((3, 2)))), None, tmp_path / "out")
+    assert "canary" not in seen.read_text()
+    assert "DATABASE_URL" not in seen.read_text()
