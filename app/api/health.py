@@ -58,7 +58,10 @@ async def healthz() -> Health:
 
 @router.get(
     "/readyz",
-    responses={503: {"description": "Something that is needed does not answer.", "model": Readiness}},
+    responses={
+        **deps.problem_responses(),
+        503: {"description": "Something that is needed does not answer.", "model": Readiness},
+    },
     summary="Can the service do its work?",
 )
 def readyz(response: Response) -> Readiness:
@@ -97,10 +100,10 @@ def _workers() -> int | None:
 
 
 def _free_bytes() -> int | None:
-    for folder in (settings().store, settings().data):
-        if folder.exists():
-            return shutil.disk_usage(folder).free
-    return None
+    """On the disk of the store, or where its folder is going to be."""
+    place = settings().store.expanduser().absolute()
+    there = next((folder for folder in (place, *place.parents) if folder.exists()), None)
+    return shutil.disk_usage(there).free if there else None
 
 
 def _embedded() -> bool:
