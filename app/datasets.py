@@ -280,8 +280,8 @@ def _said(table: Table, name: str, row: int) -> Any:
     value = table.columns[name][row]
     if column.type == "category":
         return (column.classes or [])[int(value)] if value >= 0 else None
+    if np.isnan(value).all() or (column.type == "number" and np.isnan(value).any()):
+        return None
     if column.type == "labels":
         return [label for label, there in zip(column.classes or [], value, strict=True) if there == 1]
-    if np.isnan(value).any():
-        return None
     return value.tolist()
