@@ -7,7 +7,7 @@ step; an epoch is the longest of them, shorter ones cycle with permutations of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class Feed:
     @property
     def steps_per_epoch(self) -> int:
         """Until every row has been seen once; shorter lines cycle."""
-        return max(-(-len(line.rows) // line.size) for line in self.lines)
+        return longest(self.lines)
 
     @property
     def batch_size(self) -> int:
@@ -83,6 +83,11 @@ def batch(feeds: Mapping[str, Feed], step: int) -> Batch:
         x[name], more = feed.batch(step)
         y |= more
     return x, y
+
+
+def longest(lines: Sequence[Line]) -> int:
+    """Steps until the longest line has been gone through once."""
+    return max(-(-len(line.rows) // line.size) for line in lines)
 
 
 def epoch_steps(feeds: Mapping[str, Feed]) -> int:

@@ -145,9 +145,10 @@ def live(network: Network) -> Live:
 
 
 def initial(layers: Live, seed: int) -> Weights:
-    """Fresh numbers: kernels Glorot-uniform (2010), the rest as Keras begins it; drawn by NumPy from (seed, layer name), so equal on all backends.
+    """Fresh numbers: kernels Glorot-uniform (2010), the rest as Keras begins it.
 
-    A head's numbers depend on its task's name and not on its place, so that swapping two tasks changes nothing.
+    Drawn by NumPy from (seed, layer name), so equal on all backends. A head's numbers depend on its task's name and not on its
+    place: swapping two tasks changes nothing.
     """
     weights: Weights = {}
     for name, layer in layers.layers.items():

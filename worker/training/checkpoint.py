@@ -38,7 +38,7 @@ def save(home: Path, stage: str, saved: Saved) -> Path:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     stream = io.BytesIO()
-    np.savez(stream, *saved.arrays)  # type: ignore[arg-type]
+    np.savez(stream, *saved.arrays)
     files = {"arrays.npz": stream.getvalue(), "state.json": json.dumps({"step": saved.step, **saved.state}).encode()}
     files["manifest.json"] = json.dumps(
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}

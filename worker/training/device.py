@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import platform
 import resource
 import sys
@@ -49,12 +51,11 @@ def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
         return  # JAX computes repeatably on a CPU as it is
     import tensorflow as tf
 
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of tracings that are meant: one for each shape of network
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        try:
+        with contextlib.suppress(RuntimeError):  # already initialised: it keeps what it has
             tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:  # already initialised: it keeps what it has
-            pass
     if deterministic is True or (deterministic == "auto" and not gpus):
         tf.config.experimental.enable_op_determinism()
 

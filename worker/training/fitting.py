@@ -331,8 +331,8 @@ def predict(live: Live, network: Network, inputs: np.ndarray) -> dict[str, np.nd
         some = inputs[start : start + size]
         padded = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)]) if len(some) < size else some
         outputs = live.forward.predict_on_batch(network.scaling(padded))
-        for name in chunks:
-            chunks[name].append(np.asarray(outputs[name])[: len(some)])
+        for name, parts in chunks.items():
+            parts.append(np.asarray(outputs[name])[: len(some)])
     return {
         name: np.concatenate(parts) if parts else np.zeros((0, network.tasks[name].units), np.float32)
         for name, parts in chunks.items()

@@ -6,6 +6,7 @@ network exactly once, whatever the number of tasks and objectives, so that Batch
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Goal:
         return json.dumps(parts)
 
 
-class Learner(keras.Model):  # type: ignore[misc]
+class Learner(keras.Model):
     """`goal` on the layers of `live`. Inputs {data set: scaled inputs}; labels as `heads.targets` names them."""
 
     def __init__(self, live: Live, goal: Goal):
@@ -211,13 +212,10 @@ class Compiled:
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; each logged value of this batch, nan for a task without labels in it."""
-        weighting = self.learner.weighting
-        if weighting is None:
-            logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
-            return logs
         absent = [name for name in self.learner.goal.tasks if not batch[1][f"{name}/labelled"].any()]
-        with weighting.hold(absent):
-            logs = self.learner.train_on_batch(*batch, return_dict=True)
+        held = self.learner.weighting.hold(absent) if self.learner.weighting is not None else contextlib.nullcontext()
+        with held:
+            logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
         return logs
 
     def state(self) -> list[np.ndarray]:

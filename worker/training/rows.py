@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,10 +64,10 @@ class Data:
         column = next(iter(self.tasks.values())).column if len(self.tasks) == 1 else None
         train = datasets.limit(self.table, self.split.train, self.limit, column, seed)
         validation = datasets.limit_validation(self.table, self.split, train, self.limit, column, seed)
-        values: dict[str, np.ndarray] = {}
+        values: dict[str, Any] = {}
         tasks: dict[str, Task] = {}
         for name, task in self.tasks.items():
-            stored = np.array(self.table.columns[task.column])
+            stored = self.table.columns[task.column].copy()
             n = (self.label_limits or {}).get(name)
             visible = np.zeros(len(stored), bool)
             visible[train] = datasets.limit_labels(train, stored, n, seed)
@@ -97,14 +97,17 @@ class Draw:
             whole |= heads.targets(task, self.values[name])
         return whole
 
+    def labelled_rows(self) -> dict[str, np.ndarray]:
+        """The training rows that have a label for each task."""
+        return {name: self.train[datasets.labelled(values[self.train])] for name, values in self.values.items()}
+
     def only(self, name: str) -> Draw:
         """The rows labelled for one task, and nothing of the others: what its single-task control sees."""
-        rows = self.train[datasets.labelled(self.values[name][self.train])]
-        return replace(self, train=rows, tasks={name: self.tasks[name]}, values={name: self.values[name]})
+        return replace(self, train=self.labelled_rows()[name], tasks={name: self.tasks[name]}, values={name: self.values[name]})
 
     @property
     def labels(self) -> dict[str, int]:
-        return {name: int(datasets.labelled(values[self.train]).sum()) for name, values in self.values.items()}
+        return {name: len(rows) for name, rows in self.labelled_rows().items()}
 
     @property
     def hashes(self) -> np.ndarray:
@@ -112,14 +115,14 @@ class Draw:
 
 
 def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
-    """How raw inputs are scaled: pictures by their schema, tables by mean and deviation of the rows that train, of all data sets together."""
+    """How raw inputs are scaled: pictures by their schema, tables by mean and deviation of all rows that train."""
     shape = parts[0][0].table.schema.input
     if shape.kind == "image":
         return Scaling((0.0,), (shape.scale,))
     inputs = np.concatenate([data.table.inputs[rows] for data, rows in parts]).astype(np.float64)
     mean, std = inputs.mean(axis=0), inputs.std(axis=0)
     std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)
-    return Scaling(tuple(np.float32(mean).tolist()), tuple(np.float32(std).tolist()))
+    return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()))
 
 
 def without(data: Data, held_out: np.ndarray) -> Data:

@@ -22,7 +22,7 @@ from app.spec.data import Limit, SplitSpec
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
 from worker.reports import Edge, Kept, Warned
-from worker.training import build, checkpoint, evaluate, export, heads, rows
+from worker.training import batches, build, checkpoint, evaluate, export, heads, rows
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.channel import Channel
@@ -181,16 +181,19 @@ class Run:
     # ---- learning
 
     def feed(self, network: Network, draw: Draw, training: TrainingSpec, seed: int) -> Feed:
-        """Batches of labelled rows: the whole of a smaller set at once."""
+        """Batches of labelled rows: the whole of a smaller set at once.
+
+        Where tasks have labels on less than half of the rows, half of each batch is drawn from their rows, an equal share each:
+        fifty labels among a thousand rows would else be two or three of a batch.
+        """
         given: dict[str, np.ndarray] = {}
         for name in draw.tasks:
             given |= heads.targets(network.tasks[name], draw.values[name])
-        line = Line(draw.train, min(training.batch_size, len(draw.train)), seed, draw.data.ref)
-        return Feed(draw.data.table.inputs, network.scaling, given, [line])
+        return Feed(draw.data.table.inputs, network.scaling, given, lines(draw, training.batch_size, seed))
 
     def feed_steps(self, draw: Draw, training: TrainingSpec) -> int:
         """Steps of an epoch of `feed`'s batches."""
-        return epoch_steps(len(draw.train), training.batch_size)
+        return batches.longest(lines(draw, training.batch_size, 0))
 
     def stage_steps(self, stage: TrainStage, data: Data) -> int:
         return steps(stage.training, self.feed_steps(data.draw(stage.training.seed), stage.training))
@@ -387,6 +390,17 @@ class Run:
 def steps(training: TrainingSpec, epoch_steps: int) -> int:
     """The budget in optimizer steps."""
     return training.steps or (training.epochs or 10) * epoch_steps
+
+
+def lines(draw: Draw, batch_size: int, seed: int) -> list[Line]:
+    """The lines of a batch of labelled rows; what `Run.feed` says."""
+    size, ref = min(batch_size, len(draw.train)), draw.data.ref
+    poor = {name: rows for name, rows in draw.labelled_rows().items() if 2 * len(rows) < len(draw.train)}
+    share = size // 2 // max(1, len(poor))
+    if not poor or not share:
+        return [Line(draw.train, size, seed, ref)]
+    some = [Line(rows, share, seed, f"{ref} {name}") for name, rows in poor.items()]
+    return [Line(draw.train, size - share * len(poor), seed, ref), *some]
 
 
 def scratch_rate(training: TrainingSpec) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from app import data as datasets
-from worker.training import heads
+from worker.training import evaluate, heads
 from worker.training.batches import Feed, Line
 from worker.training.failures import Failure
 from worker.training.inheritance import order_of
@@ -34,7 +35,6 @@ class Teachers:
 
     def __init__(self, run: Run, models: Sequence[Model], weights: Sequence[float], online: bool):
         self._run, self.models, self.weights, self._online = run, list(models), list(weights), online
-        self._cached: dict[tuple[int, str], np.ndarray] = {}
 
     @staticmethod
     def epoch_steps(draw: Draw, unlabelled: Data | None, training: TrainingSpec) -> int:
@@ -53,10 +53,7 @@ class Teachers:
             half = max(1, training.batch_size // 2)
             first = len(inputs)
             inputs = np.concatenate([inputs, unlabelled.table.inputs[free]])
-            given = {
-                name: np.concatenate([values, np.zeros((len(free), *values.shape[1:]), values.dtype)])
-                for name, values in given.items()
-            }
+            given = {name: _padded(values, len(free)) for name, values in given.items()}
             lines = [
                 Line(draw.train, min(half, len(draw.train)), seed, draw.data.ref),
                 Line(np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.ref}"),
@@ -67,9 +64,9 @@ class Teachers:
         for number, model in enumerate(self.models):
             key = f"{task.name}/teacher/{number}"
             if self._online:
-                feed.computed[key] = lambda raw, model=model: said(self._run, model, task, raw)
+                feed.computed[key] = partial(said, self._run, model, task)
             else:
-                feed.given[key] = self._cache(number, model, task, inputs, rows)
+                feed.given[key] = self._cache(model, task, inputs, rows)
         return feed
 
     def answers(self, task: Task, inputs: np.ndarray) -> np.ndarray:
@@ -78,7 +75,7 @@ class Teachers:
         each = [heads.answers(task, said(self._run, model, task, inputs)) for model in self.models]
         return np.asarray(sum(share * one for share, one in zip(shares, each, strict=True)))
 
-    def _cache(self, number: int, model: Model, task: Task, inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _cache(self, model: Model, task: Task, inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Logits of `rows` in an array over all inputs; other rows are never drawn."""
         seen = said(self._run, model, task, inputs[rows])
         whole = np.zeros((len(inputs), task.units), np.float32)
@@ -115,8 +112,6 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, split: Split
         for side, outcomes in (("treated", trial.treated), ("control", trial.control))
     }
     teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
-    from worker.training import evaluate
-
     measure = evaluate.measure(
         task.type,
         said_by_teachers,
@@ -142,6 +137,11 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, split: Split
         "latency_ratio": round(theirs / ours, 3),
         "gap_recovered": gap_recovered(measures["treated"], measures["control"], measure, split_seed=split.seed),
     }
+
+
+def _padded(values: np.ndarray, more: int) -> np.ndarray:
+    """Zeros for further rows: their mask is 0, so no label is made up."""
+    return np.concatenate([values, np.zeros((more, *values.shape[1:]), values.dtype)])
 
 
 def _free(draw: Draw, unlabelled: Data) -> np.ndarray:

@@ -153,23 +153,20 @@ class Faults:
             training = training.model_copy(update={"optimizer": optimizer.model_copy(update={"learning_rate": chosen})})
         return training
 
-    def control(self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None) -> ControlSpec:
-        """The control's rate filled in: the from-scratch default, since a fine-tuning rate would cripple it."""
+    def control(
+        self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False
+    ) -> ControlSpec:
+        """The control's rate filled in: the treated arm's, or with `scratch` the from-scratch default, since a fine-tuning
+        rate would cripple it."""
         if control.primary is not None and control.primary not in [*(tasks or []), "delta_m"]:
             if tasks is None:
                 self.add("/control/primary", "only a multitask job has a primary task", "leave `primary` out")
             else:
-                self.add(
-                    "/control/primary",
-                    "there is no such task",
-                    nearest(control.primary, [*tasks, "delta_m"], "tasks"),
-                    "unknown_name",
-                )
+                hint = nearest(control.primary, [*tasks, "delta_m"], "tasks")
+                self.add("/control/primary", "there is no such task", hint, "unknown_name")
         if control.training.learning_rate is None:
-            rate = SCRATCH_RATES[training.optimizer.name]
-            control = control.model_copy(
-                update={"training": control.training.model_copy(update={"learning_rate": rate})}
-            )
+            rate = SCRATCH_RATES[training.optimizer.name] if scratch else training.optimizer.learning_rate
+            control = control.model_copy(update={"training": control.training.model_copy(update={"learning_rate": rate})})
         return control
 
     def stage(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from app.spec import architectures
 from app.spec.base import JobSpec, Words
@@ -40,11 +40,20 @@ class Weighted(Words):
     weight: float = Field(1.0, gt=0, le=1e6)
 
 
+def _or_one_teacher(schema: dict[str, Any]) -> None:
+    """The schema too takes `teacher: X` for `teachers: [X]`."""
+    schema["properties"]["teacher"] = {**schema["properties"]["teachers"]["items"], "description": "short for one of `teachers`"}
+    schema["required"].remove("teachers")
+    schema["oneOf"] = [{"required": ["teachers"]}, {"required": ["teacher"]}]
+
+
 class Spec(JobSpec):
     """`teacher: X` is short for `teachers: [X]`. `student`: an architecture, or a model that it starts from.
 
     `objectives` null: `logits` at T = 4, weight 0.9. `label_weight` null: 0.1, and 1.0 with any other objective.
     """
+
+    model_config = ConfigDict(json_schema_extra=_or_one_teacher)
 
     kind: Literal["distillation"] = "distillation"
     dataset: DatasetRef
@@ -127,7 +136,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if column is not None:
         update["target"] = column.name
     faults.done()
-    return base_update(spec, **update)  # type: ignore[no-any-return]
+    return base_update(spec, **update)
 
 
 def inputs(spec: Spec) -> Inputs:

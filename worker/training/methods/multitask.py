@@ -106,7 +106,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if architecture is not None:
         update["trunk"] = architectures.as_data(architecture)
     faults.done()
-    return base_update(spec, **update)  # type: ignore[no-any-return]
+    return base_update(spec, **update)
 
 
 def inputs(spec: Spec) -> Inputs:
@@ -247,7 +247,7 @@ def _weighting(spec: Spec, faults: Faults) -> dict[str, Any]:
                     f"the weighting {name} uses no weights of tasks",
                     "set weighting: fixed, or leave `weight` out",
                 )
-    return words.model_dump(mode="json")  # type: ignore[no-any-return]
+    return words.model_dump(mode="json")
 
 
 def _impossible() -> Schema:

@@ -83,7 +83,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     update: dict[str, Any] = {
         "source": source,
         "training": training,
-        "control": faults.control(spec.control, training),
+        "control": faults.control(spec.control, training, scratch=True),
         "batch_norm": spec.batch_norm or ("trainable" if spec.strategy == "initialize" else "frozen"),
     }
     if spec.strategy == "lp_ft":
@@ -111,7 +111,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if architecture is not None:
         update["architecture"] = architectures.as_data(architecture)
     faults.done()
-    return base_update(spec, **update)  # type: ignore[no-any-return]
+    return base_update(spec, **update)
 
 
 def inputs(spec: Spec) -> Inputs:
