@@ -74,7 +74,7 @@ def _digits() -> Table:
 
 
 def _enlarged(pictures: np.ndarray) -> np.ndarray:
-    """(n, 8, 8) of 0..16 to (n, 28, 28, 1) uint8: linear between the old pixels (corner on corner), in whole numbers, so exact everywhere."""
+    """(n, 8, 8) of 0..16 to (n, 28, 28, 1) uint8: linear between the old pixels, corner on corner; in whole numbers, so exact."""
     steps = np.arange(28) * 7  # in 27ths of an old pixel
     left = np.minimum(steps // 27, 6)
     part = steps - 27 * left

@@ -6,20 +6,22 @@ OPTIONS is JSON: {"targets": […], "limits": {…}}, see `UploadLimits`. The AP
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from app.data import csv_file, jail, npz_file, prepared
+from app.data import jail, npz_file, prepared
 from app.data.limits import MIB, UploadLimits
+from app.data.table import Table
 from app.spec.faults import Fault, Invalid
 
-READERS = {"npz": npz_file.read, "csv": csv_file.read}
+Reader = Callable[[IO[bytes], Sequence[str], UploadLimits], Table]
+
 TOO_MUCH = Fault(
     "/file", "reading it took more memory or space than an upload may take", "send fewer or smaller rows", "too_large"
 )
@@ -30,7 +32,7 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
     asked = json.loads(options)
     limits = UploadLimits(**asked.get("limits", {}))
     with Path(raw).open("rb") as source, Path(out).open("wb") as target:
-        _rehearse(format)
+        reader = _rehearsed(format)
         jail.confine(
             memory_bytes=4 * limits.decoded_bytes + limits.spare_bytes,
             cpu_seconds=limits.cpu_seconds,
@@ -38,7 +40,7 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
             threads=format == "csv",
         )
         try:
-            table = READERS[format](source, asked.get("targets", []), limits)
+            table = reader(source, asked.get("targets", []), limits)
             prepared.write(table, target)
         except Invalid as invalid:
             return {"faults": [fault.as_dict() for fault in invalid.faults]}
@@ -47,19 +49,27 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
     return {"schema": table.schema.model_dump(mode="json")}
 
 
-def _rehearse(format: str) -> None:
-    """Reads and writes a tiny file of ours. What Python, numpy and pyarrow load at first use is loaded now: behind the walls the
-    interpreter's own files may be out of reach, and threads may not be started."""
+def _rehearsed(format: str) -> Reader:
+    """The format's reader, after it has read and written a tiny file of ours.
+
+    What Python, numpy and pyarrow load at first use is loaded now: behind the walls the interpreter's own files may be out
+    of reach, and threads may not be started.
+    """
     sample = io.BytesIO()
+    reader: Reader
     if format == "csv":
+        from app.data import csv_file  # pyarrow takes a third of a second, which an npz need not wait for
+
         csv_file.warm_up()
+        reader = csv_file.read
         sample.write("a,b,y\n1,ä,0\n2.5,b,1\n".encode())
     else:
+        reader = npz_file.read
         np.savez_compressed(sample, x=np.zeros((2, 3)), y=np.array(["a", "b"]))
         "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
-    with contextlib.suppress(Invalid):
-        prepared.write(READERS[format](sample, [], UploadLimits()), io.BytesIO())
-    json.dumps(Fault("", "").as_dict())
+    prepared.write(reader(sample, [], UploadLimits()), io.BytesIO())
+    json.dumps(TOO_MUCH.as_dict())
+    return reader
 
 
 if __name__ == "__main__":

@@ -142,7 +142,8 @@ def limit_validation(
     """The validation rows cut as the training rows were: a job that may use few labels may not choose its model by many.
 
     Args:
-        limited: what `limit(table, split.train, …)` gave; the share that it kept is kept here, at least one row (of each class for `per_class`).
+        limited: what `limit(table, split.train, …)` gave; the share that it kept is kept here, at least one row (`per_class`:
+            one of each class).
     """
     if at_most is None or not len(split.validation):
         return split.validation
@@ -220,7 +221,7 @@ def _root(owner: NDArray[np.int64], row: int) -> int:
 
 
 def _strata(table: Table, spec: SplitSpec, targets: Sequence[str]) -> NDArray[np.int64]:
-    """The stratum of each row: its class of the first target, a number of its own where it has none. One stratum for other splits and targets."""
+    """The stratum of each row: its class of the first target, or whether it has a value there; all the same for other splits."""
     if spec.by != "stratified" or not targets:
         return np.zeros(len(table), np.int64)
     values = table.columns[targets[0]]

@@ -50,7 +50,7 @@ def labelled(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.bool
 
 
 def row_hashes(inputs: np.ndarray) -> Hashes:
-    """One BLAKE2b-128 a row, of its dtype, its shape and its bytes: equal inputs, and only they, have equal hashes. Labels are no part of it."""
+    """One BLAKE2b-128 a row, of its dtype, shape and bytes, labels excluded: equal inputs, and only they, have equal hashes."""
     head = f"{inputs.dtype.str} {inputs.shape[1:]} ".encode()
     if inputs.dtype.kind == "f":
         inputs = inputs + inputs.dtype.type(0)  # -0.0 equals 0.0, so it must hash alike
