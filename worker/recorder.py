@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy import select
 
 from app import artifacts, jobs, metrics, models
 from app.artifacts import Stored
 from app.db import Session, transaction
 from app.jobs import Claim
 from app.spec.models import Manifest
-from app.tables import Job
+from app.tables import Event, Job
 from worker import reports
 
 MOST_METRICS = 1_000_000
@@ -137,7 +138,8 @@ class Recorder:
                 case reports.Stage():
                     jobs.note_stage(session, self.claim, report.name)
                 case reports.Checkpoint():
-                    jobs.note(session, self.claim, "checkpoint", {"stage": report.stage, "step": report.step})
+                    saved = {"stage": report.stage, "step": report.step, "name": Path(report.path).name}
+                    jobs.note(session, self.claim, "checkpoint", saved)
                 case reports.Warned():
                     jobs.note(session, self.claim, "warning", {"code": report.code, "message": report.message})
                 case StoredModel():
@@ -220,6 +222,12 @@ class Recorder:
                 self._not_finite.add(name)
                 message = f"{name} was not finite at step {report.step}; such values are recorded as null"
                 jobs.note(session, self.claim, "warning", {"code": "metric_not_finite", "message": message})
+
+
+def recorded_checkpoints(session: Session, claim: Claim) -> set[str]:
+    """Names of the checkpoints that were reported while their attempt owned the job: everything before them is recorded too."""
+    query = select(Event.data).where(Event.job_id == claim.job_id, Event.type == "checkpoint")
+    return {data["name"] for data in session.scalars(query)}
 
 
 def stored_log(path: Path) -> Stored | None:

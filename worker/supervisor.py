@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from app.spec.faults import Invalid
 from app.spec.world import Missing
 from app.states import JobState
 from worker.fuse import Fuse, now
-from worker.recorder import MOST_METRICS, BadFile, Recorder, stored_log
+from worker.recorder import MOST_METRICS, BadFile, Recorder, recorded_checkpoints, stored_log
 from worker.reports import Exit
 from worker.trainers import Ended, Garbled, Trainer, Trainers
 
-AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
 """What SQLAlchemy raises when the database cannot be reached; it may be back in a moment."""
 
 STALL_SECONDS = 900.0
@@ -110,15 +111,16 @@ class _Attempt:
     # ------------------------------------------------------------ while it runs
 
     def _prepare(self) -> dict[str, Any]:
-        checkpoints, journal = self._home / "checkpoints", self._home / "trainer.log"
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        journal = self._home / "trainer.log"
         shutil.rmtree(self._out, ignore_errors=True)
-        self._out.mkdir()
+        self._out.mkdir(parents=True)
         journal.touch()
         (self._out / "trainer.log").symlink_to(journal)  # one log for all attempts
         with transaction() as session:
             job = jobs.fence(session, self._claim)
             assignment = assignments.assignment(session, job)
+            recorded = recorded_checkpoints(session, self._claim)
+        checkpoints = checkpoint_folder(self._home, self._claim.attempt, recorded)
         return {**assignment, "checkpoints": str(checkpoints), "out": str(self._out)}
 
     def _follow(self, trainer: Trainer, trainers: Trainers) -> None:
@@ -350,6 +352,23 @@ def _error_of(fault: Missing | Invalid) -> dict[str, Any]:
 
 def _is_full(fault: OSError) -> bool:
     return fault.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def checkpoint_folder(home: Path, attempt: int, recorded: Container[str]) -> Path:
+    """This attempt's own folder, with what earlier ones left of those checkpoints that were `recorded` with all that led to them.
+
+    A trainer outlives a worker that is merely frozen: what it goes on to save counts for nothing, and here it finds no reader.
+    """
+    own = home / f"checkpoints-{attempt}"
+    own.mkdir(parents=True, exist_ok=True)
+    earlier = [home / f"checkpoints-{number}" for number in range(attempt - 1, 0, -1)]
+    for folder in (folder for folder in earlier if folder.is_dir()):
+        for entry in sorted(folder.iterdir()):
+            if not (own / entry.name).exists() and (entry.is_file() or entry.name in recorded):
+                with contextlib.suppress(OSError):  # its trainer has just removed it
+                    entry.rename(own / entry.name)
+        shutil.rmtree(folder, ignore_errors=True)
+    return own
 
 
 def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) -> None:

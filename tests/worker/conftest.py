@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "celery", "-A", "worker.main", "worker", "-P", 
 QUIET = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20, what: str = "") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60, what: str = "") -> Any:
     """What `condition` returned once it was true."""
     until = time.monotonic() + seconds
     while not (found := condition()):
@@ -43,7 +43,7 @@ def read(job_id: str) -> Job:
         return jobs.get(session, job_id)
 
 
-def ended(job_id: str, seconds: float = 20) -> Job:
+def ended(job_id: str, seconds: float = 60) -> Job:
     """The job once it is over."""
     return wait_for(lambda: job if (job := read(job_id)).finished_at else None, seconds, f"the end of {job_id}")
 

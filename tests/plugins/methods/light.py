@@ -115,7 +115,7 @@ def _misbehave(spec: Spec, run: Any, step: int) -> None:
         case "nan":
             run.send(Metrics(step=step, values={"val_loss": None}))
         case "spy":
-            seen = {"environment": dict(os.environ), "files": sorted(os.listdir("/proc/self/fd"))}
+            seen = {"environment": dict(os.environ)}
             (run.out / "seen.json").write_text(json.dumps(seen))
             run.send(Artifact(name="seen.json", path="seen.json", media_type="application/json"))
         case "nonsense":

@@ -1,0 +1,182 @@
+"""Real worker processes against a real broker: killed, frozen, drained, woken, starved of wake-ups."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app import embedded, jobs, queue
+from app import workers as online
+from app.db import transaction
+from app.settings import settings
+from app.tables import Attempt
+from tests.worker.conftest import Workers, ended, metric_steps, outcomes, read, steps_done, submit, wait_for
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def test_twenty_jobs_run_once_each_on_two_workers(workers: Workers) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(lambda _: submit(steps=3), range(20)))
+    workers.begin()
+    workers.begin()
+    for job_id in ids:
+        job = ended(job_id, 60)
+        assert (job.state, job.attempt, job.failures) == ("succeeded", 1, 0)
+        assert metric_steps(job_id) == [1, 2, 3]
+    with transaction() as session:
+        ran = Counter(session.scalars(select(Attempt.worker_id)))
+    assert len(ran) == 2
+    assert min(ran.values()) >= 3
+
+
+def test_an_idle_worker_takes_a_job_while_the_other_is_busy(workers: Workers) -> None:
+    workers.start()
+    workers.start()
+    busy = submit(steps=2000, step_seconds=0.02)
+    wait_for(lambda: steps_done(busy) > 0)
+    time.sleep(0.5)
+    began = time.monotonic()
+    quick = submit(steps=1)
+    wait_for(lambda: read(quick).started_at, 5)
+    assert time.monotonic() - began < 2
+    assert ended(quick).state == "succeeded"
+    assert read(busy).state == "running"
+
+
+def test_a_worker_killed_mid_job_is_followed_by_attempt_two_from_the_checkpoint(workers: Workers) -> None:
+    first = workers.start()
+    job_id = submit(steps=60, step_seconds=0.05)
+    wait_for(lambda: steps_done(job_id) >= 12)
+    trainers = first.trainers()
+    assert trainers
+    first.signal(signal.SIGKILL)
+    first.process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in trainers), 2, "its trainers to die")
+    workers.start()
+    job = ended(job_id, 30)
+    assert (job.state, job.attempt, job.failures) == ("succeeded", 2, 1)
+    assert outcomes(job_id) == ["worker_lost", "succeeded"]
+    assert metric_steps(job_id) == list(range(1, 61))
+    with transaction() as session:
+        resumed = jobs.attempts(session, job_id)[1].resumed
+    assert resumed is not None
+    assert resumed["target"] >= 10
+
+
+def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_thaws(workers: Workers) -> None:
+    zombie = workers.start()
+    job_id = submit(steps=150, step_seconds=0.03)
+    wait_for(lambda: steps_done(job_id) >= 5)
+    zombie.signal(signal.SIGSTOP)
+    workers.start()
+    wait_for(lambda: read(job_id).attempt == 2, 45, "the second attempt")
+    zombie.signal(signal.SIGCONT)
+    job = ended(job_id, 30)
+    assert (job.state, job.attempt) == ("succeeded", 2)
+    assert metric_steps(job_id) == list(range(1, 151))
+    wait_for(lambda: b'"ending": "lost"' in zombie.log.read_bytes(), 10, "the zombie to notice")
+    with transaction() as session:
+        assert [attempt.outcome for attempt in jobs.attempts(session, job_id)] == ["worker_lost", "succeeded"]
+
+
+def test_a_worker_told_to_stop_gives_its_job_back_uncharged_and_leaves(workers: Workers) -> None:
+    first = workers.start()
+    job_id = submit(steps=100, step_seconds=0.03)
+    wait_for(lambda: steps_done(job_id) >= 8)
+    began = time.monotonic()
+    first.signal(signal.SIGTERM)
+    first.process.wait(15)
+    assert time.monotonic() - began < 10
+    job = read(job_id)
+    assert (job.state, job.reason, job.failures) == ("queued", "drained", 0)
+    with transaction() as session:
+        assert not online.online(session)
+    workers.start()
+    assert ended(job_id, 30).state == "succeeded"
+    assert metric_steps(job_id) == list(range(1, 101))
+
+
+def test_a_running_job_is_cancelled_within_a_beat_and_a_queued_one_never_starts(workers: Workers) -> None:
+    workers.start()
+    running = submit(steps=5000)
+    queued = submit(steps=1)
+    wait_for(lambda: steps_done(running) > 0)
+    with transaction() as session:
+        assert jobs.cancel(session, queued)[0].state == "cancelled"
+        jobs.cancel(session, running)
+    assert ended(running, 5).state == "cancelled"
+    after = submit(steps=1)
+    assert ended(after).state == "succeeded"
+    assert read(queued).attempt == 0
+
+
+@pytest.fixture
+def own_broker(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Folder]:
+    """A Valkey of the test's own, as `bequest serve` runs it, so that it may be killed."""
+    with embedded.folder(run_dir / "own") as folder:
+        monkeypatch.setenv("BROKER_URL", embedded.broker_url(folder))
+        settings.cache_clear()
+        queue._sender.cache_clear()
+        queue._redis.cache_clear()
+        yield folder
+    monkeypatch.undo()
+    settings.cache_clear()
+    queue._sender.cache_clear()
+    queue._redis.cache_clear()
+
+
+def test_a_broker_that_comes_back_empty_loses_no_job(workers: Workers, own_broker: embedded.Folder) -> None:
+    broker = embedded.start_valkey(own_broker)
+    try:
+        busy = submit(steps=100, step_seconds=0.03)
+        workers.start(BROKER_URL=settings().broker_url or "")
+        workers.start(BROKER_URL=settings().broker_url or "")
+        wait_for(lambda: steps_done(busy) > 0)
+        ids = [submit(steps=2) for _ in range(20)]
+        assert queue.length()
+        broker.kill()
+        for file in (own_broker.home / "valkey").rglob("*.aof"):
+            file.unlink()
+        assert steps_done(busy) < 100
+        time.sleep(0.5)
+        broker = embedded.start_valkey(own_broker)
+        for job_id in [busy, *ids]:
+            job = ended(job_id, 60)
+            assert (job.state, job.attempt) == ("succeeded", 1)
+    finally:
+        workers.stop()
+        broker.kill()
+
+
+def test_a_worker_says_who_it_is(workers: Workers) -> None:
+    worker = workers.start()
+    row = wait_for(_online, 10)
+    assert (row.pid, row.device) == (worker.pid, "cpu")
+    assert row.memory_bytes > 2**28
+    job_id = submit(steps=300)
+    wait_for(lambda: _online() and _online().job_id == job_id, 10)
+
+
+def test_folders_of_jobs_that_are_over_are_removed_at_the_next_start(workers: Workers) -> None:
+    left = settings().jobs_dir / "job_gone"
+    (left / "checkpoints").mkdir(parents=True)
+    waiting = settings().jobs_dir / submit(steps=1, device="gpu")
+    waiting.mkdir()
+    workers.start()
+    wait_for(lambda: not left.exists(), 10)
+    assert waiting.exists()
+
+
+def _online() -> Any:
+    with transaction() as session:
+        rows = online.online(session)
+    return rows[0] if rows else None
