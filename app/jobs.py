@@ -309,6 +309,8 @@ def finish(
     job.best, job.usage, job.model_id = best or job.best, usage or job.usage, model_id
     if state == JobState.FAILED:
         job.failures += 1
+    if state == JobState.SUCCEEDED:
+        job.progress = {**(job.progress or {}), "fraction": 1.0, "eta_seconds": 0.0}
     _move(session, job, state, reason=reason)
     return job
 
