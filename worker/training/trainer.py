@@ -118,9 +118,9 @@ def _alone(job: Path, out: Path) -> int:
 
 
 def _spare() -> int:
+    # Until a job has begun there is nothing to save.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(int(Exit.STOPPED)))  # noqa: ARG005
     lines = Lines(channel.standard_output())
-    stop = threading.Event()
-    _obey_signals(stop)
     environment: dict[str, str | None] = {}
     if os.environ.get("BEQUEST_SPARE_KERAS", "1") != "0":
         environment = _warm_up()
@@ -133,8 +133,10 @@ def _spare() -> int:
         )
     )
     line = sys.stdin.buffer.readline()
-    if not line.strip() or stop.is_set():
+    if not line.strip():
         return int(Exit.DONE)  # the parent is gone or needs no spare
+    stop = threading.Event()
+    _obey_signals(stop)
     order = json.loads(line)
     out = Path(order["out"])
     out.mkdir(parents=True, exist_ok=True)

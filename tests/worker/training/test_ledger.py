@@ -1,0 +1,75 @@
+"""Metrics that survive an attempt, and progress that adds up over all stages."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from worker.reports import Metrics, Progress, Resumed
+from worker.training.ledger import Ledger, Pace
+
+
+class Told:
+    def __init__(self) -> None:
+        self.reports: list[Any] = []
+
+    def send(self, report: Any) -> None:
+        self.reports.append(report)
+
+
+def test_names_carry_the_stage_and_a_value_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    told = Told()
+    ledger = Ledger(told, tmp_path)
+    ledger.record("target", 3, {"loss": 1.5, "val_accuracy": math.nan})
+    ledger.record("control/0", 4, {"loss": 2.0})
+    assert told.reports == [
+        Metrics(step=3, values={"loss": 1.5, "val_accuracy": None}),
+        Metrics(step=4, values={"control/0/loss": 2.0}),
+    ]
+
+
+def test_a_later_attempt_has_the_rows_up_to_where_it_resumed(tmp_path: Path) -> None:
+    told = Told()
+    first = Ledger(told, tmp_path)
+    first.record("source", 9, {"loss": 0.1})
+    for step in (1, 2, 3):
+        first.record("target", step, {"loss": float(step)})
+    first.save()
+    second = Ledger(told, tmp_path)
+    second.resume("target", 2)
+    second.record("target", 3, {"loss": 30.0})
+    text = second.save(tmp_path / "out.csv").read_text()
+    assert text == "name,step,value\nsource/loss,9,0.1\nloss,1,1.0\nloss,2,2.0\nloss,3,30.0\n"
+    assert Resumed(stage="target", step=2, metric_prefix="") in told.reports
+
+
+def test_progress_comes_at_most_once_a_second_and_adds_up_over_all_stages() -> None:
+    now = 0.0
+    told = Told()
+    pace = Pace(told, lambda: now)
+    pace.plan([("source", 100), ("target", 300)])
+    for stage, steps in (("source", 100), ("target", 300)):
+        pace.enter(stage)
+        for step in range(1, steps + 1):
+            now += 0.1
+            pace.step(stage, step, 10, 64, {"loss": 1.0})
+        pace.finish(stage, steps)
+    sent = [report for report in told.reports if isinstance(report, Progress)]
+    assert 40 <= len(sent) <= 43  # forty seconds, and the first step of each stage
+    fractions = [report.fraction for report in sent]
+    assert fractions == sorted(fractions)
+    middle = next(report for report in sent if report.stage == "target" and report.step >= 100)
+    assert abs(middle.fraction - (100 + middle.step) / 400) < 1e-9
+    assert abs(middle.eta_seconds - 0.1 * (300 - middle.step)) < 2
+    assert (middle.epochs, middle.epoch) == (30, -(-middle.step // 10))
+
+
+def test_early_stopping_takes_the_unspent_steps_out_of_the_plan() -> None:
+    told = Told()
+    pace = Pace(told, lambda: 0.0)
+    pace.plan([("target", 1000), ("control/0", 100)])
+    pace.step("target", 1, 10, 1, {})
+    pace.finish("target", 100)
+    pace.step("control/0", 50, 10, 1, {})
+    assert told.reports[-1].fraction == 150 / 200
