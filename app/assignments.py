@@ -34,7 +34,7 @@ def resolve(session: Session, body: object) -> JobSpec:
     Raises:
         Invalid: with every fault; `data_overlap` where a named model was trained on rows that this job tests on.
     """
-    spec = methods.resolve(methods.parse(body), DatabaseWorld(session))
+    spec = methods.check(body, DatabaseWorld(session))
     faults = _overlaps(session, spec)
     if faults:
         raise Invalid(faults)

@@ -5,6 +5,7 @@ None of them needs Keras to be read.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
@@ -52,6 +53,31 @@ def resolve(spec: JobSpec, world: World) -> JobSpec:
     return cast("JobSpec", kinds()[spec.kind].resolve(spec, world))
 
 
+def check(body: object, world: World) -> JobSpec:
+    """Parses and resolves a body, so that one answer names all that is wrong with it.
+
+    Where a field does not fit its schema, the rest is still held against the world as if that field had not been given.
+
+    Raises:
+        Invalid: with every fault of both kinds.
+    """
+    try:
+        return resolve(parse(body), world)
+    except Invalid as invalid:
+        if not isinstance(body, dict):
+            raise
+        wrong = {fault.pointer for fault in invalid.faults}
+        rest = _without(body, wrong)
+        if rest == body:
+            raise
+        try:
+            resolve(parse(rest), world)
+        except Invalid as more:
+            also = [fault for fault in more.faults if not any(_meet(fault.pointer, place) for place in wrong)]
+            raise Invalid([*invalid.faults, *also]) from None
+        raise
+
+
 def inputs(spec: JobSpec) -> Inputs:
     """What a resolved spec must be given."""
     return cast("Inputs", kinds()[spec.kind].inputs(spec))
@@ -76,3 +102,21 @@ def restore(resolved: dict[str, Any]) -> JobSpec:
 
 def kinds() -> dict[str, ModuleType]:
     return modules("methods")
+
+
+def _without(body: dict[str, Any], pointers: set[str]) -> dict[str, Any]:
+    """A copy of `body` without the fields at these places. Elements of arrays stay: without one, the others would move."""
+    rest: dict[str, Any] = copy.deepcopy(body)
+    for place in pointers:
+        *way, last = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]] or [""]
+        here: Any = rest
+        for part in way:
+            here = here.get(part) if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            here.pop(last, None)
+    return rest
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether a place is the other or lies inside it, either way round."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -1,0 +1,65 @@
+"""One answer names every fault of a body: those of its form, and those that only the data sets and models reveal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app import methods
+from app.data import builtins
+from app.spec.data import Schema
+from app.spec.faults import Invalid
+from app.spec.models import Manifest
+from app.spec.world import Missing
+
+
+class BuiltIns:
+    """A world of the built-in data sets, without any model."""
+
+    def schema(self, ref: str) -> Schema:
+        return builtins.schema(ref)
+
+    def manifest(self, ref: str) -> Manifest:
+        raise Missing(ref, "there is no such model")
+
+
+def faults(body: Any) -> list[str]:
+    with pytest.raises(Invalid) as caught:
+        methods.check(body, BuiltIns())
+    return [fault.pointer for fault in caught.value.faults]
+
+
+def test_faults_of_form_and_of_the_world_come_together() -> None:
+    body = {
+        "kind": "transfer",
+        "dataset": "digts",
+        "source": "job:job_1",
+        "strategy": "fintune",
+        "training": {"epochs": 0, "optimzer": 1},
+        "x": 1,
+    }
+    assert sorted(faults(body)) == ["/dataset", "/source", "/strategy", "/training/epochs", "/training/optimzer", "/x"]
+
+
+def test_a_required_field_of_the_wrong_type_is_named_once() -> None:
+    assert faults({"kind": "transfer", "dataset": 7, "source": {"train": {"dataset": "strokes"}}}) == ["/dataset"]
+
+
+def test_the_body_that_was_given_is_left_alone() -> None:
+    body = {"kind": "multitask", "dataset": "digits", "tasks": {"a": {"column": "nothing", "weight": -1}}}
+    assert sorted(faults(body)) == ["/tasks/a/column", "/tasks/a/weight"]
+    assert body["tasks"] == {"a": {"column": "nothing", "weight": -1}}
+
+
+@pytest.mark.parametrize("body", [None, [], "x", 3, {}, {"kind": "x"}, {"kind": 3}])
+def test_what_is_no_job_is_refused_at_its_place(body: Any) -> None:
+    assert faults(body) == (["/kind"] if isinstance(body, dict) else [""])
+
+
+@pytest.mark.parametrize("kind", sorted(methods.kinds()))
+def test_an_example_resolves_and_its_resolved_spec_comes_back_unchanged(kind: str) -> None:
+    spec = methods.check(methods.kinds()[kind].EXAMPLE, BuiltIns())
+    resolved = spec.model_dump(mode="json")
+    assert methods.restore(resolved).model_dump(mode="json") == resolved
+    assert methods.check(resolved, BuiltIns()).model_dump(mode="json") == resolved
