@@ -176,17 +176,20 @@ def rows_variance(unit_differences: Sequence[float] | Array) -> float:
 
 
 def margin_of(metric: str, control_mean: float, asked: Margin = "auto") -> float:
-    """The smallest difference that matters; nan for a metric that has none of its own (RMSE: R² decides).
+    """The smallest difference that matters; nan without a control.
 
     Auto: 2 points, or a fifth of the control's error where that is less: near the ceiling 2 points would swallow all.
+
+    Raises:
+        ValueError: the metric has no margin of its own; RMSE enters Δm only, R² decides.
     """
     if asked != "auto":
         return float(asked)
     if metric == "delta_m":
         return DELTA_M_MARGIN
     if METRICS[metric].better == "lower":
-        return math.nan
-    return max(0.0, min(0.02, 0.2 * (1 - control_mean)))
+        raise ValueError(f"{metric} has no margin of its own: a verdict needs accuracy, micro_f1 or r2, or `margin`")
+    return max(0.0, min(0.02, 0.2 * (1 - control_mean))) if math.isfinite(control_mean) else math.nan
 
 
 def decide(

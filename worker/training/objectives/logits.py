@@ -84,12 +84,10 @@ def squared_error(student: Any, teachers: Sequence[Any], weights: Sequence[float
 
 
 def _log_mean(log_each: Sequence[Any], weights: Sequence[float]) -> Any:
-    """log Σ wᵢ·exp(log_eachᵢ), no gradient. One teacher's stays as it is, so that equal logits give exactly 0."""
+    """log Σ wᵢ·exp(log_eachᵢ), without a gradient. Of one teacher exactly its own: equal logits give exactly 0."""
     from keras import ops
 
     heard = [(log, share) for log, share in zip(log_each, _shares(weights), strict=True) if share > 0]
-    if len(heard) == 1:
-        return ops.stop_gradient(heard[0][0])
     return ops.stop_gradient(ops.logsumexp(ops.stack([log + math.log(share) for log, share in heard]), axis=0))
 
 
