@@ -52,7 +52,7 @@ async def object_body(request: Request) -> dict[str, Any]:
 
 async def optional_object_body(request: Request) -> dict[str, Any]:
     """As `object_body`, for paths where a body may be left out: then {}."""
-    if not request.headers.get("content-type") and not await request.body():
+    if not await request.body():
         return {}
     return await object_body(request)
 

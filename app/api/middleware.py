@@ -65,7 +65,9 @@ class Gate:
             finally:
                 seconds = round(time.monotonic() - started, 4)
                 level = log.debug if scope["path"].startswith(_QUIET) else log.info
-                level("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+                # As it came, still percent-encoded: a path may hold what a terminal would obey.
+                path = scope.get("raw_path", b"").decode("latin-1")[:500]
+                level("request", method=scope["method"], path=path, status=status, seconds=seconds)
 
 
 def _request_id(headers: Headers) -> str:

@@ -79,11 +79,11 @@ async def get_logs(
     follow: Annotated[bool, Query(description="go on until the job has ended")] = False,
 ) -> Response:
     """Text; empty until the trainer has written something. Passwords and keys are cut out."""
-    text, place = await run_in_threadpool(_tail, job_id, tail)
+    text, offset = await run_in_threadpool(_tail, job_id, tail)
     if not follow:
         return Response(text, media_type="text/plain", headers={"cache-control": "no-store"})
     return StreamingResponse(
-        _follow(request, job_id, text, place), media_type="text/plain", headers={"cache-control": "no-store"}
+        _follow(request, job_id, text, offset), media_type="text/plain", headers={"cache-control": "no-store"}
     )
 
 
@@ -129,39 +129,30 @@ def _csv(steps: list[int], series: dict[str, list[float | None]]) -> str:
     return text.getvalue()
 
 
-def _log_file(job_id: str) -> tuple[Path | None, bool]:
-    """Where the newest attempt's log lies, and whether the job has ended."""
+def _log_file(job_id: str) -> tuple[Path, bool]:
+    """Where the log of all attempts lies, and whether the job has ended. At the end the worker moves it into the store."""
     with db.transaction() as session:
         job = jobs.get(session, job_id)
         ended = is_terminal(job.state)
         kept = next((artifact for artifact in artifacts.of_job(session, job_id) if artifact.name == LOG_NAME), None)
-    written = sorted((settings().jobs_dir / job_id).rglob(LOG_NAME), key=_written_at)
-    if kept is not None and (ended or not written):
+    growing = settings().jobs_dir / job_id / LOG_NAME
+    if kept is not None and (ended or not growing.exists()):
         return artifacts.blob(kept.sha256), ended
-    return (written[-1] if written else None), ended
+    return growing, ended
 
 
-def _written_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # removed between the listing and now
-        return 0.0
-
-
-def _tail(job_id: str, lines: int) -> tuple[str, tuple[Path | None, int]]:
-    """The last lines, and the place (file and offset) behind them."""
+def _tail(job_id: str, lines: int) -> tuple[str, int]:
+    """The last lines, and the offset behind them."""
     path, _ = _log_file(job_id)
     try:
-        if path is None or lines == 0:
-            return "", (path, path.stat().st_size if path else 0)
         with path.open("rb") as log:
             kept = deque(log, maxlen=lines)
-            return _text(b"".join(kept)), (path, log.tell())
-    except OSError:
-        return "", (None, 0)
+            return _text(b"".join(kept)), log.tell()
+    except OSError:  # nothing was written yet
+        return "", 0
 
 
-async def _follow(request: Request, job_id: str, text: str, place: tuple[Path | None, int]) -> AsyncIterator[str]:
+async def _follow(request: Request, job_id: str, text: str, offset: int) -> AsyncIterator[str]:
     changes: Changes = request.app.state.changes
     if text:
         yield text
@@ -174,7 +165,8 @@ async def _follow(request: Request, job_id: str, text: str, place: tuple[Path | 
                 path, ended = await run_in_threadpool(_log_file, job_id)
             except NotFound:
                 return
-            new, place = await run_in_threadpool(_more, path, place, ended)
+            new = await run_in_threadpool(_more, path, offset)
+            offset += len(new)
             # Whole lines only: a secret cut in two by a chunk would not be recognised.
             whole, newline, rest = (rest + new).rpartition(b"\n")
             if newline:
@@ -191,17 +183,11 @@ def _text(raw: bytes) -> str:
     return logs.redact(raw.decode("utf-8", "replace"))
 
 
-def _more(path: Path | None, place: tuple[Path | None, int], ended: bool) -> tuple[bytes, tuple[Path | None, int]]:
-    """What was written behind `place`. A new attempt's file begins at 0; the kept copy of the same log goes on."""
-    if path is None:
-        return b"", place
-    before, offset = place
-    if before is not None and path != before and not ended:
-        offset = 0
+def _more(path: Path, offset: int) -> bytes:
+    """What was written behind `offset`. The stored log begins with all that the growing one held."""
     try:
         with path.open("rb") as log:
             log.seek(offset)
-            new = log.read(_CHUNK)
+            return log.read(_CHUNK)
     except OSError:
-        return b"", place
-    return new, (path, offset + len(new))
+        return b""

@@ -93,7 +93,11 @@ BROKEN: dict[str, tuple[Any, int, set[str]]] = {
     "an unknown architecture": ({**DISTILLATION, "student": "cnn-smal"}, 422, {"/student"}),
     "an architecture out of bounds": ({**DISTILLATION, "student": {"arch": "cnn", "dense": 10**9}}, 422, {"/student/dense"}),
     "a model too large": ({**DISTILLATION, "student": {"arch": "cnn", "filters": [1024] * 8, "dense": 4096}}, 422, {"/student"}),
-    "an architecture for other inputs": ({**DISTILLATION, "dataset": "wine", "teacher": {"train": {"dataset": "wine"}}, "student": "cnn"}, 422, {"/student"}),
+    "an architecture for other inputs": (
+        {**DISTILLATION, "dataset": "wine", "teacher": {"train": {"dataset": "wine"}}, "student": "cnn"},
+        422,
+        {"/student"},
+    ),
     "a teacher that does not exist": ({**DISTILLATION, "teacher": "job:job_0"}, 422, {"/teachers/0"}),
     "a strategy that is not there": ({**TRANSFER, "strategy": "lora"}, 422, {"/strategy"}),
     "a sharing that is not there": ({**MULTITASK, "sharing": "mmoe"}, 422, {"/sharing"}),

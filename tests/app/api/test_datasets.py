@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -179,5 +181,22 @@ def test_an_upload_beyond_the_quota_is_413_and_leaves_nothing(
     monkeypatch.setattr(settings(), "max_upload_bytes", 100_000)
     before = stored()
     problem(upload(client, b"a,b\n" + b"1,2\n" * 100_000), 413, "body_too_large")
+    assert uploads(client) == []
+    assert stored() == before
+
+
+def test_a_chunked_upload_is_counted_as_it_comes(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings(), "max_upload_bytes", 100_000)
+    before = stored()
+
+    def form() -> Iterator[bytes]:
+        yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\na,b\n'
+        for _ in range(50):
+            yield b"1,2\n" * 1000
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    # The server answers in the middle and closes, perhaps before the client looks.
+    with contextlib.suppress(httpx.WriteError, httpx.ReadError):
+        problem(client.post("/v1/datasets", content=form(), headers=headers), 413, "body_too_large")
     assert uploads(client) == []
     assert stored() == before

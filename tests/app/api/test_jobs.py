@@ -10,6 +10,7 @@ import pytest
 
 from app import jobs
 from app.db import transaction
+from app.settings import settings
 from tests.app.api.conftest import add_job, end_job, note, pointers, problem, start_job
 
 WORDS = [
@@ -204,3 +205,43 @@ def test_only_a_finished_job_can_be_deleted(client: httpx.Client) -> None:
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
     problem(client.get(f"/v1/jobs/{job}"), 404, "not_found")
     problem(client.delete(f"/v1/jobs/{job}"), 404, "not_found")
+
+
+def test_a_submit_can_wait_for_the_end(client: httpx.Client) -> None:
+    def work() -> None:
+        deadline = time.monotonic() + 10
+        while (claim := jobs.claim("worker-1")) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert claim is not None
+        end_job(claim)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    answer = client.post("/v1/jobs", json={"kind": "light"}, headers={"prefer": "wait=15"})
+    worker.join()
+    assert (answer.status_code, answer.json()["state"]) == (202, "succeeded")
+    assert answer.headers["preference-applied"] == "wait=15"
+
+
+def test_a_submit_wakes_a_worker_only_after_it_is_durable(client: httpx.Client, broker_url: str) -> None:
+    from redis import Redis
+
+    assert client.post("/v1/jobs", json={"kind": "light", "name": "a"}).status_code == 202
+    client.post("/v1/jobs", json={"kind": "light", "nmae": "b"})
+    with Redis.from_url(broker_url) as broker:
+        assert broker.llen("bequest.wake") == 1
+    assert [job["name"] for job in client.get("/v1/jobs").json()["data"]] == ["a"]
+
+
+def test_a_job_is_submitted_though_the_broker_is_dead(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    from app import queue
+
+    monkeypatch.setattr(settings(), "broker_url", "redis://127.0.0.1:9/0")
+    monkeypatch.setattr(queue, "_asleep_until", 0.0)
+    queue._sender.cache_clear()
+    request.addfinalizer(queue._sender.cache_clear)
+    began = time.monotonic()
+    assert client.post("/v1/jobs", json={"kind": "light"}).status_code == 202
+    assert time.monotonic() - began < 3

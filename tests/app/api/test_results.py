@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_a_job_without_metrics_has_an_empty_axis_and_none_that_is_not_there_404(
 def test_the_log_s_last_lines_come_without_secrets(client: httpx.Client) -> None:
     job = add_job()
     start_job(job)
-    folder = settings().jobs_dir / job / "1"
+    folder = settings().jobs_dir / job
     folder.mkdir(parents=True)
     (folder / "trainer.log").write_bytes(b"one\nredis://bequest:hunter2@localhost/0\n\xff three")
     assert (
@@ -95,7 +96,7 @@ def test_the_log_of_a_job_that_has_not_begun_is_empty(client: httpx.Client) -> N
 def test_a_followed_log_ends_with_its_job_and_misses_nothing(client: httpx.Client, tmp_path: Path) -> None:
     job = add_job()
     claim = start_job(job)
-    log = settings().jobs_dir / job / "1" / "trainer.log"
+    log = settings().jobs_dir / job / "trainer.log"
     log.parent.mkdir(parents=True)
     lines = [f"line {number} with ünïcode\n" for number in range(200)]
 
@@ -106,6 +107,7 @@ def test_a_followed_log_ends_with_its_job_and_misses_nothing(client: httpx.Clien
             time.sleep(0.05)
         keep(claim, tmp_path, "trainer.log", log.read_bytes(), "text/plain")
         end_job(claim)
+        shutil.rmtree(log.parent)
 
     worker = threading.Thread(target=work)
     worker.start()
