@@ -14,6 +14,7 @@ import re
 import signal
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -252,13 +253,21 @@ def _run_folder(home: Path, as_root: bool) -> Path:
     if len(os.fsencode(run / "pg" / ".s.PGSQL.5432.lock")) > _LONGEST_SOCKET or not re.fullmatch(
         r"[\w./-]+", str(run), re.ASCII
     ):
-        run = Path("/tmp") / f"bequest-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
+        run = short_folder() / f"bequest-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
     run.mkdir(exist_ok=True)
     there = run.lstat()
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
         raise Refused(f"{run} belongs to somebody else: remove it, or choose a data folder with a shorter path")
     run.chmod(0o711 if as_root else 0o700)
     return run
+
+
+def short_folder() -> Path:
+    """For temporary files with short paths: TMPDIR may be deep, and under root's home."""
+    return next(
+        (folder for folder in (Path("/tmp"), Path("/var/tmp")) if os.access(folder, os.W_OK)),
+        Path(tempfile.gettempdir()),
+    )
 
 
 def _stand_in() -> tuple[int, int] | None:
