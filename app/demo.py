@@ -274,7 +274,7 @@ def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Consol
             )
     console.print(table)
     for kind, sentence in sentences:
-        _type(console, f"{kind}[/bold]: {sentence}", soft_wrap=True)
+        console.print(Text.assemble((kind, "bold"), f": {sentence}"), soft_wrap=True)
     names = " ".join(f"$S/v1/jobs/{job['id']}/artifacts.zip" for job in done[:1])
     _type(console, f"\n$ curl -OJ {names}")
     for job in done[:1]:
@@ -289,7 +289,7 @@ def _predict(client: httpx.Client, job_id: str, console: Console) -> None:
     _type(console, "\n$ curl $S/v1/datasets/digits/preview?rows=1")
     row = client.get("/v1/datasets/digits/preview", params={"rows": 1}).json()["rows"][0]
     console.print(_drawn(row["input"], colours=console.color_system in ("256", "truecolor")))
-    console.print(f"[bold]$ curl --json '{{\"inputs\": [that picture]}}' $S/v1/models/job:{job_id}/predict")
+    console.print(f"$ curl --json '{{\"inputs\": [that picture]}}' $S/v1/models/job:{job_id}/predict")
     until = time.monotonic() + 60
     while True:  # the first prediction may have to wait for Keras
         answer = client.post(f"/v1/models/job:{job_id}/predict", json={"inputs": [row["input"]]})
