@@ -239,7 +239,7 @@ def test_a_job_is_submitted_though_the_broker_is_dead(
     from app import queue
 
     monkeypatch.setattr(settings(), "broker_url", "redis://127.0.0.1:9/0")
-    monkeypatch.setattr(queue, "_asleep_until", 0.0)
+    monkeypatch.setattr(queue, "_asleep_until", [0.0])
     queue._sender.cache_clear()
     request.addfinalizer(queue._sender.cache_clear)
     began = time.monotonic()
