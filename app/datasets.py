@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,21 +75,22 @@ def add(
     labels = [("filename", filename), ("name", name)]
     faults = [fault for field, label in labels if label is not None and (fault := fault_in_label(label, field))]
     sha256 = _hash(raw)
-    try:
-        known_format = uploads.format_of(raw, format)
-        known = None if faults else _same(sha256, known_format, targets)
-        if known is not None:
-            return known, False
-        label = name or filename or f"upload-{sha256[:8]}"
-        schema, stored = _keep(raw, known_format, targets)
-    except Invalid as invalid:
-        raise Invalid([*faults, *invalid.faults]) from None
-    if faults:
-        artifacts.collect([stored.sha256])
-        raise Invalid(faults)
+    with _scratch_file() as out:
+        try:
+            known_format = uploads.format_of(raw, format)
+            known = None if faults else _same(sha256, known_format, targets)
+            if known is not None:
+                return known, False
+            limits = UploadLimits(decoded_bytes=2 * settings().max_upload_bytes)
+            schema = uploads.inspect_upload(raw, known_format, out, targets, limits)
+        except Invalid as invalid:
+            raise Invalid([*faults, *invalid.faults]) from None
+        if faults:
+            raise Invalid(faults)
+        stored = _kept(session, out)
     row = {
         "id": ids.new("ds"),
-        "name": label,
+        "name": name or filename or f"upload-{sha256[:8]}",
         "format": known_format,
         "sha256": sha256,
         "targets": list(targets),
@@ -208,17 +210,25 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
     ]
 
 
-def _keep(raw: Path, format: str, targets: Sequence[str]) -> tuple[Schema, artifacts.Stored]:
-    """The schema of an upload, its prepared file in the store."""
+@contextmanager
+def _scratch_file() -> Iterator[Path]:
+    """Where a file may be made, beside the store; gone afterwards."""
     out = settings().store / "tmp" / f"{uuid.uuid4().hex}.npz"
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        schema = uploads.inspect_upload(
-            raw, format, out, targets, UploadLimits(decoded_bytes=2 * settings().max_upload_bytes)
-        )
-        return schema, artifacts.keep_file(out)
+        yield out
     finally:
         out.unlink(missing_ok=True)
+
+
+def _kept(session: Session, out: Path) -> artifacts.Stored:
+    """`out` in the store, to stay there until a row of this transaction names it."""
+    stored = artifacts.keep_file(out)
+    try:
+        artifacts.hold(session, stored.sha256)
+    except FileNotFoundError:  # its twin was deleted in between, bytes and all; from here on nothing is collected
+        stored = artifacts.keep_file(out)
+    return stored
 
 
 def _hash(path: Path) -> str:

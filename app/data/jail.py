@@ -32,15 +32,16 @@ def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int, threads: bo
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    if libc.unshare(_NEW_NETWORK) == 0 or libc.unshare(_NEW_USER | _NEW_NETWORK) == 0:
-        walls.append("network")
+    alone = libc.unshare(_NEW_NETWORK) == 0
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             os.setgroups([])
             os.setgid(_NOBODY)
             os.setuid(_NOBODY)
             walls.append("user")
-            libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user clears it
+        libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user clears it
+    if alone or libc.unshare(_NEW_USER | _NEW_NETWORK) == 0:
+        walls.append("network")
     libc.prctl(_DUMPABLE, 0, 0, 0, 0)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
         walls.append("privileges")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ FORMATS: tuple[Format, ...] = ("npz", "csv")
 LOG = logging.getLogger(__name__)
 
 _LONGEST_ANSWER = 16 * MIB
+_TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the others wait for a turn
 
 
 def inspect_upload(
@@ -48,7 +50,8 @@ def inspect_upload(
         answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
         command = [sys.executable, "-P", "-m", "app.data.inspect", str(raw.resolve()), known, str(written), options]
         with answer.open("wb") as stdout, complaint.open("wb") as stderr:
-            code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds)
+            with _TURNS:
+                code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds)
         if code:
             LOG.warning(
                 "the reader of an upload ended with %s: %s",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, text
 
-from app import data, datasets, ids
+from app import artifacts, data, datasets, ids
 from app.data import builtins
 from app.data.encode import encode_rows
 from app.datasets import Known
@@ -104,6 +104,25 @@ def test_twins_that_arrive_at_once_are_one_data_set(tmp_path: Path) -> None:
         answers = list(pool.map(lambda _: upload(tmp_path), range(3)))
     assert len({known.id for known, _ in answers}) == 1
     assert sorted(new for _, new in answers) == [False, False, True]
+
+
+def test_bytes_that_a_twins_deletion_takes_away_in_between_are_kept_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = artifacts.keep_file, []
+
+    def keep_and_lose_the_first(path: Path) -> artifacts.Stored:
+        stored = real(path)
+        calls.append(stored)
+        if len(calls) == 1:
+            artifacts.collect([stored.sha256])  # what a deletion that has just committed does
+        return stored
+
+    monkeypatch.setattr(artifacts, "keep_file", keep_and_lose_the_first)
+    known, _ = upload(tmp_path)
+    with transaction() as session:
+        assert len(data.load(known.id, datasets.entry(session, known.id))) == 3
+    assert len(calls) == 2
 
 
 def test_nothing_is_stored_of_what_is_refused_and_every_fault_is_named(tmp_path: Path) -> None:

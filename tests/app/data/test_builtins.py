@@ -97,9 +97,9 @@ def test_strokes_resemble_the_real_digits() -> None:
 
 def test_drawing_is_quick_and_the_same_every_time() -> None:
     labels = np.arange(4000) % 10
-    start = time.perf_counter()
+    start = time.process_time()
     first = strokes.draw(labels, seed=0)
-    assert time.perf_counter() - start < 2  # 0.2 s when nothing else runs
+    assert time.process_time() - start < 1  # 0.2 s when nothing else runs
     assert np.array_equal(first, builtins.load("strokes").inputs)
     assert not np.array_equal(first, strokes.draw(labels, seed=1))
 

@@ -321,11 +321,11 @@ def test_hostile_files_are_refused_quickly_and_allocate_nothing(name: str) -> No
     content = HOSTILE[name]()
     file = io.BytesIO(content)
     tracemalloc.start()
-    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
     try:
         with pytest.raises(Invalid) as refused:
             read(file, [], LIMITS)
-        took = time.perf_counter() - start
+        took = time.process_time() - start
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

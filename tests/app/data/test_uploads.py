@@ -79,7 +79,7 @@ def test_a_child_out_of_time_is_killed(tmp_path: Path) -> None:
     start = time.perf_counter()
     with pytest.raises(Invalid) as refused:
         inspect_upload(raw, None, tmp_path / "out", limits=UploadLimits(wall_seconds=0.05))
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 20
     assert refused.value.faults[0].message == "reading it took longer than an upload may take"
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
@@ -144,7 +144,7 @@ def test_the_walls_stand(tmp_path: Path) -> None:
             [sys.executable, "-c", WALLS, str(out), str(server.getsockname()[1])],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
@@ -166,10 +166,10 @@ def test_a_child_that_burns_its_time_ends() -> None:
     program = "from app.data import jail\njail.confine(memory_bytes=2**26, cpu_seconds=1, file_bytes=0, threads=True)\nwhile True: pass"
     start = time.perf_counter()
     ended = subprocess.run(
-        [sys.executable, "-c", program], timeout=30, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+        [sys.executable, "-c", program], timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
     )
     assert ended.returncode < 0
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 30
 
 
 def test_the_child_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
