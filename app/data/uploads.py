@@ -49,9 +49,8 @@ def inspect_upload(
     with tempfile.TemporaryDirectory(prefix="inspect-", dir=out.parent) as folder:
         answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
         command = [sys.executable, "-P", "-m", "app.data.inspect", str(raw.resolve()), known, str(written), options]
-        with answer.open("wb") as stdout, complaint.open("wb") as stderr:
-            with _TURNS:
-                code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds)
+        with answer.open("wb") as stdout, complaint.open("wb") as stderr, _TURNS:
+            code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds)
         if code:
             LOG.warning(
                 "the reader of an upload ended with %s: %s",
