@@ -42,6 +42,7 @@ def list_models(
 
 @router.post(
     "/{ref:path}/predict",
+    response_model_exclude_none=True,
     responses=deps.problem_responses(
         "not_found", "malformed_body", "body_too_large", "unsupported_media_type", "invalid", "inference_unavailable"
     ),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.api.bodies import MAX_DEPTH, parse
 from app.errors import Problem
@@ -75,3 +80,32 @@ def test_what_is_not_json_is_one_problem_without_its_text(raw: bytes) -> None:
         parse(raw)
     assert (caught.value.status, caught.value.code) == (400, "malformed_body")
     assert len(caught.value.errors) == 1
+
+
+finite = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+documents = st.recursive(
+    finite | words,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(documents, st.booleans())
+def test_sound_json_comes_back_as_it_was(document: Any, ascii_only: bool) -> None:
+    body = parse(json.dumps(document, ensure_ascii=ascii_only).encode())
+    assert body.faults == []
+    assert body.value == document
+
+
+@given(
+    st.binary(max_size=200)
+    | st.text(st.sampled_from('{}[]":,0123456789.eE+-truefalsn\\u \n'), max_size=60).map(str.encode)
+)
+def test_whatever_comes_is_a_value_or_a_problem(raw: bytes) -> None:
+    try:
+        value, code = parse(raw).value, "malformed_body"
+    except Problem as problem:
+        value, code = None, problem.code
+    assert code == "malformed_body"
+    json.dumps(value, allow_nan=False).encode()

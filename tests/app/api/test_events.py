@@ -6,9 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 
 from app import jobs
 from app.db import transaction
@@ -167,3 +169,23 @@ def test_a_job_deleted_while_followed_ends_the_stream(client: httpx.Client) -> N
         list(lines)
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
     problem(client.get(f"/v1/jobs/{job}/events", headers=STREAM), 404, "not_found")
+
+
+def test_a_silent_stream_shows_that_it_lives(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.events.HEARTBEAT_SECONDS", 0.5)
+    job = add_job()
+    with client.stream("GET", f"/v1/jobs/{job}/events", headers=STREAM) as answer:
+        seen = next(event for event in read(answer.iter_lines()) if "comment" in event)
+    assert "id" not in seen
+
+
+def test_many_streams_of_one_job_all_see_everything(client: httpx.Client) -> None:
+    job = add_job()
+    claim = start_job(job)
+    with ThreadPoolExecutor(20) as pool:
+        following = [pool.submit(follow, client, job) for _ in range(20)]
+        for epoch in range(30):
+            note(claim, epoch=epoch)
+        end_job(claim)
+        for stream in following:
+            assert [int(event["id"]) for event in stream.result() if "id" in event] == list(range(1, 33))
