@@ -87,8 +87,11 @@ def demo(*, quick: bool, keep: bool, console: Console | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="bequest-demo-", dir=short_folder()))
     began = time.monotonic()
     try:
-        with _service(folder, console) as address:
-            done = _show(httpx.Client(base_url=address, timeout=60, trust_env=False), quick, console)
+        with (
+            _service(folder, console) as address,
+            httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
+        ):
+            done = _show(client, quick, console)
             console.print(f"\n{time.monotonic() - began:.0f} s in all, the service's start included.")
             if keep:
                 console.print(f"The service goes on at {address} (reference: {address}/docs). Ctrl-C stops it.")
@@ -275,13 +278,9 @@ def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Consol
     console.print(table)
     for kind, sentence in sentences:
         console.print(Text.assemble((kind, "bold"), f": {sentence}"), soft_wrap=True)
-    names = " ".join(f"$S/v1/jobs/{job['id']}/artifacts.zip" for job in done[:1])
-    _type(console, f"\n$ curl -OJ {names}")
-    for job in done[:1]:
-        held = client.get(f"/v1/jobs/{job['id']}/artifacts.zip")
-        console.print(
-            f"  {held.status_code} {len(held.content):,} bytes: the model, its manifest, the report, metrics and log"
-        )
+    _type(console, f"\n$ curl -OJ $S/v1/jobs/{done[0]['id']}/artifacts.zip")
+    held = client.get(f"/v1/jobs/{done[0]['id']}/artifacts.zip")
+    console.print(f"  {held.status_code} {len(held.content):,} bytes: models, manifests, report, metrics and log")
 
 
 def _predict(client: httpx.Client, job_id: str, console: Console) -> None:
@@ -289,7 +288,7 @@ def _predict(client: httpx.Client, job_id: str, console: Console) -> None:
     _type(console, "\n$ curl $S/v1/datasets/digits/preview?rows=1")
     row = client.get("/v1/datasets/digits/preview", params={"rows": 1}).json()["rows"][0]
     console.print(_drawn(row["input"], colours=console.color_system in ("256", "truecolor")))
-    console.print(f"$ curl --json '{{\"inputs\": [that picture]}}' $S/v1/models/job:{job_id}/predict")
+    _type(console, f"$ curl --json '{{\"inputs\": [that picture]}}' $S/v1/models/job:{job_id}/predict")
     until = time.monotonic() + 60
     while True:  # the first prediction may have to wait for Keras
         answer = client.post(f"/v1/models/job:{job_id}/predict", json={"inputs": [row["input"]]})

@@ -298,7 +298,7 @@ def _stand_in() -> tuple[int, int] | None:
 def _check_way(path: Path, advice: str) -> None:
     """Postgres, which is not root, must be able to walk to `path`. Nobody's folders are opened for it: that is the owner's to decide."""
     for parent in path.parents:
-        if parent.exists() and not parent.stat().st_mode & stat.S_IXOTH:
+        if parent.is_dir() and not parent.stat().st_mode & stat.S_IXOTH:
             raise Refused(
                 f"Postgres runs as user {_ROOTS_STAND_IN}, which may not enter {parent} on its way to {path}: {advice}"
             )
