@@ -99,7 +99,7 @@ def conclude(
         "model": {
             "parameters": model.manifest.parameters,
             "bytes": (run.out / "model.keras").stat().st_size if (run.out / "model.keras").exists() else None,
-            "latency_ms_per_32": run.latency_ms(model.network, first.table.inputs),
+            "latency_ms_per_256": run.latency_ms(model.network, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
         "rows": {

@@ -1,0 +1,115 @@
+"""Small networks and data for the tests that compute with Keras."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.spec import architectures
+from app.spec.data import InputSchema
+from app.spec.models import HeadSpec
+from app.spec.training import OptimizerSpec, TrainingSpec
+from worker.training import build, heads, learner
+from worker.training.batches import Feed, Line
+from worker.training.build import Network
+from worker.training.fitting import Fitter, Lesson, Phase, Pool
+from worker.training.heads import Task
+from worker.training.learner import Compiled, Goal
+from worker.training.ledger import Ledger, Pace
+from worker.training.scaling import Scaling
+
+PICTURE = InputSchema(kind="image", shape=[12, 12, 1], scale=255.0)
+TABLE = InputSchema(kind="table", shape=[5])
+DIGIT = Task("digit", "multiclass", "digit", 4, ("a", "b", "c", "d"))
+ODD = Task("odd", "binary", "odd", 1, ("no", "yes"))
+SIZE = Task("size", "regression", "size", 2, mean=(10.0, -3.0), std=(4.0, 0.5))
+SIGNS = Task("signs", "multilabel", "signs", 3, ("x", "y", "z"))
+
+
+class Quiet:
+    """Keeps every report."""
+
+    def __init__(self) -> None:
+        self.reports: list[Any] = []
+
+    def send(self, report: Any) -> None:
+        self.reports.append(report)
+
+
+def network(
+    tasks: Sequence[Task],
+    seed: int = 0,
+    architecture: str | dict[str, Any] = "mlp",
+    shape: InputSchema = TABLE,
+    head: HeadSpec | None = None,
+) -> Network:
+    scaling = Scaling((0.0,), (shape.scale,)) if shape.kind == "image" else Scaling((0.5,) * 5, (2.0,) * 5)
+    made = Network(
+        architectures.resolve(architecture),
+        shape,
+        {task.name: task for task in tasks},
+        {task.name: head or HeadSpec() for task in tasks},
+        scaling,
+        {},
+    )
+    made.weights = build.initial(build.live(made), seed)
+    return made
+
+
+def stored(task: Task, n: int, seed: int = 0) -> np.ndarray:
+    """A column of `n` values, none missing."""
+    rng = np.random.default_rng([seed, *task.name.encode()])
+    match task.type:
+        case "multiclass" | "binary":
+            return rng.integers(0, max(2, task.units), n).astype(np.int32)
+        case "multilabel":
+            return rng.integers(0, 2, (n, task.units)).astype(np.float32)
+        case _:
+            return (10 + 4 * rng.standard_normal((n, task.units))).astype(np.float32)
+
+
+def feed(network: Network, columns: Mapping[str, np.ndarray], batch: int, seed: int = 0, **more: Any) -> Feed:
+    """Rows of random inputs with the given stored columns."""
+    n = len(next(iter(columns.values())))
+    rng = np.random.default_rng(seed)
+    if network.input.kind == "image":
+        inputs = rng.integers(0, 256, (n, *network.input.shape)).astype(np.uint8)
+    else:
+        inputs = rng.standard_normal((n, *network.input.shape)).astype(np.float32)
+    given: dict[str, np.ndarray] = {}
+    for name, values in columns.items():
+        given |= heads.targets(network.tasks[name], values)
+    return Feed(inputs, network.scaling, given, [Line(np.arange(n), batch, seed)], **more)
+
+
+def compiled(network: Network, goal: Goal, optimizer: str = "sgd", rate: float = 0.1, frozen: Sequence[str] = (), norms: bool = False) -> Compiled:
+    live = build.live(network)
+    words = OptimizerSpec(name=optimizer)  # type: ignore[arg-type]
+    made = Compiled(live, goal, lambda: learner.optimizer(words, rate, "constant", 1), frozenset(frozen), norms)
+    made.begin()
+    return made
+
+
+def fitter(home: Path, told: Quiet | None = None, stop: threading.Event | None = None) -> Fitter:
+    told = told or Quiet()
+    return Fitter(Pool(), told, Ledger(told, home), Pace(told), home, stop or threading.Event())
+
+
+def fit(home: Path, network: Network, lesson: Lesson, phases: Sequence[Phase], seed: int = 0, **training: Any) -> Network:
+    """The network after a fit of its own."""
+    made = fitter(home)
+    made.pool.live(network)
+    return made.fit("target", network, lesson, phases, TrainingSpec(**training), seed).network
+
+
+def same(one: Mapping[str, Sequence[np.ndarray]], other: Mapping[str, Sequence[np.ndarray]], tolerance: float = 0.0) -> bool:
+    """Whether two networks' numbers are equal, bit by bit or within a tolerance."""
+    assert set(one) == set(other)
+    pairs = [(a, b) for name in one for a, b in zip(one[name], other[name], strict=True)]
+    if tolerance == 0:
+        return all(np.array_equal(a, b) for a, b in pairs)
+    return all(np.allclose(a, b, rtol=0, atol=tolerance) for a, b in pairs)
