@@ -40,10 +40,7 @@ def worker() -> None:
     """Run one worker. Needs DATABASE_URL, BROKER_URL and the service's data folder in BEQUEST_DATA."""
     from app.serve import worker_command
 
-    for name in ("DATABASE_URL", "BROKER_URL"):
-        if not os.environ.get(name):
-            typer.echo(f"bequest: {name} is not set; a worker needs the address of the service's own", err=True)
-            raise typer.Exit(2)
+    _need_addresses("a worker")
     command = worker_command()
     os.execv(command[0], command)
 
@@ -64,10 +61,24 @@ def demo(
 @main.command()
 def sweep() -> None:
     """Take back jobs from workers that are gone and send missing wake-ups, once. The API and the workers do so all the time."""
+    from sqlalchemy.exc import OperationalError
+
     from app import jobs
 
-    swept = jobs.sweep()
+    _need_addresses("a sweep")
+    try:
+        swept = jobs.sweep()
+    except OperationalError:
+        typer.echo("bequest: the database at DATABASE_URL does not answer", err=True)
+        raise typer.Exit(2) from None
     typer.echo(f"{swept.requeued} requeued, {swept.ended} ended, {swept.woken} woken")
+
+
+def _need_addresses(who: str) -> None:
+    for name in ("DATABASE_URL", "BROKER_URL"):
+        if not os.environ.get(name):
+            typer.echo(f"bequest: {name} is not set; {who} needs the address of the service's own", err=True)
+            raise typer.Exit(2)
 
 
 if __name__ == "__main__":

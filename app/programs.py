@@ -41,7 +41,7 @@ class Program:
 
 @dataclass
 class Running:
-    """A started program. `restarts` and `due` are its supervisor's notes on when to start it again."""
+    """A started program and the moment of its start, by the monotonic clock."""
 
     program: Program
     process: subprocess.Popen[bytes]

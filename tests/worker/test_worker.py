@@ -157,23 +157,19 @@ def test_a_broker_that_comes_back_empty_loses_no_job(workers: Workers, own_broke
         broker.kill()
 
 
-def test_a_worker_says_who_it_is(workers: Workers) -> None:
-    worker = workers.start()
-    row = wait_for(_online, 10)
-    assert (row.pid, row.device) == (worker.pid, "cpu")
-    assert row.memory_bytes > 2**28
-    job_id = submit(steps=300)
-    wait_for(lambda: _online() and _online().job_id == job_id, 10)
-
-
-def test_folders_of_jobs_that_are_over_are_removed_at_the_next_start(workers: Workers) -> None:
+def test_a_worker_says_who_it_is_and_tidies_up_after_dead_ones(workers: Workers) -> None:
     left = settings().jobs_dir / "job_gone"
-    (left / "checkpoints").mkdir(parents=True)
+    (left / "checkpoints-1").mkdir(parents=True)
     waiting = settings().jobs_dir / submit(steps=1, device="gpu")
     waiting.mkdir()
-    workers.start()
-    wait_for(lambda: not left.exists(), 10)
+    worker = workers.start()
+    row = wait_for(_online)
+    assert (row.pid, row.device) == (worker.pid, "cpu")
+    assert row.memory_bytes > 2**28
+    wait_for(lambda: not left.exists())
     assert waiting.exists()
+    job_id = submit(steps=300)
+    wait_for(lambda: (now := _online()) and now.job_id == job_id)
 
 
 def _online() -> Any:

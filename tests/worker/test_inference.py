@@ -1,0 +1,126 @@
+"""The inference program as a process on a Unix socket: what it answers, what it refuses to load."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+MANIFEST: dict[str, Any] = {
+    "role": "model",
+    "architecture": {"arch": "mlp"},
+    "input": {"kind": "table", "shape": [3], "features": [{"column": "a"}, {"column": "b"}, {"column": "c"}]},
+    "tasks": {"y": {"type": "regression", "column": "y", "units": 2}},
+    "layers": [],
+    "parameters": 8,
+    "sha256": "0" * 64,
+    "versions": {},
+}
+
+MAKE_MODEL = """
+import sys, keras, numpy as np
+inputs = keras.Input((3,))
+model = keras.Model(inputs, {"y": keras.layers.Dense(2, name="y")(inputs)})
+model.save(sys.argv[1])
+rows = np.arange(1800, dtype="float32").reshape(600, 3) / 100
+print(model.predict(rows, verbose=0)["y"].tolist())
+"""
+
+
+@pytest.fixture(scope="module")
+def store(run_dir: Path) -> Path:
+    folder = run_dir / "inference" / "store"
+    (folder / "model").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(store: Path) -> Iterator[httpx.Client]:
+    address = store.parent / "inference.sock"
+    log = (store.parent / "log").open("wb")
+    environment = {**os.environ, "BEQUEST_DATA": str(store.parent), "BEQUEST_LOG_FORMAT": "json"}
+    for name in ("DATABASE_URL", "BROKER_URL"):
+        environment.pop(name, None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.inference", "--bind", f"unix://{address}"],
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+    until = time.monotonic() + 60
+    while not listens(address):
+        assert time.monotonic() < until, (store.parent / "log").read_text()
+        time.sleep(0.05)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(address)), base_url="http://inference", timeout=60) as made:
+        yield made
+    process.terminate()
+    assert process.wait(20) is not None
+    log.close()
+
+
+def listens(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(address)) == 0
+
+
+def predict(client: httpx.Client, path: Path | str, inputs: Any, **more: Any) -> httpx.Response:
+    return client.post("/predict", json={"model": str(path), "manifest": MANIFEST, "inputs": inputs, **more})
+
+
+def test_only_its_user_may_connect(client: httpx.Client, store: Path) -> None:
+    assert client.get("/healthz").status_code == 200
+    assert stat.S_IMODE((store.parent / "inference.sock").stat().st_mode) == 0o600
+
+
+def test_it_loads_nothing_but_models_of_the_store(client: httpx.Client, store: Path) -> None:
+    outside = store.parent / "outside.keras"
+    outside.write_bytes(b"PK")
+    (store / "model" / "link.keras").symlink_to(outside)
+    (store / "model" / "weights.h5").write_bytes(b"")
+    cases = {
+        "there is no such model file": store / "model" / "missing.keras",
+        "only .keras files in the store are loaded": outside,
+    }
+    for detail, path in cases.items():
+        answer = predict(client, path, [[1, 2, 3]])
+        assert (answer.status_code, answer.json()) == (400, {"detail": detail})
+    for path in (
+        store / "model" / "link.keras",
+        store / "model" / ".." / ".." / "outside.keras",
+        store / "model" / "weights.h5",
+    ):
+        assert predict(client, path, [[1, 2, 3]]).json() == {"detail": "only .keras files in the store are loaded"}
+
+
+@pytest.mark.parametrize("inputs", [[], [[1, 2, 3]] * 1025, "rows", [[1, 2]], [[1, 2, "x"]], None])
+def test_rows_that_are_none_are_refused(client: httpx.Client, store: Path, inputs: Any) -> None:
+    assert predict(client, store / "model" / "any.keras", inputs).status_code == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"model": 1}', b"\xff"])
+def test_a_body_that_is_none_is_refused(client: httpx.Client, body: bytes) -> None:
+    assert client.post("/predict", content=body).status_code == 400
+
+
+@pytest.mark.slow
+def test_it_answers_as_the_model_does_and_notices_a_changed_file(client: httpx.Client, store: Path) -> None:
+    path = store / "model" / "dense.keras"
+    rows = [[(3 * row + column) / 100 for column in range(3)] for row in range(600)]
+    for _ in range(2):
+        made = subprocess.run([sys.executable, "-c", MAKE_MODEL, str(path)], capture_output=True, text=True, check=True)
+        expected = json.loads(made.stdout.splitlines()[-1])
+        answer = predict(client, path, rows)
+        assert answer.status_code == 200, answer.text
+        for found, wanted in zip(answer.json()["predictions"]["y"], expected, strict=True):
+            assert found == pytest.approx(wanted, abs=1e-5)
+    assert client.get("/healthz").json()["keras"]

@@ -1,0 +1,317 @@
+"""The trainer program as its worker sees it: jobs in, report lines and files out; stopped, continued, failing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.spec.models import Manifest
+from worker.reports import (
+    Artifact,
+    Checkpoint,
+    Exit,
+    Failed,
+    Kept,
+    Metrics,
+    Progress,
+    Ready,
+    Result,
+    Resumed,
+    Stage,
+    Started,
+    Warned,
+    decode,
+)
+from worker.training import trainer
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class Ended:
+    code: int
+    reports: list[Any]
+    out: Path
+
+    def of(self, kind: type) -> list[Any]:
+        return [report for report in self.reports if isinstance(report, kind)]
+
+
+def drive(assignment: dict[str, Any], out: Path, stop_at: Callable[[Any], bool] | None = None, sign: int = signal.SIGTERM) -> Ended:
+    """Gives a spare one assignment and reads its lines to the end; signals it at the first line for which `stop_at` holds."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.training", "--spare"],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps({"assignment": assignment, "out": str(out)}).encode() + b"\n")
+        process.stdin.flush()
+        reports = []
+        for line in process.stdout:
+            reports.append(decode(line))
+            if stop_at is not None and stop_at(reports[-1]):
+                process.send_signal(sign)
+                stop_at = None
+        return Ended(process.wait(120), reports, out)
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def assignment(body: dict[str, Any], home: Path, kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {**trainer.resolved_alone(body), "checkpoints": str(home / "checkpoints"), "kept": kept or {}}
+
+
+def kept_by(ended: Ended) -> dict[str, Any]:
+    """What the worker would hand to a later attempt."""
+    return {
+        report.role: {
+            "path": str(ended.out / report.model),
+            "manifest": json.loads((ended.out / report.manifest).read_text()),
+            "rows": str(ended.out / report.rows) if report.rows else None,
+        }
+        for report in ended.of(Kept)
+    }
+
+
+def weights_of(ended: Ended, role: str = "model") -> list[np.ndarray]:
+    """The numbers of a kept model's file, read without Keras."""
+    import io
+    import zipfile
+
+    import h5py
+
+    (report,) = [report for report in ended.of(Kept) if report.role == role]
+    with zipfile.ZipFile(ended.out / report.model) as whole, h5py.File(io.BytesIO(whole.read("model.weights.h5"))) as file:
+        found: dict[str, np.ndarray] = {}
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return [found[name] for name in sorted(found)]
+
+
+TRANSFER: dict[str, Any] = {
+    "kind": "transfer",
+    "dataset": "digits",
+    "limit_train_examples": {"per_class": 5},
+    "source": {
+        "train": {
+            "dataset": "strokes",
+            "architecture": {"arch": "cnn-small", "dropout": 0.2, "batch_norm": True},
+            "limit_train_examples": 600,
+            "training": {"epochs": 1},
+        }
+    },
+    "batch_norm": "trainable",
+    "training": {"steps": 60},
+    "control": {"seeds": 1},
+}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_and_continued_in_new_processes_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+    straight = drive(assignment(TRANSFER, tmp_path / "a"), tmp_path / "a" / "out")
+    assert straight.code == Exit.DONE
+
+    def reached(report: Any) -> bool:
+        return isinstance(report, Metrics) and "loss" in report.values and report.step >= 30
+
+    first = drive(assignment(TRANSFER, tmp_path / "b"), tmp_path / "b" / "one", reached)
+    assert first.code == Exit.STOPPED
+    assert [report.role for report in first.of(Kept)] == ["source"]
+    saved = first.of(Checkpoint)[-1]
+    assert saved.stage == "target"
+
+    second = drive(assignment(TRANSFER, tmp_path / "b", kept_by(first)), tmp_path / "b" / "two")
+    assert second.code == Exit.DONE
+    assert [report.stage for report in second.of(Resumed)] == ["target", "control/0"]  # the source is not trained again
+    assert second.of(Resumed)[0].step == saved.step >= 30
+    for role in ("model", "control/0"):
+        for ours, theirs in zip(weights_of(straight, role), weights_of(second, role), strict=True):
+            assert np.array_equal(ours, theirs)
+
+    tables = [(ended.out / "metrics.csv").read_text() for ended in (straight, second)]
+    assert tables[0] == tables[1]
+    reports = [json.loads((ended.out / "report.json").read_text()) for ended in (straight, second)]
+    assert reports[0]["tasks"] == reports[1]["tasks"]
+    assert reports[0]["inherited"] == reports[1]["inherited"]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "transfer": {**TRANSFER, "strategy": "lp_ft", "training": {"epochs": 6}},
+    "multitask": {
+        "kind": "multitask",
+        "tasks": {
+            "digit": {"dataset": "digits", "limit_train_labels": 50},
+            "odd": {"dataset": "digits", "head": {"units": 8}},
+            "stroke": {"dataset": "strokes", "column": "digit"},
+        },
+        "trunk": "cnn-small",
+        "limit_train_examples": 300,
+        "weighting": "uncertainty",
+        "training": {"epochs": 2},
+        "control": {"seeds": 1, "primary": "digit"},
+    },
+    "distillation": {
+        "kind": "distillation",
+        "dataset": "digits",
+        "limit_train_examples": 100,
+        "teacher": {"train": {"dataset": "digits", "architecture": "cnn-small", "training": {"epochs": 2}}},
+        "student": {"arch": "cnn-small", "filters": [4, 4]},
+        "student_init": "from_teacher",
+        "unlabelled": "digits",
+        "training": {"epochs": 2},
+        "control": {"seeds": 1},
+    },
+    "distillation of numbers": {
+        "kind": "distillation",
+        "dataset": "diabetes",
+        "teachers": [
+            {"train": {"dataset": "diabetes", "training": {"epochs": 3}}},
+            {"model": {"train": {"dataset": "diabetes", "training": {"epochs": 3, "seed": 1}}}, "weight": 2.0},
+        ],
+        "student": {"arch": "mlp", "units": [8]},
+        "teacher_outputs": "online",
+        "training": {"epochs": 3},
+        "control": {"seeds": 1},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(KINDS))
+def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tmp_path: Path) -> None:
+    ended = drive(assignment(KINDS[name], tmp_path), tmp_path / "out")
+    assert ended.code == Exit.DONE, [*ended.of(Failed), (tmp_path / "out" / "trainer.log").read_text()[-3000:]]
+    kinds = [type(report) for report in ended.reports]
+    assert kinds[:2] == [Ready, Started]
+    assert kinds[-1] is Result
+    stages = [report.name for report in ended.of(Stage)]
+    assert "target" in stages
+    assert any(stage.startswith("control/0") for stage in stages)
+    assert {report.of for report in ended.of(Stage)} == {len(stages)}
+    assert {report.stage for report in ended.of(Progress)} >= {stage for stage in stages if stage != "evaluate"}
+    assert {report.name for report in ended.of(Artifact)} == {"report.json", "metrics.csv"}
+    assert not [line for line in ended.of(Warned) if line.code != "rows_dropped"]
+
+    report = json.loads((ended.out / "report.json").read_text())
+    assert (report["decision"], report["reason"]) == ("inconclusive", "few_seeds")
+    metrics = (ended.out / "metrics.csv").read_text()
+    assert "\nloss," in metrics
+    assert "\ncontrol/0/" in metrics
+    for kept in ended.of(Kept):
+        manifest = Manifest.model_validate_json((ended.out / kept.manifest).read_text())
+        assert manifest.role == kept.role
+        rows = np.load(ended.out / kept.rows)
+        assert rows.shape[1:] == (16,)
+        assert rows.dtype == np.uint8
+    held_out = {row.tobytes() for ref in report["rows"] for row in test_rows(KINDS[name], ref)}
+    assert held_out
+    for kept in ended.of(Kept):
+        assert not held_out & {row.tobytes() for row in np.load(ended.out / kept.rows)}, kept.role
+    check_in_a_plain_process(ended)
+
+
+def test_rows(body: dict[str, Any], ref: str) -> np.ndarray:
+    """The hashes of a data set's test rows, by the data part alone."""
+    from app import data
+    from app.spec.data import SplitSpec
+
+    table = data.load(ref)
+    columns = [words.get("column") or name for name, words in body.get("tasks", {}).items() if words.get("dataset") == ref]
+    return table.hashes[data.split(table, SplitSpec(), columns or [str(table.schema.target)]).test]
+
+
+test_rows.__test__ = False  # type: ignore[attr-defined]
+
+PLAIN = """
+import sys, json, numpy as np, keras
+model = keras.saving.load_model(sys.argv[1])
+assert getattr(model, 'optimizer', None) is None
+shape = model.input_shape[1:]
+answers = model.predict(np.random.default_rng(0).uniform(0, 200, (5, *shape)).astype("float32"), verbose=0)
+print(json.dumps({
+    "answers": {name: np.asarray(values).tolist() for name, values in answers.items()},
+    "layers": [layer.name for layer in model.layers],
+    "modules": sorted({type(layer).__module__.split(".")[0] for layer in model.layers}),
+    "ours": [name for name in sys.modules if name.split(".")[0] in ("app", "worker")],
+}))
+"""
+
+
+def check_in_a_plain_process(ended: Ended) -> None:
+    """The model loads where Bequest is not, of stock layers alone, and gives probabilities or numbers in the user's units."""
+    manifest = Manifest.model_validate_json((ended.out / "manifest.json").read_text())
+    line = [sys.executable, "-c", PLAIN, str(ended.out / "model.keras")]
+    told = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True, cwd=ended.out, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    found = json.loads(told.stdout.splitlines()[-1])
+    assert found["modules"] == ["keras"]
+    assert not found["ours"]
+    assert set(found["answers"]) == set(manifest.tasks)
+    for name, task in manifest.tasks.items():
+        values = np.array(found["answers"][name])
+        assert values.shape == (5, task.units)
+        assert {name, f"{name}_logits"} <= set(found["layers"])
+        assert np.isfinite(values).all()
+        if task.type == "multiclass":
+            assert np.allclose(values.sum(axis=1), 1, atol=1e-5)
+        elif task.type == "binary":
+            assert ((values >= 0) & (values <= 1)).all()
+        else:
+            assert task.mean is not None
+            assert np.abs(values - task.mean).max() < 100 * np.max(task.std)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_the_job_with_its_reason(tmp_path: Path) -> None:
+    body = {**TRANSFER, "training": {"steps": 40, "optimizer": {"name": "sgd", "learning_rate": 10.0, "momentum": 0.99}}}
+    body["source"] = {"train": {**TRANSFER["source"]["train"], "training": {"steps": 300, "optimizer": {"name": "sgd", "learning_rate": 10.0, "momentum": 0.99}}}}
+    body["source"]["train"]["architecture"] = {"arch": "cnn-small", "filters": [4]}
+    ended = drive(assignment(body, tmp_path), tmp_path / "out")
+    assert ended.code == Exit.FAILED
+    (failed,) = ended.of(Failed)
+    assert (failed.code, failed.blame, failed.stage, failed.retryable) == ("loss_not_finite", "user", "source", False)
+    assert not ended.of(Kept)
+
+
+@pytest.mark.slow
+def test_a_spare_leaves_when_its_parent_does() -> None:
+    line = [sys.executable, "-m", "worker.training", "--spare"]
+    ended = subprocess.run(line, cwd=ROOT, input=b"", capture_output=True, timeout=120, check=False)
+    assert ended.returncode == Exit.DONE
+    (ready,) = [decode(line) for line in ended.stdout.splitlines()]
+    assert isinstance(ready, Ready)
+    assert ready.keras
+
+
+def test_a_light_spare_imports_no_keras() -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "worker.training", "--spare"]
+    ended = subprocess.run(line, cwd=ROOT, input=b"", capture_output=True, timeout=60, check=False, env={**os.environ, "BEQUEST_SPARE_KERAS": "0"})
+    assert ended.returncode == Exit.DONE
+    assert b"tensorflow" not in ended.stderr
+    assert b"| keras" not in ended.stderr
+
+
+def test_faults_of_a_bare_spec_are_told_and_nothing_is_trained(tmp_path: Path) -> None:
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps({**TRANSFER, "dataset": "digit", "trainning": {}}))
+    line = [sys.executable, "-m", "worker.training", str(job), str(tmp_path / "out")]
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "/trainning: unknown field (did you mean 'training'?)" in ended.stderr
+    assert not (tmp_path / "out").exists()
