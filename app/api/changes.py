@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TypeVar
 
+import anyio
+import anyio.to_thread
 import psycopg
 
 from app import logs
@@ -21,6 +25,10 @@ log = logs.get(__name__)
 
 CHANNEL = "bequest_events"
 POLL_SECONDS = 1.0
+CALM_SECONDS = 0.05
+READERS = 8
+
+Result = TypeVar("Result")
 
 
 class Changes:
@@ -29,6 +37,7 @@ class Changes:
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self.closing = False
+        self.readers = anyio.CapacityLimiter(READERS)
 
     @contextlib.contextmanager
     def watch(self, job_id: str) -> Iterator[Watch]:
@@ -72,18 +81,22 @@ class Changes:
 
 
 class Watch:
-    """One wait for one job."""
+    """One wait for one job: read, then wait for a change, and so on."""
 
     def __init__(self, changes: Changes, changed: asyncio.Event) -> None:
         self._changes, self._changed = changes, changed
+        self._read_at = float("-inf")
 
     @property
     def closing(self) -> bool:
         return self._changes.closing
 
-    def seen(self) -> None:
-        """Call before reading: what happens from here on counts as new."""
+    async def read(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Runs `function` in a thread; what happens after it began counts as a change. Few reads run at a time, so
+        that streams, however many, leave threads and connections to other requests."""
         self._changed.clear()
+        self._read_at = time.monotonic()
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._changes.readers)
 
     async def changed(self, seconds: float = POLL_SECONDS) -> None:
         """Returns at a change, at shutdown, or after `seconds` (at most the poll interval)."""
@@ -91,6 +104,8 @@ class Watch:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), min(max(seconds, 0.01), POLL_SECONDS))
+        # Many changes in a moment are one.
+        await asyncio.sleep(max(0.0, self._read_at + CALM_SECONDS - time.monotonic()))
 
 
 @contextlib.contextmanager

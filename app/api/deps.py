@@ -30,8 +30,8 @@ InTransaction = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def _identifier(text: str) -> str:
-    # No id looks like that, so there is nothing under it; the database would refuse a NUL with an error.
-    if not re.fullmatch(r"[A-Za-z0-9_.:@/ -]{1,300}", text):
+    # No name holds such characters, so there is nothing under it; the database would refuse a NUL with an error.
+    if not re.fullmatch(r"[^\x00-\x1f\x7f]{1,300}", text):
         raise NotFound("Nothing has an id or name like this one.")
     return text
 

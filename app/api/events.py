@@ -95,9 +95,8 @@ async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[by
     yield format_sse_event(retry=_RETRY_MILLISECONDS)
     with changes.watch(job_id) as watch:
         while not watch.closing:
-            watch.seen()
             try:
-                found, progress, ended = await run_in_threadpool(_news, job_id, after)
+                found, progress, ended = await watch.read(_news, job_id, after)
             except NotFound:
                 return  # deleted while it was followed
             for event in found:

@@ -88,8 +88,7 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
         start, deadline = job.state, time.monotonic() + wait
         with _changes(request).watch(job_id) as watch:
             while not watch.closing and (left := deadline - time.monotonic()) > 0:
-                watch.seen()
-                job = await run_in_threadpool(_read, job_id)
+                job = await watch.read(_read, job_id)
                 answer = deps.tagged(job, if_none_match)
                 moved = answer.status_code != 304 if if_none_match else job.state != start
                 if moved or await request.is_disconnected():
@@ -174,8 +173,7 @@ async def _until_ended(request: Request, job: JobShape, seconds: float) -> JobSh
     deadline = time.monotonic() + seconds
     with _changes(request).watch(job.id) as watch:
         while not watch.closing and (left := deadline - time.monotonic()) > 0:
-            watch.seen()
-            job = await run_in_threadpool(_read, job.id)
+            job = await watch.read(_read, job.id)
             if is_terminal(job.state) or await request.is_disconnected():
                 break
             await watch.changed(left)

@@ -159,10 +159,9 @@ async def _follow(request: Request, job_id: str, text: str, offset: int) -> Asyn
     rest = b""
     with changes.watch(job_id) as watch:
         while not watch.closing:
-            watch.seen()
             try:
                 # Whether it has ended is asked before the file is read, so that the last lines are in it.
-                path, ended = await run_in_threadpool(_log_file, job_id)
+                path, ended = await watch.read(_log_file, job_id)
             except NotFound:
                 return
             new = await run_in_threadpool(_more, path, offset)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -106,6 +107,17 @@ def test_a_model_is_found_by_every_reference(client: httpx.Client, model: dict[s
     assert source["role"] == "source"
     assert {"relation": "initialized_from", "target": source["id"]} in model["edges"]
     assert model["manifest"]["tasks"]["species"]["classes"] == ["a", "b", "c"]
+
+
+def test_a_model_may_be_called_anything_that_a_job_may(client: httpx.Client, tmp_path: Path) -> None:
+    job = add_job(name="größte Blüte, 2 %")
+    claim = start_job(job)
+    (tmp_path / "model.keras").write_bytes(b"weights")
+    stored = artifacts.keep_file(tmp_path / "model.keras")
+    with transaction() as session:
+        kept = models.keep(session, jobs.fence(session, claim), "model", stored, None, MANIFEST, [])
+    shown = client.get("/v1/models/" + quote(f"model:{kept.name}@1", safe="")).json()
+    assert (shown["id"], shown["name"]) == (kept.id, "größte Blüte, 2 %")
 
 
 def test_models_are_listed_newest_first_and_filtered(client: httpx.Client, model: dict[str, Any]) -> None:
