@@ -158,6 +158,7 @@ class Fitter:
             own = len(compiled.state())
             compiled.restore(saved.arrays[:own])
             watch.restore(saved.state["watch"], saved.arrays[own:])
+            losses.sums = {name: (total, count) for name, (total, count) in saved.state["losses"].items()}
             clock.before = saved.state["seconds"]
         self.ledger.resume(stage, step)
         for number in range(first, len(phases)):
@@ -181,7 +182,7 @@ class Fitter:
                 self.pace.step(stage, step, lesson.epoch_steps, lesson.batch_size, losses.latest | watch.latest)
                 stopping = self.stop.is_set()
                 if stopping or (step < ends[-1] and clock.due(step // lesson.epoch_steps)):
-                    state = {"phase": number, "seconds": clock.seconds, "watch": watch.state()}
+                    state = {"phase": number, "seconds": clock.seconds, "watch": watch.state(), "losses": losses.sums}
                     arrays = [*compiled.state(), *watch.arrays()]
                     with clock.saving(step // lesson.epoch_steps):
                         path = checkpoint.save(self.checkpoints, stage, checkpoint.Saved(step, arrays, state))
@@ -307,19 +308,19 @@ class Means:
     """The mean of each logged value since the last look; a task that was absent from a step has no value there."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, int]] = {}
+        self.sums: dict[str, tuple[float, int]] = {}
         self.latest: dict[str, float] = {}
 
     def add(self, logs: Mapping[str, float]) -> None:
         for name, value in logs.items():
             if math.isfinite(value):
-                total, count = self._sums.get(name, (0.0, 0))
-                self._sums[name] = (total + value, count + 1)
+                total, count = self.sums.get(name, (0.0, 0))
+                self.sums[name] = (total + value, count + 1)
         self.latest = dict(logs)
 
     def take(self) -> dict[str, float]:
-        means = {name: total / count for name, (total, count) in self._sums.items()}
-        self._sums = {}
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
         return means
 
 

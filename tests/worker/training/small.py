@@ -86,7 +86,14 @@ def feed(network: Network, columns: Mapping[str, np.ndarray], batch: int, seed: 
     return Feed(inputs, network.scaling, given, [Line(np.arange(n), batch, seed)], **more)
 
 
-def compiled(network: Network, goal: Goal, optimizer: str = "sgd", rate: float = 0.1, frozen: Sequence[str] = (), norms: bool = False) -> Compiled:
+def compiled(
+    network: Network,
+    goal: Goal,
+    optimizer: str = "sgd",
+    rate: float = 0.1,
+    frozen: Sequence[str] = (),
+    norms: bool = False,
+) -> Compiled:
     live = build.live(network)
     words = OptimizerSpec(name=optimizer)  # type: ignore[arg-type]
     made = Compiled(live, goal, lambda: learner.optimizer(words, rate, "constant", 1), frozenset(frozen), norms)
@@ -99,14 +106,18 @@ def fitter(home: Path, told: Quiet | None = None, stop: threading.Event | None =
     return Fitter(Pool(), told, Ledger(told, home), Pace(told), home, stop or threading.Event())
 
 
-def fit(home: Path, network: Network, lesson: Lesson, phases: Sequence[Phase], seed: int = 0, **training: Any) -> Network:
+def fit(
+    home: Path, network: Network, lesson: Lesson, phases: Sequence[Phase], seed: int = 0, **training: Any
+) -> Network:
     """The network after a fit of its own."""
     made = fitter(home)
     made.pool.live(network)
     return made.fit("target", network, lesson, phases, TrainingSpec(**training), seed).network
 
 
-def same(one: Mapping[str, Sequence[np.ndarray]], other: Mapping[str, Sequence[np.ndarray]], tolerance: float = 0.0) -> bool:
+def same(
+    one: Mapping[str, Sequence[np.ndarray]], other: Mapping[str, Sequence[np.ndarray]], tolerance: float = 0.0
+) -> bool:
     """Whether two networks' numbers are equal, bit by bit or within a tolerance."""
     assert set(one) == set(other)
     pairs = [(a, b) for name in one for a, b in zip(one[name], other[name], strict=True)]

@@ -136,7 +136,9 @@ def test_frozen_batch_norm_stays_while_all_else_learns() -> None:
     whole = network([DIGIT], architecture=NORMED, shape=PICTURE)
     rng = np.random.default_rng(1)
     for name in NORMS:  # statistics that a step would move
-        whole.weights[name] = [np.abs(rng.standard_normal(array.shape)).astype(np.float32) for array in whole.weights[name]]
+        whole.weights[name] = [
+            np.abs(rng.standard_normal(array.shape)).astype(np.float32) for array in whole.weights[name]
+        ]
     made = compiled(whole, goal_of(DIGIT), norms=True)
     data = {"d": feed(whole, {"digit": stored(DIGIT, 16)}, 8)}
     for step in range(3):
@@ -195,7 +197,10 @@ def test_unlabelled_rows_give_no_gradient_through_the_labels() -> None:
 
 
 def test_cached_teacher_logits_equal_online_ones_after_twenty_steps() -> None:
-    whole, teacher = network([DIGIT]), network([DIGIT], seed=9, architecture={"arch": "mlp", "units": [32], "dropout": 0.3})
+    whole, teacher = (
+        network([DIGIT]),
+        network([DIGIT], seed=9, architecture={"arch": "mlp", "units": [32], "dropout": 0.3}),
+    )
     live = build.live(teacher)
 
     def ask(raw: np.ndarray) -> np.ndarray:
@@ -243,7 +248,9 @@ def test_a_learner_that_is_used_again_trains_as_a_new_one(tmp_path: Path) -> Non
     from app.spec.training import TrainingSpec
 
     for number, (one, seed) in enumerate(((whole, 0), (other, 4), (whole, 0))):
-        again = reused.fit(f"treated/{number}", one, lesson_of(one), [Phase(10, SCRATCH_RATES["adam"])], TrainingSpec(), seed)
+        again = reused.fit(
+            f"treated/{number}", one, lesson_of(one), [Phase(10, SCRATCH_RATES["adam"])], TrainingSpec(), seed
+        )
     fresh = small.fit(tmp_path / "fresh", whole, lesson_of(whole), [Phase(10, SCRATCH_RATES["adam"])], seed=0)
     assert same(again.network.weights, fresh.weights)
 
@@ -254,7 +261,9 @@ def test_regression_is_learnt_standardised_and_answered_in_the_users_units() -> 
     assert np.allclose(y["size"], [[1.0, 0.0], [0.0, 1.0]])
     assert np.array_equal(y["size/labelled"], [[1, 1], [0, 1]])
     assert np.allclose(heads.answers(SIZE, np.array([[1.0, 0.0]])), [[14.0, -3.0]])
-    fitted = heads.fit_scale(replace(SIZE, mean=None, std=None), np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]], np.float32))
+    fitted = heads.fit_scale(
+        replace(SIZE, mean=None, std=None), np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]], np.float32)
+    )
     assert fitted.mean == (2.0, 5.0)
     assert fitted.std == (1.0, 1.0)  # a constant column is only shifted
 
