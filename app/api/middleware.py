@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from structlog.contextvars import bound_contextvars
 
 from app import ids, logs
@@ -57,6 +58,8 @@ class Gate:
             try:
                 _check_host(headers)
                 await self.app(scope, _counted(scope, headers, receive), send_named)
+            except ClientDisconnect:
+                log.info("the client went away in the middle of its request")
             except Exception as error:
                 problem = problems.of(error)
                 # An answer that has begun cannot be taken back: leaving it unfinished makes the server cut it off.

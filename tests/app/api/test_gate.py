@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -91,6 +92,22 @@ def _raw_chunked(client: httpx.Client) -> httpx.Response:
     first, *rest = top.decode().split("\r\n")
     headers = [tuple(name.split(": ", 1)) for name in rest]
     return httpx.Response(int(first.split()[1]), headers=headers, content=content)  # type: ignore[arg-type]
+
+
+def test_a_client_that_hangs_up_in_the_middle_is_no_fault_of_ours(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = urlsplit(str(client.base_url))
+    assert address.hostname
+    form = f"POST /v1/datasets HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+    for head in (form, form.replace("datasets", "jobs").replace("multipart/form-data; boundary=x", "application/json")):
+        with socket.create_connection((address.hostname, address.port or 80), 10) as line:
+            line.sendall(f"{head}content-length: 1000\r\n\r\n{{".encode())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and caplog.text.count("went away") < 2:
+        time.sleep(0.05)
+    assert caplog.text.count("went away") == 2
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize(
