@@ -60,7 +60,7 @@ class Ledger:
 
 
 class Pace:
-    """Where the job stands among all its stages' steps. Sends progress at most once a second, and at each stage's first step."""
+    """Where the job stands among all its stages' steps. Sends progress at most once a second, and at each stage's first and last step."""
 
     def __init__(self, channel: Channel, clock: Callable[[], float] = time.monotonic):
         self._channel, self._clock = channel, clock
@@ -90,8 +90,6 @@ class Pace:
         self._done[stage] = step
         now = self._clock()
         if not (first or step == steps or now - self._sent >= 1):
-            return
-        if step == steps and now - self._sent < 1:
             return
         done, total = sum(self._done.values()), max(1, sum(self._stages.values()))
         self._marks = [*self._marks[-20:], (now, done)]
