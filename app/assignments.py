@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from app import artifacts, data, datasets, methods, models
+from app.data.table import Hashes
 from app.spec.base import JobSpec
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
@@ -32,10 +33,11 @@ def resolve(session: Session, body: object) -> JobSpec:
     """The resolved spec of a body.
 
     Raises:
-        Invalid: with every fault; `data_overlap` where a named model was trained on rows that this job tests on.
+        Invalid: with every fault; a split that leaves a class or a task without rows; `data_overlap` where a named model was trained on rows that this job tests on.
     """
     spec = methods.check(body, DatabaseWorld(session))
-    faults = _overlaps(session, spec)
+    tested = methods.test_hashes(spec, lambda ref: datasets.entry(session, ref))
+    faults = _overlaps(session, spec, tested)
     if faults:
         raise Invalid(faults)
     return spec
@@ -75,14 +77,10 @@ def _model(model: Model) -> dict[str, Any]:
     }
 
 
-def _overlaps(session: Session, spec: JobSpec) -> list[Fault]:
+def _overlaps(session: Session, spec: JobSpec, tested: Hashes) -> list[Fault]:
     """A model whose recorded training rows meet this job's test rows would be examined on what it has seen."""
-    refs = sorted(methods.inputs(spec).models)
-    if not refs:
-        return []
     faults = []
-    tested = methods.test_hashes(spec, lambda ref: datasets.entry(session, ref))
-    for ref in refs:
+    for ref in sorted(methods.inputs(spec).models):
         model = models.find(session, ref)
         if model.rows_sha256 is None:
             continue

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Cast, cast, false, func, select, text
-from sqlalchemy.dialects.postgresql import JSONPATH
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.orm import Session
 
 from app import artifacts, ids
@@ -145,7 +145,7 @@ def dependents(session: Session, job_id: str) -> list[str]:
         select(Job.id).where(
             Job.finished_at.is_(None),
             Job.id != job_id,
-            func.jsonb_path_exists(Job.resolved_spec, _mentions([*own, job_id])),
+            func.jsonb_path_exists(cast(Job.resolved_spec, JSONB), _mentions([*own, job_id])),
         )
     ).all()
     return sorted({*heirs, *waiting})

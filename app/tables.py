@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -62,8 +63,9 @@ class Job(Table):
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     meta: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
     parent: Mapped[str | None]
-    spec: Mapped[dict[str, Any]]
-    resolved_spec: Mapped[dict[str, Any]]
+    # JSON, not JSONB, which sorts the keys of objects: the order of tasks is the client's, and the first one is stratified by.
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    resolved_spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     datasets: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))  # [{ref, id, sha256}]
     seed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
@@ -179,7 +181,7 @@ class Model(Table):
     role: Mapped[str]
     name: Mapped[str]
     version: Mapped[int]
-    manifest: Mapped[dict[str, Any]]
+    manifest: Mapped[dict[str, Any]] = mapped_column(JSON)  # in the order of the outputs
     sha256: Mapped[str] = mapped_column(index=True)
     rows_sha256: Mapped[str | None]
     bytes: Mapped[int] = mapped_column(BigInteger)
@@ -215,7 +217,7 @@ class Dataset(Table):
     )  # as asked for at the upload; other targets, another data set
     prepared_sha256: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
-    schema: Mapped[dict[str, Any]]
+    schema: Mapped[dict[str, Any]] = mapped_column(JSON)  # in the order of the columns
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (UniqueConstraint("sha256", "format", "targets"),)

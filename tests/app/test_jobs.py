@@ -390,3 +390,21 @@ def test_workers_are_online_while_they_are_heard() -> None:
         assert [(worker.id, worker.job_id) for worker in workers.online(session)] == [("w1", "job_1")]
         workers.goodbye(session, "w1")
         assert workers.online(session) == []
+
+
+def test_a_spec_keeps_the_order_in_which_it_was_given() -> None:
+    tasks = {"odd": {"z": 1, "a": 2}, "digit": {}, "at_least_5": {}}
+    with transaction() as session:
+        job = Job(
+            id=ids.new("job"),
+            kind="light",
+            spec={"tasks": tasks},
+            resolved_spec={"tasks": tasks},
+            state="queued",
+            max_seconds=1,
+            max_attempts=1,
+        )
+        session.add(job)
+    read_back = read(job.id)
+    assert list(read_back.resolved_spec["tasks"]) == ["odd", "digit", "at_least_5"]
+    assert list(read_back.spec["tasks"]["odd"]) == ["z", "a"]
