@@ -33,7 +33,8 @@ def resolve(session: Session, body: object) -> JobSpec:
     """The resolved spec of a body.
 
     Raises:
-        Invalid: with every fault; a split that leaves a class or a task without rows; `data_overlap` where a named model was trained on rows that this job tests on.
+        Invalid: with every fault; a split that leaves a class or a task without rows is one, `data_overlap` another: a named model
+            was trained on rows that this job tests on.
     """
     spec = methods.check(body, DatabaseWorld(session))
     tested = methods.test_hashes(spec, lambda ref: datasets.entry(session, ref))

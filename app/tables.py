@@ -40,7 +40,7 @@ class Table(DeclarativeBase):
             "ix": "%(table_name)s_%(column_0_N_name)s_idx",
         }
     )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+    type_annotation_map = {
         str: Text,
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB(none_as_null=True),
