@@ -18,6 +18,7 @@ from keras import ops
 
 from app.spec.registry import modules
 from worker.training import heads
+from worker.training.weighting import TaskWeighting
 
 if TYPE_CHECKING:
     from app.spec.base import Words
@@ -198,15 +199,16 @@ class Compiled:
     def start(self, batches: Iterable[Batch]) -> None:
         """Tells a weighting the first loss of each task, from the first batch of `batches` that has labels for it."""
         weighting = self.learner.weighting
-        if weighting is None:
+        if weighting is None or type(weighting).start is TaskWeighting.start:
             return
-        first: dict[str, float] = {}
+        goal, first = self.learner.goal, dict[str, float]()
         for x, y in batches:
-            logits = self.learner(x, training=False)
-            for name, task in self.learner.goal.tasks.items():
-                if name not in first and y[f"{name}/labelled"].any():
-                    first[name] = float(heads.loss(task, y, logits[name])[0])
-            if len(first) == len(self.learner.goal.tasks):
+            for data, tasks in goal.feeds.items():
+                logits = self.live.forward.predict_on_batch(x[data])
+                for name in tasks:
+                    if name not in first and y[f"{name}/labelled"].any():
+                        first[name] = float(heads.loss(goal.tasks[name], y, logits[name])[0])
+            if len(first) == len(goal.tasks):
                 break
         weighting.start(first)
 
