@@ -13,14 +13,14 @@ def now() -> float:
 
 
 class Fuse:
-    """Calls `blow` once when `seconds` have passed since the last `extend`.
+    """Calls `blow` once when `seconds` have passed since `lit` (by `now`) and since the last `extend`.
 
     It has a thread of its own: the main thread may hang in a call to a database that has vanished from the network.
     """
 
-    def __init__(self, seconds: float, blow: Callable[[], None]):
+    def __init__(self, seconds: float, lit: float, blow: Callable[[], None]):
         self._seconds, self._blow = seconds, blow
-        self._until = now() + seconds
+        self._until = lit + seconds
         self._closed = threading.Event()
         self.blown = False
         threading.Thread(target=self._watch, name="fuse", daemon=True).start()

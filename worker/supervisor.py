@@ -81,6 +81,7 @@ class _Attempt:
         self._trainer: Trainer | None = None
         self._fuse: Fuse | None = None
         self._stop: Stop | None = None
+        self._claimed = now()
         self._began = time.monotonic()
         self._heard = self._wrote = self._beaten = self._began
         self._kill_at = float("inf")
@@ -94,8 +95,9 @@ class _Attempt:
             return self._say(self._again, "disk_full", _error("disk_full" if _is_full(fault) else "internal"))
         self._trainer = trainer = trainers.take(assignment, self._out)
         margin = min(5.0, settings().lease_seconds / 6)
-        self._fuse = Fuse(settings().lease_seconds - margin, trainer.kill)
+        self._fuse = Fuse(settings().lease_seconds - margin, self._claimed, trainer.kill)
         self._follow(trainer, trainers)
+        self._fuse.close()
         ended = trainer.ended()
         assert ended is not None
         trainer.kill()  # whatever it started itself
@@ -128,7 +130,7 @@ class _Attempt:
         while True:
             ended = trainer.ended()
             try:
-                arrived = trainer.reports(0.0 if ended else _RHYTHM) if self._recorder.pending() < _MOST_PENDING else []
+                arrived = [] if self._is_behind() else trainer.reports(0.0 if ended else _RHYTHM)
                 urgent = self._recorder.take(arrived)
             except (Garbled, BadFile) as fault:
                 log.warning("nonsense", fault=str(fault))
@@ -143,10 +145,17 @@ class _Attempt:
             self._beat()
             self._check_limits(trainer)
             self._write(urgent or ended is not None)
-            if ended is not None and not arrived:
+            if ended is not None and not arrived and not self._is_behind():
                 return
             if self._recorder.stage is not None and self._stop is None:
                 trainers.warm()  # the next job's, while this one trains
+
+    def _is_behind(self) -> bool:
+        """Whether so much waits for a database that is away that the trainer must wait too: nothing more is read of it."""
+        if self._recorder.pending() < _MOST_PENDING or self._stop in (Stop.LOST, Stop.CUT_OFF):
+            return False
+        time.sleep(_RHYTHM)
+        return True
 
     def _beat(self) -> None:
         if time.monotonic() < self._beaten + settings().beat_seconds or self._stop in (Stop.LOST, Stop.CUT_OFF):
