@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from worker.reports import Failed, Metrics, Progress, Result, Stage, Warned, encode
+from worker.reports import Failed, Kept, Metrics, Progress, Result, Resumed, Stage, Started, Warned, encode
 
 
 class Channel(Protocol):
@@ -29,7 +30,7 @@ class Lines:
 
 
 class Terminal:
-    """Lines on standard output as for the worker, and what a person wants to know on standard error."""
+    """Report lines as for the worker, and what a person wants to know on standard error: a terminal, or a job's log."""
 
     def __init__(self, lines: Lines, error: int = 2):
         self._lines, self._error = lines, os.fdopen(os.dup(error), "w", buffering=1)
@@ -38,6 +39,9 @@ class Terminal:
     def send(self, report: Any) -> None:
         self._lines.send(report)
         match report:
+            case Started():
+                about = ", ".join(f"{name} {value}" for name, value in report.environment.items() if value)
+                self._print(f"started: {about}" if about else "started")
             case Stage():
                 self._print(f"[{report.index + 1}/{report.of}] {report.name}")
             case Progress() if self._live:
@@ -51,11 +55,16 @@ class Terminal:
                 self._print(f"  warning: {report.message}")
             case Failed():
                 self._print(f"failed ({report.code}): {report.message}. {report.hint or ''}")
+            case Resumed() if report.step:
+                self._print(f"  goes on from the checkpoint of step {report.step}")
+            case Kept():
+                self._print(f"  kept {report.model} as {report.role}")
             case Result():
                 self._print("done")
 
     def _print(self, text: str) -> None:
-        print(f"\r{text}" if self._live else text, file=self._error)
+        when = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} "
+        print(f"\r{text}" if self._live else when + text, file=self._error)
 
 
 def standard_output() -> int:

@@ -144,7 +144,7 @@ def _spare() -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
-    return int(run(order["assignment"], out, lines, stop))
+    return int(run(order["assignment"], out, Terminal(lines), stop))
 
 
 def _train_with_keras(
