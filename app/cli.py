@@ -51,11 +51,12 @@ def demo(
         bool, typer.Option("--quick", help="One pair an experiment: faster, and honestly inconclusive.")
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service running until Ctrl-C.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Also draw the results as an SVG file.")] = None,
 ) -> None:
     """Train three models over HTTP on a service of its own, and show what came out."""
     from app.demo import demo as run
 
-    raise typer.Exit(run(quick=quick, keep=keep))
+    raise typer.Exit(run(quick=quick, keep=keep, picture=picture))
 
 
 @main.command()

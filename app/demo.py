@@ -5,8 +5,10 @@ Every call is shown as a line of curl that could be typed instead. Nothing here 
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from app.embedded import short_folder
@@ -80,9 +84,9 @@ def jobs(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def demo(*, quick: bool, keep: bool, console: Console | None = None) -> int:
-    """0 when all three jobs succeeded and the service answered a prediction."""
-    console = console or Console(highlight=False)
+def demo(*, quick: bool, keep: bool, picture: Path | None = None) -> int:
+    """0 when all three jobs succeeded and the service answered a prediction. `picture`: an SVG of the last page is written there."""
+    console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="bequest-demo-", dir=short_folder()))
     began = time.monotonic()
@@ -91,7 +95,7 @@ def demo(*, quick: bool, keep: bool, console: Console | None = None) -> int:
             _service(folder, console) as address,
             httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
         ):
-            done = _show(client, quick, console)
+            done = _show(client, quick, console, picture)
             console.print(f"\n{time.monotonic() - began:.0f} s in all, the service's start included.")
             if keep:
                 console.print(f"The service goes on at {address} (reference: {address}/docs). Ctrl-C stops it.")
@@ -156,7 +160,7 @@ def _ready(address: str) -> bool:
         return False
 
 
-def _show(client: httpx.Client, quick: bool, console: Console) -> bool:
+def _show(client: httpx.Client, quick: bool, console: Console, picture: Path | None) -> bool:
     _type(console, f"$ S={client.base_url}\n")
     ids = [_submit(client, body, console) for body in jobs(quick)]
     _type(
@@ -174,6 +178,23 @@ def _show(client: httpx.Client, quick: bool, console: Console) -> bool:
         _table(client, good, console)
     if len(good) == len(ids):
         _predict(client, good[0]["id"], console)
+        if picture is not None:
+            page = Console(
+                record=True,
+                file=io.StringIO(),
+                width=112,
+                color_system="truecolor",
+                force_terminal=True,
+                highlight=False,
+            )
+            _table(client, good, page)
+            _predict(client, good[0]["id"], page)
+            page.save_svg(
+                str(picture),
+                title="./dev demo",
+                theme=SVG_EXPORT_THEME,
+                code_format=_without_download(CONSOLE_SVG_FORMAT),
+            )
     return len(good) == len(ids)
 
 
@@ -246,9 +267,9 @@ def _about(job: dict[str, Any]) -> str:
 
 def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Console) -> None:
     _type(console, f"\n$ curl $S/v1/jobs/{done[0]['id']}/report")
-    table = Table(title="Held-out results", title_justify="left")
-    for column in ("job", "task", "metric", "method", "control", "Δ", "file"):
-        table.add_column(column)
+    table = Table(title="Held-out results", title_justify="left", title_style="bold")
+    for column in ("job", "task", "metric", "method", "control", "Δ", "verdict", "file"):
+        table.add_column(column, no_wrap=column == "job")
     sentences = []
     for job in done:
         report = client.get(f"/v1/jobs/{job['id']}/report").json()
@@ -268,6 +289,7 @@ def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Consol
                 _mean(task["treated"]),
                 _mean(task["control"]),
                 _mean(task["delta"], signed=True),
+                _verdict(task["decision"]),
             )
             table.add_row(
                 job["kind"] if not row else "",
@@ -320,6 +342,15 @@ def _drawn(picture: Any, colours: bool) -> Text:
 def _type(console: Console, line: str) -> None:
     """A line as a person would type it; brackets in it are no markup."""
     console.print(Text(line, style="bold"), soft_wrap=True)
+
+
+def _verdict(decision: str) -> Text:
+    return Text(decision, style={"helped": "bold green", "hurt": "bold red"}.get(decision, ""))
+
+
+def _without_download(svg: str) -> str:
+    """rich's picture names a web font; ours needs no network."""
+    return re.sub(r"@font-face\s*{{.*?}}", "", svg, flags=re.DOTALL)
 
 
 def _mean(values: dict[str, Any], signed: bool = False) -> str:
