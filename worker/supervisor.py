@@ -225,6 +225,12 @@ class _Attempt:
         match self._stop, ended:
             case ((Stop.LOST | Stop.CUT_OFF), _):
                 return "lost"  # the sweep, or another attempt, has the word
+            case Stop.DISK_FULL, _:
+                return self._say(self._again, "disk_full", self._error("disk_full"))
+            case Stop.NONSENSE, _:
+                return self._say(self._again, "crashed", self._error("internal", "The trainer reported what cannot be"))
+            case Stop.METRIC_LIMIT, _:
+                return self._say(self._fail, self._error("metric_limit"))
             case _, Ended(status=Exit.DONE) if self._recorder.result:
                 return self._say(self._succeed)  # also when a cancel or a drain came too late
             case (Stop.CANCEL | Stop.DISCARD) as why, _:
@@ -233,14 +239,8 @@ class _Attempt:
                 return self._say(self._drain)
             case Stop.TIME_LIMIT, _:
                 return self._say(self._fail, self._error("time_limit"))
-            case Stop.METRIC_LIMIT, _:
-                return self._say(self._fail, self._error("metric_limit"))
             case Stop.STALLED, _:
                 return self._say(self._again, "stalled", self._error("stalled"))
-            case Stop.DISK_FULL, _:
-                return self._say(self._again, "disk_full", self._error("disk_full"))
-            case Stop.NONSENSE, _:
-                return self._say(self._again, "crashed", self._error("internal", "The trainer reported what cannot be"))
             case None, Ended(status=Exit.FAILED) if failed:
                 return self._say(self._fail, self._error_reported())
             case None, Ended(status=Exit.RETRY) if failed:

@@ -138,6 +138,13 @@ def test_another_attempt_follows_what_it_may_mend_and_goes_on_from_the_checkpoin
         assert jobs.attempts(session, job_id)[1].resumed == {"target": 5}
 
 
+def test_a_trainer_that_ends_well_has_not_succeeded_when_a_file_of_its_could_not_be_kept(trainers: Trainers) -> None:
+    job_id = submit(behave="forge", steps=3, at=2, step_seconds=0, until_attempt=1)
+    assert run(trainers) == "queued"
+    assert read(job_id).reason == "crashed"
+    assert "passwd" not in names(job_id)
+
+
 def test_the_budget_of_attempts_is_the_end_with_the_last_error(trainers: Trainers) -> None:
     job_id = submit(behave="crash", max_attempts=1)
     assert run(trainers) == "failed"
