@@ -299,7 +299,7 @@ def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Consol
             )
     console.print(table)
     for kind, sentence in sentences:
-        console.print(Text.assemble((kind, "bold"), f": {sentence}"), soft_wrap=True)
+        console.print(Text.assemble((kind, "bold"), f": {sentence}"), soft_wrap=not console.record)
     _type(console, f"\n$ curl -OJ $S/v1/jobs/{done[0]['id']}/artifacts.zip")
     held = client.get(f"/v1/jobs/{done[0]['id']}/artifacts.zip")
     console.print(f"  {held.status_code} {len(held.content):,} bytes: models, manifests, report, metrics and log")

@@ -1,0 +1,64 @@
+"""What the README prints works as printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.service.conftest import Service
+
+pytestmark = pytest.mark.slow
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def specs() -> list[str]:
+    """The bodies of the README's submissions."""
+    found = [
+        re.search(r"curl --json '(\{\"kind\".*?\})' \$S/v1/jobs\n", block, flags=re.DOTALL) for block in blocks("sh")
+    ]
+    return [match[1] for match in found if match]
+
+
+def test_there_is_a_job_of_each_kind() -> None:
+    assert [json.loads(spec)["kind"] for spec in specs()] == ["transfer", "multitask", "distillation"]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_job_is_accepted_as_printed(service: Service, number: int) -> None:
+    line = f"curl -sS --json '{specs()[number]}' $S/v1/jobs/validate"
+    told = subprocess.run(
+        ["bash", "-c", line], env=os.environ | {"S": str(service.client.base_url)}, capture_output=True, check=True
+    )
+    assert json.loads(told.stdout)["valid"] is True
+
+
+def test_the_script_submits_waits_downloads_and_exits_by_the_outcome(service: Service, tmp_path: Path) -> None:
+    script = tmp_path / "train.sh"
+    script.write_text(next(block for block in blocks("sh") if block.startswith("#!/bin/sh")))
+    address = os.environ | {"BEQUEST": str(service.client.base_url).rstrip("/")}
+    short = {"kind": "transfer", "dataset": "iris", "source": {"train": {"dataset": "wine"}}}
+
+    def run(spec: object) -> subprocess.CompletedProcess[bytes]:
+        (tmp_path / "job.json").write_text(json.dumps(spec))
+        command = ["sh", str(script), str(tmp_path / "job.json"), str(tmp_path / "out.zip")]
+        return subprocess.run(command, env=address, capture_output=True, timeout=120, check=False)
+
+    refused = run({**short, "dataset": "irises"})
+    assert refused.returncode == 3
+    assert b"did you mean" in refused.stderr
+    short["source"] = {"train": {"dataset": "iris", "training": {"epochs": 2}}}
+    done = run({**short, "training": {"epochs": 2}})
+    assert done.returncode == 0, done.stderr
+    assert b"not_measured" in done.stdout
+    assert "model.keras" in zipfile.ZipFile(tmp_path / "out.zip").namelist()
