@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from keras import ops
 
 from app.spec.registry import modules
 from worker.training import heads
+from worker.training.failures import Failure
 from worker.training.weighting import TaskWeighting
 
 if TYPE_CHECKING:
@@ -208,6 +210,9 @@ class Compiled:
                 for name in tasks:
                     if name not in first and y[f"{name}/labelled"].any():
                         first[name] = float(heads.loss(goal.tasks[name], y, logits[name])[0])
+                        if not math.isfinite(first[name]):
+                            message = f"the loss of {name} was {first[name]} before the first step"
+                            raise Failure("loss_not_finite", message, param="/training")
             if len(first) == len(goal.tasks):
                 break
         weighting.start(first)

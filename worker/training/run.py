@@ -65,8 +65,8 @@ class Run:
         self._ledger, self.pace = Ledger(channel, checkpoints), Pace(channel)
         self._fitter = Fitter(Pool(), channel, self._ledger, self.pace, checkpoints, stop)
         self._models: dict[str, Model] = {}
+        self._finished: str | None = None
         self.overlap_unknown = False
-        self.seconds: dict[str, float] = {}
 
     # ---- data
 
@@ -233,6 +233,9 @@ class Run:
             learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
             more_rows: hashes of further rows (unlabelled ones). edges: (relation, target) of the lineage.
         """
+        trained = replace(
+            trained, network=replace(trained.network, precision="float32")
+        )  # a kept model computes in full
         stem = "" if role == "model" else role.replace("/", "-")
         file = self.out / (f"{stem}.keras" if stem else "model.keras")
         manifest_file = self.out / (f"{stem}.manifest.json" if stem else "manifest.json")
@@ -264,6 +267,7 @@ class Run:
             training=_cost(trained, learnt_from),
         )
         export.write_manifest(manifest, manifest_file)
+        self._ledger.save()
         trained_on = [("trained_on", draw.data.ref) for draw in learnt_from]
         self._channel.send(
             Kept(
@@ -274,8 +278,9 @@ class Run:
                 edges=[Edge(relation=relation, target=target) for relation, target in [*edges, *trained_on]],  # type: ignore[arg-type]
             )
         )
-        self._ledger.save()
-        checkpoint.forget(self._fitter.checkpoints, stage)
+        if self._finished is not None:
+            checkpoint.forget(self._fitter.checkpoints, self._finished)
+        self._finished = stage  # its checkpoints stay until the worker has surely recorded that it is kept
         self._models[role] = Model(role, trained.network, manifest, None if unknown else hashes)
         return self._models[role]
 

@@ -1,0 +1,141 @@
+"""Fits that stop, resume and stop early; what they report on the way."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.spec.training import EarlyStopping, TrainingSpec
+from tests.worker.training.small import DIGIT, ODD, Quiet, feed, fitter, network, same, stored
+from worker.reports import Checkpoint, Metrics, Progress, Resumed
+from worker.training import fitting, heads
+from worker.training.failures import Failure, Stopped
+from worker.training.fitting import Check, Lesson, Phase
+from worker.training.learner import Goal
+from worker.training.weighting import uncertainty
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+DROPPING = {"arch": "mlp", "units": [12], "dropout": 0.3, "batch_norm": True}
+
+
+def learnable() -> tuple[Any, Lesson]:
+    """Two tasks that follow from the inputs, one with few labels, weighed by uncertainty, watched on rows of their own."""
+    whole = network([DIGIT, ODD], seed=2, architecture=DROPPING)
+    columns = {"digit": stored(DIGIT, 60), "odd": stored(ODD, 60)}
+    data = feed(whole, columns, 12)
+    codes = (data.inputs[:, 0] > 0).astype(np.int32) + 2 * (data.inputs[:, 1] > 0).astype(np.int32)
+    columns = {"digit": np.where(np.arange(60) % 3 == 0, codes, -1).astype(np.int32), "odd": codes % 2}
+    for name, values in columns.items():
+        data.given |= heads.targets(whole.tasks[name], values)
+    fresh = np.random.default_rng(5).standard_normal((30, 5)).astype(np.float32)
+    truth = (fresh[:, 0] > 0).astype(np.int32) + 2 * (fresh[:, 1] > 0).astype(np.int32)
+    goal = Goal({"d": ["digit", "odd"]}, whole.tasks, weighting=uncertainty.Spec())
+    checks = {"digit": Check("accuracy", fresh, truth), "odd": Check("accuracy", fresh, truth % 2)}
+    return whole, Lesson(goal, {"d": data}, checks)
+
+
+TRAINING = TrainingSpec(early_stopping=EarlyStopping(patience=50), schedule="cosine")
+PHASES = [Phase(23, 1e-2, frozenset({"dense1"}), True), Phase(40, 5e-3)]
+
+
+@pytest.mark.parametrize("at", [7, 23, 24, 50])
+def test_a_fit_stopped_at_any_step_and_resumed_ends_bit_for_bit_the_same(at: int, tmp_path: Path) -> None:
+    whole, lesson = learnable()
+    straight = fitter(tmp_path / "a").fit("target", whole, lesson, PHASES, TRAINING, 3)
+
+    stop, told = threading.Event(), Quiet()
+    first = fitter(tmp_path / "b", told, stop)
+    step = first.pace.step
+
+    def counted(stage: str, number: int, *rest: Any) -> None:
+        step(stage, number, *rest)
+        if number == at:
+            stop.set()
+
+    first.pace.step = counted  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        first.fit("target", *learnable(), PHASES, TRAINING, 3)
+    assert told.reports[-1].step == at
+
+    told = Quiet()
+    second = fitter(tmp_path / "b", told).fit("target", *learnable(), PHASES, TRAINING, 3)
+    assert [report for report in told.reports if isinstance(report, Resumed)] == [
+        Resumed(stage="target", step=at, metric_prefix="")
+    ]
+    assert min(report.step for report in told.reports if isinstance(report, Metrics)) > at
+    assert same(straight.network.weights, second.network.weights)
+    assert (straight.best, straight.steps) == (second.best, second.steps)
+
+
+def test_early_stopping_ends_the_fit_and_the_best_numbers_are_restored(tmp_path: Path) -> None:
+    whole, lesson = learnable()
+    told = Quiet()
+    training = TrainingSpec(early_stopping=EarlyStopping(patience=4))
+    done = fitter(tmp_path, told).fit("target", whole, lesson, [Phase(2000, 1e-2)], training, 0)
+    looks = [report for report in told.reports if isinstance(report, Metrics)]
+    watched = [np.mean([report.values["val_digit_accuracy"], report.values["val_odd_accuracy"]]) for report in looks]
+    best = int(np.argmax(watched))
+    assert done.steps == looks[-1].step == looks[best].step + 4 * lesson.epoch_steps < 2000
+    assert done.best == {"metric": "val_mean", "value": watched[best], "step": looks[best].step}
+    made = fitter(tmp_path / "again")
+    logits = made.logits(done.network, lesson.checks["odd"].inputs)["odd"]
+    assert ((logits[:, 0] > 0) == lesson.checks["odd"].values).mean() == looks[best].values["val_odd_accuracy"]
+
+
+def test_metrics_name_every_loss_and_weight_and_progress_every_stage(tmp_path: Path) -> None:
+    whole, lesson = learnable()
+    told = Quiet()
+    fitter(tmp_path, told).fit("treated/1", whole, lesson, [Phase(30, 1e-2)], TrainingSpec(), 0)
+    rows = [report for report in told.reports if isinstance(report, Metrics)]
+    assert [row.step for row in rows] == [15, 30]  # three epochs of five steps are the least between two looks
+    names = [
+        "loss",
+        "digit_loss",
+        "digit_weight",
+        "odd_loss",
+        "odd_weight",
+        "learning_rate",
+        "val_digit_accuracy",
+        "val_odd_accuracy",
+    ]
+    assert set(rows[0].values) == {f"treated/1/{name}" for name in names}
+    assert all(value is not None for row in rows for value in row.values.values())
+    assert told.reports[1].step == 1  # progress at once: a client sees that it has begun
+    assert isinstance(told.reports[1], Progress)
+
+
+def test_checkpoints_come_each_epoch_where_they_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
+    whole, lesson = learnable()
+    told = Quiet()
+    fitter(tmp_path, told).fit("target", whole, lesson, [Phase(23, 1e-2)], TrainingSpec(), 0)
+    assert [report.step for report in told.reports if isinstance(report, Checkpoint)] == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize(
+    ("weighting", "when"), [(None, "at step 1 of 30"), (uncertainty.Spec(), "before the first step")]
+)
+def test_a_loss_that_is_not_finite_stops_the_fit_at_once(weighting: Any, when: str, tmp_path: Path) -> None:
+    whole, lesson = learnable()
+    lesson = replace(lesson, goal=replace(lesson.goal, weighting=weighting))
+    whole.weights["dense1"][0][0, 0] = np.nan
+    with pytest.raises(Failure) as caught:
+        fitter(tmp_path).fit("target", whole, lesson, [Phase(30, 1e-2)], TrainingSpec(), 0)
+    assert caught.value.code == "loss_not_finite"
+    assert when in caught.value.message
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_learns_and_keeps_full_numbers(precision: str, tmp_path: Path) -> None:
+    whole, lesson = learnable()
+    whole.precision = precision
+    done = fitter(tmp_path).fit("target", whole, lesson, [Phase(60, 1e-2)], TrainingSpec(precision=precision), 0)  # type: ignore[arg-type]
+    assert {array.dtype for arrays in done.network.weights.values() for array in arrays} == {np.dtype(np.float32)}
+    assert done.best is not None
+    assert done.best["value"] > 0.6
