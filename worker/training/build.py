@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from worker.training.heads import Task
     from worker.training.scaling import Scaling
 
+XLA = keras.backend.backend() == "jax"
+"""Elsewhere compiling costs seconds for each shape and gains nothing on small networks; JAX cannot do without."""
+
 Weights = dict[str, list[np.ndarray]]
 
 
@@ -138,7 +141,9 @@ def live(network: Network) -> Live:
     for layer in made.values():
         if isinstance(layer, keras.layers.Dropout):
             layer.asked_rate = layer.rate
-    result = Live(keras.Model(inputs, outputs, name="network"), made, network.trunk)
+    forward = keras.Model(inputs, outputs, name="network")
+    forward.jit_compile = XLA
+    result = Live(forward, made, network.trunk)
     if network.weights:
         result.load(network.weights)
     return result

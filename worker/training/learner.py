@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 
 from app.spec.registry import modules
-from worker.training import heads
+from worker.training import build, heads
 from worker.training.failures import Failure
 from worker.training.weighting import TaskWeighting
 
@@ -187,8 +187,7 @@ class Compiled:
         live.freeze(frozen, norms)
         self.learner = Learner(live, goal)
         self.learner.built = True
-        # XLA costs seconds of compiling and gains nothing on small networks; JAX cannot do without.
-        self.learner.compile(optimizer=make_optimizer(), loss=None, jit_compile=keras.backend.backend() == "jax")
+        self.learner.compile(optimizer=make_optimizer(), loss=None, jit_compile=build.XLA)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
 

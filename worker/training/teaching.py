@@ -42,14 +42,14 @@ class Teachers:
         if unlabelled is None:
             return epoch_steps(len(draw.train), training.batch_size)
         half = max(1, training.batch_size // 2)
-        return max(epoch_steps(len(draw.train), half), epoch_steps(_free_rows(draw, unlabelled), half))
+        return max(epoch_steps(len(draw.train), half), epoch_steps(len(free_rows(draw, unlabelled)), half))
 
     def feed(self, network: Network, draw: Draw, unlabelled: Data | None, training: TrainingSpec, seed: int) -> Feed:
         """Batches of the draw's rows with the teachers' logits; with `unlabelled` half of each batch is those rows, under a mask."""
         feed = self._run.feed(network, draw, training, seed)
         inputs, given, lines = feed.inputs, dict(feed.given), list(feed.lines)
         if unlabelled is not None:
-            free = _free(draw, unlabelled)
+            free = free_rows(draw, unlabelled)
             half = max(1, training.batch_size // 2)
             first = len(inputs)
             inputs = np.concatenate([inputs, unlabelled.table.inputs[free]])
@@ -144,7 +144,7 @@ def _padded(values: np.ndarray, more: int) -> np.ndarray:
     return np.concatenate([values, np.zeros((more, *values.shape[1:]), values.dtype)])
 
 
-def _free(draw: Draw, unlabelled: Data) -> np.ndarray:
+def free_rows(draw: Draw, unlabelled: Data) -> np.ndarray:
     """The unlabelled rows that are not among the draw's labelled ones."""
     rows = unlabelled.split.train
     free = rows[~datasets.among(unlabelled.table.hashes[rows], draw.hashes)]
@@ -153,7 +153,3 @@ def _free(draw: Draw, unlabelled: Data) -> np.ndarray:
             "dataset_invalid", f"{unlabelled.ref} has no row beyond the labelled ones", "leave `unlabelled` out"
         )
     return np.asarray(free)
-
-
-def _free_rows(draw: Draw, unlabelled: Data) -> int:
-    return len(_free(draw, unlabelled))

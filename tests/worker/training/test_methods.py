@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
 
 from app import data
@@ -63,6 +64,15 @@ def test_the_example_resolves_and_a_resolved_spec_resolves_to_itself(kind: str) 
     assert once["training"]["epochs"] >= 10
     assert once["training"]["optimizer"]["learning_rate"]
     assert once["control"]["training"]["learning_rate"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_published_schema_takes_the_example_and_what_it_resolves_to(kind: str) -> None:
+    method = modules("methods")[kind]
+    check = jsonschema.Draft202012Validator(method.Spec.model_json_schema())
+    check.validate(method.EXAMPLE)
+    check.validate(plain(resolve(method.EXAMPLE)))
+    assert list(check.iter_errors({**method.EXAMPLE, "no_such_field": 1}))
 
 
 def test_transfer_takes_the_source_s_architecture_and_a_small_rate_but_not_for_the_control() -> None:

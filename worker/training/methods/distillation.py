@@ -158,7 +158,7 @@ def train(spec: Spec, run: Run) -> None:
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
     from worker.training.run import steps
-    from worker.training.teaching import Teachers, about
+    from worker.training.teaching import Teachers, about, free_rows
 
     name = task_name(spec.target or "")
     target = run.data(spec.dataset, {name: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples)
@@ -226,7 +226,7 @@ def train(spec: Spec, run: Run) -> None:
                 arm.role, arm.stage, trained, learnt_from=[draw], behind=behind, edges=edges, more_rows=more_rows
             )
         trial.add(arm, model)
-    extra = 0 if unlabelled is None else len(unlabelled.split.train)
+    extra = 0 if unlabelled is None else len(free_rows(target.draw(arms[0].seed), unlabelled))
     conclude(
         run,
         trial,

@@ -32,6 +32,7 @@ class Spec(JobSpec):
     """`dataset`: of every task that names none. `trunk` null: the architecture for the kind of input.
 
     `limit_train_examples` limits the rows of each data set; a task's `limit_train_labels` its labels, the rows stay.
+    Where tasks have labels on less than half of a data set's rows, half of each of its batches is drawn from their rows.
     """
 
     kind: Literal["multitask"] = "multitask"

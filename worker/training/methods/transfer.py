@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "initialize"]
 
 FINE_TUNING_RATE = 5e-4
-"""Of Adam; other optimizers in proportion. Half the from-scratch rate: see docs/decisions.md."""
+"""Of Adam; other optimizers in proportion.
+
+Strokes to digits, 5 labels a class, 150 steps, 5 seeds: 88.1 % at 2e-4, 88.2 % at 5e-4, 88.6 % at 1e-3 (from scratch 79.1 %): the
+rate hardly matters there, and the smaller of two equals keeps more of the source.
+"""
 
 
 class Spec(JobSpec):
