@@ -17,6 +17,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 import psycopg
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from app import logs
 from app.settings import settings
@@ -27,6 +28,7 @@ CHANNEL = "bequest_events"
 POLL_SECONDS = 1.0
 CALM_SECONDS = 0.05
 READERS = 8
+OUTAGE_SECONDS = 60.0  # a stream outlives a restart of the database
 
 Result = TypeVar("Result")
 
@@ -93,10 +95,18 @@ class Watch:
 
     async def read(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Runs `function` in a thread; what happens after it began counts as a change. Few reads run at a time, so
-        that streams, however many, leave threads and connections to other requests."""
+        that streams, however many, leave threads and connections to other requests. While the database is away it
+        tries again, for as long as a client may be made to wait for it."""
         self._changed.clear()
-        self._read_at = time.monotonic()
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._changes.readers)
+        until = time.monotonic() + OUTAGE_SECONDS
+        while True:
+            self._read_at = time.monotonic()
+            try:
+                return await anyio.to_thread.run_sync(function, *arguments, limiter=self._changes.readers)
+            except (OperationalError, InterfaceError):
+                if self.closing or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(POLL_SECONDS)
 
     async def changed(self, seconds: float = POLL_SECONDS) -> None:
         """Returns at a change, at shutdown, or after `seconds` (at most the poll interval)."""

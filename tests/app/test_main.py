@@ -91,7 +91,9 @@ def test_it_goes_on_after_the_database_went_away_and_came_back() -> None:
     with api() as (process, address), httpx.Client(base_url=address, timeout=20, trust_env=False) as client:
         job = add_job()
         with client.stream("GET", f"/v1/jobs/{job}/events", headers={"accept": "text/event-stream"}) as events:
-            seen = (line for line in events.iter_lines() if line.startswith("id:"))
+            lines = events.iter_lines()
+            assert next(lines).startswith("retry:")  # the stream is open before the database goes
+            seen = (line for line in lines if line.startswith("id:"))
             with transaction() as session:  # all of its connections, the listening one too
                 session.execute(
                     text(
