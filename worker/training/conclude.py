@@ -98,7 +98,7 @@ def conclude(
         "tasks": figures,
         "model": {
             "parameters": model.manifest.parameters,
-            "bytes": (run.out / "model.keras").stat().st_size if (run.out / "model.keras").exists() else None,
+            "bytes": model.bytes,
             "latency_ms_per_256": run.latency_ms(model.network, first.table.inputs),
             "architecture": model.manifest.architecture,
         },

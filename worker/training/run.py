@@ -40,13 +40,14 @@ from worker.training.verdict import Scored, Spent
 class Model:
     """A kept model: its network, its manifest, and the hashes of every row behind it (None: not recorded).
 
-    `id` names it in the lineage: a role of this job, or `mdl_…`.
+    `id` names it in the lineage: a role of this job, or `mdl_…`. `bytes`: the size of its file.
     """
 
     id: str
     network: Network
     manifest: Manifest
     rows: np.ndarray | None
+    bytes: int
 
     @property
     def spent(self) -> Spent:
@@ -281,7 +282,7 @@ class Run:
         if self._finished is not None:
             checkpoint.forget(self._fitter.checkpoints, self._finished)
         self._finished = stage  # its checkpoints stay until the worker has surely recorded that it is kept
-        self._models[role] = Model(role, trained.network, manifest, None if unknown else hashes)
+        self._models[role] = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
         return self._models[role]
 
     def train_stage(self, role: str, stage: TrainStage, data: Data) -> Model:
@@ -379,7 +380,7 @@ class Run:
         if export.file_sha256(path) != manifest.sha256:
             raise Failure("weights_unavailable", f"the file of {name} is not the one that was kept")
         hashes = np.load(entry["rows"], allow_pickle=False) if entry.get("rows") else None
-        return Model(name, export.read(path, manifest), manifest, hashes)
+        return Model(name, export.read(path, manifest), manifest, hashes, path.stat().st_size)
 
     def _check(self, file: Path, network: Network, draw: Draw) -> None:
         some = draw.data.table.inputs[draw.train[:8]]

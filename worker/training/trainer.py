@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -114,7 +115,27 @@ def _alone(job: Path, out: Path) -> int:
         return 2
     stop = threading.Event()
     _obey_signals(stop)
-    return int(run(assignment, out, told, stop))
+    return int(run(_continued(assignment, out), out, told, stop))
+
+
+def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The same job in the same folder goes on where it was stopped; another job begins anew."""
+    record, spec = out / "spec.json", json.dumps(assignment["spec"], sort_keys=True)
+    if "checkpoints" in assignment:
+        return assignment
+    if record.exists() and record.read_text() == spec:
+        manifests = {path: json.loads(path.read_text()) for path in out.glob("*manifest.json")}
+        return {**assignment, "kept": {about["role"]: _found(path, about) for path, about in manifests.items()}}
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    record.write_text(spec)
+    return assignment
+
+
+def _found(manifest: Path, about: dict[str, Any]) -> dict[str, Any]:
+    model = manifest.with_name(manifest.name.removesuffix("manifest.json").rstrip(".") or "model").with_suffix(".keras")
+    rows = manifest.with_name(about["rows_file"]) if about["rows_file"] else None
+    return {"path": str(model), "manifest": about, "rows": str(rows) if rows else None}
 
 
 def _spare() -> int:

@@ -93,18 +93,14 @@ def kept_by(ended: Ended) -> dict[str, Any]:
     }
 
 
-def weights_of(ended: Ended, role: str = "model") -> list[np.ndarray]:
+def weights_of(kept: dict[str, Any]) -> list[np.ndarray]:
     """The numbers of a kept model's file, read without Keras."""
     import io
     import zipfile
 
     import h5py
 
-    (report,) = [report for report in ended.of(Kept) if report.role == role]
-    with (
-        zipfile.ZipFile(ended.out / report.model) as whole,
-        h5py.File(io.BytesIO(whole.read("model.weights.h5"))) as file,
-    ):
+    with zipfile.ZipFile(kept["path"]) as whole, h5py.File(io.BytesIO(whole.read("model.weights.h5"))) as file:
         found: dict[str, np.ndarray] = {}
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return [found[name] for name in sorted(found)]
@@ -142,12 +138,26 @@ def test_a_run_that_was_stopped_and_continued_in_new_processes_ends_bit_for_bit_
     saved = first.of(Checkpoint)[-1]
     assert saved.stage == "target"
 
-    second = drive(assignment(TRANSFER, tmp_path / "b", kept_by(first)), tmp_path / "b" / "two")
+    def halfway(report: Any) -> bool:
+        return isinstance(report, Metrics) and "control/0/loss" in report.values and report.step >= 30
+
+    killed = drive(
+        assignment(TRANSFER, tmp_path / "b", kept_by(first)), tmp_path / "b" / "two", halfway, signal.SIGKILL
+    )
+    assert killed.code == -signal.SIGKILL
+    assert [report.stage for report in killed.of(Resumed)] == ["target", "control/0"]  # the source is not trained again
+    assert killed.of(Resumed)[0].step == saved.step >= 30
+
+    kept = kept_by(first) | kept_by(killed)
+    second = drive(assignment(TRANSFER, tmp_path / "b", kept), tmp_path / "b" / "three")
     assert second.code == Exit.DONE
-    assert [report.stage for report in second.of(Resumed)] == ["target", "control/0"]  # the source is not trained again
-    assert second.of(Resumed)[0].step == saved.step >= 30
+    assert [report.stage for report in second.of(Resumed)] == ["control/0"]
+    assert second.of(Resumed)[0].step == max(
+        (report.step for report in killed.of(Checkpoint)[-1:] if report.stage == "control/0"), default=0
+    )
+    kept |= kept_by(second)
     for role in ("model", "control/0"):
-        for ours, theirs in zip(weights_of(straight, role), weights_of(second, role), strict=True):
+        for ours, theirs in zip(weights_of(kept_by(straight)[role]), weights_of(kept[role]), strict=True):
             assert np.array_equal(ours, theirs)
 
     tables = [(ended.out / "metrics.csv").read_text() for ended in (straight, second)]
@@ -327,6 +337,19 @@ def test_a_light_spare_imports_no_keras() -> None:
     assert ended.returncode == Exit.DONE
     assert b"tensorflow" not in ended.stderr
     assert b"| keras" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_bare_job_goes_on_in_its_folder_and_another_job_begins_anew(tmp_path: Path) -> None:
+    job, out = tmp_path / "job.json", tmp_path / "out"
+    tiny = {"kind": "transfer", "dataset": "wine", "source": {"train": {"dataset": "wine", "training": {"epochs": 1}}}}
+    stages = []
+    for epochs in (2, 2, 3):
+        job.write_text(json.dumps({**tiny, "training": {"epochs": epochs}}))
+        line = [sys.executable, "-m", "worker.training", str(job), str(out)]
+        ended = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=200, check=True)
+        stages.append([report.name for report in map(decode, ended.stdout.splitlines()) if isinstance(report, Stage)])
+    assert stages == [["source", "target", "evaluate"], ["evaluate"], ["source", "target", "evaluate"]]
 
 
 def test_faults_of_a_bare_spec_are_told_and_nothing_is_trained(tmp_path: Path) -> None:
