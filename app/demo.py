@@ -60,7 +60,7 @@ def jobs(quick: bool) -> list[dict[str, Any]]:
                 "odd": {"column": "odd", "limit_train_labels": 1000},
                 "at_least_5": {"column": "at_least_5", "limit_train_labels": 1000},
             },
-            "training": {"steps": 150},
+            "training": {"steps": 300},
             "control": {**control, "primary": "digit"},
         },
         {
@@ -268,35 +268,21 @@ def _about(job: dict[str, Any]) -> str:
 def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Console) -> None:
     _type(console, f"\n$ curl $S/v1/jobs/{done[0]['id']}/report")
     table = Table(title="Held-out results", title_justify="left", title_style="bold")
-    for column in ("job", "task", "metric", "method", "control", "Δ", "verdict", "file"):
-        table.add_column(column, no_wrap=column == "job")
+    for column in ("job", "task", "method", "control", "Δ", "verdict", "file"):
+        table.add_column(column, no_wrap=True)
     sentences = []
     for job in done:
         report = client.get(f"/v1/jobs/{job['id']}/report").json()
-        verdict = report["verdict"]
         sentences.append((job["kind"], report["sentence"]))
         files = {file["name"]: file["bytes"] for file in client.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
-        size = _size(files.get("model.keras"))
-        teacher = next(
-            (held for name, held in files.items() if name.startswith("teacher") and name.endswith(".keras")), None
-        )
-        if teacher:
-            size += f"\n(teacher {_size(teacher)})"
-        for row, (name, task) in enumerate(verdict["tasks"].items()):
-            cells = (
-                name,
-                task["metric"],
-                _mean(task["treated"]),
-                _mean(task["control"]),
-                _mean(task["delta"], signed=True),
-                _verdict(task["decision"]),
-            )
-            table.add_row(
-                job["kind"] if not row else "",
-                *cells,
-                size if not row else "",
-                end_section=row == len(verdict["tasks"]) - 1,
-            )
+        sizes = _size(files.get("model.keras"))
+        if "teacher.keras" in files:
+            sizes += f" of {_size(files['teacher.keras'])}"
+        for name, task in report["verdict"]["tasks"].items():
+            means = _mean(task["treated"]), _mean(task["control"]), _mean(task["delta"], signed=True)
+            table.add_row(job["kind"] if sizes else "", name, *means, _verdict(task["decision"]), sizes)
+            sizes = ""
+        table.add_section()
     console.print(table)
     for kind, sentence in sentences:
         console.print(Text.assemble((kind, "bold"), f": {sentence}"), soft_wrap=not console.record)

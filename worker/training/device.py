@@ -51,7 +51,9 @@ def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
         return  # JAX computes repeatably on a CPU as it is
     import tensorflow as tf
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of tracings that are meant: one for each shape of network
+    logging.getLogger("tensorflow").setLevel(
+        logging.ERROR
+    )  # it warns of tracings that are meant: one for each shape of network
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):  # already initialised: it keeps what it has

@@ -103,7 +103,9 @@ class Draw:
 
     def only(self, name: str) -> Draw:
         """The rows labelled for one task, and nothing of the others: what its single-task control sees."""
-        return replace(self, train=self.labelled_rows()[name], tasks={name: self.tasks[name]}, values={name: self.values[name]})
+        return replace(
+            self, train=self.labelled_rows()[name], tasks={name: self.tasks[name]}, values={name: self.values[name]}
+        )
 
     @property
     def labels(self) -> dict[str, int]:

@@ -15,5 +15,7 @@ class Scaling:
     std: tuple[float, ...] = (1.0,)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        scaled: np.ndarray = (inputs.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        scaled: np.ndarray = (inputs.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(
+            self.std, np.float32
+        )
         return scaled

@@ -166,7 +166,9 @@ class Faults:
                 self.add("/control/primary", "there is no such task", hint, "unknown_name")
         if control.training.learning_rate is None:
             rate = SCRATCH_RATES[training.optimizer.name] if scratch else training.optimizer.learning_rate
-            control = control.model_copy(update={"training": control.training.model_copy(update={"learning_rate": rate})})
+            control = control.model_copy(
+                update={"training": control.training.model_copy(update={"learning_rate": rate})}
+            )
         return control
 
     def stage(

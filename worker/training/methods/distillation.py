@@ -42,7 +42,10 @@ class Weighted(Words):
 
 def _or_one_teacher(schema: dict[str, Any]) -> None:
     """The schema too takes `teacher: X` for `teachers: [X]`."""
-    schema["properties"]["teacher"] = {**schema["properties"]["teachers"]["items"], "description": "short for one of `teachers`"}
+    schema["properties"]["teacher"] = {
+        **schema["properties"]["teachers"]["items"],
+        "description": "short for one of `teachers`",
+    }
     schema["required"].remove("teachers")
     schema["oneOf"] = [{"required": ["teachers"]}, {"required": ["teacher"]}]
 
