@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
 
@@ -62,7 +63,7 @@ def check(body: object, world: World) -> JobSpec:
         Invalid: with every fault of both kinds.
     """
     try:
-        return resolve(parse(body), world)
+        return _resolved(body, world)
     except Invalid as invalid:
         if not isinstance(body, dict):
             raise
@@ -71,7 +72,7 @@ def check(body: object, world: World) -> JobSpec:
         if rest == body:
             raise
         try:
-            resolve(parse(rest), world)
+            _resolved(rest, world)
         except Invalid as more:
             also = [fault for fault in more.faults if not any(_meet(fault.pointer, place) for place in wrong)]
             raise Invalid([*invalid.faults, *also]) from None
@@ -102,6 +103,28 @@ def restore(resolved: dict[str, Any]) -> JobSpec:
 
 def kinds() -> dict[str, ModuleType]:
     return modules("methods")
+
+
+def _resolved(body: object, world: World) -> JobSpec:
+    """Parsed and resolved; a fault in what a kind's shorthand stands for points at the field that the client wrote."""
+    kind = body.get("kind") if isinstance(body, dict) else None
+    module = kinds().get(kind) if isinstance(kind, str) else None
+    expand = getattr(module, "expand", None)
+    if not isinstance(body, dict) or expand is None:
+        return resolve(parse(body), world)
+    try:
+        return resolve(parse(expand(body)), world)
+    except Invalid as invalid:
+        shorthands: dict[str, str] = getattr(module, "SHORTHANDS", {})
+        written = {meant: f"/{short}" for short, meant in shorthands.items() if short in body}
+        raise Invalid(_written(fault, written) for fault in invalid.faults) from None
+
+
+def _written(fault: Fault, written: dict[str, str]) -> Fault:
+    for meant, place in written.items():
+        if f"{fault.pointer}/".startswith(f"{meant}/"):
+            return replace(fault, pointer=place + fault.pointer.removeprefix(meant))
+    return fault
 
 
 def _without(body: dict[str, Any], pointers: set[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from app.spec.base import TaskName, Words
 from app.spec.data import InputSchema, Limit, Name
@@ -70,7 +70,23 @@ class TrainedHere(Words):
     train: TrainStage
 
 
-ModelSource = ModelRef | TrainedHere
+def which_source(value: object) -> str | None:
+    """The branch of a union that a value is meant for, so that its faults are named and not those of the other branches."""
+    if isinstance(value, str):
+        return "reference"
+    if isinstance(value, (dict, TrainedHere)):
+        return "train"
+    return None
+
+
+ModelSource = Annotated[
+    Annotated[ModelRef, Tag("reference")] | Annotated[TrainedHere, Tag("train")],
+    Discriminator(
+        which_source,
+        custom_error_type="model_source",
+        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…"), or {"train": …}',
+    ),
+]
 """Where knowledge comes from: a kept model, or one to train first."""
 
 

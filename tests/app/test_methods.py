@@ -46,6 +46,14 @@ def test_a_required_field_of_the_wrong_type_is_named_once() -> None:
     assert faults({"kind": "transfer", "dataset": 7, "source": {"train": {"dataset": "strokes"}}}) == ["/dataset"]
 
 
+def test_a_fault_behind_a_shorthand_points_at_what_was_written() -> None:
+    teacher = {"train": {"dataset": "digts", "training": {"epochs": 0}}}
+    body = {"kind": "distillation", "dataset": "digits", "student": "cnn-small"}
+    assert sorted(faults({**body, "teacher": teacher})) == ["/teacher/train/dataset", "/teacher/train/training/epochs"]
+    assert sorted(faults({**body, "teacher": {"train": {"dataset": "digts"}}})) == ["/teacher/train/dataset"]
+    assert sorted(faults({**body, "teachers": [{"train": {"dataset": "digts"}}]})) == ["/teachers/0/train/dataset"]
+
+
 def test_the_body_that_was_given_is_left_alone() -> None:
     body = {"kind": "multitask", "dataset": "digits", "tasks": {"a": {"column": "nothing", "weight": -1}}}
     assert sorted(faults(body)) == ["/tasks/a/column", "/tasks/a/weight"]

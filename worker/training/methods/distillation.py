@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from app.spec import architectures
 from app.spec.base import JobSpec, Words
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid, nearest, validate
-from app.spec.models import ArchitectureRef, DatasetRef, HeadSpec, ModelSource, TaskSpec, TrainedHere
+from app.spec.models import (
+    ArchitectureRef,
+    DatasetRef,
+    HeadSpec,
+    ModelRef,
+    ModelSource,
+    TaskSpec,
+    TrainedHere,
+    which_source,
+)
 from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
@@ -38,6 +47,21 @@ class Weighted(Words):
 
     model: ModelSource
     weight: float = Field(1.0, gt=0, le=1e6)
+
+
+def _which_teacher(value: object) -> str | None:
+    named = isinstance(value, Weighted) or (isinstance(value, dict) and "train" not in value)
+    return "weighted" if named else which_source(value)
+
+
+Teacher = Annotated[
+    Annotated[ModelRef, Tag("reference")] | Annotated[TrainedHere, Tag("train")] | Annotated[Weighted, Tag("weighted")],
+    Discriminator(
+        _which_teacher,
+        custom_error_type="teacher",
+        custom_error_message='expected a reference to a kept model, {"train": …}, or {"model": …, "weight": …}',
+    ),
+]
 
 
 def _or_one_teacher(schema: dict[str, Any]) -> None:
@@ -63,7 +87,7 @@ class Spec(JobSpec):
     target: Name | None = None
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
-    teachers: Annotated[list[ModelSource | Weighted], Field(min_length=1, max_length=8)]
+    teachers: Annotated[list[Teacher], Field(min_length=1, max_length=8)]
     student: ArchitectureRef | None = None
     student_init: Literal["random", "from_teacher"] = "random"
     head: HeadSpec = HeadSpec()
@@ -77,10 +101,17 @@ class Spec(JobSpec):
     @model_validator(mode="before")
     @classmethod
     def _one_teacher(cls, body: Any) -> Any:
-        if isinstance(body, dict) and "teacher" in body and "teachers" not in body:
-            return {**{key: value for key, value in body.items() if key != "teacher"}, "teachers": [body["teacher"]]}
-        return body
+        return expand(body) if isinstance(body, dict) else body
 
+
+def expand(body: dict[str, Any]) -> dict[str, Any]:
+    """`teacher: X` written out as `teachers: [X]`."""
+    if "teacher" not in body or "teachers" in body:
+        return body
+    return {**{key: value for key, value in body.items() if key != "teacher"}, "teachers": [body["teacher"]]}
+
+
+SHORTHANDS = {"teacher": "/teachers/0"}
 
 EXAMPLE: dict[str, Any] = {
     "kind": "distillation",
