@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[Any, int, set[str]]] = {
         422,
         {"/student"},
     ),
-    "a teacher that does not exist": ({**DISTILLATION, "teacher": "job:job_0"}, 422, {"/teachers/0"}),
+    "a teacher that does not exist": ({**DISTILLATION, "teacher": "job:job_0"}, 422, {"/teacher"}),
     "a strategy that is not there": ({**TRANSFER, "strategy": "lora"}, 422, {"/strategy"}),
     "a sharing that is not there": ({**MULTITASK, "sharing": "mmoe"}, 422, {"/sharing"}),
     "a weighting that is not there": ({**MULTITASK, "weighting": "pcgrad"}, 422, {"/weighting"}),
