@@ -74,7 +74,11 @@ def check(body: object, world: World) -> JobSpec:
         try:
             _resolved(rest, world)
         except Invalid as more:
-            also = [fault for fault in more.faults if not any(_meet(fault.pointer, place) for place in wrong)]
+            also = [
+                fault
+                for fault in more.faults
+                if fault.code != "missing" and not any(_meet(fault.pointer, place) for place in wrong)
+            ]
             raise Invalid([*invalid.faults, *also]) from None
         raise
 

@@ -195,5 +195,5 @@ def teacher(client: httpx.Client, tmp_path: Path) -> str:
 def test_a_teacher_with_other_classes_is_refused(client: httpx.Client, teacher: str) -> None:
     answer = send(client, "/v1/jobs", {**DISTILLATION, "teacher": teacher})
     body = problem(answer, 422, "invalid")
-    assert {place.split("/")[1] for place in pointers(body)} == {"teachers"}
+    assert {place.split("/")[1] for place in pointers(body)} == {"teacher"}
     assert "class" in body["errors"][0]["message"]
