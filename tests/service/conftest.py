@@ -16,10 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
+OWN_ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith("BEQUEST_") and not name.endswith("_URL")
+}
+"""Taken before other tests point the environment to their servers: this service starts its own."""
+
 
 @dataclass
 class Service:
-    """A running `bequest serve`. `client` speaks to it; `stop` and `kill` end it; `start` begins it again on the same folder."""
+    """A running `bequest serve`. `stop` ends it; `start` begins it again on the same folder."""
 
     data: Path
     port: int
@@ -36,32 +41,42 @@ class Service:
             "--data",
             str(self.data),
         ]
-        log = (self.data.parent / f"{self.data.name}.log").open("ab")
-        self.process = subprocess.Popen(
-            [*command, "--workers", str(self.workers)],
-            stdout=log,
-            stderr=log,
-            env=os.environ | self.env,
-            start_new_session=True,
-        )
+        with self.logfile.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--workers", str(self.workers)],
+                stdout=log,
+                stderr=log,
+                env=OWN_ENVIRONMENT | self.env,
+                start_new_session=True,
+            )
         self.wait(self.ready, 90, "the service is ready")
         return self
 
     @property
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def logfile(self) -> Path:
+        return self.data.parent / f"{self.data.name}.log"
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.address + path, timeout=60, **options)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        return httpx.post(self.address + path, json=body, timeout=60)
 
     def ready(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"serve ended with {self.process.returncode}: {self.log()[-3000:]}")
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status_code == 200
+            return self.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
 
     def log(self) -> str:
-        return (self.data.parent / f"{self.data.name}.log").read_text(errors="replace")
+        return self.logfile.read_text(errors="replace")
 
     def wait(self, done: Any, seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
@@ -75,7 +90,7 @@ class Service:
         found: dict[str, Any] = {}
 
         def ended() -> bool:
-            found.update(self.client.get(f"/v1/jobs/{job_id}").raise_for_status().json())
+            found.update(self.get(f"/v1/jobs/{job_id}").raise_for_status().json())
             return found["state"] in ("succeeded", "failed", "cancelled")
 
         self.wait(ended, seconds, f"{job_id} has ended")
@@ -96,9 +111,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(run_dir: Path) -> Iterator[Service]:
-    """One service for all tests that only use it."""
+    """One service for all tests of this package, with servers of its own."""
     running = Service(run_dir / "service", free_port()).start()
     yield running
     running.stop()

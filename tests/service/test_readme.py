@@ -38,7 +38,7 @@ def test_there_is_a_job_of_each_kind() -> None:
 def test_a_job_is_accepted_as_printed(service: Service, number: int) -> None:
     line = f"curl -sS --json '{specs()[number]}' $S/v1/jobs/validate"
     told = subprocess.run(
-        ["bash", "-c", line], env=os.environ | {"S": str(service.client.base_url)}, capture_output=True, check=True
+        ["bash", "-c", line], env=os.environ | {"S": service.address}, capture_output=True, check=True
     )
     assert json.loads(told.stdout)["valid"] is True
 
@@ -46,7 +46,7 @@ def test_a_job_is_accepted_as_printed(service: Service, number: int) -> None:
 def test_the_script_submits_waits_downloads_and_exits_by_the_outcome(service: Service, tmp_path: Path) -> None:
     script = tmp_path / "train.sh"
     script.write_text(next(block for block in blocks("sh") if block.startswith("#!/bin/sh")))
-    address = os.environ | {"BEQUEST": str(service.client.base_url).rstrip("/")}
+    address = os.environ | {"BEQUEST": service.address}
     short = {"kind": "transfer", "dataset": "iris", "source": {"train": {"dataset": "wine"}}}
 
     def run(spec: object) -> subprocess.CompletedProcess[bytes]:
@@ -61,4 +61,4 @@ def test_the_script_submits_waits_downloads_and_exits_by_the_outcome(service: Se
     done = run({**short, "training": {"epochs": 2}})
     assert done.returncode == 0, done.stderr
     assert b"not_measured" in done.stdout
-    assert "model.keras" in zipfile.ZipFile(tmp_path / "out.zip").namelist()
+    assert any(name.endswith("/model.keras") for name in zipfile.ZipFile(tmp_path / "out.zip").namelist())
