@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -267,7 +268,8 @@ def _about(job: dict[str, Any]) -> str:
 
 def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Console) -> None:
     _type(console, f"\n$ curl $S/v1/jobs/{done[0]['id']}/report")
-    table = Table(title="Held-out results", title_justify="left", title_style="bold")
+    table = Table(title="Held-out results", title_justify="left", title_style="bold", box=SIMPLE, show_edge=False)
+    table.padding = (0, 1, 0, 0)  # it fits a terminal of 80 columns
     for column in ("job", "task", "method", "control", "Δ", "verdict", "file"):
         table.add_column(column, no_wrap=True)
     sentences = []
@@ -277,7 +279,7 @@ def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Consol
         files = {file["name"]: file["bytes"] for file in client.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
         sizes = _size(files.get("model.keras"))
         if "teacher.keras" in files:
-            sizes += f" of {_size(files['teacher.keras'])}"
+            sizes = f"{sizes.removesuffix(' kB')} of {_size(files['teacher.keras'])}"
         for name, task in report["verdict"]["tasks"].items():
             means = _mean(task["treated"]), _mean(task["control"]), _mean(task["delta"], signed=True)
             table.add_row(job["kind"] if sizes else "", name, *means, _verdict(task["decision"]), sizes)
