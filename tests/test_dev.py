@@ -46,6 +46,11 @@ else:
 """
 
 
+def _hear_interrupts() -> None:
+    """As at a terminal: what a shell starts in the background inherits SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Checkout:
     """A folder with `dev` in it, and what a machine around it looks like."""
 
@@ -79,6 +84,7 @@ class Checkout:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,  # noqa: PLW1509 - one system call, no lock taken
         )
 
     def dev(self, *arguments: str, **options: str) -> tuple[int, str, str]:
