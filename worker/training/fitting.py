@@ -148,13 +148,13 @@ class Fitter:
         live.reseed(seed)
         watch, losses, clock = Watch(lesson.checks, training), Means(), Clock(training)
         step, first = 0, 0
-        compiled = self._begin(network, lesson, phases[0], training)
+        compiled = self._begin(network, lesson, phases[0], training, seed, step)
         saved = checkpoint.newest(self.checkpoints, stage)
         if saved is None:
             compiled.start(batches.batch(lesson.feeds, number) for number in range(lesson.epoch_steps))
         else:
             step, first = saved.step, saved.state["phase"]
-            compiled = self._begin(network, lesson, phases[first], training)
+            compiled = self._begin(network, lesson, phases[first], training, seed, step)
             own = len(compiled.state())
             compiled.restore(saved.arrays[:own])
             watch.restore(saved.state["watch"], saved.arrays[own:])
@@ -164,10 +164,14 @@ class Fitter:
         for number in range(first, len(phases)):
             phase, end = phases[number], ends[number]
             if number > first:
-                compiled = self._begin(network, lesson, phase, training)
+                compiled = self._begin(network, lesson, phase, training, seed, step)
+                compiled.start(batches.batch(lesson.feeds, step + more) for more in range(lesson.epoch_steps))
             while step < end and not watch.over:
-                logs = compiled.step(batches.batch(lesson.feeds, step))
+                batch = batches.batch(lesson.feeds, step)
+                logs = compiled.step(batch)
                 step += 1
+                if step % lesson.epoch_steps == 0:
+                    compiled.end_epoch(step // lesson.epoch_steps - 1)
                 losses.add(logs)
                 if not math.isfinite(logs["loss"]):
                     raise Failure(
@@ -208,9 +212,11 @@ class Fitter:
         """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}."""
         return predict(self.pool.live(network), network, inputs)
 
-    def _begin(self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec) -> Compiled:
+    def _begin(
+        self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, seed: int, step: int
+    ) -> Compiled:
         compiled = self.pool.compiled(network, lesson.goal, phase, training)
-        compiled.begin()
+        compiled.begin(seed, step)
         return compiled
 
     def _spacing(self, lesson: Lesson, steps: int, training: TrainingSpec) -> int:

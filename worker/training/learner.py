@@ -6,7 +6,6 @@ network exactly once, whatever the number of tasks and objectives, so that Batch
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,16 +70,23 @@ class Learner(keras.Model):
         self.weighting = _weighting(goal)
         if self.weighting is not None:
             self.weighting.build(self)
-        several = len(goal.tasks) > 1
         names = ["loss", *(["label_loss"] if goal.objectives else [])]
         for task in goal.tasks:
-            names += [f"{task}_loss", f"{task}_weight"] if several else []
+            names += [f"{task}_loss", f"{task}_weight", f"{task}_weighted_loss"] if self.tells_tasks else []
             names += [self._named(task, one.type) for one in goal.objectives.get(task, ())]  # type: ignore[attr-defined]
         self.parts = {name: keras.metrics.Mean(name=name) for name in names}
 
     @property
     def metrics(self) -> list[Any]:
         return list(self.parts.values())
+
+    @property
+    def tells_tasks(self) -> bool:
+        """Whether each task's loss is logged: as it is (nan where the batch has no label of it), its weight, and weighted.
+
+        Weighted ones add up to the label loss; 0 for a task that is left out, so that their means over steps do so too.
+        """
+        return len(self.goal.tasks) > 1 or self.weighting is not None
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         logits: dict[str, Any] = {}
@@ -102,31 +108,39 @@ class Learner(keras.Model):
         A task's loss is the mean over its labelled rows; a task that has none in the batch is left out of the step. An objective's
         value is the mean over all rows.
         """
+        losses, present = self.label_losses(y, y_pred)
+        labels = sum(losses.values()) if self.weighting is None else self.weighting(losses, present)
+        beside, values = self.beside(y, y_pred)
+        total = self.goal.label_weight * labels + beside
+        self._log("loss", total)
+        for name, value in values.items():
+            self._log(name, value)
+        if self.goal.objectives:
+            self._log("label_loss", labels)
+        if self.tells_tasks:
+            self._log_tasks(losses, present)
+        return total
+
+    def label_losses(self, y: Any, y_pred: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Each task's mean loss over its labelled rows, and whether it has any."""
         losses: dict[str, Any] = {}
         present: dict[str, Any] = {}
         for name, task in self.goal.tasks.items():
             losses[name], count = heads.loss(task, y, y_pred[name])
             present[name] = count > 0
-        labels = sum(losses.values()) if self.weighting is None else self.weighting(losses, present)
-        total = self.goal.label_weight * labels
+        return losses, present
+
+    def beside(self, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
+        """What the total has besides the labels: Σ weight · objective + regularisers; and each objective's value by its logged name."""
+        total, values = ops.zeros(()), {}
         for name, task in self.goal.tasks.items():
             for one in self.goal.objectives.get(name, ()):
                 value = self._objective(one, task, y, y_pred[name])
                 total = total + one.weight * value  # type: ignore[attr-defined]
-                self._log(self._named(name, one.type), value)  # type: ignore[attr-defined]
+                values[self._named(name, one.type)] = value  # type: ignore[attr-defined]
         for penalty in self.losses:
             total = total + ops.cast(penalty, total.dtype)
-        self._log("loss", total)
-        if self.goal.objectives:
-            self._log("label_loss", labels)
-        if len(self.goal.tasks) > 1:
-            used = (
-                dict.fromkeys(losses, 1.0) if self.weighting is None else self.weighting.weights_in_use(losses, present)
-            )
-            for name, value in losses.items():
-                self._log(f"{name}_loss", ops.where(present[name], value, np.float32("nan")))
-                self._log(f"{name}_weight", used[name])
-        return total
+        return total, values
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
         return {name: metric.result() for name, metric in self.parts.items()}
@@ -139,6 +153,15 @@ class Learner(keras.Model):
 
     def _named(self, task: str, name: str) -> str:
         return f"{task}_{name}" if len(self.goal.tasks) > 1 else name
+
+    def _log_tasks(self, losses: dict[str, Any], present: dict[str, Any]) -> None:
+        ones = dict.fromkeys(losses, 1.0)
+        used = ones if self.weighting is None else self.weighting.weights_in_use(losses, present)
+        parts = losses if self.weighting is None else self.weighting.parts_by_task(losses, present)
+        for name, value in losses.items():
+            self._log(f"{name}_loss", ops.where(present[name], value, np.float32("nan")))
+            self._log(f"{name}_weight", used[name])
+            self._log(f"{name}_weighted_loss", parts[name])
 
     def _log(self, name: str, value: Any) -> None:
         self.parts[name].update_state(value)
@@ -190,10 +213,17 @@ class Compiled:
         self.learner.compile(optimizer=make_optimizer(), loss=None, jit_compile=build.XLA)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
+        self._tasks = list(goal.tasks)
+        self.begin()
 
-    def begin(self) -> None:
-        """A new fit or phase: this learner's freezing, optimizer and weighting as new. The network's numbers stay as they are."""
+    def begin(self, seed: int = 0, step: int = 0) -> None:
+        """A new fit or phase of run seed `seed` whose next step is `step`: this learner's freezing, optimizer and weighting as new.
+
+        The network's numbers stay as they are.
+        """
         self.live.freeze(self._frozen, self._norms)
+        self._seed, self._number = seed, step
+        self._sums = np.zeros((2, len(self._tasks)))  # of each task's losses in this epoch, and how many
         for variable, array in zip(self._own(), self._blank, strict=True):
             variable.assign(array)
 
@@ -217,20 +247,49 @@ class Compiled:
         weighting.start(first)
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """One optimizer step; each logged value of this batch, nan for a task without labels in it."""
-        absent = [name for name in self.learner.goal.tasks if not batch[1][f"{name}/labelled"].any()]
-        held = self.learner.weighting.hold(absent) if self.learner.weighting is not None else contextlib.nullcontext()
-        with held:
+        """One optimizer step; each logged value of this batch, nan for the loss of a task without labels in it."""
+        weighting = self.learner.weighting
+        if weighting is None:
             logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
+        else:
+            logs = self._weighted_step(batch)
+            losses = np.array([logs[f"{name}_loss"] for name in self._tasks])
+            known = np.isfinite(losses)
+            self._sums += np.stack([np.where(known, losses, 0.0), known])
+        self._number += 1
         return logs
 
+    def end_epoch(self, epoch: int) -> None:
+        """Tells a weighting each task's mean loss over the steps of epoch `epoch` (from 0), which is over."""
+        if self.learner.weighting is not None:
+            means = {name: total / n for name, (total, n) in zip(self._tasks, self._sums.T.tolist(), strict=True) if n}
+            self.learner.weighting.on_epoch_end(epoch, means)
+        self._sums[:] = 0
+
+    def losses(self, batch: Batch) -> np.ndarray:
+        """Each task's loss on a batch in inference mode, (K,); nan for a task without labels in it. Nothing is changed."""
+        logs = self.learner.test_on_batch(*batch, return_dict=True)
+        return np.array([logs[f"{name}_loss"] for name in self._tasks], np.float64)
+
     def state(self) -> list[np.ndarray]:
-        return [_array(variable) for variable in (*self._network(), *self._own())]
+        return [*(_array(variable) for variable in (*self._network(), *self._own())), self._sums.copy()]
 
     def restore(self, arrays: list[np.ndarray]) -> None:
         """Raises ValueError where `arrays` belong to another learner."""
-        for variable, array in zip((*self._network(), *self._own()), arrays, strict=True):
+        *numbers, self._sums = arrays
+        for variable, array in zip((*self._network(), *self._own()), numbers, strict=True):
             variable.assign(array)
+
+    def _weighted_step(self, batch: Batch) -> dict[str, float]:
+        weighting = self.learner.weighting
+        present = np.array([batch[1][f"{name}/labelled"].any() for name in self._tasks])
+        weighting.before_step(self._seed, self._number)
+        before = self.losses(batch) if weighting.second_forward else None
+        with weighting.hold([name for name, there in zip(self._tasks, present, strict=True) if not there]):
+            logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
+        if before is not None:
+            weighting.after_step(before, self.losses(batch), present)
+        return logs
 
     def _network(self) -> list[Any]:
         return list(self.live.forward.variables)

@@ -3,21 +3,41 @@
 A module has `Spec` (its words, with `name`), `EXAMPLE` and `Weighting`, a `TaskWeighting`. Keras is imported only
 inside functions, so that the API can read the words without it.
 
-What the learner does, in this order: `build(learner)` once, before the learner is built; `start(first_losses)` at the
-start of a fresh fit (a resumed one restores `variables` instead); each step `weighting(losses, present)` inside
-`compute_loss`, and the step itself within `hold(absent)`; `on_epoch_end` after each epoch. A weighting of level
-"gradient" gets per-task gradients through `combine_gradients`; one with `second_forward` gets the losses after the
-update through `after_step`.
+What happens, in this order: `build(learner)` once, before the learner is built; `start(first_losses)` at the start of a
+fresh fit (a resumed one restores `variables` instead); before each step `before_step(seed, number)`; the step itself,
+within `hold(absent)`; `after_step` where `second_forward` asks for it; `on_epoch_end` after each epoch. In a step one of
+level "loss" is called inside `compute_loss`; one of level "gradient" is asked by `weigh` what to multiply the tasks'
+gradients with, in NumPy and float64. All state is in `variables`, so that a checkpoint has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step as a weighting of level "gradient" sees it: k tasks that have a labelled row in the batch, no others.
+
+    `gram` (k, k): dot products of their gradients on what the tasks share; `last` (k, k): on its last layer alone.
+    `losses` (k,); `places` (k,): which of the job's tasks they are. (`seed`, `number`): the run's seed and the step's
+    number, for what is drawn.
+    """
+
+    gram: Numbers
+    last: Numbers
+    losses: Numbers
+    places: NDArray[np.int64]
+    seed: int = 0
+    number: int = 0
 
 
 class TaskWeighting:
@@ -30,6 +50,8 @@ class TaskWeighting:
     second_forward: ClassVar[bool] = False
     uses_task_weights: ClassVar[bool] = False
     """Whether a task's `weight` may differ from 1."""
+    weighs_heads: ClassVar[bool] = False
+    """Level "gradient": whether what the tasks do not share is weighed as well; else it gets each task's plain gradient."""
 
     def __init__(self, spec: Any, tasks: Mapping[str, float]):
         self.spec = spec
@@ -45,9 +67,17 @@ class TaskWeighting:
     def start(self, first_losses: Mapping[str, float]) -> None:
         """The first loss of each task, before any step. Raises ValueError where one is missing and needed."""
 
+    def before_step(self, seed: int, number: int) -> None:
+        """Step `number` (from 0) of the fit with run seed `seed` comes next: whatever is drawn depends on these two alone."""
+
     def __call__(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> Any:
         """The total of scalar losses by task; `present` says which tasks have a labelled row in the batch."""
         return self.combine(*self._stacked(losses, present))
+
+    def parts_by_task(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+        """What each task adds to the total, for the log."""
+        parts = self.parts(*self._stacked(losses, present))
+        return {task: parts[k] for k, task in enumerate(self.tasks)}
 
     def weights_in_use(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
         """What multiplies each task's gradient, for the log."""
@@ -56,23 +86,30 @@ class TaskWeighting:
 
     def combine(self, losses: Any, present: Any) -> Any:
         """The scalar total. `losses` is (K,), any number where `present` (K,) is false: there it must not be read."""
+        from keras import ops
+
+        return ops.sum(self.parts(losses, present))
+
+    def parts(self, losses: Any, present: Any) -> Any:
+        """What each task adds to the total, (K,): 0 for a task left out."""
         raise NotImplementedError
 
     def in_use(self, losses: Any, present: Any) -> Any:
         """∂ total / ∂ losses, (K,): 0 for a task left out."""
         raise NotImplementedError
 
-    def combine_gradients(self, gradients: Any, losses: Any, present: Any) -> Any:
-        """One gradient (P,) from the tasks' (K, P)."""
-        from keras import ops
+    def weigh(self, moment: Moment) -> Numbers:
+        """Level "gradient": what multiplies the gradients of the tasks that are there, (k,)."""
+        raise NotImplementedError
 
-        return ops.matmul(self.in_use(losses, present), gradients)
+    def after_step(self, before: Numbers, after: Numbers, present: NDArray[np.bool_]) -> None:
+        """The losses (K,) of one batch before and after the update, where `second_forward` asks for them.
 
-    def after_step(self, before: Any, after: Any, present: Any) -> None:
-        """The losses (K,) of one batch before and after the update, where `second_forward` asks for them."""
+        Both in inference mode: dropout or BatchNorm would make a difference that the update did not.
+        """
 
     def on_epoch_end(self, epoch: int, mean_losses: Mapping[str, float]) -> None:
-        """Each task's mean training loss over the epoch (counted from 0)."""
+        """Each task's mean training loss over the epoch (counted from 0); a task that had no label in it is missing."""
 
     @contextmanager
     def hold(self, absent: Sequence[str]) -> Iterator[None]:
@@ -83,12 +120,24 @@ class TaskWeighting:
         """
         left_out = [k for k, task in enumerate(self.tasks) if task in absent]
         per_task = [variable for variable in self.variables if left_out and tuple(variable.shape) == (len(self.tasks),)]
-        before = [_numbers(variable) for variable in per_task]
+        before = [numbers(variable) for variable in per_task]
         yield
         for variable, old in zip(per_task, before, strict=True):
-            now = _numbers(variable)
+            now = numbers(variable)
             now[left_out] = old[left_out]
             variable.assign(now)
+
+    def state(self, learner: Any, name: str, initial: float = 0.0, *, trainable: bool = False) -> Any:
+        """A number for each task, (K,), among `variables`: for `build`."""
+        variable = learner.add_weight(
+            shape=(len(self.tasks),),
+            initializer=_constant(initial),
+            dtype="float32",
+            trainable=trainable,
+            name=f"{self.spec.name}_{name}",
+        )
+        self.variables.append(variable)
+        return variable
 
     def _stacked(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[Any, Any]:
         from keras import ops
@@ -103,6 +152,36 @@ def only(present: Any, values: Any, otherwise: float = 0.0) -> Any:
     return ops.where(present, values, ops.full_like(values, otherwise))
 
 
-def _numbers(variable: Any) -> NDArray[Any]:
-    """A copy that no later step writes to."""
+def shares(present: Any, scores: Any) -> Any:
+    """softmax of `scores` (K,) over the tasks that are present; 0 for the rest, and for all where none is."""
+    from keras import ops
+
+    highest = ops.max(ops.where(present, scores, ops.full_like(scores, -1e30)))
+    # What is left out is replaced before the exponential, so that it cannot overflow.
+    raised = only(present, ops.exp(ops.where(present, scores, highest) - highest))
+    return raised / ops.maximum(ops.sum(raised), 1e-30)
+
+
+def count(present: Any, like: Any) -> Any:
+    """How many tasks are present, as a number of the kind of `like`."""
+    from keras import ops
+
+    return ops.sum(ops.cast(present, like.dtype))
+
+
+def value(variable: Any, like: Any) -> Any:
+    """A variable's value inside a step, as numbers of the kind of `like`."""
+    from keras import ops
+
+    return ops.cast(ops.convert_to_tensor(variable), like.dtype)
+
+
+def numbers(variable: Any) -> NDArray[Any]:
+    """A variable's value outside a step: a copy that no later step writes to."""
     return np.asarray(variable).copy()
+
+
+def _constant(value: float) -> Any:
+    from keras import initializers
+
+    return initializers.Constant(value)

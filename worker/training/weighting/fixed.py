@@ -20,10 +20,8 @@ class Weighting(TaskWeighting):
 
     uses_task_weights: ClassVar[bool] = True
 
-    def combine(self, losses: Any, present: Any) -> Any:
-        from keras import ops
-
-        return ops.sum(self.in_use(losses, present) * only(present, losses))
+    def parts(self, losses: Any, present: Any) -> Any:
+        return self.in_use(losses, present) * only(present, losses)
 
     def in_use(self, losses: Any, present: Any) -> Any:
         from keras import ops

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from app.spec.base import Words
-from worker.training.weighting import TaskWeighting, only
+from worker.training.weighting import TaskWeighting, only, value
 
 SMALLEST_LOSS = 1e-8
 
@@ -29,10 +29,7 @@ class Weighting(TaskWeighting):
     """`s` is (K,), trainable."""
 
     def build(self, learner: Any) -> None:
-        self.s = learner.add_weight(
-            shape=(len(self.tasks),), initializer="zeros", dtype="float32", name="uncertainty_log_variance"
-        )
-        self.variables = [self.s]
+        self.s = self.state(learner, "log_variance", trainable=True)
         super().build(learner)
 
     def start(self, first_losses: Mapping[str, float]) -> None:
@@ -43,13 +40,13 @@ class Weighting(TaskWeighting):
             )
         self.s.assign([math.log(max(first_losses[task], SMALLEST_LOSS)) for task in self.tasks])
 
-    def combine(self, losses: Any, present: Any) -> Any:
+    def parts(self, losses: Any, present: Any) -> Any:
         from keras import ops
 
-        s = ops.cast(ops.convert_to_tensor(self.s), losses.dtype)
-        return ops.sum(only(present, 0.5 * ops.exp(-s) * only(present, losses) + 0.5 * s))
+        s = value(self.s, losses)
+        return only(present, 0.5 * ops.exp(-s) * only(present, losses) + 0.5 * s)
 
     def in_use(self, losses: Any, present: Any) -> Any:
         from keras import ops
 
-        return only(present, 0.5 * ops.exp(-ops.cast(ops.convert_to_tensor(self.s), losses.dtype)))
+        return only(present, 0.5 * ops.exp(-value(self.s, losses)))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from worker.training.weighting import TaskWeighting, equal, fixed, uncertainty
+from worker.training.weighting import TaskWeighting, dwa, equal, famo, fixed, gls, imtl_l, rlw, stch, uncertainty
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
-MODULES = [equal, fixed, uncertainty]
+MODULES = [equal, fixed, uncertainty, rlw, dwa, gls, imtl_l, stch, famo]
 ALL = [True, True]
 
 
@@ -59,7 +59,7 @@ def test_fixed_multiplies_by_the_tasks_weights() -> None:
 
 
 def test_only_fixed_has_task_weights() -> None:
-    assert [module.Weighting.uses_task_weights for module in MODULES] == [False, True, False]
+    assert [module.Weighting.uses_task_weights for module in MODULES] == [module is fixed for module in MODULES]
 
 
 def test_uncertainty_starts_at_the_log_of_the_first_losses_where_it_is_stationary() -> None:
@@ -159,19 +159,22 @@ def test_losses_by_name_may_come_in_any_order(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_gradients_combine_to_the_gradient_of_the_total(module: ModuleType) -> None:
-    weighting = built(module, (2.0, 0.5), {"a": 1.5, "b": 0.2})
-    gradients = tf.constant([[1.0, -2.0, 0.5], [3.0, 1.0, 0.0]])
-    found = weighting.combine_gradients(gradients, tf.constant([1.0, 4.0]), tf.constant(ALL))
-    _, slope, _ = total(weighting, [1.0, 4.0], ALL)
-    assert np.asarray(found) == pytest.approx(slope @ np.asarray(gradients), abs=1e-6)
-
-
-@pytest.mark.parametrize("module", [equal, uncertainty])
-def test_one_task_alone_gets_its_plain_gradient_but_for_uncertainty(module: ModuleType) -> None:
+def test_one_task_alone_gets_its_plain_gradient_but_for_those_on_logs(module: ModuleType) -> None:
     weighting = built(module, (1.0,), {"a": 4.0})
     _, slope, _ = total(weighting, [4.0], [True])
-    assert slope == pytest.approx([0.125 if module is uncertainty else 1.0])
+    on_logs = {uncertainty: 0.125, stch: 0.25}  # imtl_l comes to e^s = 1/L later; it begins at 1
+    assert slope == pytest.approx([on_logs.get(module, 1.0)])
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("present", [ALL, [True, False], [False, False]])
+def test_the_parts_of_the_tasks_add_up_to_the_total(module: ModuleType, present: list[bool]) -> None:
+    weighting = built(module, (2.0, 0.5), {"a": 1.5, "b": 0.2})
+    losses = [1.0, 4.0 if present[1] else math.nan]
+    found, _, _ = total(weighting, losses, present)
+    parts = np.asarray(weighting.parts(tf.constant(losses), tf.constant(present)))
+    assert parts.sum() == pytest.approx(found, abs=1e-6)
+    assert not parts[~np.array(present)].any()
 
 
 def test_a_task_left_out_keeps_its_state_though_adam_has_momentum() -> None:
@@ -207,7 +210,7 @@ def test_each_module_has_the_face_and_a_valid_example(module: ModuleType) -> Non
     words = module.Spec.model_validate(module.EXAMPLE)
     assert words.name == module.__name__.rsplit(".", 1)[1]
     with pytest.raises(ValidationError):
-        module.Spec.model_validate({**module.EXAMPLE, "T": 2})
+        module.Spec.model_validate({**module.EXAMPLE, "nonsense": 2})
 
 
 def test_it_runs_inside_a_compiled_step() -> None:
