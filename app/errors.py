@@ -244,6 +244,13 @@ FAILURES: Mapping[str, FailureType] = _failures(
         'Use the model of a job (job:ID), or train the source inside this job with {"train": …}.',
     ),
     FailureType(
+        "export_failed",
+        "A file that `export` asks for could not be written, or does not answer as the model does",
+        "system",
+        False,
+        "Submit the job again without that format; model.keras needs none of them.",
+    ),
+    FailureType(
         "time_limit",
         "The job ran longer than its max_seconds",
         "user",

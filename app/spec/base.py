@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.spec.exports import ExportFormat
+
 
 class Words(BaseModel):
     """Unknown fields are refused, numbers are finite, nothing is coerced (true is no number, "3" is no integer)."""
@@ -31,6 +33,9 @@ class JobSpec(Words):
     max_seconds: int = Field(86_400, ge=1, le=2_592_000, description="wall time of one attempt, in seconds")
     max_attempts: int = Field(3, ge=1, le=10)
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    export: list[ExportFormat] = Field(
+        default=["keras"], max_length=8, description="files of the job's model; model.keras is always one of them"
+    )
 
 
 def plain(words: BaseModel) -> dict[str, Any]:

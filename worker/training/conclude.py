@@ -86,6 +86,7 @@ def conclude(
         conditional_on=besides.conditional_on,
     )
     model, first = trial.model, trial.examined[0]
+    exported = run.export(model, first)
     figures: dict[str, Any] = {}
     for data in trial.examined:
         figures |= run.figures(model, data)
@@ -102,6 +103,7 @@ def conclude(
             "latency_ms_per_256": run.latency_ms(model.network, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
+        "export": exported,
         "rows": {
             data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
             for data in trial.examined

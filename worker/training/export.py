@@ -25,11 +25,16 @@ LOADING = (
 )
 
 
-def inference_model(network: Network) -> Any:
-    """Raw inputs to {task: answers}: preprocessing, trunk, `<task>_logits`, and the output layer `<task>`; stock layers only."""
+def inference_model(network: Network, *, constants: bool = False) -> Any:
+    """Raw inputs to {task: answers}: preprocessing, trunk, `<task>_logits`, and the output layer `<task>`; stock layers only.
+
+    `constants`: preprocessing as numbers within the graph. What Normalization holds becomes further inputs of an ONNX file.
+    """
     live = build.live(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    x = _preprocessing(network)(inputs)
+    x = inputs
+    for layer in _constants(network) if constants else [_preprocessing(network)]:
+        x = layer(x)
     for name in network.trunk:
         x = live.layers[name](x)
     if "head_flatten" in live.layers:
@@ -158,6 +163,15 @@ def _preprocessing(network: Network) -> Any:
     return keras.layers.Normalization(
         axis=-1, mean=list(mean) * wide, variance=variance * wide, name="preprocessing", dtype="float32"
     )
+
+
+def _constants(network: Network) -> list[Any]:
+    """The same in two layers: first the mean is taken away, so that a large one costs no precision."""
+    mean, std = network.scaling.mean, network.scaling.std
+    return [
+        keras.layers.Rescaling(1.0, [-one for one in mean], name="preprocessing_mean", dtype="float32"),
+        keras.layers.Rescaling([1 / one for one in std], name="preprocessing_std", dtype="float32"),
+    ]
 
 
 def _scaling(layer: Any) -> Scaling:

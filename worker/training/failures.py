@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[Literal["user", "system"], bool]] = {
     "data_overlap": ("user", False),
     "teacher_incompatible": ("user", False),
     "weights_unavailable": ("user", False),
+    "export_failed": ("system", False),
     "disk_full": ("system", True),
     "internal": ("system", True),
 }

@@ -19,10 +19,11 @@ from app import data as datasets
 from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
+from app.spec.exports import ExportFormat
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
-from worker.reports import Edge, Kept, Warned
-from worker.training import batches, build, checkpoint, evaluate, export, heads, rows
+from worker.reports import Artifact, Edge, Kept, Warned
+from worker.training import batches, build, checkpoint, evaluate, export, formats, heads, rows
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.channel import Channel
@@ -34,6 +35,8 @@ from worker.training.measures import Measure
 from worker.training.methods._resolve import SCRATCH_RATES, task_name
 from worker.training.rows import Data, Draw
 from worker.training.verdict import Scored, Spent
+
+EXPORT_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Run:
         self._models: dict[str, Model] = {}
         self._finished: str | None = None
         self.overlap_unknown = False
+        self.formats: list[ExportFormat] = list(assignment.get("spec", {}).get("export", []))
+        formats.require(self.formats)
 
     # ---- data
 
@@ -366,6 +371,18 @@ class Run:
     def stage_models(self) -> list[Model]:
         """Sources and teachers that this job trained."""
         return [model for role, model in self._models.items() if role == "source" or role.startswith("teacher")]
+
+    def export(self, model: Model, data: Data) -> dict[str, Any]:
+        """Writes the formats that the job asks for besides Keras's, each compared with it on rows of `data`, and reports them."""
+        if set(self.formats) <= {"keras"}:
+            return {}
+        written = formats.write(
+            model.network, self.formats, data.table.inputs[data.split.train[:EXPORT_ROWS]], self.out
+        )
+        for kind, told in written.items():
+            media_type = formats.MEDIA_TYPES.get(kind, formats.DEFAULT_MEDIA_TYPE)  # type: ignore[call-overload]
+            self.send(Artifact(name=told["file"], path=told["file"], media_type=media_type))
+        return written
 
     def write_metrics(self) -> Path:
         return self._ledger.save(self.out / "metrics.csv")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.spec import exports
 from app.spec.models import Manifest
 from worker.reports import (
     Artifact,
@@ -208,10 +209,13 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+EXPORTS = ["saved_model", "litert", *(["onnx"] if exports.unavailable("onnx") is None else [])]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(KINDS))
 def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tmp_path: Path) -> None:
-    ended = drive(assignment(KINDS[name], tmp_path), tmp_path / "out")
+    ended = drive(assignment({**KINDS[name], "export": EXPORTS}, tmp_path), tmp_path / "out")
     assert ended.code == Exit.DONE, [*ended.of(Failed), (tmp_path / "out" / "trainer.log").read_text()[-3000:]]
     kinds = [type(report) for report in ended.reports]
     assert kinds[:2] == [Ready, Started]
@@ -221,11 +225,13 @@ def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tm
     assert any(stage.startswith("control/0") for stage in stages)
     assert {report.of for report in ended.of(Stage)} == {len(stages)}
     assert {report.stage for report in ended.of(Progress)} >= {stage for stage in stages if stage != "evaluate"}
-    assert {report.name for report in ended.of(Artifact)} == {"report.json", "metrics.csv"}
+    assert {report.name for report in ended.of(Artifact)} == {"report.json", "metrics.csv", *(exports.FILES[one] for one in EXPORTS)}
     assert not [line for line in ended.of(Warned) if line.code != "rows_dropped"]
 
     report = json.loads((ended.out / "report.json").read_text())
     assert (report["decision"], report["reason"]) == ("inconclusive", "few_seeds")
+    assert set(report["export"]) == set(EXPORTS)
+    assert max(told["largest_difference"] for told in report["export"].values()) <= 1e-4
     metrics = (ended.out / "metrics.csv").read_text()
     assert "\nloss," in metrics
     assert "\ncontrol/0/" in metrics

@@ -10,7 +10,8 @@ from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.base import JobSpec
 from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
-from app.spec.faults import Fault, Invalid, nearest
+from app.spec.exports import ExportFormat, unavailable
+from app.spec.faults import Fault, Invalid, nearest, pointer
 from app.spec.limits import most_epochs, most_parameters
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.training import ControlSpec, TrainingSpec
@@ -170,6 +171,14 @@ class Faults:
                 update={"training": control.training.model_copy(update={"learning_rate": rate})}
             )
         return control
+
+    def export(self, formats: list[ExportFormat]) -> list[ExportFormat]:
+        """Each kind once, keras among them; those that cannot be written here are faults."""
+        for place, kind in enumerate(formats):
+            reason = unavailable(kind)
+            if reason is not None:
+                self.add(pointer("export", place), *reason, "not_available")
+        return list(dict.fromkeys(["keras", *formats]))
 
     def stage(
         self, stage: TrainStage, at: str

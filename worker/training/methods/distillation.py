@@ -164,6 +164,7 @@ def resolve(spec: Spec, world: World) -> Spec:
         else LABEL_WEIGHT
         if lone
         else LABEL_WEIGHT_OF_OTHERS,
+        "export": faults.export(spec.export),
         "training": training,
         "control": faults.control(spec.control, training),
     }

@@ -99,6 +99,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     update: dict[str, Any] = {
         "tasks": tasks,
         "weighting": weighting,
+        "export": faults.export(spec.export),
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }

@@ -86,6 +86,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     training = faults.training(spec.training, "/training", FINE_TUNING_RATE if small else None)
     update: dict[str, Any] = {
         "source": source,
+        "export": faults.export(spec.export),
         "training": training,
         "control": faults.control(spec.control, training, scratch=True),
         "batch_norm": spec.batch_norm or ("trainable" if spec.strategy == "initialize" else "frozen"),

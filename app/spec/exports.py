@@ -1,0 +1,40 @@
+"""The files in which a job's model may be asked for, and whether this installation can write them. Nothing is imported to find out."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Literal
+
+ExportFormat = Literal["keras", "saved_model", "litert", "onnx"]
+
+FILES: dict[ExportFormat, str] = {
+    "keras": "model.keras",
+    "saved_model": "model.saved_model.zip",
+    "litert": "model.tflite",
+    "onnx": "model.onnx",
+}
+
+ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
+
+
+def unavailable(format: ExportFormat) -> tuple[str, str] | None:
+    """Why a format cannot be written here, and what to do; None where it can.
+
+    A machine without Keras trains nothing: what its workers can write is theirs to say.
+    """
+    if format == "keras" or find_spec("keras") is None:
+        return None
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        return (
+            f"{format} is written by TensorFlow, and the trainers here run on {backend}",
+            "leave it out, or start the workers with KERAS_BACKEND=tensorflow",
+        )
+    missing = [package for package in ONNX_PACKAGES if find_spec(package) is None] if format == "onnx" else []
+    if missing:
+        return (
+            f"onnx needs packages that are not installed here: {', '.join(missing)}",
+            "install the extra: pip install 'bequest[onnx]'; saved_model and litert need nothing more",
+        )
+    return None
