@@ -279,7 +279,7 @@ def _table(arrays: dict[str, np.ndarray], plan: _Plan, limits: UploadLimits) -> 
     assert inputs is not None
     assert schema is not None
     whole = Schema(rows=len(inputs), input=schema, columns=described, target=_default_target(plan))
-    return Table(inputs, stored, row_hashes(inputs), whole)
+    return Table(inputs, stored, row_hashes(inputs, whole.input.scale), whole)
 
 
 def _default_target(plan: _Plan) -> str | None:
@@ -288,6 +288,13 @@ def _default_target(plan: _Plan) -> str | None:
     if len(plan.names) == 1:
         return plan.names[0]
     return next((name for name in TARGETS if name in plan.names), None)
+
+
+def _are_bytes(values: np.ndarray) -> bool:
+    """Whether pictures are whole numbers from 0 to 255, in whatever type; floats up to 1 are shares instead."""
+    if not (values.min() >= 0 and values.max() <= 255):
+        return False
+    return values.dtype.kind in "biu" or bool(values.max() > 1 and all((row == np.rint(row)).all() for row in values))
 
 
 def _inputs(
@@ -299,7 +306,7 @@ def _inputs(
         faults.append(
             Fault(pointer("file", "member", "feature_names.npy"), "images have no features to name", "leave it out")
         )
-    if image and values.dtype.kind in "biu" and values.min() >= 0 and values.max() <= 255:
+    if image and _are_bytes(values):
         pixels = np.ascontiguousarray(values, np.uint8)
         pixels = pixels[..., None] if pixels.ndim == 3 else pixels
         return pixels, InputSchema(kind="image", shape=list(pixels.shape[1:]), scale=255.0)

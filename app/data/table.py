@@ -49,17 +49,24 @@ def labelled(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.bool
     return np.asarray(~np.isnan(values).reshape(len(values), -1).all(axis=1))
 
 
-def row_hashes(inputs: np.ndarray) -> Hashes:
-    """One BLAKE2b-128 a row, of its dtype, shape and bytes, labels excluded: equal inputs, and only they, have equal hashes."""
-    head = f"{inputs.dtype.str} {inputs.shape[1:]} ".encode()
-    if inputs.dtype.kind == "f":
-        inputs = inputs + inputs.dtype.type(0)  # -0.0 equals 0.0, so it must hash alike
-    flat = np.ascontiguousarray(inputs).reshape(len(inputs), -1).view(np.uint8).reshape(len(inputs), -1)
-    start = blake2b(head, digest_size=HASH_BYTES)
+def row_hashes(inputs: np.ndarray, scale: float | None = None) -> Hashes:
+    """One BLAKE2b-128 a row, of its shape and values, labels excluded: what a model sees alike hashes alike, however it is stored.
+
+    Pictures are compared in steps of 1/65,535 of `scale` (null: 255 for integers, 1 for floats), so that the same one as bytes and
+    as numbers in 0…1 is one picture; rows of a table as float32.
+    """
+    unit = 65535 / (scale or (1.0 if inputs.dtype.kind == "f" else 255.0))
+    start = blake2b(f"{inputs.shape[1:]} ".encode(), digest_size=HASH_BYTES)
     digests = bytearray()
-    for row in flat:
+    for row in inputs:
+        # a row at a time: a copy of the whole may not fit; + 0 since -0.0 equals 0.0
+        seen = (
+            np.rint(row.astype(np.float64) * unit).astype("<i8")
+            if inputs.ndim > 2
+            else row.astype("<f4") + np.float32(0)
+        )
         one = start.copy()
-        one.update(row.data)
+        one.update(np.ascontiguousarray(seen).data)
         digests += one.digest()
     return np.frombuffer(bytes(digests), np.uint8).reshape(len(inputs), HASH_BYTES)
 

@@ -12,20 +12,24 @@ from app.data.table import among, labelled, row_hashes, same_inputs
 from app.spec.world import Missing
 
 
-def test_a_hash_is_blake2b_of_dtype_shape_and_bytes() -> None:
-    inputs = np.arange(24, dtype=np.uint8).reshape(3, 4, 2)
-    expected = hashlib.blake2b(b"|u1 (4, 2) " + inputs[1].tobytes(), digest_size=16).digest()
-    assert row_hashes(inputs)[1].tobytes() == expected
+def test_a_hash_is_blake2b_of_shape_and_values() -> None:
+    picture = np.arange(24, dtype=np.uint8).reshape(3, 4, 2)
+    steps = (picture[1].astype(np.int64) * 257).astype("<i8")
+    assert row_hashes(picture)[1].tobytes() == hashlib.blake2b(b"(4, 2) " + steps.tobytes(), digest_size=16).digest()
+    row = np.array([[1.5, -2.0]], np.float64)
+    expected = hashlib.blake2b(b"(2,) " + row[0].astype("<f4").tobytes(), digest_size=16).digest()
+    assert row_hashes(row)[0].tobytes() == expected
 
 
-def test_hashes_tell_inputs_dtypes_and_shapes_apart_but_not_their_layout() -> None:
-    inputs = np.random.default_rng(0).integers(0, 9, (50, 4, 4)).astype(np.uint8)
-    same = row_hashes(np.asfortranarray(inputs))
-    assert np.array_equal(row_hashes(inputs), same)
+def test_hashes_tell_inputs_and_shapes_apart_but_not_their_storage() -> None:
+    inputs = np.random.default_rng(0).integers(0, 256, (50, 4, 4)).astype(np.uint8)
+    same = row_hashes(inputs)
+    assert np.array_equal(row_hashes(np.asfortranarray(inputs)), same)
+    assert np.array_equal(row_hashes(inputs.astype(np.float32), 255.0), same)
+    assert np.array_equal(row_hashes(inputs.astype(np.float32) / 255), same)
     assert not among(row_hashes(inputs.reshape(50, 16)), same).any()
-    assert not among(row_hashes(inputs.view(np.int8)), same).any()
     changed = inputs.copy()
-    changed[7, 0, 0] += 1
+    changed[7, 0, 0] ^= 1
     assert np.flatnonzero(~among(row_hashes(changed), same)).tolist() == [7]
 
 
@@ -66,3 +70,15 @@ def test_without_a_path_a_name_is_a_built_in() -> None:
     assert data.load("iris", {"path": None, "sha256": "…"}) is builtins.load("iris")
     with pytest.raises(Missing):
         data.load("ds_1", {"path": None})
+
+
+@pytest.mark.parametrize("stored", ["float32", "float64", "int32", "share"])
+def test_a_built_in_s_pictures_are_known_again_however_they_are_uploaded(stored: str, tmp_path: Path) -> None:
+    from app.data.uploads import inspect_upload
+
+    digits = builtins.load("digits")
+    pictures = digits.inputs[:60]
+    x = (pictures / 255).astype(np.float32) if stored == "share" else pictures.astype(stored)
+    np.savez(tmp_path / "up.npz", x=x, y=digits.columns["digit"][:60])
+    inspect_upload(tmp_path / "up.npz", "npz", tmp_path / "prepared.npz")
+    assert among(digits.hashes[:60], prepared.read(tmp_path / "prepared.npz").hashes).all()
