@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import artifacts, data, datasets, methods, models
 from app.data.table import Hashes
-from app.spec.base import JobSpec
+from app.spec.base import JobSpec, plain
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.models import Manifest
@@ -41,7 +41,7 @@ def resolve(session: Session, body: object) -> JobSpec:
     faults = _overlaps(session, spec, tested)
     if faults:
         raise Invalid(faults)
-    return spec
+    return _pinned(session, spec)
 
 
 def named_datasets(session: Session, spec: JobSpec) -> list[dict[str, Any]]:
@@ -76,6 +76,26 @@ def _model(model: Model) -> dict[str, Any]:
         "manifest": model.manifest,
         "rows": str(artifacts.blob(model.rows_sha256)) if model.rows_sha256 else None,
     }
+
+
+def _pinned(session: Session, spec: JobSpec) -> JobSpec:
+    """The spec with every reference to a model replaced by that model's id: each attempt inherits from the same one, which
+    cannot be deleted meanwhile. What the client wrote stays in `spec`."""
+    refs = methods.inputs(spec).models
+    if not refs:
+        return spec
+    ids = {ref: models.find(session, ref).id for ref in refs}
+    resolved = plain(spec)
+    words = {"name", "tags", "metadata"}
+    return methods.restore({key: value if key in words else _replaced(value, ids) for key, value in resolved.items()})
+
+
+def _replaced(value: Any, ids: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(inner, ids) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_replaced(inner, ids) for inner in value]
+    return ids.get(value, value) if isinstance(value, str) else value
 
 
 def _overlaps(session: Session, spec: JobSpec, tested: Hashes) -> list[Fault]:

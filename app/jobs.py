@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, func, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.orm import Session
 
-from app import artifacts, assignments, events, ids, models, queue
+from app import artifacts, assignments, events, ids, models, queue, workers
 from app.db import after_commit, transaction
 from app.errors import FAILURES, Conflict, NotFound
 from app.settings import settings
@@ -144,6 +144,18 @@ def position(session: Session, job: Job) -> int | None:
     return session.execute(
         select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, ahead)
     ).scalar_one()
+
+
+def waits_for(session: Session, job: Job) -> str | None:
+    """Why a queued job is not running: `backing_off`, `no_worker`, `no_worker_for_device` or `worker_busy`. None unless queued."""
+    if job.state != JobState.QUEUED:
+        return None
+    if session.execute(select(Job.run_after > func.clock_timestamp()).where(Job.id == job.id)).scalar_one():
+        return "backing_off"
+    there = workers.online(session)
+    if not there:
+        return "no_worker"
+    return "worker_busy" if job.device in ("auto", *(worker.device for worker in there)) else "no_worker_for_device"
 
 
 def attempts(session: Session, job_id: str) -> Sequence[Attempt]:

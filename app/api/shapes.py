@@ -51,6 +51,9 @@ class JobShape(BaseModel):
     state: JobState
     stage: str | None = Field(description="what the trainer does now")
     reason: str | None = Field(description="why the job is in this state")
+    waits_for: str | None = Field(
+        description="why a queued job is not running: backing_off, no_worker, no_worker_for_device or worker_busy"
+    )
     wanted: str | None = Field(description="what a client has asked for and the worker has yet to do")
     created_at: datetime
     queued_at: datetime
@@ -221,6 +224,7 @@ def of_job(session: Session, job: Job) -> JobShape:
         state=JobState(job.state),
         stage=job.stage,
         reason=job.reason,
+        waits_for=jobs.waits_for(session, job),
         wanted=job.wanted,
         created_at=job.created_at,
         queued_at=job.queued_at,

@@ -408,3 +408,26 @@ def test_a_spec_keeps_the_order_in_which_it_was_given() -> None:
     read_back = read(job.id)
     assert list(read_back.resolved_spec["tasks"]) == ["odd", "digit", "at_least_5"]
     assert list(read_back.spec["tasks"]["odd"]) == ["z", "a"]
+
+
+def test_a_queued_job_says_why_it_waits() -> None:
+    about = {"host": "h", "pid": 1, "device_name": None, "memory_bytes": 1, "version": "0", "job_id": None}
+    anywhere, on_gpu, later = queued(), queued(device="gpu"), queued()
+
+    def reasons() -> list[str | None]:
+        with transaction() as session:
+            return [jobs.waits_for(session, jobs.get(session, job)) for job in (anywhere, on_gpu, later)]
+
+    with transaction() as session:
+        session.execute(text("UPDATE jobs SET run_after = now() + interval '1 hour' WHERE id = :id"), {"id": later})
+    assert reasons() == ["no_worker", "no_worker", "backing_off"]
+    with transaction() as session:
+        workers.hello(session, "w1", device="cpu", **about)
+    assert reasons() == ["worker_busy", "no_worker_for_device", "backing_off"]
+    with transaction() as session:
+        workers.hello(session, "w2", device="gpu", **about)
+    assert reasons() == ["worker_busy", "worker_busy", "backing_off"]
+    claim = jobs.claim("w1")
+    assert claim is not None
+    assert claim.job_id == anywhere
+    assert reasons()[0] is None

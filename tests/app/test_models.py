@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from app import artifacts, ids, jobs, models
+from app import artifacts, assignments, ids, jobs, models
+from app.data import builtins
 from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
-from app.spec.data import InputSchema
 from app.spec.models import Manifest, TaskManifest
 from app.tables import Job
 
@@ -32,7 +32,7 @@ def _empty_store(database: None) -> None:
 MANIFEST = Manifest(
     role="model",
     architecture={"arch": "mlp"},
-    input=InputSchema(kind="table", shape=[4]),
+    input=builtins.schema("iris").input,
     tasks={"species": TaskManifest(type="multiclass", column="species", classes=["a", "b", "c"], units=3)},
     layers=["dense1"],
     parameters=10,
@@ -194,3 +194,24 @@ def test_an_artifact_of_a_later_attempt_replaces_an_earlier_one_s(tmp_path: Path
         assert [artifact.name for artifact in artifacts.of_job(session, job.id)] == ["report.json"]
         with pytest.raises(NotFound, match=r"It has: report\.json"):
             artifacts.get(session, job.id, "model.keras")
+
+
+def test_a_submitted_job_is_tied_to_the_model_that_its_reference_named_then(tmp_path: Path) -> None:
+    first = kept(a_job("flowers"), tmp_path / "a")
+    body = {
+        "kind": "transfer",
+        "name": "model:flowers",
+        "dataset": "iris",
+        "source": "model:flowers",
+        "training": {"epochs": 1},
+    }
+    with transaction() as session:
+        job = jobs.submit(session, body)
+    kept(a_job("flowers"), tmp_path / "b")
+    with transaction() as session:
+        assert job.resolved_spec["source"] == first
+        assert (job.spec["source"], job.resolved_spec["name"]) == ("model:flowers", "model:flowers")
+        assert assignments.assignment(session, jobs.get(session, job.id))["models"][first]["id"] == first
+        owner = models.get(session, first).job_id
+    with pytest.raises(Conflict, match="Still needed by"), transaction() as session:
+        jobs.delete(session, owner)
