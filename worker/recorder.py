@@ -114,17 +114,19 @@ class Recorder:
         """Everything that waits, in the caller's transaction; how many reports `written` may forget after its commit."""
         batch = list(self._waiting)
         job = jobs.fence(session, self.claim)
+        # What is told once, as far as it is durable: this transaction may yet be rolled back, and then it is told again.
+        epochs, not_finite = dict(self._epochs), set(self._not_finite)
         rows: dict[int, dict[str, float | None]] = {}
         progress = next((report for report in reversed(batch) if isinstance(report, reports.Progress)), None)
         for report in batch:
             match report:
                 case reports.Metrics():
                     rows.setdefault(report.step, {}).update(report.values)
-                    self._note_not_finite(session, report)
+                    self._note_not_finite(session, report, not_finite)
                     if sum(map(len, rows.values())) >= _BATCH:
                         self._record(session, rows)
                 case reports.Progress():
-                    self._note_epoch(session, report)
+                    self._note_epoch(session, report, epochs)
                     if report is progress:
                         shown = report.model_dump(exclude={"report", "latest"})
                         jobs.note_progress(session, self.claim, shown, report.latest)
@@ -150,7 +152,11 @@ class Recorder:
     def written(self, count: int) -> None:
         """The first `count` waiting reports are durable."""
         for _ in range(count):
-            self._waiting.popleft()
+            match self._waiting.popleft():
+                case reports.Progress() as report:
+                    self._epochs[report.stage] = max(report.epoch or 0, self._epochs.get(report.stage, 0))
+                case reports.Metrics() as report:
+                    self._not_finite.update(name for name, value in report.values.items() if value is None)
 
     def store_again(self) -> None:
         """Puts back what the store has lost before a row could name it."""
@@ -209,17 +215,17 @@ class Recorder:
         metrics.record(session, self.claim.job_id, self.claim.attempt, list(rows.items()))
         rows.clear()
 
-    def _note_epoch(self, session: Session, report: reports.Progress) -> None:
+    def _note_epoch(self, session: Session, report: reports.Progress, told: dict[str, int]) -> None:
         epoch = report.epoch or 0
-        if epoch > self._epochs.get(report.stage, 0):
-            self._epochs[report.stage] = epoch
+        if epoch > told.get(report.stage, 0):
+            told[report.stage] = epoch
             data = {"stage": report.stage, "epoch": epoch, "epochs": report.epochs, "latest": report.latest}
             jobs.note(session, self.claim, "epoch", data)
 
-    def _note_not_finite(self, session: Session, report: reports.Metrics) -> None:
+    def _note_not_finite(self, session: Session, report: reports.Metrics, told: set[str]) -> None:
         for name in sorted(name for name, value in report.values.items() if value is None):
-            if name not in self._not_finite:
-                self._not_finite.add(name)
+            if name not in told:
+                told.add(name)
                 message = f"{name} was not finite at step {report.step}; such values are recorded as null"
                 jobs.note(session, self.claim, "warning", {"code": "metric_not_finite", "message": message})
 
