@@ -165,7 +165,7 @@ def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
 def cancel(session: Session, job_id: str, discard: bool = False) -> tuple[Job, bool]:
     """Cancels at once what does not run; asks the worker to stop what does. Whether anything changed.
 
-    `discard` also gives up the best model so far. Raises NotFound, or Conflict when the job ended otherwise.
+    What finished stages have kept stays, unless `discard`. Raises NotFound, or Conflict when the job ended otherwise.
     """
     job = _locked(session, job_id)
     if job.state == JobState.CANCELLED:
@@ -194,11 +194,8 @@ def delete(session: Session, job_id: str) -> None:
     heirs = models.dependents(session, job_id)
     if heirs:
         raise Conflict(f"Still needed by {', '.join(heirs[:20])}. Delete those first.")
-    hashes = {artifact.sha256 for artifact in artifacts.of_job(session, job_id)}
-    for model in models.of_job(session, job_id):
-        hashes |= {model.sha256, model.rows_sha256 or model.sha256}
+    _forget_files(session, job_id, keep=())
     session.delete(job)
-    after_commit(session, lambda: artifacts.collect(hashes))
 
 
 # ---------------------------------------------------------------- what workers do
@@ -384,6 +381,9 @@ def _move(session: Session, job: Job, state: JobState, *, reason: str | None) ->
         job.queued_at, job.progress = func.clock_timestamp(), None
     if state in TERMINAL:
         job.finished_at, job.wanted = func.clock_timestamp(), None
+    if state == JobState.CANCELLED and job.discard:
+        job.model_id = None
+        _forget_files(session, job.id, keep=("trainer.log",))
     data = {
         "state": str(state),
         "reason": reason,
@@ -406,6 +406,21 @@ def _again(session: Session, job: Job, outcome: str, charge: bool, detail: dict[
         job.run_after = func.clock_timestamp() + _seconds(delay)
         _move(session, job, JobState.QUEUED, reason=outcome)
         after_commit(session, queue.wake)
+
+
+def _forget_files(session: Session, job_id: str, keep: Sequence[str]) -> None:
+    """Removes a job's models and artifacts but those named in `keep`; their bytes go after the commit."""
+    session.flush()
+    hashes: set[str] = set()
+    for artifact in artifacts.of_job(session, job_id):
+        if artifact.name not in keep:
+            hashes.add(artifact.sha256)
+            session.delete(artifact)
+    for model in models.of_job(session, job_id):
+        hashes |= {model.sha256, model.rows_sha256 or model.sha256}
+        session.delete(model)
+    session.flush()
+    after_commit(session, lambda: artifacts.collect(hashes))
 
 
 def _spent(job: Job, outcome: str, detail: dict[str, Any] | None) -> dict[str, Any]:

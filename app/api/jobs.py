@@ -111,7 +111,7 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                "discard": {"type": "boolean", "default": False, "description": "give up the best model too"}
+                "discard": {"type": "boolean", "default": False, "description": "give up what finished stages have kept, too"}
             },
         },
         required=False,
@@ -121,7 +121,7 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
 def cancel_job(
     session: InTransaction, job_id: JobId, body: Annotated[dict[str, Any], Depends(optional_object_body)]
 ) -> Response:
-    """At once when it does not run; else the worker stops it and keeps the best model, unless discarded."""
+    """At once when it does not run; else the worker stops it. What finished stages have kept stays, unless discarded."""
     job, changed = jobs.cancel(session, job_id, _discard(body))
     return deps.tagged(shapes.of_job(session, job), None, status=202 if changed else 200)
 

@@ -19,6 +19,7 @@ from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
 from app.spec.models import Manifest, TaskManifest
+from app.states import JobState
 from app.tables import Job
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -215,3 +216,30 @@ def test_a_submitted_job_is_tied_to_the_model_that_its_reference_named_then(tmp_
         owner = models.get(session, first).job_id
     with pytest.raises(Conflict, match="Still needed by"), transaction() as session:
         jobs.delete(session, owner)
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_cancel_keeps_finished_stages_unless_they_are_discarded(discard: bool, tmp_path: Path) -> None:
+    waiting = a_job(state="queued")
+    claim = jobs.claim("w")
+    assert claim is not None
+    kept(waiting, tmp_path / "s", "source")
+    (tmp_path / "log").write_text("log")
+    with transaction() as session:
+        for name in ("source.keras", "trainer.log"):
+            artifacts.add(
+                session,
+                waiting.id,
+                1,
+                name,
+                artifacts.keep_file(tmp_path / ("log" if name.endswith("log") else "s")),
+                "x",
+            )
+        jobs.cancel(session, waiting.id, discard=discard)
+    with transaction() as session:
+        jobs.finish(session, claim, JobState.CANCELLED, reason="cancelled_by_client")
+    with transaction() as session:
+        assert [model.role for model in models.of_job(session, waiting.id)] == ([] if discard else ["source"])
+        names = [artifact.name for artifact in artifacts.of_job(session, waiting.id)]
+        assert names == (["trainer.log"] if discard else ["source.keras", "trainer.log"])
+    assert len(list((settings().store / "blob").iterdir())) == (1 if discard else 2)
