@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from worker.reports import Artifact, Result
-from worker.training import device
+from worker.training import card, device
 from worker.training.verdict import Outcome, Scored, judge
 
 if TYPE_CHECKING:
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from worker.training.control import Arm
     from worker.training.rows import Data
     from worker.training.run import Model, Run
+
+
+FILES = {
+    "report.json": "application/json",
+    "metrics.csv": "text/csv",
+    "card.md": "text/markdown; charset=utf-8",
+    "curve.svg": "image/svg+xml",
+}
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Besides:
     def __init__(self, role: str = "", *models: Model, **counts: int | None):
         self.conditional_on = role or None
         self.counts: dict[str, int | None] = dict(counts)
+        self.models = models
         if models:
             self.counts |= {f"{role}_steps": sum(model.manifest.training.get("steps", 0) for model in models)}
             known = [model.rows for model in models if model.rows is not None]
@@ -71,8 +80,9 @@ def conclude(
     dropped: Mapping[str, int] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `report.json` and `metrics.csv`, and reports them and the result."""
+    """Writes `report.json`, `metrics.csv`, `card.md` and `curve.svg`, and reports them and the result."""
     run.pace.enter("evaluate")
+    overlap: Literal["unknown", "none"] = "unknown" if run.overlap_unknown else "none"
     verdict = judge(
         list(trial.treated.values()),
         list(trial.control.values()),
@@ -82,7 +92,7 @@ def conclude(
         split_seed=split.seed,
         arm=arm,
         besides=besides.counts,
-        overlap="unknown" if run.overlap_unknown else "none",
+        overlap=overlap,
         conditional_on=besides.conditional_on,
     )
     model, first = trial.model, trial.examined[0]
@@ -101,6 +111,7 @@ def conclude(
             "parameters": model.manifest.parameters,
             "bytes": model.bytes,
             "latency_ms_per_256": run.latency_ms(model.network, first.table.inputs),
+            "latency": run.latency(model.network, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
         "export": exported,
@@ -110,6 +121,7 @@ def conclude(
         },
         "labels": model.manifest.training.get("labels"),
         "dropped_rows": dict(dropped or {}),
+        "overlap": overlap,
         "models": {
             role: {
                 "steps": one.spent.steps,
@@ -120,10 +132,12 @@ def conclude(
         },
         **(more or {}),
     }
-    _write(run.out / "report.json", report)
     run.write_metrics()
-    run.send(Artifact(name="report.json", path="report.json", media_type="application/json"))
-    run.send(Artifact(name="metrics.csv", path="metrics.csv", media_type="text/csv"))
+    _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False))
+    _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(besides)))
+    _write(run.out / "curve.svg", card.curve(report, run.history))
+    for name, media_type in FILES.items():
+        run.send(Artifact(name=name, path=name, media_type=media_type))
     seconds = sum(one.spent.device_seconds for one in (*trial.models.values(), *run.stage_models()))
     run.send(
         Result(
@@ -134,7 +148,24 @@ def conclude(
     )
 
 
-def _write(path: Path, report: Mapping[str, Any]) -> None:
+def _lineage(besides: Besides) -> list[dict[str, Any]]:
+    """What the card says of each model that the job's model learnt from."""
+    relation = {"source": "initialized from", "teacher": "distilled from"}.get(besides.conditional_on or "", "built on")
+    return [
+        {
+            "relation": relation,
+            "id": model.id,
+            "architecture": model.manifest.architecture.get("arch"),
+            "parameters": model.manifest.parameters,
+            "steps": model.manifest.training.get("steps", 0),
+            "dataset": ", ".join(one["ref"] for one in model.manifest.dataset.get("sets", [])) or "rows not recorded",
+            "sha256": model.manifest.sha256,
+        }
+        for model in besides.models
+    ]
+
+
+def _write(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(report, indent=2, allow_nan=False))
+    beside.write_text(text, encoding="utf-8")
     beside.rename(path)

@@ -7,6 +7,7 @@ import logging
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from typing import Literal
 
 
@@ -60,6 +61,23 @@ def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     if deterministic is True or (deterministic == "auto" and not gpus):
         tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """What is made and run within is on the CPU, also where there is an accelerator."""
+    import keras
+
+    with contextlib.ExitStack() as stack:
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            stack.enter_context(tf.device("/CPU:0"))
+        elif keras.backend.backend() == "jax":
+            import jax
+
+            stack.enter_context(jax.default_device(jax.devices("cpu")[0]))
+        yield
 
 
 def peak_memory_bytes() -> int:

@@ -46,6 +46,13 @@ class Ledger:
         self._rows = [row for row in self._rows if row[1] <= step or not _of(row[0], prefix)]
         self._channel.send(Resumed(stage=stage, step=step, metric_prefix=prefix))
 
+    def series(self) -> dict[str, list[tuple[int, float | None]]]:
+        """{name: (step, value) …}, names in the order in which they first came."""
+        found: dict[str, list[tuple[int, float | None]]] = {}
+        for name, step, value in self._rows:
+            found.setdefault(name, []).append((step, value))
+        return found
+
     def save(self, path: Path | None = None) -> Path:
         path = path or self._path
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ A method is a short list of steps over this; checkpoints, report lines, attempts
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from app.spec.exports import ExportFormat
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
 from worker.reports import Artifact, Edge, Kept, Warned
-from worker.training import batches, build, checkpoint, evaluate, export, formats, heads, rows
+from worker.training import batches, build, checkpoint, device, evaluate, export, formats, heads, rows
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.channel import Channel
@@ -71,7 +72,8 @@ class Run:
         self._models: dict[str, Model] = {}
         self._finished: str | None = None
         self.overlap_unknown = False
-        self.formats: list[ExportFormat] = list(assignment.get("spec", {}).get("export", []))
+        self.words: Mapping[str, Any] = assignment.get("spec", {})
+        self.formats: list[ExportFormat] = list(self.words.get("export", []))
         formats.require(self.formats)
 
     # ---- data
@@ -360,7 +362,23 @@ class Run:
             times.append(time.perf_counter() - begun)
         return round(1000 * min(times), 3)
 
+    def latency(self, network: Network, inputs: np.ndarray) -> dict[str, Any]:
+        """Milliseconds on this machine's CPU, the medians: of one row alone, and of a batch of 256."""
+        batch = network.scaling(np.resize(inputs[:256], (256, *inputs.shape[1:])))
+        told: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
+        with device.on_cpu():
+            forward = build.live(network).forward
+            for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
+                forward.predict_on_batch(rows)
+                told[name] = round(1000 * statistics.median(_seconds(forward, rows) for _ in range(times)), 3)
+        return told
+
     # ---- words
+
+    @property
+    def history(self) -> dict[str, list[tuple[int, float | None]]]:
+        """Every metric of the job so far, earlier attempts' included: {name: (step, value) …}."""
+        return self._ledger.series()
 
     def warn(self, code: str, message: str) -> None:
         self._channel.send(Warned(code=code, message=message))
@@ -433,6 +451,12 @@ def scratch_rate(training: TrainingSpec) -> float:
 
 def epoch_steps(rows: int, batch_size: int) -> int:
     return math.ceil(rows / min(batch_size, rows)) if rows else 1
+
+
+def _seconds(forward: Any, rows: np.ndarray) -> float:
+    begun = time.perf_counter()
+    forward.predict_on_batch(rows)
+    return time.perf_counter() - begun
 
 
 def _cost(trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]:

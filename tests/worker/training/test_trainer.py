@@ -225,13 +225,17 @@ def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tm
     assert any(stage.startswith("control/0") for stage in stages)
     assert {report.of for report in ended.of(Stage)} == {len(stages)}
     assert {report.stage for report in ended.of(Progress)} >= {stage for stage in stages if stage != "evaluate"}
-    assert {report.name for report in ended.of(Artifact)} == {"report.json", "metrics.csv", *(exports.FILES[one] for one in EXPORTS)}
+    files = {"report.json", "metrics.csv", "card.md", "curve.svg", *(exports.FILES[one] for one in EXPORTS)}
+    assert {report.name for report in ended.of(Artifact)} == files
     assert not [line for line in ended.of(Warned) if line.code != "rows_dropped"]
 
     report = json.loads((ended.out / "report.json").read_text())
     assert (report["decision"], report["reason"]) == ("inconclusive", "few_seeds")
     assert set(report["export"]) == set(EXPORTS)
     assert max(told["largest_difference"] for told in report["export"].values()) <= 1e-4
+    assert report["model"]["latency"]["ms_per_row"] > 0
+    assert report["sentence"].split(":")[0] in (ended.out / "card.md").read_text()
+    assert "control" in (ended.out / "curve.svg").read_text()
     metrics = (ended.out / "metrics.csv").read_text()
     assert "\nloss," in metrics
     assert "\ncontrol/0/" in metrics

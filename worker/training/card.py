@@ -1,0 +1,237 @@
+"""The model card: what a job made, from what, how well it does on rows that nothing was trained on, and how to load it.
+
+Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a program can know. Pure text, from the report, the manifest and
+the spec; names that come from users are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from worker.training.measures import METRICS
+from worker.training.picture import Curve, Panel, chart
+
+if TYPE_CHECKING:
+    from app.spec.models import Manifest
+
+MOST_CLASSES = 12
+"""A confusion table of more is left to report.json."""
+
+History = Mapping[str, Sequence[tuple[int, float | None]]]
+"""{metric's name: (step, value) …}, as metrics.csv has them."""
+
+
+def card(
+    report: Mapping[str, Any], manifest: Manifest, spec: Mapping[str, Any], lineage: Sequence[Mapping[str, Any]]
+) -> str:
+    """The whole card. `lineage`: `role`, `id`, `dataset`, `steps`, `parameters`, `sha256` of each model that this one learnt from."""
+    name = str(spec.get("name") or f"A model by {report['kind']}")
+    parts = [
+        f"# {_text(name)}",
+        f"> {_text(report['sentence'] or 'no verdict: the job asked for no control')}",
+        "![Training curves](curve.svg)",
+        "## What it is",
+        _about(report, manifest),
+        "## Data",
+        _data(report, manifest),
+        "## Method",
+        _method(report, spec),
+        "## Held-out results",
+        *_results(report),
+        "## Lineage",
+        _lineage(manifest, lineage),
+        "## How to load it",
+        _fence(manifest.loading, "python"),
+        "## The job in full",
+        _fence(json.dumps({key: value for key, value in spec.items() if key != "metadata"}, indent=2), "json"),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def curve(report: Mapping[str, Any], history: History) -> str:
+    """The training curve as SVG: losses of the job's model, and its validation values beside those of the first control."""
+    losses = [name for name in history if name == "loss" or ("/" not in name and name.endswith("_loss"))]
+    validation = [name for name in history if "/" not in name and name.startswith("val_")]
+    panels = [
+        Panel("training loss", "step", [Curve(name, history[name], colour=place) for place, name in enumerate(losses)])
+    ]
+    watched: list[Curve] = []
+    for place, name in enumerate(validation):
+        watched.append(Curve(name.removeprefix("val_"), history[name], colour=place))
+        twin = _twin(name, history)
+        if twin is not None:
+            watched.append(Curve(f"{name.removeprefix('val_')}, control", history[twin], dashed=True, colour=place))
+    panels += [Panel("validation", "step", watched)] if watched else []
+    return chart(f"Training curves of a {report['kind']} job", panels)
+
+
+def _twin(name: str, history: History) -> str | None:
+    """The first control's series for `val_METRIC`, or for `val_TASK_METRIC` that of the task's own model."""
+    for other in history:
+        arm, _, last = other.rpartition("/")
+        if not arm.startswith("control/0") or not last.startswith("val_"):
+            continue
+        task = arm.removeprefix("control/0").strip("/")
+        if last == name or (task and name == f"val_{task}_{last.removeprefix('val_')}"):
+            return other
+    return None
+
+
+def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
+    model, shape = report["model"], " × ".join(str(side) for side in manifest.input.shape)
+    latency = model.get("latency") or {}
+    rows = [
+        ("kind of job", report["kind"]),
+        ("architecture", f"{manifest.architecture.get('arch')}, {manifest.parameters:,} parameters"),
+        ("input", f"{manifest.input.kind}, {shape}"),
+        ("file", f"model.keras, {model['bytes']:,} bytes" if model.get("bytes") else "model.keras"),
+        *((kind, f"{told['file']}, {told['bytes']:,} bytes") for kind, told in report.get("export", {}).items()),
+        ("sha256", manifest.sha256),
+        ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+    ]
+    if latency:
+        rows.append(
+            (
+                "latency on a CPU",
+                f"{latency['ms_per_row']:g} ms a row, {latency['ms_per_batch']:g} ms for {latency['batch']} (median)",
+            )
+        )
+    tasks = [
+        (
+            name,
+            task.type,
+            task.column,
+            _names(task.classes) if task.classes else f"{task.units} number{'s' * (task.units != 1)}",
+        )
+        for name, task in manifest.tasks.items()
+    ]
+    return _table(("", ""), rows) + "\n\n" + _table(("task", "type", "column", "answers"), tasks)
+
+
+def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
+    hashes = {one["ref"]: one.get("sha256") for one in manifest.dataset.get("sets", [])}
+    rows = [
+        (
+            ref,
+            parts["train"],
+            parts["validation"],
+            parts["test"],
+            report.get("dropped_rows", {}).get(ref, 0),
+            hashes.get(ref) or "not recorded",
+        )
+        for ref, parts in report["rows"].items()
+    ]
+    labels = ", ".join(f"{name} {count:,}" for name, count in (report.get("labels") or {}).items())
+    words = f"Labels used in training: {_text(labels)}. " if labels else ""
+    words += (
+        "A model behind this one came without the hashes of its rows: overlap with the test rows is unknown."
+        if report["overlap"] == "unknown"
+        else "No stage and no arm was trained on a test row."
+    )
+    return _table(("data set", "training rows", "validation", "test", "dropped", "sha256"), rows) + "\n\n" + words
+
+
+def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    training, chosen = spec.get("training", {}), []
+    for key in (
+        "strategy",
+        "batch_norm",
+        "sharing",
+        "weighting",
+        "objectives",
+        "label_weight",
+        "teacher_outputs",
+        "student_init",
+    ):
+        if spec.get(key) is not None:
+            value = spec[key]
+            chosen.append((key, value if isinstance(value, str) else json.dumps(value)))
+    optimizer = training.get("optimizer", {})
+    budget = f"{training['epochs']} epochs" if training.get("epochs") else f"{training.get('steps')} steps"
+    chosen.append(("training", f"{budget}, batch size {training.get('batch_size')}, seed {training.get('seed')}"))
+    chosen.append(("optimizer", f"{optimizer.get('name')}, learning rate {optimizer.get('learning_rate'):g}"))
+    arms = [
+        (role, told["steps"], f"{told['learning_rate']:g}", told["device_seconds"])
+        for role, told in report["models"].items()
+    ]
+    return _table(("", ""), chosen) + "\n\n" + _table(("model", "steps", "learning rate", "device seconds"), arms)
+
+
+def _results(report: Mapping[str, Any]) -> list[str]:
+    parts: list[str] = []
+    verdict = report.get("verdict") or {}
+    for name, figures in report["tasks"].items():
+        parts.append(f"### {_text(name)}")
+        judged = (verdict.get("tasks") or {}).get(name)
+        if judged:
+            parts.append(_text(judged.get("sentence") or ""))
+        plain = [(key, _figure(value)) for key, value in figures.items() if isinstance(value, float)]
+        ece = (figures.get("calibration") or {}).get("ece_15")
+        rows = [
+            ("test rows", str(figures["n"])),
+            *plain,
+            *([("calibration error (15 bins)", _figure(ece))] if ece is not None else []),
+        ]
+        parts.append(_table(("figure", "value"), [(_label(key), value) for key, value in rows]))
+        parts += [f"Not defined: {_text(key)}, {_text(why)}." for key, why in (figures.get("undefined") or {}).items()]
+        if figures["type"] in ("binary", "multiclass") and figures.get("confusion"):
+            parts.append(_confusion(figures["confusion"]))
+    delta = verdict.get("delta_m")
+    if delta:
+        parts += ["### All tasks together", _text(f"{delta['sentence']} {delta['sign_rule']}.")]
+    return parts
+
+
+def _confusion(confusion: Mapping[str, Any]) -> str:
+    classes = confusion["classes"]
+    if len(classes) > MOST_CLASSES:
+        return f"The confusion table of {len(classes)} classes is in report.json."
+    rows = [(name, *counts) for name, counts in zip(classes, confusion["counts"], strict=True)]
+    return _table(("true \\ predicted", *classes), rows)
+
+
+def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
+    sets = [("trained on", one["ref"], one.get("sha256") or "not recorded") for one in manifest.dataset.get("sets", [])]
+    behind = [
+        (
+            one["relation"],
+            f"{one['id']}: {one['architecture']}, {one['parameters']:,} parameters, {one['steps']:,} steps on {one['dataset']}",
+            one["sha256"],
+        )
+        for one in lineage
+    ]
+    return _table(("relation", "what", "sha256"), [*behind, *sets])
+
+
+def _label(key: str) -> str:
+    return METRICS[key].label if key in METRICS else key.replace("_", " ")
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _names(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:MOST_CLASSES])
+    return shown + (f", … ({len(classes)})" if len(classes) > MOST_CLASSES else "")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(_text(str(cell)) for cell in row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def _text(words: str) -> str:
+    """As plain text on one line of Markdown: nothing in it is markup, in whatever renders the card."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", line).replace("://", ":\u200b//")
+
+
+def _fence(words: str, language: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", words)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{words}\n{fence}"
