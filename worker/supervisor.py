@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import exc
 
 from app import assignments, jobs
+from app.artifacts import Stored
 from app.db import Session, transaction
 from app.errors import FAILURES
 from app.jobs import Claim, Stale
@@ -259,22 +260,24 @@ class _Attempt:
 
         The trainer is dead by now, so nothing is risked by trying: a word that comes too late is refused.
         """
-        journal = stored_log(self._home / "trainer.log")
+        journal: Stored | None = None
         again = 0
         until = time.monotonic() + _LAST_WORD_SECONDS
         while True:
             try:
                 with transaction() as session:
                     self._recorder.apply(session)
-                    self._recorder.keep_log(session, journal)
                     ending = word(session, *arguments)
+                    if ending != "queued":  # else the log goes on growing in the job's folder
+                        journal = journal or stored_log(self._home / "trainer.log")
+                        self._recorder.keep_log(session, journal)
                 break
             except FileNotFoundError:  # the same content was another job's, and was collected with it
                 again += 1
                 if again > 3:
                     raise
                 self._recorder.store_again()
-                journal = stored_log(self._home / "trainer.log")
+                journal = None
             except AWAY as error:
                 if time.monotonic() > until:
                     log.error("last_word_not_said", error=type(error).__name__)
@@ -381,7 +384,7 @@ def checkpoint_folder(home: Path, attempt: int, recorded: Container[str]) -> Pat
 
 
 def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) -> None:
-    """Removes working folders that a killed worker left behind, of jobs that are over."""
+    """Removes working folders of jobs that are over: a killed worker left them, or the job was cancelled between two attempts."""
     folder = folder or settings().jobs_dir
     for home in folder.glob("job_*"):
         if is_over(home.name):

@@ -202,7 +202,11 @@ def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
 
 def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     job_id = submit(steps=40)
+    blobs = set((settings().store / "blob").glob("*"))
     assert run(trainers, lambda: steps_done(job_id) >= 8) == "queued"
+    assert set((settings().store / "blob").glob("*")) == blobs, "a requeued attempt stores no log"
+    assert "trainer.log" not in names(job_id)
+    assert (settings().jobs_dir / job_id / "trainer.log").is_file()
     job = read(job_id)
     assert (job.state, job.reason, job.failures, job.attempt) == ("queued", "drained", 0, 1)
     assert run(trainers) == "succeeded"

@@ -93,6 +93,19 @@ def test_the_log_of_a_job_that_has_not_begun_is_empty(client: httpx.Client) -> N
     assert (answer.status_code, answer.text) == (200, "")
 
 
+def test_the_log_of_a_job_that_waits_for_its_next_attempt_is_the_one_in_its_folder(client: httpx.Client) -> None:
+    job = add_job()
+    claim = start_job(job)
+    log = settings().jobs_dir / job / "trainer.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("the first attempt\n")
+    with transaction() as session:
+        jobs.requeue(session, claim, outcome="drained", charge=False)
+    assert client.get(f"/v1/jobs/{job}").json()["state"] == "queued"
+    assert client.get(f"/v1/jobs/{job}/logs").text == "the first attempt\n"
+    shutil.rmtree(log.parent)
+
+
 def test_a_followed_log_ends_with_its_job_and_misses_nothing(client: httpx.Client, tmp_path: Path) -> None:
     job = add_job()
     claim = start_job(job)
