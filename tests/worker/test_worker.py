@@ -20,7 +20,7 @@ from app.settings import settings
 from app.tables import Attempt
 from tests.worker.conftest import Workers, ended, metric_steps, outcomes, read, steps_done, submit, wait_for
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]  # whole workers, started, killed and frozen
 
 
 def test_twenty_jobs_run_once_each_on_two_workers(workers: Workers) -> None:

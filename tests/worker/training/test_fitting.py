@@ -44,6 +44,7 @@ TRAINING = TrainingSpec(early_stopping=EarlyStopping(patience=50), schedule="cos
 PHASES = [Phase(23, 1e-2, frozenset({"dense1"}), True), Phase(40, 5e-3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [7, 23, 24, 50])
 def test_a_fit_stopped_at_any_step_and_resumed_ends_bit_for_bit_the_same(at: int, tmp_path: Path) -> None:
     whole, lesson = learnable()
@@ -86,6 +87,33 @@ def test_early_stopping_ends_the_fit_and_the_best_numbers_are_restored(tmp_path:
     made = fitter(tmp_path / "again")
     logits = made.logits(done.network, lesson.checks["odd"].inputs)["odd"]
     assert ((logits[:, 0] > 0) == lesson.checks["odd"].values).mean() == looks[best].values["val_odd_accuracy"]
+
+
+def test_patience_spent_in_one_phase_leaves_the_next_one_all_its_steps(tmp_path: Path) -> None:
+    whole, lesson = learnable()
+    training = TrainingSpec(early_stopping=EarlyStopping(patience=2), schedule="cosine")
+    phases = [Phase(1000, 1e-9), Phase(10, 5e-3)]  # the first learns nothing and is given up
+    told = Quiet()
+    done = fitter(tmp_path / "a", told).fit("target", whole, lesson, phases, training, 3)
+    assert done.steps == 3 * lesson.epoch_steps + 10
+    rates = [report.values["learning_rate"] for report in told.reports if isinstance(report, Metrics)]
+    assert rates[2] < 2e-9 < rates[3] < 5e-3
+
+    stop = threading.Event()
+    first = fitter(tmp_path / "b", None, stop)
+    step = first.pace.step
+
+    def counted(stage: str, number: int, *rest: Any) -> None:
+        step(stage, number, *rest)
+        if number == 3 * lesson.epoch_steps + 2:
+            stop.set()
+
+    first.pace.step = counted  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        first.fit("target", *learnable(), phases, training, 3)
+    second = fitter(tmp_path / "b").fit("target", *learnable(), phases, training, 3)
+    assert second.steps == done.steps
+    assert same(done.network.weights, second.network.weights)
 
 
 def test_metrics_name_every_loss_and_weight_and_progress_every_stage(tmp_path: Path) -> None:
