@@ -28,6 +28,7 @@ from worker import supervisor
 from worker.trainers import Trainers
 
 _MOST_FREE_BYTES_ASKED = 2**30
+_TIDY_SECONDS = 300.0
 
 log = structlog.get_logger(__name__)
 worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
@@ -116,18 +117,18 @@ def _leave(**_: Any) -> None:
 
 
 def _keep_house() -> None:
-    """Says that this worker lives, and sweeps; a database that is away is tried again at the next turn."""
-    said = -1e9
-    tidied = False
+    """Says that this worker lives, sweeps, and tidies up; a database that is away is tried again at the next turn."""
+    said = tidied = -1e9
     while not _draining.wait(settings().sweep_seconds):
         try:
             if time.monotonic() > said + settings().beat_seconds:
                 _say_hello()
                 said = time.monotonic()
             jobs.sweep()
-            if not tidied:
+            if time.monotonic() > tidied + _TIDY_SECONDS:
                 supervisor.forget_finished(_is_over)
-                tidied = True
+                supervisor.forget_half_written()
+                tidied = time.monotonic()
         except Exception as error:  # whatever it is, the next turn may fare better
             log.warning("housekeeping_failed", error=type(error).__name__)
 

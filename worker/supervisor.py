@@ -389,3 +389,16 @@ def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) 
     for home in folder.glob("job_*"):
         if is_over(home.name):
             shutil.rmtree(home, ignore_errors=True)
+
+
+def forget_half_written(older_than: float = 3600.0) -> None:
+    """Removes from the store's `tmp` what killed programs left there; nothing is written for as long as an hour."""
+    oldest = time.time() - older_than
+    for entry in (settings().store / "tmp").glob("*"):
+        with contextlib.suppress(OSError):  # another worker tidies up as well
+            if entry.lstat().st_mtime >= oldest:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
