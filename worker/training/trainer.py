@@ -28,6 +28,9 @@ from worker.training.channel import Channel, Lines, Terminal
 
 USAGE = "usage: python -m worker.training job.json out/ | python -m worker.training --spare"
 
+# What a job leaves in its folder besides checkpoints; the next one there must not take it for its own.
+LEFT = ("*.keras", "*manifest.json", "*.rows.npy", "model.*", "report.json", "metrics.csv")
+
 
 def main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -127,6 +130,9 @@ def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
         manifests = {path: json.loads(path.read_text()) for path in out.glob("*manifest.json")}
         return {**assignment, "kept": {about["role"]: _found(path, about) for path, about in manifests.items()}}
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if record.exists():
+        for path in {path for pattern in LEFT for path in out.glob(pattern)}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     record.write_text(spec)
     return assignment

@@ -370,3 +370,28 @@ def test_faults_of_a_bare_spec_are_told_and_nothing_is_trained(tmp_path: Path) -
     assert ended.returncode == 2
     assert "/trainning: unknown field (did you mean 'training'?)" in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_another_job_in_a_folder_finds_nothing_of_the_one_before(tmp_path: Path) -> None:
+    """The first job's models would be taken for the second's as soon as it were continued."""
+    first, second = ({"spec": {"name": name}} for name in "ab")
+    assert trainer._continued(first, tmp_path) == first
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "model.savedmodel").mkdir()
+    manifest = json.dumps({"role": "model", "rows_file": "model.rows.npy"})
+    for name in (
+        "model.keras",
+        "source.keras",
+        "model.rows.npy",
+        "model.onnx",
+        "report.json",
+        "metrics.csv",
+        "job.json",
+    ):
+        (tmp_path / name).write_text("{}")
+    for name in ("manifest.json", "source.manifest.json"):
+        (tmp_path / name).write_text(manifest)
+    assert trainer._continued(first, tmp_path)["kept"].keys() == {"model"}
+    assert trainer._continued(second, tmp_path) == second
+    assert {path.name for path in tmp_path.iterdir()} == {"spec.json", "job.json"}
+    assert trainer._continued(second, tmp_path)["kept"] == {}
