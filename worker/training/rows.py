@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from app.spec.data import Limit
     from worker.training.heads import Task
 
+LEAST_STD = (
+    1e-7  # what keras.layers.Normalization divides by at least: below it the exported model would scale otherwise
+)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -123,7 +127,7 @@ def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
         return Scaling((0.0,), (shape.scale,))
     inputs = np.concatenate([data.table.inputs[rows] for data, rows in parts]).astype(np.float64)
     mean, std = inputs.mean(axis=0), inputs.std(axis=0)
-    std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)
+    std = np.where(std > np.maximum(LEAST_STD, 1e-12 * np.abs(mean)), std, 1.0)
     return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()))
 
 
