@@ -142,18 +142,18 @@ class Fitter:
             Failure: `loss_not_finite`.
         """
         phases = [phase for phase in phases if phase.steps]
-        ends = [sum(phase.steps for phase in phases[: number + 1]) for number in range(len(phases))]
-        every = self._spacing(lesson, ends[-1], training)
+        planned = sum(phase.steps for phase in phases)
+        every = self._spacing(lesson, planned, training)
         live = self.pool.live(network)
         live.reseed(seed)
         watch, losses, clock = Watch(lesson.checks, training), Means(), Clock(training)
-        step, first = 0, 0
+        step, first, begun = 0, 0, 0  # `begun`: the step before the phase's first one
         compiled = self._begin(network, lesson, phases[0], training, seed, step)
         saved = checkpoint.newest(self.checkpoints, stage)
         if saved is None:
             compiled.start(batches.batch(lesson.feeds, number) for number in range(lesson.epoch_steps))
         else:
-            step, first = saved.step, saved.state["phase"]
+            step, first, begun = saved.step, saved.state["phase"], saved.state["begun"]
             compiled = self._begin(network, lesson, phases[first], training, seed, step)
             own = len(compiled.state())
             compiled.restore(saved.arrays[:own])
@@ -162,10 +162,13 @@ class Fitter:
             clock.before = saved.state["seconds"]
         self.ledger.resume(stage, step)
         for number in range(first, len(phases)):
-            phase, end = phases[number], ends[number]
+            phase, last = phases[number], number == len(phases) - 1
             if number > first:
+                begun = step
+                watch.begin_phase()
                 compiled = self._begin(network, lesson, phase, training, seed, step)
                 compiled.start(batches.batch(lesson.feeds, step + more) for more in range(lesson.epoch_steps))
+            end = begun + phase.steps
             while step < end and not watch.over:
                 batch = batches.batch(lesson.feeds, step)
                 logs = compiled.step(batch)
@@ -176,17 +179,23 @@ class Fitter:
                 if not math.isfinite(logs["loss"]):
                     raise Failure(
                         "loss_not_finite",
-                        f"the loss was {logs['loss']} at step {step} of {ends[-1]}",
+                        f"the loss was {logs['loss']} at step {step} of {planned}",
                         param="/training",
                     )
-                if step % every == 0 or step == ends[-1]:
-                    rate = learner.rate_at(phase.rate, training.schedule, step - 1 - (end - phase.steps), phase.steps)
+                if step % every == 0 or (last and step == end):
+                    rate = learner.rate_at(phase.rate, training.schedule, step - 1 - begun, phase.steps)
                     values = watch.look(live, network, step)
                     self.ledger.record(stage, step, {**losses.take(), "learning_rate": rate, **values})
                 self.pace.step(stage, step, lesson.epoch_steps, lesson.batch_size, losses.latest | watch.latest)
                 stopping = self.stop.is_set()
-                if stopping or (step < ends[-1] and clock.due(step // lesson.epoch_steps)):
-                    state = {"phase": number, "seconds": clock.seconds, "watch": watch.state(), "losses": losses.sums}
+                if stopping or (not (last and step == end) and clock.due(step // lesson.epoch_steps)):
+                    state = {
+                        "phase": number,
+                        "begun": begun,
+                        "seconds": clock.seconds,
+                        "watch": watch.state(),
+                        "losses": losses.sums,
+                    }
                     arrays = [*compiled.state(), *watch.arrays()]
                     with clock.saving(step // lesson.epoch_steps):
                         path = checkpoint.save(self.checkpoints, stage, checkpoint.Saved(step, arrays, state))
@@ -267,6 +276,10 @@ class Watch:
     @property
     def over(self) -> bool:
         return self._stopping != "off" and self._waited >= self._stopping.patience
+
+    def begin_phase(self) -> None:
+        """Patience ends a phase, not the ones after it."""
+        self._waited = 0
 
     def look(self, live: Live, network: Network, step: int) -> dict[str, float]:
         """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
