@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from app import data
+from app.spec import architectures
 from app.spec.base import plain
 from app.spec.faults import Invalid, validate
 from app.spec.models import Manifest, TaskManifest
@@ -231,3 +232,37 @@ def test_column_names_become_names_of_tasks() -> None:
     assert task_name("2nd") == "task_2nd"
     assert task_name("größe") == "gr_e"
     assert task_name("年") == "task"
+
+
+@pytest.mark.parametrize("column", ["input", "preprocessing", "flatten", "head_flatten", "conv1", "dense12", "norm2"])
+def test_a_column_with_the_name_of_a_layer_becomes_another_task(column: str) -> None:
+    assert task_name(column) == f"{column}_task"
+
+
+def test_every_layer_of_the_architectures_is_a_taken_name() -> None:
+    for name in architectures.names():
+        for numbers in ({}, {"batch_norm": True, "dropout": 0.1}):
+            for layer in architectures.resolve({"arch": name, **numbers}).layers():
+                assert task_name(layer.name) == f"{layer.name}_task"
+
+
+def test_tasks_whose_layers_would_bear_one_name_are_refused() -> None:
+    column = {"column": "digit"}
+    names = ["input", "dense1", "flatten", "a", "a_logits", "a_hidden", "fine", "fine_b"]
+    found = faults({"kind": "multitask", "dataset": "digits", "tasks": dict.fromkeys(names, column)})
+    assert set(found) == {f"/tasks/{name}" for name in ("input", "dense1", "flatten", "a_logits", "a_hidden")}
+    assert found["/tasks/a_logits"] == ("'a_logits' is the name of a layer of the task 'a' (call it a_logits_task)")
+
+
+def test_rows_of_each_class_cannot_be_counted_for_two_tasks_at_once() -> None:
+    body = {"kind": "multitask", "dataset": "digits", "limit_train_examples": {"per_class": 5}}
+    tasks = {"digit": {"column": "digit"}, "odd": {"column": "odd"}}
+    assert set(faults({**body, "tasks": tasks})) == {"/limit_train_examples"}
+    assert resolve({**body, "tasks": {"digit": tasks["digit"]}}).limit_train_examples.per_class == 5
+
+
+def test_unlabelled_rows_must_be_more_than_the_labelled_ones() -> None:
+    body = modules("methods")["distillation"].EXAMPLE
+    whole = {key: value for key, value in body.items() if key != "limit_train_examples"}
+    assert set(faults(whole)) == {"/unlabelled"}
+    assert resolve(body).unlabelled == "digits"

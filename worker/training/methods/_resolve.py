@@ -24,11 +24,17 @@ DEFAULT_EPOCHS = 10
 
 DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
 
+# Names that other layers of a kept model have: a task's output layer bears the task's name.
+TAKEN = re.compile(
+    r"input|preprocessing(_mean|_std)?|(head_)?flatten|(conv|dense|norm|activation|dropout|pool|relu)\d+", re.ASCII
+)
+
 
 def task_name(column: str) -> str:
-    """A column's name as that of a task and its layers: letters, digits and underscores."""
+    """A column's name as that of a task and its layers: letters, digits and underscores, and no other layer's name."""
     plain = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_")[:60]
-    return plain if plain[:1].isalpha() else f"task_{plain}".rstrip("_")
+    name = plain if plain[:1].isalpha() else f"task_{plain}".rstrip("_")
+    return f"{name[:59]}_task" if TAKEN.fullmatch(name) else name
 
 
 class Faults:
@@ -94,6 +100,21 @@ class Faults:
             return spec, None
         spec = spec.model_copy(update={"column": column.name, "type": kind})
         return spec, heads.task(name, spec, column)
+
+    def names(self, tasks: list[str], architecture: Architecture | None) -> None:
+        """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves."""
+        trunk = {layer.name for layer in architecture.layers()} if architecture is not None else set[str]()
+        heads_ = {f"{task}_{part}": task for task in tasks for part in ("hidden", "dropout", "logits")}
+        for name in tasks:
+            if TAKEN.fullmatch(name) or name in trunk:
+                message = f"{name!r} is the name of another layer of the model"
+            elif name in heads_:
+                message = f"{name!r} is the name of a layer of the task {heads_[name]!r}"
+            elif trunk & {layer for layer, task in heads_.items() if task == name}:
+                message = f"a layer of the trunk has a name of this task's head ({name}_…)"
+            else:
+                continue
+            self.add(pointer("tasks", name), message, f"call it {name[:59]}_task")
 
     def split(self, schema: Schema | None, split: SplitSpec, columns: list[str]) -> None:
         if schema is not None:

@@ -152,6 +152,18 @@ def resolve(spec: Spec, world: World) -> Spec:
         other = faults.schema(spec.unlabelled, "/unlabelled")
         if other is not None and schema is not None:
             faults.same_input(other.input, schema.input, "/unlabelled", "student")
+        if (
+            spec.unlabelled == spec.dataset
+            and spec.limit_train_examples is None
+            and column is not None
+            and column.missing == 0
+            and spec.split.by != "column"
+        ):
+            faults.add(
+                "/unlabelled",
+                "every row of this data set that may train is among the labelled ones",
+                "leave it out, name another data set, or set `limit_train_examples`",
+            )
     objectives = _objectives(spec, task, faults)
     training = faults.training(spec.training, "/training")
     lone = objectives is not None and [one["type"] for one in objectives] == ["logits"]

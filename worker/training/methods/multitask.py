@@ -13,7 +13,7 @@ from pydantic import Field
 
 from app.spec import architectures
 from app.spec.base import JobSpec, TaskName
-from app.spec.data import Limit, SplitSpec
+from app.spec.data import Limit, PerClass, SplitSpec
 from app.spec.faults import Invalid, nearest, pointer, validate
 from app.spec.models import ArchitectureRef, DatasetRef, TaskSpec
 from app.spec.registry import modules
@@ -86,11 +86,13 @@ def resolve(spec: Spec, world: World) -> Spec:
             made[name] = task
             column = (schemas[ref] or _impossible()).columns[task.column]
             faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
+    _together(spec, tasks, faults)
     for ref, schema in schemas.items():
         columns = [made[name].column for name, words in tasks.items() if words.dataset == ref and name in made]
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
     architecture = faults.architecture(spec.trunk, input_, "/trunk")
+    faults.names(list(spec.tasks), architecture)
     if architecture is not None and input_ is not None:
         units = {name: (tasks[name].head.units, task.units) for name, task in made.items()}
         faults.parameters(architecture, input_.shape, units, "/trunk")
@@ -216,6 +218,18 @@ def _by_data(spec: Spec) -> dict[str, dict[str, TaskSpec]]:
     for name, words in spec.tasks.items():
         found.setdefault(words.dataset or spec.dataset or "", {})[name] = words
     return found
+
+
+def _together(spec: Spec, tasks: dict[str, TaskSpec], faults: Faults) -> None:
+    """So many rows of each class can be drawn for one task of a data set only."""
+    refs = [words.dataset for words in tasks.values()]
+    shared = next((ref for ref in refs if refs.count(ref) > 1), None)
+    if isinstance(spec.limit_train_examples, PerClass) and shared is not None:
+        faults.add(
+            "/limit_train_examples",
+            f"{refs.count(shared)} tasks share the rows of {shared}: there is no one column whose classes to count by",
+            "give a number of rows, or each task's `limit_train_labels`",
+        )
 
 
 def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema | None:
