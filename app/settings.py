@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(2, gt=0, alias="BEQUEST_SWEEP_SECONDS")
     grace_seconds: float = Field(30, gt=0, alias="BEQUEST_GRACE_SECONDS")
     max_body_bytes: int = Field(262_144, gt=0, alias="BEQUEST_MAX_BODY_BYTES")
+    max_predict_bytes: int = Field(16 * 2**20, gt=0, alias="BEQUEST_MAX_PREDICT_BYTES")
     max_upload_bytes: int = Field(256 * 2**20, gt=0, alias="BEQUEST_MAX_UPLOAD_BYTES")
     max_parameters: int = Field(50_000_000, gt=0, alias="BEQUEST_MAX_PARAMETERS")
     max_epochs: int = Field(10_000, gt=0, alias="BEQUEST_MAX_EPOCHS")

@@ -96,11 +96,18 @@ def _without_port(host: str) -> str:
     return re.sub(r":\d*$", "", host)
 
 
+def _limit(method: str, path: str) -> tuple[int, str]:
+    """How many bytes of body this path takes, and the setting that says so."""
+    if method == "POST" and path == "/v1/datasets":
+        return settings().max_upload_bytes + _FORM_OVERHEAD, "BEQUEST_MAX_UPLOAD_BYTES"
+    if method == "POST" and path.startswith("/v1/models/") and path.endswith("/predict"):
+        return settings().max_predict_bytes, "BEQUEST_MAX_PREDICT_BYTES"
+    return settings().max_body_bytes, "BEQUEST_MAX_BODY_BYTES"
+
+
 def _counted(scope: Scope, headers: Headers, receive: Receive) -> Receive:
     """`receive`, ending in a 413 as soon as more bytes came than this path takes, whatever the headers claim."""
-    upload = scope["method"] == "POST" and scope["path"] == "/v1/datasets"
-    limit = settings().max_upload_bytes + _FORM_OVERHEAD if upload else settings().max_body_bytes
-    setting = "BEQUEST_MAX_UPLOAD_BYTES" if upload else "BEQUEST_MAX_BODY_BYTES"
+    limit, setting = _limit(scope["method"], scope["path"])
     too_large = Problem(
         "body_too_large", f"At most {limit} bytes are taken here ({setting}).", headers={"connection": "close"}
     )

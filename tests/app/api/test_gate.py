@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -62,6 +64,25 @@ def test_a_declared_length_beyond_the_limit_is_refused_before_it_is_read(client:
     assert "BEQUEST_MAX_BODY_BYTES" in body["detail"]
 
 
+def test_a_picture_to_predict_may_be_longer_than_other_bodies(client: httpx.Client) -> None:
+    picture = json.dumps({"inputs": [[[[0.123] * 3] * 150] * 150]})
+    assert len(picture) > settings().max_body_bytes
+    sent: dict[str, Any] = {"content": picture, "headers": {"content-type": "application/json"}}
+    problem(client.post("/v1/models/mdl_none/predict", **sent), 404, "not_found")
+    problem(client.post("/v1/models/model:a/b@1/predict", **sent), 404, "not_found")
+
+
+def test_a_prediction_has_its_limit_and_the_readers_other_checks(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "max_predict_bytes", 1000)
+    headers = {"content-type": "application/json"}
+    path = "/v1/models/mdl_none/predict"
+    body = problem(client.post(path, content=b" " * 1001, headers=headers), 413, "body_too_large")
+    assert "BEQUEST_MAX_PREDICT_BYTES" in body["detail"]
+    problem(client.post(path, content=b'{"inputs": [NaN]}', headers=headers), 400, "malformed_body")
+
+
 def test_a_chunked_body_is_counted_as_it_comes(client: httpx.Client) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(200):
@@ -103,6 +124,7 @@ def test_a_client_that_hangs_up_in_the_middle_is_no_fault_of_ours(
     for head in (form, form.replace("datasets", "jobs").replace("multipart/form-data; boundary=x", "application/json")):
         with socket.create_connection((address.hostname, address.port or 80), 10) as line:
             line.sendall(f"{head}content-length: 1000\r\n\r\n{{".encode())
+            time.sleep(0.3)  # by now the body is waited for; a line closed at once may never become a request
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and caplog.text.count("went away") < 2:
         time.sleep(0.05)
