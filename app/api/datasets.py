@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from app import datasets, db
@@ -27,6 +29,8 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 _FIELDS = ("file", "name", "format", "targets")
 _FIELD_BYTES = 16 * 1024
+_UPLOADS = 4
+_uploads: RunVar[anyio.CapacityLimiter] = RunVar("uploads")
 _FORM = {
     "type": "object",
     "required": ["file"],
@@ -67,9 +71,18 @@ async def upload_dataset(request: Request) -> Response:
     """`curl -F file=@flowers.csv -F targets=species`. The file's name is a label and never a path."""
     expect_multipart(request)
     async with request.form(max_files=2, max_fields=64, max_part_size=_FIELD_BYTES) as form:
-        shape, known = await run_in_threadpool(_store, _read(form))
+        shape, known = await anyio.to_thread.run_sync(_store, _read(form), limiter=_upload_limiter())
     headers = {"location": f"/v1/datasets/{shape.id}"}
     return deps.tagged(shape, None, status=200 if known else 201, headers=headers)
+
+
+def _upload_limiter() -> anyio.CapacityLimiter:
+    """So many uploads are parsed at a time, in threads of their own: they take minutes, and other requests' threads stay free."""
+    try:
+        return _uploads.get()
+    except LookupError:
+        _uploads.set(limiter := anyio.CapacityLimiter(_UPLOADS))
+        return limiter
 
 
 def _read(form: FormData) -> Upload:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from app import datasets
 from app.settings import settings
+from app.spec.faults import Fault, Invalid
 from tests.app.api.conftest import add_job, pointers, problem
 
 CSV = "length,colour,species\n" + "".join(
@@ -52,6 +57,31 @@ def test_an_upload_is_201_and_the_same_bytes_again_200(client: httpx.Client) -> 
     assert uploads(client) == [body["id"]]
     same = client.get(f"/v1/datasets/{body['id']}", headers={"if-none-match": first.headers["etag"]})
     assert same.status_code == 304
+
+
+def test_uploads_in_the_making_leave_threads_to_other_requests(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, lock, running, most = threading.Event(), threading.Lock(), 0, 0
+
+    def slow(*_: object, **__: object) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        go_on.wait(20)
+        with lock:
+            running -= 1
+        raise Invalid([Fault("/file", "slow", "hurry", "slow")])
+
+    monkeypatch.setattr(datasets, "add", slow)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(upload, client, CSV.encode()) for _ in range(8)]
+        time.sleep(1)
+        assert client.get("/v1/datasets").status_code == 200
+        go_on.set()
+        assert {answer.result().status_code for answer in answers} == {422}
+    assert most == 4
 
 
 def test_an_npz_is_known_by_its_bytes(client: httpx.Client) -> None:
