@@ -111,7 +111,11 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                "discard": {"type": "boolean", "default": False, "description": "give up what finished stages have kept, too"}
+                "discard": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "give up what finished stages have kept, too",
+                }
             },
         },
         required=False,

@@ -121,9 +121,10 @@ def test_a_client_that_hangs_up_in_the_middle_is_no_fault_of_ours(
     address = urlsplit(str(client.base_url))
     assert address.hostname
     form = f"POST /v1/datasets HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: multipart/form-data; boundary=x\r\n"
-    for head in (form, form.replace("datasets", "jobs").replace("multipart/form-data; boundary=x", "application/json")):
+    spec = form.replace("datasets", "jobs").replace("multipart/form-data; boundary=x", "application/json")
+    for head, begun in ((form, "--x\r\n"), (spec, "{")):
         with socket.create_connection((address.hostname, address.port or 80), 10) as line:
-            line.sendall(f"{head}content-length: 1000\r\n\r\n{{".encode())
+            line.sendall(f"{head}content-length: 1000\r\n\r\n{begun}".encode())
             time.sleep(0.3)  # by now the body is waited for; a line closed at once may never become a request
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and caplog.text.count("went away") < 2:

@@ -79,7 +79,9 @@ def test_a_task_without_labels_is_as_if_it_were_not_there(name: str) -> None:
         first = {"digit": 1.3, "odd": 0.7, "size": 1.2}
         made.learner.weighting.start(first)
         made.learner.weighting.before_step = lambda seed, number: None  # rlw draws for K tasks: here all draws are 0
-        columns = {**full, "odd": np.full(8, -1, np.int32)} if len(tasks) == 3 else {k: full[k] for k in ("digit", "size")}
+        columns = (
+            {**full, "odd": np.full(8, -1, np.int32)} if len(tasks) == 3 else {k: full[k] for k in ("digit", "size")}
+        )
         before = [small_state(variable) for variable in made.learner.weighting.variables]
         made.step(batches.batch({"d": feed(whole, columns, 8)}, 0))
         results.append({layer: arrays for layer, arrays in made.live.read().items() if not layer.startswith("odd")})
@@ -120,7 +122,9 @@ def test_a_fit_that_was_stopped_within_an_epoch_ends_bit_for_bit_the_same(name: 
         told = Quiet()
         fitter = small.fitter(home, told, stop)
         fitter.pool = pool
-        return fitter.fit("target", whole, lesson, phases, training, 5), [one for one in told.reports if isinstance(one, Metrics)]
+        return fitter.fit("target", whole, lesson, phases, training, 5), [
+            one for one in told.reports if isinstance(one, Metrics)
+        ]
 
     straight, told = run(tmp_path / "a")
     with pytest.raises(Stopped):
@@ -167,7 +171,9 @@ def test_famos_two_looks_see_the_update_alone() -> None:
     logits = live.forward.predict_on_batch(batch[0]["d"])
     from worker.training import heads
 
-    assert before == pytest.approx([float(heads.loss(task, batch[1], logits[task.name])[0]) for task in TASKS], abs=1e-5)
+    assert before == pytest.approx(
+        [float(heads.loss(task, batch[1], logits[task.name])[0]) for task in TASKS], abs=1e-5
+    )
     live.load(moving.live.read())
     logits = live.forward.predict_on_batch(batch[0]["d"])
     assert after == pytest.approx([float(heads.loss(task, batch[1], logits[task.name])[0]) for task in TASKS], abs=1e-5)
@@ -188,5 +194,3 @@ def test_each_run_seed_draws_its_own_random_weights() -> None:
     assert drawn[0] == pytest.approx(drawn[3])
     assert drawn[0] != pytest.approx(drawn[1], abs=1e-3)
     assert drawn[0] != pytest.approx(drawn[2], abs=1e-3)
-
-

@@ -201,7 +201,9 @@ def test_famo_gives_the_task_that_gained_less_more_weight() -> None:
     weighting = with_words(famo, gamma=0.0)
     weighting.after_step(np.array([1.0, 4.0]), np.array([0.5, 4.0]), np.array(ALL))
     first = numbers(weighting.adam._state[0])
-    assert first / 0.1 == pytest.approx([0.173287, -0.173287], abs=1e-6)  # Adam's moment after one step: a tenth of the gradient
+    assert first / 0.1 == pytest.approx(
+        [0.173287, -0.173287], abs=1e-6
+    )  # Adam's moment after one step: a tenth of the gradient
     assert numbers(weighting.xi) == pytest.approx([-0.025, 0.025], abs=1e-6)
     z = in_use(weighting, [1.0, 1.0], ALL)
     assert z == pytest.approx([0.487503, 0.512497], abs=1e-6)
