@@ -117,7 +117,8 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "body_too_large",
         413,
         "The body is larger than this service takes",
-        "JSON bodies are limited by BEQUEST_MAX_BODY_BYTES (256 kB), uploads by BEQUEST_MAX_UPLOAD_BYTES (256 MiB). "
+        "JSON bodies are limited by BEQUEST_MAX_BODY_BYTES (256 kB), those to predict by BEQUEST_MAX_PREDICT_BYTES "
+        "(16 MiB), uploads by BEQUEST_MAX_UPLOAD_BYTES (256 MiB). "
         "The limit counts what arrives, whatever Content-Length claims.",
     ),
     ProblemType(
