@@ -17,6 +17,7 @@ import numpy as np
 from worker.reports import Checkpoint
 from worker.training import batches, build, checkpoint, evaluate, heads, learner
 from worker.training.build import Live, Network
+from worker.training.conflicts import Conflicts
 from worker.training.failures import Failure, Stopped
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched."""
+    """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched.
+
+    `conflicts`: how the tasks' gradients pointed; None where there are no two of them.
+    """
 
     network: Network
     seed: int
@@ -80,6 +84,7 @@ class Trained:
     epochs: int
     best_epoch: int | None = None
     best: dict[str, Any] | None = None
+    conflicts: dict[str, Any] | None = None
 
 
 class Pool:
@@ -147,6 +152,7 @@ class Fitter:
         live = self.pool.live(network)
         live.reseed(seed)
         watch, losses, clock = Watch(lesson.checks, training), Means(), Clock(training)
+        conflicts = Conflicts(list(lesson.goal.tasks))
         step, first, begun = 0, 0, 0  # `begun`: the step before the phase's first one
         compiled = self._begin(network, lesson, phases[0], training, seed, step)
         saved = checkpoint.newest(self.checkpoints, stage)
@@ -157,7 +163,8 @@ class Fitter:
             compiled = self._begin(network, lesson, phases[first], training, seed, step)
             own = len(compiled.state())
             compiled.restore(saved.arrays[:own])
-            watch.restore(saved.state["watch"], saved.arrays[own:])
+            conflicts.sums = saved.arrays[own]
+            watch.restore(saved.state["watch"], saved.arrays[own + 1 :])
             losses.sums = {name: (total, count) for name, (total, count) in saved.state["losses"].items()}
             clock.before = saved.state["seconds"]
         self.ledger.resume(stage, step)
@@ -185,6 +192,7 @@ class Fitter:
                 if step % every == 0 or (last and step == end):
                     rate = learner.rate_at(phase.rate, training.schedule, step - 1 - begun, phase.steps)
                     values = watch.look(live, network, step)
+                    conflicts.add(compiled.gram(batch))
                     self.ledger.record(stage, step, {**losses.take(), "learning_rate": rate, **values})
                 self.pace.step(stage, step, lesson.epoch_steps, lesson.batch_size, losses.latest | watch.latest)
                 stopping = self.stop.is_set()
@@ -196,7 +204,7 @@ class Fitter:
                         "watch": watch.state(),
                         "losses": losses.sums,
                     }
-                    arrays = [*compiled.state(), *watch.arrays()]
+                    arrays = [*compiled.state(), conflicts.sums, *watch.arrays()]
                     with clock.saving(step // lesson.epoch_steps):
                         path = checkpoint.save(self.checkpoints, stage, checkpoint.Saved(step, arrays, state))
                         self.ledger.save()
@@ -215,6 +223,7 @@ class Fitter:
             -(-step // lesson.epoch_steps),
             None if watch.best is None else -(-watch.best["step"] // lesson.epoch_steps),
             watch.best,
+            conflicts.table(),
         )
 
     def logits(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:

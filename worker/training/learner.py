@@ -17,9 +17,9 @@ import numpy as np
 from keras import ops
 
 from app.spec.registry import modules
-from worker.training import build, heads
+from worker.training import build, gradients, heads
 from worker.training.failures import Failure
-from worker.training.weighting import TaskWeighting
+from worker.training.weighting import Moment, TaskWeighting
 
 if TYPE_CHECKING:
     from app.spec.base import Words
@@ -214,6 +214,7 @@ class Compiled:
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
         self._tasks = list(goal.tasks)
+        self._gradients = gradients.TaskGradients(live, self.learner)
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0) -> None:
@@ -271,6 +272,13 @@ class Compiled:
         logs = self.learner.test_on_batch(*batch, return_dict=True)
         return np.array([logs[f"{name}_loss"] for name in self._tasks], np.float64)
 
+    def gram(self, batch: Batch) -> np.ndarray | None:
+        """Dot products of the tasks' gradients on the shared layers, (K, K), in inference mode; nan for a task without labels.
+
+        Nothing is changed. None where there are no two tasks, or nothing that is shared and trained.
+        """
+        return self._gradients.gram(batch)
+
     def state(self) -> list[np.ndarray]:
         return [*(_array(variable) for variable in (*self._network(), *self._own())), self._sums.copy()]
 
@@ -284,11 +292,33 @@ class Compiled:
         weighting = self.learner.weighting
         present = np.array([batch[1][f"{name}/labelled"].any() for name in self._tasks])
         weighting.before_step(self._seed, self._number)
+        if weighting.level == "gradient":
+            return self._gradient_step(batch)
         before = self.losses(batch) if weighting.second_forward else None
         with weighting.hold([name for name, there in zip(self._tasks, present, strict=True) if not there]):
             logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
         if before is not None:
             weighting.after_step(before, self.losses(batch), present)
+        return logs
+
+    def _gradient_step(self, batch: Batch) -> dict[str, float]:
+        goal, weighting = self.learner.goal, self.learner.weighting
+        slopes = self._gradients.differentiate(batch)
+        here = np.flatnonzero(slopes.present)
+        weights, among = slopes.present.astype(np.float64), np.ix_(here, here)
+        # Where half precision overflowed the weights stay 1: its optimizer will skip the step.
+        if len(here) and np.isfinite(slopes.gram[among]).all():
+            moment = Moment(slopes.gram[among], slopes.last[among], slopes.losses[here], here, self._seed, self._number)
+            weights[here] = weighting.weigh(moment)
+        own = weights if weighting.weighs_heads else slopes.present
+        self._gradients.apply(slopes, goal.label_weight * weights, goal.label_weight * own)
+        parts = np.where(slopes.present, weights * slopes.losses, 0.0)
+        logs = {"loss": goal.label_weight * float(parts.sum()) + slopes.rest, **slopes.values}
+        if goal.objectives:
+            logs["label_loss"] = float(parts.sum())
+        for k, name in enumerate(self._tasks):
+            logs[f"{name}_loss"] = float(slopes.losses[k]) if slopes.present[k] else float("nan")
+            logs[f"{name}_weight"], logs[f"{name}_weighted_loss"] = float(weights[k]), float(parts[k])
         return logs
 
     def _network(self) -> list[Any]:

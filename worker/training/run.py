@@ -469,5 +469,6 @@ def _cost(trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]:
         "epochs": trained.epochs,
         "best_epoch": trained.best_epoch,
         "best": trained.best,
+        **({"conflicts": trained.conflicts} if trained.conflicts else {}),
         "labels": {name: count for draw in draws for name, count in draw.labels.items()},
     }

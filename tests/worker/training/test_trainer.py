@@ -231,6 +231,9 @@ def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tm
 
     report = json.loads((ended.out / "report.json").read_text())
     assert (report["decision"], report["reason"]) == ("inconclusive", "few_seeds")
+    if name == "multitask":
+        pairs = {tuple(pair["tasks"]) for pair in report["conflicts"]["pairs"]}
+        assert pairs == {("digit", "odd"), ("digit", "stroke"), ("odd", "stroke")}
     assert set(report["export"]) == set(EXPORTS)
     assert max(told["largest_difference"] for told in report["export"].values()) <= 1e-4
     assert report["model"]["latency"]["ms_per_row"] > 0

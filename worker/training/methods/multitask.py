@@ -184,7 +184,11 @@ def train(spec: Spec, run: Run) -> None:
         arm=f"single-task {architecture.arch}",
         besides=Besides(),
         dropped={data.ref: data.dropped for data in sets},
-        more={"sharing": spec.sharing, "weighting": words.model_dump(mode="json")},
+        more={
+            "sharing": spec.sharing,
+            "weighting": words.model_dump(mode="json"),
+            "conflicts": trial.model.manifest.training.get("conflicts"),
+        },
     )
 
 
