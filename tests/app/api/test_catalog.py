@@ -42,7 +42,9 @@ def test_each_example_can_be_submitted_as_it_is(client: httpx.Client, kind: str)
 def test_the_catalog_lists_what_the_registry_finds(client: httpx.Client) -> None:
     catalog = client.get("/v1/catalog").json()
     assert {"cnn", "cnn-small", "cnn-large", "mlp"} <= set(catalog["architectures"])
-    assert {"equal", "fixed", "uncertainty", "dwa", "rlw", "gls", "imtl_l", "stch", "famo"} <= set(catalog["weightings"])
+    assert {"equal", "fixed", "uncertainty", "dwa", "rlw", "gls", "imtl_l", "stch", "famo"} <= set(
+        catalog["weightings"]
+    )
     assert {"gradnorm", "mgda", "pcgrad", "cagrad"} <= set(catalog["weightings"])
     assert "logits" in catalog["objectives"]
     assert {"fine_tuning", "feature_extraction", "lp_ft", "initialize"} == set(catalog["strategies"])

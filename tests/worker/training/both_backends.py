@@ -21,13 +21,17 @@ ARCHITECTURE = {"arch": "mlp", "units": [8], "batch_norm": True}
 def values(name: str) -> list[Any]:
     """Total, parts and weights of a weighting of level "loss", in and after its first epochs, with and without an absent task."""
     module = modules("weighting")[name]
-    weighting = module.Weighting(module.Spec(**({"warmup_epochs": 2} if name == "stch" else {})), {"a": 1.0, "b": 2.0, "c": 0.5})
+    weighting = module.Weighting(
+        module.Spec(**({"warmup_epochs": 2} if name == "stch" else {})), {"a": 1.0, "b": 2.0, "c": 0.5}
+    )
     weighting.build(keras.Model())
     weighting.start({"a": 1.5, "b": 0.2, "c": 30.0})
     found = []
     for epoch, mean in enumerate((1.0, 0.5, 0.4)):
         weighting.before_step(3, epoch)
-        weighting.after_step(np.array([1.0, 4.0, 9.0]), np.array([0.9, 1.0, 9.5 - mean]), np.array([True, True, epoch != 1]))
+        weighting.after_step(
+            np.array([1.0, 4.0, 9.0]), np.array([0.9, 1.0, 9.5 - mean]), np.array([True, True, epoch != 1])
+        )
         for present in ([True, True, True], [True, False, True]):
             losses = keras.ops.convert_to_tensor(np.array([1.0, 4.0 * mean, 25.0], np.float32))
             there = keras.ops.convert_to_tensor(np.array(present))

@@ -136,7 +136,12 @@ def test_a_whole_fit_samples_the_conflicts_at_each_evaluation(tmp_path: Path) ->
         assert pair["samples"] == 3  # every 16 steps (epochs of 4, at least 15 apart), and the last
         assert -1 <= pair["cosine"] <= 1
     single = lesson_of(network([DIGIT]), Goal({"d": ["digit"]}, {"digit": DIGIT}))
-    assert small.fitter(tmp_path / "one").fit("target", network([DIGIT]), single, [Phase(4, 1e-2)], TrainingSpec(), 0).conflicts is None
+    assert (
+        small.fitter(tmp_path / "one")
+        .fit("target", network([DIGIT]), single, [Phase(4, 1e-2)], TrainingSpec(), 0)
+        .conflicts
+        is None
+    )
 
 
 def test_a_frozen_trunk_has_nothing_to_compare() -> None:
@@ -164,7 +169,9 @@ def test_the_table_says_who_disturbs_whom() -> None:
     assert worst["effect_on"] == {"box": -0.5, "kind": pytest.approx(-2 / 12, abs=1e-4)}
     assert [pair["cosine"] for pair in table["pairs"][1:]] == [0, 0]
     assert [pair["samples"] for pair in table["pairs"][1:]] == [2, 2]
-    assert table["sentence"].startswith("The tasks that disturb each other most are box and kind: mean cosine -0.33 of 3")
+    assert table["sentence"].startswith(
+        "The tasks that disturb each other most are box and kind: mean cosine -0.33 of 3"
+    )
     assert Conflicts(["a"]).table() is None
 
 

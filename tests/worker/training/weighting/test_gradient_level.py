@@ -25,7 +25,9 @@ def made(module: ModuleType, tasks: int = 2, **words: Any) -> Any:
 
 def moment(gradients: Any, losses: Any = None, seed: int = 0, number: int = 0) -> Moment:
     g = np.array(gradients, float)
-    return Moment(g @ g.T, g @ g.T, np.ones(len(g)) if losses is None else np.array(losses), np.arange(len(g)), seed, number)
+    return Moment(
+        g @ g.T, g @ g.T, np.ones(len(g)) if losses is None else np.array(losses), np.arange(len(g)), seed, number
+    )
 
 
 def combined(weighting: Any, gradients: Any, **more: Any) -> np.ndarray:
@@ -60,14 +62,22 @@ def test_pcgrad_without_conflict_is_exactly_the_sum() -> None:
 def test_pcgrad_on_the_gramian_is_pcgrad_on_the_gradients(k: int) -> None:
     for number in range(20):
         g = np.random.default_rng(number).standard_normal((k, 8))
-        assert combined(made(pcgrad, k), g, seed=4, number=number) == pytest.approx(naive_pcgrad(g, 4, number), abs=1e-9)
+        assert combined(made(pcgrad, k), g, seed=4, number=number) == pytest.approx(
+            naive_pcgrad(g, 4, number), abs=1e-9
+        )
 
 
 def test_pcgrads_order_comes_from_seed_and_step() -> None:
     g = np.random.default_rng(1).standard_normal((5, 3))
-    found = {tuple(np.round(combined(made(pcgrad, 5), g, seed=s, number=n), 9)) for s, n in itertools.product(range(3), range(3))}
+    found = {
+        tuple(np.round(combined(made(pcgrad, 5), g, seed=s, number=n), 9))
+        for s, n in itertools.product(range(3), range(3))
+    }
     assert len(found) > 1
-    assert combined(made(pcgrad, 5), g, seed=1, number=2).tolist() == combined(made(pcgrad, 5), g, seed=1, number=2).tolist()
+    assert (
+        combined(made(pcgrad, 5), g, seed=1, number=2).tolist()
+        == combined(made(pcgrad, 5), g, seed=1, number=2).tolist()
+    )
 
 
 # --- mgda
