@@ -136,6 +136,7 @@ class Fitter:
     pace: Pace
     checkpoints: Path
     stop: threading.Event
+    looking: Pool = field(default_factory=Pool)
 
     def fit(
         self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
@@ -227,8 +228,11 @@ class Fitter:
         )
 
     def logits(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}."""
-        return predict(self.pool.live(network), network, inputs)
+        """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}.
+
+        On layers apart from those that train: a teacher that is asked in the middle of a fit may have its student's shape.
+        """
+        return predict(self.looking.live(network), network, inputs)
 
     def _begin(
         self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, seed: int, step: int
