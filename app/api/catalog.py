@@ -40,6 +40,7 @@ class Catalog(BaseModel):
     architectures: dict[str, VariantEntry]
     objectives: dict[str, VariantEntry]
     weightings: dict[str, VariantEntry]
+    regularizers: dict[str, VariantEntry] = Field(description="of transfer")
     strategies: list[str] = Field(description="of transfer")
     sharings: list[str] = Field(description="of multitask")
     datasets: dict[str, DatasetEntry]
@@ -47,7 +48,7 @@ class Catalog(BaseModel):
 
 @router.get("", response_model=Catalog, responses=deps.problem_responses(), summary="Everything that works here")
 def get_catalog() -> Catalog:
-    """Kinds of job with schema and example, architectures, objectives, weightings, data sets."""
+    """Kinds of job with schema and example, architectures, objectives, weightings, regularizers, data sets."""
     return _catalog()
 
 
@@ -64,6 +65,7 @@ def _catalog() -> Catalog:
         architectures=_variants("architectures"),
         objectives=_variants("objectives"),
         weightings=_variants("weighting"),
+        regularizers=_variants("regularizers"),
         strategies=_choices(kinds, "transfer", "strategy"),
         sharings=_choices(kinds, "multitask", "sharing"),
         datasets={

@@ -1,8 +1,8 @@
-"""Finds what a file alone adds: methods, objectives, weightings, architectures.
+"""Finds what a file alone adds: methods, objectives, weightings, regularizers, architectures.
 
 A variant is one module. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have
 subpackages of
-the same four names. Nothing is edited to add one.
+the same five names. Nothing is edited to add one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Literal
 
 from app.settings import settings
 
-Kind = Literal["methods", "objectives", "weighting", "architectures"]
+Kind = Literal["methods", "objectives", "weighting", "regularizers", "architectures"]
 
 HOME: dict[Kind, str] = {
     "methods": "worker.training.methods",
     "objectives": "worker.training.objectives",
     "weighting": "worker.training.weighting",
+    "regularizers": "worker.training.regularizers",
     "architectures": "app.spec.architectures",
 }
 

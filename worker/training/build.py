@@ -33,10 +33,26 @@ XLA = keras.backend.backend() == "jax"
 
 Weights = dict[str, list[np.ndarray]]
 
+FEATURES = "/features"
+"""Beside the tasks' logits in what a network with features gives; no task can have this name."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapters of rank `rank` beside the kernels of the layers `targets`: W + alpha/rank · A·B (Hu et al. 2021, equation 3)."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
 
 @dataclass
 class Network:
-    """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers."""
+    """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers.
+
+    `lora`: what a fit trains in place of the trunk. The adapters themselves live only within the fit, which gives back a network
+    with them merged into its kernels.
+    """
 
     architecture: Architecture
     input: InputSchema
@@ -45,6 +61,7 @@ class Network:
     scaling: Scaling
     weights: Weights
     precision: str = "float32"
+    lora: Lora | None = None
 
     @property
     def trunk(self) -> list[str]:
@@ -66,6 +83,7 @@ class Network:
                 self.input.shape,
                 {name: [task.type, task.units, self.heads[name].model_dump()] for name, task in self.tasks.items()},
                 self.precision,
+                None if self.lora is None else [self.lora.rank, self.lora.alpha, self.lora.targets],
             ]
         )
 
@@ -76,28 +94,53 @@ class Network:
 
 @dataclass
 class Live:
-    """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}."""
+    """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}.
+
+    `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}.
+    """
 
     forward: Any
+    body: Any
+    head: Any
     layers: dict[str, Any]
     trunk: list[str]
     predict: Any = field(default=None)
 
+    def featured(self) -> Any:
+        """`forward` with the features beside the logits, in one pass."""
+        both = keras.Model(self.forward.input, {**self.forward.output, FEATURES: self.body.output}, name="featured")
+        both.jit_compile = XLA
+        return both
+
     def load(self, weights: Weights) -> None:
+        """Adapters begin at nothing."""
         for name, layer in self.layers.items():
-            for variable, array in zip(layer.weights, weights.get(name, []), strict=True):
+            for variable, array in zip(_own(layer), weights.get(name, []), strict=True):
                 variable.assign(array)
+            if _adapted(layer):
+                layer.lora_kernel_b.assign(np.zeros(layer.lora_kernel_b.shape, np.float32))
 
     def read(self) -> Weights:
-        return {
-            name: [keras.ops.convert_to_numpy(variable.value) for variable in layer.weights]
+        """The numbers of all layers, adapters merged into their kernels."""
+        found = {
+            name: [keras.ops.convert_to_numpy(variable.value) for variable in _own(layer)]
             for name, layer in self.layers.items()
             if layer.weights
         }
+        for name, layer in self.layers.items():
+            if _adapted(layer):
+                a, b = (keras.ops.convert_to_numpy(one.value) for one in (layer.lora_kernel_a, layer.lora_kernel_b))
+                found[name][0] = found[name][0] + np.float32(layer.lora_alpha / layer.lora_rank) * (a @ b)
+        return found
 
     def reseed(self, seed: int) -> None:
-        """Starts every dropout layer's stream anew, from (seed, the layer's name)."""
+        """Starts every dropout layer's stream anew, and every adapter's A, from (seed, the layer's name)."""
         for name, layer in self.layers.items():
+            if _adapted(layer):
+                shape = tuple(layer.lora_kernel_a.shape)
+                limit = (6 / prod(shape[:-1])) ** 0.5
+                rng = np.random.default_rng(derive(seed, f"{name}/lora"))
+                layer.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
             generator = getattr(layer, "seed_generator", None)
             if generator is not None:
                 generator.state.assign(np.array([derive(seed, name), 0], np.uint32))
@@ -111,8 +154,20 @@ class Live:
         for name, layer in self.layers.items():
             is_norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = name not in stopped and not (is_norm and norms)
+            if _adapted(layer):
+                for variable in _own(layer):  # the setter above has woken them
+                    variable.trainable = False
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0 if name in stopped else layer.asked_rate
+
+
+def _adapted(layer: Any) -> bool:
+    return getattr(layer, "lora_enabled", False)
+
+
+def _own(layer: Any) -> list[Any]:
+    """A layer's variables without an adapter's."""
+    return [variable for variable in layer.weights if not variable.name.startswith("lora_kernel")]
 
 
 def derive(seed: int, name: str) -> int:
@@ -132,18 +187,29 @@ def live(network: Network) -> Live:
     if len(trunk.shape) > 2:
         made["head_flatten"] = keras.layers.Flatten(name="head_flatten")
         trunk = made["head_flatten"](trunk)
+    features = keras.Input(tuple(trunk.shape[1:]), name="features", dtype="float32")
     outputs: dict[str, Any] = {}
+    behind: dict[str, Any] = {}
     for name, task in network.tasks.items():
-        outputs[name] = trunk
+        outputs[name], behind[name] = trunk, features
         for layer in heads.layers(task, network.heads[name], dtype):
             made[layer.name] = layer
-            outputs[name] = layer(outputs[name])
+            outputs[name], behind[name] = layer(outputs[name]), layer(behind[name])
+    if network.lora is not None:
+        for target in network.lora.targets:
+            made[target].enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
     for layer in made.values():
         if isinstance(layer, keras.layers.Dropout):
             layer.asked_rate = layer.rate
-    forward = keras.Model(inputs, outputs, name="network")
-    forward.jit_compile = XLA
-    result = Live(forward, made, network.trunk)
+    result = Live(
+        keras.Model(inputs, outputs, name="network"),
+        keras.Model(inputs, trunk, name="body"),
+        keras.Model(features, behind, name="head"),
+        made,
+        network.trunk,
+    )
+    for model in (result.forward, result.body, result.head):
+        model.jit_compile = XLA
     if network.weights:
         result.load(network.weights)
     return result

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from worker.reports import Checkpoint
-from worker.training import batches, build, checkpoint, evaluate, heads, learner
+from worker.training import batches, build, caching, checkpoint, evaluate, heads, learner
 from worker.training.build import Live, Network
 from worker.training.conflicts import Conflicts
 from worker.training.failures import Failure, Stopped
@@ -34,12 +34,17 @@ CHECKPOINT_SHARE = 20  # a checkpoint may cost a twentieth of the time since the
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a fit with its own freezing, rate and optimizer. `frozen`: names of layers; `norms`: every BatchNorm is frozen too."""
+    """Part of a fit with its own freezing, rate and optimizer. `frozen`: names of layers; `norms`: every BatchNorm is frozen too.
+
+    `factors`: of the rate, by patterns of variable paths (empty: 1 for all). `cache`: of a frozen trunk's features.
+    """
 
     steps: int
     rate: float
     frozen: frozenset[str] = frozenset()
     norms: bool = False
+    factors: Mapping[str, float] = field(default_factory=dict)
+    cache: caching.Asked = False
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,17 @@ class Pool:
             self._live[key].load(network.weights)
         return self._live[key]
 
-    def compiled(self, network: Network, goal: Goal, phase: Phase, training: TrainingSpec) -> Compiled:
+    def width(self, network: Network) -> int:
+        """Of the features that the heads are given."""
+        return self._live[network.shape_key()].body.output.shape[-1]
+
+    def compiled(
+        self, network: Network, goal: Goal, phase: Phase, training: TrainingSpec, cached: bool = False
+    ) -> Compiled:
         shape = network.shape_key()
         optimizer = training.optimizer.model_dump()
-        about = [shape, goal.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen), phase.norms]
+        about: list[Any] = [shape, goal.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen)]
+        about += [phase.norms, dict(phase.factors), cached]
         if training.schedule != "constant":
             about.append(phase.steps)
         key = json.dumps(about)
@@ -118,10 +130,11 @@ class Pool:
                 self._live[shape],
                 goal,
                 lambda: learner.optimizer(
-                    training.optimizer, phase.rate, training.schedule, phase.steps, network.precision
+                    training.optimizer, phase.rate, training.schedule, phase.steps, network.precision, phase.factors
                 ),
                 phase.frozen,
                 phase.norms,
+                cached,
             )
         return self._compiled[key]
 
@@ -155,30 +168,32 @@ class Fitter:
         watch, losses, clock = Watch(lesson.checks, training), Means(), Clock(training)
         conflicts = Conflicts(list(lesson.goal.tasks))
         step, first, begun = 0, 0, 0  # `begun`: the step before the phase's first one
-        compiled = self._begin(network, lesson, phases[0], training, seed, step)
         saved = checkpoint.newest(self.checkpoints, stage)
-        if saved is None:
-            compiled.start(batches.batch(lesson.feeds, number) for number in range(lesson.epoch_steps))
-        else:
+        if saved is not None:
             step, first, begun = saved.step, saved.state["phase"], saved.state["begun"]
-            compiled = self._begin(network, lesson, phases[first], training, seed, step)
+        compiled, cached = self._begin(network, lesson, phases[first], training, seed, step)
+        if saved is not None:
             own = len(compiled.state())
             compiled.restore(saved.arrays[:own])
             conflicts.sums = saved.arrays[own]
             watch.restore(saved.state["watch"], saved.arrays[own + 1 :])
             losses.sums = {name: (total, count) for name, (total, count) in saved.state["losses"].items()}
             clock.before = saved.state["seconds"]
+        view = _view(live, network, lesson, cached)
+        if saved is None:
+            compiled.start(batches.batch(view.feeds, number) for number in range(lesson.epoch_steps))
         self.ledger.resume(stage, step)
         for number in range(first, len(phases)):
             phase, last = phases[number], number == len(phases) - 1
             if number > first:
                 begun = step
                 watch.begin_phase()
-                compiled = self._begin(network, lesson, phase, training, seed, step)
-                compiled.start(batches.batch(lesson.feeds, step + more) for more in range(lesson.epoch_steps))
+                compiled, cached = self._begin(network, lesson, phase, training, seed, step)
+                view = _view(live, network, lesson, cached)
+                compiled.start(batches.batch(view.feeds, step + more) for more in range(lesson.epoch_steps))
             end = begun + phase.steps
             while step < end and not watch.over:
-                batch = batches.batch(lesson.feeds, step)
+                batch = batches.batch(view.feeds, step)
                 logs = compiled.step(batch)
                 step += 1
                 if step % lesson.epoch_steps == 0:
@@ -192,7 +207,7 @@ class Fitter:
                     )
                 if step % every == 0 or (last and step == end):
                     rate = learner.rate_at(phase.rate, training.schedule, step - 1 - begun, phase.steps)
-                    values = watch.look(live, network, step)
+                    values = watch.look(live, network, step, view.logits)
                     conflicts.add(compiled.gram(batch))
                     self.ledger.record(stage, step, {**losses.take(), "learning_rate": rate, **values})
                 self.pace.step(stage, step, lesson.epoch_steps, lesson.batch_size, losses.latest | watch.latest)
@@ -215,7 +230,7 @@ class Fitter:
         weights = watch.best_weights if watch.best_weights is not None else live.read()
         self.pace.finish(stage, step)
         return Trained(
-            replace(network, weights=weights),
+            replace(network, weights=weights, lora=None),
             seed,
             step,
             phases[-1].rate,
@@ -236,10 +251,12 @@ class Fitter:
 
     def _begin(
         self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, seed: int, step: int
-    ) -> Compiled:
-        compiled = self.pool.compiled(network, lesson.goal, phase, training)
-        compiled.begin(seed, step)
-        return compiled
+    ) -> tuple[Compiled, bool]:
+        """The learner of a phase, as new; and whether it learns from cached features."""
+        cached = caching.worthwhile(phase, network, lesson, self.pool.width(network))
+        compiled = self.pool.compiled(network, lesson.goal, phase, training, cached)
+        compiled.begin(seed, step, network.weights)
+        return compiled, cached
 
     def _spacing(self, lesson: Lesson, steps: int, training: TrainingSpec) -> int:
         """Steps between two validations: whole epochs; each one where early stopping counts them."""
@@ -247,6 +264,18 @@ class Fitter:
             return lesson.epoch_steps
         least = max(EVALUATION_STEPS, steps / MOST_EVALUATIONS)
         return lesson.epoch_steps * math.ceil(least / lesson.epoch_steps)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A lesson as it is: every row goes through the whole network each time."""
+
+    live: Live
+    network: Network
+    feeds: Mapping[str, Feed]
+
+    def logits(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return predict(self.live, self.network, inputs)
 
 
 class Clock:
@@ -294,12 +323,14 @@ class Watch:
         """Patience ends a phase, not the ones after it."""
         self._waited = 0
 
-    def look(self, live: Live, network: Network, step: int) -> dict[str, float]:
+    def look(
+        self, live: Live, network: Network, step: int, ask: Callable[[np.ndarray], dict[str, np.ndarray]]
+    ) -> dict[str, float]:
         """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
         values: dict[str, float] = {}
         known: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
         for name, check in self._checks.items():
-            logits = known.setdefault(id(check.inputs), {}) or predict(live, network, check.inputs)
+            logits = known.setdefault(id(check.inputs), {}) or ask(check.inputs)
             known[id(check.inputs)] = logits
             task = network.tasks[name]
             measured = evaluate.measure(task.type, heads.answers(task, logits[name]), check.values, metric=check.metric)
@@ -356,17 +387,11 @@ class Means:
         return means
 
 
+def _view(live: Live, network: Network, lesson: Lesson, cached: bool) -> Plain | caching.Cached:
+    """How a phase sees a lesson. Made after the network's numbers are restored, since features are of those."""
+    return (caching.Cached if cached else Plain)(live, network, lesson.feeds)
+
+
 def predict(live: Live, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """{task: logits (n, units)} of raw inputs, in batches of one shape so that nothing is traced twice."""
-    size = 32 if len(inputs) <= 32 else 256
-    chunks: dict[str, list[np.ndarray]] = {name: [] for name in network.tasks}
-    for start in range(0, len(inputs), size):
-        some = inputs[start : start + size]
-        padded = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)]) if len(some) < size else some
-        outputs = live.forward.predict_on_batch(network.scaling(padded))
-        for name, parts in chunks.items():
-            parts.append(np.asarray(outputs[name])[: len(some)])
-    return {
-        name: np.concatenate(parts) if parts else np.zeros((0, network.tasks[name].units), np.float32)
-        for name, parts in chunks.items()
-    }
+    """{task: logits (n, units)} of raw inputs."""
+    return caching.in_chunks(lambda raw: live.forward.predict_on_batch(network.scaling(raw)), inputs)

@@ -17,7 +17,8 @@ import numpy as np
 from keras import ops
 
 from app.spec.registry import modules
-from worker.training import build, gradients, heads
+from worker.training import build, gradients, heads, rates
+from worker.training.build import FEATURES
 from worker.training.failures import Failure
 from worker.training.weighting import Moment, TaskWeighting
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from app.spec.base import Words
     from app.spec.training import OptimizerSpec
     from worker.training.batches import Batch
-    from worker.training.build import Live
+    from worker.training.build import Live, Weights
     from worker.training.heads import Task
 
 
@@ -36,6 +37,7 @@ class Goal:
     `feeds`: which tasks each data set's batch trains. `weighting`: how the label losses of several tasks become one (None: their
     sum), `task_weights` for those that use them. `objectives`: for each task what is learnt from its teachers, whose logits a batch
     holds under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: their weights. `label_weight` multiplies the label losses.
+    `regularizer`: what holds a trunk that came from a source.
     """
 
     feeds: Mapping[str, Sequence[str]]
@@ -45,6 +47,7 @@ class Goal:
     objectives: Mapping[str, Sequence[Words]] = field(default_factory=dict)
     teachers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     label_weight: float = 1.0
+    regularizer: Words | None = None
 
     def key(self) -> str:
         """Equal keys compute the same losses. Units of regression targets are no part of it: losses see standardised numbers."""
@@ -56,6 +59,7 @@ class Goal:
             {name: [one.model_dump() for one in objectives] for name, objectives in self.objectives.items()},
             {name: list(weights) for name, weights in self.teachers.items()},
             self.label_weight,
+            self.regularizer and self.regularizer.model_dump(),
         ]
         return json.dumps(parts)
 
@@ -63,14 +67,20 @@ class Goal:
 class Learner(keras.Model):
     """`goal` on the layers of `live`. Inputs {data set: scaled inputs}; labels as `heads.targets` names them."""
 
-    def __init__(self, live: Live, goal: Goal):
+    def __init__(self, live: Live, goal: Goal, network: Any = None):
         super().__init__(name="learner")
-        self.network = live.forward
         self.goal = goal
+        self.regularizer = _regularizer(goal, live)
+        if self.regularizer is not None:
+            self.regularizer.build(self)
+        asks_features = self.regularizer is not None and self.regularizer.features
+        self.network = live.featured() if asks_features else live.forward if network is None else network
         self.weighting = _weighting(goal)
         if self.weighting is not None:
             self.weighting.build(self)
-        names = ["loss", *(["label_loss"] if goal.objectives else [])]
+        terms = self.regularizer.names if self.regularizer is not None else ()
+        self._apart = bool(goal.objectives or terms)
+        names = ["loss", *(["label_loss"] if self._apart else []), *terms]
         for task in goal.tasks:
             names += [f"{task}_loss", f"{task}_weight", f"{task}_weighted_loss"] if self.tells_tasks else []
             names += [self._named(task, one.type) for one in goal.objectives.get(task, ())]  # type: ignore[attr-defined]
@@ -93,6 +103,8 @@ class Learner(keras.Model):
         for name, tasks in self.goal.feeds.items():
             outputs = self.network(inputs[name], training=training)
             logits |= {task: outputs[task] for task in tasks}
+            if FEATURES in outputs:
+                logits[FEATURES] = outputs[FEATURES]
         return logits
 
     def compute_loss(
@@ -115,7 +127,7 @@ class Learner(keras.Model):
         self._log("loss", total)
         for name, value in values.items():
             self._log(name, value)
-        if self.goal.objectives:
+        if self._apart:
             self._log("label_loss", labels)
         if self.tells_tasks:
             self._log_tasks(losses, present)
@@ -131,13 +143,17 @@ class Learner(keras.Model):
         return losses, present
 
     def beside(self, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
-        """What the total has besides the labels: Σ weight · objective + regularisers; and each objective's value by its logged name."""
+        """What the total has besides the labels: Σ weight · objective + regularisers; and the value of each by its logged name."""
         total, values = ops.zeros(()), {}
         for name, task in self.goal.tasks.items():
             for one in self.goal.objectives.get(name, ()):
                 value = self._objective(one, task, y, y_pred[name])
                 total = total + one.weight * value  # type: ignore[attr-defined]
                 values[self._named(name, one.type)] = value  # type: ignore[attr-defined]
+        if self.regularizer is not None:
+            terms = self.regularizer(y_pred.get(FEATURES))
+            total = total + sum(terms.values())
+            values |= terms
         for penalty in self.losses:
             total = total + ops.cast(penalty, total.dtype)
         return total, values
@@ -174,8 +190,23 @@ def _weighting(goal: Goal) -> Any:
     return module.Weighting(goal.weighting, {name: goal.task_weights.get(name, 1.0) for name in goal.tasks})
 
 
-def optimizer(spec: OptimizerSpec, rate: float, schedule: str, steps: int, precision: str = "float32") -> Any:
-    """A new optimizer: state never passes from one stage to the next."""
+def _regularizer(goal: Goal, live: Live) -> Any:
+    if goal.regularizer is None:
+        return None
+    trunk = {name: live.layers[name] for name in live.trunk}
+    head = {name: layer for name, layer in live.layers.items() if name not in trunk}
+    return modules("regularizers")[goal.regularizer.name].Term(goal.regularizer, trunk, head)  # type: ignore[attr-defined]
+
+
+def optimizer(
+    spec: OptimizerSpec,
+    rate: float,
+    schedule: str,
+    steps: int,
+    precision: str = "float32",
+    factors: Mapping[str, float] | None = None,
+) -> Any:
+    """A new optimizer: state never passes from one stage to the next. `factors`: of the rate, by patterns of variable paths."""
     options: dict[str, Any] = {
         "learning_rate": rate if schedule == "constant" else keras.optimizers.schedules.CosineDecay(rate, steps)
     }
@@ -191,7 +222,8 @@ def optimizer(spec: OptimizerSpec, rate: float, schedule: str, steps: int, preci
         "sgd": keras.optimizers.SGD,
         "rmsprop": keras.optimizers.RMSprop,
     }
-    made = kinds[spec.name](**options)
+    kind = rates.scaled(kinds[spec.name], factors) if factors else kinds[spec.name]
+    made = kind(**options)
     return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
 
 
@@ -205,10 +237,12 @@ def rate_at(rate: float, schedule: str, step: int, steps: int) -> float:
 class Compiled:
     """A learner ready to step, with its state as a list of arrays: everything that a step reads or writes."""
 
-    def __init__(self, live: Live, goal: Goal, make_optimizer: Any, frozen: frozenset[str], norms: bool):
+    def __init__(
+        self, live: Live, goal: Goal, make_optimizer: Any, frozen: frozenset[str], norms: bool, cached: bool = False
+    ):
         self.live, self._frozen, self._norms = live, frozen, norms
         live.freeze(frozen, norms)
-        self.learner = Learner(live, goal)
+        self.learner = Learner(live, goal, live.head if cached else None)
         self.learner.built = True
         self.learner.compile(optimizer=make_optimizer(), loss=None, jit_compile=build.XLA)
         self.learner.optimizer.build(self.learner.trainable_variables)
@@ -217,14 +251,16 @@ class Compiled:
         self._gradients = gradients.TaskGradients(live, self.learner)
         self.begin()
 
-    def begin(self, seed: int = 0, step: int = 0) -> None:
+    def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None) -> None:
         """A new fit or phase of run seed `seed` whose next step is `step`: this learner's freezing, optimizer and weighting as new.
 
-        The network's numbers stay as they are.
+        The network's numbers stay as they are. `origin`: those that the fit began with; needed where there is a regularizer.
         """
         self.live.freeze(self._frozen, self._norms)
         self._seed, self._number = seed, step
         self._sums = np.zeros((2, len(self._tasks)))  # of each task's losses in this epoch, and how many
+        if self.learner.regularizer is not None and origin is not None:
+            self.learner.regularizer.start(origin)
         for variable, array in zip(self._own(), self._blank, strict=True):
             variable.assign(array)
 
@@ -236,7 +272,7 @@ class Compiled:
         goal, first = self.learner.goal, dict[str, float]()
         for x, y in batches:
             for data, tasks in goal.feeds.items():
-                logits = self.live.forward.predict_on_batch(x[data])
+                logits = self.learner.network.predict_on_batch(x[data])
                 for name in tasks:
                     if name not in first and y[f"{name}/labelled"].any():
                         first[name] = float(heads.loss(goal.tasks[name], y, logits[name])[0])

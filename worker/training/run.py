@@ -9,7 +9,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,10 +206,12 @@ class Run:
     def stage_steps(self, stage: TrainStage, data: Data) -> int:
         return steps(stage.training, self.feed_steps(data.draw(stage.training.seed), stage.training))
 
-    def phase(self, steps: int, rate: float | None, frozen: Sequence[str] = (), norms: bool = False) -> Phase:
-        """Part of a fit; `rate` is given in every resolved spec."""
+    def phase(
+        self, steps: int, rate: float | None, frozen: Iterable[str] = (), norms: bool = False, **more: Any
+    ) -> Phase:
+        """Part of a fit; `rate` is given in every resolved spec. `more`: as in Phase."""
         assert rate is not None
-        return Phase(steps, rate, frozenset(frozen), norms)
+        return Phase(steps, rate, frozenset(frozen), norms, **more)
 
     def lesson(self, goal: Goal, feeds: Mapping[str, Feed], draws: Sequence[Draw]) -> Lesson:
         """A goal with its batches, watched on the validation rows of `draws` by the verdict's metric."""

@@ -99,7 +99,7 @@ BROKEN: dict[str, tuple[Any, int, set[str]]] = {
         {"/student"},
     ),
     "a teacher that does not exist": ({**DISTILLATION, "teacher": "job:job_0"}, 422, {"/teacher"}),
-    "a strategy that is not there": ({**TRANSFER, "strategy": "lora"}, 422, {"/strategy"}),
+    "a strategy that is not there": ({**TRANSFER, "strategy": "osmosis"}, 422, {"/strategy"}),
     "a sharing that is not there": ({**MULTITASK, "sharing": "mmoe"}, 422, {"/sharing"}),
     "a weighting that is not there": ({**MULTITASK, "weighting": "nash_mtl"}, 422, {"/weighting"}),
     "a split that does not add up": ({**TRANSFER, "split": {"train": 0.5, "test": 0.1}}, 422, {"/split"}),

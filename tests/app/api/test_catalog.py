@@ -47,10 +47,18 @@ def test_the_catalog_lists_what_the_registry_finds(client: httpx.Client) -> None
     )
     assert {"gradnorm", "mgda", "pcgrad", "cagrad"} <= set(catalog["weightings"])
     assert "logits" in catalog["objectives"]
-    assert {"fine_tuning", "feature_extraction", "lp_ft", "initialize"} == set(catalog["strategies"])
+    assert set(catalog["strategies"]) == {
+        "fine_tuning",
+        "feature_extraction",
+        "lp_ft",
+        "gradual_unfreezing",
+        "lora",
+        "initialize",
+    }
+    assert {"l2_sp", "bss"} <= set(catalog["regularizers"])
     assert catalog["sharings"] == ["hard_sharing"]
     assert {"digits", "strokes"} <= set(catalog["datasets"])
-    for group in ("architectures", "weightings", "objectives", "datasets"):
+    for group in ("architectures", "weightings", "objectives", "regularizers", "datasets"):
         assert all(entry["description"] for entry in catalog[group].values())
 
 

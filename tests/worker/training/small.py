@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.spec.training import OptimizerSpec, TrainingSpec
 from worker.training import build, heads, learner
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
+from worker.training.failures import Stopped
 from worker.training.fitting import Fitter, Lesson, Phase, Pool
 from worker.training.heads import Task
 from worker.training.learner import Compiled, Goal
@@ -124,3 +126,38 @@ def same(
     if tolerance == 0:
         return all(np.array_equal(a, b) for a, b in pairs)
     return all(np.allclose(a, b, rtol=0, atol=tolerance) for a, b in pairs)
+
+
+class StopAt(Pace):
+    """Asks a fit to stop after a step."""
+
+    def __init__(self, told: Quiet, stop: threading.Event, at: int):
+        super().__init__(told)
+        self._stop_event, self._at = stop, at
+
+    def step(self, stage: str, step: int, *more: Any) -> None:
+        super().step(stage, step, *more)
+        if step == self._at:
+            self._stop_event.set()
+
+
+def stopped_and_continued(
+    home: Path,
+    network: Network,
+    lesson: Lesson,
+    phases: Sequence[Phase],
+    stops: Sequence[int],
+    seed: int = 0,
+    **training: Any,
+) -> Network:
+    """The network after a fit that was stopped after each of the steps `stops` and continued with everything made anew."""
+    for at in (*stops, 0):
+        made = fitter(home)
+        made.pace = StopAt(Quiet(), made.stop, at)
+        made.pool.live(network)
+        if not at:
+            return made.fit("target", network, lesson, phases, TrainingSpec(**training), seed).network
+        with contextlib.suppress(Stopped):
+            made.fit("target", network, lesson, phases, TrainingSpec(**training), seed)
+            raise AssertionError(f"it did not stop after step {at}")
+    raise AssertionError

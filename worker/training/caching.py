@@ -1,0 +1,92 @@
+"""What a frozen trunk says of the rows of a lesson, computed once; from there on only the head is computed.
+
+Exact: a frozen trunk runs in inference mode (BatchNorm by its statistics, no dropout), so it says the same of a row each time. The
+features are a function of the network and the rows alone, so a fit that goes on from a checkpoint computes the same ones again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from app.spec.registry import modules
+from worker.training.scaling import Scaling
+
+if TYPE_CHECKING:
+    from worker.training.batches import Feed
+    from worker.training.build import Live, Network
+    from worker.training.fitting import Lesson, Phase
+
+Asked = Literal["auto"] | bool
+
+MOST_BYTES = 1 << 30
+"""Under `auto`, of the features of all rows; `true` sets no bound."""
+
+CHUNK = 256
+
+
+def worthwhile(phase: Phase, network: Network, lesson: Lesson, width: int) -> bool:
+    """Whether a phase is computed from cached features: where they are fixed, fit into memory and are read more than once."""
+    asked = phase.cache
+    fixed = phase.frozen.issuperset(network.trunk) and network.lora is None
+    if asked is False or not fixed or _asks_features(lesson) or any(feed.computed for feed in lesson.feeds.values()):
+        return False
+    if asked is True:
+        return True
+    rows = sum(len(_rows(feed)) for feed in lesson.feeds.values())
+    return rows * width * 4 <= MOST_BYTES and phase.steps * lesson.batch_size > rows
+
+
+def _asks_features(lesson: Lesson) -> bool:
+    regularizer = lesson.goal.regularizer
+    return regularizer is not None and modules("regularizers")[regularizer.name].Term.features  # type: ignore[attr-defined]
+
+
+class Cached:
+    """A lesson's batches with features for inputs, and the head's logits of whatever has been asked before."""
+
+    def __init__(self, live: Live, network: Network, feeds: Mapping[str, Feed]):
+        self._live, self._network = live, network
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.feeds = {name: self._feed(feed) for name, feed in feeds.items()}
+
+    def logits(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """{task: logits (n, units)} of raw inputs, whose features are kept for the next time."""
+        if id(inputs) not in self._known:
+            # The array itself is kept beside: an id is only its own as long as it lives.
+            self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs)[""])
+        return in_chunks(self._live.head.predict_on_batch, self._known[id(inputs)][1])
+
+    def _feed(self, feed: Feed) -> Feed:
+        rows = _rows(feed)
+        found = in_chunks(self._features, feed.inputs, rows)[""]
+        features = np.zeros((len(feed.inputs), *found.shape[1:]), np.float32)
+        features[rows] = found
+        return replace(feed, inputs=features, scaling=Scaling())
+
+    def _features(self, raw: np.ndarray) -> dict[str, Any]:
+        return {"": self._live.body.predict_on_batch(self._network.scaling(raw))}
+
+
+def in_chunks(compute: Any, inputs: np.ndarray, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """What `compute` gives for `inputs` (or some `rows` of them), in batches of one shape so that nothing is traced twice."""
+    rows = np.arange(len(inputs)) if rows is None else rows
+    if not len(rows):
+        return {
+            name: np.asarray(part)[:0] for name, part in compute(np.zeros((1, *inputs.shape[1:]), inputs.dtype)).items()
+        }
+    size = 32 if len(rows) <= 32 else CHUNK
+    chunks: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(rows), size):
+        some = inputs[rows[start : start + size]]
+        padded = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)]) if len(some) < size else some
+        for name, part in compute(padded).items():
+            chunks.setdefault(name, []).append(np.asarray(part)[: len(some)])
+    return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def _rows(feed: Feed) -> np.ndarray:
+    return np.unique(np.concatenate([line.rows for line in feed.lines]))

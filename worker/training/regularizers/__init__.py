@@ -1,0 +1,49 @@
+"""What holds a fine-tuned network near to its source, or its features apart: one module a regularizer, found by its file's name.
+
+A module has `Spec` (its words, with `name`), `EXAMPLE`, `resolve(spec, about)` and `Term`, a `Regularizer`. Keras is imported only
+inside functions, so that the API can read the words without it.
+
+The learner calls `build(learner)` once, before it is built; `start(weights)` at the beginning of every phase of a fit, also of one
+that goes on from a checkpoint, with the numbers that the *fit* began with; and the term itself inside `compute_loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class About:
+    """What a regularizer's `resolve` may judge by. `width`: of the trunk's features; `optimizer`, `rate`: of the whole network."""
+
+    strategy: str
+    width: int
+    batch_size: int
+    optimizer: str
+    rate: float
+
+
+class Regularizer:
+    """Terms that are added to the loss.
+
+    `names`: what they are logged as. `features`: whether they are of the trunk's output.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    features: ClassVar[bool] = False
+
+    def __init__(self, spec: Any, trunk: Mapping[str, Any], head: Mapping[str, Any]):
+        """The layers of trunk and head by name. Which of their variables are trained is settled by then."""
+        self.spec, self.trunk, self.head = spec, trunk, head
+
+    def build(self, learner: Any) -> None:
+        """Makes its variables with `learner.add_weight`; none of them is trained or saved."""
+
+    def start(self, weights: Mapping[str, Any]) -> None:
+        """The arrays of each layer as the fit began with them."""
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        """{name: scalar, as it is added}. `features`: (batch, width), None unless asked for."""
+        raise NotImplementedError
