@@ -1,30 +1,42 @@
 """Transfer learning: a model trained on a source task gives the target model its numbers, which then learn the target data.
 
 Strategies: `fine_tuning` trains all layers at a small rate; `feature_extraction` the head alone, on a frozen trunk; `lp_ft` first
-the head, then all (Kumar et al. 2022); `initialize` copies whatever fits into any architecture and trains all of it at the
-from-scratch rate. BatchNorm of an inherited trunk stays as it is unless `batch_norm` says trainable. The control is the same
-architecture from scratch, for as many steps.
+the head, then all (Kumar et al. 2022); `gradual_unfreezing` first the head, then one group of layers more at a time, from the top
+(Howard and Ruder 2018); `lora` the head and low-rank adapters beside the trunk's frozen kernels (Hu et al. 2021), merged into them
+in the model that is kept; `initialize` copies whatever fits into any architecture and trains all of it at the from-scratch rate.
+BatchNorm of an inherited trunk stays as it is unless `batch_norm` says trainable. Every stage has a new optimizer. The control is
+the same architecture from scratch, for as many steps.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from app.spec import architectures
-from app.spec.base import JobSpec
+from app.spec.base import JobSpec, Words, plain
 from app.spec.data import Limit, Name, SplitSpec
+from app.spec.faults import Invalid, nearest, validate
 from app.spec.models import ArchitectureRef, DatasetRef, HeadSpec, ModelSource, TaskSpec
+from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
+from worker.training import rates
+from worker.training.methods import _layers
+from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
 from worker.training.methods._resolve import SCRATCH_RATES, Faults, Known, base_update, task_name
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
+    from worker.training.build import Network
     from worker.training.run import Run
 
-Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "initialize"]
+Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "gradual_unfreezing", "lora", "initialize"]
+
+SLOW: tuple[Strategy, ...] = ("fine_tuning", "lp_ft", "gradual_unfreezing")
+"""Those that train an inherited trunk's own numbers, at a small rate."""
 
 FINE_TUNING_RATE = 5e-4
 """Of Adam; other optimizers in proportion.
@@ -38,7 +50,10 @@ class Spec(JobSpec):
     """`target`: the column to learn (null: the data set's own). `architecture`: the source's; another one only for `initialize`.
 
     `freeze_epochs` (lp_ft): the trunk is frozen for the first n; null: a third of the budget. `head_learning_rate` is the rate meanwhile.
-    `batch_norm` null: frozen, and trainable for `initialize`.
+    `batch_norm` null: frozen, and trainable for `initialize`. `freeze`: layers of the trunk that never learn. `unfreeze`: layers that
+    are frozen until an epoch; null under gradual_unfreezing: a group after another at equal parts of the budget. `learning_rates`:
+    slower for lower layers. `regularizer`: "none", a name, or {"name": …, its numbers}. `cache_features`: whether phases with a
+    frozen trunk compute its features once; auto: where they fit into memory and are read more than once.
     """
 
     kind: Literal["transfer"] = "transfer"
@@ -52,6 +67,12 @@ class Spec(JobSpec):
     head: HeadSpec = HeadSpec()
     freeze_epochs: int | None = Field(None, ge=0)
     head_learning_rate: float | None = Field(None, gt=0, le=10)
+    freeze: FreezeSpec | None = None
+    unfreeze: Annotated[list[Thaw], Field(max_length=512)] | None = None
+    learning_rates: LearningRates | None = None
+    regularizer: str | dict[str, Any] = "none"
+    lora: LoraSpec | None = None
+    cache_features: Literal["auto"] | bool = "auto"
     batch_norm: Literal["frozen", "trainable"] | None = None
     training: TrainingSpec = TrainingSpec()
     control: ControlSpec = ControlSpec()
@@ -81,9 +102,8 @@ def resolve(spec: Spec, world: World) -> Spec:
     if known is not None and schema is not None:
         faults.same_input(schema.input, known.input, "/source", "source")
     architecture = _architecture(spec, known, faults)
-    small = spec.strategy in ("fine_tuning", "lp_ft")
     given = spec.training.optimizer.learning_rate
-    training = faults.training(spec.training, "/training", FINE_TUNING_RATE if small else None)
+    training = faults.training(spec.training, "/training", FINE_TUNING_RATE if spec.strategy in SLOW else None)
     update: dict[str, Any] = {
         "source": source,
         "export": faults.export(spec.export),
@@ -106,6 +126,8 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.add(
             f"/{which}", f"goes with strategy lp_ft, not with {spec.strategy}", "leave it out, or set strategy: lp_ft"
         )
+    update |= _layers_resolved(spec, training, known.architecture if known else None, faults)
+    update["regularizer"] = _regularizer(spec, training, known, faults)
     if column is not None:
         update["target"] = column.name
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
@@ -156,25 +178,24 @@ def train(spec: Spec, run: Run) -> None:
         source = run.train_stage("source", spec.source.train, source_data)
 
     architecture = architectures.resolve(spec.architecture or "")
+    words = _regularizer_words(spec)
     trial = Trial(run, [target])
     inherited: dict[str, Any] = {}
     for arm in arms:
         draw = target.draw(arm.seed)
         network = run.fresh(architecture, draw, arm.seed, {name: spec.head}, spec.training.precision)
         phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
-        edges = [("control_of", "model")]
+        edges, held = [("control_of", "model")], None
         if arm.treated:
             passed = inherit(network, source.network)
-            network, phases, edges = (
-                passed.network,
-                _phases(spec, run, budget, epoch_steps, network.trunk),
-                [("initialized_from", source.id)],
-            )
+            network, edges = _adapted(spec, passed.network), [("initialized_from", source.id)]
+            phases = _phases(spec, run, budget, epoch_steps, network)
+            held = words
             if arm.k == 0:
                 inherited = passed.as_data()
         model = run.kept(arm.role, arm.stage)
         if model is None:
-            goal = learner.Goal({spec.dataset: [name]}, network.tasks)
+            goal = learner.Goal({spec.dataset: [name]}, network.tasks, regularizer=held)
             lesson = run.lesson(goal, {spec.dataset: run.feed(network, draw, spec.training, arm.seed)}, [draw])
             trained = run.fit(arm.stage, network, lesson, phases, spec.training, arm.seed)
             model = run.keep(
@@ -190,7 +211,12 @@ def train(spec: Spec, run: Run) -> None:
         arm=f"same {architecture.arch} from scratch",
         besides=Besides("source", source),
         dropped={} if source_data is None else {source_data.ref: source_data.dropped},
-        more={"strategy": spec.strategy, "inherited": inherited},
+        more={
+            "strategy": spec.strategy,
+            "inherited": inherited,
+            "regularizer": None if words is None else plain(words),
+            "lora": None if spec.lora is None else plain(spec.lora),
+        },
     )
 
 
@@ -232,14 +258,143 @@ def copyable(architecture: Architecture, known: Known) -> list[str]:
     ]
 
 
-def _phases(spec: Spec, run: Run, budget: int, epoch_steps: int, trunk: list[str]) -> list[Any]:
+def _layers_resolved(
+    spec: Spec, training: TrainingSpec, architecture: Architecture | None, faults: Faults
+) -> dict[str, Any]:
+    """The words about single layers checked, and filled in where a strategy needs them."""
+    together = {name: getattr(spec, name) for name in ("freeze", "unfreeze", "learning_rates", "lora")}
+    found = len(faults.found)
+    _layers.check_together(together, spec.strategy, faults)
+    lora = spec.lora or LoraSpec() if spec.strategy == "lora" else spec.lora
+    if spec.strategy == "lora" and spec.batch_norm == "trainable":
+        faults.add("/batch_norm", "lora leaves the whole trunk as it is", "leave it out")
+    if spec.cache_features is True:
+        if spec.strategy not in ("feature_extraction", "lp_ft", "gradual_unfreezing"):
+            faults.add(
+                "/cache_features", f"{spec.strategy} has no phase in which the whole trunk is frozen", "set auto"
+            )
+        elif spec.regularizer != "none" and _name(spec.regularizer) in _of_features():
+            faults.add("/cache_features", "the regularizer needs the features of each step", "set auto")
+    if architecture is None or len(faults.found) > found:
+        return {"lora": lora}
+    layers = architecture.layers()
+    _layers.check_freeze(spec.freeze, layers, faults)
+    if lora is not None:
+        _layers.check_targets(lora, layers, faults)
+    thaws = spec.unfreeze
+    if thaws is not None:
+        _layers.check_thaws(thaws, layers, training.epochs, faults)
+    elif spec.strategy == "gradual_unfreezing" and training.epochs is not None:
+        planned = _layers.gradual(layers, _layers.frozen(spec.freeze, layers), training.epochs)
+        thaws = [Thaw(epoch=epoch, layers=names) for epoch, names in planned]
+        if training.epochs <= len(thaws):
+            faults.add(
+                "/training/epochs",
+                f"{len(thaws)} groups of layers and the head take a stage each: more than {training.epochs} epochs",
+                f"train at least {len(thaws) + 1} epochs, or give `unfreeze`",
+            )
+    return {"lora": lora, "unfreeze": thaws}
+
+
+def _regularizer(spec: Spec, training: TrainingSpec, known: Known | None, faults: Faults) -> str | dict[str, Any]:
+    if spec.regularizer == "none":
+        return "none"
+    kinds = modules("regularizers")
+    name = _name(spec.regularizer)
+    if name not in kinds:
+        at = "/regularizer" if isinstance(spec.regularizer, str) else "/regularizer/name"
+        hint = nearest(str(name), sorted(kinds), "regularizers")
+        faults.add(at, "expected the name of a regularizer, or none", hint, "unknown_name")
+        return spec.regularizer
+    if spec.strategy not in _layers.GOES_WITH["regularizer"]:
+        _layers.check_together({"regularizer": name}, spec.strategy, faults)
+        return spec.regularizer
+    from worker.training.regularizers import About
+
+    try:
+        words = validate(kinds[name].Spec, spec.regularizer if isinstance(spec.regularizer, dict) else {"name": name})
+        if known is not None and training.optimizer.learning_rate is not None:
+            traced = architectures.trace(known.architecture, tuple(known.input.shape))
+            width, optimizer = prod(traced[-1].shape), training.optimizer
+            about = About(spec.strategy, width, training.batch_size, optimizer.name, training.optimizer.learning_rate)
+            words = kinds[name].resolve(words, about)
+    except Invalid as invalid:
+        faults.found += [fault.under("/regularizer") for fault in invalid.faults]
+        return spec.regularizer
+    return plain(words)
+
+
+def _regularizer_words(spec: Spec) -> Words | None:
+    if isinstance(spec.regularizer, str):
+        return None
+    words: Words = validate(modules("regularizers")[spec.regularizer["name"]].Spec, spec.regularizer)
+    return words
+
+
+def _name(words: str | dict[str, Any]) -> Any:
+    return words if isinstance(words, str) else words.get("name")
+
+
+def _of_features() -> list[str]:
+    return [name for name, module in modules("regularizers").items() if module.Term.features]
+
+
+def _adapted(spec: Spec, network: Network) -> Network:
+    """With adapters, where the strategy is lora."""
+    if spec.lora is None:
+        return network
+    from dataclasses import replace
+
+    from worker.training.build import Lora
+
+    targets = _layers.targets(spec.lora, network.architecture.layers())
+    return replace(network, lora=Lora(spec.lora.r, spec.lora.lora_alpha, targets))
+
+
+def _phases(spec: Spec, run: Run, budget: int, epoch_steps: int, network: Network) -> list[Any]:
+    """The stages of the target's fit: how many steps, which layers are frozen meanwhile, and the rate of each that is not."""
     rate, norms = spec.training.optimizer.learning_rate, spec.batch_norm == "frozen"
+    layers, trunk = network.architecture.layers(), network.trunk
+    never = _layers.frozen(spec.freeze, layers)
+    stages = [(budget, frozenset(never))]
     match spec.strategy:
         case "feature_extraction":
-            return [run.phase(budget, rate, trunk, norms)]
+            stages = [(budget, frozenset(trunk))]
         case "lp_ft":
             first = budget // 3 if spec.freeze_epochs is None else spec.freeze_epochs * epoch_steps
-            first = min(first, budget)
-            return [run.phase(first, spec.head_learning_rate, trunk, norms), run.phase(budget - first, rate, (), norms)]
-        case _:
-            return [run.phase(budget, rate, (), norms)]
+            stages = _layers.stages(budget, trunk, [(first, [name for name in trunk if name not in never])])
+        case "gradual_unfreezing":
+            thaws = [(thaw.epoch * epoch_steps, thaw.layers) for thaw in spec.unfreeze or []]
+            events = _layers.gradual(layers, never, budget) if spec.unfreeze is None else thaws
+            stages = _layers.stages(budget, trunk, events)
+        case "fine_tuning" if spec.unfreeze:
+            still = {*never, *(name for thaw in spec.unfreeze for name in thaw.layers)}
+            events = [(thaw.epoch * epoch_steps, thaw.layers) for thaw in spec.unfreeze]
+            stages = _layers.stages(budget, still, events)
+        case "lora":
+            assert network.lora is not None
+            stages = [(budget, frozenset(name for name in trunk if name not in network.lora.targets))]
+    own = _layers.factors(spec.learning_rates, layers)
+    first_rate = spec.head_learning_rate if spec.strategy == "lp_ft" else rate
+    return [
+        run.phase(
+            steps,
+            rate if number else first_rate,
+            still,
+            norms,
+            factors=_factors(own, still, norms, network),
+            cache=spec.cache_features,
+        )
+        for number, (steps, still) in enumerate(stages)
+    ]
+
+
+def _factors(own: dict[str, float], still: frozenset[str], norms: bool, network: Network) -> dict[str, float]:
+    """{pattern of variable paths: factor} of all that learns; empty where no rates were asked for."""
+    if not own:
+        return {}
+    kinds = {layer.name: layer.kind for layer in network.architecture.layers()}
+    trained = [name for name in own if name in network.weights and name not in still]
+    trained = [name for name in trained if not (norms and kinds[name] == "batch_norm")]
+    heads = [layer for layers in network.head_layers.values() for layer in layers]
+    return {rates.pattern(name): own.get(name, 1.0) for name in [*trained, *heads]}
