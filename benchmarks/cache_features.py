@@ -1,0 +1,101 @@
+"""How much faster a frozen trunk is when its features are computed once: the same fit, cached and not, in turns in one process.
+
+    python -m benchmarks.cache_features [--epochs 30] [--rounds 3]
+
+Feature extraction on digits with the built-in convolutional trunks. Each arm is a whole fit: the caching pass, every step and the
+validation passes. A first round that does not count does the compiling. The ratio is of the least of each arm's times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import data as datasets
+from app.spec import architectures
+from app.spec.data import SplitSpec
+from app.spec.models import HeadSpec, TaskSpec
+from app.spec.training import CheckpointSpec, TrainingSpec
+from worker.training import batches, build, device, heads
+from worker.training.batches import Feed, Line
+from worker.training.build import Network
+from worker.training.fitting import Check, Fitter, Lesson, Phase, Pool
+from worker.training.learner import Goal
+from worker.training.ledger import Ledger, Pace
+from worker.training.scaling import Scaling
+
+ROWS = 1024
+ARCHITECTURES = ("cnn-small", "cnn", "cnn-large")
+
+
+class Silent:
+    def send(self, report: Any) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    device.prepare()
+    print(f"{ROWS} rows, batches of 64, {asked.epochs} epochs; least of {asked.rounds} rounds, on {device.name()}")
+    for name in ARCHITECTURES:
+        network, lesson = made(name)
+        times: dict[bool, list[float]] = {True: [], False: []}
+        pool, ends = Pool(), {}
+        for number in range(asked.rounds + 1):
+            for cached in (True, False):
+                seconds, ends[cached] = timed(pool, network, lesson, asked.epochs, cached)
+                if number:  # the first traces
+                    times[cached].append(seconds)
+        apart = max(
+            float(np.abs(one - other).max())
+            for layer in network.weights
+            for one, other in zip(ends[True][layer], ends[False][layer], strict=True)
+        )
+        least, middle = ({how: of(times[how]) for how in times} for of in (min, statistics.median))
+        print(
+            f"{name:10} uncached {least[False]:6.2f} s, cached {least[True]:5.2f} s: {least[False] / least[True]:5.1f} times as fast "
+            f"(medians {middle[False] / middle[True]:.1f}); weights at most {apart:.1e} apart"
+        )
+
+
+def made(name: str) -> tuple[Network, Lesson]:
+    """A network with fresh numbers: how long it takes does not depend on them."""
+    table = datasets.load("digits")
+    task = heads.task("digit", TaskSpec(column="digit", type="multiclass"), table.schema.columns["digit"])
+    split = datasets.split(table, SplitSpec(), ["digit"])
+    scaling = Scaling((0.0,), (table.schema.input.scale,))
+    network = Network(
+        architectures.resolve(name), table.schema.input, {"digit": task}, {"digit": HeadSpec()}, scaling, {}
+    )
+    network.weights = build.initial(build.live(network), 0)
+    values = table.columns["digit"]
+    feed = Feed(table.inputs, scaling, heads.targets(task, values), [Line(split.train[:ROWS], 64, 0)])
+    check = Check("accuracy", table.inputs[split.validation], values[split.validation])
+    return network, Lesson(Goal({"digits": ["digit"]}, {"digit": task}), {"digits": feed}, {"digit": check})
+
+
+def timed(pool: Pool, network: Network, lesson: Lesson, epochs: int, cached: bool) -> tuple[float, build.Weights]:
+    steps = epochs * batches.epoch_steps(lesson.feeds)
+    phase = Phase(steps, 1e-3, frozenset(network.trunk), True, cache=cached)
+    training = TrainingSpec(checkpoint=CheckpointSpec(every_epochs=10_000, every_seconds=86_400.0))
+    with tempfile.TemporaryDirectory() as home:
+        told = Silent()
+        fitter = Fitter(pool, told, Ledger(told, Path(home)), Pace(told), Path(home), threading.Event())
+        pool.live(network)
+        begun = time.perf_counter()
+        trained = fitter.fit("target", network, lesson, [phase], training, 0)
+        return time.perf_counter() - begun, trained.network.weights
+
+
+if __name__ == "__main__":
+    main()
