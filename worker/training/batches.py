@@ -43,20 +43,37 @@ class Line:
         return self._passes[number]
 
 
+class Some:
+    """Values of some rows, found by the rows' numbers: `values[i]` belongs to row `rows[i]`. Other rows are never asked for."""
+
+    def __init__(self, rows: np.ndarray, values: np.ndarray, among: int):
+        self._values, self._places = values, np.full(among, -1, np.int64)
+        self._places[rows] = np.arange(len(rows))
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        places = self._places[rows]
+        if len(places) and places.min() < 0:
+            raise IndexError("a row that was not cached")
+        return np.asarray(self._values[places])
+
+
 @dataclass
 class Feed:
     """One data set's part of every batch.
 
-    `inputs` are raw, `scaling` is applied to each batch. `given` holds what goes with a row, whole (labels, masks, cached teacher
-    logits); `computed` what is computed from a batch's raw inputs (an online teacher). `lines` are drawn side by side: labelled
-    rows alone, or labelled and unlabelled ones half and half.
+    `inputs` are raw, `scaling` is applied to each batch. `given` holds what goes with a row, whole (labels, masks), `cached` what is
+    known of the drawn rows alone (what teachers said); `computed` what is computed from a batch's raw inputs (an online teacher),
+    `timed` what depends on the step alone (from 0). `lines` are drawn side by side: labelled rows alone, or labelled and unlabelled
+    ones half and half.
     """
 
     inputs: np.ndarray
     scaling: Scaling
     given: dict[str, np.ndarray]
     lines: list[Line]
-    computed: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    computed: list[Callable[[np.ndarray], Mapping[str, np.ndarray]]] = field(default_factory=list)
+    timed: list[Callable[[int], Mapping[str, np.ndarray]]] = field(default_factory=list)
+    cached: dict[str, Some] = field(default_factory=dict)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,7 +88,11 @@ class Feed:
         rows = np.concatenate([line.batch(step) for line in self.lines])
         raw = self.inputs[rows]
         y = {name: values[rows] for name, values in self.given.items()}
-        y |= {name: compute(raw) for name, compute in self.computed.items()}
+        y |= {name: values[rows] for name, values in self.cached.items()}
+        for compute in self.computed:
+            y |= compute(raw)
+        for at in self.timed:
+            y |= at(step)
         return self.scaling(raw), y
 
 

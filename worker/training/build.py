@@ -105,12 +105,23 @@ class Live:
     layers: dict[str, Any]
     trunk: list[str]
     predict: Any = field(default=None)
+    taps: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
-    def featured(self) -> Any:
-        """`forward` with the features beside the logits, in one pass."""
-        both = keras.Model(self.forward.input, {**self.forward.output, FEATURES: self.body.output}, name="featured")
-        both.jit_compile = XLA
-        return both
+    def tap(self, names: Iterable[str]) -> Any:
+        """`forward` that in the same pass also gives what each of these layers gives, under `feature/LAYER`.
+
+        `FEATURES` is no layer but what the heads are given, and has that name.
+        """
+        key = tuple(sorted(set(names)))
+        if not key:
+            return self.forward
+        if key not in self.taps:
+            inner = {f"feature/{name}": self.layers[name].output for name in key if name != FEATURES}
+            if FEATURES in key:
+                inner[FEATURES] = self.body.output
+            self.taps[key] = keras.Model(self.forward.input, {**self.forward.output, **inner}, name="network")
+            self.taps[key].jit_compile = XLA
+        return self.taps[key]
 
     def load(self, weights: Weights) -> None:
         """Adapters begin at nothing."""

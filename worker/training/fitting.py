@@ -100,6 +100,9 @@ class Pool:
 
     def __init__(self) -> None:
         self._live: dict[str, Live] = {}
+        self._loaded: dict[
+            str, Network
+        ] = {}  # whose numbers live layers surely hold: those that no learner was lent since
         self._compiled: dict[str, Compiled] = {}
 
     def live(self, network: Network) -> Live:
@@ -107,8 +110,9 @@ class Pool:
         key = network.shape_key()
         if key not in self._live:
             self._live[key] = build.live(network)
-        if network.weights:
+        if network.weights and self._loaded.get(key) is not network:
             self._live[key].load(network.weights)
+            self._loaded[key] = network
         return self._live[key]
 
     def width(self, network: Network) -> int:
@@ -119,6 +123,7 @@ class Pool:
         self, network: Network, goal: Goal, phase: Phase, training: TrainingSpec, cached: bool = False
     ) -> Compiled:
         shape = network.shape_key()
+        self._loaded.pop(shape, None)
         optimizer = training.optimizer.model_dump()
         about: list[Any] = [shape, goal.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen)]
         about += [phase.norms, dict(phase.factors), cached]
@@ -242,12 +247,12 @@ class Fitter:
             conflicts.table(),
         )
 
-    def logits(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}.
+    def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}; and `layers` of the trunk, under `feature/LAYER`.
 
         On layers apart from those that train: a teacher that is asked in the middle of a fit may have its student's shape.
         """
-        return predict(self.looking.live(network), network, inputs)
+        return predict(self.looking.live(network), network, inputs, layers)
 
     def _begin(
         self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, seed: int, step: int
@@ -392,6 +397,7 @@ def _view(live: Live, network: Network, lesson: Lesson, cached: bool) -> Plain |
     return (caching.Cached if cached else Plain)(live, network, lesson.feeds)
 
 
-def predict(live: Live, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """{task: logits (n, units)} of raw inputs."""
-    return caching.in_chunks(lambda raw: live.forward.predict_on_batch(network.scaling(raw)), inputs)
+def predict(live: Live, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`."""
+    forward = live.tap(layers)
+    return caching.in_chunks(lambda raw: forward.predict_on_batch(network.scaling(raw)), inputs)

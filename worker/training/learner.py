@@ -20,6 +20,7 @@ from app.spec.registry import modules
 from worker.training import build, gradients, heads, rates
 from worker.training.build import FEATURES
 from worker.training.failures import Failure
+from worker.training.tuition import Tuition
 from worker.training.weighting import Moment, TaskWeighting
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class Goal:
     sum), `task_weights` for those that use them. `objectives`: for each task what is learnt from its teachers, whose logits a batch
     holds under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: their weights. `label_weight` multiplies the label losses.
     `regularizer`: what holds a trunk that came from a source.
+    `logit_standardization`: objectives see z-scores of logits. What changes from epoch to epoch is in the batch, numbers under
+    `TASK/label_factor` (multiplies the task's label loss) and `TASK/factor/0`, `TASK/factor/1` … (its objectives). `widths`: of the
+    teachers' layers onto which an objective of a task projects.
     """
 
     feeds: Mapping[str, Sequence[str]]
@@ -48,6 +52,8 @@ class Goal:
     teachers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     label_weight: float = 1.0
     regularizer: Words | None = None
+    logit_standardization: bool = False
+    widths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def key(self) -> str:
         """Equal keys compute the same losses. Units of regression targets are no part of it: losses see standardised numbers."""
@@ -60,6 +66,8 @@ class Goal:
             {name: list(weights) for name, weights in self.teachers.items()},
             self.label_weight,
             self.regularizer and self.regularizer.model_dump(),
+            self.logit_standardization,
+            {name: dict(widths) for name, widths in self.widths.items()},
         ]
         return json.dumps(parts)
 
@@ -73,17 +81,26 @@ class Learner(keras.Model):
         self.regularizer = _regularizer(goal, live)
         if self.regularizer is not None:
             self.regularizer.build(self)
-        asks_features = self.regularizer is not None and self.regularizer.features
-        self.network = live.featured() if asks_features else live.forward if network is None else network
+        self.tuition = Tuition(live, goal)
+        self.projectors = list(self.tuition.projectors.values())
+        taps = [layer for layers in self.tuition.layers.values() for layer in layers]
+        if self.regularizer is not None and self.regularizer.features:
+            taps.append(FEATURES)
+        self.network = live.tap(taps) if network is None else network
         self.weighting = _weighting(goal)
         if self.weighting is not None:
             self.weighting.build(self)
         terms = self.regularizer.names if self.regularizer is not None else ()
         self._apart = bool(goal.objectives or terms)
-        names = ["loss", *(["label_loss"] if self._apart else []), *terms]
+        names = [
+            "loss",
+            *(["label_loss"] if self._apart else []),
+            *(["label_weight"] if goal.objectives else []),
+            *terms,
+        ]
         for task in goal.tasks:
             names += [f"{task}_loss", f"{task}_weight", f"{task}_weighted_loss"] if self.tells_tasks else []
-            names += [self._named(task, one.type) for one in goal.objectives.get(task, ())]  # type: ignore[attr-defined]
+            names += [part for name in self.tuition.names(task) for part in (name, f"{name}_weight")]
         self.parts = {name: keras.metrics.Mean(name=name) for name in names}
 
     @property
@@ -105,6 +122,11 @@ class Learner(keras.Model):
             logits |= {task: outputs[task] for task in tasks}
             if FEATURES in outputs:
                 logits[FEATURES] = outputs[FEATURES]
+            for task in tasks:
+                logits |= {
+                    f"{task}/feature/{layer}": outputs[f"feature/{layer}"]
+                    for layer in self.tuition.layers.get(task, ())
+                }
         return logits
 
     def compute_loss(
@@ -121,14 +143,16 @@ class Learner(keras.Model):
         value is the mean over all rows.
         """
         losses, present = self.label_losses(y, y_pred)
-        labels = sum(losses.values()) if self.weighting is None else self.weighting(losses, present)
+        labels, label_weight = self._labels(y, losses, present)
         beside, values = self.beside(y, y_pred)
-        total = self.goal.label_weight * labels + beside
+        total = label_weight * labels + beside
         self._log("loss", total)
         for name, value in values.items():
             self._log(name, value)
         if self._apart:
             self._log("label_loss", labels)
+        if self.goal.objectives:
+            self._log("label_weight", label_weight)
         if self.tells_tasks:
             self._log_tasks(losses, present)
         return total
@@ -143,13 +167,13 @@ class Learner(keras.Model):
         return losses, present
 
     def beside(self, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
-        """What the total has besides the labels: Σ weight · objective + regularisers; and the value of each by its logged name."""
-        total, values = ops.zeros(()), {}
+        """What the total has besides the labels: Σ weight · objective + regularisers; each value and weight by its logged name."""
+        total, values = ops.zeros(()), dict[str, Any]()
         for name, task in self.goal.tasks.items():
-            for one in self.goal.objectives.get(name, ()):
-                value = self._objective(one, task, y, y_pred[name])
-                total = total + one.weight * value  # type: ignore[attr-defined]
-                values[self._named(name, one.type)] = value  # type: ignore[attr-defined]
+            parts = self.tuition.values(task, y, y_pred)
+            for part, (value, weight) in zip(self.tuition.names(name), parts, strict=True):
+                total = total + weight * value
+                values |= {part: value, f"{part}_weight": weight}
         if self.regularizer is not None:
             terms = self.regularizer(y_pred.get(FEATURES))
             total = total + sum(terms.values())
@@ -158,17 +182,18 @@ class Learner(keras.Model):
             total = total + ops.cast(penalty, total.dtype)
         return total, values
 
+    def _labels(self, y: Any, losses: dict[str, Any], present: dict[str, Any]) -> tuple[Any, Any]:
+        """(label loss, what multiplies it in this step)."""
+        if self.weighting is not None:
+            return self.weighting(losses, present), self.goal.label_weight
+        factors = {name: ops.cast(y.get(f"{name}/label_factor", 1.0), "float32") for name in losses}
+        if len(losses) == 1:
+            ((name, value),) = losses.items()
+            return value, self.goal.label_weight * factors[name]
+        return sum(factors[name] * value for name, value in losses.items()), self.goal.label_weight
+
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
         return {name: metric.result() for name, metric in self.parts.items()}
-
-    def _objective(self, spec: Any, task: Task, y: Any, logits: Any) -> Any:
-        weights = self.goal.teachers[task.name]
-        given = [y[f"{task.name}/teacher/{number}"] for number in range(len(weights))]
-        rows = modules("objectives")[spec.type].loss(ops.cast(logits, "float32"), given, weights, task.type, spec)
-        return ops.mean(rows)
-
-    def _named(self, task: str, name: str) -> str:
-        return f"{task}_{name}" if len(self.goal.tasks) > 1 else name
 
     def _log_tasks(self, losses: dict[str, Any], present: dict[str, Any]) -> None:
         ones = dict.fromkeys(losses, 1.0)
@@ -252,7 +277,7 @@ class Compiled:
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None) -> None:
-        """A new fit or phase of run seed `seed` whose next step is `step`: this learner's freezing, optimizer and weighting as new.
+        """A new fit or phase of run seed `seed` whose next step is `step`: freezing, optimizer, weighting and projectors as new.
 
         The network's numbers stay as they are. `origin`: those that the fit began with; needed where there is a regularizer.
         """
@@ -263,6 +288,7 @@ class Compiled:
             self.learner.regularizer.start(origin)
         for variable, array in zip(self._own(), self._blank, strict=True):
             variable.assign(array)
+        self.learner.tuition.reseed(seed)
 
     def start(self, batches: Iterable[Batch]) -> None:
         """Tells a weighting the first loss of each task, from the first batch of `batches` that has labels for it."""
@@ -351,7 +377,7 @@ class Compiled:
         parts = np.where(slopes.present, weights * slopes.losses, 0.0)
         logs = {"loss": goal.label_weight * float(parts.sum()) + slopes.rest, **slopes.values}
         if goal.objectives:
-            logs["label_loss"] = float(parts.sum())
+            logs |= {"label_loss": float(parts.sum()), "label_weight": goal.label_weight}
         for k, name in enumerate(self._tasks):
             logs[f"{name}_loss"] = float(slopes.losses[k]) if slopes.present[k] else float("nan")
             logs[f"{name}_weight"], logs[f"{name}_weighted_loss"] = float(weights[k]), float(parts[k])
@@ -362,7 +388,8 @@ class Compiled:
 
     def _own(self) -> list[Any]:
         mine = list(self.learner.weighting.variables) if self.learner.weighting is not None else []
-        return [*mine, *self.learner.optimizer.variables]
+        projectors = [variable for layer in self.learner.projectors for variable in layer.variables]
+        return [*mine, *projectors, *self.learner.optimizer.variables]
 
 
 def _array(variable: Any) -> np.ndarray:

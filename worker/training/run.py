@@ -183,8 +183,9 @@ class Run:
         network.weights = build.initial(self._fitter.pool.live(network), seed)
         return network
 
-    def logits(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return self._fitter.logits(network, inputs)
+    def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """What a network gives for raw inputs, in inference mode: {task: logits}, and {feature/LAYER: …} of its trunk's layers."""
+        return self._fitter.logits(network, inputs, layers)
 
     # ---- learning
 
@@ -389,8 +390,9 @@ class Run:
         self._channel.send(report)
 
     def stage_models(self) -> list[Model]:
-        """Sources and teachers that this job trained."""
-        return [model for role, model in self._models.items() if role == "source" or role.startswith("teacher")]
+        """Sources, teachers and earlier generations that this job trained."""
+        stages = ("source", "teacher", "generation/")
+        return [model for role, model in self._models.items() if role.startswith(stages)]
 
     def export(self, model: Model, data: Data) -> dict[str, Any]:
         """Writes the formats that the job asks for besides Keras's, each compared with it on rows of `data`, and reports them."""

@@ -101,6 +101,8 @@ def _costs(told: Mapping[str, Any]) -> str:
         text = f"; target steps {ours} against {theirs}"
     besides = budget.get("besides") or {}
     extra = [_stage(besides, stage) for stage in ("source", "teacher") if besides.get(f"{stage}_steps")]
+    if besides.get("generation_steps"):
+        extra.append(f"earlier generations {besides['generation_steps']:,} steps")
     if besides.get("teacher_labels"):
         extra.append(f"a teacher's {besides['teacher_labels']:,} labels")
     if besides.get("unlabelled_rows"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from app import data as datasets
 from worker.training import evaluate, heads
-from worker.training.batches import Feed, Line
+from worker.training.batches import Feed, Line, Some
 from worker.training.failures import Failure
 from worker.training.inheritance import order_of
 from worker.training.run import epoch_steps
@@ -28,13 +28,17 @@ if TYPE_CHECKING:
 
 
 class Teachers:
-    """Kept models that teach one task. `online`: they see each batch; else every row once, and their logits are part of the data.
+    """Kept models that teach one task. `online`: they see each batch; else every row once, and what they say is part of the data.
 
-    A teacher runs in inference mode on live layers of its own or on numbers loaded for the moment: teaching never changes it.
+    A teacher runs in inference mode on live layers of its own: teaching never changes it, nor a student of the same shape.
+    `layers`: those of its trunk whose outputs are wanted.
     """
 
-    def __init__(self, run: Run, models: Sequence[Model], weights: Sequence[float], online: bool):
-        self._run, self.models, self.weights, self._online = run, list(models), list(weights), online
+    def __init__(
+        self, run: Run, models: Sequence[Model], weights: Sequence[float], online: bool, layers: Sequence[str] = ()
+    ):
+        self._run, self.models, self.weights = run, list(models), list(weights)
+        self._online, self._layers = online, list(layers)
 
     @staticmethod
     def epoch_steps(draw: Draw, unlabelled: Data | None, training: TrainingSpec) -> int:
@@ -62,11 +66,12 @@ class Teachers:
         (task,) = network.tasks.values()
         rows = np.concatenate([line.rows for line in lines])
         for number, model in enumerate(self.models):
-            key = f"{task.name}/teacher/{number}"
+            said = partial(lecture, self._run, model, task, f"{task.name}/teacher/{number}", self._layers)
             if self._online:
-                feed.computed[key] = partial(said, self._run, model, task)
+                feed.computed.append(said)
             else:
-                feed.given[key] = self._cache(model, task, inputs, rows)
+                drawn = np.unique(rows)
+                feed.cached |= {name: Some(drawn, values, len(inputs)) for name, values in said(inputs[drawn]).items()}
         return feed
 
     def answers(self, task: Task, inputs: np.ndarray) -> np.ndarray:
@@ -75,12 +80,14 @@ class Teachers:
         each = [heads.answers(task, said(self._run, model, task, inputs)) for model in self.models]
         return np.asarray(sum(share * one for share, one in zip(shares, each, strict=True)))
 
-    def _cache(self, model: Model, task: Task, inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Logits of `rows` in an array over all inputs; other rows are never drawn."""
-        seen = said(self._run, model, task, inputs[rows])
-        whole = np.zeros((len(inputs), task.units), np.float32)
-        whole[rows] = seen
-        return whole
+
+def lecture(
+    run: Run, model: Model, task: Task, key: str, layers: Sequence[str], inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What a teacher says about raw inputs: its logits under `key`, its layers' outputs under `key/LAYER`, from one pass."""
+    heard = run.logits(model.network, inputs, layers)
+    features = {f"{key}/{layer}": np.asarray(heard[f"feature/{layer}"], np.float32) for layer in layers}
+    return {key: _in_order(model, task, heard), **features}
 
 
 def said(run: Run, model: Model, task: Task, inputs: np.ndarray) -> np.ndarray:
@@ -89,10 +96,14 @@ def said(run: Run, model: Model, task: Task, inputs: np.ndarray) -> np.ndarray:
     Raises:
         Failure: `teacher_incompatible`.
     """
+    return _in_order(model, task, run.logits(model.network, inputs))
+
+
+def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndarray:
     for name, theirs in sorted(model.network.tasks.items(), key=lambda item: item[0] != task.name):
         order = order_of(task, theirs)
         if order is not None:
-            logits = run.logits(model.network, inputs)[name][:, order]
+            logits = heard[name][:, order]
             if task.type == "regression":
                 logits = heads.standardised(task, heads.in_units(theirs, logits.astype(np.float64)))
             return np.asarray(logits, np.float32)

@@ -49,7 +49,7 @@ def feed(n: int, size: int, name: str) -> Feed:
 
 def test_rows_labels_and_computed_values_stay_together() -> None:
     one = feed(20, 6, "a")
-    one.computed["seen"] = lambda raw: raw[:, 0].astype(np.int64)
+    one.computed.append(lambda raw: {"seen": raw[:, 0].astype(np.int64)})
     inputs, y = one.batch(3)
     assert np.array_equal(inputs[:, 0] * 2, y["a"])
     assert np.array_equal(y["seen"], y["a"])

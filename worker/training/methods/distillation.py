@@ -2,7 +2,8 @@
 
 Teachers are kept models or trained first, from the same kind of input, with a head of the same classes. Their logits are computed
 once (`teacher_outputs: cached`) or with each batch. `unlabelled` rows train the objectives only, half of each batch. The article's
-own way, copying the teacher's numbers, is `student_init: from_teacher`. The control is the same student on labels alone.
+own way, copying the teacher's numbers, is `student_init: from_teacher`. The control is the same student on labels alone. With
+`generations` the student becomes the teacher of the next one, which begins anew (Born-Again Networks; Furlanello et al. 2018).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from app.spec import architectures
 from app.spec.base import JobSpec, Words
 from app.spec.data import Limit, Name, SplitSpec
-from app.spec.faults import Invalid, nearest, validate
+from app.spec.faults import validate
 from app.spec.models import (
     ArchitectureRef,
     DatasetRef,
@@ -28,14 +29,22 @@ from app.spec.models import (
 from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
+from worker.training.annealing import WeightSchedule
 from worker.training.inheritance import order_of
+from worker.training.methods import _objectives
 from worker.training.methods._resolve import Faults, Known, base_update, is_model, task_name
 from worker.training.methods.transfer import copyable
+from worker.training.objectives._layers import trunk
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
+    from worker.training.batches import Feed
+    from worker.training.build import Network
+    from worker.training.control import Arm
     from worker.training.heads import Task
-    from worker.training.run import Run
+    from worker.training.learner import Goal
+    from worker.training.rows import Data, Draw
+    from worker.training.run import Model, Run
 
 LABEL_WEIGHT = 0.1
 LABEL_WEIGHT_OF_OTHERS = 1.0
@@ -77,7 +86,8 @@ def _or_one_teacher(schema: dict[str, Any]) -> None:
 class Spec(JobSpec):
     """`teacher: X` is short for `teachers: [X]`. `student`: an architecture, or a model that it starts from.
 
-    `objectives` null: `logits` at T = 4, weight 0.9. `label_weight` null: 0.1, and 1.0 with any other objective.
+    `objectives` null: `logits` at T = 4, weight 0.9. `label_weight` null: 0.1, and 1.0 with any other objective. `linear_anneal`
+    multiplies the labels by λ = epoch / (epochs − 1) and the objectives by 1 − λ: a lone `logits` then weighs 1.0 as the labels do.
     """
 
     model_config = ConfigDict(json_schema_extra=_or_one_teacher)
@@ -93,7 +103,10 @@ class Spec(JobSpec):
     head: HeadSpec = HeadSpec()
     objectives: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=8)] | None = None
     label_weight: float | None = Field(None, ge=0, le=1e6)
+    weight_schedule: WeightSchedule = "constant"
+    logit_standardization: bool = Field(False, description="objectives on logits see each row's z-scores")
     teacher_outputs: Literal["cached", "online"] = "cached"
+    generations: int = Field(1, ge=1, le=10, description="each student teaches the next; the last is the job's model")
     unlabelled: DatasetRef | None = None
     training: TrainingSpec = TrainingSpec()
     control: ControlSpec = ControlSpec()
@@ -164,9 +177,13 @@ def resolve(spec: Spec, world: World) -> Spec:
                 "every row of this data set that may train is among the labelled ones",
                 "leave it out, name another data set, or set `limit_train_examples`",
             )
-    objectives = _objectives(spec, task, faults)
     training = faults.training(spec.training, "/training")
-    lone = objectives is not None and [one["type"] for one in objectives] == ["logits"]
+    shape = schema.input.shape if schema is not None else None
+    objectives = _objectives.resolved(spec, training, task, architecture, known, shape, faults)
+    lone = [one["type"] for one in objectives] == ["logits"] and spec.weight_schedule == "constant"
+    _objectives.check_weights(spec, objectives, task, faults)
+    if schema is not None and not faults.found:
+        _objectives.check_memory(spec, objectives, known, schema.rows, faults)
     update: dict[str, Any] = {
         "teachers": teachers,
         "student": student,
@@ -222,58 +239,72 @@ def train(spec: Spec, run: Run) -> None:
     budget = steps(spec.training, Teachers.epoch_steps(target.draw(arms[0].seed), unlabelled, spec.training))
     before = {role: run.stage_steps(stage, data) for role, (stage, data) in stages.items()}
     longer = sum(before.values()) if spec.control.budget == "total" else 0
-    run.pace.plan([*before.items(), *((arm.stage, budget if arm.treated else budget + longer) for arm in arms)])
+    run.pace.plan(
+        [
+            *before.items(),
+            *(
+                (stage, budget if arm.treated else budget + longer)
+                for arm in arms
+                for _, stage, _ in (_generations(spec, arm) if arm.treated else [(arm.role, arm.stage, arm.seed)])
+            ),
+        ]
+    )
 
     models = [
         run.model(one, [target]) if isinstance(one, str) else run.train_stage(role, *stages[role])
         for role, one in zip(roles, sources, strict=True)
     ]
-    teachers = Teachers(run, models, weights, online=spec.teacher_outputs == "online")
-
     begun_from = run.model(str(spec.student), [target]) if is_model(spec.student) else None
     architecture = begun_from.network.architecture if begun_from else architectures.resolve(spec.student or "")
-    objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in spec.objectives or []]
     trial = Trial(run, [target])
     inherited: dict[str, Any] = {}
+    earlier: list[Model] = []
     for arm in arms:
         draw = target.draw(arm.seed)
-        network = run.fresh(architecture, draw, arm.seed, {name: spec.head}, spec.training.precision)
-        behind, edges = ([begun_from], [("initialized_from", begun_from.id)]) if begun_from else ([], [])
-        first = begun_from or (models[0] if arm.treated and spec.student_init == "from_teacher" else None)
-        if first is not None:
-            passed = inherit(network, first.network)
-            network = passed.network
-            inherited = inherited or passed.as_data()
-        model = run.kept(arm.role, arm.stage)
-        if model is None:
-            if arm.treated:
-                goal = learner.Goal(
-                    {spec.dataset: [name]},
-                    network.tasks,
-                    objectives={name: objectives},
-                    teachers={name: weights},
-                    label_weight=spec.label_weight if spec.label_weight is not None else LABEL_WEIGHT,
-                )
-                feed = teachers.feed(network, draw, unlabelled, spec.training, arm.seed)
+        taught_by, shares, objectives = models, weights, _words(spec)
+        for role, stage, seed in _generations(spec, arm) if arm.treated else [(arm.role, arm.stage, arm.seed)]:
+            network = run.fresh(architecture, draw, seed, {name: spec.head}, spec.training.precision)
+            behind, edges = ([begun_from], [("initialized_from", begun_from.id)]) if begun_from else ([], [])
+            first = begun_from or (models[0] if arm.treated and spec.student_init == "from_teacher" else None)
+            if first is not None:
+                passed = inherit(network, first.network)
+                network = passed.network
+                inherited = inherited or passed.as_data()
+            model = run.kept(role, stage)
+            if model is None and arm.treated:
+                goal, feed = _lesson(spec, run, network, draw, unlabelled, taught_by, shares, objectives, budget, seed)
                 phases = [run.phase(budget, spec.training.optimizer.learning_rate)]
-                edges = [*edges, *(("distilled_from", one.id) for one in models)]
-            else:
+                trained = run.fit(
+                    stage, network, run.lesson(goal, {spec.dataset: feed}, [draw]), phases, spec.training, seed
+                )
+                model = run.keep(
+                    role,
+                    stage,
+                    trained,
+                    learnt_from=[draw],
+                    behind=[*behind, *taught_by],
+                    edges=[*edges, *(("distilled_from", one.id) for one in taught_by)],
+                    more_rows=[] if unlabelled is None else [unlabelled.table.hashes[unlabelled.split.train]],
+                )
+            elif model is None:
                 goal = learner.Goal({spec.dataset: [name]}, network.tasks)
-                feed = run.feed(network, draw, spec.training, arm.seed)
+                feed = run.feed(network, draw, spec.training, seed)
                 phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
-                edges = [*edges, ("control_of", "model")]
-            trained = run.fit(
-                arm.stage, network, run.lesson(goal, {spec.dataset: feed}, [draw]), phases, spec.training, arm.seed
-            )
-            more_rows = (
-                [unlabelled.table.hashes[unlabelled.split.train]] if arm.treated and unlabelled is not None else []
-            )
-            behind = [*behind, *models] if arm.treated else behind
-            model = run.keep(
-                arm.role, arm.stage, trained, learnt_from=[draw], behind=behind, edges=edges, more_rows=more_rows
-            )
-        trial.add(arm, model)
+                trained = run.fit(
+                    stage, network, run.lesson(goal, {spec.dataset: feed}, [draw]), phases, spec.training, seed
+                )
+                model = run.keep(
+                    role, stage, trained, learnt_from=[draw], behind=behind, edges=[*edges, ("control_of", "model")]
+                )
+            if arm.treated and role != arm.role:
+                taught_by, shares, objectives = [model], [1.0], _of_next_generation(objectives)
+                earlier.append(model)
+            elif role == arm.role:
+                trial.add(arm, model)
     extra = 0 if unlabelled is None else len(free_rows(target.draw(arms[0].seed), unlabelled))
+    besides = Besides("teacher", *models, unlabelled_rows=extra)
+    if earlier:
+        besides.counts["generation_steps"] = sum(model.spent.steps for model in earlier)
     conclude(
         run,
         trial,
@@ -281,13 +312,66 @@ def train(spec: Spec, run: Run) -> None:
         spec.control,
         spec.split,
         arm=f"same {architecture.arch} on labels alone",
-        besides=Besides("teacher", *models, unlabelled_rows=extra),
+        besides=besides,
         dropped={
             data.ref: data.dropped
             for data in [*(data for _, data in stages.values()), *([unlabelled] if unlabelled else [])]
         },
-        more={"inherited": inherited, "distillation": about(run, teachers, trial, target, spec.split)},
+        more={
+            "inherited": inherited,
+            "distillation": about(run, Teachers(run, models, weights, online=True), trial, target, spec.split),
+        },
     )
+
+
+def _words(spec: Spec) -> list[Words]:
+    return [validate(modules("objectives")[one["type"]].Spec, one) for one in spec.objectives or []]
+
+
+def _generations(spec: Spec, arm: Arm) -> list[tuple[str, str, int]]:
+    """(role, stage, seed) of each student of a treated arm; the last is the arm's own and shares its control's seed."""
+    from worker.training.build import derive
+
+    numbers = range(1, spec.generations)
+    before = [(f"generation/{arm.k}/{number}", derive(arm.seed, f"generation {number}")) for number in numbers]
+    return [*((name, name, seed) for name, seed in before), (arm.role, arm.stage, arm.seed)]
+
+
+def _of_next_generation(objectives: list[Words]) -> list[Words]:
+    """The teacher is now a student: each of its layers is followed by the same one."""
+    pairs = [getattr(one, "layers", None) for one in objectives]
+    return [
+        one.model_copy(update={"layers": [[ours, ours] for _, ours in named]}) if named else one
+        for one, named in zip(objectives, pairs, strict=True)
+    ]
+
+
+def _lesson(
+    spec: Spec, run: Run, network: Network, draw: Draw, unlabelled: Data | None, taught_by: list[Model], shares: list[float],
+    objectives: list[Words], budget: int, seed: int,
+) -> tuple[Goal, Feed]:  # fmt: skip
+    """What a student minimises, and its batches with all that its teachers say."""
+    from worker.training import learner
+    from worker.training.annealing import Factors
+    from worker.training.teaching import Teachers
+    from worker.training.tuition import teacher_layers
+
+    (name,) = network.tasks
+    layers = teacher_layers(objectives)
+    shapes, _ = trunk(taught_by[0].network.architecture, taught_by[0].network.input.shape)
+    goal = learner.Goal(
+        {spec.dataset: [name]},
+        network.tasks,
+        objectives={name: objectives},
+        teachers={name: shares},
+        label_weight=spec.label_weight if spec.label_weight is not None else LABEL_WEIGHT,
+        logit_standardization=spec.logit_standardization,
+        widths={name: {layer: shapes[layer][-1] for layer in layers}},
+    )
+    teachers = Teachers(run, taught_by, shares, online=spec.teacher_outputs == "online", layers=layers)
+    feed = teachers.feed(network, draw, unlabelled, spec.training, seed)
+    feed.timed.append(Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch))
+    return goal, feed
 
 
 def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]]:
@@ -343,25 +427,3 @@ def _student(spec: Spec, teacher: Known | None, faults: Faults, shape: Any) -> t
             "nothing_copied",
         )
     return architectures.as_data(architecture), architecture
-
-
-def _objectives(spec: Spec, task: Task | None, faults: Faults) -> list[dict[str, Any]] | None:
-    known, resolved = modules("objectives"), []
-    for number, one in enumerate(spec.objectives if spec.objectives is not None else [{"type": "logits"}]):
-        at, kind = f"/objectives/{number}", one.get("type")
-        if not isinstance(kind, str) or kind not in known:
-            faults.add(
-                f"{at}/type",
-                "expected the name of an objective",
-                nearest(str(kind), sorted(known), "objectives"),
-                "unknown_name",
-            )
-            continue
-        try:
-            words = validate(known[kind].Spec, one)
-            words = known[kind].resolve(words, task.type) if task is not None else words
-        except Invalid as invalid:
-            faults.found += [fault.under(at) for fault in invalid.faults]
-            continue
-        resolved.append(words.model_dump(mode="json"))
-    return resolved

@@ -1,37 +1,131 @@
 """What a student learns from its teachers: one module an objective, found by its file's name.
 
-A module has `Spec` (its words, with `type` and `weight`), `EXAMPLE`, `resolve(spec, head)` and `loss(…)` as in
-`Objective`. Keras is imported only inside functions, so that the API can read the words without it.
+A module has `Spec` (its words, with `type` and `weight`), `EXAMPLE`, `NEEDS`, `resolve(spec, setting)` and `loss(…)`: as
+in `LogitObjective` where it needs the logits, as in `FeatureObjective` where it needs what named layers give. It may have
+`factor(spec, epoch, epochs)`, which multiplies its weight. Keras is imported only inside functions, so that the API can
+read the words without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from app.spec.faults import Fault, Invalid
+
 Head = Literal["multiclass", "binary", "multilabel", "regression"]
+Needs = Literal["logits", "features"]
+Trunk = Mapping[str, tuple[int, ...]]
+"""A trunk's layers in order, each with the shape that leaves it, without the batch."""
+
+WEIGHT_OF_LOGITS = 0.9
+"""Of `logits` beside labels of weight 0.1."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective may know while its words are resolved.
+
+    `units` of the head; `epochs` null where the budget is in steps; `batch`: rows of a batch at most. `points`: the ends of
+    a trunk's blocks, of student and teachers (empty where not known): what automatic pairs are made of.
+    """
+
+    head: Head
+    units: int = 3
+    epochs: int | None = None
+    batch: int = 64
+    student: Trunk = field(default_factory=dict)
+    teacher: Trunk = field(default_factory=dict)
+    student_points: Sequence[str] = ()
+    teacher_points: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What all say about the rows of a batch.
+
+    student: (n, units) logits, through which gradients flow. teachers: one (n, units) array of logits each; no gradient
+    reaches them. weights: one a teacher, divided by their sum. labels: as `heads.targets` gives them; labelled: (n,), 0
+    where a row has no label.
+    """
+
+    head: Head
+    student: Any
+    teachers: Sequence[Any]
+    weights: Sequence[float]
+    labels: Any = None
+    labelled: Any = None
 
 
 @runtime_checkable
-class Objective(Protocol):
-    """The face of an objective's module."""
+class LogitObjective(Protocol):
+    """The face of a module that needs logits."""
 
     Spec: Any
     EXAMPLE: dict[str, Any]
+    NEEDS: Needs
 
-    def resolve(self, spec: Any, head: Head) -> Any:
-        """`spec` with every default for this head filled in.
+    def resolve(self, spec: Any, setting: Setting) -> Any:
+        """`spec` with every default for this setting filled in.
 
         Raises:
-            app.spec.faults.Invalid: the head does not go with it; pointers start at the objective.
+            app.spec.faults.Invalid: the setting does not go with it; pointers start at the objective.
         """
 
-    def loss(self, student: Any, teachers: Sequence[Any], weights: Sequence[float], head: Head, spec: Any) -> Any:
-        """One number a row, not yet multiplied by the objective's weight: (n,), in the dtype of `student`.
+    def loss(self, answers: Answers, spec: Any) -> Any:
+        """One number a row, (n,), or one of the whole batch, (); not yet multiplied by the objective's weight."""
 
-        Args:
-            student: (n, units) logits; gradients flow through it.
-            teachers: one (n, units) array of logits a teacher; no gradient reaches them.
-            weights: one a teacher; they are divided by their sum.
-            spec: a resolved one.
+
+@runtime_checkable
+class FeatureObjective(Protocol):
+    """The face of a module that needs features; its `Spec` has `layers`, and may have `projector`."""
+
+    Spec: Any
+    EXAMPLE: dict[str, Any]
+    NEEDS: Needs
+
+    def resolve(self, spec: Any, setting: Setting) -> Any:
+        """As of a `LogitObjective`; `layers` names every pair."""
+
+    def loss(self, teacher: Any, student: Any, spec: Any) -> Any:
+        """One number of one pair of layers: (n, …) features, the student's through its projector where there is one.
+
+        The values of several pairs are added up. No gradient reaches the teacher's.
         """
+
+
+def factor(module: Any, spec: Any, epoch: int, epochs: int) -> float:
+    """What multiplies the objective's weight in an epoch (from 0) of `epochs`: 1, but for an objective that warms up."""
+    own = getattr(module, "factor", None)
+    return 1.0 if own is None else float(own(spec, epoch, epochs))
+
+
+def only_multiclass(what: str, setting: Setting) -> None:
+    """Raises Invalid where the head is no softmax of at least three classes."""
+    if setting.head != "multiclass" or setting.units < 3:
+        raise Invalid(
+            [
+                Fault(
+                    "/type",
+                    f"{what} needs a head of at least three classes, this one is {setting.head} of {setting.units}",
+                    "use `logits`",
+                )
+            ]
+        )
+
+
+def standardised(logits: Any) -> Any:
+    """(x − mean) / standard deviation of each row, ddof 0 (Sun et al. 2024, equation 9, which leaves ddof open).
+
+    A row whose logits are all equal gives zeros and no gradient. (n, C) from (n, C).
+    """
+    from keras import ops
+
+    centred = logits - ops.mean(logits, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    spread = variance > SMALLEST_VARIANCE
+    return ops.where(spread, centred / ops.sqrt(ops.where(spread, variance, ops.ones_like(variance))), 0.0 * centred)
+
+
+SMALLEST_VARIANCE = 1e-12

@@ -16,8 +16,9 @@ from pydantic import Field
 
 from app.spec.base import Words
 from app.spec.faults import Fault, Invalid
-from worker.training.objectives import Head
+from worker.training.objectives import WEIGHT_OF_LOGITS, Answers, Needs, Setting
 
+NEEDS: Needs = "logits"
 TEMPERATURE = 4.0
 
 
@@ -25,33 +26,32 @@ class Spec(Words):
     """`temperature` null: 4; regression has none. Beyond 100 softened outputs differ by less than float32 can tell."""
 
     type: Literal["logits"] = "logits"
-    weight: float = Field(0.9, ge=0, le=1e6)
+    weight: float = Field(WEIGHT_OF_LOGITS, ge=0, le=1e6)
     temperature: float | None = Field(None, gt=0, le=100)
 
 
 EXAMPLE: dict[str, Any] = {"type": "logits", "weight": 0.9, "temperature": 4.0}
 
 
-def resolve(spec: Spec, head: Head) -> Spec:
+def resolve(spec: Spec, setting: Setting) -> Spec:
     """The spec with its temperature. Raises Invalid where one is given for regression."""
-    if head == "regression":
+    if setting.head == "regression":
         if spec.temperature is not None:
             raise Invalid([Fault("/temperature", "a regression head has no temperature", "leave `temperature` out")])
         return spec
     return spec.model_copy(update={"temperature": spec.temperature or TEMPERATURE})
 
 
-def loss(student: Any, teachers: Sequence[Any], weights: Sequence[float], head: Head, spec: Spec) -> Any:
+def loss(answers: Answers, spec: Spec) -> Any:
     """(n,): never negative, 0 where the student's outputs are the teachers' mean.
 
     Several teachers: the target is the weighted mean of their softened *probabilities* (of their outputs in
     regression). The gradient in a softmax row is T·(p − q), p the student's and q the target's probabilities at T.
     """
-    if head == "regression":
-        return squared_error(student, teachers, weights)
-    temperature = spec.temperature or TEMPERATURE
-    softened = divergence if head == "multiclass" else binary_divergence
-    return softened(student, teachers, weights, temperature)
+    if answers.head == "regression":
+        return squared_error(answers.student, answers.teachers, answers.weights)
+    softened = divergence if answers.head == "multiclass" else binary_divergence
+    return softened(answers.student, answers.teachers, answers.weights, spec.temperature or TEMPERATURE)
 
 
 def divergence(student: Any, teachers: Sequence[Any], weights: Sequence[float], temperature: float) -> Any:
@@ -59,8 +59,8 @@ def divergence(student: Any, teachers: Sequence[Any], weights: Sequence[float], 
     from keras import ops
 
     log_p = ops.log_softmax(student / temperature, axis=-1)
-    log_q = _log_mean([ops.log_softmax(teacher / temperature, axis=-1) for teacher in teachers], weights)
-    return _not_negative(temperature**2 * ops.sum(ops.exp(log_q) * (log_q - log_p), axis=-1))
+    log_q = log_mean([ops.log_softmax(teacher / temperature, axis=-1) for teacher in teachers], weights)
+    return not_negative(temperature**2 * ops.sum(ops.exp(log_q) * (log_q - log_p), axis=-1))
 
 
 def binary_divergence(student: Any, teachers: Sequence[Any], weights: Sequence[float], temperature: float) -> Any:
@@ -70,35 +70,35 @@ def binary_divergence(student: Any, teachers: Sequence[Any], weights: Sequence[f
     each = 0.0
     for sign in (1.0, -1.0):
         log_p = ops.log_sigmoid(sign * student / temperature)
-        log_q = _log_mean([ops.log_sigmoid(sign * teacher / temperature) for teacher in teachers], weights)
+        log_q = log_mean([ops.log_sigmoid(sign * teacher / temperature) for teacher in teachers], weights)
         each = each + ops.exp(log_q) * (log_q - log_p)
-    return _not_negative(ops.mean(temperature**2 * each, axis=-1))
+    return not_negative(ops.mean(temperature**2 * each, axis=-1))
 
 
 def squared_error(student: Any, teachers: Sequence[Any], weights: Sequence[float]) -> Any:
     """Squared distance from the teachers' weighted mean, mean over the outputs: (n,) from (n, d)."""
     from keras import ops
 
-    mean = sum(share * teacher for teacher, share in zip(teachers, _shares(weights), strict=True))
+    mean = sum(share * teacher for teacher, share in zip(teachers, shares(weights), strict=True))
     return ops.mean(ops.square(student - ops.stop_gradient(mean)), axis=-1)
 
 
-def _log_mean(log_each: Sequence[Any], weights: Sequence[float]) -> Any:
+def log_mean(log_each: Sequence[Any], weights: Sequence[float]) -> Any:
     """log Σ wᵢ·exp(log_eachᵢ), without a gradient. Of one teacher exactly its own: equal logits give exactly 0."""
     from keras import ops
 
-    heard = [(log, share) for log, share in zip(log_each, _shares(weights), strict=True) if share > 0]
+    heard = [(log, share) for log, share in zip(log_each, shares(weights), strict=True) if share > 0]
     return ops.stop_gradient(ops.logsumexp(ops.stack([log + math.log(share) for log, share in heard]), axis=0))
 
 
-def _shares(weights: Sequence[float]) -> list[float]:
+def shares(weights: Sequence[float]) -> list[float]:
     total = math.fsum(weights)
     if not total > 0 or min(weights) < 0:
         raise ValueError(f"teacher weights: expected numbers of at least 0, not all 0; received {list(weights)}")
     return [weight / total for weight in weights]
 
 
-def _not_negative(value: Any) -> Any:
+def not_negative(value: Any) -> Any:
     """`value` without the rounding that takes a divergence just below 0; its gradient is untouched."""
     from keras import ops
 

@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from scipy.stats import entropy
 
 from app.spec.faults import Invalid
-from worker.training.objectives import Head, Objective, logits
+from worker.training.objectives import Answers, Head, LogitObjective, Setting, logits
 from worker.training.objectives.logits import Spec
 
 tf = pytest.importorskip("tensorflow")
@@ -21,18 +21,22 @@ HEADS: list[Head] = ["multiclass", "binary", "multilabel", "regression"]
 
 
 def spec(head: Head, temperature: float = 4.0) -> Spec:
-    return logits.resolve(Spec(temperature=None if head == "regression" else temperature), head)
+    return logits.resolve(Spec(temperature=None if head == "regression" else temperature), Setting(head))
 
 
 def value(student: Any, teachers: Any, weights: Any, head: Head, T: float = 4.0, dtype: str = "float64") -> np.ndarray:
     arrays = [tf.constant(np.asarray(teacher), dtype) for teacher in teachers]
-    return np.asarray(logits.loss(tf.constant(np.asarray(student), dtype), arrays, weights, head, spec(head, T)))
+    return np.asarray(
+        logits.loss(Answers(head, tf.constant(np.asarray(student), dtype), arrays, weights), spec(head, T))
+    )
 
 
 def gradient(student: Any, teacher: Any, head: Head, T: float = 4.0) -> np.ndarray:
     variable = tf.Variable(np.asarray(student, dtype="float64"))
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(logits.loss(variable, [tf.constant(teacher, "float64")], [1.0], head, spec(head, T)))
+        total = tf.reduce_sum(
+            logits.loss(Answers(head, variable, [tf.constant(teacher, "float64")], [1.0]), spec(head, T))
+        )
     return np.asarray(tape.gradient(total, variable))
 
 
@@ -124,10 +128,10 @@ def test_regression_is_the_squared_error_and_its_gradient_2_of_the_difference_ov
 
 def test_regression_has_no_temperature() -> None:
     with pytest.raises(Invalid) as refused:
-        logits.resolve(Spec(temperature=4.0), "regression")
+        logits.resolve(Spec(temperature=4.0), Setting("regression"))
     assert [fault.pointer for fault in refused.value.faults] == ["/temperature"]
-    assert logits.resolve(Spec(), "regression").temperature is None
-    assert logits.resolve(Spec(), "binary").temperature == 4.0
+    assert logits.resolve(Spec(), Setting("regression")).temperature is None
+    assert logits.resolve(Spec(), Setting("binary")).temperature == 4.0
 
 
 # --- every head
@@ -185,7 +189,9 @@ def test_the_loss_is_exactly_0_where_the_student_equals_the_teacher(head: Head, 
 def test_no_gradient_reaches_a_teacher(head: Head, seeds: list[int]) -> None:
     teachers = [tf.Variable(rows(seed, 3)) for seed in seeds]
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(logits.loss(tf.constant(rows(13, 3)), teachers, [1.0] * len(seeds), head, spec(head)))
+        total = tf.reduce_sum(
+            logits.loss(Answers(head, tf.constant(rows(13, 3)), teachers, [1.0] * len(seeds)), spec(head))
+        )
     assert tape.gradient(total, teachers) == [None] * len(seeds)
 
 
@@ -219,8 +225,8 @@ def test_weights_that_are_no_weights_are_refused(weights: list[float]) -> None:
 
 
 def test_the_module_is_an_objective_and_its_example_is_valid() -> None:
-    assert isinstance(logits, Objective)
-    assert Spec.model_validate(logits.EXAMPLE) == logits.resolve(Spec(), "multiclass")
+    assert isinstance(logits, LogitObjective)
+    assert Spec.model_validate(logits.EXAMPLE) == logits.resolve(Spec(), Setting("multiclass"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""What weighs labels against objectives in a step: a function of the step alone, so a resumed run needs no state for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from app.spec.registry import modules
+from worker.training.objectives import factor
+
+if TYPE_CHECKING:
+    from app.spec.base import Words
+
+WeightSchedule = Literal["constant", "linear_anneal"]
+
+
+def label_share(epoch: int, epochs: int) -> float:
+    """Teacher annealing (BAM; Clark et al. 2019, section 3.2): from 0 in the first epoch to 1 in the last; 1 where there is one."""
+    return min(1.0, epoch / (epochs - 1)) if epochs > 1 else 1.0
+
+
+class Factors:
+    """What a batch holds under `TASK/label_factor` and `TASK/factor/NUMBER`: `linear_anneal` and the objectives' own warm-ups."""
+
+    def __init__(self, task: str, objectives: Sequence[Words], schedule: WeightSchedule, steps: int, epoch_steps: int):
+        self._task, self._objectives, self._schedule = task, list(objectives), schedule
+        self._epoch_steps, self._epochs = epoch_steps, max(1, -(-steps // epoch_steps))
+
+    def __call__(self, step: int) -> dict[str, np.ndarray]:
+        epoch = min(step // self._epoch_steps, self._epochs - 1)
+        labels = label_share(epoch, self._epochs) if self._schedule == "linear_anneal" else 1.0
+        teachers = 1.0 - labels if self._schedule == "linear_anneal" else 1.0
+        found = {f"{self._task}/label_factor": np.float32(labels)}
+        for number, one in enumerate(self._objectives):
+            module = modules("objectives")[one.type]  # type: ignore[attr-defined]
+            found[f"{self._task}/factor/{number}"] = np.float32(teachers * factor(module, one, epoch, self._epochs))
+        return {name: np.asarray(value) for name, value in found.items()}

@@ -1,0 +1,77 @@
+"""Relations instead of values (DIST; Huang et al. 2022, equations 6 to 10): T²·(β·inter + γ·intra).
+
+inter is 1 − Pearson's correlation of student and teachers over the classes of a row, mean over the rows; intra the same over the
+rows of the batch, mean over the classes. The student need not match the teachers' probabilities, only how they rank and spread, which
+a strong teacher's small student can. Any student whose probabilities are an increasing linear function of the teachers' has loss 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from app.spec.base import Words
+from app.spec.faults import Fault, Invalid
+from worker.training.objectives import Answers, Needs, Setting, only_multiclass
+from worker.training.objectives.logits import log_mean
+
+NEEDS: Needs = "logits"
+FEWEST_ROWS = 3
+SMALLEST_VARIANCE = 1e-14  # below it float32 sees rounding, not variation
+
+
+class Spec(Words):
+    type: Literal["dist"] = "dist"
+    weight: float = Field(1.0, ge=0, le=1e6)
+    temperature: float = Field(1.0, gt=0, le=100)
+    beta: float = Field(1.0, ge=0, le=1e6)
+    gamma: float = Field(1.0, ge=0, le=1e6)
+
+
+EXAMPLE: dict[str, Any] = {"type": "dist", "beta": 1.0, "gamma": 1.0, "temperature": 1.0}
+
+
+def resolve(spec: Spec, setting: Setting) -> Spec:
+    """Raises Invalid with under three classes or rows a batch: two numbers always correlate with ±1."""
+    only_multiclass("dist", setting)
+    if setting.batch < FEWEST_ROWS:
+        raise Invalid(
+            [
+                Fault(
+                    "/type",
+                    f"dist correlates over the rows of a batch and needs at least {FEWEST_ROWS}, there are {setting.batch}",
+                    "raise training.batch_size",
+                )
+            ]
+        )
+    return spec
+
+
+def loss(answers: Answers, spec: Spec) -> Any:
+    """(): between 0 and 2·(β + γ)·T², 0 where the student's probabilities follow the teachers' linearly."""
+    inter, intra = parts(answers, spec.temperature)
+    return spec.temperature**2 * (spec.beta * inter + spec.gamma * intra)
+
+
+def parts(answers: Answers, T: float) -> tuple[Any, Any]:
+    """(inter, intra), both scalars, without T²."""
+    from keras import ops
+
+    q = ops.exp(log_mean([ops.log_softmax(teacher / T, axis=-1) for teacher in answers.teachers], answers.weights))
+    p = ops.softmax(answers.student / T, axis=-1)
+    return ops.mean(1 - correlation(p, q, axis=1)), ops.mean(1 - correlation(p, q, axis=0))
+
+
+def correlation(one: Any, other: Any, axis: int) -> Any:
+    """Pearson's, along `axis`; 0 and without a gradient where either side is constant."""
+    from keras import ops
+
+    one, other = (x - ops.mean(x, axis=axis, keepdims=True) for x in (one, other))
+    ours, theirs = (ops.mean(ops.square(x), axis=axis) for x in (one, other))
+    varies = ops.logical_and(ours > SMALLEST_VARIANCE, theirs > SMALLEST_VARIANCE)
+    norm = ops.sqrt(ops.where(varies, ours, ops.ones_like(ours))) * ops.sqrt(
+        ops.where(varies, theirs, ops.ones_like(theirs))
+    )
+    dots = ops.mean(one * other, axis=axis)
+    return ops.where(varies, dots / norm, ops.zeros_like(dots))
