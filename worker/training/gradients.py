@@ -112,9 +112,9 @@ class TaskGradients:
 def _terms(learner: Any, x: Any, y: Any, training: bool) -> tuple[list[Any], Any, Any, dict[str, Any]]:
     """The losses of the tasks and the rest of the total, which tasks are present, and the objectives' values."""
     logits = learner(x, training=training)
-    losses, present = learner.label_losses(y, logits)
-    rest, values = learner.beside(y, logits)
-    return [*losses.values(), rest], ops.stack(list(present.values())), rest, values
+    losses, present, values = learner.task_losses(y, logits)
+    rest, more = learner.beside(y, logits)
+    return [*losses.values(), rest], ops.stack(list(present.values())), rest, values | more
 
 
 def _combined(shared: set[int], weights: Any, own: Any, by_task: Sequence[Any], beside: Sequence[Any]) -> list[Any]:

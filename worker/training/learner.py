@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 class Goal:
     """What a step minimises, as plain data.
 
-    `feeds`: which tasks each data set's batch trains. `weighting`: how the label losses of several tasks become one (None: their
-    sum), `task_weights` for those that use them. `objectives`: for each task what is learnt from its teachers, whose logits a batch
-    holds under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: their weights. `label_weight` multiplies the label losses.
-    `regularizer`: what holds a trunk that came from a source.
+    `feeds`: which tasks each data set's batch trains. `weighting`: how the losses of several tasks become one (None: their sum, or
+    there is but one), `task_weights` for those that use them. `objectives`: for each task what is learnt from its teachers, whose
+    logits a batch holds under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: their weights. `label_weight` multiplies the label
+    loss of a task with teachers, or of all where there is no weighting. `regularizer`: what holds a trunk that came from a source.
     `logit_standardization`: objectives see z-scores of logits. What changes from epoch to epoch is in the batch, numbers under
     `TASK/label_factor` (multiplies the task's label loss) and `TASK/factor/0`, `TASK/factor/1` … (its objectives). `widths`: of the
     teachers' layers onto which an objective of a task projects.
@@ -91,15 +91,13 @@ class Learner(keras.Model):
         if self.weighting is not None:
             self.weighting.build(self)
         terms = self.regularizer.names if self.regularizer is not None else ()
-        self._apart = bool(goal.objectives or terms)
-        names = [
-            "loss",
-            *(["label_loss"] if self._apart else []),
-            *(["label_weight"] if goal.objectives else []),
-            *terms,
-        ]
+        self._apart = self.weighting is None and bool(goal.objectives or terms)
+        names = ["loss", *(["label_loss"] if self._apart else []), *terms]
+        if self.weighting is None and goal.objectives:
+            names.append("label_weight")
         for task in goal.tasks:
             names += [f"{task}_loss", f"{task}_weight", f"{task}_weighted_loss"] if self.tells_tasks else []
+            names += [f"{task}_label_loss", f"{task}_label_weight"] if self._whole(task) else []
             names += [part for name in self.tuition.names(task) for part in (name, f"{name}_weight")]
         self.parts = {name: keras.metrics.Mean(name=name) for name in names}
 
@@ -137,43 +135,54 @@ class Learner(keras.Model):
         sample_weight: Any = None,  # noqa: ARG002
         training: bool = True,  # noqa: ARG002
     ) -> Any:
-        """label_weight · (weighted label losses) + Σ weight · objective + regularisers.
+        """Without a weighting: label_weight · label loss + Σ weight · objective + regularisers. With one: what it makes of the tasks'
+        losses, which hold their objectives, + regularisers.
 
-        A task's loss is the mean over its labelled rows; a task that has none in the batch is left out of the step. An objective's
-        value is the mean over all rows.
+        A label loss is the mean over the labelled rows, an objective the mean over all rows.
         """
-        losses, present = self.label_losses(y, y_pred)
-        labels, label_weight = self._labels(y, losses, present)
-        beside, values = self.beside(y, y_pred)
-        total = label_weight * labels + beside
+        losses, present, values = self.task_losses(y, y_pred)
+        beside, more = self.beside(y, y_pred)
+        if self.weighting is not None:
+            total = self.weighting(losses, present) + beside
+        else:
+            labels, label_weight = sum(losses.values()), self.goal.label_weight * self._label_factor(y)
+            total = label_weight * labels + beside
+            if self._apart:
+                self._log("label_loss", labels)
+            if self.goal.objectives:
+                self._log("label_weight", label_weight)
         self._log("loss", total)
-        for name, value in values.items():
+        for name, value in (values | more).items():
             self._log(name, value)
-        if self._apart:
-            self._log("label_loss", labels)
-        if self.goal.objectives:
-            self._log("label_weight", label_weight)
         if self.tells_tasks:
             self._log_tasks(losses, present)
         return total
 
-    def label_losses(self, y: Any, y_pred: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Each task's mean loss over its labelled rows, and whether it has any."""
-        losses: dict[str, Any] = {}
-        present: dict[str, Any] = {}
+    def task_losses(self, y: Any, y_pred: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Each task's loss, whether it has one in this batch, and the parts of it that are logged, by name.
+
+        The mean over the labelled rows; a task that has none in the batch is left out of the step. Where a weighting weighs a task
+        that has teachers, its loss is the whole: label_weight · label loss + Σ weight · objective, there in every batch.
+        """
+        losses, present, values = dict[str, Any](), dict[str, Any](), dict[str, Any]()
         for name, task in self.goal.tasks.items():
             losses[name], count = heads.loss(task, y, y_pred[name])
             present[name] = count > 0
-        return losses, present
+            if self._whole(name):
+                factor = self.goal.label_weight * ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
+                values[f"{name}_label_loss"] = ops.where(present[name], losses[name], np.float32("nan"))
+                values[f"{name}_label_weight"] = factor
+                objectives, parts = self._objectives(task, y, y_pred)
+                losses[name], present[name] = factor * losses[name] + objectives, count >= 0
+                values |= parts
+        return losses, present, values
 
     def beside(self, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
-        """What the total has besides the labels: Σ weight · objective + regularisers; each value and weight by its logged name."""
+        """What the total has besides the tasks' losses: objectives that no weighting weighs, and regularisers; and what is logged of it."""
         total, values = ops.zeros(()), dict[str, Any]()
-        for name, task in self.goal.tasks.items():
-            parts = self.tuition.values(task, y, y_pred)
-            for part, (value, weight) in zip(self.tuition.names(name), parts, strict=True):
-                total = total + weight * value
-                values |= {part: value, f"{part}_weight": weight}
+        for task in self.goal.tasks.values() if self.weighting is None else ():
+            objectives, parts = self._objectives(task, y, y_pred)
+            total, values = total + objectives, values | parts
         if self.regularizer is not None:
             terms = self.regularizer(y_pred.get(FEATURES))
             total = total + sum(terms.values())
@@ -182,15 +191,23 @@ class Learner(keras.Model):
             total = total + ops.cast(penalty, total.dtype)
         return total, values
 
-    def _labels(self, y: Any, losses: dict[str, Any], present: dict[str, Any]) -> tuple[Any, Any]:
-        """(label loss, what multiplies it in this step)."""
-        if self.weighting is not None:
-            return self.weighting(losses, present), self.goal.label_weight
-        factors = {name: ops.cast(y.get(f"{name}/label_factor", 1.0), "float32") for name in losses}
-        if len(losses) == 1:
-            ((name, value),) = losses.items()
-            return value, self.goal.label_weight * factors[name]
-        return sum(factors[name] * value for name, value in losses.items()), self.goal.label_weight
+    def _objectives(self, task: Task, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
+        """Σ weight · objective of a task, and each one's value and weight by the names that they are logged under."""
+        total, values = ops.zeros(()), dict[str, Any]()
+        parts = self.tuition.values(task, y, y_pred)
+        for name, (value, weight) in zip(self.tuition.names(task.name), parts, strict=True):
+            total = total + weight * value
+            values |= {name: value, f"{name}_weight": weight}
+        return total, values
+
+    def _whole(self, task: str) -> bool:
+        """Whether a weighting weighs a task's objectives together with its labels."""
+        return self.weighting is not None and bool(self.goal.objectives.get(task))
+
+    def _label_factor(self, y: Any) -> Any:
+        """What multiplies the label loss in this step, where there is one task; a plain sum of several is not annealed."""
+        name = next(iter(self.goal.tasks)) if len(self.goal.tasks) == 1 else ""
+        return ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
         return {name: metric.result() for name, metric in self.parts.items()}
@@ -295,17 +312,16 @@ class Compiled:
         weighting = self.learner.weighting
         if weighting is None or type(weighting).start is TaskWeighting.start:
             return
-        goal, first = self.learner.goal, dict[str, float]()
-        for x, y in batches:
-            for data, tasks in goal.feeds.items():
-                logits = self.learner.network.predict_on_batch(x[data])
-                for name in tasks:
-                    if name not in first and y[f"{name}/labelled"].any():
-                        first[name] = float(heads.loss(goal.tasks[name], y, logits[name])[0])
-                        if not math.isfinite(first[name]):
-                            message = f"the loss of {name} was {first[name]} before the first step"
-                            raise Failure("loss_not_finite", message, param="/training")
-            if len(first) == len(goal.tasks):
+        first = dict[str, float]()
+        for batch in batches:
+            there = self._present(batch)
+            for k, name in enumerate(self._tasks):
+                if name not in first and there[k]:
+                    first[name] = float(self.losses(batch)[k])
+                    if not math.isfinite(first[name]):
+                        message = f"the loss of {name} was {first[name]} before the first step"
+                        raise Failure("loss_not_finite", message, param="/training")
+            if len(first) == len(self._tasks):
                 break
         weighting.start(first)
 
@@ -352,7 +368,7 @@ class Compiled:
 
     def _weighted_step(self, batch: Batch) -> dict[str, float]:
         weighting = self.learner.weighting
-        present = np.array([batch[1][f"{name}/labelled"].any() for name in self._tasks])
+        present = self._present(batch)
         weighting.before_step(self._seed, self._number)
         if weighting.level == "gradient":
             return self._gradient_step(batch)
@@ -364,7 +380,7 @@ class Compiled:
         return logs
 
     def _gradient_step(self, batch: Batch) -> dict[str, float]:
-        goal, weighting = self.learner.goal, self.learner.weighting
+        weighting = self.learner.weighting
         slopes = self._gradients.differentiate(batch)
         here = np.flatnonzero(slopes.present)
         weights, among = slopes.present.astype(np.float64), np.ix_(here, here)
@@ -373,15 +389,18 @@ class Compiled:
             moment = Moment(slopes.gram[among], slopes.last[among], slopes.losses[here], here, self._seed, self._number)
             weights[here] = weighting.weigh(moment)
         own = weights if weighting.weighs_heads else slopes.present
-        self._gradients.apply(slopes, goal.label_weight * weights, goal.label_weight * own)
+        self._gradients.apply(slopes, weights, own)
         parts = np.where(slopes.present, weights * slopes.losses, 0.0)
-        logs = {"loss": goal.label_weight * float(parts.sum()) + slopes.rest, **slopes.values}
-        if goal.objectives:
-            logs |= {"label_loss": float(parts.sum()), "label_weight": goal.label_weight}
+        logs = {"loss": float(parts.sum()) + slopes.rest, **slopes.values}
         for k, name in enumerate(self._tasks):
             logs[f"{name}_loss"] = float(slopes.losses[k]) if slopes.present[k] else float("nan")
             logs[f"{name}_weight"], logs[f"{name}_weighted_loss"] = float(weights[k]), float(parts[k])
         return logs
+
+    def _present(self, batch: Batch) -> np.ndarray:
+        """Which tasks have a loss in a batch, (K,): those with a label, and those with teachers."""
+        taught = self.learner.goal.objectives
+        return np.array([bool(taught.get(name)) or batch[1][f"{name}/labelled"].any() for name in self._tasks])
 
     def _network(self) -> list[Any]:
         return list(self.live.forward.variables)

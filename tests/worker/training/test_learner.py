@@ -14,7 +14,7 @@ from tests.worker.training import small
 from tests.worker.training.small import DIGIT, ODD, PICTURE, SIGNS, SIZE, compiled, feed, network, same, stored
 from worker.training import batches, build, heads
 from worker.training.batches import Line
-from worker.training.fitting import Fitter, Lesson, Phase
+from worker.training.fitting import Lesson, Phase
 from worker.training.learner import Goal
 from worker.training.methods._resolve import SCRATCH_RATES
 from worker.training.objectives import logits as soft
@@ -223,33 +223,6 @@ def test_cached_teacher_logits_equal_online_ones_after_twenty_steps() -> None:
     assert same(live.read(), teacher.weights)  # teaching never changes the teacher
 
 
-def test_a_teacher_of_the_student_s_shape_that_sees_each_batch_leaves_the_student_to_its_training(
-    tmp_path: Path,
-) -> None:
-    whole, teacher = network([DIGIT]), network([DIGIT], seed=9)
-    assert whole.shape_key() == teacher.shape_key()
-    goal = replace(goal_of(DIGIT), objectives={"digit": [soft.Spec(temperature=4.0)]}, teachers={"digit": (1.0,)})
-    results = []
-    for online in (False, True):
-        made = small.fitter(tmp_path / str(online))
-        made.pool.live(whole)
-        data = feed(whole, {"digit": stored(DIGIT, 40)}, 16)
-
-        def ask(raw: np.ndarray, made: Fitter = made) -> np.ndarray:
-            return made.logits(teacher, raw)["digit"]
-
-        if online:
-            data.computed["digit/teacher/0"] = ask
-        else:
-            data.given["digit/teacher/0"] = ask(data.inputs)
-        made.pool.live(whole)
-        results.append(
-            made.fit("target", whole, Lesson(goal, {"d": data}), [Phase(20, 1e-2)], TrainingSpec(), 0).network
-        )
-    assert same(results[0].weights, results[1].weights, tolerance=1e-5)
-    assert not same(results[1].weights, teacher.weights, tolerance=1e-2)
-
-
 def lesson_of(whole: build.Network, n: int = 32) -> Lesson:
     return Lesson(goal_of(DIGIT), {"d": feed(whole, {"digit": stored(DIGIT, n)}, 8)})
 
@@ -273,7 +246,6 @@ def test_a_learner_that_is_used_again_trains_as_a_new_one(tmp_path: Path) -> Non
     wide = {"arch": "mlp", "units": [8], "dropout": 0.4}
     whole, other = network([DIGIT], architecture=wide), network([DIGIT], seed=3, architecture=wide)
     reused = small.fitter(tmp_path)
-    from app.spec.training import TrainingSpec
 
     for number, (one, seed) in enumerate(((whole, 0), (other, 4), (whole, 0))):
         again = reused.fit(
