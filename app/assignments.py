@@ -108,6 +108,9 @@ def _overlaps(session: Session, spec: JobSpec, tested: Hashes) -> list[Fault]:
         seen = int(data.among(tested, np.load(artifacts.blob(model.rows_sha256), allow_pickle=False)).sum())
         if seen:
             message = f"{seen} of this job's {len(tested)} test rows trained {ref} or a model that it inherits from"
-            hint = "use that model's job's `split`, so that both leave out the same test rows, or another data set"
+            hint = (
+                "give both jobs one `split` with `by: random`: a stratified one follows the first target, "
+                "so jobs on other columns test other rows"
+            )
             faults.append(Fault("", message, hint, "data_overlap"))
     return faults

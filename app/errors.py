@@ -228,7 +228,8 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "Test rows were used to train a model that this job builds on",
         "user",
         False,
-        'Train the source or teacher inside this job with {"train": …}, which drops those rows, or change the split.',
+        'Train the source or teacher inside this job with {"train": …}, which drops those rows, or give both jobs one split '
+        "with `by: random` (a stratified one follows the first target).",
     ),
     FailureType(
         "teacher_incompatible",

@@ -31,12 +31,49 @@ ArchitectureRef = str | dict[str, Any]
 """A name from the catalog (`cnn`, `arch:cnn`), or an object {"arch": NAME, …bounded numbers}."""
 
 
+Objectives = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=8)]
+
+
 class HeadSpec(Words):
     """An optional hidden layer before a task's output layer."""
 
     units: int | None = Field(None, ge=1, le=8192)
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     dropout: float = Field(0.0, ge=0, lt=1)
+
+
+def which_source(value: object) -> str | None:
+    """The branch of a union that a value is meant for, so that its faults are named and not those of the other branches."""
+    if isinstance(value, str):
+        return "reference"
+    if isinstance(value, (dict, TrainedHere)):
+        return "train"
+    return None
+
+
+class TrainStage(Words):
+    """A model that the job trains first, as a stage of its own, and keeps."""
+
+    dataset: DatasetRef
+    target: Name | None = None
+    architecture: ArchitectureRef | None = None
+    limit_train_examples: Limit | None = None
+    training: TrainingSpec = TrainingSpec()
+
+
+class TrainedHere(Words):
+    train: TrainStage
+
+
+ModelSource = Annotated[
+    Annotated[ModelRef, Tag("reference")] | Annotated[TrainedHere, Tag("train")],
+    Discriminator(
+        which_source,
+        custom_error_type="model_source",
+        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…"), or {"train": …}',
+    ),
+]
+"""Where knowledge comes from: a kept model, or one to train first."""
 
 
 class TaskSpec(Words):
@@ -54,40 +91,8 @@ class TaskSpec(Words):
         True, description="regression: train on targets of mean 0 and variance 1; answers are in the user's units"
     )
     limit_train_labels: Annotated[int, Field(ge=1)] | None = None
-
-
-class TrainStage(Words):
-    """A model that the job trains first, as a stage of its own, and keeps."""
-
-    dataset: DatasetRef
-    target: Name | None = None
-    architecture: ArchitectureRef | None = None
-    limit_train_examples: Limit | None = None
-    training: TrainingSpec = TrainingSpec()
-
-
-class TrainedHere(Words):
-    train: TrainStage
-
-
-def which_source(value: object) -> str | None:
-    """The branch of a union that a value is meant for, so that its faults are named and not those of the other branches."""
-    if isinstance(value, str):
-        return "reference"
-    if isinstance(value, (dict, TrainedHere)):
-        return "train"
-    return None
-
-
-ModelSource = Annotated[
-    Annotated[ModelRef, Tag("reference")] | Annotated[TrainedHere, Tag("train")],
-    Discriminator(
-        which_source,
-        custom_error_type="model_source",
-        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…"), or {"train": …}',
-    ),
-]
-"""Where knowledge comes from: a kept model, or one to train first."""
+    teacher: ModelSource | None = Field(None, description="what says something about every row of the task's data set")
+    objectives: Objectives | None = Field(None, description="of a task with a teacher; null: the job's")
 
 
 class TaskManifest(Words):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,19 @@ from worker.training import evaluate, heads
 from worker.training.batches import Feed, Line, Some
 from worker.training.failures import Failure
 from worker.training.inheritance import order_of
+from worker.training.objectives._layers import trunk
 from worker.training.run import epoch_steps
+from worker.training.tuition import teacher_layers
 from worker.training.verdict import agreement, gap_recovered
 
 if TYPE_CHECKING:
+    from app.spec.base import Words
     from app.spec.data import SplitSpec
     from app.spec.training import TrainingSpec
     from worker.training.build import Network
     from worker.training.conclude import Trial
     from worker.training.heads import Task
+    from worker.training.learner import Goal
     from worker.training.rows import Data, Draw
     from worker.training.run import Model, Run
 
@@ -31,14 +35,28 @@ class Teachers:
     """Kept models that teach one task. `online`: they see each batch; else every row once, and what they say is part of the data.
 
     A teacher runs in inference mode on live layers of its own: teaching never changes it, nor a student of the same shape.
-    `layers`: those of its trunk whose outputs are wanted.
+    `objectives`: what is learnt from them.
     """
 
     def __init__(
-        self, run: Run, models: Sequence[Model], weights: Sequence[float], online: bool, layers: Sequence[str] = ()
+        self,
+        run: Run,
+        models: Sequence[Model],
+        weights: Sequence[float],
+        objectives: Sequence[Words] = (),
+        *,
+        online: bool = True,
     ):
         self._run, self.models, self.weights = run, list(models), list(weights)
-        self._online, self._layers = online, list(layers)
+        self.objectives, self._online = list(objectives), online
+        self._layers = teacher_layers(objectives)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Of the layers that the objectives read: the last side of what each gives."""
+        network = self.models[0].network
+        shapes, _ = trunk(network.architecture, network.input.shape)
+        return {layer: shapes[layer][-1] for layer in self._layers}
 
     @staticmethod
     def epoch_steps(draw: Draw, unlabelled: Data | None, training: TrainingSpec) -> int:
@@ -62,16 +80,19 @@ class Teachers:
                 Line(draw.train, min(half, len(draw.train)), seed, draw.data.ref),
                 Line(np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.ref}"),
             ]
-        feed = replace(feed, inputs=inputs, given=given, lines=lines)
         (task,) = network.tasks.values()
-        rows = np.concatenate([line.rows for line in lines])
+        return self.teach(replace(feed, inputs=inputs, given=given, lines=lines), task)
+
+    def teach(self, feed: Feed, task: Task) -> Feed:
+        """`feed` with what the teachers say of its rows about `task`."""
+        rows = np.unique(np.concatenate([line.rows for line in feed.lines]))
         for number, model in enumerate(self.models):
             said = partial(lecture, self._run, model, task, f"{task.name}/teacher/{number}", self._layers)
             if self._online:
                 feed.computed.append(said)
             else:
-                drawn = np.unique(rows)
-                feed.cached |= {name: Some(drawn, values, len(inputs)) for name, values in said(inputs[drawn]).items()}
+                known = said(feed.inputs[rows])
+                feed.cached |= {name: Some(rows, values, len(feed.inputs)) for name, values in known.items()}
         return feed
 
     def answers(self, task: Task, inputs: np.ndarray) -> np.ndarray:
@@ -79,6 +100,19 @@ class Teachers:
         shares = np.array(self.weights) / sum(self.weights)
         each = [heads.answers(task, said(self._run, model, task, inputs)) for model in self.models]
         return np.asarray(sum(share * one for share, one in zip(shares, each, strict=True)))
+
+
+def taught(goal: Goal, by: Mapping[str, Teachers], label_weight: float | None, standardization: bool) -> Goal:
+    """`goal` with the objectives of each task that has teachers. `label_weight` is given in every resolved spec."""
+    assert label_weight is not None
+    return replace(
+        goal,
+        objectives={task: teachers.objectives for task, teachers in by.items()},
+        teachers={task: teachers.weights for task, teachers in by.items()},
+        widths={task: teachers.widths for task, teachers in by.items()},
+        label_weight=label_weight,
+        logit_standardization=standardization,
+    )
 
 
 def lecture(
@@ -110,9 +144,9 @@ def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndar
     raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
 
 
-def about(run: Run, teachers: Teachers, trial: Trial, target: Data, split: SplitSpec) -> dict[str, Any]:
-    """How near the students came: agreement with the teachers, how much of the gap was closed, how much smaller and faster they are."""
-    (task,) = trial.model.network.tasks.values()
+def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
+    """How near the students came in one task: agreement with the teachers, how much of the gap was closed, how much smaller and
+    faster they are."""
     inputs = target.table.inputs[target.split.test]
     said_by_teachers = teachers.answers(task, inputs)
     student, teacher = trial.model, teachers.models[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import threading
 from pathlib import Path
@@ -33,23 +34,33 @@ WINE: dict[str, Any] = {
 
 
 class World(trainer.LocalWorld):
-    def __init__(self, manifest: Manifest | None):
-        self.kept = manifest
+    def __init__(self, models: dict[str, Any]):
+        self.models = models
 
     def manifest(self, ref: str) -> Manifest:
-        assert self.kept is not None
-        return self.kept
+        return Manifest.model_validate(self.models[ref]["manifest"])
 
 
-def run(body: dict[str, Any], out: Path, given: dict[str, Any] | None = None) -> tuple[Exit, list[Any]]:
-    """A job trained in this process; `given` is what the reference `job:job_1` stands for."""
+def run(body: dict[str, Any], out: Path, *given: dict[str, Any]) -> tuple[Exit, list[Any]]:
+    """A job trained in this process; `given` are the models that `job:job_1`, `job:job_2` … stand for."""
     method = modules("methods")[body["kind"]]
-    world = World(Manifest.model_validate(given["manifest"]) if given else None)
-    spec = method.resolve(validate(method.Spec, body), world)
-    job = {"id": "job_2", "attempt": 1, "kind": body["kind"], "spec": plain(spec), "datasets": {}, "kept": {}}
+    models = {f"job:job_{number}": one for number, one in enumerate(given, 1)}
+    spec = method.resolve(validate(method.Spec, body), World(models))
+    job = {"id": "job_9", "attempt": 1, "kind": body["kind"], "spec": plain(spec), "datasets": {}, "kept": {}}
     told = Quiet()
-    code = trainer.run({**job, "models": {"job:job_1": given} if given else {}}, out, told, threading.Event())
+    code = trainer.run({**job, "models": models}, out, told, threading.Event())
     return code, told.reports
+
+
+def kept_model(out: Path, name: str) -> dict[str, Any]:
+    """The job's model in `out`, as a later job is given it."""
+    about = json.loads((out / "manifest.json").read_text())
+    return {"id": name, "path": str(out / "model.keras"), "manifest": about, "rows": str(out / "model.rows.npy")}
+
+
+def lineage(reports: list[Any], role: str = "model") -> set[tuple[str, str]]:
+    (model,) = [report for report in reports if isinstance(report, Kept) and report.role == role]
+    return {(edge.relation, edge.target) for edge in model.edges}
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +68,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("first")
     code, reports = run(WINE, out)
     assert code == Exit.DONE
-    (model,) = [report for report in reports if isinstance(report, Kept) and report.role == "model"]
-    assert ("initialized_from", "source") in {(edge.relation, edge.target) for edge in model.edges}
-    about = json.loads((out / "manifest.json").read_text())
-    return {"id": "mdl_1", "path": str(out / "model.keras"), "manifest": about, "rows": str(out / "model.rows.npy")}
+    assert ("initialized_from", "source") in lineage(reports)
+    return kept_model(out, "mdl_1")
 
 
 def test_a_fine_tuned_model_teaches_a_student_that_starts_from_it(kept: dict[str, Any], tmp_path: Path) -> None:
@@ -74,12 +83,7 @@ def test_a_fine_tuned_model_teaches_a_student_that_starts_from_it(kept: dict[str
     }
     code, reports = run(body, tmp_path, kept)
     assert code == Exit.DONE
-    (model,) = [report for report in reports if isinstance(report, Kept) and report.role == "model"]
-    assert {(edge.relation, edge.target) for edge in model.edges} == {
-        ("initialized_from", "mdl_1"),
-        ("distilled_from", "mdl_1"),
-        ("trained_on", "wine"),
-    }
+    assert lineage(reports) == {("initialized_from", "mdl_1"), ("distilled_from", "mdl_1"), ("trained_on", "wine")}
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["distillation"]["params_ratio"] == 1.0
     assert report["inherited"]["fresh"] == {}
@@ -131,3 +135,98 @@ def test_a_file_that_is_not_the_kept_one_is_refused(kept: dict[str, Any], tmp_pa
     code, reports = run({**WINE, "source": "job:job_1"}, tmp_path / "out", {**kept, "path": str(other)})
     assert code == Exit.FAILED
     assert reports[-1].code == "weights_unavailable"
+
+
+def test_a_distilled_student_is_fine_tuned_on_another_task(tmp_path: Path) -> None:
+    small = {"epochs": 2}
+    distilled: dict[str, Any] = {
+        "kind": "distillation",
+        "dataset": "digits",
+        "split": {"by": "random"},
+        "limit_train_examples": 60,
+        "teacher": {"train": {"dataset": "digits", "architecture": "cnn-small", "limit_train_examples": 60}},
+        "student": {"arch": "cnn-small", "filters": [2, 4, 4], "dense": 8},
+        "training": small,
+    }
+    distilled["teacher"]["train"]["training"] = small
+    code, reports = run(distilled, tmp_path / "first")
+    assert code == Exit.DONE
+    assert ("distilled_from", "teacher") in lineage(reports)
+    student = kept_model(tmp_path / "first", "mdl_1")
+    body = {
+        "kind": "transfer",
+        "dataset": "digits",
+        "target": "odd",
+        "split": {"by": "random"},
+        "source": "job:job_1",
+        "limit_train_examples": 60,
+        "training": small,
+    }
+    code, reports = run(body, tmp_path / "second", student)
+    assert code == Exit.DONE
+    assert lineage(reports) == {("initialized_from", "mdl_1"), ("trained_on", "digits")}
+    report = json.loads((tmp_path / "second" / "report.json").read_text())
+    assert set(report["inherited"]["fresh"]) == {"odd_logits"}  # another task: the trunk is inherited, the head is new
+    # The teacher's rows stay behind the student's, and so behind the fine-tuned one.
+    rows = [{row.tobytes() for row in np.load(tmp_path / name / "model.rows.npy")} for name in ("first", "second")]
+    assert rows[0] <= rows[1]
+
+
+def test_single_task_teachers_teach_one_multi_task_student_with_annealing(tmp_path: Path) -> None:
+    """BAM: one kept teacher, one that the job trains first, a task without any; the control is the same model on labels alone."""
+    single = {
+        "kind": "multitask",
+        "dataset": "digits",
+        "tasks": {"odd": {}},
+        "split": {"by": "random"},
+        "trunk": "cnn-small",
+        "limit_train_examples": 60,
+        "training": {"epochs": 2},
+    }
+    code, _ = run(single, tmp_path / "odd")
+    assert code == Exit.DONE
+    stage = {"dataset": "digits", "architecture": "cnn-small", "limit_train_examples": 60, "training": {"epochs": 2}}
+    body = {
+        "kind": "multitask",
+        "dataset": "digits",
+        "tasks": {
+            "digit": {"teacher": {"train": stage}, "limit_train_labels": 20},
+            "odd": {"teacher": "job:job_1", "objectives": [{"type": "logits", "temperature": 2.0, "weight": 0.5}]},
+            "at_least_5": {},
+        },
+        "split": {"by": "random"},
+        "weight_schedule": "linear_anneal",
+        "trunk": "cnn-small",
+        "limit_train_examples": 60,
+        "training": {"epochs": 4, "batch_size": 20},
+        "control": {"seeds": 1},
+    }
+    code, reports = run(body, tmp_path / "all", kept_model(tmp_path / "odd", "mdl_1"))
+    assert code == Exit.DONE
+    assert lineage(reports) == {
+        ("distilled_from", "teacher/digit"),
+        ("distilled_from", "mdl_1"),
+        ("trained_on", "digits"),
+    }
+    assert lineage(reports, "control/0") == {("control_of", "model"), ("trained_on", "digits")}
+    report = json.loads((tmp_path / "all" / "report.json").read_text())
+    assert report["verdict"]["tasks"]["digit"]["control"]["arm"] == "same multitask cnn-small on labels alone"
+    assert set(report["distillation"]["tasks"]) == {"digit", "odd"}
+    assert report["distillation"]["tasks"]["odd"]["teachers"][0]["model"] == "mdl_1"
+    metrics = logged(tmp_path / "all" / "metrics.csv")
+    steps = sorted(step for name, step in metrics if name == "digit_label_weight")
+    first, last = ({name: metrics[name, step] for name, at in metrics if at == step} for step in (steps[0], steps[-1]))
+    assert first["digit_label_weight"] < last["digit_label_weight"] == pytest.approx(1.0)
+    assert first["digit_logits_weight"] > last["digit_logits_weight"] == pytest.approx(0.0)
+    assert "at_least_5_label_weight" not in first
+    # Without labels of its own in a batch the label-poor task still learns from its teacher.
+    for values in (first, last):
+        total = sum(values[f"{task}_weighted_loss"] for task in ("digit", "odd", "at_least_5"))
+        assert values["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def logged(path: Path) -> dict[tuple[str, int], float]:
+    """The job's own model's metrics: {(name, step): value}."""
+    with path.open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["value"]]
+    return {(row["name"], int(row["step"])): float(row["value"]) for row in rows}

@@ -18,7 +18,7 @@ from tests.worker.training.test_combining import run
 from tests.worker.training.test_methods import MODEL, faults, resolve
 from worker.reports import Exit, Kept
 from worker.training import trainer
-from worker.training.methods import _objectives
+from worker.training.methods import _teaching
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
@@ -118,7 +118,7 @@ def test_more_features_than_memory_should_hold_are_refused_and_computed_online_i
 ) -> None:
     body = {**BODY, "objectives": [{"type": "attention"}]}
     assert resolve(body).teacher_outputs == "cached"
-    monkeypatch.setattr(_objectives, "MOST_CACHED_BYTES", 1 << 20)
+    monkeypatch.setattr(_teaching, "MOST_CACHED_BYTES", 1 << 20)
     assert "online" in faults(body)["/teacher_outputs"]
     assert resolve({**body, "teacher_outputs": "online"})
     assert resolve({**body, "limit_train_examples": 50})

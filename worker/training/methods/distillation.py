@@ -22,6 +22,7 @@ from app.spec.models import (
     HeadSpec,
     ModelRef,
     ModelSource,
+    Objectives,
     TaskSpec,
     TrainedHere,
     which_source,
@@ -30,25 +31,18 @@ from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.annealing import WeightSchedule
-from worker.training.inheritance import order_of
-from worker.training.methods import _objectives
+from worker.training.methods import _teaching
 from worker.training.methods._resolve import Faults, Known, base_update, is_model, task_name
 from worker.training.methods.transfer import copyable
-from worker.training.objectives._layers import trunk
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
     from worker.training.batches import Feed
     from worker.training.build import Network
     from worker.training.control import Arm
-    from worker.training.heads import Task
     from worker.training.learner import Goal
     from worker.training.rows import Data, Draw
     from worker.training.run import Model, Run
-
-LABEL_WEIGHT = 0.1
-LABEL_WEIGHT_OF_OTHERS = 1.0
-"""Of a lone `logits` objective, and with any other one (mdistiller)."""
 
 
 class Weighted(Words):
@@ -101,7 +95,7 @@ class Spec(JobSpec):
     student: ArchitectureRef | None = None
     student_init: Literal["random", "from_teacher"] = "random"
     head: HeadSpec = HeadSpec()
-    objectives: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=8)] | None = None
+    objectives: Objectives | None = None
     label_weight: float | None = Field(None, ge=0, le=1e6)
     weight_schedule: WeightSchedule = "constant"
     logit_standardization: bool = Field(False, description="objectives on logits see each row's z-scores")
@@ -157,7 +151,7 @@ def resolve(spec: Spec, world: World) -> Spec:
             and faults.same_input(schema.input, one.input, f"/teachers/{number}", "teacher")
             and task is not None
         ):
-            _check_teacher(task, one, f"/teachers/{number}", faults)
+            _teaching.check_teacher(task, one, f"/teachers/{number}", faults)
     student, architecture = _student(spec, known[0] if known else None, faults, schema.input if schema else None)
     if architecture is not None and task is not None and schema is not None and not faults.found:
         faults.parameters(architecture, schema.input.shape, {task.name: (spec.head.units, task.units)}, "/student")
@@ -179,20 +173,21 @@ def resolve(spec: Spec, world: World) -> Spec:
             )
     training = faults.training(spec.training, "/training")
     shape = schema.input.shape if schema is not None else None
-    objectives = _objectives.resolved(spec, training, task, architecture, known, shape, faults)
-    lone = [one["type"] for one in objectives] == ["logits"] and spec.weight_schedule == "constant"
-    _objectives.check_weights(spec, objectives, task, faults)
-    if schema is not None and not faults.found:
-        _objectives.check_memory(spec, objectives, known, schema.rows, faults)
+    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples)
+    objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    if spec.logit_standardization:
+        _teaching.check_standardization([(task, objectives)], faults)
+    if spec.generations > 1 and spec.student_init == "from_teacher":
+        faults.add("/student_init", "each generation begins anew", "set student_init: random, or generations: 1")
+    if schema is not None and spec.teacher_outputs == "cached" and not faults.found:
+        more = 0 if spec.unlabelled is None else world.schema(spec.unlabelled).rows
+        _teaching.check_memory(objectives, known, spec.limit_train_examples, schema.rows, more, faults)
     update: dict[str, Any] = {
         "teachers": teachers,
         "student": student,
         "objectives": objectives,
-        "label_weight": spec.label_weight
-        if spec.label_weight is not None
-        else LABEL_WEIGHT
-        if lone
-        else LABEL_WEIGHT_OF_OTHERS,
+        "label_weight": _teaching.label_weight(spec.label_weight, [objectives], spec.weight_schedule),
         "export": faults.export(spec.export),
         "training": training,
         "control": faults.control(spec.control, training),
@@ -319,7 +314,9 @@ def train(spec: Spec, run: Run) -> None:
         },
         more={
             "inherited": inherited,
-            "distillation": about(run, Teachers(run, models, weights, online=True), trial, target, spec.split),
+            "distillation": about(
+                run, Teachers(run, models, weights), trial, target, trial.model.network.tasks[name], spec.split
+            ),
         },
     )
 
@@ -353,25 +350,14 @@ def _lesson(
     """What a student minimises, and its batches with all that its teachers say."""
     from worker.training import learner
     from worker.training.annealing import Factors
-    from worker.training.teaching import Teachers
-    from worker.training.tuition import teacher_layers
+    from worker.training.teaching import Teachers, taught
 
     (name,) = network.tasks
-    layers = teacher_layers(objectives)
-    shapes, _ = trunk(taught_by[0].network.architecture, taught_by[0].network.input.shape)
-    goal = learner.Goal(
-        {spec.dataset: [name]},
-        network.tasks,
-        objectives={name: objectives},
-        teachers={name: shares},
-        label_weight=spec.label_weight if spec.label_weight is not None else LABEL_WEIGHT,
-        logit_standardization=spec.logit_standardization,
-        widths={name: {layer: shapes[layer][-1] for layer in layers}},
-    )
-    teachers = Teachers(run, taught_by, shares, online=spec.teacher_outputs == "online", layers=layers)
+    teachers = Teachers(run, taught_by, shares, objectives, online=spec.teacher_outputs == "online")
+    goal = learner.Goal({spec.dataset: [name]}, network.tasks)
     feed = teachers.feed(network, draw, unlabelled, spec.training, seed)
     feed.timed.append(Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch))
-    return goal, feed
+    return taught(goal, {name: teachers}, spec.label_weight, spec.logit_standardization), feed
 
 
 def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]]:
@@ -383,23 +369,6 @@ def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]
         resolved.append(one.model_copy(update={"model": source}) if isinstance(one, Weighted) else source)
         known.append(about)
     return resolved, known
-
-
-def _check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
-    if any(order_of(task, one) is not None for one in teacher.tasks.values()):
-        return
-    theirs = "; ".join(f"{one.name}: {_classes(one)}" for one in teacher.tasks.values())
-    faults.add(
-        at,
-        f"no head of this teacher fits the student's {_classes(task)}: it has {theirs}",
-        "use a teacher with the same classes, or the same column for regression",
-        "teacher_incompatible",
-    )
-
-
-def _classes(task: Task) -> str:
-    names = ", ".join((task.classes or ())[:12])
-    return f"{task.type} of {names}" if names else f"{task.type} of {task.units}"
 
 
 def _student(spec: Spec, teacher: Known | None, faults: Faults, shape: Any) -> tuple[Any, Architecture | None]:

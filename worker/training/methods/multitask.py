@@ -3,29 +3,43 @@
 Tasks are columns of one data set (a missing label masks its row for that task alone), or have data sets of their own: each step
 then takes one batch of every data set, and an epoch is the longest. The control is one single-task model for each task, on the
 rows labelled for it, for as many steps as the shared model.
+
+Tasks may have a teacher each, with `weight_schedule: linear_anneal` as in BAM (Clark et al. 2019): the weighting then weighs all of
+such a task's loss, labels and objectives, on every row. What is asked then is whether teaching helps: the control is the same
+multi-task model on labels alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from app.spec import architectures
-from app.spec.base import JobSpec, TaskName
+from app.spec.base import JobSpec, TaskName, Words
 from app.spec.data import Limit, PerClass, SplitSpec
 from app.spec.faults import Invalid, nearest, pointer, validate
-from app.spec.models import ArchitectureRef, DatasetRef, TaskSpec
+from app.spec.models import ArchitectureRef, DatasetRef, Objectives, TaskSpec, TrainedHere
 from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
+from worker.training.annealing import WeightSchedule
+from worker.training.methods import _teaching
 from worker.training.methods._resolve import Faults, base_update
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from app.spec.architectures import Architecture
     from app.spec.data import InputSchema, Schema
+    from app.spec.models import TrainStage
+    from worker.training.conclude import Trial
+    from worker.training.control import Arm
     from worker.training.heads import Task
     from worker.training.rows import Data
-    from worker.training.run import Run
+    from worker.training.run import Model, Run
+    from worker.training.teaching import Teachers
 
 
 class Spec(JobSpec):
@@ -33,6 +47,8 @@ class Spec(JobSpec):
 
     `limit_train_examples` limits the rows of each data set; a task's `limit_train_labels` its labels, the rows stay.
     Where tasks have labels on less than half of a data set's rows, half of each of its batches is drawn from their rows.
+    `objectives`, `label_weight`, `weight_schedule`, `logit_standardization` and `teacher_outputs`: as in a distillation, for the
+    tasks with a `teacher`; `label_weight` multiplies the labels of those tasks alone.
     """
 
     kind: Literal["multitask"] = "multitask"
@@ -44,9 +60,16 @@ class Spec(JobSpec):
     sharing: Literal["hard_sharing"] = "hard_sharing"
     trunk: ArchitectureRef | None = None
     weighting: str | dict[str, Any] = "equal"
+    objectives: Objectives | None = None
+    label_weight: float | None = Field(None, ge=0, le=1e6)
+    weight_schedule: WeightSchedule = "constant"
+    logit_standardization: bool = Field(False, description="objectives on logits see each row's z-scores")
+    teacher_outputs: Literal["cached", "online"] = "cached"
     training: TrainingSpec = TrainingSpec()
     control: ControlSpec = ControlSpec()
 
+
+TEACHING = ("objectives", "label_weight", "weight_schedule", "logit_standardization", "teacher_outputs")
 
 EXAMPLE: dict[str, Any] = {
     "kind": "multitask",
@@ -105,8 +128,10 @@ def resolve(spec: Spec, world: World) -> Spec:
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
-    if spec.control.budget == "total":
-        faults.add("/control/budget", "a multitask job trains nothing before its tasks", "leave `budget` out")
+    update |= _taught(spec, tasks, made, schemas, architecture, training, faults)
+    before = any(isinstance(words.teacher, TrainedHere) for words in spec.tasks.values())
+    if spec.control.budget == "total" and not before:
+        faults.add("/control/budget", "this job trains nothing before its tasks", "leave `budget` out")
     if architecture is not None:
         update["trunk"] = architectures.as_data(architecture)
     faults.done()
@@ -114,7 +139,9 @@ def resolve(spec: Spec, world: World) -> Spec:
 
 
 def inputs(spec: Spec) -> Inputs:
-    return Inputs.of(_by_data(spec))
+    teachers = [words.teacher for words in spec.tasks.values() if words.teacher is not None]
+    stages = [one.train.dataset for one in teachers if isinstance(one, TrainedHere)]
+    return Inputs.of([*_by_data(spec), *stages], [one for one in teachers if isinstance(one, str)])
 
 
 def held_out(spec: Spec) -> list[HeldOut]:
@@ -125,71 +152,166 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 
 def train(spec: Spec, run: Run) -> None:
-    """1 one model on all tasks at once; 2 its answers for each of them. Beside it, a model for each task alone."""
-    from worker.training import control, learner
+    """1 the tasks' teachers; 2 one model on all tasks at once; 3 its answers for each of them. Beside it, a model for each task
+    alone, or with teachers the same model on labels alone."""
+    from worker.training import control
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.run import steps
 
     sets = _apart(run, spec)
+    held_out = np.concatenate([data.held_out for data in sets])
+    stages = {
+        name: (words.teacher.train, run.stage_data(words.teacher.train, held_out))
+        for name, words in spec.tasks.items()
+        if isinstance(words.teacher, TrainedHere)
+    }
+    taught = any(words.teacher is not None for words in spec.tasks.values())
     architecture = architectures.resolve(spec.trunk or "")
-    head = {name: words.head for name, words in spec.tasks.items()}
-    words = validate(modules("weighting")[spec.weighting["name"]].Spec, spec.weighting)  # type: ignore[index]
     arms = control.arms(spec.training.seed, spec.control)
     budget = steps(spec.training, max(run.feed_steps(data.draw(arms[0].seed), spec.training) for data in sets))
-    single = [(data, name) for data in sets for name in data.tasks]
-    plan: list[tuple[str, int]] = []
+    before = {f"teacher/{name}": run.stage_steps(stage, data) for name, (stage, data) in stages.items()}
+    longer = budget + (sum(before.values()) if spec.control.budget == "total" else 0)
+    single = [] if taught else [(data, name) for data in sets for name in data.tasks]
+    plan = [*before.items()]
     for arm in arms:
-        plan += [(arm.stage, budget)] if arm.treated else [(f"{arm.stage}/{name}", budget) for _, name in single]
+        together = arm.treated or taught
+        plan += (
+            [(arm.stage, budget if arm.treated else longer)]
+            if together
+            else [(f"{arm.stage}/{name}", budget) for _, name in single]
+        )
     run.pace.plan(plan)
 
+    teachers = _teachers(spec, run, stages, sets)
     trial = Trial(run, sets)
     for arm in arms:
         if arm.treated:
-            model = run.kept(arm.role, arm.stage)
-            if model is None:
-                draws = [data.draw(arm.seed) for data in sets]
-                network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision)
-                goal = learner.Goal(
-                    {data.ref: list(data.tasks) for data in sets},
-                    network.tasks,
-                    weighting=words,
-                    task_weights={name: one.weight for name, one in spec.tasks.items()},
-                )
-                feeds = {draw.data.ref: run.feed(network, draw, spec.training, arm.seed) for draw in draws}
-                phases = [run.phase(budget, spec.training.optimizer.learning_rate)]
-                trained = run.fit(arm.stage, network, run.lesson(goal, feeds, draws), phases, spec.training, arm.seed)
-                model = run.keep(arm.role, arm.stage, trained, learnt_from=draws)
-            trial.add(arm, model)
-            continue
-        alone = []
-        for data, name in single:
-            role = f"{arm.role}/{name}"
-            model = run.kept(role, role)
-            if model is None:
-                draw = data.draw(arm.seed).only(name)
-                network = run.fresh(architecture, draw, arm.seed, head, spec.training.precision)
-                goal = learner.Goal({data.ref: [name]}, network.tasks)
-                lesson = run.lesson(goal, {data.ref: run.feed(network, draw, spec.training, arm.seed)}, [draw])
-                phases = [run.phase(budget, spec.control.training.learning_rate)]
-                trained = run.fit(role, network, lesson, phases, spec.training, arm.seed)
-                model = run.keep(role, role, trained, learnt_from=[draw], edges=[("control_of", "model")])
-            alone.append(model)
-        trial.add(arm, *alone)
+            trial.add(arm, _together_model(spec, run, sets, architecture, arm, budget, teachers))
+        elif taught:
+            trial.add(arm, _together_model(spec, run, sets, architecture, arm, longer, {}))
+        else:
+            trial.add(arm, *(_alone(spec, run, data, name, architecture, arm, budget) for data, name in single))
+    more: dict[str, Any] = {}
+    if taught:
+        more["distillation"] = {"tasks": _about(spec, run, trial, teachers, sets)}
     conclude(
         run,
         trial,
         spec.kind,
         spec.control,
         spec.split,
-        arm=f"single-task {architecture.arch}",
-        besides=Besides(),
-        dropped={data.ref: data.dropped for data in sets},
+        arm=f"same multitask {architecture.arch} on labels alone" if taught else f"single-task {architecture.arch}",
+        besides=Besides("teacher", *_models(teachers)) if taught else Besides(),
+        dropped={data.ref: data.dropped for data in [*sets, *(data for _, data in stages.values())]},
         more={
             "sharing": spec.sharing,
-            "weighting": words.model_dump(mode="json"),
+            "weighting": _weighting_words(spec).model_dump(mode="json"),
             "conflicts": trial.model.manifest.training.get("conflicts"),
+            **more,
         },
     )
+
+
+def _together_model(
+    spec: Spec,
+    run: Run,
+    sets: list[Data],
+    architecture: Architecture,
+    arm: Arm,
+    budget: int,
+    teachers: dict[str, Teachers],
+) -> Model:
+    """An arm that learns all tasks at once, from its teachers where it has any."""
+    from worker.training import learner
+    from worker.training.annealing import Factors
+    from worker.training.batches import epoch_steps
+    from worker.training.teaching import taught
+
+    model = run.kept(arm.role, arm.stage)
+    if model is not None:
+        return model
+    draws = [data.draw(arm.seed) for data in sets]
+    head = {name: words.head for name, words in spec.tasks.items()}
+    network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision)
+    goal = learner.Goal(
+        {data.ref: list(data.tasks) for data in sets},
+        network.tasks,
+        weighting=_weighting_words(spec),
+        task_weights={name: one.weight for name, one in spec.tasks.items()},
+    )
+    feeds = {draw.data.ref: run.feed(network, draw, spec.training, arm.seed) for draw in draws}
+    if teachers:
+        goal = taught(goal, teachers, spec.label_weight, spec.logit_standardization)
+        for ref, feed in feeds.items():
+            for name in (name for name in goal.feeds[ref] if name in teachers):
+                teachers[name].teach(feed, network.tasks[name])
+                feed.timed.append(
+                    Factors(name, teachers[name].objectives, spec.weight_schedule, budget, epoch_steps(feeds))
+                )
+    rate = (spec.training.optimizer if arm.treated else spec.control.training).learning_rate
+    trained = run.fit(
+        arm.stage, network, run.lesson(goal, feeds, draws), [run.phase(budget, rate)], spec.training, arm.seed
+    )
+    behind = _models(teachers)
+    edges = [("distilled_from", one.id) for one in behind] if arm.treated else [("control_of", "model")]
+    return run.keep(arm.role, arm.stage, trained, learnt_from=draws, behind=behind, edges=edges)
+
+
+def _alone(spec: Spec, run: Run, data: Data, name: str, architecture: Architecture, arm: Arm, budget: int) -> Model:
+    """The control of one task: a model of its own, on the rows labelled for it."""
+    from worker.training import learner
+
+    role = f"{arm.role}/{name}"
+    model = run.kept(role, role)
+    if model is not None:
+        return model
+    draw = data.draw(arm.seed).only(name)
+    network = run.fresh(architecture, draw, arm.seed, {name: spec.tasks[name].head}, spec.training.precision)
+    goal = learner.Goal({data.ref: [name]}, network.tasks)
+    lesson = run.lesson(goal, {data.ref: run.feed(network, draw, spec.training, arm.seed)}, [draw])
+    phases = [run.phase(budget, spec.control.training.learning_rate)]
+    trained = run.fit(role, network, lesson, phases, spec.training, arm.seed)
+    return run.keep(role, role, trained, learnt_from=[draw], edges=[("control_of", "model")])
+
+
+def _about(spec: Spec, run: Run, trial: Trial, teachers: dict[str, Teachers], sets: list[Data]) -> dict[str, Any]:
+    """How near each taught task came to its teacher."""
+    from worker.training.teaching import about
+
+    return {
+        name: about(run, teachers[name], trial, data, trial.model.network.tasks[name], spec.split)
+        for data in sets
+        for name in data.tasks
+        if name in teachers
+    }
+
+
+def _models(teachers: dict[str, Teachers]) -> list[Model]:
+    """Each teaching model once, whatever the number of tasks that it teaches."""
+    return list({model.id: model for one in teachers.values() for model in one.models}.values())
+
+
+def _weighting_words(spec: Spec) -> Words:
+    return validate(modules("weighting")[spec.weighting["name"]].Spec, spec.weighting)  # type: ignore[index]
+
+
+def _teachers(
+    spec: Spec, run: Run, stages: Mapping[str, tuple[TrainStage, Data]], sets: list[Data]
+) -> dict[str, Teachers]:
+    """The teachers of each task that has one, trained first where this job trains them."""
+    from worker.training.teaching import Teachers
+
+    found = {}
+    for name, words in spec.tasks.items():
+        if words.teacher is None:
+            continue
+        if isinstance(words.teacher, str):
+            model = run.model(words.teacher, sets)
+        else:
+            model = run.train_stage(f"teacher/{name}", *stages[name])
+        objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in words.objectives or []]
+        found[name] = Teachers(run, [model], [1.0], objectives, online=spec.teacher_outputs == "online")
+    return found
 
 
 def _apart(run: Run, spec: Spec) -> list[Data]:
@@ -242,6 +364,46 @@ def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema
     for ref, other in known[1:]:
         faults.same_input(other, known[0][1], "/tasks", f"shared trunk (fed by {known[0][0]} and {ref})")
     return known[0][1] if known else None
+
+
+def _taught(
+    spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
+    architecture: Architecture | None, training: TrainingSpec, faults: Faults,
+) -> dict[str, Any]:  # fmt: skip
+    """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
+    asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
+    taught: dict[str, list[dict[str, Any]]] = {}
+    for name, words in tasks.items():
+        at, task = pointer("tasks", name), made.get(name)
+        if words.teacher is None:
+            if words.objectives is not None:
+                faults.add(
+                    f"{at}/objectives", "this task has no teacher", "name a `teacher`, or leave it out", "missing"
+                )
+            continue
+        teacher, known = faults.knowledge(words.teacher, f"{at}/teacher")
+        schema = schemas[words.dataset or ""]
+        limit = words.limit_train_labels if spec.limit_train_examples is None else spec.limit_train_examples
+        if known is not None and schema is not None:
+            faults.same_input(schema.input, known.input, f"{at}/teacher", "teacher")
+            if task is not None:
+                _teaching.check_teacher(task, known, f"{at}/teacher", faults)
+        pupil = _teaching.Pupil(task, architecture, None if schema is None else schema.input.shape, training, limit)
+        given, place = (
+            (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
+        )
+        taught[name] = _teaching.objectives(given, spec.weight_schedule, pupil, [known], place, faults)
+        if schema is not None and spec.teacher_outputs == "cached" and not faults.found:
+            _teaching.check_memory(taught[name], [known], spec.limit_train_examples, schema.rows, 0, faults)
+        tasks[name] = words.model_copy(update={"teacher": teacher, "objectives": taught[name]})
+    if not taught:
+        for name in asked:
+            faults.add(f"/{name}", "no task of this job has a teacher", "name a `teacher` in a task, or leave it out")
+        return {}
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    if spec.logit_standardization:
+        _teaching.check_standardization([(made.get(name), each) for name, each in taught.items()], faults)
+    return {"label_weight": _teaching.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)}
 
 
 def _weighting(spec: Spec, faults: Faults) -> dict[str, Any]:

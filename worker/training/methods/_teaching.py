@@ -1,0 +1,173 @@
+"""What `resolve` knows of teaching: teachers that fit a task, objectives with their defaults, and what does not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from app.spec.data import Limit
+from app.spec.faults import Invalid, nearest, validate
+from app.spec.registry import modules
+from worker.training.inheritance import order_of
+from worker.training.objectives import Setting
+from worker.training.objectives._layers import trunk
+
+if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
+    from app.spec.training import TrainingSpec
+    from worker.training.annealing import WeightSchedule
+    from worker.training.heads import Task
+    from worker.training.methods._resolve import Faults, Known
+
+LABEL_WEIGHT = 0.1
+LABEL_WEIGHT_OF_OTHERS = 1.0
+"""Of a lone `logits` objective, and with any other one (mdistiller)."""
+
+MOST_CACHED_BYTES = 1 << 30
+"""Of what the teachers' layers say about all rows; more is computed with each batch."""
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees."""
+
+    task: Task | None
+    architecture: Architecture | None
+    shape: list[int] | None
+    training: TrainingSpec
+    limit: Limit | None = None
+
+
+def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
+    """A teacher has a head that means the same as the task."""
+    if any(order_of(task, one) is not None for one in teacher.tasks.values()):
+        return
+    theirs = "; ".join(f"{one.name}: {_classes(one)}" for one in teacher.tasks.values())
+    faults.add(
+        at,
+        f"no head of this teacher fits the student's {_classes(task)}: it has {theirs}",
+        "use a teacher with the same classes, or the same column for regression",
+        "teacher_incompatible",
+    )
+
+
+def objectives(
+    given: list[dict[str, Any]] | None,
+    schedule: WeightSchedule,
+    pupil: Pupil,
+    teachers: Sequence[Known | None],
+    at: str,
+    faults: Faults,
+) -> list[dict[str, Any]]:
+    """Every objective with its defaults; a lone `logits` for none. `at`: where they stand in the spec."""
+    setting = _setting(pupil, teachers)
+    known, found = modules("objectives"), list[dict[str, Any]]()
+    given = given if given is not None else [{"type": "logits"}]
+    if schedule == "linear_anneal" and [one.get("type") for one in given] == ["logits"]:
+        given = [{"weight": 1.0, **given[0]}]
+    for number, one in enumerate(given):
+        place, kind = f"{at}/{number}", one.get("type")
+        if not isinstance(kind, str) or kind not in known:
+            faults.add(
+                f"{place}/type",
+                "expected the name of an objective",
+                nearest(str(kind), sorted(known), "objectives"),
+                "unknown_name",
+            )
+            continue
+        try:
+            words = validate(known[kind].Spec, one)
+            words = known[kind].resolve(words, setting) if setting is not None else words
+        except Invalid as invalid:
+            faults.found += [fault.under(place) for fault in invalid.faults]
+            continue
+        if known[kind].NEEDS == "features" and not _alike(teachers):
+            faults.add(
+                f"{place}/type",
+                f"{kind} compares layers, and these teachers have different ones",
+                "use teachers of one architecture, or an objective on logits",
+            )
+        found.append(words.model_dump(mode="json"))
+    return found
+
+
+def label_weight(given: float | None, taught: Sequence[list[dict[str, Any]]], schedule: WeightSchedule) -> float:
+    """As given, else a tenth where every task that is taught has a lone, constant `logits`, else 1. `taught`: objectives by task."""
+    if given is not None:
+        return given
+    lone = schedule == "constant" and all([one["type"] for one in each] == ["logits"] for each in taught)
+    return LABEL_WEIGHT if lone else LABEL_WEIGHT_OF_OTHERS
+
+
+def check_annealing(weight: float | None, schedule: WeightSchedule, faults: Faults) -> None:
+    if schedule == "linear_anneal" and weight == 0:
+        faults.add(
+            "/label_weight",
+            "annealing ends on labels alone: with weight 0 nothing would be left",
+            "leave `label_weight` out, or set weight_schedule: constant",
+        )
+
+
+def check_standardization(taught: Sequence[tuple[Task | None, list[dict[str, Any]]]], faults: Faults) -> None:
+    """Where `logit_standardization` is asked for. `taught`: each task with its objectives."""
+    at, known = "/logit_standardization", modules("objectives")
+    for task in (task for task, _ in taught if task is not None):
+        if task.type != "multiclass" or task.units < 3:
+            message = (
+                f"z-scores over the classes need at least three of them, {task.name} is {task.type} of {task.units}"
+            )
+            faults.add(at, message, "leave it out")
+    types = {one["type"] for _, objectives in taught for one in objectives}
+    if types and not any(known[name].NEEDS == "logits" for name in types):
+        faults.add(at, "no objective here reads logits", "leave it out, or add `logits`, `dkd` or `dist`")
+
+
+def check_memory(
+    objectives: list[dict[str, Any]], teachers: Sequence[Known | None], limit: Limit | None, rows: int, more: int,
+    faults: Faults,
+) -> None:  # fmt: skip
+    """Refuses to cache more of the teachers' layers than memory should hold: of `rows`, limited, and `more` that are not."""
+    teacher = teachers[0] if teachers else None
+    layers = {pair[0] for one in objectives for pair in one.get("layers") or ()}
+    if not layers or teacher is None:
+        return
+    count = more + (min(limit, rows) if isinstance(limit, int) else rows)
+    shapes, _ = trunk(teacher.architecture, teacher.input.shape)
+    size = 4 * count * len(teachers) * sum(prod(shapes[name]) for name in layers)
+    if size > MOST_CACHED_BYTES:
+        faults.add(
+            "/teacher_outputs",
+            f"what the teachers' layers give for {count:,} rows is up to {size / 2**30:.1f} GiB, more than the "
+            f"{MOST_CACHED_BYTES >> 30} that are cached",
+            "set teacher_outputs: online, or compare later, smaller layers",
+        )
+
+
+def _setting(pupil: Pupil, teachers: Sequence[Known | None]) -> Setting | None:
+    """None where the task has faults of its own; without layers where a trunk has."""
+    task, limit, batch = pupil.task, pupil.limit, pupil.training.batch_size
+    if task is None:
+        return None
+    batch = min(batch, limit) if isinstance(limit, int) else batch
+    setting = Setting(task.type, task.units, pupil.training.epochs, batch)
+    teacher = teachers[0] if teachers else None
+    if pupil.architecture is None or teacher is None or pupil.shape is None:
+        return setting
+    (ours, our_points), (theirs, their_points) = (
+        trunk(pupil.architecture, pupil.shape),
+        trunk(teacher.architecture, teacher.input.shape),
+    )
+    return replace(setting, student=ours, teacher=theirs, student_points=our_points, teacher_points=their_points)
+
+
+def _alike(teachers: Sequence[Known | None]) -> bool:
+    """Whether all teachers have the same layers of the same shapes, as far as they are known."""
+    trunks = [trunk(one.architecture, one.input.shape)[0] for one in teachers if one is not None]
+    return all(one == trunks[0] for one in trunks)
+
+
+def _classes(task: Task) -> str:
+    names = ", ".join((task.classes or ())[:12])
+    return f"{task.type} of {names}" if names else f"{task.type} of {task.units}"
