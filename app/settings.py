@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         """A folder for each unfinished job: its trainer's output, log and checkpoints."""
         return self.data / "jobs"
 
+    @property
+    def cache_dir(self) -> Path:
+        """What can be computed again: may be deleted at any time."""
+        return self.data / "cache"
+
 
 @cache
 def settings() -> Settings:

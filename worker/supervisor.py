@@ -124,7 +124,8 @@ class _Attempt:
             assignment = assignments.assignment(session, job)
             recorded = recorded_checkpoints(session, self._claim)
         checkpoints = checkpoint_folder(self._home, self._claim.attempt, recorded)
-        return {**assignment, "checkpoints": str(checkpoints), "out": str(self._out)}
+        places = {"checkpoints": checkpoints, "out": self._out, "cache": settings().cache_dir}
+        return {**assignment, **{name: str(path) for name, path in places.items()}}
 
     def _follow(self, trainer: Trainer, trainers: Trainers) -> None:
         """Until the trainer has ended and all that it said was read."""

@@ -34,6 +34,7 @@ from worker.training.learner import Goal
 from worker.training.ledger import Ledger, Pace
 from worker.training.measures import Measure
 from worker.training.methods._resolve import SCRATCH_RATES, task_name
+from worker.training.outputs import Outputs
 from worker.training.rows import Data, Draw
 from worker.training.verdict import Scored, Spent
 
@@ -69,6 +70,8 @@ class Run:
         checkpoints = Path(assignment.get("checkpoints") or out / "checkpoints")
         self._ledger, self.pace = Ledger(channel, checkpoints), Pace(channel)
         self._fitter = Fitter(Pool(), channel, self._ledger, self.pace, checkpoints, stop)
+        cache = assignment.get("cache")
+        self.outputs = Outputs(self._fitter.logits, Path(cache) / "outputs" if cache else None)
         self._models: dict[str, Model] = {}
         self._finished: str | None = None
         self.overlap_unknown = False

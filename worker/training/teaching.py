@@ -87,13 +87,21 @@ class Teachers:
         """`feed` with what the teachers say of its rows about `task`."""
         rows = np.unique(np.concatenate([line.rows for line in feed.lines]))
         for number, model in enumerate(self.models):
-            said = partial(lecture, self._run, model, task, f"{task.name}/teacher/{number}", self._layers)
+            key = f"{task.name}/teacher/{number}"
             if self._online:
-                feed.computed.append(said)
+                feed.computed.append(partial(self._lecture, model, task, key))
             else:
-                known = said(feed.inputs[rows])
+                known = self._told(model, task, key, self._run.outputs(model, feed.inputs[rows], self._layers))
                 feed.cached |= {name: Some(rows, values, len(feed.inputs)) for name, values in known.items()}
         return feed
+
+    def _lecture(self, model: Model, task: Task, key: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return self._told(model, task, key, self._run.logits(model.network, inputs, self._layers))
+
+    def _told(self, model: Model, task: Task, key: str, heard: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A teacher's logits under `key`, its layers' outputs under `key/LAYER`."""
+        features = {f"{key}/{layer}": np.asarray(heard[f"feature/{layer}"], np.float32) for layer in self._layers}
+        return {key: _in_order(model, task, heard), **features}
 
     def answers(self, task: Task, inputs: np.ndarray) -> np.ndarray:
         """The teachers' weighted mean of probabilities (numbers in regression)."""
