@@ -46,7 +46,7 @@ def labelled(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.bool
     """Which of a column's values are there: no -1 of a category, not NaN throughout."""
     if np.issubdtype(values.dtype, np.integer):
         return np.asarray(values >= 0)
-    return np.asarray(~np.isnan(values).reshape(len(values), -1).all(axis=1))
+    return np.asarray(~np.isnan(values).all(axis=tuple(range(1, values.ndim))))
 
 
 def row_hashes(inputs: np.ndarray, scale: float | None = None) -> Hashes:

@@ -46,6 +46,7 @@ def test_what_counts_as_labelled() -> None:
     assert labelled(np.array([0, -1, 3], np.int32)).tolist() == [True, False, True]
     assert labelled(np.array([0, np.nan], np.float32)).tolist() == [True, False]
     assert labelled(np.array([[0, np.nan], [np.nan, np.nan]], np.float32)).tolist() == [True, False]
+    assert labelled(np.zeros(0, np.float32)).shape == labelled(np.zeros((0, 3), np.float32)).shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["digits", "iris", "diabetes", "lowrank"])
