@@ -33,6 +33,45 @@ class CheckpointSpec(Words):
     every_seconds: float = Field(60, gt=0, le=86_400)
 
 
+class Flip(Words):
+    """Mirrored with probability ½ along each chosen axis."""
+
+    type: Literal["flip"] = "flip"
+    horizontal: bool = True
+    vertical: bool = False
+
+
+class Translation(Words):
+    """Shifted by up to `fraction` of height and width."""
+
+    type: Literal["translation"] = "translation"
+    fraction: float = Field(0.1, gt=0, le=0.5)
+
+
+class Rotation(Words):
+    """Turned about the middle by up to `degrees`, either way."""
+
+    type: Literal["rotation"] = "rotation"
+    degrees: float = Field(10, gt=0, le=180)
+
+
+class Zoom(Words):
+    """Drawn larger or smaller by a factor between 1 - `fraction` and 1 + `fraction`."""
+
+    type: Literal["zoom"] = "zoom"
+    fraction: float = Field(0.1, gt=0, le=0.5)
+
+
+class Noise(Words):
+    """Gaussian. `std` is a share of a picture's full scale, or of each column's standard deviation."""
+
+    type: Literal["noise"] = "noise"
+    std: float = Field(0.05, gt=0, le=10)
+
+
+Augmentation = Annotated[Flip | Translation | Rotation | Zoom | Noise, Field(discriminator="type")]
+
+
 class TrainingSpec(Words):
     """One training: exactly one of `epochs` and `steps` (neither: the kind's default of 10 epochs)."""
 
@@ -44,6 +83,9 @@ class TrainingSpec(Words):
     deterministic: Literal["auto"] | bool = Field("auto", description="auto: on for CPU, off on GPU")
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: Literal["constant", "cosine"] = "constant"
+    augmentation: Annotated[list[Augmentation], Field(max_length=8)] = Field(
+        [], description="of training rows, drawn anew for each batch, alike in both arms of a pair"
+    )
     early_stopping: Literal["off"] | EarlyStopping = "off"
     checkpoint: CheckpointSpec = CheckpointSpec()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from worker.training.augmentation import Augment
     from worker.training.scaling import Scaling
 
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -63,8 +64,8 @@ class Feed:
 
     `inputs` are raw, `scaling` is applied to each batch. `given` holds what goes with a row, whole (labels, masks), `cached` what is
     known of the drawn rows alone (what teachers said); `computed` what is computed from a batch's raw inputs (an online teacher),
-    `timed` what depends on the step alone (from 0). `lines` are drawn side by side: labelled rows alone, or labelled and unlabelled
-    ones half and half.
+    `timed` what depends on the step alone (from 0). `augment` changes raw inputs before anything sees them. `lines` are drawn side
+    by side: labelled rows alone, or labelled and unlabelled ones half and half.
     """
 
     inputs: np.ndarray
@@ -74,6 +75,7 @@ class Feed:
     computed: list[Callable[[np.ndarray], Mapping[str, np.ndarray]]] = field(default_factory=list)
     timed: list[Callable[[int], Mapping[str, np.ndarray]]] = field(default_factory=list)
     cached: dict[str, Some] = field(default_factory=dict)
+    augment: Augment | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -87,6 +89,8 @@ class Feed:
     def batch(self, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         rows = np.concatenate([line.batch(step) for line in self.lines])
         raw = self.inputs[rows]
+        if self.augment is not None:
+            raw = self.augment(raw, step)
         y = {name: values[rows] for name, values in self.given.items()}
         y |= {name: values[rows] for name, values in self.cached.items()}
         for compute in self.computed:

@@ -32,8 +32,8 @@ def worthwhile(phase: Phase, network: Network, lesson: Lesson, width: int) -> bo
     """Whether a phase is computed from cached features: where they are fixed, fit into memory and are read more than once."""
     asked = phase.cache
     fixed = phase.frozen.issuperset(network.trunk) and network.lora is None
-    taught = bool(lesson.goal.objectives) or any(feed.computed for feed in lesson.feeds.values())
-    if asked is False or not fixed or taught or _asks_features(lesson):
+    changing = any(feed.computed or feed.augment is not None for feed in lesson.feeds.values())
+    if asked is False or not fixed or changing or lesson.goal.objectives or _asks_features(lesson):
         return False
     if asked is True:
         return True

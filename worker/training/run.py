@@ -25,6 +25,7 @@ from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
 from worker.reports import Artifact, Edge, Kept, Warned
 from worker.training import batches, build, checkpoint, device, evaluate, export, formats, heads, rows
+from worker.training.augmentation import Augment
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.channel import Channel
@@ -201,7 +202,10 @@ class Run:
         given: dict[str, np.ndarray] = {}
         for name in draw.tasks:
             given |= heads.targets(network.tasks[name], draw.values[name])
-        return Feed(draw.data.table.inputs, network.scaling, given, lines(draw, training.batch_size, seed))
+        spec, scaling = training.augmentation, network.scaling
+        augment = Augment(spec, seed, draw.data.ref, scaling) if spec else None
+        batched = lines(draw, training.batch_size, seed)
+        return Feed(draw.data.table.inputs, scaling, given, batched, augment=augment)
 
     def feed_steps(self, draw: Draw, training: TrainingSpec) -> int:
         """Steps of an epoch of `feed`'s batches."""

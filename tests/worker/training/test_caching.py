@@ -111,7 +111,7 @@ def test_when_it_is_done() -> None:
     assert not caching.worthwhile(replace(frozen, steps=2), whole, some, width)  # less than one pass over the rows
     assert not caching.worthwhile(frozen, whole, lesson(whole, bss.Spec()), width)
     assert not caching.worthwhile(frozen, replace(whole, lora=Lora(1, 1.0, ("conv1",))), some, width)
-    some.feeds["d"].computed["digit/teacher/0"] = lambda raw: raw
+    some.feeds["d"].computed.append(lambda raw: {"digit/teacher/0": raw})
     assert not caching.worthwhile(frozen, whole, some, width)
 
 

@@ -175,6 +175,15 @@ class Faults:
             training = training.model_copy(update={"optimizer": optimizer.model_copy(update={"learning_rate": chosen})})
         return training
 
+    def augmentation(self, training: TrainingSpec, input_: InputSchema | None, at: str) -> None:
+        """Only pictures can be moved about."""
+        for place, one in enumerate(training.augmentation):
+            if input_ is not None and input_.kind != "image" and one.type != "noise":
+                where = f"{at}/augmentation/{place}/type"
+                self.add(
+                    where, f"{one.type} moves pixels, and these inputs are a {input_.kind}", "only noise goes with them"
+                )
+
     def control(
         self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False
     ) -> ControlSpec:
@@ -209,6 +218,7 @@ class Faults:
         column = self.column(schema, stage.target, f"{at}/target")
         architecture = self.architecture(stage.architecture, schema.input if schema else None, f"{at}/architecture")
         training = self.training(stage.training, f"{at}/training")
+        self.augmentation(training, schema.input if schema else None, f"{at}/training")
         self.limit(stage.limit_train_examples, column, f"{at}/limit_train_examples")
         task = None
         if column is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from app.spec.data import Limit
 from app.spec.faults import Invalid, nearest, validate
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from worker.training.annealing import WeightSchedule
     from worker.training.heads import Task
     from worker.training.methods._resolve import Faults, Known
+
+Outputs = Literal["cached", "online"]
 
 LABEL_WEIGHT = 0.1
 LABEL_WEIGHT_OF_OTHERS = 1.0
@@ -91,6 +93,17 @@ def objectives(
             )
         found.append(words.model_dump(mode="json"))
     return found
+
+
+def outputs(given: Outputs | None, training: TrainingSpec, faults: Faults) -> Outputs:
+    """When teachers are asked: once for each row, but with each batch where its rows are changed at random."""
+    if given == "cached" and training.augmentation:
+        faults.add(
+            "/teacher_outputs",
+            "under random augmentation each batch has other pictures, about which teachers were never asked",
+            "set online, or leave `augmentation` out",
+        )
+    return given or ("online" if training.augmentation else "cached")
 
 
 def label_weight(given: float | None, taught: Sequence[list[dict[str, Any]]], schedule: WeightSchedule) -> float:

@@ -99,7 +99,9 @@ class Spec(JobSpec):
     label_weight: float | None = Field(None, ge=0, le=1e6)
     weight_schedule: WeightSchedule = "constant"
     logit_standardization: bool = Field(False, description="objectives on logits see each row's z-scores")
-    teacher_outputs: Literal["cached", "online"] = "cached"
+    teacher_outputs: Literal["cached", "online"] | None = Field(
+        None, description="cached: asked once for each row; online: with each batch, which augmentation needs"
+    )
     generations: int = Field(1, ge=1, le=10, description="each student teaches the next; the last is the job's model")
     unlabelled: DatasetRef | None = None
     training: TrainingSpec = TrainingSpec()
@@ -172,6 +174,7 @@ def resolve(spec: Spec, world: World) -> Spec:
                 "leave it out, name another data set, or set `limit_train_examples`",
             )
     training = faults.training(spec.training, "/training")
+    faults.augmentation(training, schema.input if schema else None, "/training")
     shape = schema.input.shape if schema is not None else None
     pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples)
     objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
@@ -180,7 +183,8 @@ def resolve(spec: Spec, world: World) -> Spec:
         _teaching.check_standardization([(task, objectives)], faults)
     if spec.generations > 1 and spec.student_init == "from_teacher":
         faults.add("/student_init", "each generation begins anew", "set student_init: random, or generations: 1")
-    if schema is not None and spec.teacher_outputs == "cached" and not faults.found:
+    outputs = _teaching.outputs(spec.teacher_outputs, training, faults)
+    if schema is not None and outputs == "cached" and not faults.found:
         more = 0 if spec.unlabelled is None else world.schema(spec.unlabelled).rows
         _teaching.check_memory(objectives, known, spec.limit_train_examples, schema.rows, more, faults)
     update: dict[str, Any] = {
@@ -188,6 +192,7 @@ def resolve(spec: Spec, world: World) -> Spec:
         "student": student,
         "objectives": objectives,
         "label_weight": _teaching.label_weight(spec.label_weight, [objectives], spec.weight_schedule),
+        "teacher_outputs": outputs,
         "export": faults.export(spec.export),
         "training": training,
         "control": faults.control(spec.control, training),

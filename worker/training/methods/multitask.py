@@ -64,7 +64,9 @@ class Spec(JobSpec):
     label_weight: float | None = Field(None, ge=0, le=1e6)
     weight_schedule: WeightSchedule = "constant"
     logit_standardization: bool = Field(False, description="objectives on logits see each row's z-scores")
-    teacher_outputs: Literal["cached", "online"] = "cached"
+    teacher_outputs: Literal["cached", "online"] | None = Field(
+        None, description="cached: asked once for each row; online: with each batch, which augmentation needs"
+    )
     training: TrainingSpec = TrainingSpec()
     control: ControlSpec = ControlSpec()
 
@@ -121,6 +123,7 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.parameters(architecture, input_.shape, units, "/trunk")
     weighting = _weighting(spec, faults)
     training = faults.training(spec.training, "/training")
+    faults.augmentation(training, input_, "/training")
     update: dict[str, Any] = {
         "tasks": tasks,
         "weighting": weighting,
@@ -373,6 +376,7 @@ def _taught(
     """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
     taught: dict[str, list[dict[str, Any]]] = {}
+    outputs = _teaching.outputs(spec.teacher_outputs, training, faults)
     for name, words in tasks.items():
         at, task = pointer("tasks", name), made.get(name)
         if words.teacher is None:
@@ -393,7 +397,7 @@ def _taught(
             (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
         )
         taught[name] = _teaching.objectives(given, spec.weight_schedule, pupil, [known], place, faults)
-        if schema is not None and spec.teacher_outputs == "cached" and not faults.found:
+        if schema is not None and outputs == "cached" and not faults.found:
             _teaching.check_memory(taught[name], [known], spec.limit_train_examples, schema.rows, 0, faults)
         tasks[name] = words.model_copy(update={"teacher": teacher, "objectives": taught[name]})
     if not taught:
@@ -403,7 +407,8 @@ def _taught(
     _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
     if spec.logit_standardization:
         _teaching.check_standardization([(made.get(name), each) for name, each in taught.items()], faults)
-    return {"label_weight": _teaching.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)}
+    weight = _teaching.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)
+    return {"label_weight": weight, "teacher_outputs": outputs}
 
 
 def _weighting(spec: Spec, faults: Faults) -> dict[str, Any]:

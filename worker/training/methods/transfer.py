@@ -104,6 +104,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     architecture = _architecture(spec, known, faults)
     given = spec.training.optimizer.learning_rate
     training = faults.training(spec.training, "/training", FINE_TUNING_RATE if spec.strategy in SLOW else None)
+    faults.augmentation(training, schema.input if schema else None, "/training")
     update: dict[str, Any] = {
         "source": source,
         "export": faults.export(spec.export),
@@ -273,6 +274,8 @@ def _layers_resolved(
             faults.add(
                 "/cache_features", f"{spec.strategy} has no phase in which the whole trunk is frozen", "set auto"
             )
+        elif training.augmentation:
+            faults.add("/cache_features", "under random augmentation a row has other features each time", "set auto")
         elif spec.regularizer != "none" and _name(spec.regularizer) in _of_features():
             faults.add("/cache_features", "the regularizer needs the features of each step", "set auto")
     if architecture is None or len(faults.found) > found:
