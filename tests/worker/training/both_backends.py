@@ -1,18 +1,21 @@
-"""A program: every weighting's values and steps on the backend that KERAS_BACKEND names, as JSON on stdout."""
+"""A program: every weighting, objective and regularizer on the backend that KERAS_BACKEND names, values and steps, as JSON on stdout."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from app.spec.faults import Invalid
 from app.spec.registry import modules
-from tests.worker.training.small import DIGIT, ODD, SIZE, compiled, feed, network, stored
-from worker.training import batches
+from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, feed, network, stored
+from worker.training import batches, build, fitting
 from worker.training.learner import Goal
+from worker.training.objectives import Answers, Setting, standardised
 
 TASKS = [DIGIT, ODD, SIZE]
 ARCHITECTURE = {"arch": "mlp", "units": [8], "batch_norm": True}
@@ -65,12 +68,93 @@ def steps(name: str) -> list[Any]:
     return found
 
 
+def said(head: Any, units: int) -> Answers:
+    """Two teachers, unequal, about sixteen rows, a quarter of them without a label."""
+    rng = np.random.default_rng(0)
+    rows = [(3 * rng.standard_normal((16, units))).astype(np.float32) for _ in range(3)]
+    return Answers(
+        head, rows[0], rows[1:], (1.0, 2.0), rng.integers(0, units, 16), (np.arange(16) % 4 > 0).astype("float32")
+    )
+
+
+def objective(name: str) -> list[Any]:
+    """Values: on logits for every head that it takes, as they are and standardised; on features for maps of two sizes and rows."""
+    module = modules("objectives")[name]
+    found = []
+    if module.NEEDS == "logits":
+        for head, units in (("multiclass", 10), ("binary", 1), ("multilabel", 3), ("regression", 2)):
+            try:
+                spec = module.resolve(module.Spec(), Setting(head, units, 24))  # type: ignore[arg-type]
+            except Invalid:
+                continue
+            answers = said(head, units)
+            found.append(np.mean(keras.ops.convert_to_numpy(module.loss(answers, spec))))
+            if units >= 3 and head == "multiclass":
+                z = replace(
+                    answers, student=standardised(answers.student), teachers=[standardised(t) for t in answers.teachers]
+                )
+                found.append(np.mean(keras.ops.convert_to_numpy(module.loss(z, spec))))
+        return [float(value) for value in found]
+    rng = np.random.default_rng(1)
+    maps = [rng.standard_normal(shape).astype(np.float32) for shape in ((12, 6, 6, 4), (12, 6, 6, 4), (12, 3, 3, 4))]
+    rows = [rng.standard_normal((12, 5)).astype(np.float32) for _ in range(2)]
+    pairs = [maps[:2], [maps[0], maps[2]], rows] if name != "attention" else [maps[:2], [maps[0], maps[2]]]
+    return [float(np.mean(keras.ops.convert_to_numpy(module.loss(*pair, module.Spec())))) for pair in pairs]
+
+
+def taught() -> list[Any]:
+    """Logs and numbers after two steps with all objectives at once, projectors included."""
+    words = {
+        "hint": {"layers": [["conv1", "conv1"]]},
+        "attention": {"layers": [["conv1", "conv1"]]},
+        "relational": {"layers": [["dense1", "dense1"]]},
+        "similarity": {"layers": [["dense1", "dense1"]]},
+        "logits": {"temperature": 4.0},
+    }
+    objectives = [module.Spec(**words.get(name, {})) for name, module in sorted(modules("objectives").items())]
+    whole = network([DIGIT], architecture={"arch": "cnn", "filters": [3], "dense": 6}, shape=PICTURE)
+    teacher = network([DIGIT], seed=9, architecture={"arch": "cnn", "filters": [5], "dense": 9}, shape=PICTURE)
+    data = feed(whole, {"digit": stored(DIGIT, 16)}, 8)
+    told = fitting.predict(build.live(teacher), teacher, data.inputs, ["conv1", "dense1"])
+    data.given |= {"digit/teacher/0": told["digit"]}
+    data.given |= {f"digit/teacher/0/{layer}": told[f"feature/{layer}"] for layer in ("conv1", "dense1")}
+    goal = Goal(
+        {"d": ["digit"]},
+        {"digit": DIGIT},
+        objectives={"digit": objectives},
+        teachers={"digit": (1.0,)},
+        widths={"digit": {"conv1": 5, "dense1": 9}},
+    )
+    return followed(compiled(whole, goal, "sgd", 1e-4), {"d": data}, "conv1")
+
+
+def regularized(name: str) -> list[Any]:
+    module = modules("regularizers")[name]
+    whole = network([DIGIT], architecture=ARCHITECTURE)
+    goal = Goal({"d": ["digit"]}, {"digit": DIGIT}, regularizer=module.Spec())
+    made = compiled(whole, goal, "sgd", 1e-2)
+    made.begin(origin={layer: [array + 0.1 for array in arrays] for layer, arrays in whole.weights.items()})
+    return followed(made, {"d": feed(whole, {"digit": stored(DIGIT, 16)}, 8)}, "dense1")
+
+
+def followed(made: Any, data: Any, layer: str) -> list[Any]:
+    found: list[Any] = []
+    for step in range(2):
+        logs = made.step(batches.batch(data, step))
+        found.append({key: float(value) for key, value in sorted(logs.items())})
+        found.append([np.asarray(array).ravel().tolist() for array in made.live.read()[layer]])
+    return found
+
+
 def main() -> None:
     levels = {name: module.Weighting.level for name, module in modules("weighting").items()}
     told = {
         "backend": keras.backend.backend(),
         "values": {name: values(name) for name, level in levels.items() if level == "loss"},
         "steps": {name: steps(name) for name in levels},
+        "objectives": {name: objective(name) for name in modules("objectives")},
+        "regularizers": {name: regularized(name) for name in modules("regularizers")},
+        "taught": {"all objectives": taught()},
     }
     json.dump(told, sys.stdout)
 
