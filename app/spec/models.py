@@ -111,6 +111,10 @@ class Manifest(Words):
     role: str
     architecture: dict[str, Any]
     input: InputSchema
+    canvas: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="the shape that the first layer with numbers sees, where pictures are resized to it; null: `input`'s",
+    )
     tasks: dict[TaskName, TaskManifest]
     heads: dict[TaskName, HeadSpec] = {}
     layers: list[str]
@@ -122,4 +126,13 @@ class Manifest(Words):
     rows_file: str | None = Field(
         None, description="npy of (n, 16) uint8 hashes of every input row that trained it, its sources and its teachers"
     )
+    rows_shapes: list[list[int]] = Field(
+        default=[],
+        description="of those rows, where not all have the shape of `input`: equal ones of two shapes are not known",
+    )
     loading: str = ""
+
+    @property
+    def seen(self) -> InputSchema:
+        """What the trunk sees: `input`, in the canvas's shape."""
+        return self.input if self.canvas is None else self.input.model_copy(update={"shape": self.canvas})

@@ -74,7 +74,7 @@ def listens(address: Path) -> bool:
 
 
 def predict(client: httpx.Client, path: Path | str, inputs: Any, **more: Any) -> httpx.Response:
-    return client.post("/predict", json={"model": str(path), "manifest": MANIFEST, "inputs": inputs, **more})
+    return client.post("/predict", json={"model": str(path), "manifest": MANIFEST, "inputs": inputs} | more)
 
 
 def test_only_its_user_may_connect(client: httpx.Client, store: Path) -> None:
@@ -124,3 +124,37 @@ def test_it_answers_as_the_model_does_and_notices_a_changed_file(client: httpx.C
         for found, wanted in zip(answer.json()["predictions"]["y"], expected, strict=True):
             assert found == pytest.approx(wanted, abs=1e-5)
     assert client.get("/healthz").json()["keras"]
+
+
+MAKE_PICTURES = """
+import json, sys, numpy as np
+from pathlib import Path
+from tests.worker.training.small import DIGIT, PICTURE, network
+from worker.training import build, canvas, export
+seen = network([DIGIT], 0, {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True}, PICTURE)
+made = canvas.facing(seen, PICTURE.model_copy(update={"shape": [5, 7, 3]}))
+path = Path(sys.argv[1])
+about = export.manifest(
+    made, "model", export.write(made, path), file=path.name, rows_file=None, dataset={}, training={}
+)
+rows = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3))
+logits = build.live(made).forward.predict_on_batch(made.scaling(rows))["digit"]
+answers = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+print(json.dumps([about.model_dump(mode="json"), rows.tolist(), answers.tolist()]))
+"""
+
+
+@pytest.mark.slow
+def test_rows_are_pictures_as_the_model_is_fed_them_whatever_size_its_layers_see(
+    client: httpx.Client, store: Path
+) -> None:
+    path = store / "model" / "resized.keras"
+    line = [sys.executable, "-c", MAKE_PICTURES, str(path)]
+    made = subprocess.run(line, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    manifest, rows, expected = json.loads(made.stdout.splitlines()[-1])
+    assert (manifest["input"]["shape"], manifest["canvas"]) == ([5, 7, 3], [12, 12, 1])
+    answer = predict(client, path, rows, manifest=manifest)
+    assert answer.status_code == 200, answer.text
+    for found, wanted in zip(answer.json()["predictions"]["digit"], expected, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5)
+    assert predict(client, path, [[[0] * 12] * 12], manifest=manifest).status_code == 400

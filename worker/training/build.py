@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from app.spec import architectures
-from worker.training import heads
+from worker.training import canvas, heads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +51,7 @@ class Network:
     """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers.
 
     `lora`: what a fit trains in place of the trunk. The adapters themselves live only within the fit, which gives back a network
-    with them merged into its kernels.
+    with them merged into its kernels. `canvas`: the shape that the trunk sees, where it is not fed that very shape.
     """
 
     architecture: Architecture
@@ -62,6 +62,12 @@ class Network:
     weights: Weights
     precision: str = "float32"
     lora: Lora | None = None
+    canvas: list[int] | None = None
+
+    @property
+    def seen(self) -> list[int]:
+        """The shape that the trunk sees, without the batch."""
+        return self.canvas or self.input.shape
 
     @property
     def trunk(self) -> list[str]:
@@ -81,6 +87,7 @@ class Network:
             [
                 architectures.as_data(self.architecture),
                 self.input.shape,
+                self.seen,
                 {name: [task.type, task.units, self.heads[name].model_dump()] for name, task in self.tasks.items()},
                 self.precision,
                 None if self.lora is None else [self.lora.rank, self.lora.alpha, self.lora.targets],
@@ -191,7 +198,7 @@ def live(network: Network) -> Live:
     dtype = keras.dtype_policies.get(network.precision)
     made: dict[str, Any] = {}
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    trunk = inputs
+    trunk = canvas.adapted(inputs, network.seen)
     for layer in network.architecture.layers():
         made[layer.name] = _keras_layer(layer, dtype)
         trunk = made[layer.name](trunk)

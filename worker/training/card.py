@@ -86,7 +86,7 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
     rows = [
         ("kind of job", report["kind"]),
         ("architecture", f"{manifest.architecture.get('arch')}, {manifest.parameters:,} parameters"),
-        ("input", f"{manifest.input.kind}, {shape}"),
+        ("input", f"{manifest.input.kind}, {shape}" + _adapted(report)),
         ("file", f"model.keras, {model['bytes']:,} bytes" if model.get("bytes") else "model.keras"),
         *((kind, f"{told['file']}, {told['bytes']:,} bytes") for kind, told in report.get("export", {}).items()),
         ("sha256", manifest.sha256),
@@ -111,6 +111,14 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
     return _table(("", ""), rows) + "\n\n" + _table(("task", "type", "column", "answers"), tasks)
 
 
+def _adapted(report: Mapping[str, Any]) -> str:
+    told = report.get("input")
+    if told is None:
+        return ""
+    channels = "" if told["channels"] == "kept" else f", channels {told['channels']}"
+    return f"; its layers see it as {' × '.join(str(side) for side in told['seen'])}{channels}"
+
+
 def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
     hashes = {one["ref"]: one.get("sha256") for one in manifest.dataset.get("sets", [])}
     rows = [
@@ -127,7 +135,7 @@ def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
     labels = ", ".join(f"{name} {count:,}" for name, count in (report.get("labels") or {}).items())
     words = f"Labels used in training: {_text(labels)}. " if labels else ""
     words += (
-        "A model behind this one came without the hashes of its rows: overlap with the test rows is unknown."
+        "Rows behind this model came without hashes or are pictures of another shape: overlap with the test rows is unknown."
         if report["overlap"] == "unknown"
         else "No stage and no arm was trained on a test row."
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from worker.reports import Artifact, Result
-from worker.training import card, device
+from worker.training import canvas, card, device
 from worker.training.verdict import Outcome, Scored, judge
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def conclude(
             "latency": run.latency(model.network, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
+        "input": canvas.about(model.network),
         "export": exported,
         "rows": {
             data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from app.spec import architectures
 from app.spec.models import Manifest
-from worker.training import build, heads
+from worker.training import build, canvas, heads
 from worker.training.build import Network
 from worker.training.failures import Failure
 from worker.training.scaling import Scaling
@@ -35,6 +36,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     x = inputs
     for layer in _constants(network) if constants else [_preprocessing(network)]:
         x = layer(x)
+    x = canvas.adapted(x, network.seen)
     for name in network.trunk:
         x = live.layers[name](x)
     if "head_flatten" in live.layers:
@@ -84,6 +86,7 @@ def manifest(
     rows_file: str | None,
     dataset: dict[str, Any],
     training: dict[str, Any],
+    rows_shapes: Sequence[Sequence[int]] = (),
 ) -> Manifest:
     shape = ", ".join(str(side) for side in network.input.shape)
     kinds = "; ".join(f"answers[{name!r}]: {_meaning(task)}" for name, task in network.tasks.items())
@@ -91,6 +94,7 @@ def manifest(
         role=role,
         architecture=architectures.as_data(network.architecture),
         input=network.input,
+        canvas=network.canvas,
         tasks={name: task.manifest() for name, task in network.tasks.items()},
         heads=dict(network.heads),
         layers=list(network.weights),
@@ -100,6 +104,7 @@ def manifest(
         dataset=dataset,
         training=training,
         rows_file=rows_file,
+        rows_shapes=[list(shape) for shape in rows_shapes],
         loading=LOADING.format(file=file, shape=shape, tasks=kinds),
     )
 
@@ -130,6 +135,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         {name: manifest.heads[name] for name in manifest.tasks},
         _scaling(model.get_layer("preprocessing")),
         {name: weights[name] for name in manifest.layers},
+        canvas=manifest.canvas,
     )
 
 

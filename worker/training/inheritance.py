@@ -26,7 +26,9 @@ class Inherited:
 
 
 def inherit(network: Network, source: Network) -> Inherited:
-    """`network` with every trunk layer of `source` that fits, and each head whose task means the same; scaling comes along.
+    """`network` with every trunk layer of `source` that fits, and each head whose task means the same.
+
+    Scaling comes along with a table's columns; pictures are divided by the scale of their own data.
 
     All arrays of a layer are copied or none. A layer is found by its name, else, among those whose names the other side does not
     know, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
@@ -55,7 +57,8 @@ def inherit(network: Network, source: Network) -> Inherited:
     tasks = dict(network.tasks)
     for name, task in network.tasks.items():
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)
-    return Inherited(replace(network, weights=weights, tasks=tasks, scaling=source.scaling), copied, fresh)
+    scaling = network.scaling if network.input.kind == "image" else source.scaling
+    return Inherited(replace(network, weights=weights, tasks=tasks, scaling=scaling), copied, fresh)
 
 
 def order_of(task: Task, source: Task) -> list[int] | None:

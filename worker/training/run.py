@@ -24,7 +24,7 @@ from app.spec.exports import ExportFormat
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
 from worker.reports import Artifact, Edge, Kept, Warned
-from worker.training import batches, build, checkpoint, device, evaluate, export, formats, heads, rows
+from worker.training import batches, build, canvas, checkpoint, device, evaluate, export, formats, heads, rows
 from worker.training.augmentation import Augment
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
@@ -54,6 +54,11 @@ class Model:
     manifest: Manifest
     rows: np.ndarray | None
     bytes: int
+
+    @property
+    def shapes(self) -> list[list[int]]:
+        """Of all rows behind it."""
+        return self.manifest.rows_shapes or [self.manifest.input.shape]
 
     @property
     def spent(self) -> Spent:
@@ -161,9 +166,13 @@ class Run:
         seed: int,
         head: Mapping[str, HeadSpec] | None = None,
         precision: str = "float32",
+        seen: Sequence[int] | None = None,
     ) -> Network:
-        """A network for the tasks of `draw`, initialised from (seed, layer name), its scaling fitted on the training rows."""
-        return self.fresh_for(architecture, [draw], seed, head, precision)
+        """A network for the tasks of `draw`, initialised from (seed, layer name), its scaling fitted on the training rows.
+
+        `seen`: the shape for the trunk; None: the data set's.
+        """
+        return self.fresh_for(architecture, [draw], seed, head, precision, seen)
 
     def fresh_for(
         self,
@@ -172,6 +181,7 @@ class Run:
         seed: int,
         head: Mapping[str, HeadSpec] | None = None,
         precision: str = "float32",
+        seen: Sequence[int] | None = None,
     ) -> Network:
         """The same for the tasks of several data sets, whose training rows together fit the scaling."""
         tasks = {name: task for draw in draws for name, task in draw.tasks.items()}
@@ -183,6 +193,7 @@ class Run:
             rows.scaling([(draw.data, draw.train) for draw in draws]),
             {},
             precision,
+            canvas=canvas.between(draws[0].data.table.schema.input.shape, seen),
         )
         network.weights = build.initial(self._fitter.pool.live(network), seed)
         return network
@@ -259,6 +270,8 @@ class Run:
         manifest_file = self.out / (f"{stem}.manifest.json" if stem else "manifest.json")
         rows_file = self.out / f"{stem or 'model'}.rows.npy"
         unknown = any(model.rows is None for model in behind)
+        fed = trained.network.input.shape
+        shapes = sorted({tuple(shape) for model in behind for shape in model.shapes} | {tuple(fed)})
         hashes = np.concatenate(
             [
                 *(draw.hashes for draw in learnt_from),
@@ -283,6 +296,7 @@ class Run:
                 ]
             },
             training=_cost(trained, learnt_from),
+            rows_shapes=shapes if len(shapes) > 1 else (),
         )
         export.write_manifest(manifest, manifest_file)
         self._ledger.save()

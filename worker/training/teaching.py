@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app import data as datasets
-from worker.training import evaluate, heads
+from worker.training import canvas, evaluate, heads
 from worker.training.batches import Feed, Line, Some
 from worker.training.failures import Failure
 from worker.training.inheritance import order_of
@@ -55,7 +55,7 @@ class Teachers:
     def widths(self) -> dict[str, int]:
         """Of the layers that the objectives read: the last side of what each gives."""
         network = self.models[0].network
-        shapes, _ = trunk(network.architecture, network.input.shape)
+        shapes, _ = trunk(network.architecture, network.seen)
         return {layer: shapes[layer][-1] for layer in self._layers}
 
     @staticmethod
@@ -180,6 +180,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
                 "weight": weight,
                 "parameters": one.manifest.parameters,
                 "labels": one.manifest.training.get("labels"),
+                "input": canvas.about(one.network),
             }
             for one, weight in zip(teachers.models, teachers.weights, strict=True)
         ],

@@ -111,7 +111,8 @@ def judge(
         arm: what the control is, in words ("same cnn from scratch").
         besides: what the method used and the control did not: source_steps, source_rows, teacher_steps,
             teacher_rows, teacher_labels, unlabelled_rows.
-        overlap: "seen": some arm was trained on test rows; "unknown": a model came without hashes of its rows.
+        overlap: "seen": some arm was trained on test rows; "unknown": a model came without hashes of its rows, or with
+            those of pictures of another shape.
         conditional_on: "source" or "teacher" where one was trained once for all seeds: the verdict holds for that one.
 
     Raises:
@@ -126,7 +127,7 @@ def judge(
     if conditional_on:
         said.append(f"the {conditional_on} was trained once: the verdict is conditional on it")
     if overlap == "unknown":
-        said.append("overlap: unknown: a model came without the hashes of the rows that trained it")
+        said.append("overlap: unknown: rows that trained a model came without hashes, or are pictures of another shape")
     ask = _Asked(seeds, bool(broken), overlap, split_seed, arm, dict(besides or {}))
     own: Margin = "auto" if primary == "delta_m" else margin
     other: Margin = margin if primary == "delta_m" else "auto"

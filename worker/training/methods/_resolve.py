@@ -16,17 +16,21 @@ from app.spec.limits import most_epochs, most_parameters
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import Missing, World
-from worker.training import heads
+from worker.training import canvas, heads
 from worker.training.heads import Task
 
 SCRATCH_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3}
 DEFAULT_EPOCHS = 10
 
+MISMATCH = "input_mismatch"
+
 DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
 
 # Names that other layers of a kept model have: a task's output layer bears the task's name.
 TAKEN = re.compile(
-    r"input|preprocessing(_mean|_std)?|(head_)?flatten|(conv|dense|norm|activation|dropout|pool|relu)\d+", re.ASCII
+    r"input(_(shrunk|flattened|averaged|restored|repeated))?|resize(_\d+)?|preprocessing(_mean|_std)?|(head_)?flatten|"
+    r"(conv|dense|norm|activation|dropout|pool|relu)\d+",
+    re.ASCII,
 )
 
 
@@ -250,15 +254,26 @@ class Faults:
                 )
                 return source, None
             tasks = {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()}
-            return source, Known(architecture, tasks, manifest.input, dict(manifest.heads))
+            return source, Known(architecture, tasks, manifest.seen, dict(manifest.heads))
         stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
         resolved = TrainedHere(train=stage)
         if architecture_ is None or task is None or input_ is None:
             return resolved, None
         return resolved, Known(architecture_, {task.name: task}, input_, {task.name: HeadSpec()})
 
+    def showable(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
+        """Whether a trunk that sees `theirs` can be shown the data set's inputs, if need be resized; a fault where it cannot."""
+        if ours is None or ours.kind != "image" or theirs.kind != "image":
+            return self.same_input(ours, theirs, at, what)
+        why = canvas.refusal(ours.shape, theirs.shape)
+        if why is not None:
+            self.add(
+                at, f"{why}: the {what} sees {theirs.shape}, the data set has {ours.shape}", _one_shape(what), MISMATCH
+            )
+        return why is None
+
     def same_input(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
-        """Whether the model takes the data set's inputs; a fault where it does not."""
+        """Whether the data set's inputs are of the very kind, shape and scale that the model takes; a fault where they are not."""
         if ours is None or _fed(ours) == _fed(theirs):
             return True
         if ours.kind == "table" and theirs.kind == "table" and ours.shape == theirs.shape:
@@ -266,20 +281,21 @@ class Faults:
                 at,
                 f"the {what} takes other columns than the data set has, or the same in another order",
                 "use a data set with the same columns",
+                MISMATCH,
             )
         else:
             self.add(
                 at,
                 f"the {what} takes {theirs.kind} inputs of shape {theirs.shape} (scale {theirs.scale:g}), the data set has "
                 f"{ours.kind} inputs of shape {ours.shape} (scale {ours.scale:g})",
-                f"use a {what} and a data set of one shape",
-                "input_mismatch",
+                _one_shape(what),
+                MISMATCH,
             )
         return False
 
 
 class Known:
-    """What a source or teacher will be, before anything is trained."""
+    """What a source or teacher will be, before anything is trained. `input`: what its trunk sees."""
 
     def __init__(
         self, architecture: Architecture, tasks: dict[str, Task], input_: InputSchema, head: dict[str, HeadSpec]
@@ -290,6 +306,10 @@ class Known:
 def base_update(spec: JobSpec, **more: Any) -> Any:
     """A copy of `spec` with resolved parts."""
     return spec.model_copy(update=more)
+
+
+def _one_shape(what: str) -> str:
+    return f"use a {what} and a data set of one shape"
 
 
 def _fed(schema: InputSchema) -> tuple[Any, ...]:

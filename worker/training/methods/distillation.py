@@ -1,9 +1,10 @@
 """Knowledge distillation: a student learns what its teachers say about every row, beside the labels (Hinton et al. 2015).
 
-Teachers are kept models or trained first, from the same kind of input, with a head of the same classes. Their logits are computed
-once (`teacher_outputs: cached`) or with each batch. `unlabelled` rows train the objectives only, half of each batch. The article's
-own way, copying the teacher's numbers, is `student_init: from_teacher`. The control is the same student on labels alone. With
-`generations` the student becomes the teacher of the next one, which begins anew (Born-Again Networks; Furlanello et al. 2018).
+Teachers are kept models or trained first, from the same kind of input, with a head of the same classes; one that sees pictures of
+another size is shown the student's, resized. Their logits are computed once (`teacher_outputs: cached`) or with each batch.
+`unlabelled` rows train the objectives only, half of each batch. The article's own way, copying the teacher's numbers, is
+`student_init: from_teacher`. The control is the same student on labels alone. With `generations` the student becomes the teacher of
+the next one, which begins anew (Born-Again Networks; Furlanello et al. 2018).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from worker.training.methods.transfer import copyable
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
+    from app.spec.data import InputSchema
     from worker.training.batches import Feed
     from worker.training.build import Network
     from worker.training.control import Arm
@@ -150,13 +152,14 @@ def resolve(spec: Spec, world: World) -> Spec:
         if (
             one is not None
             and schema is not None
-            and faults.same_input(schema.input, one.input, f"/teachers/{number}", "teacher")
+            and faults.showable(schema.input, one.input, f"/teachers/{number}", "teacher")
             and task is not None
         ):
             _teaching.check_teacher(task, one, f"/teachers/{number}", faults)
-    student, architecture = _student(spec, known[0] if known else None, faults, schema.input if schema else None)
-    if architecture is not None and task is not None and schema is not None and not faults.found:
-        faults.parameters(architecture, schema.input.shape, {task.name: (spec.head.units, task.units)}, "/student")
+    fed = schema.input if schema is not None else None
+    student, architecture, shape = _student(spec, known[0] if known else None, faults, fed)
+    if architecture is not None and task is not None and shape is not None and not faults.found:
+        faults.parameters(architecture, shape, {task.name: (spec.head.units, task.units)}, "/student")
     if spec.unlabelled is not None:
         other = faults.schema(spec.unlabelled, "/unlabelled")
         if other is not None and schema is not None:
@@ -174,8 +177,7 @@ def resolve(spec: Spec, world: World) -> Spec:
                 "leave it out, name another data set, or set `limit_train_examples`",
             )
     training = faults.training(spec.training, "/training")
-    faults.augmentation(training, schema.input if schema else None, "/training")
-    shape = schema.input.shape if schema is not None else None
+    faults.augmentation(training, fed, "/training")
     pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples)
     objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
     _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
@@ -218,7 +220,7 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 the teachers; 2 what they say about the rows; 3 a small model trained on that and on the labels. Beside it, on labels alone."""
-    from worker.training import control, learner
+    from worker.training import canvas, control, learner
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
     from worker.training.run import steps
@@ -254,8 +256,12 @@ def train(spec: Spec, run: Run) -> None:
         run.model(one, [target]) if isinstance(one, str) else run.train_stage(role, *stages[role])
         for role, one in zip(roles, sources, strict=True)
     ]
-    begun_from = run.model(str(spec.student), [target]) if is_model(spec.student) else None
+    models = [canvas.introduced(run, one, target) for one in models]
+    begun_from = (
+        canvas.introduced(run, run.model(str(spec.student), [target]), target) if is_model(spec.student) else None
+    )
     architecture = begun_from.network.architecture if begun_from else architectures.resolve(spec.student or "")
+    seen = begun_from.network.seen if begun_from else None
     trial = Trial(run, [target])
     inherited: dict[str, Any] = {}
     earlier: list[Model] = []
@@ -263,7 +269,7 @@ def train(spec: Spec, run: Run) -> None:
         draw = target.draw(arm.seed)
         taught_by, shares, objectives = models, weights, _words(spec)
         for role, stage, seed in _generations(spec, arm) if arm.treated else [(arm.role, arm.stage, arm.seed)]:
-            network = run.fresh(architecture, draw, seed, {name: spec.head}, spec.training.precision)
+            network = run.fresh(architecture, draw, seed, {name: spec.head}, spec.training.precision, seen)
             behind, edges = ([begun_from], [("initialized_from", begun_from.id)]) if begun_from else ([], [])
             first = begun_from or (models[0] if arm.treated and spec.student_init == "from_teacher" else None)
             if first is not None:
@@ -376,28 +382,31 @@ def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]
     return resolved, known
 
 
-def _student(spec: Spec, teacher: Known | None, faults: Faults, shape: Any) -> tuple[Any, Architecture | None]:
+def _student(
+    spec: Spec, teacher: Known | None, faults: Faults, fed: InputSchema | None
+) -> tuple[Any, Architecture | None, list[int] | None]:
+    """Its words, its architecture, and the shape that its trunk sees; None where they have faults."""
     if is_model(spec.student):
         _, known = faults.knowledge(str(spec.student), "/student")
         if known is not None:
-            faults.same_input(shape, known.input, "/student", "student")
+            faults.showable(fed, known.input, "/student", "student")
         if spec.student_init == "from_teacher":
             faults.add(
                 "/student_init",
                 "this student starts from a model of its own",
                 "leave `student_init` out, or name an architecture",
             )
-        return spec.student, known.architecture if known else None
+        return spec.student, known.architecture if known else None, known.input.shape if known else None
     small = {"image": "cnn-small", "table": "mlp"}
-    given = spec.student if spec.student is not None else small.get(getattr(shape, "kind", ""))
-    architecture = faults.architecture(given, shape, "/student")
-    if architecture is None:
-        return spec.student, None
-    if spec.student_init == "from_teacher" and teacher is not None and not copyable(architecture, teacher):
+    given = spec.student if spec.student is not None else small.get(getattr(fed, "kind", ""))
+    architecture = faults.architecture(given, fed, "/student")
+    if architecture is None or fed is None:
+        return spec.student, architecture, None
+    if spec.student_init == "from_teacher" and teacher is not None and not copyable(architecture, fed.shape, teacher):
         faults.add(
             "/student_init",
             "no layer of the teacher fits into the student by name and shape",
             "set student_init: random",
             "nothing_copied",
         )
-    return architectures.as_data(architecture), architecture
+    return architectures.as_data(architecture), architecture, fed.shape

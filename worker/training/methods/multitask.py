@@ -302,6 +302,7 @@ def _teachers(
     spec: Spec, run: Run, stages: Mapping[str, tuple[TrainStage, Data]], sets: list[Data]
 ) -> dict[str, Teachers]:
     """The teachers of each task that has one, trained first where this job trains them."""
+    from worker.training import canvas
     from worker.training.teaching import Teachers
 
     found = {}
@@ -312,6 +313,8 @@ def _teachers(
             model = run.model(words.teacher, sets)
         else:
             model = run.train_stage(f"teacher/{name}", *stages[name])
+        (data,) = (data for data in sets if name in data.tasks)
+        model = canvas.introduced(run, model, data)
         objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in words.objectives or []]
         found[name] = Teachers(run, [model], [1.0], objectives, online=spec.teacher_outputs == "online")
     return found
@@ -389,7 +392,7 @@ def _taught(
         schema = schemas[words.dataset or ""]
         limit = words.limit_train_labels if spec.limit_train_examples is None else spec.limit_train_examples
         if known is not None and schema is not None:
-            faults.same_input(schema.input, known.input, f"{at}/teacher", "teacher")
+            faults.showable(schema.input, known.input, f"{at}/teacher", "teacher")
             if task is not None:
                 _teaching.check_teacher(task, known, f"{at}/teacher", faults)
         pupil = _teaching.Pupil(task, architecture, None if schema is None else schema.input.shape, training, limit)

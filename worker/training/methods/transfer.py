@@ -4,8 +4,9 @@ Strategies: `fine_tuning` trains all layers at a small rate; `feature_extraction
 the head, then all (Kumar et al. 2022); `gradual_unfreezing` first the head, then one group of layers more at a time, from the top
 (Howard and Ruder 2018); `lora` the head and low-rank adapters beside the trunk's frozen kernels (Hu et al. 2021), merged into them
 in the model that is kept; `initialize` copies whatever fits into any architecture and trains all of it at the from-scratch rate.
-BatchNorm of an inherited trunk stays as it is unless `batch_norm` says trainable. Every stage has a new optimizer. The control is
-the same architecture from scratch, for as many steps.
+BatchNorm of an inherited trunk stays as it is unless `batch_norm` says trainable. Every stage has a new optimizer. Pictures of
+another size, or one channel for three, are shown to the trunk at the source's size. The control is the same architecture from
+scratch, on the same pictures, for as many steps.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec,
 from worker.training.methods._resolve import SCRATCH_RATES, Faults, Known, base_update, task_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.spec.architectures import Architecture
     from worker.training.build import Network
     from worker.training.run import Run
@@ -100,7 +103,7 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
     source, known = faults.knowledge(spec.source, "/source")
     if known is not None and schema is not None:
-        faults.same_input(schema.input, known.input, "/source", "source")
+        faults.showable(schema.input, known.input, "/source", "source")
     architecture = _architecture(spec, known, faults)
     given = spec.training.optimizer.learning_rate
     training = faults.training(spec.training, "/training", FINE_TUNING_RATE if spec.strategy in SLOW else None)
@@ -132,9 +135,9 @@ def resolve(spec: Spec, world: World) -> Spec:
     if column is not None:
         update["target"] = column.name
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
-        if task is not None and architecture is not None and schema is not None and not faults.found:
+        if task is not None and architecture is not None and known is not None and not faults.found:
             faults.parameters(
-                architecture, schema.input.shape, {task.name: (spec.head.units, task.units)}, "/architecture"
+                architecture, known.input.shape, {task.name: (spec.head.units, task.units)}, "/architecture"
             )
     if architecture is not None:
         update["architecture"] = architectures.as_data(architecture)
@@ -154,7 +157,7 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
-    from worker.training import control, learner
+    from worker.training import canvas, control, learner
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
     from worker.training.run import steps
@@ -177,6 +180,7 @@ def train(spec: Spec, run: Run) -> None:
     else:
         assert source_data is not None
         source = run.train_stage("source", spec.source.train, source_data)
+    source = canvas.introduced(run, source, target)
 
     architecture = architectures.resolve(spec.architecture or "")
     words = _regularizer_words(spec)
@@ -184,7 +188,9 @@ def train(spec: Spec, run: Run) -> None:
     inherited: dict[str, Any] = {}
     for arm in arms:
         draw = target.draw(arm.seed)
-        network = run.fresh(architecture, draw, arm.seed, {name: spec.head}, spec.training.precision)
+        network = run.fresh(
+            architecture, draw, arm.seed, {name: spec.head}, spec.training.precision, source.network.seen
+        )
         phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
         edges, held = [("control_of", "model")], None
         if arm.treated:
@@ -236,7 +242,7 @@ def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architectu
             f"{spec.strategy} keeps the source's architecture, {known.architecture.arch}",
             "leave it out, or set strategy: initialize",
         )
-    elif not copyable(chosen, known):
+    elif not copyable(chosen, known.input.shape, known):
         faults.add(
             "/architecture",
             "no layer of the source fits into this architecture by name and shape",
@@ -246,10 +252,11 @@ def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architectu
     return chosen
 
 
-def copyable(architecture: Architecture, known: Known) -> list[str]:
-    """The layers of `architecture` that a source's layers fit, by name, kind and shape, as far as plain data tells."""
+def copyable(architecture: Architecture, shape: Sequence[int], known: Known) -> list[str]:
+    """The layers of `architecture` on inputs of `shape` that a source's layers fit, by name, kind and shape, as far as plain data
+    tells."""
     theirs = {step.layer.name: step for step in architectures.trace(known.architecture, tuple(known.input.shape))}
-    ours = architectures.trace(architecture, tuple(known.input.shape))
+    ours = architectures.trace(architecture, tuple(shape))
     return [
         step.layer.name
         for step in ours
