@@ -143,7 +143,7 @@ class Learner(keras.Model):
         losses, present, values = self.task_losses(y, y_pred)
         beside, more = self.beside(y, y_pred)
         if self.weighting is not None:
-            total = self._weighed(losses, present) + beside
+            total = self.weighting(losses, present) + beside
         else:
             labels, label_weight = sum(losses.values()), self.goal.label_weight * self._label_factor(y)
             total = label_weight * labels + beside
@@ -200,12 +200,6 @@ class Learner(keras.Model):
             values |= {name: value, f"{name}_weight": weight}
         return total, values
 
-    def _weighed(self, losses: dict[str, Any], present: dict[str, Any]) -> Any:
-        """The total of the tasks' losses; under a weighting of gradients, which steps by `gradients`, their sum, to look at."""
-        if self.weighting.level == "gradient":
-            return sum(ops.where(present[name], loss, 0.0) for name, loss in losses.items())
-        return self.weighting(losses, present)
-
     def _whole(self, task: str) -> bool:
         """Whether a weighting weighs a task's objectives together with its labels."""
         return self.weighting is not None and bool(self.goal.objectives.get(task))
@@ -219,9 +213,9 @@ class Learner(keras.Model):
         return {name: metric.result() for name, metric in self.parts.items()}
 
     def _log_tasks(self, losses: dict[str, Any], present: dict[str, Any]) -> None:
-        plain = self.weighting is None or self.weighting.level == "gradient"
-        used = dict.fromkeys(losses, 1.0) if plain else self.weighting.weights_in_use(losses, present)
-        parts = losses if plain else self.weighting.parts_by_task(losses, present)
+        ones = dict.fromkeys(losses, 1.0)
+        used = ones if self.weighting is None else self.weighting.weights_in_use(losses, present)
+        parts = losses if self.weighting is None else self.weighting.parts_by_task(losses, present)
         for name, value in losses.items():
             self._log(f"{name}_loss", ops.where(present[name], value, np.float32("nan")))
             self._log(f"{name}_weight", used[name])
