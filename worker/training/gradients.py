@@ -67,6 +67,11 @@ class TaskGradients:
         found = self._differentiate(batch, training=False)
         return np.where(np.outer(found.present, found.present), found.gram, np.nan)
 
+    def losses(self, batch: Batch) -> np.ndarray:
+        """Each task's loss (K,) in inference mode, nan where the batch has none of it; nothing is changed."""
+        found = self._differentiate(batch, training=False)
+        return np.where(found.present, found.losses, np.nan)
+
     def differentiate(self, batch: Batch) -> Slopes:
         """The forward and backward passes of a training step: dropout is drawn, BatchNorm moves."""
         return self._differentiate(batch, training=True)

@@ -347,6 +347,9 @@ class Compiled:
 
     def losses(self, batch: Batch) -> np.ndarray:
         """Each task's loss on a batch in inference mode, (K,); nan for a task without labels in it. Nothing is changed."""
+        weighting = self.learner.weighting
+        if weighting is not None and weighting.level == "gradient":
+            return self._gradients.losses(batch)  # it makes no total that Keras could test
         logs = self.learner.test_on_batch(*batch, return_dict=True)
         return np.array([logs[f"{name}_loss"] for name in self._tasks], np.float64)
 
