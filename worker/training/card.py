@@ -165,6 +165,7 @@ def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
         (role, told["steps"], f"{told['learning_rate']:g}", told["device_seconds"])
         for role, told in report["models"].items()
     ]
+    arms += [(role, f"failed: {why}", "", "") for role, why in report.get("failed", {}).items()]
     return _table(("", ""), chosen) + "\n\n" + _table(("model", "steps", "learning rate", "device seconds"), arms)
 
 

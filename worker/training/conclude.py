@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from worker.reports import Artifact, Result
 from worker.training import canvas, card, device
+from worker.training.failures import Failure
 from worker.training.verdict import Outcome, Scored, judge
 
 if TYPE_CHECKING:
     from app.spec.data import SplitSpec
     from app.spec.training import ControlSpec
     from worker.training.control import Arm
+    from worker.training.measures import Measure
     from worker.training.rows import Data
     from worker.training.run import Model, Run
 
@@ -38,6 +40,23 @@ class Trial:
     treated: dict[int, Outcome] = field(default_factory=dict)
     control: dict[int, Outcome] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def each(self, arms: Sequence[Arm], models: Callable[[Arm], Sequence[Model]]) -> None:
+        """Every arm with what `models` makes for it: its model, or a multi-task control's several.
+
+        A control, or a treated arm besides the first, whose loss is not finite ends itself alone: `failed` says why, its pair has
+        no difference, and the others go on. The first treated arm is the job's model, and fails the job. A later attempt is told
+        nothing of it: it takes the arm up at its newest checkpoint and, where training is deterministic, fails again at the same
+        step.
+        """
+        for arm in arms:
+            try:
+                self.add(arm, *models(arm))
+            except Failure as failure:
+                if arm.role == "model" or failure.code != "loss_not_finite":
+                    raise
+                self._give_up(arm, failure)
 
     def add(self, arm: Arm, *models: Model) -> None:
         """One arm's model; a multi-task control has one for each task."""
@@ -48,6 +67,24 @@ class Trial:
             self.models[model.id] = model
         outcomes = self.treated if arm.treated else self.control
         outcomes[arm.seed] = Outcome(arm.seed, tasks)
+
+    def measures(self, task: str) -> tuple[list[Measure], list[Measure]]:
+        """Of `task`, treated and control, seed by seed where both are there."""
+        ours, theirs = (
+            {seed: one.tasks[task].measure for seed, one in outcomes.items() if task in one.tasks}
+            for outcomes in (self.treated, self.control)
+        )
+        both = [seed for seed in ours if seed in theirs]
+        return [ours[seed] for seed in both], [theirs[seed] for seed in both]
+
+    def _give_up(self, arm: Arm, failure: Failure) -> None:
+        stage = self.run.pace.stage
+        why = failure.message if stage == arm.stage else f"{stage}: {failure.message}"
+        outcomes = self.treated if arm.treated else self.control
+        outcomes[arm.seed] = Outcome(arm.seed, failed=why)
+        self.failed[arm.role] = why
+        self.run.warn("arm_failed", f"{arm.role} has no model ({why}); the other arms go on, without a verdict")
+        self.run.pace.give_up(arm.stage)
 
     @property
     def model(self) -> Model:
@@ -131,6 +168,7 @@ def conclude(
             }
             for role, one in trial.models.items()
         },
+        "failed": trial.failed,
         **(more or {}),
     }
     run.write_metrics()

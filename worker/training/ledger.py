@@ -124,6 +124,16 @@ class Pace:
         self._stages[stage] = step
         self._done[stage] = step
 
+    def give_up(self, stage: str) -> None:
+        """The arm that was to end with `stage` goes no further: up to there, what is done is all there is.
+
+        Stages come in the order of the plan, so the arm's lie before its last one (a student's generations) or within it (STAGE/TASK).
+        """
+        names = list(self._stages)
+        own = [place for place, name in enumerate(names) if name == stage or name.startswith(f"{stage}/")]
+        for name in names[: max(own, default=-1) + 1]:
+            self._stages[name] = self._done.get(name, 0)
+
     @property
     def stage(self) -> str:
         return self._entered

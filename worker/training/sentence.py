@@ -9,6 +9,7 @@ from worker.training.measures import METRICS
 
 MOST_SEEDS = 20
 SEEDS_ADVISED = 5
+MOST_TOLD = 2
 
 
 def sentence(told: Mapping[str, Any]) -> str:
@@ -57,7 +58,9 @@ def _why(told: Mapping[str, Any]) -> str:
         case "few_test_rows":
             return f"{_paired(told)}: a verdict needs 30 test {told.get('test_unit', 'row')}s at least"
         case "run_failed":
-            return f"not every pair was completed ({'; '.join(told['notes']) or 'a run failed'})"
+            broken = [note for note in told["notes"] if note.startswith("seed ")]
+            more = f"; {len(broken) - MOST_TOLD} more" if len(broken) > MOST_TOLD else ""
+            return f"not every pair was completed: {'; '.join(broken[:MOST_TOLD]) or 'a run failed'}{more}"
         case "overlap":
             return "test rows were seen in training, so the difference says nothing about new rows"
     return "; ".join(told["notes"]) or "nothing was measured"

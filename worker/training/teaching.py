@@ -160,10 +160,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
     student, teacher = trial.model, teachers.models[0]
     ours = run.latency_ms(student.network, target.table.inputs)
     theirs = sum(run.latency_ms(one.network, target.table.inputs) for one in teachers.models)
-    measures = {
-        side: [outcome.tasks[task.name].measure for outcome in outcomes.values()]
-        for side, outcomes in (("treated", trial.treated), ("control", trial.control))
-    }
+    students, alone = trial.measures(task.name)
     teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
     measure = evaluate.measure(
         task.type,
@@ -189,7 +186,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
         "agreement": agreement(task.type, run.answers(student.network, inputs)[task.name], said_by_teachers),
         "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
         "latency_ratio": round(theirs / ours, 3),
-        "gap_recovered": gap_recovered(measures["treated"], measures["control"], measure, split_seed=split.seed),
+        "gap_recovered": gap_recovered(students, alone, measure, split_seed=split.seed),
     }
 
 

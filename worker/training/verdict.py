@@ -128,7 +128,7 @@ def judge(
         said.append(f"the {conditional_on} was trained once: the verdict is conditional on it")
     if overlap == "unknown":
         said.append("overlap: unknown: rows that trained a model came without hashes, or are pictures of another shape")
-    ask = _Asked(seeds, bool(broken), overlap, split_seed, arm, dict(besides or {}))
+    ask = _Asked(seeds, broken, overlap, split_seed, arm, dict(besides or {}))
     own: Margin = "auto" if primary == "delta_m" else margin
     other: Margin = margin if primary == "delta_m" else "auto"
     tasks = {
@@ -299,7 +299,7 @@ def agreement(task_type: str, student: Any, teacher: Any) -> float | None:
 @dataclass(frozen=True)
 class _Asked:
     seeds: int
-    failed: bool
+    broken: Sequence[str]
     overlap: Overlap
     split_seed: int
     arm: str
@@ -355,7 +355,7 @@ def _judge_task(
     reference = float(np.mean([measure.value for measure in others])) if others else math.nan
     m = margin_of(sample.metric, reference, margin)
     decision, reason = decide(
-        seeds=ask.seeds, n_units=sample.n_units, failed=ask.failed or (ask.seeds > 0 and len(pairs) < ask.seeds),
+        seeds=ask.seeds, n_units=sample.n_units, failed=bool(ask.broken) or (ask.seeds > 0 and len(pairs) < ask.seeds),
         overlap=ask.overlap, lo=at.lo, hi=at.hi, margin=m,
     )  # fmt: skip
     own_notes = [*notes, *_notes(name, ours, theirs)]
@@ -395,7 +395,7 @@ def _judge_delta_m(
     """Δm over all tasks; `n_test` is the least number of test units that any task has."""
     from_arm = [[[pair[arm].tasks[name].for_delta_m for pair in pairs] for name in names] for arm in (0, 1)]
     m = margin_of("delta_m", math.nan, margin)
-    at, parts, notes = _nothing(ALPHA), {}, []
+    at, parts, notes = _nothing(ALPHA), {}, [*ask.broken]
     seeds_delta: list[float] = []
     if pairs:
         flat = [measure for arm in from_arm for task in arm for measure in task]
@@ -419,7 +419,7 @@ def _judge_delta_m(
         else:
             notes.append("Δm is undefined: a control's mean is 0")
     decision, reason = decide(
-        seeds=ask.seeds, n_units=n_units, failed=ask.failed or len(pairs) < ask.seeds, overlap=ask.overlap,
+        seeds=ask.seeds, n_units=n_units, failed=bool(ask.broken) or len(pairs) < ask.seeds, overlap=ask.overlap,
         lo=at.lo, hi=at.hi, margin=m,
     )  # fmt: skip
     told = {

@@ -73,3 +73,27 @@ def test_early_stopping_takes_the_unspent_steps_out_of_the_plan() -> None:
     pace.finish("target", 100)
     pace.step("control/0", 50, 10, 1, {})
     assert told.reports[-1].fraction == 150 / 200
+
+
+def test_an_arm_that_is_given_up_takes_all_its_undone_steps_out_of_the_plan() -> None:
+    told = Told()
+    pace = Pace(told, lambda: 0.0)
+    pace.plan(
+        [
+            ("target", 100),
+            ("control/0/a", 100),
+            ("control/0/b", 100),
+            ("generation/1/1", 50),
+            ("treated/1", 50),
+            ("control/1/a", 100),
+        ]
+    )
+    pace.step("target", 1, 10, 1, {})
+    pace.finish("target", 100)
+    pace.step("control/0/a", 20, 10, 1, {})
+    pace.give_up("control/0")
+    pace.step("generation/1/1", 30, 10, 1, {})
+    assert told.reports[-1].fraction == 150 / 320
+    pace.give_up("treated/1")
+    pace.step("control/1/a", 100, 10, 1, {})
+    assert told.reports[-1].fraction == 1

@@ -61,3 +61,12 @@ def test_uncertainty_names_the_side_that_is_open(interval: list[float], said: st
 def test_no_effect_says_that_the_interval_is_inside_the_margin() -> None:
     none = {**TOLD, "decision": "no_effect", "delta": {"mean": -0.0001}, "interval": [-0.009, 0.008]}
     assert "+0.0 points, 95 % interval −0.9 to +0.8, inside the margin; 5 paired seeds" in sentence(none)
+
+
+def test_failed_runs_are_named_and_many_of_them_counted() -> None:
+    failed = {**TOLD, "decision": "inconclusive", "reason": "run_failed"}
+    notes = [f"seed {seed}: the control run failed (the loss was inf at step 4 of 30)" for seed in range(4)]
+    one = sentence({**failed, "notes": [notes[1], "the source was trained once: the verdict is conditional on it"]})
+    assert f"+5.3 points; not every pair was completed: {notes[1]}; 300 target steps each" in one
+    all_of_them = sentence({**failed, "delta": {"mean": None}, "notes": notes})
+    assert all_of_them == f"inconclusive: not every pair was completed: {notes[0]}; {notes[1]}; 2 more."

@@ -265,9 +265,11 @@ def train(spec: Spec, run: Run) -> None:
     trial = Trial(run, [target])
     inherited: dict[str, Any] = {}
     earlier: list[Model] = []
-    for arm in arms:
+
+    def of_arm(arm: Arm) -> list[Model]:
         draw = target.draw(arm.seed)
         taught_by, shares, objectives = models, weights, _words(spec)
+        own: list[Model] = []
         for role, stage, seed in _generations(spec, arm) if arm.treated else [(arm.role, arm.stage, arm.seed)]:
             network = run.fresh(architecture, draw, seed, {name: spec.head}, spec.training.precision, seen)
             behind, edges = ([begun_from], [("initialized_from", begun_from.id)]) if begun_from else ([], [])
@@ -275,7 +277,8 @@ def train(spec: Spec, run: Run) -> None:
             if first is not None:
                 passed = inherit(network, first.network)
                 network = passed.network
-                inherited = inherited or passed.as_data()
+                if not inherited:
+                    inherited.update(passed.as_data())
             model = run.kept(role, stage)
             if model is None and arm.treated:
                 goal, feed = _lesson(spec, run, network, draw, unlabelled, taught_by, shares, objectives, budget, seed)
@@ -302,11 +305,13 @@ def train(spec: Spec, run: Run) -> None:
                 model = run.keep(
                     role, stage, trained, learnt_from=[draw], behind=behind, edges=[*edges, ("control_of", "model")]
                 )
-            if arm.treated and role != arm.role:
-                taught_by, shares, objectives = [model], [1.0], _of_next_generation(objectives)
+            own = [model]
+            if role != arm.role:
+                taught_by, shares, objectives = own, [1.0], _of_next_generation(objectives)
                 earlier.append(model)
-            elif role == arm.role:
-                trial.add(arm, model)
+        return own
+
+    trial.each(arms, of_arm)
     extra = 0 if unlabelled is None else len(free_rows(target.draw(arms[0].seed), unlabelled))
     besides = Besides("teacher", *models, unlabelled_rows=extra)
     if earlier:

@@ -187,13 +187,15 @@ def train(spec: Spec, run: Run) -> None:
 
     teachers = _teachers(spec, run, stages, sets)
     trial = Trial(run, sets)
-    for arm in arms:
+
+    def of_arm(arm: Arm) -> list[Model]:
         if arm.treated:
-            trial.add(arm, _together_model(spec, run, sets, architecture, arm, budget, teachers))
-        elif taught:
-            trial.add(arm, _together_model(spec, run, sets, architecture, arm, longer, {}))
-        else:
-            trial.add(arm, *(_alone(spec, run, data, name, architecture, arm, budget) for data, name in single))
+            return [_together_model(spec, run, sets, architecture, arm, budget, teachers)]
+        if taught:
+            return [_together_model(spec, run, sets, architecture, arm, longer, {})]
+        return [_alone(spec, run, data, name, architecture, arm, budget) for data, name in single]
+
+    trial.each(arms, of_arm)
     more: dict[str, Any] = {}
     if taught:
         more["distillation"] = {"tasks": _about(spec, run, trial, teachers, sets)}

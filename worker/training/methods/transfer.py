@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from app.spec.architectures import Architecture
     from worker.training.build import Network
-    from worker.training.run import Run
+    from worker.training.control import Arm
+    from worker.training.run import Model, Run
 
 Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "gradual_unfreezing", "lora", "initialize"]
 
@@ -186,7 +187,8 @@ def train(spec: Spec, run: Run) -> None:
     words = _regularizer_words(spec)
     trial = Trial(run, [target])
     inherited: dict[str, Any] = {}
-    for arm in arms:
+
+    def of_arm(arm: Arm) -> list[Model]:
         draw = target.draw(arm.seed)
         network = run.fresh(
             architecture, draw, arm.seed, {name: spec.head}, spec.training.precision, source.network.seen
@@ -199,7 +201,7 @@ def train(spec: Spec, run: Run) -> None:
             phases = _phases(spec, run, budget, epoch_steps, network)
             held = words
             if arm.k == 0:
-                inherited = passed.as_data()
+                inherited.update(passed.as_data())
         model = run.kept(arm.role, arm.stage)
         if model is None:
             goal = learner.Goal({spec.dataset: [name]}, network.tasks, regularizer=held)
@@ -208,7 +210,9 @@ def train(spec: Spec, run: Run) -> None:
             model = run.keep(
                 arm.role, arm.stage, trained, learnt_from=[draw], behind=[source] if arm.treated else [], edges=edges
             )
-        trial.add(arm, model)
+        return [model]
+
+    trial.each(arms, of_arm)
     conclude(
         run,
         trial,
