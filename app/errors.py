@@ -236,7 +236,7 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "The teacher's answers do not fit the student's",
         "user",
         False,
-        "Use a teacher trained on the same columns with the same classes and input shape.",
+        "Use a teacher trained on the same columns with the same classes.",
     ),
     FailureType(
         "weights_unavailable",

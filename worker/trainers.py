@@ -33,7 +33,7 @@ LONGEST_LINE = 8 * 2**20
 _BLOCK = 1 << 16
 _PASSED_ON = re.compile(
     r"PATH|PYTHONPATH|VIRTUAL_ENV|LD_LIBRARY_PATH|LANG|LC_\w+|TZ|KERAS_BACKEND|TF_\w+|XLA_\w+|JAX_PLATFORMS|CUDA_\w+|NVIDIA_\w+"
-    r"|OMP_\w+|MKL_\w+|OPENBLAS_\w+|BEQUEST_(?:PLUGINS|MAX_\w+|SPARE_\w+)"
+    r"|OMP_\w+|MKL_\w+|OPENBLAS_\w+|BEQUEST_(?:PLUGINS|FILE_ROOTS|MAX_\w+|SPARE_\w+)"
 )
 _SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
+from app.spec.architectures.applications import ApplicationName, Size
 from app.spec.base import TaskName, Words
 from app.spec.data import InputSchema, Limit, Name
 from app.spec.training import TrainingSpec
@@ -45,7 +46,7 @@ class HeadSpec(Words):
 def which_source(value: object) -> str | None:
     """The branch of a union that a value is meant for, so that its faults are named and not those of the other branches."""
     if isinstance(value, str):
-        return "reference"
+        return None if value.startswith("applications:") else "reference"
     if isinstance(value, (dict, TrainedHere)):
         return "train"
     return None
@@ -93,6 +94,53 @@ class TaskSpec(Words):
     limit_train_labels: Annotated[int, Field(ge=1)] | None = None
     teacher: ModelSource | None = Field(None, description="what says something about every row of the task's data set")
     objectives: Objectives | None = Field(None, description="of a task with a teacher; null: the job's")
+
+
+ApplicationRef = Annotated[str, StringConstraints(max_length=64, pattern=r"^applications:[A-Za-z0-9]+$")]
+"""`applications:NAME`, short for {"applications": NAME}."""
+
+WeightsFile = Annotated[str, StringConstraints(max_length=256, pattern=r"^(imagenet|none|[^\x00-\x1f]+\.h5)$")]
+
+
+class Backbone(Words):
+    """A network of keras.applications without its top, to start from.
+
+    `weights`: "imagenet" is the file of Keras's own name in a folder that the operator has opened, or give any `.h5` file there;
+    "none": random numbers. `size`: [height, width] that it sees; null: the data's, or its smallest if larger. Nothing is downloaded.
+    """
+
+    applications: ApplicationName
+    alpha: float = 1.0
+    size: Size | None = None
+    weights: WeightsFile = "imagenet"
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the weights' file")
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        return {"arch": "applications", "name": self.applications, "alpha": self.alpha, "size": self.size}
+
+
+def which_start(value: object) -> str | None:
+    """As `which_source`, of a transfer's source, which may also be a network of keras.applications."""
+    if isinstance(value, str) and value.startswith("applications:"):
+        return "application"
+    if isinstance(value, Backbone) or (isinstance(value, dict) and "applications" in value):
+        return "backbone"
+    return which_source(value)
+
+
+TransferSource = Annotated[
+    Annotated[ModelRef, Tag("reference")]
+    | Annotated[TrainedHere, Tag("train")]
+    | Annotated[ApplicationRef, Tag("application")]
+    | Annotated[Backbone, Tag("backbone")],
+    Discriminator(
+        which_start,
+        custom_error_type="model_source",
+        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…"), {"train": …}, '
+        '"applications:NAME" or {"applications": NAME, …}',
+    ),
+]
 
 
 class TaskManifest(Words):

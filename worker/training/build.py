@@ -17,10 +17,10 @@ import keras
 import numpy as np
 
 from app.spec import architectures
-from worker.training import canvas, heads
+from worker.training import backbone, canvas, heads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from app.spec.architectures import Architecture, Layer
     from app.spec.data import InputSchema
@@ -103,7 +103,8 @@ class Network:
 class Live:
     """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}.
 
-    `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}.
+    `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}. `reached`: what each layer of the trunk
+    gives, as a symbolic tensor of `forward`.
     """
 
     forward: Any
@@ -111,6 +112,7 @@ class Live:
     head: Any
     layers: dict[str, Any]
     trunk: list[str]
+    reached: dict[str, Any]
     predict: Any = field(default=None)
     taps: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
@@ -123,7 +125,7 @@ class Live:
         if not key:
             return self.forward
         if key not in self.taps:
-            inner = {f"feature/{name}": self.layers[name].output for name in key if name != FEATURES}
+            inner = {f"feature/{name}": self.reached[name] for name in key if name != FEATURES}
             if FEATURES in key:
                 inner[FEATURES] = self.body.output
             self.taps[key] = keras.Model(self.forward.input, {**self.forward.output, **inner}, name="network")
@@ -159,9 +161,10 @@ class Live:
                 limit = (6 / prod(shape[:-1])) ** 0.5
                 rng = np.random.default_rng(derive(seed, f"{name}/lora"))
                 layer.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
-            generator = getattr(layer, "seed_generator", None)
-            if generator is not None:
-                generator.state.assign(np.array([derive(seed, name), 0], np.uint32))
+            for part, inner in backbone.parts(name, layer):
+                generator = getattr(inner, "seed_generator", None)
+                if generator is not None:
+                    generator.state.assign(np.array([derive(seed, part), 0], np.uint32))
 
     def freeze(self, frozen: Iterable[str], norms: bool) -> None:
         """Layers in `frozen` are not trained, nor is any BatchNorm where `norms`; a frozen layer also runs in inference mode.
@@ -170,13 +173,15 @@ class Live:
         """
         stopped = set(frozen)
         for name, layer in self.layers.items():
-            is_norm = isinstance(layer, keras.layers.BatchNormalization)
-            layer.trainable = name not in stopped and not (is_norm and norms)
+            layer.trainable = name not in stopped
             if _adapted(layer):
                 for variable in _own(layer):  # the setter above has woken them
                     variable.trainable = False
-            if isinstance(layer, keras.layers.Dropout):
-                layer.rate = 0.0 if name in stopped else layer.asked_rate
+            for _, inner in backbone.parts(name, layer):
+                if isinstance(inner, keras.layers.BatchNormalization) and norms:
+                    inner.trainable = False
+                if isinstance(inner, keras.layers.Dropout):
+                    inner.rate = 0.0 if name in stopped else inner.asked_rate
 
 
 def _adapted(layer: Any) -> bool:
@@ -197,11 +202,12 @@ def live(network: Network) -> Live:
     """Layers for `network`'s shape, its numbers loaded."""
     dtype = keras.dtype_policies.get(network.precision)
     made: dict[str, Any] = {}
+    reached: dict[str, Any] = {}
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
     trunk = canvas.adapted(inputs, network.seen)
     for layer in network.architecture.layers():
         made[layer.name] = _keras_layer(layer, dtype)
-        trunk = made[layer.name](trunk)
+        trunk = reached[layer.name] = made[layer.name](trunk)
     if len(trunk.shape) > 2:
         made["head_flatten"] = keras.layers.Flatten(name="head_flatten")
         trunk = made["head_flatten"](trunk)
@@ -216,15 +222,17 @@ def live(network: Network) -> Live:
     if network.lora is not None:
         for target in network.lora.targets:
             made[target].enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
-    for layer in made.values():
-        if isinstance(layer, keras.layers.Dropout):
-            layer.asked_rate = layer.rate
+    for name, layer in made.items():
+        for _, inner in backbone.parts(name, layer):
+            if isinstance(inner, keras.layers.Dropout):
+                inner.asked_rate = inner.rate
     result = Live(
         keras.Model(inputs, outputs, name="network"),
         keras.Model(inputs, trunk, name="body"),
         keras.Model(features, behind, name="head"),
         made,
         network.trunk,
+        reached,
     )
     for model in (result.forward, result.body, result.head):
         model.jit_compile = XLA
@@ -239,19 +247,31 @@ def initial(layers: Live, seed: int) -> Weights:
     Drawn by NumPy from (seed, layer name), so equal on all backends. A head's numbers depend on its task's name and not on its
     place: swapping two tasks changes nothing.
     """
+    return drawn(layers.layers, seed)
+
+
+def drawn(layers: Mapping[str, Any], seed: int) -> Weights:
+    """`initial` of any Keras layers."""
     weights: Weights = {}
-    for name, layer in layers.layers.items():
-        if not layer.weights:
-            continue
-        rng = np.random.default_rng(derive(seed, name))
-        weights[name] = [
-            _fresh(variable.path.rsplit("/", 1)[-1], tuple(variable.shape), rng) for variable in layer.weights
-        ]
+    for name, layer in layers.items():
+        found: dict[int, np.ndarray] = {}
+        for part, inner in backbone.parts(name, layer):
+            rng = np.random.default_rng(derive(seed, part))
+            for variable in inner.weights:
+                kind = variable.path.rsplit("/", 1)[-1]
+                if isinstance(inner, keras.layers.DepthwiseConv2D) and kind == "kernel":
+                    kind = "depthwise_kernel"
+                found[id(variable)] = _fresh(kind, tuple(variable.shape), rng)
+        if found:
+            weights[name] = [found[id(variable)] for variable in layer.weights]
     return weights
 
 
 def _fresh(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    if kind == "kernel":
+    if kind == "depthwise_kernel":  # each channel apart: one in, shape[-1] out
+        limit = (6 / (prod(shape[:2]) * (1 + shape[-1]))) ** 0.5
+        return rng.uniform(-limit, limit, shape).astype(np.float32)
+    if kind in ("kernel", "pointwise_kernel"):
         receptive = prod(shape[:-2])
         limit = (6 / (receptive * (shape[-2] + shape[-1]))) ** 0.5
         return rng.uniform(-limit, limit, shape).astype(np.float32)
@@ -260,7 +280,8 @@ def _fresh(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
     if kind in ("bias", "beta", "moving_mean"):
         return np.zeros(shape, np.float32)
     raise ValueError(
-        f"no rule to initialise a variable named {kind!r}; known: kernel, bias, gamma, beta, moving_mean, moving_variance"
+        f"no rule to initialise a variable named {kind!r}; known: kernel, depthwise_kernel, pointwise_kernel, bias, gamma, beta, "
+        "moving_mean, moving_variance"
     )
 
 
@@ -293,3 +314,7 @@ def _keras_layer(layer: Layer, dtype: Any) -> Any:
             return keras.layers.Dropout(options["rate"], name=layer.name, dtype=dtype, seed=0)
         case "activation":
             return keras.layers.Activation(activation, name=layer.name, dtype=dtype)
+        case "rescaling":
+            return keras.layers.Rescaling(options["scale"], options["offset"], name=layer.name, dtype="float32")
+        case "application":
+            return backbone.made(options, layer.name, dtype)

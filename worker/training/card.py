@@ -85,7 +85,7 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
     latency = model.get("latency") or {}
     rows = [
         ("kind of job", report["kind"]),
-        ("architecture", f"{manifest.architecture.get('arch')}, {manifest.parameters:,} parameters"),
+        ("architecture", f"{named(manifest.architecture)}, {manifest.parameters:,} parameters"),
         ("input", f"{manifest.input.kind}, {shape}" + _adapted(report)),
         ("file", f"model.keras, {model['bytes']:,} bytes" if model.get("bytes") else "model.keras"),
         *((kind, f"{told['file']}, {told['bytes']:,} bytes") for kind, told in report.get("export", {}).items()),
@@ -109,6 +109,11 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
         for name, task in manifest.tasks.items()
     ]
     return _table(("", ""), rows) + "\n\n" + _table(("task", "type", "column", "answers"), tasks)
+
+
+def named(architecture: Mapping[str, Any]) -> Any:
+    """Its name among those of keras.applications, where it is one of them."""
+    return architecture.get("name") if architecture.get("arch") == "applications" else architecture.get("arch")
 
 
 def _adapted(report: Mapping[str, Any]) -> str:

@@ -194,7 +194,7 @@ def _lineage(besides: Besides) -> list[dict[str, Any]]:
         {
             "relation": relation,
             "id": model.id,
-            "architecture": model.manifest.architecture.get("arch"),
+            "architecture": card.named(model.manifest.architecture),
             "parameters": model.manifest.parameters,
             "steps": model.manifest.training.get("steps", 0),
             "dataset": ", ".join(one["ref"] for one in model.manifest.dataset.get("sets", [])) or "rows not recorded",

@@ -57,8 +57,9 @@ class Model:
 
     @property
     def shapes(self) -> list[list[int]]:
-        """Of all rows behind it."""
-        return self.manifest.rows_shapes or [self.manifest.input.shape]
+        """Of all recorded rows behind it."""
+        known = self.rows is not None and len(self.rows) > 0
+        return (self.manifest.rows_shapes or [self.manifest.input.shape]) if known else []
 
     @property
     def spent(self) -> Spent:
@@ -170,7 +171,7 @@ class Run:
     ) -> Network:
         """A network for the tasks of `draw`, initialised from (seed, layer name), its scaling fitted on the training rows.
 
-        `seen`: the shape for the trunk; None: the data set's.
+        `seen`: the shape for the trunk; None: as the architecture sees the data set's.
         """
         return self.fresh_for(architecture, [draw], seed, head, precision, seen)
 
@@ -193,7 +194,7 @@ class Run:
             rows.scaling([(draw.data, draw.train) for draw in draws]),
             {},
             precision,
-            canvas=canvas.between(draws[0].data.table.schema.input.shape, seen),
+            canvas=canvas.between(fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))),
         )
         network.weights = build.initial(self._fitter.pool.live(network), seed)
         return network

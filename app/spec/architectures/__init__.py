@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from app.spec.architectures._layers import Architecture, Layer, Traced, count_parameters, trace
+from app.spec.architectures.applications import PREFIX
 from app.spec.base import plain
 from app.spec.faults import Fault, Invalid, nearest, pointer, validate
 
@@ -22,7 +23,8 @@ def names() -> list[str]:
 
 
 def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
-    """The architecture that `ref` names: "cnn", "arch:cnn", or {"arch": "cnn", "dense": 32} with other numbers.
+    """The architecture that `ref` names: "cnn", "arch:cnn", "applications:MobileNetV2", or {"arch": "cnn", "dense": 32} with
+    other numbers.
 
     Raises:
         Invalid: unknown name (with the nearest) or numbers out of bounds, pointers beginning with `at`.
@@ -30,6 +32,8 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
     from app.spec.registry import modules
 
     known = modules("architectures")
+    if isinstance(ref, str) and ref.startswith(PREFIX):
+        ref = {"arch": PREFIX[:-1], "name": ref.removeprefix(PREFIX)}
     name, numbers = (
         (ref, {})
         if isinstance(ref, str)

@@ -13,7 +13,16 @@ from typing import Any, ClassVar, Literal
 from app.spec.base import Words
 
 LayerKind = Literal[
-    "conv2d", "max_pool2d", "flatten", "global_average_pool2d", "dense", "batch_norm", "dropout", "activation"
+    "conv2d",
+    "max_pool2d",
+    "flatten",
+    "global_average_pool2d",
+    "dense",
+    "batch_norm",
+    "dropout",
+    "activation",
+    "rescaling",
+    "application",
 ]
 
 Shape = tuple[int, ...]
@@ -24,7 +33,8 @@ class Layer:
     """One layer of a trunk. `options` by kind:
 
     conv2d: filters, kernel (3), strides (1), padding ("valid" | "same"), activation, use_bias · max_pool2d: pool (2) ·
-    dense: units, activation · dropout: rate · activation: activation · batch_norm, flatten, global_average_pool2d: none
+    dense: units, activation · dropout: rate · activation: activation · batch_norm, flatten, global_average_pool2d: none ·
+    rescaling: scale, offset, of the whole or of each channel · application: name, alpha, size, features, parameters
     """
 
     name: str
@@ -50,6 +60,23 @@ class Architecture(Words):
     inputs: ClassVar[Literal["image", "table"]]
     arch: str
 
+    @property
+    def label(self) -> str:
+        """What it is called in a sentence."""
+        return self.arch
+
+    def sees(self, shape: Shape) -> Shape:
+        """The shape that the trunk sees of inputs of `shape`; of what it sees, the same.
+
+        Raises:
+            ValueError: it cannot be shown such inputs.
+        """
+        return shape
+
+    def fitted(self, shape: Shape) -> Architecture:  # noqa: ARG002
+        """With what depends on the inputs' shape written down. Raises ValueError as `sees`."""
+        return self
+
     @abstractmethod
     def layers(self) -> list[Layer]:
         """In order, first to last; names are unique and stable, since weights are inherited by name."""
@@ -61,7 +88,7 @@ def trace(architecture: Architecture, input_shape: Shape) -> list[Traced]:
     Raises:
         ValueError: the architecture does not fit this input; the message names the layer and the shape it got.
     """
-    shape, traced = tuple(input_shape), []
+    shape, traced = architecture.sees(tuple(input_shape)), []
     wanted = 3 if architecture.inputs == "image" else 1
     if len(shape) != wanted:
         takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
@@ -113,5 +140,7 @@ def _step(layer: Layer, shape: Shape) -> tuple[Shape, int]:
             return (*shape[:-1], options["units"]), (shape[-1] + 1) * options["units"]
         case "batch_norm":
             return shape, 4 * shape[-1]
-        case "dropout" | "activation":
+        case "dropout" | "activation" | "rescaling":
             return shape, 0
+        case "application":
+            return (options["features"],), options["parameters"]

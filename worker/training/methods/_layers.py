@@ -168,6 +168,17 @@ def check_targets(lora: LoraSpec, layers: Sequence[Layer], faults: Faults) -> No
         faults.add(at, f"{', '.join(without)} have no kernel to adapt", f"the layers with kernels are {kernels}")
 
 
+def check_one_layer(given: Mapping[str, object], strategy: str, layers: Sequence[Layer], faults: Faults) -> None:
+    """A backbone is one layer: what treats a trunk's layers apart has nothing to tell apart."""
+    if not any(layer.kind == "application" for layer in layers):
+        return
+    why = "the trunk is a backbone of keras.applications, which is one layer here"
+    if strategy in ("gradual_unfreezing", "lora"):
+        faults.add("/strategy", f"{strategy} needs layers of its own: {why}", "set strategy: lp_ft or fine_tuning")
+    if given["learning_rates"] is not None:
+        faults.add("/learning_rates", f"rates that fall with depth need several: {why}", "leave it out")
+
+
 def targets(lora: LoraSpec, layers: Sequence[Layer]) -> tuple[str, ...]:
     asked = None if lora.target_modules == "all" else set(lora.target_modules)
     return tuple(layer.name for layer in layers if layer.kind in KERNELS and (asked is None or layer.name in asked))

@@ -29,7 +29,7 @@ DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
 # Names that other layers of a kept model have: a task's output layer bears the task's name.
 TAKEN = re.compile(
     r"input(_(shrunk|flattened|averaged|restored|repeated))?|resize(_\d+)?|preprocessing(_mean|_std)?|(head_)?flatten|"
-    r"(conv|dense|norm|activation|dropout|pool|relu)\d+",
+    r"backbone(_scaled)?|(conv|dense|norm|activation|dropout|pool|relu)\d+",
     re.ASCII,
 )
 
@@ -141,6 +141,7 @@ class Faults:
             return None
         if input_ is not None:
             try:
+                found = found.fitted(tuple(input_.shape))
                 architectures.trace(found, tuple(input_.shape))
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {DEFAULT_ARCHITECTURES[input_.kind]}")
@@ -259,7 +260,8 @@ class Faults:
         resolved = TrainedHere(train=stage)
         if architecture_ is None or task is None or input_ is None:
             return resolved, None
-        return resolved, Known(architecture_, {task.name: task}, input_, {task.name: HeadSpec()})
+        seen = input_.model_copy(update={"shape": list(architecture_.sees(tuple(input_.shape)))})
+        return resolved, Known(architecture_, {task.name: task}, seen, {task.name: HeadSpec()})
 
     def showable(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
         """Whether a trunk that sees `theirs` can be shown the data set's inputs, if need be resized; a fault where it cannot."""

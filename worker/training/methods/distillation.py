@@ -322,7 +322,7 @@ def train(spec: Spec, run: Run) -> None:
         spec.kind,
         spec.control,
         spec.split,
-        arm=f"same {architecture.arch} on labels alone",
+        arm=f"same {architecture.label} on labels alone",
         besides=besides,
         dropped={
             data.ref: data.dropped

@@ -205,7 +205,7 @@ def train(spec: Spec, run: Run) -> None:
         spec.kind,
         spec.control,
         spec.split,
-        arm=f"same multitask {architecture.arch} on labels alone" if taught else f"single-task {architecture.arch}",
+        arm=f"same multitask {architecture.label} on labels alone" if taught else f"single-task {architecture.label}",
         besides=Besides("teacher", *_models(teachers)) if taught else Besides(),
         dropped={data.ref: data.dropped for data in [*sets, *(data for _, data in stages.values())]},
         more={

@@ -20,12 +20,12 @@ from app.spec import architectures
 from app.spec.base import JobSpec, Words, plain
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid, nearest, validate
-from app.spec.models import ArchitectureRef, DatasetRef, HeadSpec, ModelSource, TaskSpec
+from app.spec.models import ArchitectureRef, Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHere, TransferSource
 from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training import rates
-from worker.training.methods import _layers
+from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
 from worker.training.methods._resolve import SCRATCH_RATES, Faults, Known, base_update, task_name
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.spec.architectures import Architecture
+    from app.spec.data import InputSchema
     from worker.training.build import Network
     from worker.training.control import Arm
     from worker.training.run import Model, Run
@@ -65,7 +66,7 @@ class Spec(JobSpec):
     target: Name | None = None
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
-    source: ModelSource
+    source: TransferSource
     strategy: Strategy = "fine_tuning"
     architecture: ArchitectureRef | None = None
     head: HeadSpec = HeadSpec()
@@ -102,7 +103,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if column is not None:
         faults.split(schema, spec.split, [column.name])
         faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
-    source, known = faults.knowledge(spec.source, "/source")
+    source, known = _source(spec, schema.input if schema is not None else None, faults)
     if known is not None and schema is not None:
         faults.showable(schema.input, known.input, "/source", "source")
     architecture = _architecture(spec, known, faults)
@@ -147,9 +148,12 @@ def resolve(spec: Spec, world: World) -> Spec:
 
 
 def inputs(spec: Spec) -> Inputs:
-    if isinstance(spec.source, str):
-        return Inputs.of([spec.dataset], [spec.source])
-    return Inputs.of([spec.dataset, spec.source.train.dataset])
+    match spec.source:
+        case str():
+            return Inputs.of([spec.dataset], [spec.source])
+        case TrainedHere():
+            return Inputs.of([spec.dataset, spec.source.train.dataset])
+    return Inputs.of([spec.dataset])
 
 
 def held_out(spec: Spec) -> list[HeldOut]:
@@ -158,7 +162,7 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
-    from worker.training import canvas, control, learner
+    from worker.training import backbone, canvas, control, learner
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
     from worker.training.run import steps
@@ -169,7 +173,7 @@ def train(spec: Spec, run: Run) -> None:
     epoch_steps = run.feed_steps(target.draw(arms[0].seed), spec.training)
     budget = steps(spec.training, epoch_steps)
     source_steps, source_data = 0, None
-    if not isinstance(spec.source, str):
+    if isinstance(spec.source, TrainedHere):
         source_data = run.stage_data(spec.source.train, target.held_out)
         source_steps = run.stage_steps(spec.source.train, source_data)
     longer = source_steps if spec.control.budget == "total" else 0
@@ -178,6 +182,8 @@ def train(spec: Spec, run: Run) -> None:
 
     if isinstance(spec.source, str):
         source = run.model(spec.source, [target])
+    elif isinstance(spec.source, Backbone):
+        source = backbone.source(run, spec.source, spec.training.seed)
     else:
         assert source_data is not None
         source = run.train_stage("source", spec.source.train, source_data)
@@ -219,16 +225,26 @@ def train(spec: Spec, run: Run) -> None:
         spec.kind,
         spec.control,
         spec.split,
-        arm=f"same {architecture.arch} from scratch",
+        arm=f"same {architecture.label} from scratch",
         besides=Besides("source", source),
         dropped={} if source_data is None else {source_data.ref: source_data.dropped},
         more={
             "strategy": spec.strategy,
             "inherited": inherited,
+            "backbone": backbone.about(spec.source),
             "regularizer": None if words is None else plain(words),
             "lora": None if spec.lora is None else plain(spec.lora),
         },
     )
+
+
+def _source(spec: Spec, fed: InputSchema | None, faults: Faults) -> tuple[Any, Known | None]:
+    source = _backbone.written_out(spec.source, "/source", faults)
+    if source is None:
+        return spec.source, None
+    if isinstance(source, Backbone):
+        return _backbone.resolved(source, fed, "/source", faults)
+    return faults.knowledge(source, "/source")
 
 
 def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architecture | None:
@@ -243,14 +259,14 @@ def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architectu
     if spec.strategy != "initialize":
         faults.add(
             "/architecture",
-            f"{spec.strategy} keeps the source's architecture, {known.architecture.arch}",
+            f"{spec.strategy} keeps the source's architecture, {known.architecture.label}",
             "leave it out, or set strategy: initialize",
         )
     elif not copyable(chosen, known.input.shape, known):
         faults.add(
             "/architecture",
             "no layer of the source fits into this architecture by name and shape",
-            f"the source is a {known.architecture.arch}",
+            f"the source is a {known.architecture.label}",
             "nothing_copied",
         )
     return chosen
@@ -292,6 +308,9 @@ def _layers_resolved(
     if architecture is None or len(faults.found) > found:
         return {"lora": lora}
     layers = architecture.layers()
+    _layers.check_one_layer(together, spec.strategy, layers, faults)
+    if len(faults.found) > found:
+        return {"lora": lora}
     _layers.check_freeze(spec.freeze, layers, faults)
     if lora is not None:
         _layers.check_targets(lora, layers, faults)

@@ -23,7 +23,7 @@ LAYERS = "pairs [teacher's layer, student's layer]; null: found automatically"
 Fits = Callable[[tuple[int, ...], tuple[int, ...]], str | None]
 """What is wrong with a pair of shapes (teacher's, student's); None: nothing."""
 
-BODY = ("conv2d", "dense")
+BODY = ("conv2d", "dense", "application")
 TAIL = ("batch_norm", "activation")
 
 

@@ -1,0 +1,69 @@
+"""What a transfer's `resolve` knows of a source that is a network of keras.applications: its size, its file, what may be wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.spec import architectures, files
+from app.spec.architectures import applications
+from app.spec.data import InputSchema
+from app.spec.faults import Invalid, nearest
+from app.spec.models import Backbone
+from app.spec.world import Missing
+from worker.training.methods._resolve import MISMATCH, Faults, Known
+
+if TYPE_CHECKING:
+    from app.spec.models import TrainedHere
+
+
+def written_out(source: str | TrainedHere | Backbone, at: str, faults: Faults) -> str | TrainedHere | Backbone | None:
+    """`applications:NAME` as {"applications": NAME}; None where there is no such network."""
+    if not isinstance(source, str) or not source.startswith(applications.PREFIX):
+        return source
+    name = source.removeprefix(applications.PREFIX)
+    known = {one: one for one in applications.NAMES}
+    if name not in known:
+        hint = nearest(name, list(known), "networks")
+        faults.add(at, "there is no such network of keras.applications here", hint, "unknown_name")
+        return None
+    return Backbone(applications=known[name])
+
+
+def resolved(words: Backbone, fed: InputSchema | None, at: str, faults: Faults) -> tuple[Backbone, Known | None]:
+    """With its size and, but for random numbers, the sha256 of its file; None where it has faults."""
+    before = len(faults.found)
+    if fed is not None and fed.kind != "image":
+        faults.add(at, f"{words.applications} takes pictures, the data set is a table", "use another source", MISMATCH)
+        return words, None
+    try:
+        architecture = architectures.resolve(words.architecture, at)
+        architecture = architecture.fitted((1, 1, 3) if fed is None else tuple(fed.shape))
+    except Invalid as invalid:
+        faults.found += invalid.faults
+        return words, None
+    except ValueError as error:
+        faults.add(at, str(error), "use a data set of grey or coloured pictures", MISMATCH)
+        return words, None
+    assert isinstance(architecture, applications.Spec)
+    assert architecture.size is not None
+    words = words.model_copy(update={"size": architecture.size})
+    if words.weights == "none":
+        if words.sha256 is not None:
+            faults.add(f"{at}/sha256", "random numbers come from no file", "leave it out")
+    else:
+        words = _with_file(words, architecture, at, faults)
+    seen = InputSchema(kind="image", shape=[*architecture.size, 3], scale=255.0)
+    return words, Known(architecture, {}, seen, {}) if len(faults.found) == before else None
+
+
+def _with_file(words: Backbone, architecture: applications.Spec, at: str, faults: Faults) -> Backbone:
+    imagenet = words.weights == "imagenet"
+    name = applications.imagenet_file(architecture) if imagenet else words.weights
+    try:
+        return words.model_copy(update={"sha256": files.find(name, words.sha256)[1]})
+    except Missing as missing:
+        own = "nothing is downloaded here: " if imagenet else ""
+        hint = "give `weights` the name of a .h5 file in a folder of BEQUEST_FILE_ROOTS, or set it to none for random numbers"
+        hint = f"put {name} into a folder of BEQUEST_FILE_ROOTS; or {hint}" if imagenet else f"{missing.hint}; {hint}"
+        faults.add(f"{at}/weights", f"{own}{missing.message}", hint, "weights_unavailable")
+        return words
