@@ -42,13 +42,13 @@ class Catalog(BaseModel):
     weightings: dict[str, VariantEntry]
     regularizers: dict[str, VariantEntry] = Field(description="of transfer")
     strategies: list[str] = Field(description="of transfer")
-    sharings: list[str] = Field(description="of multitask")
+    sharings: dict[str, VariantEntry] = Field(description="of multitask")
     datasets: dict[str, DatasetEntry]
 
 
 @router.get("", response_model=Catalog, responses=deps.problem_responses(), summary="Everything that works here")
 def get_catalog() -> Catalog:
-    """Kinds of job with schema and example, architectures, objectives, weightings, regularizers, data sets."""
+    """Kinds of job with schema and example, architectures, objectives, weightings, sharings, regularizers, data sets."""
     return _catalog()
 
 
@@ -67,7 +67,7 @@ def _catalog() -> Catalog:
         weightings=_variants("weighting"),
         regularizers=_variants("regularizers"),
         strategies=_choices(kinds, "transfer", "strategy"),
-        sharings=_choices(kinds, "multitask", "sharing"),
+        sharings=_variants("sharing"),
         datasets={
             name: DatasetEntry(description=builtin.description, origin=builtin.origin)
             for name, builtin in BUILTINS.items()

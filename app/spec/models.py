@@ -165,6 +165,9 @@ class Manifest(Words):
     )
     tasks: dict[TaskName, TaskManifest]
     heads: dict[TaskName, HeadSpec] = {}
+    sharing: dict[str, Any] = Field(
+        default={"name": "hard_sharing"}, description="how its tasks share copies of the architecture"
+    )
     layers: list[str]
     parameters: int
     sha256: str

@@ -1,8 +1,8 @@
-"""Finds what a file alone adds: methods, objectives, weightings, regularizers, architectures.
+"""Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures.
 
 A variant is one module. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have
 subpackages of
-the same five names. Nothing is edited to add one.
+the same six names. Nothing is edited to add one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Literal
 
 from app.settings import settings
 
-Kind = Literal["methods", "objectives", "weighting", "regularizers", "architectures"]
+Kind = Literal["methods", "objectives", "weighting", "sharing", "regularizers", "architectures"]
 
 HOME: dict[Kind, str] = {
     "methods": "worker.training.methods",
     "objectives": "worker.training.objectives",
     "weighting": "worker.training.weighting",
+    "sharing": "worker.training.sharing",
     "regularizers": "worker.training.regularizers",
     "architectures": "app.spec.architectures",
 }

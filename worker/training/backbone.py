@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worker.training.run import Model, Run
 
 
-def made(options: dict[str, Any], name: str, dtype: Any) -> Any:
+def made(options: Mapping[str, Any], name: str, dtype: Any) -> Any:
     """The layer: pixels as its own preprocessing leaves them, (batch, *size, 3), to features averaged over all places.
 
     Keras builds an application in the policy that holds everywhere, so it is set meanwhile.

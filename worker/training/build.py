@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from app.spec import architectures
-from worker.training import backbone, canvas, heads
+from app.spec import architectures, base
+from worker.training import backbone, canvas, heads, sharing
+from worker.training.sharing import INPUT, hard_sharing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from app.spec.architectures import Architecture, Layer
+    from app.spec.architectures import Architecture
+    from app.spec.base import Words
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec
     from worker.training.heads import Task
     from worker.training.scaling import Scaling
+    from worker.training.sharing import Graph, Node
 
 XLA = keras.backend.backend() == "jax"
 """Elsewhere compiling costs seconds for each shape and gains nothing on small networks; JAX cannot do without."""
@@ -50,8 +53,9 @@ class Lora:
 class Network:
     """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers.
 
-    `lora`: what a fit trains in place of the trunk. The adapters themselves live only within the fit, which gives back a network
-    with them merged into its kernels. `canvas`: the shape that the trunk sees, where it is not fed that very shape.
+    `sharing`: the words of how its tasks share copies of the trunk. `lora`: what a fit trains in place of the trunk. The adapters
+    themselves live only within the fit, which gives back a network with them merged into its kernels. `canvas`: the shape that the
+    trunk sees, where it is not fed that very shape.
     """
 
     architecture: Architecture
@@ -63,6 +67,7 @@ class Network:
     precision: str = "float32"
     lora: Lora | None = None
     canvas: list[int] | None = None
+    sharing: Words = field(default_factory=hard_sharing.Spec)
 
     @property
     def seen(self) -> list[int]:
@@ -70,8 +75,14 @@ class Network:
         return self.canvas or self.input.shape
 
     @property
+    def graph(self) -> Graph:
+        """The layers between what the trunk sees and the heads."""
+        return sharing.graph(self.sharing, self.architecture, self.seen, self.tasks)
+
+    @property
     def trunk(self) -> list[str]:
-        return [layer.name for layer in self.architecture.layers()]
+        """The layers that the tasks share: under hard sharing those of the architecture."""
+        return [name for name in self.graph.shared if name != "head_flatten"]
 
     @property
     def head_layers(self) -> dict[str, list[str]]:
@@ -91,6 +102,7 @@ class Network:
                 {name: [task.type, task.units, self.heads[name].model_dump()] for name, task in self.tasks.items()},
                 self.precision,
                 None if self.lora is None else [self.lora.rank, self.lora.alpha, self.lora.targets],
+                base.plain(self.sharing),
             ]
         )
 
@@ -103,18 +115,23 @@ class Network:
 class Live:
     """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}.
 
-    `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}. `reached`: what each layer of the trunk
-    gives, as a symbolic tensor of `forward`.
+    `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}; None where the heads are given
+    different ones. `graph`: the layers before the heads; `reached`: what each of them gives, as a symbolic tensor of `forward`.
     """
 
     forward: Any
     body: Any
     head: Any
     layers: dict[str, Any]
-    trunk: list[str]
+    graph: Graph
     reached: dict[str, Any]
     predict: Any = field(default=None)
     taps: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+    @property
+    def trunk(self) -> list[str]:
+        """The layers that the tasks share."""
+        return self.graph.shared
 
     def tap(self, names: Iterable[str]) -> Any:
         """`forward` that in the same pass also gives what each of these layers gives, under `feature/LAYER`.
@@ -155,13 +172,14 @@ class Live:
 
     def reseed(self, seed: int) -> None:
         """Starts every dropout layer's stream anew, and every adapter's A, from (seed, the layer's name)."""
+        begins_as = {node.name: node.begins_as for node in self.graph.nodes}
         for name, layer in self.layers.items():
             if _adapted(layer):
                 shape = tuple(layer.lora_kernel_a.shape)
                 limit = (6 / prod(shape[:-1])) ** 0.5
                 rng = np.random.default_rng(derive(seed, f"{name}/lora"))
                 layer.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
-            for part, inner in backbone.parts(name, layer):
+            for part, inner in backbone.parts(begins_as.get(name, name), layer):
                 generator = getattr(inner, "seed_generator", None)
                 if generator is not None:
                     generator.state.assign(np.array([derive(seed, part), 0], np.uint32))
@@ -201,24 +219,20 @@ def derive(seed: int, name: str) -> int:
 def live(network: Network) -> Live:
     """Layers for `network`'s shape, its numbers loaded."""
     dtype = keras.dtype_policies.get(network.precision)
-    made: dict[str, Any] = {}
-    reached: dict[str, Any] = {}
+    graph = network.graph
+    made: dict[str, Any] = {node.name: _keras_layer(node, dtype) for node in graph.nodes}
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    trunk = canvas.adapted(inputs, network.seen)
-    for layer in network.architecture.layers():
-        made[layer.name] = _keras_layer(layer, dtype)
-        trunk = reached[layer.name] = made[layer.name](trunk)
-    if len(trunk.shape) > 2:
-        made["head_flatten"] = keras.layers.Flatten(name="head_flatten")
-        trunk = made["head_flatten"](trunk)
-    features = keras.Input(tuple(trunk.shape[1:]), name="features", dtype="float32")
+    reached = through(graph, made, canvas.adapted(inputs, network.seen))
+    trunk = reached[next(iter(graph.features.values()))] if graph.one_trunk else None
+    features = None if trunk is None else keras.Input(tuple(trunk.shape[1:]), name="features", dtype="float32")
     outputs: dict[str, Any] = {}
     behind: dict[str, Any] = {}
     for name, task in network.tasks.items():
-        outputs[name], behind[name] = trunk, features
+        outputs[name], behind[name] = reached[graph.features[name]], features
         for layer in heads.layers(task, network.heads[name], dtype):
             made[layer.name] = layer
-            outputs[name], behind[name] = layer(outputs[name]), layer(behind[name])
+            outputs[name] = layer(outputs[name])
+            behind[name] = None if features is None else layer(behind[name])
     if network.lora is not None:
         for target in network.lora.targets:
             made[target].enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
@@ -228,34 +242,49 @@ def live(network: Network) -> Live:
                 inner.asked_rate = inner.rate
     result = Live(
         keras.Model(inputs, outputs, name="network"),
-        keras.Model(inputs, trunk, name="body"),
-        keras.Model(features, behind, name="head"),
+        None if trunk is None else keras.Model(inputs, trunk, name="body"),
+        None if features is None else keras.Model(features, behind, name="head"),
         made,
-        network.trunk,
+        graph,
         reached,
     )
     for model in (result.forward, result.body, result.head):
-        model.jit_compile = XLA
+        if model is not None:
+            model.jit_compile = XLA
     if network.weights:
         result.load(network.weights)
     return result
 
 
+def through(graph: Graph, layers: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
+    """What each of the `layers` of `graph` gives for a tensor of scaled inputs, by its name."""
+    found = {INPUT: inputs}
+    for node in graph.nodes:
+        given = [found[name] for name in node.after]
+        found[node.name] = layers[node.name](given if len(given) > 1 else given[0])
+    return found
+
+
 def initial(layers: Live, seed: int) -> Weights:
-    """Fresh numbers: kernels Glorot-uniform (2010), the rest as Keras begins it.
+    """Fresh numbers: kernels Glorot-uniform (2010), stitches as their spec says, the rest as Keras begins it.
 
     Drawn by NumPy from (seed, layer name), so equal on all backends. A head's numbers depend on its task's name and not on its
     place: swapping two tasks changes nothing.
     """
-    return drawn(layers.layers, seed)
+    return drawn(layers.layers, seed, {node.name: node for node in layers.graph.nodes})
 
 
-def drawn(layers: Mapping[str, Any], seed: int) -> Weights:
-    """`initial` of any Keras layers."""
+def drawn(layers: Mapping[str, Any], seed: int, nodes: Mapping[str, Node] | None = None) -> Weights:
+    """`initial` of any Keras layers. `nodes`: of those in a graph, by name."""
     weights: Weights = {}
+    nodes = nodes or {}
     for name, layer in layers.items():
+        node = nodes.get(name)
+        if node is not None and node.kind == "stitch":
+            weights[name] = [_shares(node, tuple(layer.kernel.shape))]
+            continue
         found: dict[int, np.ndarray] = {}
-        for part, inner in backbone.parts(name, layer):
+        for part, inner in backbone.parts(name if node is None else node.begins_as, layer):
             rng = np.random.default_rng(derive(seed, part))
             for variable in inner.weights:
                 kind = variable.path.rsplit("/", 1)[-1]
@@ -285,7 +314,15 @@ def _fresh(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
     )
 
 
-def _keras_layer(layer: Layer, dtype: Any) -> Any:
+def _shares(node: Node, shape: tuple[int, ...]) -> np.ndarray:
+    """α of a stitch, (channels, towers) or (towers): its own tower's share, and the others' even ones."""
+    towers, alpha = shape[-1], node.options["alpha"]
+    shares = np.full(shape, (1 - alpha) / (towers - 1), np.float32)
+    shares[..., node.options["own"]] = alpha
+    return shares
+
+
+def _keras_layer(layer: Node, dtype: Any) -> Any:
     options = layer.options
     activation = options.get("activation")
     match layer.kind:
@@ -318,3 +355,19 @@ def _keras_layer(layer: Layer, dtype: Any) -> Any:
             return keras.layers.Rescaling(options["scale"], options["offset"], name=layer.name, dtype="float32")
         case "application":
             return backbone.made(options, layer.name, dtype)
+        case "gate":
+            # Always in full precision: a softmax of half numbers would not add up to 1.
+            return keras.layers.Dense(
+                options["units"], activation="softmax", use_bias=False, name=layer.name, dtype="float32"
+            )
+        case "dot":
+            return keras.layers.Dot(1, name=layer.name, dtype=dtype)
+        case "stitch":
+            kernel = "ck" if options["per"] == "channel" else "k"
+            return keras.layers.EinsumDense(f"bsck,{kernel}->bsc", layer.shape, name=layer.name, dtype=dtype)
+        case "reshape":
+            return keras.layers.Reshape(options["shape"], name=layer.name, dtype=dtype)
+        case "concatenate":
+            return keras.layers.Concatenate(options["axis"] + 1, name=layer.name, dtype=dtype)
+        case _:
+            raise ValueError(f"no rule to make a layer of kind {layer.kind!r}")

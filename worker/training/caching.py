@@ -28,9 +28,11 @@ MOST_BYTES = 1 << 30
 CHUNK = 256
 
 
-def worthwhile(phase: Phase, network: Network, lesson: Lesson, width: int) -> bool:
+def worthwhile(phase: Phase, network: Network, lesson: Lesson, width: int | None) -> bool:
     """Whether a phase is computed from cached features: where they are fixed, fit into memory and are read more than once."""
     asked = phase.cache
+    if width is None:
+        return False
     fixed = phase.frozen.issuperset(network.trunk) and network.lora is None
     changing = any(feed.computed or feed.augment is not None for feed in lesson.feeds.values())
     if asked is False or not fixed or changing or lesson.goal.objectives or _asks_features(lesson):

@@ -13,7 +13,10 @@ import keras
 import numpy as np
 
 from app.spec import architectures
+from app.spec.base import plain
+from app.spec.faults import validate
 from app.spec.models import Manifest
+from app.spec.registry import modules
 from worker.training import build, canvas, heads
 from worker.training.build import Network
 from worker.training.failures import Failure
@@ -36,14 +39,10 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     x = inputs
     for layer in _constants(network) if constants else [_preprocessing(network)]:
         x = layer(x)
-    x = canvas.adapted(x, network.seen)
-    for name in network.trunk:
-        x = live.layers[name](x)
-    if "head_flatten" in live.layers:
-        x = live.layers["head_flatten"](x)
+    reached = build.through(live.graph, live.layers, canvas.adapted(x, network.seen))
     outputs = {}
     for name, task in network.tasks.items():
-        out = x
+        out = reached[live.graph.features[name]]
         for layer in (f"{name}_hidden", f"{name}_dropout", f"{name}_logits"):
             if layer in live.layers:
                 out = live.layers[layer](out)
@@ -93,6 +92,7 @@ def manifest(
     return Manifest(
         role=role,
         architecture=architectures.as_data(network.architecture),
+        sharing=plain(network.sharing),
         input=network.input,
         canvas=network.canvas,
         tasks={name: task.manifest() for name, task in network.tasks.items()},
@@ -116,6 +116,9 @@ def read(path: Path, manifest: Manifest) -> Network:
         Failure: the file is not what its manifest says.
     """
     architecture = architectures.resolve(manifest.architecture)
+    sharing = modules("sharing").get(manifest.sharing["name"])
+    if sharing is None:
+        raise Failure("weights_unavailable", f"the model {manifest.role!r} shares as no module here knows")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError) as error:
@@ -136,6 +139,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         _scaling(model.get_layer("preprocessing")),
         {name: weights[name] for name in manifest.layers},
         canvas=manifest.canvas,
+        sharing=validate(sharing.Spec, manifest.sharing),
     )
 
 

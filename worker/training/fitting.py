@@ -115,9 +115,10 @@ class Pool:
             self._loaded[key] = network
         return self._live[key]
 
-    def width(self, network: Network) -> int:
-        """Of the features that the heads are given."""
-        return self._live[network.shape_key()].body.output.shape[-1]
+    def width(self, network: Network) -> int | None:
+        """Of the features that the heads are given; None where these are not the same for all."""
+        body = self._live[network.shape_key()].body
+        return None if body is None else body.output.shape[-1]
 
     def compiled(
         self, network: Network, goal: Goal, phase: Phase, training: TrainingSpec, cached: bool = False

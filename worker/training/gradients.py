@@ -43,18 +43,20 @@ class Slopes:
 
 
 class TaskGradients:
-    """Of one learner. `shared` are the trained variables of the trunk; the rest belongs to the tasks' heads."""
+    """Of one learner. `shared`: the trained variables of the layers that the tasks share.
+
+    The rest belongs to single tasks: heads, gates, experts of their own.
+    """
 
     def __init__(self, live: Live, learner: Any):
         backend = keras.backend.backend()
         if backend not in BACKENDS:
             raise NotImplementedError(f"task gradients need one of {', '.join(BACKENDS)}; the backend is {backend}")
         self._learner = learner
-        layers = [live.layers[name].trainable_variables for name in live.trunk if name in live.layers]
-        layers = [variables for variables in layers if variables]
+        shared = {name: live.layers[name].trainable_variables for name in live.trunk}
         places = {id(variable): place for place, variable in enumerate(learner.trainable_variables)}
-        self._shared = [places[id(variable)] for variables in layers for variable in variables]
-        self._last = [places[id(variable)] for variable in layers[-1]] if layers else []
+        self._shared = [places[id(variable)] for variables in shared.values() for variable in variables]
+        self._last = [places[id(variable)] for name in live.graph.last for variable in shared[name]]
         self._functions: dict[bool, Any] = {}
 
     def gram(self, batch: Batch) -> np.ndarray | None:

@@ -87,6 +87,7 @@ class Learner(keras.Model):
         if self.regularizer is not None and self.regularizer.features:
             taps.append(FEATURES)
         self.network = live.tap(taps) if network is None else network
+        self.views = _views(self.network, goal, self.tuition)
         self.weighting = _weighting(goal)
         if self.weighting is not None:
             self.weighting.build(self)
@@ -116,7 +117,7 @@ class Learner(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         logits: dict[str, Any] = {}
         for name, tasks in self.goal.feeds.items():
-            outputs = self.network(inputs[name], training=training)
+            outputs = self.views[name](inputs[name], training=training)
             logits |= {task: outputs[task] for task in tasks}
             if FEATURES in outputs:
                 logits[FEATURES] = outputs[FEATURES]
@@ -230,6 +231,22 @@ def _weighting(goal: Goal) -> Any:
         return None
     module = modules("weighting")[goal.weighting.name]  # type: ignore[attr-defined]
     return module.Weighting(goal.weighting, {name: goal.task_weights.get(name, 1.0) for name in goal.tasks})
+
+
+def _views(network: Any, goal: Goal, tuition: Tuition) -> dict[str, Any]:
+    """What each data set's batch passes through: of several sets only what its own tasks need.
+
+    So a BatchNorm in another task's own expert does not see it, and nothing is computed in vain.
+    """
+    if len(goal.feeds) == 1:
+        return dict.fromkeys(goal.feeds, network)
+    views = {}
+    for data, tasks in goal.feeds.items():
+        layers = {f"feature/{layer}" for task in tasks for layer in tuition.layers.get(task, ())}
+        wanted = {*tasks, *layers, FEATURES}
+        some = {name: output for name, output in network.output.items() if name in wanted}
+        views[data] = keras.Model(network.input, some, name="view")
+    return views
 
 
 def _regularizer(goal: Goal, live: Live) -> Any:

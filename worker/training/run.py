@@ -176,15 +176,10 @@ class Run:
         return self.fresh_for(architecture, [draw], seed, head, precision, seen)
 
     def fresh_for(
-        self,
-        architecture: Architecture,
-        draws: Sequence[Draw],
-        seed: int,
-        head: Mapping[str, HeadSpec] | None = None,
-        precision: str = "float32",
-        seen: Sequence[int] | None = None,
-    ) -> Network:
-        """The same for the tasks of several data sets, whose training rows together fit the scaling."""
+        self, architecture: Architecture, draws: Sequence[Draw], seed: int, head: Mapping[str, HeadSpec] | None = None,
+        precision: str = "float32", seen: Sequence[int] | None = None, **more: Any,
+    ) -> Network:  # fmt: skip
+        """The same for the tasks of several data sets, whose training rows together fit the scaling. `more`: as in Network."""
         tasks = {name: task for draw in draws for name, task in draw.tasks.items()}
         network = Network(
             architecture,
@@ -195,6 +190,7 @@ class Run:
             {},
             precision,
             canvas=canvas.between(fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))),
+            **more,
         )
         network.weights = build.initial(self._fitter.pool.live(network), seed)
         return network

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from app.spec.architectures._layers import Architecture, Layer, Traced, count_parameters, trace
+from app.spec.architectures._layers import Architecture, Layer, Shape, Traced, count_parameters, step, trace
 from app.spec.architectures.applications import PREFIX
 from app.spec.base import plain
 from app.spec.faults import Fault, Invalid, nearest, pointer, validate
 
-__all__ = ["Architecture", "Layer", "Traced", "count_parameters", "names", "resolve", "trace"]
+__all__ = ["Architecture", "Layer", "Shape", "Traced", "count_parameters", "names", "resolve", "step", "trace"]
 
 
 def names() -> list[str]:

@@ -94,7 +94,7 @@ def trace(architecture: Architecture, input_shape: Shape) -> list[Traced]:
         takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
         raise ValueError(f"{takes}, the data has shape {list(shape)}")
     for layer in architecture.layers():
-        before, (shape, parameters) = shape, _step(layer, shape)
+        before, (shape, parameters) = shape, step(layer, shape)
         if min(shape) < 1:
             depth = f"{architecture.arch} is too deep for inputs of shape {list(input_shape)}"
             raise ValueError(f"{depth}: layer {layer.name} gets {list(before)}")
@@ -118,7 +118,8 @@ def count_parameters(
     return total
 
 
-def _step(layer: Layer, shape: Shape) -> tuple[Shape, int]:
+def step(layer: Layer, shape: Shape) -> tuple[Shape, int]:
+    """What leaves `layer` where `shape` enters it, and how many numbers it then holds."""
     options = layer.options
     match layer.kind:
         case "conv2d":

@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[Any, int, set[str]]] = {
     ),
     "a teacher that does not exist": ({**DISTILLATION, "teacher": "job:job_0"}, 422, {"/teacher"}),
     "a strategy that is not there": ({**TRANSFER, "strategy": "osmosis"}, 422, {"/strategy"}),
-    "a sharing that is not there": ({**MULTITASK, "sharing": "mmoe"}, 422, {"/sharing"}),
+    "a sharing that is not there": ({**MULTITASK, "sharing": "mmo"}, 422, {"/sharing"}),
     "a weighting that is not there": ({**MULTITASK, "weighting": "nash_mtl"}, 422, {"/weighting"}),
     "a split that does not add up": ({**TRANSFER, "split": {"train": 0.5, "test": 0.1}}, 422, {"/split"}),
     "a split by a column that is not there": ({**TRANSFER, "split": {"by": "column", "column": "fold"}}, 422, {"/split/column"}),

@@ -1,4 +1,4 @@
-"""A program: every weighting, objective and regularizer on the backend that KERAS_BACKEND names, values and steps, as JSON on stdout."""
+"""A program: every weighting, sharing, objective and regularizer on the backend that KERAS_BACKEND names, as JSON on stdout."""
 
 from __future__ import annotations
 
@@ -146,6 +146,23 @@ def followed(made: Any, data: Any, layer: str) -> list[Any]:
     return found
 
 
+def shared(name: str) -> list[Any]:
+    """Answers of a network of this sharing, and its numbers after two steps of pcgrad, dropout left out."""
+    whole = network(TASKS, architecture={**ARCHITECTURE, "units": [8, 6]}, sharing=modules("sharing")[name].Spec())
+    columns = {task.name: stored(task, 24) for task in TASKS}
+    data = {"d": feed(whole, columns, 8)}
+    data["d"].lines[0]._pass = lambda number: np.arange(24)  # type: ignore[method-assign]
+    goal = Goal(
+        {"d": list(columns)}, {task.name: task for task in TASKS}, weighting=modules("weighting")["pcgrad"].Spec()
+    )
+    made = compiled(whole, goal, "sgd", 1e-2)
+    answers = made.live.forward.predict_on_batch(batches.batch(data, 0)[0]["d"])
+    found: list[Any] = [np.asarray(answers[task]).tolist() for task in columns]
+    for step in range(2):
+        made.step(batches.batch(data, step))
+    return [*found, {layer: [array.tolist() for array in arrays] for layer, arrays in made.live.read().items()}]
+
+
 def main() -> None:
     levels = {name: module.Weighting.level for name, module in modules("weighting").items()}
     told = {
@@ -155,6 +172,7 @@ def main() -> None:
         "objectives": {name: objective(name) for name in modules("objectives")},
         "regularizers": {name: regularized(name) for name in modules("regularizers")},
         "taught": {"all objectives": taught()},
+        "sharings": {name: shared(name) for name in modules("sharing")},
     }
     json.dump(told, sys.stdout)
 

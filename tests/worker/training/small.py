@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from app.spec import architectures
+from app.spec.base import Words
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.training import OptimizerSpec, TrainingSpec
@@ -48,6 +49,7 @@ def network(
     architecture: str | dict[str, Any] = "mlp",
     shape: InputSchema = TABLE,
     head: HeadSpec | None = None,
+    sharing: Words | None = None,
 ) -> Network:
     scaling = Scaling((0.0,), (shape.scale,)) if shape.kind == "image" else Scaling((0.5,) * 5, (2.0,) * 5)
     made = Network(
@@ -57,6 +59,7 @@ def network(
         {task.name: head or HeadSpec() for task in tasks},
         scaling,
         {},
+        **({} if sharing is None else {"sharing": sharing}),
     )
     made.weights = build.initial(build.live(made), seed)
     return made

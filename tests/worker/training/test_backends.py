@@ -1,4 +1,4 @@
-"""The same weightings, objectives and regularizers on TensorFlow and on JAX: values, logs and networks after steps agree to 1e-5.
+"""The same weightings, sharings, objectives and regularizers on TensorFlow and on JAX: values, logs, networks after steps agree to 1e-5.
 
 JAX is an extra. Where this Python has none, BEQUEST_JAX_PYTHON may name one that has (with keras, pydantic-settings, pyarrow, h5py).
 """
@@ -38,13 +38,14 @@ def numbers(tree: Any) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(JAX_PYTHON is None, reason="no Python with JAX; BEQUEST_JAX_PYTHON names one")
-def test_every_weighting_objective_and_regularizer_is_the_same_on_both_backends() -> None:
+def test_every_weighting_sharing_objective_and_regularizer_is_the_same_on_both_backends() -> None:
     assert JAX_PYTHON is not None
     ours, theirs = told(sys.executable, "tensorflow"), told(JAX_PYTHON, "jax")
     assert (ours["backend"], theirs["backend"]) == ("tensorflow", "jax")
     assert len(ours["values"]) >= 9
     assert len(ours["steps"]) >= 13
     assert len(ours["objectives"]) >= 7
+    assert len(ours["sharings"]) >= 5
     assert set(ours["regularizers"]) >= {"l2_sp", "bss"}
     for part in set(ours) - {"backend"}:
         assert set(ours[part]) == set(theirs[part])

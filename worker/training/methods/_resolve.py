@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app import data as datasets
 from app.spec import architectures
@@ -14,15 +14,20 @@ from app.spec.exports import ExportFormat, unavailable
 from app.spec.faults import Fault, Invalid, nearest, pointer
 from app.spec.limits import most_epochs, most_parameters
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
+from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import Missing, World
 from worker.training import canvas, heads
 from worker.training.heads import Task
 
+if TYPE_CHECKING:
+    from worker.training.sharing import Graph
+
 SCRATCH_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3}
 DEFAULT_EPOCHS = 10
 
 MISMATCH = "input_mismatch"
+HARD = "hard_sharing"
 
 DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
 
@@ -105,9 +110,10 @@ class Faults:
         spec = spec.model_copy(update={"column": column.name, "type": kind})
         return spec, heads.task(name, spec, column)
 
-    def names(self, tasks: list[str], architecture: Architecture | None) -> None:
+    def names(self, tasks: list[str], architecture: Architecture | None, graph: Graph | None = None) -> None:
         """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves."""
         trunk = {layer.name for layer in architecture.layers()} if architecture is not None else set[str]()
+        trunk |= {node.name for node in graph.nodes} if graph is not None else set()
         heads_ = {f"{task}_{part}": task for task in tasks for part in ("hidden", "dropout", "logits")}
         for name in tasks:
             if TAKEN.fullmatch(name) or name in trunk:
@@ -148,10 +154,24 @@ class Faults:
                 return None
         return found
 
+    def one_trunk(self, known: Known | None, at: str, what: str) -> None:
+        """Nothing but a whole trunk can be inherited: which of several experts would it be?"""
+        if known is not None and known.sharing != HARD:
+            self.add(
+                at,
+                f"the tasks of this {what} share by {known.sharing}: it has no one trunk that could be copied",
+                "name a model with hard_sharing or of one task, or use this one as a teacher",
+                "not_available",
+            )
+
     def parameters(
-        self, architecture: Architecture, shape: list[int], tasks: dict[str, tuple[int | None, int]], at: str
-    ) -> None:
+        self, architecture: Architecture, shape: list[int], tasks: dict[str, tuple[int | None, int]], at: str,
+        graph: Graph | None = None,
+    ) -> None:  # fmt: skip
+        """`graph`: what stands before the heads where it is not the trunk alone."""
         count = architectures.count_parameters(architecture, tuple(shape), dict(tasks))
+        if graph is not None:
+            count += graph.parameters - architectures.count_parameters(architecture, tuple(shape), {})
         if count > most_parameters():
             self.add(
                 at,
@@ -244,18 +264,21 @@ class Faults:
             manifest = self.manifest(source, at)
             if manifest is None:
                 return source, None
+            sharing = manifest.sharing.get("name", HARD)
             try:
-                architecture = architectures.resolve(manifest.architecture)
+                architecture = architectures.resolve(manifest.architecture) if sharing in modules("sharing") else None
             except Invalid:
+                architecture = None
+            if architecture is None:
                 self.add(
                     at,
-                    "the model's architecture is not known here",
+                    "the model's architecture, or how its tasks share it, is not known here",
                     "install the plugin that brings it",
                     "weights_unavailable",
                 )
                 return source, None
             tasks = {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()}
-            return source, Known(architecture, tasks, manifest.seen, dict(manifest.heads))
+            return source, Known(architecture, tasks, manifest.seen, dict(manifest.heads), sharing)
         stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
         resolved = TrainedHere(train=stage)
         if architecture_ is None or task is None or input_ is None:
@@ -300,9 +323,11 @@ class Known:
     """What a source or teacher will be, before anything is trained. `input`: what its trunk sees."""
 
     def __init__(
-        self, architecture: Architecture, tasks: dict[str, Task], input_: InputSchema, head: dict[str, HeadSpec]
-    ):
+        self, architecture: Architecture, tasks: dict[str, Task], input_: InputSchema, head: dict[str, HeadSpec],
+        sharing: str = HARD,
+    ):  # fmt: skip
         self.architecture, self.tasks, self.input, self.heads = architecture, tasks, input_, head
+        self.sharing = sharing
 
 
 def base_update(spec: JobSpec, **more: Any) -> Any:

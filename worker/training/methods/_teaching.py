@@ -11,6 +11,7 @@ from app.spec.data import Limit
 from app.spec.faults import Invalid, nearest, validate
 from app.spec.registry import modules
 from worker.training.inheritance import order_of
+from worker.training.methods._resolve import HARD
 from worker.training.objectives import Setting
 from worker.training.objectives._layers import trunk
 
@@ -33,13 +34,14 @@ MOST_CACHED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Pupil:
-    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees."""
+    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees; `sharing`: among its tasks."""
 
     task: Task | None
     architecture: Architecture | None
     shape: list[int] | None
     training: TrainingSpec
     limit: Limit | None = None
+    sharing: str = HARD
 
 
 def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
@@ -85,7 +87,14 @@ def objectives(
         except Invalid as invalid:
             faults.found += [fault.under(place) for fault in invalid.faults]
             continue
-        if known[kind].NEEDS == "features" and not _alike(teachers):
+        parted = next((one.sharing for one in (pupil, *teachers) if one is not None and one.sharing != HARD), None)
+        if known[kind].NEEDS == "features" and parted is not None:
+            faults.add(
+                f"{place}/type",
+                f"{kind} compares the layers of two trunks, and where tasks share by {parted} there are several",
+                "use an objective on logits",
+            )
+        elif known[kind].NEEDS == "features" and not _alike(teachers):
             faults.add(
                 f"{place}/type",
                 f"{kind} compares layers, and these teachers have different ones",

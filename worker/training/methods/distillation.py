@@ -393,6 +393,7 @@ def _student(
     """Its words, its architecture, and the shape that its trunk sees; None where they have faults."""
     if is_model(spec.student):
         _, known = faults.knowledge(str(spec.student), "/student")
+        faults.one_trunk(known, "/student", "student")
         if known is not None:
             faults.showable(fed, known.input, "/student", "student")
         if spec.student_init == "from_teacher":
@@ -407,6 +408,8 @@ def _student(
     architecture = faults.architecture(given, fed, "/student")
     if architecture is None or fed is None:
         return spec.student, architecture, None
+    if spec.student_init == "from_teacher":
+        faults.one_trunk(teacher, "/student_init", "teacher")
     if spec.student_init == "from_teacher" and teacher is not None and not copyable(architecture, fed.shape, teacher):
         faults.add(
             "/student_init",

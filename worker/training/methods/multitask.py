@@ -1,4 +1,4 @@
-"""Multi-task learning: one trunk, a head for each task, all trained at once, θ ← θ − α ∇ Σ L.
+"""Multi-task learning: one trunk (or several copies of it), a head for each task, all trained at once, θ ← θ − α ∇ Σ L.
 
 Tasks are columns of one data set (a missing label masks its row for that task alone), or have data sets of their own: each step
 then takes one batch of every data set, and an epoch is the longest. The control is one single-task model for each task, on the
@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from app.spec import architectures
-from app.spec.base import JobSpec, TaskName, Words
+from app.spec.base import JobSpec, TaskName, Words, plain
 from app.spec.data import Limit, PerClass, SplitSpec
 from app.spec.faults import Invalid, nearest, pointer, validate
 from app.spec.models import ArchitectureRef, DatasetRef, Objectives, TaskSpec, TrainedHere
@@ -25,7 +25,7 @@ from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.annealing import WeightSchedule
-from worker.training.methods import _teaching
+from worker.training.methods import _sharing, _teaching
 from worker.training.methods._resolve import Faults, base_update
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from worker.training.heads import Task
     from worker.training.rows import Data
     from worker.training.run import Model, Run
+    from worker.training.sharing import Graph
     from worker.training.teaching import Teachers
 
 
@@ -47,6 +48,7 @@ class Spec(JobSpec):
 
     `limit_train_examples` limits the rows of each data set; a task's `limit_train_labels` its labels, the rows stay.
     Where tasks have labels on less than half of a data set's rows, half of each of its batches is drawn from their rows.
+    `sharing`: a name, or {"name": …, its numbers}; `experts` and `experts_per_task` are short for numbers of it.
     `objectives`, `label_weight`, `weight_schedule`, `logit_standardization` and `teacher_outputs`: as in a distillation, for the
     tasks with a `teacher`; `label_weight` multiplies the labels of those tasks alone.
     """
@@ -57,7 +59,9 @@ class Spec(JobSpec):
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
     missing_labels: Literal["mask"] = "mask"
-    sharing: Literal["hard_sharing"] = "hard_sharing"
+    sharing: str | dict[str, Any] = "hard_sharing"
+    experts: int | None = None
+    experts_per_task: int | None = None
     trunk: ArchitectureRef | None = None
     weighting: str | dict[str, Any] = "equal"
     objectives: Objectives | None = None
@@ -117,21 +121,25 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
     architecture = faults.architecture(spec.trunk, input_, "/trunk")
-    faults.names(list(spec.tasks), architecture)
+    sharing, graph = _sharing.resolved(spec, architecture, input_, faults)
+    faults.names(list(spec.tasks), architecture, graph)
     if architecture is not None and input_ is not None:
         units = {name: (tasks[name].head.units, task.units) for name, task in made.items()}
-        faults.parameters(architecture, input_.shape, units, "/trunk")
-    weighting = _weighting(spec, faults)
+        faults.parameters(architecture, input_.shape, units, "/trunk", graph)
+    weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, input_, "/training")
     update: dict[str, Any] = {
         "tasks": tasks,
+        "sharing": sharing,
+        "experts": None,
+        "experts_per_task": None,
         "weighting": weighting,
         "export": faults.export(spec.export),
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
-    update |= _taught(spec, tasks, made, schemas, architecture, training, faults)
+    update |= _taught(spec, tasks, made, schemas, architecture, str(sharing.get("name")), training, faults)
     before = any(isinstance(words.teacher, TrainedHere) for words in spec.tasks.values())
     if spec.control.budget == "total" and not before:
         faults.add("/control/budget", "this job trains nothing before its tasks", "leave `budget` out")
@@ -209,7 +217,7 @@ def train(spec: Spec, run: Run) -> None:
         besides=Besides("teacher", *_models(teachers)) if taught else Besides(),
         dropped={data.ref: data.dropped for data in [*sets, *(data for _, data in stages.values())]},
         more={
-            "sharing": spec.sharing,
+            "sharing": plain(_sharing_words(spec)),
             "weighting": _weighting_words(spec).model_dump(mode="json"),
             "conflicts": trial.model.manifest.training.get("conflicts"),
             **more,
@@ -237,7 +245,7 @@ def _together_model(
         return model
     draws = [data.draw(arm.seed) for data in sets]
     head = {name: words.head for name, words in spec.tasks.items()}
-    network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision)
+    network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision, sharing=_sharing_words(spec))
     goal = learner.Goal(
         {data.ref: list(data.tasks) for data in sets},
         network.tasks,
@@ -294,6 +302,10 @@ def _about(spec: Spec, run: Run, trial: Trial, teachers: dict[str, Teachers], se
 def _models(teachers: dict[str, Teachers]) -> list[Model]:
     """Each teaching model once, whatever the number of tasks that it teaches."""
     return list({model.id: model for one in teachers.values() for model in one.models}.values())
+
+
+def _sharing_words(spec: Spec) -> Words:
+    return validate(modules("sharing")[spec.sharing["name"]].Spec, spec.sharing)  # type: ignore[index]
 
 
 def _weighting_words(spec: Spec) -> Words:
@@ -376,7 +388,7 @@ def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema
 
 def _taught(
     spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
-    architecture: Architecture | None, training: TrainingSpec, faults: Faults,
+    architecture: Architecture | None, sharing: str, training: TrainingSpec, faults: Faults,
 ) -> dict[str, Any]:  # fmt: skip
     """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
@@ -397,7 +409,8 @@ def _taught(
             faults.showable(schema.input, known.input, f"{at}/teacher", "teacher")
             if task is not None:
                 _teaching.check_teacher(task, known, f"{at}/teacher", faults)
-        pupil = _teaching.Pupil(task, architecture, None if schema is None else schema.input.shape, training, limit)
+        shape = None if schema is None else schema.input.shape
+        pupil = _teaching.Pupil(task, architecture, shape, training, limit, sharing)
         given, place = (
             (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
         )
@@ -416,7 +429,7 @@ def _taught(
     return {"label_weight": weight, "teacher_outputs": outputs}
 
 
-def _weighting(spec: Spec, faults: Faults) -> dict[str, Any]:
+def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> dict[str, Any]:
     known = modules("weighting")
     given = {"name": spec.weighting} if isinstance(spec.weighting, str) else spec.weighting
     name = given.get("name")
@@ -431,6 +444,7 @@ def _weighting(spec: Spec, faults: Faults) -> dict[str, Any]:
     except Invalid as invalid:
         faults.found += [fault.under("/weighting") for fault in invalid.faults]
         return given
+    _sharing.check_weighting(known[name].Weighting.level, name, at, graph, faults)
     if not known[name].Weighting.uses_task_weights:
         for task, one in spec.tasks.items():
             if one.weight != 1:

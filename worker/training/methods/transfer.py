@@ -104,6 +104,7 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.split(schema, spec.split, [column.name])
         faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
     source, known = _source(spec, schema.input if schema is not None else None, faults)
+    faults.one_trunk(known, "/source", "source")
     if known is not None and schema is not None:
         faults.showable(schema.input, known.input, "/source", "source")
     architecture = _architecture(spec, known, faults)

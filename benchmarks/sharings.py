@@ -1,0 +1,91 @@
+"""What each sharing costs beside hard sharing: numbers, and milliseconds of a training step, in turns in one process.
+
+    python -m benchmarks.sharings [--steps 40] [--rounds 5]
+
+Three tasks on digits, each sharing as its defaults are, on the built-in trunk `cnn-small` and on `mlp` over the same pixels. A first
+round that does not count does the compiling. The ratio is of the least of each one's rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+
+from app import data as datasets
+from app.spec import architectures
+from app.spec.data import InputSchema
+from app.spec.models import HeadSpec, TaskSpec
+from app.spec.registry import modules
+from app.spec.training import OptimizerSpec
+from worker.training import batches, build, device, heads, learner
+from worker.training.batches import Feed, Line
+from worker.training.build import Network
+from worker.training.learner import Compiled, Goal
+from worker.training.scaling import Scaling
+
+ROWS, BATCH = 1024, 64
+COLUMNS = ("digit", "odd", "at_least_5")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    device.prepare()
+    print(
+        f"{len(COLUMNS)} tasks, batches of {BATCH}; least of {asked.rounds} rounds of {asked.steps} steps, {device.name()}"
+    )
+    for trunk in ("cnn-small", "mlp"):
+        ready = {name: made(name, trunk) for name in modules("sharing")}
+        times: dict[str, list[float]] = {name: [] for name in ready}
+        for number in range(asked.rounds + 1):
+            for name, (compiled, data, _) in ready.items():
+                seconds = timed(compiled, data, asked.steps)
+                if number:  # the first traces
+                    times[name].append(seconds)
+        least = {name: 1000 * min(each) / asked.steps for name, each in times.items()}
+        plain = ready["hard_sharing"][2]
+        for name, ms in sorted(least.items(), key=lambda pair: pair[1]):
+            numbers = ready[name][2]
+            print(
+                f"{trunk:9} {name:12} {numbers:9,} parameters ({numbers / plain:4.1f}x)  "
+                f"{ms:6.2f} ms a step ({ms / least['hard_sharing']:4.1f}x)"
+            )
+
+
+def made(name: str, trunk: str) -> tuple[Compiled, dict[str, Feed], int]:
+    table = datasets.load("digits")
+    inputs, input_, scaling = table.inputs[:ROWS], table.schema.input, Scaling((0.0,), (table.schema.input.scale,))
+    if trunk == "mlp":
+        inputs = inputs.reshape(len(inputs), -1).astype(np.float32) / input_.scale
+        input_, scaling = InputSchema(kind="table", shape=[inputs.shape[1]]), Scaling()
+    tasks = {one: heads.task(one, TaskSpec(column=one), table.schema.columns[one]) for one in COLUMNS}
+    words: Any = modules("sharing")[name].Spec()
+    network = Network(
+        architectures.resolve(trunk), input_, tasks, {one: HeadSpec() for one in tasks}, scaling, {}, sharing=words
+    )
+    live = build.live(network)
+    network.weights = build.initial(live, 0)
+    live.load(network.weights)
+    given: dict[str, np.ndarray] = {}
+    for task in tasks.values():
+        given |= heads.targets(task, table.columns[task.column][:ROWS])
+    feeds = {"digits": Feed(inputs, scaling, given, [Line(np.arange(len(inputs)), BATCH, 0)])}
+    goal = Goal({"digits": list(tasks)}, tasks)
+    compiled = Compiled(live, goal, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False)
+    return compiled, feeds, network.parameters
+
+
+def timed(compiled: Compiled, feeds: dict[str, Feed], steps: int) -> float:
+    begun = time.perf_counter()
+    for step in range(steps):
+        compiled.step(batches.batch(feeds, step))
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""What several tasks share between the input and their heads: one module a sharing, found by its file's name.
+
+A module has `Spec` (its words, with `name`), `EXAMPLE`, and `graph(plan, tasks, words)`: plain data, no Keras. It adds copies of the
+job's trunk to `plan`, a `Plan`, joins them, and answers the name of the layer whose numbers each task's head is given. `tasks` are
+sorted by name, so that their order in a job or in a file means nothing. It raises Invalid, pointers from the sharing's own words,
+where the words do not fit the trunk or the tasks. `worker/training/build.py` makes stock Keras layers of the same names from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from app.spec.registry import modules
+from worker.training.sharing._graph import INPUT, Graph, Node, Plan, stages
+
+if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
+    from app.spec.base import Words
+
+__all__ = ["INPUT", "MOST_LAYERS", "Graph", "Node", "Plan", "graph", "stages"]
+
+MOST_LAYERS = 2000
+"""Of all copies together: Keras needs about 10 ms to make one, and longer to trace it."""
+
+
+def graph(words: Words, architecture: Architecture, shape: Sequence[int], tasks: Iterable[str]) -> Graph:
+    """The layers between an input of `shape` and the heads of `tasks`.
+
+    Raises:
+        Invalid: the words do not fit the trunk or the tasks. ValueError: the architecture does not take such inputs.
+    """
+    plan = Plan(architecture, architecture.sees(tuple(shape)))
+    features = modules("sharing")[words.name].graph(plan, sorted(tasks), words)  # type: ignore[attr-defined]
+    return Graph(tuple(plan.nodes.values()), features)

@@ -1,0 +1,42 @@
+"""Levels of shared experts and of each task's own, chosen among by gates: what cgc and ple have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.spec.architectures import Layer
+from app.spec.faults import Fault, Invalid
+from worker.training.sharing import INPUT, Plan
+
+
+def extract(
+    plan: Plan, tasks: Sequence[str], levels: Sequence[Sequence[Layer]], shared: int, own: int
+) -> dict[str, str]:
+    """What each task's gate gives after the last level.
+
+    Each level has `shared` experts and `own` ones for each task: copies of its layers. A task's gate sees its own experts and the
+    shared ones; between levels the shared experts have a gate as well, which sees all. A gate is computed from what the gate below
+    it gave. Without own experts the first shared one begins as the plain trunk does.
+
+    Raises:
+        Invalid: there are no experts.
+    """
+    if not shared + own:
+        raise Invalid([Fault("/experts", "there are no experts, neither shared nor of a task", "give at least one")])
+    at, shared_at = dict.fromkeys(tasks, INPUT), INPUT
+    for number, layers in enumerate(levels, 1):
+        level = f"level{number}-" if number > 1 else ""
+        common = [
+            plan.copy(layers, f"expert{one}", shared_at, as_trunk=one == 1 and not own) for one in range(1, shared + 1)
+        ]
+        theirs = {
+            task: [plan.copy(layers, f"{task}-expert{one}", at[task]) for one in range(1, own + 1)] for task in tasks
+        }
+        for task in tasks:
+            at[task] = plan.mix(
+                f"{level}{task}", at[task], [*theirs[task], *common], None if own else f"{level}all-experts"
+            )
+        if shared and number < len(levels):
+            every = [*(expert for task in tasks for expert in theirs[task]), *common]
+            shared_at = plan.mix(f"{level}shared-by-all", shared_at, every)
+    return at

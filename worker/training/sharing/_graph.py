@@ -1,0 +1,198 @@
+"""Layers and what each is given, as plain data: what a sharing draws up, what `build` makes live, what a spec's limits count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from app.spec.architectures import Layer, Shape, step, trace
+
+if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
+
+INPUT = "input"
+"""The node that is the network's scaled input; it is no layer of a graph."""
+
+KERNELS = ("conv2d", "dense")
+FLATTENERS = ("flatten", "global_average_pool2d")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer. `kind` and `options`: a trunk layer's (`app.spec.architectures`), or one of those that join:
+
+    reshape: shape · concatenate: axis (counted without the batch) · gate: units, softmax(W·x) without a bias · dot: Σ_i gate[i] ·
+    rows[i] · stitch: the mean of the last axis by learnt weights; own, alpha and per as `Plan.stitch` says.
+
+    `after`: the nodes that it is given, in order. `shape` leaves it (without the batch). `begins_as`: the name from which its first
+    numbers and its dropout are drawn.
+    """
+
+    name: str
+    kind: str
+    options: Mapping[str, Any]
+    after: tuple[str, ...]
+    shape: Shape
+    parameters: int
+    begins_as: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """`nodes` in an order in which they can be computed; `features`: the node that each task's head is given, always flat."""
+
+    nodes: tuple[Node, ...]
+    features: Mapping[str, str]
+
+    @property
+    def parameters(self) -> int:
+        return sum(node.parameters for node in self.nodes)
+
+    @property
+    def one_trunk(self) -> bool:
+        """Whether all heads are given the same numbers."""
+        return len(set(self.features.values())) == 1
+
+    @cached_property
+    def shared(self) -> list[str]:
+        """The layers on which two tasks or more depend, in order; those of a lone task are all its."""
+        least = min(2, len(self.features))
+        return [node.name for node in self.nodes if len(self._readers[node.name]) >= least]
+
+    @cached_property
+    def last(self) -> list[str]:
+        """The shared layers with numbers beyond which no numbers are shared: the end of each expert that all use."""
+        shared, below = set(self.shared), set[str]()
+        found = []
+        for node in reversed(self.nodes):
+            counts = node.parameters > 0 and node.name in shared
+            if counts and node.name not in below:
+                found.append(node.name)
+            if counts or node.name in below:
+                below.update(node.after)
+        return found[::-1]
+
+    @cached_property
+    def _readers(self) -> dict[str, set[str]]:
+        """The tasks that depend on each node."""
+        found: dict[str, set[str]] = {name: set() for name in (INPUT, *(node.name for node in self.nodes))}
+        for task, name in self.features.items():
+            found[name].add(task)
+        for node in reversed(self.nodes):
+            for before in node.after:
+                found[before] |= found[node.name]
+        return found
+
+
+@dataclass
+class Plan:
+    """A graph in the making. `layers`: the job's trunk, flat at its end."""
+
+    architecture: Architecture
+    input_shape: Shape
+    nodes: dict[str, Node] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.layers = self.architecture.layers()
+        traced = trace(self.architecture, self.input_shape)
+        if len(traced[-1].shape if traced else self.input_shape) > 1:
+            self.layers = [*self.layers, Layer("head_flatten", "flatten")]
+
+    def shape(self, name: str) -> Shape:
+        return self.input_shape if name == INPUT else self.nodes[name].shape
+
+    def copy(self, layers: Sequence[Layer], prefix: str, after: str, *, as_trunk: bool = False) -> str:
+        """A copy of consecutive trunk `layers` on what `after` gives, named PREFIX-LAYER; the name of its last layer.
+
+        `as_trunk`: it begins with the numbers that the layers of a plain trunk begin with, from the same seed.
+        """
+        for layer in layers:
+            name = f"{prefix}-{layer.name}" if prefix else layer.name
+            shape, parameters = step(layer, self.shape(after))
+            begins_as = layer.name if as_trunk else name
+            after = self._add(Node(name, layer.kind, layer.options, (after,), shape, parameters, begins_as))
+        return after
+
+    def mix(self, name: str, gate_on: str, experts: Sequence[str], rows: str | None = None) -> str:
+        """Σ_i g_i · expert_i with g = softmax(W·x) of what `gate_on` gives, flat, in the shape of what an expert gives.
+
+        A lone expert has no gate, since that would be 1. `rows`: the name of the experts' outputs as rows, where several gates read
+        the same.
+        """
+        if len(experts) == 1:
+            return experts[0]
+        shape, count = self.shape(experts[0]), len(experts)
+        size = prod(shape)
+        stacked = self._join(
+            rows or f"{name}-experts", [self._reshaped(f"{one}-row", one, (1, size)) for one in experts], 0
+        )
+        flat = gate_on if len(self.shape(gate_on)) == 1 else self._flat(gate_on)
+        gate, wide = f"{name}-gate", self.shape(flat)[0]
+        self._add(Node(gate, "gate", {"units": count}, (flat,), (count,), wide * count, gate))
+        mixed = self._add(Node(f"{name}-mix", "dot", {}, (gate, stacked), (size,), 0, f"{name}-mix"))
+        return mixed if shape == (size,) else self._reshaped(f"{name}-maps", mixed, shape)
+
+    def stitch(self, name: str, towers: Mapping[str, str], alpha: float, per: str) -> dict[str, str]:
+        """For each task Σ_j α_j · (what task j's tower gives), with α its own.
+
+        `alpha`: its own tower's share at the start, the others share the rest evenly. `per`: one α for each "channel", or for
+        the whole "layer".
+        """
+        shape = self.shape(next(iter(towers.values())))
+        channels, places = shape[-1], prod(shape[:-1])
+        wide = (places, channels, 1)
+        stacked = self._join(f"{name}-towers", [self._reshaped(f"{one}-row", one, wide) for one in towers.values()], 2)
+        numbers = len(towers) * (channels if per == "channel" else 1)
+        found = {}
+        for own, task in enumerate(towers):
+            options = {"own": own, "alpha": alpha, "per": per}
+            unit = f"{name}-{task}"
+            self._add(Node(unit, "stitch", options, (stacked,), (places, channels), numbers, unit))
+            found[task] = self._reshaped(f"{unit}-maps", unit, shape)
+        return found
+
+    def _flat(self, name: str) -> str:
+        flat = f"{name}-flat"
+        if flat not in self.nodes:
+            self._add(Node(flat, "flatten", {}, (name,), (prod(self.shape(name)),), 0, flat))
+        return flat
+
+    def _reshaped(self, name: str, after: str, shape: Shape) -> str:
+        if name not in self.nodes:
+            self._add(Node(name, "reshape", {"shape": shape}, (after,), shape, 0, name))
+        return name
+
+    def _join(self, name: str, parts: Sequence[str], axis: int) -> str:
+        if name in self.nodes and self.nodes[name].after == tuple(parts):
+            return name
+        shape = list(self.shape(parts[0]))
+        shape[axis] *= len(parts)
+        return self._add(Node(name, "concatenate", {"axis": axis}, tuple(parts), tuple(shape), 0, name))
+
+    def _add(self, node: Node) -> str:
+        if node.name in self.nodes or node.name == INPUT:
+            raise ValueError(f"two layers would be named {node.name}")
+        self.nodes[node.name] = node
+        return node.name
+
+
+def stages(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """A trunk cut before each layer with a kernel, and before what flattens its input: a convolution with its norm, activation and
+    pooling is one stage."""
+    found: list[list[Layer]] = []
+    waiting: list[Layer] = []
+    for layer in layers:
+        if layer.kind in KERNELS:
+            found.append([*waiting, layer])
+            waiting = []
+        elif layer.kind in FLATTENERS or waiting or not found:
+            waiting.append(layer)
+        else:
+            found[-1].append(layer)
+    if waiting:
+        found = [*found[:-1], [*found[-1], *waiting]] if found else [waiting]
+    return found
