@@ -15,7 +15,7 @@ from app.spec.architectures import applications
 from app.spec.data import InputSchema
 from app.spec.models import Manifest
 from tests.worker.training.small import DIGIT, fit, network, same, stored
-from worker.training import backbone, build, export, formats, heads
+from worker.training import backbone, build, export, formats, heads, sharing
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.fitting import Lesson, Phase
@@ -155,7 +155,7 @@ def test_dropout_within_a_backbone_is_drawn_from_the_seed_and_off_where_it_is_fr
     assert drops
     for inner in drops:
         inner.asked_rate = inner.rate
-    live = build.Live(None, None, None, {"backbone": made}, ["backbone"], {})
+    live = build.Live(None, None, None, {"backbone": made}, sharing.Graph((), {}), {})
     states = []
     for seed in (1, 2, 1):
         live.reseed(seed)
