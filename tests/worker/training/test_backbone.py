@@ -153,6 +153,8 @@ def test_dropout_within_a_backbone_is_drawn_from_the_seed_and_off_where_it_is_fr
     )
     drops = [inner for _, inner in backbone.parts("backbone", made) if isinstance(inner, keras.layers.Dropout)]
     assert drops
+    held = {id(variable) for variable in made.variables}  # what a checkpoint has
+    assert all(id(inner.seed_generator.state) in held for inner in drops)
     for inner in drops:
         inner.asked_rate = inner.rate
     live = build.Live(None, None, None, {"backbone": made}, sharing.Graph((), {}), {})
