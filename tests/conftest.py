@@ -16,6 +16,18 @@ from redis import Redis
 from sqlalchemy import text
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also what is marked long: every name in the catalog over HTTP")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def run_dir() -> Iterator[Path]:
     """A short path (Unix sockets allow 104 characters), outside root's home (the database's own user must reach it)."""

@@ -327,6 +327,12 @@ def test_the_arguments_of_test_go_to_pytest_and_its_status_comes_back(ready: Che
     assert "$ .venv/bin/python -m pytest -k 'one or two' --maxfail=1" in out
 
 
+def test_the_long_tests_are_asked_for_by_a_word_of_pytest(ready: Checkout, pytestconfig: pytest.Config) -> None:
+    assert ready.dev("test", "--all")[0] == 0
+    assert ready.calls() == ["python -m pytest --all"]
+    assert pytestconfig.getoption("--all") in (True, False)
+
+
 @pytest.mark.parametrize("command", ["demo", "serve"])
 def test_demo_and_serve_become_the_program_so_that_signals_reach_it(ready: Checkout, command: str) -> None:
     process = ready.start(command, "--port", "8123")
@@ -349,7 +355,6 @@ def test_lint_runs_every_tool_even_after_one_found_faults(ready: Checkout) -> No
 
 def test_what_it_does_not_know_it_says(checkout: Checkout) -> None:
     assert "'tset' is no command" in refusal(checkout.dev("tset"))
-    assert "reserved" in refusal(checkout.dev("test", "--all"))
     assert "takes no arguments" in refusal(checkout.dev("setup", "--fast"))
     assert "needs uv" in refusal(checkout.dev("lock"))
     assert checkout.calls() == []

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import data
+from app import data, methods
 from tests.service.conftest import Service
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ print(json.dumps({name: np.asarray(values).tolist() for name, values in answers.
 """
 
 
-@pytest.mark.parametrize("kind", ["transfer", "multitask", "distillation"])
+@pytest.mark.parametrize("kind", sorted(methods.kinds()))
 def test_an_example_goes_from_post_to_a_model_that_answers_like_the_api(
     service: Service, kind: str, tmp_path: Path
 ) -> None:

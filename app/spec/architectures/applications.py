@@ -146,3 +146,6 @@ def imagenet_file(architecture: Spec) -> str:
     height, width = architecture.size or (0, 0)
     rows = height if height == width and height in _SIZES_OF_MOBILENET else _SIZES_OF_MOBILENET[-1]
     return APPLICATIONS[architecture.name].file.format(alpha=float(architecture.alpha), rows=rows)
+
+
+EXAMPLE = {"arch": "applications", "name": "MobileNetV2", "alpha": 0.35, "size": [32, 32]}
