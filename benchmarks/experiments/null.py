@@ -1,0 +1,98 @@
+"""Comparisons of equals: how often does the verdict say `helped` or `hurt` where nothing can help?
+
+Twice as many verdicts as the rule is held to, each over its own split of the wine data, its own five seeds and its own fits:
+
+* `untrained`: the treated arm starts from one untrained network, as from a source that knows nothing; the control from its own.
+* `twins`: two control arms with other seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+from app.spec import architectures
+from app.spec.data import PerClass, SplitSpec
+from app.spec.models import TaskSpec
+from app.spec.training import TrainingSpec
+from benchmarks.experiments.jobs import Bench, Clock, Told
+from worker.training import evaluate, learner
+from worker.training.inheritance import inherit
+from worker.training.run import Run
+from worker.training.verdict import Outcome, Scored, Spent, judge
+
+COST, PIECES = 560.0, 1
+VERDICTS, SEEDS, STEPS, RATE = 200, 5, 60, 1e-3
+ALLOWED = 11
+"""Of 200 at 2.5 %: more than this many happen once in a hundred such measurements."""
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    from worker.training import device
+
+    device.prepare()
+    verdicts = 20 if bench.quick else VERDICTS
+    run = Run({}, bench.scratch / "null", Told(Clock(0)), threading.Event())
+    found: dict[str, list[Any]] = {"untrained": [], "twins": []}
+    for number in range(verdicts):
+        for name, verdict in pair_of_verdicts(run, number).items():
+            found[name].append(verdict)
+        bench.clock.within((number + 1) / verdicts)
+    counts = {
+        name: {
+            word: sum(one["decision"] == word for one in rows)
+            for word in ("helped", "hurt", "no_effect", "inconclusive")
+        }
+        for name, rows in found.items()
+    }
+    for name, count in counts.items():
+        bench.clock.say(f"null, {name}: {count} of {verdicts}; at most {ALLOWED} of 200 helped and {ALLOWED} hurt")
+    return {"counts": counts, "verdicts": found, "allowed": math.ceil(ALLOWED * verdicts / VERDICTS)}
+
+
+def pair_of_verdicts(run: Run, number: int) -> dict[str, Any]:
+    """Both verdicts on the data split by `number`. They share one control arm; within a kind no two verdicts share a fit."""
+    split = SplitSpec(train=0.6, validation=0.0, test=0.4, seed=number)
+    data = run.data("wine", {"class": TaskSpec(column="class")}, split, PerClass(per_class=10))
+    training = TrainingSpec(steps=STEPS)
+    architecture = architectures.resolve("mlp")
+    outcomes: dict[str, list[Outcome]] = {"treated": [], "control": [], "other": []}
+    source = run.fresh(architecture, data.draw(1_000_000 + number), 1_000_000 + number)
+    for k in range(SEEDS):
+        for arm, first in (("treated", 0), ("control", 0), ("other", 500_000)):
+            seed = first + 10 * number + k
+            draw = data.draw(seed)
+            network = run.fresh(architecture, draw, seed)
+            if arm == "treated":
+                network = inherit(network, source).network
+            goal = learner.Goal({"wine": ["class"]}, network.tasks)
+            lesson = run.lesson(goal, {"wine": run.feed(network, draw, training, seed)}, [draw])
+            trained = run.fit(f"{number}-{k}-{arm}", network, lesson, [run.phase(STEPS, RATE)], training, seed)
+            outcomes[arm].append(Outcome(10 * number + k, {"class": scored(run, trained.network, data)}))
+    return {
+        "untrained": short(judge(outcomes["treated"], outcomes["control"], seeds=SEEDS)),
+        "twins": short(judge(outcomes["other"], outcomes["control"], seeds=SEEDS)),
+    }
+
+
+def scored(run: Run, network: Any, data: Any) -> Scored:
+    test = data.split.test
+    measured = evaluate.measure(
+        "multiclass",
+        run.answers(network, data.table.inputs[test])["class"],
+        data.table.columns["class"][test],
+        metric="accuracy",
+        units=data.test_units,
+    )
+    return Scored(measured, Spent(STEPS, RATE, 0.0))
+
+
+def short(verdict: dict[str, Any]) -> dict[str, Any]:
+    task = verdict["tasks"]["class"]
+    return {
+        "decision": verdict["decision"],
+        "delta": task["delta"]["mean"],
+        "interval": verdict["interval"],
+        "control": task["control"]["mean"],
+    }
