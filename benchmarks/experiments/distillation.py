@@ -12,7 +12,7 @@ from benchmarks.experiments.jobs import SPLIT, Bench, Job, examined, load, relab
 from benchmarks.experiments.transfer import UNTRAINED
 from worker.training.verdict import judge
 
-COST, PIECES = 500.0, 18
+COST, PIECES = 530.0, 19
 LONG = 1500
 """Steps of a patient student and of its control; the others have 300, as everywhere on this page."""
 
@@ -43,6 +43,11 @@ def settings(bench: Bench) -> dict[str, dict[str, Any]]:
     return {
         "1000": {"limit_train_examples": 1000},
         "1000_long": {"limit_train_examples": 1000, **longer},
+        "1000_even": {
+            "limit_train_examples": 1000,
+            "label_weight": 0.5,
+            "objectives": [{"type": "logits", "temperature": 4, "weight": 0.5}],
+        },
         "100": poor,
         "100_long": {**poor, **longer},
         "100_unlabelled": {**poor, **free},

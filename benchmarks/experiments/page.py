@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ ARMS = {
 TABLES = {
     "lowrank-poor": ("`lowrank`: 30 labels of `main`, 1000 of seven others", "main"),
     "unrelated-poor": ("control: `unrelated`: 30 labels of `main`, 1000 of seven others", "main"),
+    "shuffled-poor": ("control: `unrelated`, the seven others in another order of rows", "main"),
     "unrelated-100": ("control: `unrelated`: 100 rows of all eight", "delta_m"),
 }
 DISTILLED = {
@@ -31,6 +33,7 @@ DISTILLED = {
     "same_labels_long": "the same, 1500 steps",
     "1000": "1000 labels; teacher the same pool",
     "1000_long": "the same, 1500 steps",
+    "1000_even": "1000 labels, 300 steps, weights 0.5 and 0.5",
     "100_untrained": "control: 100 labels; untrained teacher",
     "100_unlabelled_untrained": "control: 100 labels, 978 unlabelled; untrained teacher",
 }
@@ -57,7 +60,8 @@ def write(found: Found, page: Path) -> list[Path]:
     paths = [page]
     text = Path(__file__).with_name("quality.md").read_text()
     for name, make in TABLE.items():
-        text = text.replace(f"<!-- {name} -->", "\n".join(make(found)) if _known(found, name) else "Not measured yet.")
+        made = "\n".join(make(found)) if _known(found, name) else "Not measured yet."
+        text = text.replace(f"<!-- {name} -->", re.sub(r"(?<=[ |])-(?=\d)", "−", made))
     page.write_text(text)
     for name, draw in PICTURE.items():
         if _known(found, name):
@@ -79,7 +83,7 @@ def transfer_table(found: Found) -> Iterable[str]:
 def multitask_table(found: Found) -> Iterable[str]:
     yield from _head("task", "weighting", "shared", "alone")
     for name, one in found["multitask"]["digits"].items():
-        yield _line(one["tasks"]["digit"], "digit, 50 labels (decides)", f"`{name}`")
+        yield _line(_deciding(one), "digit, 50 labels (decides)", f"`{name}`")
     for name, one in found["multitask"]["digits"].items():
         for task, words in (("odd", "odd, 1000 labels"), ("at_least_5", "at_least_5, 1000 labels")):
             yield _line(one["tasks"][task], words, f"`{name}`")
@@ -91,8 +95,9 @@ def tables_table(found: Found) -> Iterable[str]:
         one = found["multitask"]["tables"].get(name)
         if one is None:
             continue
-        yield _line(one["tasks"]["main"], words, "R² × 100 of `main`")
-        if on == "delta_m":
+        if on != "delta_m":
+            yield _line(_deciding(one), words, "R² × 100 of `main`")
+        else:
             verdict = one["delta_m"]
             lo, hi = verdict["interval"]
             seeds = ", ".join(f"{value:+.1f}" for value in verdict["delta"]["values"])
@@ -103,10 +108,11 @@ def words_of_others(found: Found) -> Iterable[str]:
     """How the other tasks of the controls fared, each held to its own interval."""
     for name, (words, _) in TABLES.items():
         one = found["multitask"]["tables"].get(name)
-        if one is not None and "unrelated" in name:
+        if one is not None and name != "lowrank-poor":
             told = [task["decision"] for task in one["tasks"].values()]
             counts = ", ".join(f"{told.count(word)} `{word}`" for word in sorted(set(told)))
-            yield f"* {words.removeprefix('control: ')}: of its eight tasks {counts}."
+            main = one["tasks"]["main"]["decision"]
+            yield f"* {words.removeprefix('control: ')}: of its eight tasks {counts} (`main`: `{main}`)."
 
 
 def distillation_table(found: Found) -> Iterable[str]:
@@ -154,7 +160,7 @@ def verdicts_picture(found: Found) -> str:
         _row(one["tasks"]["digit"], f"{count} a class: {_bare(ARMS[arm])}") for count, arm, one in _transfer(found)
     ]
     rows.append(Row("Multi-task: digit from 50 labels, beside parity and size"))
-    rows += [_row(one["tasks"]["digit"], name) for name, one in found["multitask"]["digits"].items()]
+    rows += [_row(_deciding(one), name) for name, one in found["multitask"]["digits"].items()]
     rows.append(Row("Distillation: 93,322 to 2,258 parameters"))
     rows += [
         _row(found["distillation"][name]["tasks"]["digit"], words)
@@ -230,6 +236,12 @@ def _rivals(found: Found) -> Iterable[tuple[str, str, str, Any]]:
 
 def _init(words: str) -> str:
     return "its own" if words.startswith("own") else "ours"
+
+
+def _deciding(one: Mapping[str, Any]) -> dict[str, Any]:
+    """The task that the job's decision is on: its interval is not corrected for the number of tasks, and its word is the job's."""
+    task = one["tasks"][one["on"]]
+    return {**task, "interval": task["ci95"], "decision": one["decision"]}
 
 
 def _head(*words: str) -> Sequence[str]:

@@ -11,7 +11,7 @@ from worker.training.picture import ticks
 COLOURS = {"helped": "#009e73", "hurt": "#d55e00", "no_effect": "#0072b2", "inconclusive": "#777777"}
 """Okabe and Ito's, which colour-blind readers tell apart."""
 
-WIDTH, LABELS, WORDS, ROW, TOP, BOTTOM = 900, 330, 110, 20, 34, 46
+WIDTH, LABELS, WORDS, ROW, TOP, BOTTOM = 940, 360, 110, 20, 34, 46
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def forest(title: str, axis: str, rows: Sequence[Row], legend: dict[str, str] | 
         x = across(value)
         colour = "#888888" if abs(value) < 1e-9 else "#e4e4e4"
         parts.append(f'<path d="M{x:.1f} {TOP}V{bottom}" stroke="{colour}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="#555555">{value:+.4g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="#555555">{_number(value)}</text>')
     parts.append(
         f'<text x="{LABELS + inner / 2}" y="{bottom + 34}" text-anchor="middle" fill="#555555">{escape(axis)}</text>'
     )
@@ -82,7 +82,7 @@ def caterpillars(title: str, panels: dict[str, Sequence[Row]]) -> str:
             colour = "#888888" if abs(value) < 1e-9 else "#e4e4e4"
             parts.append(f'<path d="M{left} {down(value):.1f}H{left + inner}" stroke="{colour}"/>')
             parts.append(
-                f'<text x="{left - 6}" y="{down(value) + 4:.1f}" text-anchor="end" fill="#555555">{value:+.4g}</text>'
+                f'<text x="{left - 6}" y="{down(value) + 4:.1f}" text-anchor="end" fill="#555555">{_number(value)}</text>'
             )
         for number, row in enumerate(ordered):
             x = left + inner * (number + 0.5) / len(ordered)
@@ -97,6 +97,10 @@ def caterpillars(title: str, panels: dict[str, Sequence[Row]]) -> str:
             f"{len(ordered)} verdicts in order; points of accuracy</text>"
         )
     return _end(parts)
+
+
+def _number(value: float) -> str:
+    return "0" if abs(value) < 1e-9 else f"{value:+.4g}"
 
 
 def _begin(title: str, width: int, height: int) -> list[str]:

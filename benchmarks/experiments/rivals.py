@@ -45,7 +45,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {"versions": versions(python), "distillation": {}, "multitask": {}}
     words = distillation.settings(bench)
     teacher: dict[str, Any] = {}
-    for name in DISTILLED[1:2] if bench.quick else DISTILLED:
+    for name in DISTILLED[:2] if bench.quick else DISTILLED:
         job = bench.run(f"distillation-{name}", distillation.body(bench, words[name]), teacher)
         teacher = job.kept("teacher")
         found["distillation"][name] = distilled(bench, job, python, keras=name != "100_unlabelled")
