@@ -91,10 +91,9 @@ def distilled(bench: Bench, job: Job, python: Path, *, keras: bool) -> dict[str,
     for outcome in ours:
         draw = data.draw(outcome.seed)
         network = run.fresh(architectures.resolve(spec.student), draw, outcome.seed, {spec.target: spec.head})
-        feed = Teachers(run, [teacher], [1.0], online=False).feed(
-            network, draw, unlabelled, spec.training, outcome.seed
-        )
-        lessons.append(_lesson(job, data, network, feed, outcome.seed))
+        feed = Teachers(run, [teacher], [1.0], online=True).feed(network, draw, unlabelled, spec.training, outcome.seed)
+        told = run.logits(teacher.network, feed.inputs)[spec.target]
+        lessons.append(_lesson(job, data, network, feed, outcome.seed, told))
     found: dict[str, Any] = {}
     for init in INITS:
         arms = {f"torchdistill KDLoss, {init} init": torch_fits(bench, python, lessons, "kd", init)}
@@ -228,7 +227,9 @@ def against(
     }
 
 
-def _lesson(job: Job, data: Any, network: Any, feed: Any, seed: int) -> dict[str, Any]:
+def _lesson(
+    job: Job, data: Any, network: Any, feed: Any, seed: int, teacher: np.ndarray | None = None
+) -> dict[str, Any]:
     """What one seed's arm is trained on, as arrays and as a file: its very batches, in their order, and its first numbers."""
     steps = job.assignment["spec"]["training"]["steps"]
     words = architectures.as_data(network.architecture)
@@ -246,8 +247,8 @@ def _lesson(job: Job, data: Any, network: Any, feed: Any, seed: int) -> dict[str
     }
     for name in network.tasks:
         arrays[f"label {name}"], arrays[f"known {name}"] = feed.given[name], feed.given[f"{name}/labelled"]
-        if f"{name}/teacher/0" in feed.given:
-            arrays["teacher"] = feed.given[f"{name}/teacher/0"]
+    if teacher is not None:
+        arrays["teacher"] = teacher
     for layer, numbers in network.weights.items():
         arrays |= {f"weight {layer} {place}": array for place, array in enumerate(numbers)}
     path = job.out / "rivals" / f"lesson-{seed}.npz"
