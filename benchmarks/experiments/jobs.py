@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ class Bench:
         asked["control"] = {"seeds": self.seeds, **asked.get("control", {})}
         assignment = self.assignment(asked)
         assignment["kept"] = dict(kept or {})
-        out, spec = self.scratch / name, json.dumps(assignment["spec"], sort_keys=True)
+        out, spec = self.scratch / name, json.dumps([assignment["spec"], code()], sort_keys=True)
         finished, report = out / "finished.json", out / "report.json"
         if finished.exists() and finished.read_text() == spec:
             self.clock.piece()
@@ -172,13 +174,12 @@ class Clock:
     """
 
     def __init__(self, total: float):
-        self.total, self._done, self._cost = total, 0.0, 0.0
-        self._piece = 0.0
+        self.total, self._done, self._piece, self._until = total, 0.0, 0.0, 0.0
         self._begun = self._shown = time.monotonic()
 
     def begin(self, cost: float, pieces: int = 1) -> None:
         """The next part of the measurement costs so much, and has about so many jobs."""
-        self._cost, self._piece = cost, cost / pieces
+        self._piece = cost / pieces
         self._until = self._done + cost
 
     def within(self, fraction: float) -> None:
@@ -253,6 +254,17 @@ def shortened(verdict: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("decision", "reason", "metric", "ci95", "interval", "alpha", "margin", "n_seeds", "n_test", "variance")
     values = {arm: verdict[arm] for arm in ("treated", "control", "delta") if arm in verdict}
     return {**{key: verdict.get(key) for key in keys}, **values, "budget": verdict.get("budget")}
+
+
+@cache
+def code() -> str:
+    """A hash of the source that trains and compares: what other code has finished is trained again."""
+    root = Path(__file__).parents[2]
+    folders = (root / "app", root / "worker", root / "benchmarks" / "rivals")
+    digest = sha256()
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _forget_graphs() -> None:
