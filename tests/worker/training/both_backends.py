@@ -18,6 +18,9 @@ from worker.training.learner import Goal
 from worker.training.objectives import Answers, Setting, standardised
 
 TASKS = [DIGIT, ODD, SIZE]
+STATEFUL = ("uncertainty", "famo")
+"""Of the weightings of losses, one that an optimizer trains and one that looks twice; each step is traced anew, which takes time."""
+
 ARCHITECTURE = {"arch": "mlp", "units": [8], "batch_norm": True}
 
 
@@ -168,7 +171,7 @@ def main() -> None:
     told = {
         "backend": keras.backend.backend(),
         "values": {name: values(name) for name, level in levels.items() if level == "loss"},
-        "steps": {name: steps(name) for name in levels},
+        "steps": {name: steps(name) for name, level in levels.items() if level == "gradient" or name in STATEFUL},
         "objectives": {name: objective(name) for name in modules("objectives")},
         "regularizers": {name: regularized(name) for name in modules("regularizers")},
         "taught": {"all objectives": taught()},

@@ -43,7 +43,7 @@ def test_every_weighting_sharing_objective_and_regularizer_is_the_same_on_both_b
     ours, theirs = told(sys.executable, "tensorflow"), told(JAX_PYTHON, "jax")
     assert (ours["backend"], theirs["backend"]) == ("tensorflow", "jax")
     assert len(ours["values"]) >= 9
-    assert len(ours["steps"]) >= 13
+    assert set(ours["steps"]) >= {"pcgrad", "mgda", "cagrad", "gradnorm", "uncertainty", "famo"}
     assert len(ours["objectives"]) >= 7
     assert len(ours["sharings"]) >= 5
     assert set(ours["regularizers"]) >= {"l2_sp", "bss"}

@@ -20,7 +20,7 @@ from worker.training.fitting import Check, Lesson, Phase
 from worker.training.learner import Goal
 from worker.training.regularizers import bss, l2_sp
 
-pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 ARCH = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dropout": 0.5}
 

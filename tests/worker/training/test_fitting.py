@@ -19,7 +19,7 @@ from worker.training.fitting import Check, Lesson, Phase
 from worker.training.learner import Goal
 from worker.training.weighting import uncertainty
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 DROPPING = {"arch": "mlp", "units": [12], "dropout": 0.3, "batch_norm": True}
 
@@ -44,7 +44,6 @@ TRAINING = TrainingSpec(early_stopping=EarlyStopping(patience=50), schedule="cos
 PHASES = [Phase(23, 1e-2, frozenset({"dense1"}), True), Phase(40, 5e-3)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", [7, 23, 24, 50])
 def test_a_fit_stopped_at_any_step_and_resumed_ends_bit_for_bit_the_same(at: int, tmp_path: Path) -> None:
     whole, lesson = learnable()

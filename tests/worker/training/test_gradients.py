@@ -19,6 +19,7 @@ from worker.training.learner import Goal
 from worker.training.objectives import logits as soft
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
     pytest.mark.filterwarnings("ignore:Gradients do not exist"),
 ]
@@ -67,7 +68,6 @@ def test_dot_products_are_those_of_the_tasks_own_gradients() -> None:
     assert np.isfinite(gram[np.ix_([0, 2], [0, 2])]).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pcgrad", "mgda", "cagrad", "gradnorm"])
 def test_a_step_is_the_weighted_sum_on_the_trunk_and_the_plain_gradient_on_the_heads(name: str) -> None:
     whole = network(TASKS)
@@ -92,7 +92,6 @@ def test_a_step_is_the_weighted_sum_on_the_trunk_and_the_plain_gradient_on_the_h
         assert sum(weights) == pytest.approx(3, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_weights_of_1_make_the_step_of_equal_with_batch_norm_dropout_teachers_and_regularisers() -> None:
     """Both ways through the backend: the same numbers, statistics and dropout masks after three steps of Adam."""
     tasks = [DIGIT, ODD]
@@ -120,7 +119,6 @@ def test_weights_of_1_make_the_step_of_equal_with_batch_norm_dropout_teachers_an
             assert other[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
-@pytest.mark.slow
 def test_a_whole_fit_samples_the_conflicts_at_each_evaluation(tmp_path: Path) -> None:
     whole = network(TASKS)
     made = small.fitter(tmp_path)

@@ -22,6 +22,7 @@ from worker.training.weighting import equal
 
 # Keras 3.15 converts TensorFlow's variables in a way that NumPy 2 deprecates.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
     pytest.mark.filterwarnings("ignore:Gradients do not exist"),  # of a head that a test leaves unused on purpose
 ]

@@ -17,7 +17,7 @@ from worker.training.build import Lora, Network
 from worker.training.fitting import Lesson, Phase
 from worker.training.learner import Compiled, Goal
 
-pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 ARCH = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dropout": 0.3}
 TARGETS = ("conv1", "conv2", "dense1")

@@ -14,7 +14,7 @@ from tests.worker.training.small import DIGIT, PICTURE, fitter, network
 from worker.training import outputs
 from worker.training.outputs import Outputs
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (300, *PICTURE.shape)).astype(np.uint8)

@@ -16,7 +16,7 @@ from worker.training.build import Network
 from worker.training.fitting import Lesson, Phase
 from worker.training.learner import Compiled, Goal
 
-pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 DEEP = {"arch": "mlp", "units": [6, 5, 4]}
 FACTORS = {"dense1": 2.6**-3, "dense2": 2.6**-2, "dense3": 2.6**-1, "digit_logits": 1.0}

@@ -25,6 +25,7 @@ from worker.training.tuition import teacher_layers
 
 # Keras 3.15 converts TensorFlow's variables in a way that NumPy 2 deprecates.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
     pytest.mark.filterwarnings("ignore:Gradients do not exist"),  # of layers that nothing here teaches
 ]

@@ -20,6 +20,7 @@ from worker.training.fitting import Lesson, Phase, Pool
 from worker.training.learner import Goal
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
     pytest.mark.filterwarnings("ignore:Gradients do not exist"),
 ]
@@ -46,7 +47,6 @@ def lesson_of(whole: build.Network, goal: Goal, n: int = 24, batch: int = 6) -> 
     return Lesson(goal, {"d": feed(whole, columns, batch)})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weighted_losses_add_up_to_the_total(name: str) -> None:
     whole = network(TASKS)
@@ -65,7 +65,6 @@ def test_weighted_losses_add_up_to_the_total(name: str) -> None:
         made.end_epoch(step)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_without_labels_is_as_if_it_were_not_there(name: str) -> None:
     """One SGD step: the trunk, the other heads and the state are those of the K − 1 tasks."""
@@ -108,7 +107,6 @@ class After(threading.Event):
         return self.left <= 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fit_that_was_stopped_within_an_epoch_ends_bit_for_bit_the_same(name: str, tmp_path: Path) -> None:
     whole = network(TASKS, architecture=DROPPING)

@@ -168,6 +168,7 @@ def test_a_teacher_teaches_on_rows_without_any_label_of_the_task() -> None:
     assert np.abs(made.live.read()["digit_logits"][0] - before).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["pcgrad", "mgda"])
 def test_weightings_of_gradients_see_the_objectives_too(weighting: str) -> None:
     """The task's own dot product is that of its whole loss: twice the objective's weight, with labels off, is four times it."""

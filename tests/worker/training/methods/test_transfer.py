@@ -205,6 +205,7 @@ def test_only_what_learns_has_a_rate_of_its_own() -> None:
 # --- what happened
 
 
+@pytest.mark.slow
 def test_in_stage_k_exactly_the_top_k_groups_differ_from_the_source(tmp_path: Path) -> None:
     whole = whole_network()
     spec = resolve(body(strategy="gradual_unfreezing", learning_rates={"decay": 2.6}))

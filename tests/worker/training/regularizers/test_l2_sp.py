@@ -17,7 +17,7 @@ from worker.training.fitting import Lesson, Phase
 from worker.training.learner import Compiled, Goal
 from worker.training.regularizers import About, l2_sp
 
-pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 ARCH = {"arch": "mlp", "units": [6, 5]}
 RATE = 0.1
