@@ -77,7 +77,8 @@ def check(body: object, world: World) -> JobSpec:
             also = [
                 fault
                 for fault in more.faults
-                if fault.code != "missing" and not any(_meet(fault.pointer, place) for place in wrong)
+                if fault.code not in ("missing", "unknown_field")
+                and not any(_meet(fault.pointer, place) for place in wrong)
             ]
             raise Invalid([*invalid.faults, *also]) from None
         raise

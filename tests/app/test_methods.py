@@ -46,6 +46,11 @@ def test_a_required_field_of_the_wrong_type_is_named_once() -> None:
     assert faults({"kind": "transfer", "dataset": 7, "source": {"train": {"dataset": "strokes"}}}) == ["/dataset"]
 
 
+def test_the_words_beside_a_wrong_one_are_not_faults_for_its_absence() -> None:
+    body = {"kind": "transfer", "dataset": "digits", "source": {"applications": "MobilNet", "weights": "none"}}
+    assert faults(body) == ["/source/applications"]
+
+
 def test_a_fault_behind_a_shorthand_points_at_what_was_written() -> None:
     teacher = {"train": {"dataset": "digts", "training": {"epochs": 0}}}
     body = {"kind": "distillation", "dataset": "digits", "student": "cnn-small"}
