@@ -2,7 +2,8 @@
 
 Every figure of docs/quality.md comes from here: positive cases, controls that must not help, 400 comparisons of equals, and the
 same arrays, batches and seeds given to torchdistill, TorchJD and Keras's own Distiller. Jobs run as users' jobs do, so the verdicts
-are those that users see. Measures quality only, no speed. Three quarters of an hour on two busy cores; `--quick` a few minutes, and proves nothing.
+are those that users see. Measures quality only, no speed.
+Three quarters of an hour on two busy cores; `--quick` a few minutes, and proves nothing.
 
 The rivals have a virtual environment of their own, made by this script under `--rivals`: nothing of them is in any lock file.
 """
