@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from app import events, ids, jobs, metrics, queue, workers
+from app import events, ids, jobs, metrics, queue, waiting, workers
 from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.jobs import Claim, Stale
@@ -62,7 +62,7 @@ def test_the_larger_priority_then_the_longer_wait_comes_first() -> None:
     with transaction() as session:
         session.execute(text("UPDATE jobs SET queued_at = now() - interval '1 minute' WHERE id = :id"), {"id": early})
     with transaction() as session:
-        assert [jobs.position(session, jobs.get(session, job)) for job in (urgent, early, late)] == [0, 1, 2]
+        assert [waiting.position(session, jobs.get(session, job)) for job in (urgent, early, late)] == [0, 1, 2]
     order = [claim.job_id for claim in (jobs.claim("w") for _ in range(3)) if claim]
     assert order == [urgent, early, late]
     assert jobs.claim("w") is None
@@ -213,6 +213,94 @@ def test_cancel_wins_over_another_attempt_but_not_over_success() -> None:
     assert [read(claim.job_id).state for claim in (crashed, lost, done)] == ["cancelled", "cancelled", "succeeded"]
     with pytest.raises(Conflict), transaction() as session:
         jobs.cancel(session, done.job_id)
+
+
+def asked(verb: str, job_id: str) -> tuple[str, str | None, bool]:
+    """State, wish, and whether anything changed."""
+    with transaction() as session:
+        job, changed = getattr(jobs, verb)(session, job_id)
+        return job.state, job.wanted, changed
+
+
+def test_a_paused_job_is_never_claimed_until_it_is_resumed() -> None:
+    job_id, next_in_line = queued(), queued()
+    assert asked("pause", job_id) == ("paused", None, True)
+    assert asked("pause", job_id) == ("paused", None, False)
+    with transaction() as session:
+        job = jobs.get(session, job_id)
+        assert (waiting.position(session, job), waiting.waits_for(session, job)) == (None, "resume")
+        assert waiting.position(session, jobs.get(session, next_in_line)) == 0
+    claim = jobs.claim("w")
+    assert claim is not None
+    assert claim.job_id == next_in_line
+    assert jobs.claim("w") is None
+    assert jobs.sweep().woken == 0
+    assert asked("resume", job_id) == ("queued", None, True)
+    assert asked("resume", job_id) == ("queued", None, False)
+    again = jobs.claim("w")
+    assert again is not None
+    assert again.job_id == job_id
+
+
+def test_a_running_job_is_paused_by_its_worker_without_charge() -> None:
+    claim = claimed(max_attempts=1)
+    assert asked("pause", claim.job_id) == ("running", "pause", True)
+    assert asked("pause", claim.job_id) == ("running", "pause", False)
+    beat = jobs.beat(claim)
+    assert beat is not None
+    assert beat.wanted == "pause"
+    with transaction() as session:
+        jobs.requeue(session, claim, outcome="paused", charge=False)
+    job = read(claim.job_id)
+    assert (job.state, job.reason, job.wanted, job.failures) == ("paused", "paused_by_client", None, 0)
+    with transaction() as session:
+        assert [attempt.outcome for attempt in jobs.attempts(session, job.id)] == ["paused"]
+
+
+def test_a_pause_that_is_taken_back_in_time_leaves_the_job_in_the_queue() -> None:
+    claim = claimed()
+    assert asked("resume", claim.job_id) == ("running", None, False)
+    asked("pause", claim.job_id)
+    assert asked("resume", claim.job_id) == ("running", None, True)
+    with transaction() as session:
+        jobs.requeue(session, claim, outcome="paused", charge=False)
+    job = read(claim.job_id)
+    assert (job.state, job.reason, job.failures) == ("queued", "resumed_by_client", 0)
+    assert jobs.claim("w") is not None, "no back-off"
+
+
+def test_a_job_that_was_backing_off_runs_at_once_when_it_is_resumed() -> None:
+    claim = claimed()
+    with transaction() as session:
+        jobs.requeue(session, claim, outcome="crashed", charge=True)
+    asked("pause", claim.job_id)
+    asked("resume", claim.job_id)
+    assert jobs.claim("w") is not None
+
+
+def test_cancel_beats_pause() -> None:
+    claim, held = claimed(), queued()
+    asked("pause", held)
+    assert asked("cancel", held) == ("cancelled", None, True)
+    asked("pause", claim.job_id)
+    assert asked("cancel", claim.job_id) == ("running", "cancel", True)
+    for verb, job_id in itertools.product(("pause", "resume"), (held, claim.job_id)):
+        with pytest.raises(Conflict):
+            asked(verb, job_id)
+    with transaction() as session:
+        jobs.requeue(session, claim, outcome="paused", charge=False)
+    assert read(claim.job_id).state == "cancelled"
+
+
+def test_a_job_to_be_paused_whose_worker_is_lost_is_paused_and_charged_while_there_is_budget() -> None:
+    first, last = claimed(max_attempts=2), claimed(max_attempts=1)
+    for claim in (first, last):
+        asked("pause", claim.job_id)
+        expire(claim)
+    swept = jobs.sweep()
+    assert (swept.requeued, swept.ended) == (1, 1)
+    assert (read(first.job_id).state, read(first.job_id).failures) == ("paused", 1)
+    assert (read(last.job_id).state, read(last.job_id).wanted) == ("failed", None)
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
@@ -418,7 +506,7 @@ def test_a_queued_job_says_why_it_waits() -> None:
 
     def reasons() -> list[str | None]:
         with transaction() as session:
-            return [jobs.waits_for(session, jobs.get(session, job)) for job in (anywhere, on_gpu, later)]
+            return [waiting.waits_for(session, jobs.get(session, job)) for job in (anywhere, on_gpu, later)]
 
     with transaction() as session:
         session.execute(text("UPDATE jobs SET run_after = now() + interval '1 hour' WHERE id = :id"), {"id": later})

@@ -60,6 +60,11 @@ def cancel(job_id: str, discard: bool = False) -> None:
         jobs.cancel(session, job_id, discard)
 
 
+def ask(verb: str, job_id: str) -> None:
+    with transaction() as session:
+        getattr(jobs, verb)(session, job_id)
+
+
 def names(job_id: str) -> set[str]:
     with transaction() as session:
         return {artifact.name for artifact in artifacts.of_job(session, job_id)}
@@ -217,6 +222,71 @@ def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     assert resumed["target"] >= 8
 
 
+def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Trainers) -> None:
+    job_id = submit(steps=40, max_attempts=1)
+    waiting = soon(job_id, 8, lambda: ask("pause", job_id))
+    assert run(trainers) == "paused"
+    waiting.join()
+    job = read(job_id)
+    assert (job.state, job.reason, job.failures, job.wanted) == ("paused", "paused_by_client", 0, None)
+    assert (settings().jobs_dir / job_id / "trainer.log").is_file()
+    assert "trainer.log" not in names(job_id)
+    assert jobs.claim("worker-1") is None
+    ask("resume", job_id)
+    assert run(trainers) == "succeeded"
+    assert metric_steps(job_id) == list(range(1, 41))
+    assert outcomes(job_id) == ["paused", "succeeded"]
+    with transaction() as session:
+        resumed = jobs.attempts(session, job_id)[1].resumed
+    assert resumed is not None
+    assert resumed["target"] >= 8
+
+
+def test_a_pause_taken_back_after_the_trainer_was_told_to_stop_costs_nothing(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "grace_seconds", 2.0)
+    job_id = submit(steps=400, behave="hang", at=5, until_attempt=1, max_attempts=1)
+    waiting = soon(job_id, 5, lambda: ask("pause", job_id))
+    resuming = threading.Timer(2.0, lambda: ask("resume", job_id))  # within the grace of a trainer that hangs
+    resuming.start()
+    assert run(trainers) in ("queued", "paused")
+    waiting.join()
+    resuming.join()
+    assert (read(job_id).state, read(job_id).failures) == ("queued", 0)
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_cancel_during_a_pause_is_a_cancel(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch, discard: bool
+) -> None:
+    monkeypatch.setattr(settings(), "grace_seconds", 4.0)
+    job_id = submit(steps=5000, source_steps=2, behave="hang", at=2)
+
+    def pause_then_cancel() -> None:
+        ask("pause", job_id)
+        time.sleep(1.0)
+        cancel(job_id, discard)
+
+    waiting = soon(job_id, 4, pause_then_cancel)
+    assert run(trainers) == "cancelled"
+    waiting.join()
+    assert roles(job_id) == ([] if discard else ["source"])
+    assert "trainer.log" in names(job_id)
+
+
+def test_a_cancel_that_no_beat_has_brought_keeps_what_is_finished(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "beat_seconds", 2.4)
+    job_id = submit(steps=12, source_steps=2, behave="crash", at=9, step_seconds=0.1)
+    waiting = soon(job_id, 4, lambda: cancel(job_id))
+    assert run(trainers) == "cancelled"
+    waiting.join()
+    assert roles(job_id) == ["source"]
+    assert {"source.keras", "trainer.log"} <= names(job_id)
+
+
 def test_the_time_limit_is_a_failure_of_the_request(trainers: Trainers) -> None:
     job_id = submit(steps=5000, max_seconds=1)
     assert run(trainers) == "failed"
@@ -244,7 +314,7 @@ def test_a_lost_job_is_not_written_to(trainers: Trainers) -> None:
     def steal() -> None:
         with transaction() as session:
             session.execute(text("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE id = :id"), {"id": job_id})
-        jobs.sweep()
+        wait_for(lambda: jobs.sweep().requeued)  # a sweep passes by a row that is being written
 
     waiting = soon(job_id, 5, steal)
     assert run(trainers) == "lost"
