@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import signal
 import time
 from collections.abc import Callable, Container
 from enum import Enum
@@ -244,8 +245,8 @@ class _Attempt:
                 return self._say(self._again, "crashed", self._error("internal", "The trainer reported what cannot be"))
             case Stop.METRIC_LIMIT, _:
                 return self._say(self._fail, self._error("metric_limit"))
-            case _, Ended(status=Exit.DONE) if self._recorder.result:
-                return self._say(self._succeed)  # also when a cancel or a drain came too late
+            case _, (Ended(status=Exit.DONE) | Ended(signal=signal.SIGTERM)) if self._recorder.result:
+                return self._say(self._succeed)  # also when a cancel or a drain came too late, be it on its way out
             case (Stop.CANCEL | Stop.DISCARD) as why, _:
                 return self._say(self._cancel, why is Stop.CANCEL)
             case Stop.PAUSE, _:

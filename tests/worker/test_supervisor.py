@@ -206,7 +206,7 @@ def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
 
 
 def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
-    job_id = submit(steps=40)
+    job_id = submit(steps=300)
     blobs = set((settings().store / "blob").glob("*"))
     assert run(trainers, lambda: steps_done(job_id) >= 8) == "queued"
     assert set((settings().store / "blob").glob("*")) == blobs, "a requeued attempt stores no log"
@@ -215,7 +215,7 @@ def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     job = read(job_id)
     assert (job.state, job.reason, job.failures, job.attempt) == ("queued", "drained", 0, 1)
     assert run(trainers) == "succeeded"
-    assert metric_steps(job_id) == list(range(1, 41))
+    assert metric_steps(job_id) == list(range(1, 301))
     with transaction() as session:
         resumed = jobs.attempts(session, job_id)[1].resumed
     assert resumed is not None
@@ -223,7 +223,7 @@ def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
 
 
 def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Trainers) -> None:
-    job_id = submit(steps=40, max_attempts=1)
+    job_id = submit(steps=200, max_attempts=1)
     waiting = soon(job_id, 8, lambda: ask("pause", job_id))
     assert run(trainers) == "paused"
     waiting.join()
@@ -234,7 +234,7 @@ def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Tr
     assert jobs.claim("worker-1") is None
     ask("resume", job_id)
     assert run(trainers) == "succeeded"
-    assert metric_steps(job_id) == list(range(1, 41))
+    assert metric_steps(job_id) == list(range(1, 201))
     assert outcomes(job_id) == ["paused", "succeeded"]
     with transaction() as session:
         resumed = jobs.attempts(session, job_id)[1].resumed
@@ -245,15 +245,20 @@ def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Tr
 def test_a_pause_taken_back_after_the_trainer_was_told_to_stop_costs_nothing(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings(), "grace_seconds", 2.0)
-    job_id = submit(steps=400, behave="hang", at=5, until_attempt=1, max_attempts=1)
-    waiting = soon(job_id, 5, lambda: ask("pause", job_id))
-    resuming = threading.Timer(2.0, lambda: ask("resume", job_id))  # within the grace of a trainer that hangs
-    resuming.start()
-    assert run(trainers) in ("queued", "paused")
+    monkeypatch.setattr(settings(), "grace_seconds", 3.0)
+    job_id = submit(steps=400, checkpoint_every=1000, behave="linger", max_attempts=1)
+
+    def pause_then_resume() -> None:
+        ask("pause", job_id)
+        wait_for(lambda: "checkpoint" in event_types(job_id), what="the trainer to have been stopped")
+        ask("resume", job_id)
+
+    waiting = soon(job_id, 5, pause_then_resume)
+    assert run(trainers) == "queued"
     waiting.join()
-    resuming.join()
-    assert (read(job_id).state, read(job_id).failures) == ("queued", 0)
+    job = read(job_id)
+    assert (job.state, job.reason, job.failures) == ("queued", "resumed_by_client", 0)
+    assert outcomes(job_id) == ["paused"]
 
 
 @pytest.mark.parametrize("discard", [False, True])
@@ -261,11 +266,11 @@ def test_a_cancel_during_a_pause_is_a_cancel(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch, discard: bool
 ) -> None:
     monkeypatch.setattr(settings(), "grace_seconds", 4.0)
-    job_id = submit(steps=5000, source_steps=2, behave="hang", at=2)
+    job_id = submit(steps=5000, source_steps=2, checkpoint_every=10_000, behave="linger")
 
     def pause_then_cancel() -> None:
         ask("pause", job_id)
-        time.sleep(1.0)
+        wait_for(lambda: event_types(job_id).count("checkpoint") == 2, what="the trainer to have been stopped")
         cancel(job_id, discard)
 
     waiting = soon(job_id, 4, pause_then_cancel)
