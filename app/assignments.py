@@ -13,6 +13,7 @@ from app.spec.base import JobSpec, plain
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.models import Manifest
+from app.spec.world import Missing
 from app.tables import Job, Model
 
 
@@ -26,7 +27,12 @@ class DatabaseWorld:
         return datasets.schema(self._session, ref)
 
     def manifest(self, ref: str) -> Manifest:
-        return models.manifest(models.find(self._session, ref))
+        model = models.find(self._session, ref)
+        if model.role == models.UNFINISHED and self._session.get_one(Job, model.job_id).finished_at is None:
+            raise Missing(
+                ref, "this unfinished model is replaced when its job goes on", "wait until that job has ended"
+            )
+        return models.manifest(model)
 
 
 def resolve(session: Session, body: object) -> JobSpec:
@@ -65,7 +71,11 @@ def assignment(session: Session, job: Job) -> dict[str, Any]:
         "spec": job.resolved_spec,
         "datasets": {ref: datasets.entry(session, ref) for ref in sorted(needed.datasets)},
         "models": {ref: _model(models.find(session, ref)) for ref in sorted(needed.models)},
-        "kept": {model.role: _model(model) for model in models.of_job(session, job.id)},
+        "kept": {
+            model.role: _model(model)
+            for model in models.of_job(session, job.id)
+            if model.role != models.UNFINISHED  # the stage goes on from its checkpoint
+        },
     }
 
 

@@ -19,6 +19,7 @@ from app.db import transaction
 from app.settings import settings
 from app.tables import Attempt
 from tests.worker.conftest import Workers, ended, metric_steps, outcomes, read, steps_done, submit, wait_for
+from worker import machine
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]  # whole workers, started, killed and frozen
 
@@ -60,7 +61,7 @@ def test_a_worker_killed_mid_job_is_followed_by_attempt_two_from_the_checkpoint(
     assert trainers
     first.signal(signal.SIGKILL)
     first.process.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in trainers), 2, "its trainers to die")
+    wait_for(lambda: not any(machine.family(pid) for pid in trainers), 2, "its trainers to die")
     workers.start()
     job = ended(job_id, 30)
     assert (job.state, job.attempt, job.failures) == ("succeeded", 2, 1)
