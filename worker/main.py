@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
-from app import jobs, logs, workers
+from app import artifacts, jobs, logs, workers
 from app.db import transaction
 from app.errors import NotFound
 from app.queue import WAKE
@@ -126,6 +126,7 @@ def _keep_house() -> None:
             if time.monotonic() > tidied + _TIDY_SECONDS:
                 supervisor.forget_finished(_is_over)
                 supervisor.forget_half_written()
+                artifacts.collect_unnamed()
                 tidied = time.monotonic()
         except Exception as error:  # whatever it is, the next turn may fare better
             log.warning("housekeeping_failed", error=type(error).__name__)

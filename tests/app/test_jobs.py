@@ -456,6 +456,12 @@ def test_a_queued_job_says_why_it_waits() -> None:
     with transaction() as session:
         workers.hello(session, "w2", device="gpu", **about)
     assert reasons() == ["worker_busy", "worker_busy", "backing_off"]
+    with transaction() as session:
+        workers.hello(session, "w1", device="cpu", has_room=False, **about)
+    assert reasons() == ["worker_busy", "worker_busy", "backing_off"], "the other worker has room"
+    with transaction() as session:
+        workers.hello(session, "w2", device="gpu", has_room=False, **about)
+    assert reasons() == ["no_room", "no_room", "backing_off"]
     claim = jobs.claim("w1")
     assert claim is not None
     assert claim.job_id == anywhere

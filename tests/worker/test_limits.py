@@ -225,6 +225,17 @@ def test_a_folder_is_measured_without_following_links(tmp_path: Path) -> None:
     assert machine.folder_bytes(tmp_path / "gone") == 0
 
 
+@pytest.mark.parametrize(
+    ("total", "free", "room"),
+    [(100 * 2**30, 2**30, True), (100 * 2**30, 2**30 - 1, False), (2**30, 2**30 // 20, True), (2**30, 2**25, False)],
+)
+def test_a_twentieth_of_the_disk_or_a_gibibyte_must_be_free(
+    monkeypatch: pytest.MonkeyPatch, total: int, free: int, room: bool
+) -> None:
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: type("Usage", (), {"total": total, "free": free}))
+    assert machine.has_room() is room
+
+
 def test_nine_tenths_of_the_machine_are_allowed_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.memory_allowed() == int(0.9 * machine.main_memory())
     monkeypatch.setattr(settings(), "max_memory_bytes", 5)

@@ -135,6 +135,31 @@ def test_a_paused_job_gives_its_worker_free_and_goes_on_when_it_is_resumed(worke
     assert metric_steps(paused) == list(range(1, 61))
 
 
+def test_a_worker_told_to_stop_leaves_though_its_trainer_is_deaf(workers: Workers) -> None:
+    worker = workers.start(BEQUEST_GRACE_SECONDS="2")
+    job_id = submit(steps=5000, behave="deaf", at=2, max_attempts=1)
+    wait_for(lambda: steps_done(job_id) >= 4)
+    family = machine.family(worker.pid)
+    worker.signal(signal.SIGTERM)
+    worker.process.wait(20)
+    assert (read(job_id).state, read(job_id).reason, read(job_id).failures) == ("queued", "drained", 0)
+    assert not [pid for pid in family if machine.family(pid)]
+
+
+def test_a_killed_worker_leaves_no_process_of_its_trainer_s_at_whatever_moment(workers: Workers) -> None:
+    for seconds in (0.0, 0.1, 0.3, 0.6):
+        worker = workers.start()
+        job_id = submit(steps=5000, behave="breed", at=1, max_attempts=9)
+        wait_for(lambda job=job_id: read(job).attempt >= 1)
+        time.sleep(seconds)
+        family = machine.family(worker.pid)
+        worker.signal(signal.SIGKILL)
+        worker.process.wait()
+        wait_for(lambda pids=family: not any(machine.family(pid) for pid in pids), 5, "the whole family to end")
+        with transaction() as session:
+            jobs.cancel(session, job_id)
+
+
 @pytest.fixture
 def own_broker(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Folder]:
     """A Valkey of the test's own, as `bequest serve` runs it, so that it may be killed."""
