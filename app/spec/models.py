@@ -181,6 +181,10 @@ class Manifest(Words):
         default=[],
         description="of those rows, where not all have the shape of `input`: equal ones of two shapes are not known",
     )
+    edges: list[dict[str, str]] = Field(
+        default=[],
+        description="relation and target of the models that it comes from: a role of its own job, or another model's id",
+    )
     loading: str = ""
 
     @property

@@ -27,7 +27,8 @@ History = Mapping[str, Sequence[tuple[int, float | None]]]
 def card(
     report: Mapping[str, Any], manifest: Manifest, spec: Mapping[str, Any], lineage: Sequence[Mapping[str, Any]]
 ) -> str:
-    """The whole card. `lineage`: `role`, `id`, `dataset`, `steps`, `parameters`, `sha256` of each model that this one learnt from."""
+    """The whole card. `lineage`: of each model behind this one, `heir` (who comes from it), `relation`, `id`, `architecture`, `dataset`,
+    `steps`, `parameters` and `sha256`."""
     name = str(spec.get("name") or f"A model by {report['kind']}")
     parts = [
         f"# {_text(name)}",
@@ -208,16 +209,20 @@ def _confusion(confusion: Mapping[str, Any]) -> str:
 
 
 def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
-    sets = [("trained on", one["ref"], one.get("sha256") or "not recorded") for one in manifest.dataset.get("sets", [])]
+    sets = [
+        (manifest.role, "trained on", one["ref"], one.get("sha256") or "not recorded")
+        for one in manifest.dataset.get("sets", [])
+    ]
     behind = [
         (
+            one["heir"],
             one["relation"],
             f"{one['id']}: {one['architecture']}, {one['parameters']:,} parameters, {one['steps']:,} steps on {one['dataset']}",
             one["sha256"],
         )
         for one in lineage
     ]
-    return _table(("relation", "what", "sha256"), [*behind, *sets])
+    return _table(("model", "relation", "what", "sha256"), [*behind, *sets])
 
 
 def _label(key: str) -> str:

@@ -70,6 +70,7 @@ SPEC: dict[str, Any] = {
     },
 }
 SOURCE = {
+    "heir": "model",
     "relation": "initialized from",
     "id": "mdl_1",
     "architecture": "cnn",
@@ -98,7 +99,7 @@ def test_the_card_tells_what_is_known() -> None:
         "cd" * 32,
     ]
     told += [
-        "initialized from | mdl\\_1: cnn, 93,322 parameters, 300 steps on strokes",
+        "| model | initialized from | mdl\\_1: cnn, 93,322 parameters, 300 steps on strokes",
         "4 epochs, batch size 64",
         "0.0005",
         "curve.svg",

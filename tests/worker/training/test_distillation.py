@@ -148,6 +148,15 @@ def numbers_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+BORN_AGAIN = {("model", "distilled from", "generation/0/1"), ("generation/0/1", "distilled from", "teacher")}
+
+
+def lineage_of(out: Path) -> set[tuple[str, str, str]]:
+    """(model, relation, the model that it comes from) as the card has them."""
+    rows = [line.split(" | ") for line in (out / "card.md").read_text().split("## Lineage")[1].splitlines()]
+    return {(row[0].strip("| "), row[1], row[2].split(":")[0]) for row in rows if len(row) == 4 and ":" in row[2]}
+
+
 def weights_of(out: Path, name: str = "model.keras") -> list[np.ndarray]:
     import keras
 
@@ -173,6 +182,7 @@ def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_ve
     assert ("distilled_from", "teacher") in edges["generation/0/1"]
     assert ("distilled_from", "generation/0/1") in edges["model"]
     assert ("distilled_from", "teacher") not in edges["model"]
+    assert lineage_of(tmp_path) == BORN_AGAIN
     report = json.loads((tmp_path / "report.json").read_text())
     ((_, told),) = report["verdict"]["tasks"].items()
     besides = told["budget"]["besides"]
@@ -244,6 +254,7 @@ def test_a_job_stopped_in_its_second_generation_ends_bit_for_bit_as_one_that_was
     }
     assert set(kept) == {"teacher", "generation/0/1"}
     assert trainer.run({**job, "kept": kept}, tmp_path / "second", Quiet(), threading.Event()) == Exit.DONE
+    assert lineage_of(tmp_path / "second") == lineage_of(tmp_path / "straight") == BORN_AGAIN
     for one, two in zip(straight, weights_of(tmp_path / "second"), strict=True):
         assert np.array_equal(one, two)
 
