@@ -28,7 +28,9 @@ FILES = {
     "metrics.csv": "text/csv",
     "card.md": "text/markdown; charset=utf-8",
     "curve.svg": "image/svg+xml",
+    "seeds.svg": "image/svg+xml",
 }
+"""`seeds.svg` is there where the job has a pair of arms."""
 
 
 @dataclass
@@ -117,7 +119,7 @@ def conclude(
     dropped: Mapping[str, int] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `report.json`, `metrics.csv`, `card.md` and `curve.svg`, and reports them and the result."""
+    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result."""
     run.pace.enter("evaluate")
     overlap: Literal["unknown", "none"] = "unknown" if run.overlap_unknown else "none"
     verdict = judge(
@@ -175,7 +177,12 @@ def conclude(
     _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False))
     _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(run, model, besides)))
     _write(run.out / "curve.svg", card.curve(report, run.history))
+    seeds = card.seeds(report)
+    if seeds is not None:
+        _write(run.out / "seeds.svg", seeds)
     for name, media_type in FILES.items():
+        if name == "seeds.svg" and seeds is None:
+            continue
         run.send(Artifact(name=name, path=name, media_type=media_type))
     seconds = sum(one.spent.device_seconds for one in run.models.values())
     run.send(

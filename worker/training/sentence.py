@@ -48,7 +48,7 @@ def _not_excluded(told: Mapping[str, Any]) -> str:
     lo, hi = told["interval"]
     margin = told["margin"]
     sign = ("±" if lo <= -margin else "") if hi >= margin else "−"
-    return f"neither 0 nor {sign}{_amount(told, margin)} {_unit(told)} can be excluded"
+    return f"neither 0 nor {sign}{_amount(told, margin)} {unit(told)} can be excluded"
 
 
 def _why(told: Mapping[str, Any]) -> str:
@@ -80,11 +80,11 @@ def _values(told: Mapping[str, Any]) -> str:
 
 
 def _delta(told: Mapping[str, Any]) -> str:
-    return f"{_signed(told, told['delta']['mean'])} {_unit(told)}"
+    return f"{signed(told, told['delta']['mean'])} {unit(told)}"
 
 
 def _interval(told: Mapping[str, Any]) -> str:
-    return f"{_signed(told, told['interval'][0])} to {_signed(told, told['interval'][1])}"
+    return f"{signed(told, told['interval'][0])} to {signed(told, told['interval'][1])}"
 
 
 def _paired(told: Mapping[str, Any]) -> str:
@@ -118,18 +118,20 @@ def _stage(besides: Mapping[str, Any], stage: str) -> str:
     return f"{stage} {besides[f'{stage}_steps']:,} steps{f' on {rows:,} rows' if rows else ''}"
 
 
-def _unit(told: Mapping[str, Any]) -> str:
+def unit(told: Mapping[str, Any]) -> str:
+    """Of a verdict's differences, once multiplied by `scale`."""
     return {"delta_m": "%", "rmse": ""}.get(told["metric"], "points")
 
 
-def _scale(told: Mapping[str, Any]) -> float:
+def scale(told: Mapping[str, Any]) -> float:
     return 1.0 if told["metric"] in ("delta_m", "rmse") else 100.0
 
 
 def _amount(told: Mapping[str, Any], value: float) -> str:
-    return f"{_scale(told) * value:.1f}"
+    return f"{scale(told) * value:.1f}"
 
 
-def _signed(told: Mapping[str, Any], value: float) -> str:
-    text = f"{_scale(told) * value:+.1f}"
+def signed(told: Mapping[str, Any], value: float) -> str:
+    """A difference as the sentence tells it: with its sign, in the verdict's unit."""
+    text = f"{scale(told) * value:+.1f}"
     return text.replace("-", "−") if float(text) else text.replace("-", "+")
