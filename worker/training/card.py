@@ -186,7 +186,7 @@ def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
         for ref, parts in report["rows"].items()
     ]
     labels = ", ".join(f"{name} {count:,}" for name, count in (report.get("labels") or {}).items())
-    words = f"Labels used in training: {_text(labels)}. " if labels else ""
+    words = f"Labels used, those of validation rows among them: {_text(labels)}. " if labels else ""
     words += (
         "Rows behind this model came without hashes or are pictures of another shape: overlap with the test rows is unknown."
         if report["overlap"] == "unknown"

@@ -105,6 +105,9 @@ class Besides:
             self.counts |= {f"{role}_steps": sum(model.manifest.training.get("steps", 0) for model in models)}
             known = [model.rows for model in models if model.rows is not None]
             self.counts |= {f"{role}_rows": sum(len(rows) for rows in known) if len(known) == len(models) else None}
+        if models and role == "teacher":
+            labels = [model.manifest.training.get("labels") for model in models]
+            self.counts["teacher_labels"] = None if None in labels else sum(sum(one.values()) for one in labels if one)
 
 
 def conclude(

@@ -106,16 +106,15 @@ def _costs(told: Mapping[str, Any]) -> str:
     extra = [_stage(besides, stage) for stage in ("source", "teacher") if besides.get(f"{stage}_steps")]
     if besides.get("generation_steps"):
         extra.append(f"earlier generations {besides['generation_steps']:,} steps")
-    if besides.get("teacher_labels"):
-        extra.append(f"a teacher's {besides['teacher_labels']:,} labels")
     if besides.get("unlabelled_rows"):
         extra.append(f"{besides['unlabelled_rows']:,} unlabelled rows")
     return f"{text}, {' and '.join(extra)} besides" if extra else text
 
 
 def _stage(besides: Mapping[str, Any], stage: str) -> str:
-    rows = besides.get(f"{stage}_rows")
-    return f"{stage} {besides[f'{stage}_steps']:,} steps{f' on {rows:,} rows' if rows else ''}"
+    rows, labels = besides.get(f"{stage}_rows"), besides.get(f"{stage}_labels")
+    told = [f"{count:,} {what}" for count, what in ((rows, "rows"), (labels, "labels")) if count]
+    return f"{stage} {besides[f'{stage}_steps']:,} steps" + (f" on {' with '.join(told)}" if told else "")
 
 
 def unit(told: Mapping[str, Any]) -> str:

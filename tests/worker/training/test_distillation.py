@@ -186,6 +186,8 @@ def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_ve
     report = json.loads((tmp_path / "report.json").read_text())
     ((_, told),) = report["verdict"]["tasks"].items()
     besides = told["budget"]["besides"]
+    behind = json.loads((tmp_path / "teacher.manifest.json").read_text())["training"]["labels"]
+    assert besides["teacher_labels"] == behind["digit"] > 200  # its 200 rows and some to validate on
     steps = {role: one["steps"] for role, one in report["models"].items()}
     assert besides["generation_steps"] == steps["model"] == steps["control/0"]  # the control is one generation
     assert [array.shape for array in weights_of(tmp_path)] == [

@@ -38,6 +38,15 @@ def test_a_gain_is_told_with_its_interval_and_what_it_cost() -> None:
     )
 
 
+def test_a_teacher_s_labels_are_told_beside_its_rows() -> None:
+    def besides(**counts: int | None) -> str:
+        return sentence({**TOLD, "budget": {**TOLD["budget"], "besides": counts}}).split("each, ")[1]
+
+    taught = besides(teacher_steps=300, teacher_rows=900, teacher_labels=1000, unlabelled_rows=978)
+    assert taught == "teacher 300 steps on 900 rows with 1,000 labels and 978 unlabelled rows besides."
+    assert besides(teacher_steps=300, teacher_rows=None, teacher_labels=None) == "teacher 300 steps besides."
+
+
 def test_uncertainty_names_what_would_narrow_it() -> None:
     wide = {**UNCERTAIN, "ci95": [-0.006, 0.04], "interval": [-0.006, 0.04]}
     assert sentence(wide) == (
