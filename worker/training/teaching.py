@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.spec.base import Words
     from app.spec.data import SplitSpec
     from app.spec.training import TrainingSpec
+    from worker.training.annealing import Factors
     from worker.training.build import Network
     from worker.training.conclude import Trial
     from worker.training.heads import Task
@@ -121,6 +122,15 @@ def taught(goal: Goal, by: Mapping[str, Teachers], label_weight: float | None, s
         label_weight=label_weight,
         logit_standardization=standardization,
     )
+
+
+def warn_if_silent(run: Run, factors: Factors) -> None:
+    """A budget in steps may turn out to be no longer than an epoch."""
+    if factors.silent:
+        run.warn(
+            "teachers_silent",
+            "linear_anneal ends on labels alone, and this budget is a single epoch: nothing is learnt from the teachers",
+        )
 
 
 def lecture(

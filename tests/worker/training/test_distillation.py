@@ -16,7 +16,7 @@ from app.spec.registry import modules
 from tests.worker.training.small import Quiet
 from tests.worker.training.test_combining import run
 from tests.worker.training.test_methods import MODEL, faults, resolve
-from worker.reports import Exit, Kept
+from worker.reports import Exit, Kept, Warned
 from worker.training import trainer
 from worker.training.methods import _teaching
 
@@ -67,6 +67,30 @@ def test_annealing_shares_1_between_labels_and_a_lone_logits() -> None:
     assert (spec.label_weight, spec.objectives[0]["weight"]) == (1.0, 1.0)
     assert plain(resolve(plain(spec))) == plain(spec)
     assert "/label_weight" in faults({**BODY, "weight_schedule": "linear_anneal", "label_weight": 0.0})
+
+
+def test_a_job_in_which_nothing_is_learnt_from_the_teachers_is_refused() -> None:
+    mute = [{"type": "logits", "weight": 0}, {"type": "similarity", "weight": 0}]
+    assert "every objective weighs 0" in faults({**BODY, "objectives": mute, "label_weight": 0})["/objectives"]
+    assert "/objectives" in faults({**BODY, "objectives": mute[:1]})
+    assert resolve({**BODY, "objectives": [mute[0], {"type": "hint"}], "label_weight": 0})
+    for name, first, second in (
+        ("relational", "distance", "angle"),
+        ("dist", "beta", "gamma"),
+        ("dkd", "alpha", "beta"),
+    ):
+        found = faults({**BODY, "objectives": [{"type": name, first: 0, second: 0}]})
+        assert set(found) == {f"/objectives/0/{first}"}
+        assert f"{first} and {second} are both 0" in found[f"/objectives/0/{first}"]
+        assert resolve({**BODY, "objectives": [{"type": name, first: 0}]})
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 1}, {"steps": 1}])
+def test_annealing_needs_two_epochs(budget: dict[str, int]) -> None:
+    body = {**BODY, "weight_schedule": "linear_anneal"}
+    assert "single epoch" in faults({**body, "training": budget})["/weight_schedule"]
+    assert resolve({**body, "training": {"epochs": 2}})
+    assert resolve({**BODY, "training": budget})
 
 
 def test_combinations_that_cannot_work_are_refused_all_at_once() -> None:
@@ -197,6 +221,16 @@ def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_ve
     last = max(step for name, step in shares if name == "label_weight")
     assert {"hint", "relational", "similarity", "dkd_weight"} <= {name for name, _ in shares}
     assert shares["label_weight", last] > 0.5
+
+
+@pytest.mark.slow
+def test_annealing_over_steps_that_are_a_single_epoch_is_told(tmp_path: Path) -> None:
+    body = {**TINY, "weight_schedule": "linear_anneal", "training": {"steps": 3, "batch_size": 32}}
+    code, reports = run({**body, "control": {"seeds": 2}}, tmp_path / "one")
+    assert code == Exit.DONE, reports[-1]
+    assert [one.code for one in reports if isinstance(one, Warned)].count("teachers_silent") == 1
+    _, reports = run({**body, "training": {"steps": 4, "batch_size": 32}}, tmp_path / "two")
+    assert "teachers_silent" not in [one.code for one in reports if isinstance(one, Warned)]
 
 
 def trained(body: dict[str, Any], out: Path) -> list[np.ndarray]:

@@ -101,6 +101,12 @@ def objectives(
                 "use teachers of one architecture, or an objective on logits",
             )
         found.append(words.model_dump(mode="json"))
+    if len(found) == len(given) and not any(one["weight"] for one in found):
+        faults.add(
+            at,
+            "every objective weighs 0: nothing would be learnt from the teachers",
+            "give one of them a `weight`, or leave `objectives` out",
+        )
     return found
 
 
@@ -123,8 +129,16 @@ def label_weight(given: float | None, taught: Sequence[list[dict[str, Any]]], sc
     return LABEL_WEIGHT if lone else LABEL_WEIGHT_OF_OTHERS
 
 
-def check_annealing(weight: float | None, schedule: WeightSchedule, faults: Faults) -> None:
-    if schedule == "linear_anneal" and weight == 0:
+def check_annealing(weight: float | None, schedule: WeightSchedule, training: TrainingSpec, faults: Faults) -> None:
+    if schedule != "linear_anneal":
+        return
+    if 1 in (training.epochs, training.steps):
+        faults.add(
+            "/weight_schedule",
+            "annealing ends on labels alone: in a single epoch the teachers would never be heard",
+            "train 2 epochs at least, or set weight_schedule: constant",
+        )
+    if weight == 0:
         faults.add(
             "/label_weight",
             "annealing ends on labels alone: with weight 0 nothing would be left",

@@ -180,7 +180,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     faults.augmentation(training, fed, "/training")
     pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples)
     objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
         _teaching.check_standardization([(task, objectives)], faults)
     if spec.generations > 1 and spec.student_init == "from_teacher":
@@ -366,13 +366,16 @@ def _lesson(
     """What a student minimises, and its batches with all that its teachers say."""
     from worker.training import learner
     from worker.training.annealing import Factors
-    from worker.training.teaching import Teachers, taught
+    from worker.training.teaching import Teachers, taught, warn_if_silent
 
     (name,) = network.tasks
     teachers = Teachers(run, taught_by, shares, objectives, online=spec.teacher_outputs == "online")
     goal = learner.Goal({spec.dataset: [name]}, network.tasks)
     feed = teachers.feed(network, draw, unlabelled, spec.training, seed)
-    feed.timed.append(Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch))
+    factors = Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch)
+    feed.timed.append(factors)
+    if seed == spec.training.seed:
+        warn_if_silent(run, factors)
     return taught(goal, {name: teachers}, spec.label_weight, spec.logit_standardization), feed
 
 
