@@ -22,6 +22,8 @@ def sentence(told: Mapping[str, Any]) -> str:
     if decision == "inconclusive" and reason == "uncertain":
         if told["ci95"][0] is None:
             return f"inconclusive: {'; '.join(told['notes']) or 'the interval could not be computed'}."
+        if told["margin"] == 0:
+            return f"inconclusive: {_values(told)}{_delta(told)}{_no_room(told)}; {_paired(told)}."
         return f"inconclusive: {_delta(told)}, {_interval(told)}: {_not_excluded(told)}; {_advice(told)}."
     if decision == "inconclusive":
         return f"inconclusive: {_values(told)}{_delta(told)}; {_why(told)}{_costs(told)}."
@@ -49,6 +51,14 @@ def _not_excluded(told: Mapping[str, Any]) -> str:
     margin = told["margin"]
     sign = ("±" if lo <= -margin else "") if hi >= margin else "−"
     return f"neither 0 nor {sign}{_amount(told, margin)} {unit(told)} can be excluded"
+
+
+def _no_room(told: Mapping[str, Any]) -> str:
+    """Where the control is perfect its margin is 0: no difference is small enough to be none, and none can be a gain."""
+    text = "the control makes no mistake on these test rows, which leaves no room for a gain"
+    if told["interval"][0] < 0:
+        return f", {_interval(told)}: {text}, and a loss can be neither shown nor excluded"
+    return f": {text}; a harder task, fewer labels or a shorter budget might show a difference"
 
 
 def _why(told: Mapping[str, Any]) -> str:
@@ -127,7 +137,9 @@ def scale(told: Mapping[str, Any]) -> float:
 
 
 def _amount(told: Mapping[str, Any], value: float) -> str:
-    return f"{scale(told) * value:.1f}"
+    """With a digit after the point; a margin near the ceiling with its first one that is not 0."""
+    amount = scale(told) * value
+    return f"{amount:.1f}" if amount >= 0.05 else f"{amount:.1g}"
 
 
 def signed(told: Mapping[str, Any], value: float) -> str:
