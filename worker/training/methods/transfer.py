@@ -105,6 +105,8 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
     source, known = _source(spec, schema.input if schema is not None else None, faults)
     faults.one_trunk(known, "/source", "source")
+    if isinstance(source, Backbone) and spec.control.budget == "total":
+        faults.add("/control/budget", "how long these weights were trained is not known", "leave `budget` out")
     if known is not None and schema is not None:
         faults.showable(schema.input, known.input, "/source", "source")
     architecture = _architecture(spec, known, faults)
@@ -173,16 +175,19 @@ def train(spec: Spec, run: Run) -> None:
     arms = control.arms(spec.training.seed, spec.control)
     epoch_steps = run.feed_steps(target.draw(arms[0].seed), spec.training)
     budget = steps(spec.training, epoch_steps)
-    source_steps, source_data = 0, None
+    source_steps, source_data, known = 0, None, None
     if isinstance(spec.source, TrainedHere):
         source_data = run.stage_data(spec.source.train, target.held_out)
         source_steps = run.stage_steps(spec.source.train, source_data)
-    longer = source_steps if spec.control.budget == "total" else 0
+    elif isinstance(spec.source, str):
+        known = run.model(spec.source, [target])
+    before = source_steps if known is None else known.spent.steps
+    longer = before if spec.control.budget == "total" else 0
     plan = [(arm.stage, budget if arm.treated else budget + longer) for arm in arms]
     run.pace.plan([("source", source_steps), *plan] if source_steps else plan)
 
-    if isinstance(spec.source, str):
-        source = run.model(spec.source, [target])
+    if known is not None:
+        source = known
     elif isinstance(spec.source, Backbone):
         source = backbone.source(run, spec.source, spec.training.seed)
     else:
