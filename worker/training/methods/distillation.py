@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.spec import architectures
 from app.spec.base import JobSpec, Words
@@ -94,6 +95,7 @@ class Spec(JobSpec):
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
     teachers: Annotated[list[Teacher], Field(min_length=1, max_length=8)]
+    teacher: Any = Field(None, exclude=True)
     student: ArchitectureRef | None = None
     student_init: Literal["random", "from_teacher"] = "random"
     head: HeadSpec = HeadSpec()
@@ -113,6 +115,14 @@ class Spec(JobSpec):
     @classmethod
     def _one_teacher(cls, body: Any) -> Any:
         return expand(body) if isinstance(body, dict) else body
+
+    @field_validator("teacher")
+    @classmethod
+    def _not_both(cls, _: Any) -> Any:
+        """What is still here was not written out."""
+        raise PydanticCustomError(
+            "both_given", "`teacher` is short for one of `teachers`, which is given too: leave one out"
+        )
 
 
 def expand(body: dict[str, Any]) -> dict[str, Any]:
