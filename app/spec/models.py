@@ -47,6 +47,8 @@ def which_source(value: object) -> str | None:
     """The branch of a union that a value is meant for, so that its faults are named and not those of the other branches."""
     if isinstance(value, str):
         return None if value.startswith("applications:") else "reference"
+    if isinstance(value, dict) and "model" in value and "train" not in value:
+        return None  # a teacher with its weight, where there is but one
     if isinstance(value, (dict, TrainedHere)):
         return "train"
     return None

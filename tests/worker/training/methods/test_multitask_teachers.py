@@ -85,6 +85,12 @@ def test_a_task_that_would_learn_nothing_from_its_teacher_is_refused_once() -> N
     assert "/weight_schedule" in faults({**BODY, "weight_schedule": "linear_anneal", "training": {"epochs": 1}})
 
 
+def test_a_weighted_teacher_of_a_task_is_one_fault() -> None:
+    found = faults({**BODY, "tasks": {"digit": {"teacher": {"model": MODEL, "weight": 2.0}}}})
+    assert set(found) == {"/tasks/digit/teacher"}
+    assert "expected a reference to a kept model" in found["/tasks/digit/teacher"]
+
+
 def test_words_about_teaching_are_refused_where_nobody_teaches() -> None:
     found = faults(
         {
