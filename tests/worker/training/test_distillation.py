@@ -121,6 +121,25 @@ def test_combinations_that_cannot_work_are_refused_all_at_once() -> None:
     assert "/objectives/0/layers" in faults({**NUMBERS, "objectives": [{"type": "attention"}]})
 
 
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ({"training": {"batch_size": 2}}, 2),
+        ({"training": {"batch_size": 3}}, 3),
+        ({"limit_train_examples": 2}, 2),
+        ({"limit_train_examples": 2, "unlabelled": "digits"}, 34),  # 2 labelled, and half of 64
+        ({"limit_train_examples": 50, "unlabelled": "digits", "training": {"batch_size": 3}}, 2),  # 1 and 1
+        ({"limit_train_examples": 50, "unlabelled": "digits", "training": {"batch_size": 4}}, 4),
+    ],
+)
+def test_dist_counts_the_rows_of_a_batch_as_they_will_be(words: dict[str, Any], rows: int) -> None:
+    body = {**BODY, "objectives": [{"type": "dist"}], **words}
+    if rows >= 3:
+        assert resolve(body)
+    else:
+        assert f"there are {rows}" in faults(body)["/objectives/0/type"]
+
+
 def test_z_scores_need_three_classes_and_an_objective_that_reads_logits() -> None:
     assert resolve({**BODY, "logit_standardization": True}).logit_standardization
     assert "/logit_standardization" in faults(

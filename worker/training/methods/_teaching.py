@@ -34,7 +34,8 @@ MOST_CACHED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Pupil:
-    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees; `sharing`: among its tasks."""
+    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees; `sharing`: among its tasks;
+    `unlabelled`: half of each batch is rows without a label, which no limit cuts."""
 
     task: Task | None
     architecture: Architecture | None
@@ -42,6 +43,15 @@ class Pupil:
     training: TrainingSpec
     limit: Limit | None = None
     sharing: str = HARD
+    unlabelled: bool = False
+
+    @property
+    def batch(self) -> int:
+        """Rows of a batch at most."""
+        size = self.training.batch_size
+        half = max(1, size // 2) if self.unlabelled else 0
+        labelled = half or size
+        return half + (min(labelled, self.limit) if isinstance(self.limit, int) else labelled)
 
 
 def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
@@ -183,11 +193,10 @@ def check_memory(
 
 def _setting(pupil: Pupil, teachers: Sequence[Known | None]) -> Setting | None:
     """None where the task has faults of its own; without layers where a trunk has."""
-    task, limit, batch = pupil.task, pupil.limit, pupil.training.batch_size
+    task = pupil.task
     if task is None:
         return None
-    batch = min(batch, limit) if isinstance(limit, int) else batch
-    setting = Setting(task.type, task.units, pupil.training.epochs, batch)
+    setting = Setting(task.type, task.units, pupil.training.epochs, pupil.batch)
     teacher = teachers[0] if teachers else None
     if pupil.architecture is None or teacher is None or pupil.shape is None:
         return setting

@@ -188,7 +188,8 @@ def resolve(spec: Spec, world: World) -> Spec:
             )
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")
-    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples)
+    free = spec.unlabelled is not None
+    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples, unlabelled=free)
     objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
     _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
