@@ -34,7 +34,7 @@ CHOICES_OF_TEACHING = (
 )
 """Words of a spec that say what the method was."""
 
-RATIOS = {"params_ratio": "parameters", "latency_ratio": "latency"}
+RATIOS = {"params_ratio": "parameters", "latency_ratio": "latency on a CPU"}
 
 History = Mapping[str, Sequence[tuple[int, float | None]]]
 """{metric's name: (step, value) …}, as metrics.csv has them."""

@@ -179,7 +179,7 @@ def test_the_card_tells_how_a_student_was_taught_and_what_came_of_it() -> None:
     told = ["generations | 3", "weight\\_schedule | linear\\_anneal", "unlabelled | more digits", "0.1"]
     told += ["logit\\_standardization | true", "teacher mdl\\_1 | weight 0.75", "agreement with the teachers | 0.917"]
     told += ["accuracy of the teachers | 0.961", "share of the gap recovered | 0.62"]
-    told += ["parameters, teachers / student | 41.3", "latency, teachers / student | 3.2"]
+    told += ["parameters, teachers / student | 41.3", "latency on a CPU, teachers / student | 3.2"]
     assert not [words for words in told if f"| {words} |" not in text.replace("label\\_weight | ", "")]
     unclear = {**TAUGHT, "agreement": None, "gap_recovered": {"value": None, "reason": "one seed gives no interval"}}
     several = card.card(report(distillation={"tasks": {"digit": unclear}}), manifest(), SPEC, [])

@@ -229,6 +229,10 @@ def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_ve
     report = json.loads((tmp_path / "report.json").read_text())
     ((_, told),) = report["verdict"]["tasks"].items()
     besides = told["budget"]["besides"]
+    about = report["distillation"]
+    latency = about["latency_ms_per_batch"]
+    assert (latency["device"], latency["batch"]) == ("cpu", 256)
+    assert about["latency_ratio"] == round(latency["teachers"] / latency["student"], 3) > 0
     behind = json.loads((tmp_path / "teacher.manifest.json").read_text())["training"]["labels"]
     assert besides["teacher_labels"] == behind["digit"] > 200  # its 200 rows and some to validate on
     steps = {role: one["steps"] for role, one in report["models"].items()}
