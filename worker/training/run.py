@@ -263,9 +263,8 @@ class Run:
             learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
             more_rows: hashes of further rows (unlabelled ones). edges: (relation, target) of the lineage.
         """
-        trained = replace(
-            trained, network=replace(trained.network, precision="float32")
-        )  # a kept model computes in full
+        full = replace(trained.network, precision="float32")  # a kept model computes in full
+        trained = replace(trained, network=full)
         stem = "" if role == "model" else role.replace("/", "-")
         file = self.out / (f"{stem}.keras" if stem else "model.keras")
         manifest_file = self.out / (f"{stem}.manifest.json" if stem else "manifest.json")
