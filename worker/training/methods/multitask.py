@@ -128,6 +128,14 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.parameters(architecture, input_.shape, units, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
+    if training.epochs is not None and not faults.found:
+        least = _least_epochs(weighting)
+        if training.epochs < least:
+            faults.add(
+                "/weighting",
+                f"{weighting['name']} weighs nothing before its epoch {least}, and there are {training.epochs}",
+                "raise training.epochs, or choose equal",
+            )
     faults.augmentation(training, input_, "/training")
     update: dict[str, Any] = {
         "tasks": tasks,
@@ -180,6 +188,12 @@ def train(spec: Spec, run: Run) -> None:
     arms = control.arms(spec.training.seed, spec.control)
     epoch = max(run.feed_steps(data.draw(arms[0].seed), spec.training) for data in sets)
     budget = steps(spec.training, epoch)
+    if budget <= (_least_epochs(spec.weighting) - 1) * epoch:  # type: ignore[arg-type]
+        run.warn(
+            "weighting_never_begins",
+            f"{spec.weighting['name']} weighs nothing before its epoch {_least_epochs(spec.weighting)}, "  # type: ignore[index,arg-type]
+            f"and {budget} steps are {-(-budget // epoch)} epochs",
+        )
     before = {f"teacher/{name}": run.stage_steps(stage, data) for name, (stage, data) in stages.items()}
     known = {
         words.teacher: run.model(words.teacher, sets) for words in spec.tasks.values() if isinstance(words.teacher, str)
@@ -313,6 +327,11 @@ def _models(teachers: dict[str, Teachers]) -> list[Model]:
 
 def _sharing_words(spec: Spec) -> Words:
     return validate(modules("sharing")[spec.sharing["name"]].Spec, spec.sharing)  # type: ignore[index]
+
+
+def _least_epochs(weighting: Mapping[str, Any]) -> int:
+    kind = modules("weighting")[weighting["name"]]
+    return int(kind.Weighting.least_epochs(validate(kind.Spec, weighting)))
 
 
 def _weighting_words(spec: Spec) -> Words:
