@@ -128,6 +128,14 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.parameters(architecture, input_.shape, units, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
+    if training.epochs is not None and not faults.found:
+        least = _least_epochs(weighting)
+        if training.epochs < least:
+            faults.add(
+                "/weighting",
+                f"{weighting['name']} weighs nothing before its epoch {least}, and there are {training.epochs}",
+                "raise training.epochs, or choose equal",
+            )
     faults.augmentation(training, input_, "/training")
     update: dict[str, Any] = {
         "tasks": tasks,
@@ -180,6 +188,12 @@ def train(spec: Spec, run: Run) -> None:
     arms = control.arms(spec.training.seed, spec.control)
     epoch = max(run.feed_steps(data.draw(arms[0].seed), spec.training) for data in sets)
     budget = steps(spec.training, epoch)
+    if budget <= (_least_epochs(spec.weighting) - 1) * epoch:  # type: ignore[arg-type]
+        run.warn(
+            "weighting_never_begins",
+            f"{spec.weighting['name']} weighs nothing before its epoch {_least_epochs(spec.weighting)}, "  # type: ignore[index,arg-type]
+            f"and {budget} steps are {-(-budget // epoch)} epochs",
+        )
     before = {f"teacher/{name}": run.stage_steps(stage, data) for name, (stage, data) in stages.items()}
     known = {
         words.teacher: run.model(words.teacher, sets) for words in spec.tasks.values() if isinstance(words.teacher, str)
@@ -242,7 +256,7 @@ def _together_model(
     from worker.training import learner
     from worker.training.annealing import Factors
     from worker.training.batches import epoch_steps
-    from worker.training.teaching import taught
+    from worker.training.teaching import taught, warn_if_silent
 
     model = run.kept(arm.role, arm.stage)
     if model is not None:
@@ -262,9 +276,10 @@ def _together_model(
         for ref, feed in feeds.items():
             for name in (name for name in goal.feeds[ref] if name in teachers):
                 teachers[name].teach(feed, network.tasks[name])
-                feed.timed.append(
-                    Factors(name, teachers[name].objectives, spec.weight_schedule, budget, epoch_steps(feeds))
-                )
+                factors = Factors(name, teachers[name].objectives, spec.weight_schedule, budget, epoch_steps(feeds))
+                feed.timed.append(factors)
+        if arm.k == 0:
+            warn_if_silent(run, factors)
     rate = (spec.training.optimizer if arm.treated else spec.control.training).learning_rate
     trained = run.fit(
         arm.stage, network, run.lesson(goal, feeds, draws), [run.phase(budget, rate)], spec.training, arm.seed
@@ -312,6 +327,11 @@ def _models(teachers: dict[str, Teachers]) -> list[Model]:
 
 def _sharing_words(spec: Spec) -> Words:
     return validate(modules("sharing")[spec.sharing["name"]].Spec, spec.sharing)  # type: ignore[index]
+
+
+def _least_epochs(weighting: Mapping[str, Any]) -> int:
+    kind = modules("weighting")[weighting["name"]]
+    return int(kind.Weighting.least_epochs(validate(kind.Spec, weighting)))
 
 
 def _weighting_words(spec: Spec) -> Words:
@@ -428,7 +448,7 @@ def _taught(
         for name in asked:
             faults.add(f"/{name}", "no task of this job has a teacher", "name a `teacher` in a task, or leave it out")
         return {}
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
         _teaching.check_standardization([(made.get(name), each) for name, each in taught.items()], faults)
     weight = _teaching.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)

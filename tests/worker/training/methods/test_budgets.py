@@ -10,7 +10,7 @@ import pytest
 
 from tests.worker.training.test_combining import kept_model, run
 from tests.worker.training.test_methods import faults
-from worker.reports import Exit
+from worker.reports import Exit, Warned
 
 pytestmark = [
     pytest.mark.slow,
@@ -100,6 +100,26 @@ def test_the_total_of_a_distillation_counts_teachers_and_earlier_generations(tmp
     ((_, told),) = report["verdict"]["tasks"].items()
     assert told["budget"]["besides"]["generation_steps"] == 2 * 5  # of one arm, as all that stands beside it
     assert told["budget"]["besides"]["teacher_steps"] == 2 * 7
+
+
+def test_a_job_is_told_of_phases_and_weightings_that_its_steps_never_reach(tmp_path: Path) -> None:
+    late = {"strategy": "lp_ft", "freeze_epochs": 50}
+    code, reports = run({"kind": "transfer", **WINE, "source": {"train": WINE}, **late}, tmp_path / "transfer")
+    assert code == Exit.DONE
+    assert "phase_never_begins" in {report.code for report in reports if isinstance(report, Warned)}
+    body = {
+        "kind": "multitask",
+        "dataset": "digits",
+        "limit_train_examples": 64,
+        "tasks": {"digit": {}, "odd": {}},
+        "trunk": {"arch": "cnn", "filters": [2], "dense": 4},
+        "weighting": "stch",
+    }
+    code, reports = run({**body, "training": {"steps": 3, "batch_size": 32}}, tmp_path / "multitask")
+    assert code == Exit.DONE
+    assert "weighting_never_begins" in {report.code for report in reports if isinstance(report, Warned)}
+    assert "/weighting" in faults({**body, "training": {"epochs": 4}})
+    assert "/weighting" not in faults({**body, "training": {"epochs": 0}})  # one fault is enough
 
 
 def test_a_total_is_refused_where_nothing_was_spent_before_or_nobody_knows_how_much() -> None:
