@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from app.spec.faults import MOST
+
 Blame = Literal["user", "system"]
 
 
@@ -63,7 +65,8 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "The body cannot be read",
         "The body is not JSON as RFC 8259 defines it: bad syntax, bytes that are not UTF-8, NaN or Infinity, a number "
         "that a 64-bit float or integer cannot hold, a key given twice, a NUL or a lone surrogate in a string, or "
-        "nesting deeper than 32 levels. `errors[].pointer` names the place. Nothing was stored.",
+        "nesting deeper than 32 levels, or more than 1,000,000 lists and objects. `errors[].pointer` names the place. "
+        "Nothing was stored.",
     ),
     ProblemType(
         "host_not_allowed",
@@ -364,8 +367,11 @@ class Unavailable(Problem):
 
 
 def refused(faults: Sequence[Fault], *, code: str = "invalid") -> Problem:
-    """The 422 that names every fault; `not_available` when that is all that is wrong."""
+    """The 422 that names every fault, up to `MOST`; `not_available` when that is all that is wrong."""
     if code == "invalid" and faults and all(fault.code == "not_available" for fault in faults):
         code = "not_available"
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return Problem(code, f"Found {count}; each is named in errors. Nothing was stored.", errors=faults)
+    if len(faults) >= MOST:
+        found = f"Found many faults; errors names {MOST} of them."
+    else:
+        found = f"Found {'1 fault' if len(faults) == 1 else f'{len(faults)} faults'}; each is named in errors."
+    return Problem(code, f"{found} Nothing was stored.", errors=faults[:MOST])

@@ -10,12 +10,12 @@ from starlette.concurrency import run_in_threadpool
 
 from app import db, jobs
 from app.api import deps, shapes
-from app.api.bodies import Body, as_object, json_body, optional_object_body
+from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
 from app.api.changes import Changes
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
 from app.api.shapes import JobShape, Page, Validated
 from app.errors import refused
-from app.spec.faults import Fault, Invalid, nearest
+from app.spec.faults import Fault, Invalid
 from app.states import JobState, is_terminal
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -190,11 +190,7 @@ def _changes(request: Request) -> Changes:
 
 
 def _discard(body: dict[str, Any]) -> bool:
-    faults = [
-        Fault(f"/{name}", "unknown field", nearest(name, ["discard"], "fields"), "unknown_field")
-        for name in body
-        if name != "discard"
-    ]
+    faults = unknown_fields(body, ["discard"])
     discard = body.get("discard", False)
     if not isinstance(discard, bool):
         faults.append(Fault("/discard", "expected true or false", None, "bool_type"))
