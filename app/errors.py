@@ -161,12 +161,26 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "all that works.",
     ),
     ProblemType(
+        "idempotency_key_reused",
+        422,
+        "The Idempotency-Key belongs to another body",
+        "A job was submitted with this key and another body before; `detail` names it. A retry repeats key and body; a new "
+        "job takes a new key, a random UUID for instance. The key is free again when its job is deleted. Nothing was stored.",
+    ),
+    ProblemType(
         "dataset_invalid",
         422,
         "The file is not a data set that this service can read",
         "The upload was inspected in a separate process and refused: `errors` says what was found and what was "
         "expected. Nothing was stored. An .npz holds plain arrays (no pickled objects) of equal length, a .csv has one "
         "header line.",
+    ),
+    ProblemType(
+        "queue_full",
+        429,
+        "As many jobs are queued as may be",
+        "Nothing was stored. Submit it again after the seconds that the Retry-After header names, or cancel jobs that are "
+        "queued. The limit is BEQUEST_MAX_QUEUED.",
     ),
     ProblemType(
         "internal",
