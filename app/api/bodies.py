@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +84,17 @@ def as_object(value: Any) -> dict[str, Any]:
 
 
 def expect_multipart(request: Request) -> None:
-    """Raises 415 unless the body is a multipart form."""
+    """Raises 415 unless the body is a multipart form, in UTF-8: a client does not choose the codec that reads its names."""
     _expect(request, "multipart/form-data", "curl: use -F file=@NAME")
+    charset = re.search(r"charset\s*=\s*\"?([^\";\s]*)", request.headers["content-type"], re.IGNORECASE)
+    if charset and charset[1].lower() not in ("utf-8", "utf8"):
+        raise Problem(
+            "unsupported_media_type",
+            "Forms are read as UTF-8.",
+            errors=[
+                Fault("/header/content-type", "expected no charset but utf-8", "leave charset out", "content_type")
+            ],
+        )
 
 
 def parse(raw: bytes) -> Body:
@@ -150,8 +160,8 @@ def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
             _note(faults, path, node.message, node.hint, "number")
         case float() if not math.isfinite(node):
             _note(faults, path, "this number is too large for a 64-bit float", "give a finite number", "number")
-        case str() if complaint := _complaint(node):
-            _note(faults, path, complaint, "remove the character", "text")
+        case str() if found := complaint(node):
+            _note(faults, path, found, "remove the character", "text")
         case _:
             return node
     return None
@@ -165,9 +175,9 @@ def _note(faults: list[Fault], path: tuple[str | int, ...], message: str, hint: 
 def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in pairs:
-        if complaint := _complaint(key):
+        if reason := complaint(key):
             # The key itself cannot be written into a pointer, so the pointer is the object's.
-            _note(faults, path, f"a key of this object is unusable: {complaint}", "rename it", "text")
+            _note(faults, path, f"a key of this object is unusable: {reason}", "rename it", "text")
             continue
         if key in found:
             _note(faults, (*path, key), "this key stands twice in the object", "remove one", "duplicate_key")
@@ -175,7 +185,8 @@ def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> 
     return found
 
 
-def _complaint(text: str) -> str | None:
+def complaint(text: str) -> str | None:
+    """Why neither JSON nor the database can hold this text, or None."""
     if "\x00" in text:
         return "it holds a NUL character"
     try:

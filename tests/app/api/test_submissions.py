@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -23,7 +17,7 @@ from sqlalchemy import func, select, text
 from app.db import transaction
 from app.settings import settings
 from app.tables import Job
-from tests.app.api.conftest import add_job, end_job, pointers, problem, start_job
+from tests.app.api.conftest import add_job, api_process, end_job, pointers, problem, start_job, wait_for
 
 LIGHT = {"kind": "light", "steps": 3}
 KEY = {"idempotency-key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
@@ -135,37 +129,6 @@ def test_a_thousand_submissions_at_once_under_one_key_are_one_job(client: httpx.
     }
 
 
-@contextmanager
-def dying_api(broker: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """An API of its own that reaches no broker: it reads this address and hears nothing."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--log-level", "critical"]
-    process = subprocess.Popen(command, env={**os.environ, "BROKER_URL": broker}, stdout=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: answers(address), 60)
-        yield address, process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def wait_for(condition: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_a_client_whose_answer_was_lost_finds_its_job_by_the_key(client: httpx.Client) -> None:
     """The broker takes the connection and says nothing, so the API hangs between commit and answer, and is killed there."""
     lost: list[Exception] = []
@@ -178,9 +141,9 @@ def test_a_client_whose_answer_was_lost_finds_its_job_by_the_key(client: httpx.C
 
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        dying_api(f"redis://127.0.0.1:{silent.getsockname()[1]}/0") as (address, process),
+        api_process(BROKER_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0") as (port, process),
     ):
-        sending = threading.Thread(target=send, args=[address])
+        sending = threading.Thread(target=send, args=[f"http://127.0.0.1:{port}"])
         sending.start()
         wait_for(lambda: stored() == 1, 30)
         process.send_signal(signal.SIGKILL)
