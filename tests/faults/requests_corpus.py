@@ -5,6 +5,7 @@ Nothing is listed by hand that the document names, so an operation that is added
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def _changed(spec: Any, place: tuple[Any, ...], how: str, chance: random.Random) -> Any:
-    value = chance.choice(VALUES)
+    value = copy.deepcopy(chance.choice(VALUES))
     if not place:
         return (
             {**spec, "unknown field": value}

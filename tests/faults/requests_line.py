@@ -22,7 +22,7 @@ NOT_HTTP = b"Invalid HTTP request received."
 class Request:
     """A request that something is wrong with.
 
-    `what` names the family and the fault. `canary` is a word of the client's that must not come back. `harmless`: it may also be
+    `what` names the family and the fault. `canary` is a word of the client's that no refusal may repeat. `harmless`: it may also be
     answered as if nothing were wrong (a strange Accept header). `http`: it is HTTP; what is not, the server may refuse itself. `heard`:
     an answer is due; none is to a client that goes away in the middle of its body.
     """
@@ -69,10 +69,10 @@ def fault_in(request: Request, answer: Answer | None) -> str | None:
         return "no answer"
     if answer.status >= 500:
         return f"{answer.status}: {answer.body[:200]!r}"
-    if request.canary and request.canary in answer.body + repr(answer.headers).encode():
-        return "the client's text came back"
     if answer.status < 400:
         return None if request.harmless else f"taken with {answer.status}"
+    if request.canary and request.canary in answer.body + repr(answer.headers).encode():
+        return "the client's text came back"
     if not request.http and answer.status == 400 and answer.body == NOT_HTTP:
         return None
     if answer.headers.get("content-type") != "application/problem+json":

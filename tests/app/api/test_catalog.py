@@ -93,6 +93,7 @@ def test_health_has_the_version(client: httpx.Client) -> None:
 
 def test_ready_names_every_part(client: httpx.Client) -> None:
     answer = client.get("/readyz")
+    assert {"memory", "cpu", "files", "core"} <= set(answer.json()["upload_walls"])
     body = answer.json()
     assert (answer.status_code, body["ready"]) == (200, True)
     assert (body["database"], body["broker"], body["migrations"], body["workers_online"]) == ("ok", "ok", "ok", 0)
