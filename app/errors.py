@@ -183,6 +183,13 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "queued. The limit is BEQUEST_MAX_QUEUED.",
     ),
     ProblemType(
+        "too_many_streams",
+        429,
+        "As many streams are open as may be",
+        "Streams of events, logs that are followed and long polls each hold a connection. Close some, or ask again after the "
+        "seconds that the Retry-After header names. The limit is BEQUEST_MAX_STREAMS.",
+    ),
+    ProblemType(
         "internal",
         500,
         "Something went wrong on our side",

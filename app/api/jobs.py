@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from app import db, jobs, submissions
 from app.api import deps, shapes
 from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
-from app.api.changes import Changes
+from app.api.changes import changes_of
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
 from app.api.shapes import JobShape, Page, Validated
 from app.errors import refused
@@ -83,7 +83,7 @@ async def submit_job(
     headers = {"location": f"/v1/jobs/{job.id}"}
     if not new:
         headers["idempotent-replayed"] = "true"
-    if wait:
+    if wait and not changes_of(request).full:
         job = await _until_ended(request, job, wait)
         headers["preference-applied"] = f"wait={wait:.0f}"
     return deps.tagged(job, None, status=202, headers=headers)
@@ -128,9 +128,9 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
     """With `Prefer: wait=N` held until the state changes, or the job differs from `If-None-Match`; N seconds at most."""
     job = await run_in_threadpool(_read, job_id)
     answer = deps.tagged(job, if_none_match)
-    if wait and not is_terminal(job.state):
+    if wait and not is_terminal(job.state) and not changes_of(request).full:
         start, deadline = job.state, time.monotonic() + wait
-        with _changes(request).watch(job_id) as watch:
+        with changes_of(request).watch(job_id) as watch:
             while not watch.closing and (left := deadline - time.monotonic()) > 0:
                 job = await watch.read(_read, job_id)
                 answer = deps.tagged(job, if_none_match)
@@ -220,18 +220,13 @@ def _read(job_id: str) -> JobShape:
 
 async def _until_ended(request: Request, job: JobShape, seconds: float) -> JobShape:
     deadline = time.monotonic() + seconds
-    with _changes(request).watch(job.id) as watch:
+    with changes_of(request).watch(job.id) as watch:
         while not watch.closing and (left := deadline - time.monotonic()) > 0:
             job = await watch.read(_read, job.id)
             if is_terminal(job.state) or await request.is_disconnected():
                 break
             await watch.changed(left)
     return job
-
-
-def _changes(request: Request) -> Changes:
-    changes: Changes = request.app.state.changes
-    return changes
 
 
 def _discard(body: dict[str, Any]) -> bool:

@@ -147,8 +147,8 @@ def twice(chance: random.Random, lair: Lair) -> Hostile:
 
 def lying_size(chance: random.Random, lair: Lair) -> Hostile:
     """The directory says another size than the member has: compressed, decoded, or where it begins."""
-    field, form = chance.choice([(20, "<I"), (24, "<I"), (42, "<I")])
-    return Hostile(_central(npz(**sound()), field, form, chance.choice([0, 1, 1000, 2**31, 2**32 - 2])))
+    field = chance.choice([20, 24, 42])
+    return Hostile(_central(npz(**sound()), field, "<I", chance.choice([1, 1000, 2**31, 2**32 - 2])))
 
 
 def lying_count(chance: random.Random, lair: Lair) -> Hostile:
