@@ -401,6 +401,12 @@ def not_finite(chance: random.Random, lair: Lair) -> Hostile:
     return Hostile(npz(x=x, y=np.arange(40) % 4))
 
 
+def huge_rows(chance: random.Random, lair: Lair) -> Hostile:
+    """Two pictures of millions of pixels: little as a file, and gigabytes as the JSON of a preview."""
+    side = chance.choice([2100, 3000])
+    return Hostile(npz(False, x=np.zeros((2, side, side), np.uint8), y=np.arange(2)))
+
+
 def odd_columns(chance: random.Random, lair: Lair) -> Hostile:
     rows = 40
     odd: dict[str, Any] = chance.choice(
@@ -474,6 +480,7 @@ ALL: list[Make] = [
     objects,
     another_order,
     not_finite,
+    huge_rows,
     odd_columns,
     no_characters,
     many_classes,
