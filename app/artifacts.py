@@ -6,14 +6,17 @@ garbage, never a lie.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
@@ -41,14 +44,14 @@ def keep_file(path: Path) -> Stored:
     """Copies a file into the store, durable when this returns. The same content is kept once.
 
     Raises:
-        OSError: the disk is full, or the file cannot be read; nothing is left behind.
+        OSError: the disk is full, or the file cannot be read or is a link; nothing is left behind.
     """
     blobs, temporary = settings().store / "blob", settings().store / "tmp" / uuid.uuid4().hex
     blobs.mkdir(parents=True, exist_ok=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     digest, length = hashlib.sha256(), 0
     try:
-        with path.open("rb") as source, temporary.open("xb") as target:
+        with open_plain(path) as source, temporary.open("xb") as target:
             while block := source.read(_BLOCK):
                 digest.update(block)
                 target.write(block)
@@ -60,6 +63,19 @@ def keep_file(path: Path) -> Stored:
     finally:
         temporary.unlink(missing_ok=True)
     return Stored(digest.hexdigest(), length)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A file for reading; never through a link, and never a pipe, on which one would wait for ever.
+
+    Raises:
+        OSError: it is neither there nor plain.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(handle, "rb")
 
 
 def blob(sha256: str) -> Path:

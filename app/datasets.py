@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from app.spec.faults import Invalid, nearest
 from app.spec.world import Missing
 from app.tables import Dataset, Edge, Job
 
+MOST_PREVIEWED = 1_000_000
 _BLOCK = 1 << 20
 
 
@@ -196,9 +198,10 @@ def delete(session: Session, ref: str) -> None:
 def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
     """The first `n` rows: `input` as predict takes it, and each column in words: a class, a number, the labels that are set, null.
 
-    Raises NotFound.
+    Of large pictures fewer rows, as many as hold `MOST_PREVIEWED` numbers, and one at least. Raises NotFound.
     """
     known = get(session, ref)
+    n = max(1, min(n, MOST_PREVIEWED // prod(known.schema.input.shape)))
     if known.builtin:
         table = builtins.load(ref)
     else:

@@ -28,6 +28,7 @@ def create_app() -> FastAPI:
         title="Bequest",
         version=version(),
         lifespan=_lifespan,
+        openapi_url="/openapi.json" if settings().docs else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -18,8 +18,10 @@ import anyio
 import anyio.to_thread
 import psycopg
 from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.requests import Request
 
 from app import logs
+from app.errors import Problem
 from app.settings import settings
 
 log = logs.get(__name__)
@@ -39,6 +41,7 @@ class Changes:
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self.closing = False
+        self.watches = 0
         self.readers = anyio.CapacityLimiter(READERS)
 
     @contextlib.contextmanager
@@ -46,12 +49,28 @@ class Changes:
         """Watches from now on: read after entering, and no change is missed."""
         changed = asyncio.Event()
         self._waiting[job_id].add(changed)
+        self.watches += 1
         try:
             yield Watch(self, changed)
         finally:
+            self.watches -= 1
             self._waiting[job_id].discard(changed)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
+
+    @property
+    def full(self) -> bool:
+        """Whether as many streams and long polls are open as may be. What has begun goes on."""
+        return self.watches >= settings().max_streams
+
+    def refuse_when_full(self) -> None:
+        """For streams, before they begin. A long poll is answered at once instead: a preference may be left unmet."""
+        if self.full:
+            raise Problem(
+                "too_many_streams",
+                f"{settings().max_streams} streams and long polls are open here, as many as may be (BEQUEST_MAX_STREAMS).",
+                headers={"retry-after": "5"},
+            )
 
     def close(self) -> None:
         """Ends every wait now and to come: the process is about to stop."""
@@ -80,6 +99,12 @@ class Changes:
         for job_id in job_ids:
             for changed in self._waiting.get(job_id, ()):
                 changed.set()
+
+
+def changes_of(request: Request) -> Changes:
+    """The process's own."""
+    changes: Changes = request.app.state.changes
+    return changes
 
 
 class Watch:

@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from app import datasets, db
 from app.api import deps
-from app.api.bodies import expect_multipart
+from app.api.bodies import complaint, expect_multipart
 from app.api.deps import Cursor, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.shapes import DatasetShape, Page, Preview
 from app.errors import refused
@@ -29,6 +29,7 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 _FIELDS = ("file", "name", "format", "targets")
 _FIELD_BYTES = 16 * 1024
+_MOST_TARGETS, _LONGEST_TARGET = 100, 160
 _UPLOADS = 4
 _uploads: RunVar[anyio.CapacityLimiter] = RunVar("uploads")
 _FORM = {
@@ -102,20 +103,30 @@ def _read(form: FormData) -> Upload:
         for name in ("name", "format", "targets")
         if any(isinstance(value, UploadFile) for value in form.getlist(name))
     ]
+    texts = {
+        name: [value for value in form.getlist(name) if isinstance(value, str)]
+        for name in ("name", "format", "targets")
+    }
+    faults += [
+        Fault(f"/{name}", reason, "remove the character", "text")
+        for name, given in texts.items()
+        if (reason := next(filter(None, map(complaint, given)), None))
+    ]
+    targets = [target.strip() for text in texts["targets"] for target in text.split(",") if target.strip()]
+    if len(targets) > _MOST_TARGETS or any(len(target) > _LONGEST_TARGET for target in targets):
+        expected = f"expected at most {_MOST_TARGETS} columns, of at most {_LONGEST_TARGET} characters each"
+        faults.append(Fault("/targets", expected, "name only what is to be learnt", "too_long"))
     file = form.get("file")
     if not isinstance(file, UploadFile):
         faults.append(Fault("/file", "expected a file", "curl: -F file=@NAME", "missing"))
     if faults:
         raise Invalid(faults)
     assert isinstance(file, UploadFile)
-    texts = [value for value in form.getlist("targets") if isinstance(value, str)]
-    targets = [target.strip() for text in texts for target in text.split(",") if target.strip()]
-    return Upload(file, _text(form, "name"), _text(form, "format"), targets)
+    return Upload(file, _first(texts["name"]), _first(texts["format"]), targets)
 
 
-def _text(form: FormData, name: str) -> str | None:
-    value = form.get(name)
-    return value if isinstance(value, str) and value else None
+def _first(given: list[str]) -> str | None:
+    return given[0] or None if given else None
 
 
 def _store(upload: Upload) -> tuple[DatasetShape, bool]:
@@ -175,7 +186,7 @@ def get_dataset(session: InTransaction, dataset_id: Reference, if_none_match: If
 def preview_dataset(
     session: InTransaction, dataset_id: Reference, rows: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> Preview:
-    """`input` is as `predict` takes it; columns are in words."""
+    """`input` is as `predict` takes it; columns are in words. Of large pictures fewer rows come, a million numbers in all."""
     return Preview(rows=datasets.preview(session, dataset_id, rows))
 
 

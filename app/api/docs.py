@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ from app.api import catalog
 from app.api.health import version
 from app.api.problems import ProblemShape
 from app.errors import PROBLEMS, NotFound, ProblemType
+from app.settings import settings
 
 router = APIRouter(include_in_schema=False)
+reference = APIRouter(include_in_schema=False)
 
 _SWAGGER = Path(__file__).parent.parent / "web" / "vendor" / "swagger-ui"
 _DESCRIPTION = """A training-job service: transfer, multi-task learning and distillation as declared jobs that say
@@ -29,24 +34,33 @@ _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem au
 def install(app: FastAPI) -> None:
     """Adds the pages, Swagger UI's files, and our OpenAPI document."""
     app.include_router(router)
-    app.mount("/docs/files", StaticFiles(directory=_SWAGGER), name="swagger-ui")
+    if settings().docs:
+        app.include_router(reference)
+        app.mount("/docs/files", StaticFiles(directory=_SWAGGER), name="swagger-ui")
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
 
 
-@router.get("/")
+@reference.get("/")
 def home() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
-@router.get("/docs")
+@reference.get("/docs")
 def docs() -> HTMLResponse:
-    return get_swagger_ui_html(
+    page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="Bequest API",
         swagger_js_url="/docs/files/swagger-ui-bundle.js",
         swagger_css_url="/docs/files/swagger-ui.css",
         swagger_favicon_url="/docs/files/favicon-32x32.png",
     )
+    own = " ".join(
+        f"'sha256-{_digest(script)}'" for script in re.findall(rb"<script>(.*?)</script>", page.body, re.DOTALL)
+    )
+    page.headers["content-security-policy"] = (
+        f"default-src 'self'; script-src 'self' {own}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+    )
+    return page
 
 
 @router.get("/problems")
@@ -76,8 +90,13 @@ def _explained(kind: ProblemType) -> str:
 def _page(title: str, body: str) -> HTMLResponse:
     head = f'<meta charset="utf-8"><title>{escape(title)} – Bequest</title><style>{_STYLE}</style>'
     return HTMLResponse(
-        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{body}</body></html>'
+        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{body}</body></html>',
+        headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"},
     )
+
+
+def _digest(script: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(script).digest()).decode()
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 
 from app import db, events, jobs
 from app.api import deps, shapes
-from app.api.changes import Changes
+from app.api.changes import changes_of
 from app.api.deps import JobId
 from app.api.shapes import EventPage, EventShape
 from app.errors import NotFound, refused
@@ -38,7 +38,7 @@ _LARGEST = 2**63 - 1
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         204: {"description": "The job has ended and there is no event beyond this one (streams only)."},
-        **deps.problem_responses("not_found"),
+        **deps.problem_responses("not_found", "too_many_streams"),
     },
     summary="Read or follow a job's events",
 )
@@ -57,6 +57,7 @@ async def list_events(
     if not deps.accepts(request, "text/event-stream"):
         page = await run_in_threadpool(_page, job_id, start, limit)
         return Response(page.model_dump_json(), media_type="application/json", headers={"vary": "accept"})
+    changes_of(request).refuse_when_full()
     if await run_in_threadpool(_over, job_id, start):
         return Response(status_code=204)
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "vary": "accept"}
@@ -89,11 +90,10 @@ def _over(job_id: str, after: int) -> bool:
 
 
 async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[bytes]:
-    changes: Changes = request.app.state.changes
     shown: dict[str, Any] | None = None
     spoke, progressed = time.monotonic(), float("-inf")
     yield format_sse_event(retry=_RETRY_MILLISECONDS)
-    with changes.watch(job_id) as watch:
+    with changes_of(request).watch(job_id) as watch:
         while not watch.closing:
             try:
                 found, progress, ended = await watch.read(_news, job_id, after)

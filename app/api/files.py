@@ -99,7 +99,7 @@ def get_artifact(
     if part:
         headers["content-range"] = f"bytes {first}-{last}/{artifact.bytes}"
     # Opened before the first byte leaves: a missing file is an error, not a cut answer.
-    source = artifacts.blob(artifact.sha256).open("rb")
+    source = artifacts.open_plain(artifacts.blob(artifact.sha256))
     return StreamingResponse(_blocks(source, first, last), 206 if part else 200, headers, artifact.media_type)
 
 

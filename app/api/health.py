@@ -14,6 +14,7 @@ from sqlalchemy import text
 from app import db, queue, workers
 from app.api import deps
 from app.api.inference import alive
+from app.data.uploads import walls
 from app.settings import settings
 
 router = APIRouter(tags=["service"])
@@ -39,6 +40,9 @@ class Readiness(BaseModel):
     inference: State
     workers_online: int | None
     free_bytes: int | None
+    upload_walls: list[str] = Field(
+        description="what confines the process that reads an upload: memory, cpu, files, core, processes, user, network, privileges"
+    )
     embedded: Literal["trust"] | None = Field(
         description="trust: the embedded database, where every process that reaches its socket is a superuser"
     )
@@ -80,6 +84,7 @@ def readyz(response: Response) -> Readiness:
         inference="ok" if alive() else "down",
         workers_online=_workers() if migrations == "ok" else None,
         free_bytes=_free_bytes(),
+        upload_walls=walls(),
         embedded="trust" if _embedded() else None,
     )
 

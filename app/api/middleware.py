@@ -27,6 +27,13 @@ log = logs.get(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Boundaries, part headers and the small fields beside the file.
 _FORM_OVERHEAD = 64 * 1024
+# Answers are data: no browser shall run, frame or embed them. The pages of /docs say for themselves what they need.
+_SECURITY = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+}
 _QUIET = ("/healthz", "/readyz", "/docs/")
 
 
@@ -51,7 +58,8 @@ class Gate:
                 status = message["status"]
                 answer = MutableHeaders(scope=message)
                 answer["x-request-id"] = request_id
-                answer["x-content-type-options"] = "nosniff"
+                for name, value in _SECURITY.items():
+                    answer.setdefault(name, value)
             await send(message)
 
         with bound_contextvars(request_id=request_id):

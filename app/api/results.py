@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from app import artifacts, db, jobs, logs, metrics
 from app.api import deps, shapes
-from app.api.changes import Changes
+from app.api.changes import changes_of
 from app.api.deps import IfNoneMatch, InTransaction, JobId
 from app.api.shapes import Attempts, MetricsShape
 from app.errors import NotFound
@@ -68,7 +68,7 @@ def get_metrics(
     response_class=Response,
     responses={
         200: {"description": "The trainer's log.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        **deps.problem_responses("not_found"),
+        **deps.problem_responses("not_found", "too_many_streams"),
     },
     summary="The trainer's log",
 )
@@ -79,6 +79,8 @@ async def get_logs(
     follow: Annotated[bool, Query(description="go on until the job has ended")] = False,
 ) -> Response:
     """Text; empty until the trainer has written something. Passwords and keys are cut out."""
+    if follow:
+        changes_of(request).refuse_when_full()
     text, offset = await run_in_threadpool(_tail, job_id, tail)
     if not follow:
         return Response(text, media_type="text/plain", headers={"cache-control": "no-store"})
@@ -111,7 +113,8 @@ def get_report(session: InTransaction, job_id: JobId, if_none_match: IfNoneMatch
     headers = {"etag": f'"{report.sha256}"', "cache-control": "private, no-cache"}
     if deps.matches(headers["etag"], if_none_match):
         return Response(status_code=304, headers=headers)
-    return Response(artifacts.blob(report.sha256).read_bytes(), 200, headers, "application/json")
+    with artifacts.open_plain(artifacts.blob(report.sha256)) as file:
+        return Response(file.read(), 200, headers, "application/json")
 
 
 @router.get("/{job_id}/attempts", responses=deps.problem_responses("not_found"), summary="A job's executions")
@@ -124,7 +127,10 @@ def list_attempts(session: InTransaction, job_id: JobId) -> Attempts:
 def _csv(steps: list[int], series: dict[str, list[float | None]]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", *series])
+    # A name that began with one of these would be a formula to whoever opens the table in a spreadsheet.
+    table.writerow(
+        ["step", *(f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name for name in series)]
+    )
     table.writerows(zip(steps, *series.values(), strict=True))
     return text.getvalue()
 
@@ -145,7 +151,7 @@ def _tail(job_id: str, lines: int) -> tuple[str, int]:
     """The last lines, and the offset behind them."""
     path, _ = _log_file(job_id)
     try:
-        with path.open("rb") as log:
+        with artifacts.open_plain(path) as log:
             kept = deque(log, maxlen=lines)
             return _text(b"".join(kept)), log.tell()
     except OSError:  # nothing was written yet
@@ -153,11 +159,10 @@ def _tail(job_id: str, lines: int) -> tuple[str, int]:
 
 
 async def _follow(request: Request, job_id: str, text: str, offset: int) -> AsyncIterator[str]:
-    changes: Changes = request.app.state.changes
     if text:
         yield text
     rest = b""
-    with changes.watch(job_id) as watch:
+    with changes_of(request).watch(job_id) as watch:
         while not watch.closing:
             try:
                 # Whether it has ended is asked before the file is read, so that the last lines are in it.
@@ -185,7 +190,7 @@ def _text(raw: bytes) -> str:
 def _more(path: Path, offset: int) -> bytes:
     """What was written behind `offset`. The stored log begins with all that the growing one held."""
     try:
-        with path.open("rb") as log:
+        with artifacts.open_plain(path) as log:
             log.seek(offset)
             return log.read(_CHUNK)
     except OSError:

@@ -85,10 +85,10 @@ def read(file: IO[bytes], asked: Sequence[str], limits: UploadLimits) -> Table:
 
 
 def warm_up() -> None:
-    """Starts what pyarrow starts at its first reading, before the process may no longer."""
+    """Starts the one thread that reads, before the process may start none."""
     pa.set_io_thread_count(1)
     pa.set_cpu_count(1)
-    pacsv.read_csv(pa.BufferReader(b"a,b\n1,2\n"), pacsv.ReadOptions(use_threads=False))
+    pacsv.open_csv(pa.BufferReader(b"a,b\n1,2\n"), pacsv.ReadOptions(use_threads=False)).read_all()
 
 
 def _header(file: IO[bytes], limits: UploadLimits) -> list[str]:
@@ -140,7 +140,8 @@ def _cells(file: IO[bytes], names: list[str], limits: UploadLimits) -> pa.Table:
         raise Invalid([NO_ROWS])
     file.seek(0)
     try:
-        cells = pacsv.read_csv(
+        # `read_csv` would start a thread of its own each time, which is forbidden to the process that reads.
+        cells = pacsv.open_csv(
             pa.PythonFile(file, "r"),
             pacsv.ReadOptions(use_threads=False, skip_rows=1, column_names=names, block_size=4 * MIB),
             pacsv.ParseOptions(invalid_row_handler=refuse),
@@ -150,7 +151,7 @@ def _cells(file: IO[bytes], names: list[str], limits: UploadLimits) -> pa.Table:
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
             ),
-        )
+        ).read_all()
     except pa.ArrowInvalid:
         message = "a line cannot be read: not UTF-8, longer than 4 MiB, or a quote is open"
         raise Invalid([Fault("/file", message, "save it as CSV in UTF-8, one row a line")]) from None

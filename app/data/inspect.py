@@ -37,7 +37,6 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
             memory_bytes=4 * limits.decoded_bytes + limits.spare_bytes,
             cpu_seconds=limits.cpu_seconds,
             file_bytes=2 * limits.decoded_bytes + 64 * MIB,
-            threads=format == "csv",
         )
         try:
             table = reader(source, asked.get("targets", []), limits)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 _PDEATHSIG, _NO_NEW_PRIVILEGES, _DUMPABLE = 1, 38, 4
@@ -14,13 +16,12 @@ _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 _NOBODY = 65534
 
 
-def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int, threads: bool) -> list[str]:
-    """From here on: so much more memory, so much processor time, files no longer than that, no core dump, no new privileges; no network
-    and no other process where the kernel lets us forbid them. There is no way back.
+def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> list[str]:
+    """From here on: so much more memory, so much processor time, files no longer than that, no core dump, no new privileges, no new
+    process or thread; another user and no network where the kernel lets us. There is no way back.
 
     Args:
         memory_bytes: address space beyond what the process has now.
-        threads: whether threads must still be started, which the wall against new processes would forbid as well.
 
     Returns:
         The names of the walls that stand, for those who ask.
@@ -45,14 +46,23 @@ def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int, threads: bo
     libc.prctl(_DUMPABLE, 0, 0, 0, 0)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
         walls.append("privileges")
-    if not threads:
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    if os.geteuid() != 0:  # it does not bind root
         walls.append("processes")
     limit = _address_space() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return walls
 
 
+def main() -> None:
+    """Prints the names of the walls that stand here, as JSON: `python -m app.data.jail`."""
+    sys.stdout.write(json.dumps(confine(memory_bytes=2**28, cpu_seconds=10, file_bytes=2**20)))
+
+
 def _address_space() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ class UploadLimits:
     ratio: int = 200  # decoded to compressed bytes, of the archive and of any member above a MiB
     rows: int = 5_000_000
     features: int = 4096
+    row_values: int = 2**22  # of a picture: 2048 × 2048
     csv_columns: int = 2048
     classes: int = 1000
     cpu_seconds: int = 60

@@ -213,6 +213,14 @@ def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimit
         )
     elif len(header.shape) == 2 and header.shape[1] > limits.features:
         faults.append(Fault(place, f"{header.shape[1]} features, at most {limits.features} are allowed"))
+    elif prod(header.shape[1:]) > limits.row_values:
+        faults.append(
+            Fault(
+                place,
+                f"a row has {prod(header.shape[1:])} numbers, at most {limits.row_values} are allowed",
+                "scale the pictures down",
+            )
+        )
     elif prod(header.shape) * (4 if len(header.shape) == 2 else 1) > limits.decoded_bytes:
         faults.append(
             Fault(place, f"the inputs take more than {limits.decoded_bytes} bytes", "send fewer or smaller rows")

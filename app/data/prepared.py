@@ -22,11 +22,14 @@ def write(table: Table, file: Path | IO[bytes]) -> None:
 
 
 def read(path: Path) -> Table:
-    """What `write` wrote. Only for files of ours: a client's bytes go through `app.data.inspect`."""
+    """What `write` wrote. Only for files of ours: a client's bytes go through `app.data.inspect`.
+
+    The inputs are mapped, and read when they are looked at: who splits a table, as the API does for each submission, looks at none.
+    """
     with np.load(path, allow_pickle=False) as file:
         schema = read_schema(file["schema"])
         columns = {name: file[f"column_{number}"] for number, name in enumerate(schema.columns)}
-        return Table(file["inputs"], columns, file["hashes"], schema)
+        return Table(np.asarray(_mapped(path, "inputs.npy")), columns, file["hashes"], schema)
 
 
 def read_schema(stored: np.ndarray) -> Schema:
@@ -46,7 +49,7 @@ def head(path: Path, n: int) -> Table:
 
 
 def _mapped(path: Path, member: str) -> np.ndarray:
-    """A member of an uncompressed npz as a memory map: nothing is read until it is looked at."""
+    """A member of an uncompressed npz as a memory map: nothing is read until it is looked at, and what is written stays here."""
     with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -58,4 +61,4 @@ def _mapped(path: Path, member: str) -> np.ndarray:
         name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ValueError("a prepared file is not compressed")
-    return np.memmap(path, dtype, "r", entry.header_offset + 30 + name + extra + within, shape)
+    return np.memmap(path, dtype, "c", entry.header_offset + 30 + name + extra + within, shape)

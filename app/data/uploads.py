@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +64,19 @@ def inspect_upload(
         schema = Schema.model_validate(said["schema"])
         written.replace(out)
     return schema
+
+
+@cache
+def walls() -> list[str]:
+    """What the readers of uploads are confined by on this machine, see `app/data/jail.py`. Found out once, within a second or two."""
+    with tempfile.TemporaryDirectory(prefix="walls-") as folder:
+        command = [sys.executable, "-P", "-m", "app.data.jail"]
+        said = subprocess.run(command, env=_environment(Path(folder)), capture_output=True, timeout=60, check=False)
+    if said.returncode:
+        LOG.error("no upload can be read here: %s", said.stderr[-2000:].decode(errors="replace"))
+        return []
+    found: list[str] = json.loads(said.stdout)
+    return found
 
 
 def format_of(raw: Path, format: str | None) -> Format:
@@ -117,26 +131,13 @@ _OTHERS = {
 
 
 def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: float) -> int:
-    """The child's exit code; -SIGKILL when its time was up. It inherits no secret: its environment is made here."""
-    home = Path(__file__).resolve().parents[2]
-    environment = {
-        "PATH": os.defpath,
-        "PYTHONPATH": str(home),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TMPDIR": str(folder),
-        "LC_ALL": "C.UTF-8",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        # Other pools and arenas reserve address space by the gigabyte, which the limit could then not withhold.
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "MALLOC_ARENA_MAX": "1",
-    }
+    """The child's exit code; -SIGKILL when its time was up."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        env=environment,
+        env=_environment(folder),
         cwd=folder,
         start_new_session=True,
     ) as child:
@@ -146,6 +147,22 @@ def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: fl
             child.kill()
             child.wait()
             return -signal.SIGKILL
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """A child inherits no secret: its environment is made here."""
+    return {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        # Other pools and arenas reserve address space by the gigabyte, which the limit could then not withhold.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "MALLOC_ARENA_MAX": "1",
+    }
 
 
 def _answer(path: Path, code: int) -> dict[str, Any]:

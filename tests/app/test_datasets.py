@@ -273,3 +273,12 @@ def test_labels_that_are_not_known_are_told_from_labels_that_are_not_set(tmp_pat
     known, _ = upload(tmp_path, npz(x=np.zeros((2, 2)), tags=np.array([[np.nan, np.nan], [0, 0]])))
     with transaction() as session:
         assert [row["tags"] for row in datasets.preview(session, known.id)] == [None, []]
+
+
+def test_a_preview_of_large_pictures_holds_fewer_of_them(tmp_path: Path) -> None:
+    pictures = np.zeros((8, 600, 600), np.uint8)
+    known, _ = upload(tmp_path, npz(x=pictures, y=np.arange(8) % 2))
+    with transaction() as session:
+        assert len(datasets.preview(session, known.id, 100)) == 2
+    with pytest.raises(Invalid, match="a row has"):
+        upload(tmp_path, npz(x=np.zeros((2, 2049, 2048), np.uint8), y=np.arange(2)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from app import db, queue, workers
 from app.api import health
 from app.settings import settings
-from tests.app.api.conftest import problem
+from tests.app.api.conftest import problem, serving
 
 
 def test_each_kind_has_a_schema_that_its_example_fits(client: httpx.Client) -> None:
@@ -93,6 +95,7 @@ def test_health_has_the_version(client: httpx.Client) -> None:
 
 def test_ready_names_every_part(client: httpx.Client) -> None:
     answer = client.get("/readyz")
+    assert {"memory", "cpu", "files", "core"} <= set(answer.json()["upload_walls"])
     body = answer.json()
     assert (answer.status_code, body["ready"]) == (200, True)
     assert (body["database"], body["broker"], body["migrations"], body["workers_online"]) == ("ok", "ok", "ok", 0)
@@ -126,6 +129,20 @@ def test_the_docs_are_served_from_here_alone(client: httpx.Client) -> None:
     for path in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert client.get(path).status_code == 200, path
     problem(client.get("/docs/files/nothing.js"), 404, "not_found")
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in page.headers["content-security-policy"]
+
+
+def test_the_docs_can_be_left_out(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.main import create_app
+
+    monkeypatch.setattr(settings(), "docs", False)
+    with serving(create_app()) as address, httpx.Client(base_url=address, trust_env=False) as client:
+        for path in ("/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"):
+            problem(client.get(path), 404, "not_found")
+        assert client.get("/v1/catalog").status_code == 200
+        assert client.get("/problems/invalid").status_code == 200
 
 
 def references(node: Any) -> set[str]:

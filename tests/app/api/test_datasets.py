@@ -94,6 +94,37 @@ def test_an_npz_is_known_by_its_bytes(client: httpx.Client) -> None:
     assert np.array(rows[0]["input"]).reshape(8, 8).tolist() == images[0].tolist()
 
 
+@pytest.mark.parametrize(
+    ("targets", "place"),
+    [
+        ("a\0b", "/targets"),
+        (",".join(["species"] * 101), "/targets"),
+        ("s" * 161, "/targets"),
+        ("s" * 15_000, "/targets"),
+    ],
+    ids=["a NUL", "too many", "too long", "longer than a command line takes"],
+)
+def test_targets_that_no_database_and_no_command_line_can_hold_are_refused(
+    client: httpx.Client, targets: str, place: str
+) -> None:
+    body = problem(upload(client, CSV.encode(), targets=targets), 422, "invalid")
+    assert pointers(body) == {place}
+    assert uploads(client) == []
+
+
+@pytest.mark.parametrize("codec", ["undefined", "punycode", "idna", "utf-16", "unicode_escape", "zlib"])
+def test_a_client_does_not_choose_the_codec_of_its_form(client: httpx.Client, codec: str) -> None:
+    form = (
+        b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
+        + CSV.encode()
+        + b"\r\n--x--\r\n"
+    )
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={codec}"}
+    problem(client.post("/v1/datasets", content=form, headers=headers), 415, "unsupported_media_type")
+    headers["content-type"] = 'multipart/form-data; charset="UTF-8"; boundary=x'
+    assert client.post("/v1/datasets", content=form, headers=headers).status_code == 201
+
+
 def test_the_list_has_built_ins_behind_uploads_in_pages(client: httpx.Client) -> None:
     made = upload(client, CSV.encode(), targets="species").json()["id"]
     seen: list[str] = []

@@ -14,6 +14,7 @@ import pytest
 
 from app import jobs
 from app.db import transaction
+from app.settings import settings
 from tests.app.api.conftest import add_job, end_job, note, problem, start_job
 
 STREAM = {"accept": "text/event-stream"}
@@ -189,3 +190,25 @@ def test_many_streams_of_one_job_all_see_everything(client: httpx.Client) -> Non
         end_job(claim)
         for stream in following:
             assert [int(event["id"]) for event in stream.result() if "id" in event] == list(range(1, 33))
+
+
+def test_not_more_streams_are_open_than_may_be(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further stream is refused; a further long poll is answered at once; those that are open go on."""
+    monkeypatch.setattr(settings(), "max_streams", 2)
+    job = add_job()
+    claim = start_job(job)
+    path = f"/v1/jobs/{job}/events"
+    with client.stream("GET", path, headers=STREAM) as one, client.stream("GET", path, headers=STREAM) as other:
+        lines = one.iter_lines(), other.iter_lines()
+        for stream in lines:
+            next(stream)
+        refused = client.get(path, headers=STREAM)
+        problem(refused, 429, "too_many_streams")
+        assert int(refused.headers["retry-after"]) > 0
+        problem(client.get(f"/v1/jobs/{job}/logs?follow=true"), 429, "too_many_streams")
+        at_once = client.get(f"/v1/jobs/{job}", headers={"prefer": "wait=60"})
+        assert at_once.status_code == 200
+        assert "preference-applied" not in at_once.headers
+        end_job(claim)
+        assert all("succeeded" in "".join(stream) for stream in lines)
+    assert client.get(path, headers=STREAM).status_code == 200

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -110,3 +112,24 @@ def test_a_job_without_files_has_no_zip(client: httpx.Client) -> None:
 def test_a_file_whose_bytes_are_gone_is_an_error_and_no_empty_answer(client: httpx.Client, job: str) -> None:
     artifacts.blob(hashlib.sha256(CONTENT).hexdigest()).unlink()
     problem(client.get(f"/v1/jobs/{job}/artifacts/model.keras"), 500, "internal")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path, target: path.symlink_to(target), lambda path, _: os.mkfifo(path)], ids=["link", "pipe"]
+)
+def test_what_is_no_plain_file_is_neither_kept_nor_sent(
+    client: httpx.Client, job: str, tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    """A link would read a foreign file, and a pipe would hold up who reads it."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(CONTENT)
+    make(tmp_path / "result.bin", secret)
+    with pytest.raises(OSError, match=r"not a plain file|symbolic links"):
+        artifacts.keep_file(tmp_path / "result.bin")
+    stored = artifacts.blob(hashlib.sha256(b'{"format": 1}').hexdigest())
+    stored.unlink()
+    make(stored, secret)
+    answer = client.get(f"/v1/jobs/{job}/artifacts/manifest.json")
+    problem(answer, 500, "internal")
+    assert CONTENT[:100] not in answer.content
+    stored.unlink()

@@ -179,6 +179,18 @@ def test_a_fault_of_our_own_says_nothing_of_itself_and_is_logged(
     assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", "/nowhere", "/docs", "/problems", "/problems/invalid", "/openapi.json"])
+def test_no_answer_may_be_framed_embedded_or_taken_for_another_type(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["referrer-policy"] == "no-referrer"
+    policy = headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert policy.startswith("default-src 'none'" if path != "/docs" else "default-src 'self'")
+    assert "script-src 'self' 'unsafe-inline'" not in policy
+
+
 @pytest.mark.parametrize("code", list(PROBLEMS))
 def test_every_problem_has_its_help_page(client: httpx.Client, code: str) -> None:
     page = client.get(f"/problems/{code}")

@@ -53,6 +53,16 @@ def test_metrics_share_one_ascending_axis_with_null_where_there_is_none(client: 
     assert named == {"step": [10], "series": {"source/loss": [3.0]}}
 
 
+def test_a_name_that_a_spreadsheet_would_run_is_exported_as_text(client: httpx.Client) -> None:
+    job = add_job()
+    names = ["=cmd()", "+1", "-1", "@a", "loss"]
+    record(start_job(job), [(1, dict.fromkeys(names, -2.0))])
+    table = client.get(f"/v1/jobs/{job}/metrics", headers={"accept": "text/csv"}).text
+    header, values = (line.split(",") for line in table.splitlines())
+    assert sorted(header) == sorted(["step", "'=cmd()", "'+1", "'-1", "'@a", "loss"])
+    assert values == ["1", *["-2.0"] * 5]
+
+
 def test_metrics_are_thinned_on_the_server_ends_kept(client: httpx.Client) -> None:
     job = add_job()
     record(start_job(job), [(step, {"loss": float(step)}) for step in range(100)])

@@ -362,6 +362,7 @@ def test_limits_are_the_callers() -> None:
     assert pointers_with(content, UploadLimits(decoded_bytes=1000))
     assert pointers_with(content, UploadLimits(rows=99))
     assert pointers_with(content, UploadLimits(features=9))
+    assert pointers_with(content, UploadLimits(row_values=9))
     assert pointers_with(content, UploadLimits(members=0))
     assert len(parse(content)) == 100
 

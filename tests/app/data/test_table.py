@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from app import data
 from app.data import builtins, prepared
-from app.data.table import among, labelled, row_hashes, same_inputs
+from app.data.table import HASH_BYTES, Table, among, describe, labelled, row_hashes, same_inputs
+from app.spec.data import InputSchema, Schema, SplitSpec
 from app.spec.world import Missing
 
 
@@ -62,9 +64,32 @@ def test_a_prepared_file_holds_the_whole_table(name: str, tmp_path: Path) -> Non
     first = prepared.head(path, 7)
     assert np.array_equal(first.inputs, table.inputs[:7])
     assert all(np.array_equal(first.columns[column], table.columns[column][:7]) for column in table.columns)
-    once = path.read_bytes()
-    prepared.write(back, path)
-    assert path.read_bytes() == once
+    prepared.write(back, tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
+
+
+def test_a_table_that_is_only_split_costs_no_memory_for_its_inputs(tmp_path: Path) -> None:
+    """The API does so for each submission, of many clients at once."""
+    rows, path = 200, tmp_path / "prepared.npz"
+    inputs = np.random.default_rng(0).integers(0, 256, (rows, 512, 1024, 1), dtype=np.uint8)
+    shape = InputSchema(kind="image", shape=[512, 1024, 1], scale=255.0)
+    classes = np.arange(rows, dtype=np.int32) % 4
+    column = describe("y", classes, list("abcd"))
+    hashes = np.arange(rows * HASH_BYTES, dtype=np.int64).astype(np.uint8).reshape(rows, HASH_BYTES)
+    prepared.write(
+        Table(inputs, {"y": classes}, hashes, Schema(rows=rows, input=shape, columns={"y": column}, target="y")), path
+    )
+    del inputs
+    before = resident()
+    table = data.load("ds_1", {"path": str(path)})
+    assert len(data.split(table, SplitSpec(), ["y"]).test) > 0
+    assert resident() - before < 20 * 2**20 < path.stat().st_size
+    table.inputs[0] = 0  # what is written stays here
+    assert prepared.read(path).inputs[0].any()
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_without_a_path_a_name_is_a_built_in() -> None:

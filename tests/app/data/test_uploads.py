@@ -117,7 +117,7 @@ def test_a_format_is_believed_only_if_it_is_known(tmp_path: Path) -> None:
 WALLS = """
 import json, os, resource, socket, sys
 from app.data import jail
-walls = jail.confine(memory_bytes=64 * 2**20, cpu_seconds=5, file_bytes=1000, threads=False)
+walls = jail.confine(memory_bytes=64 * 2**20, cpu_seconds=5, file_bytes=1000)
 tried = {}
 def attempt(name, action):
     try:
@@ -163,7 +163,9 @@ def test_the_walls_stand(tmp_path: Path) -> None:
 
 
 def test_a_child_that_burns_its_time_ends() -> None:
-    program = "from app.data import jail\njail.confine(memory_bytes=2**26, cpu_seconds=1, file_bytes=0, threads=True)\nwhile True: pass"
+    program = (
+        "from app.data import jail\njail.confine(memory_bytes=2**26, cpu_seconds=1, file_bytes=0)\nwhile True: pass"
+    )
     start = time.perf_counter()
     ended = subprocess.run(
         [sys.executable, "-c", program], timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
