@@ -15,7 +15,6 @@ from app.spec import architectures
 from app.spec.data import SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
-from tests.worker.training import small
 from tests.worker.training.small import Quiet, compiled, same
 from tests.worker.training.watched import hashes
 from worker.training import batches
