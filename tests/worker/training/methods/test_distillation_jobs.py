@@ -120,6 +120,17 @@ def test_a_student_of_another_width_begins_with_all_layers_but_that_one_and_its_
         assert same({name: arrays}, {name: expected[name]}), name
 
 
+def test_a_student_that_is_a_kept_model_is_where_both_arms_begin(tmp_path: Path) -> None:
+    mlp = {"arch": "mlp", "units": [6]}
+    first = train({**WINE, "student": mlp, "teacher": teacher("wine", mlp)}, tmp_path / "first")
+    body = {**WINE, "student": "job:job_1", "teacher": teacher("wine", mlp, seed=2), "control": {"seeds": 1}}
+    run = train(body, tmp_path / "second", kept(first.out, "model"))
+    begun = first.stages["target"].trained.network.weights
+    for name in ("target", "control/0"):
+        assert same(run.stages[name].network.weights, begun)
+        assert not same(run.stages[name].trained.network.weights, begun)
+
+
 # --- a teacher stays what it is
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,3 +141,24 @@ def test_the_test_rows_are_one_set_that_no_stage_of_the_job_learns_from(case: st
     assert set(run.stages) - arms == {CASES[case].before} - {None}
     for name, stage in run.stages.items():
         assert not held_out & hashes(stage.raw), name
+
+
+MLP = {"arch": "mlp", "units": [4]}
+TAUGHT = {"train": {"dataset": "wine", "architecture": MLP, "training": {"steps": 5}}}
+TOTAL: dict[str, dict[str, Any]] = {
+    "transfer": {"dataset": "wine", "source": TAUGHT},
+    "distillation": {"dataset": "wine", "student": MLP, "teacher": TAUGHT},
+    "multitask": {"dataset": "wine", "trunk": MLP, "tasks": {"class": {"teacher": TAUGHT}}},
+}
+
+
+@pytest.mark.parametrize("kind", TOTAL)
+def test_under_budget_total_the_control_gets_the_steps_of_the_source_too_and_a_rate_of_its_own(
+    kind: str, tmp_path: Path
+) -> None:
+    control = {"seeds": 1, "budget": "total", "training": {"learning_rate": 0.02}}
+    training = {"steps": 3, "optimizer": {"learning_rate": 0.004}}
+    run = train({"kind": kind, **TOTAL[kind], "training": training, "control": control}, tmp_path)
+    ours, theirs = (run.stages[name].trained for name in ("target", "control/0"))
+    assert (ours.steps, ours.rate) == (3, 0.004)
+    assert (theirs.steps, theirs.rate) == (3 + 5, 0.02)
