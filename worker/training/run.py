@@ -229,8 +229,11 @@ class Run:
         assert rate is not None
         return Phase(steps, rate, frozenset(frozen), norms, **more)
 
-    def lesson(self, goal: Goal, feeds: Mapping[str, Feed], draws: Sequence[Draw]) -> Lesson:
-        """A goal with its batches, watched on the validation rows of `draws` by the verdict's metric."""
+    def lesson(self, goal: Goal, feeds: Mapping[str, Feed], draws: Sequence[Draw], epoch: int | None = None) -> Lesson:
+        """A goal with its batches, watched on the validation rows of `draws` by the verdict's metric.
+
+        `epoch`: of a control, the steps of its treated arm's epoch.
+        """
         checks: dict[str, Check] = {}
         for draw in draws:
             inputs = draw.data.table.inputs[draw.validation]
@@ -238,7 +241,7 @@ class Run:
                 values = draw.values[name][draw.validation]
                 if datasets.labelled(values).any():
                     checks[name] = Check(draw.data.metric(name), inputs, values)
-        return Lesson(goal, feeds, checks)
+        return Lesson(goal, feeds, checks, epoch)
 
     def fit(
         self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int

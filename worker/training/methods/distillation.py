@@ -240,7 +240,10 @@ def train(spec: Spec, run: Run) -> None:
     }
     budget = steps(spec.training, Teachers.epoch_steps(target.draw(arms[0].seed), unlabelled, spec.training))
     before = {role: run.stage_steps(stage, data) for role, (stage, data) in stages.items()}
-    longer = sum(before.values()) if spec.control.budget == "total" else 0
+    known = {one: run.model(one, [target]) for one in sources if isinstance(one, str)}
+    longer = 0
+    if spec.control.budget == "total":
+        longer = sum(before.values()) + sum(one.spent.steps for one in known.values()) + (spec.generations - 1) * budget
     run.pace.plan(
         [
             *before.items(),
@@ -253,7 +256,7 @@ def train(spec: Spec, run: Run) -> None:
     )
 
     models = [
-        run.model(one, [target]) if isinstance(one, str) else run.train_stage(role, *stages[role])
+        known[one] if isinstance(one, str) else run.train_stage(role, *stages[role])
         for role, one in zip(roles, sources, strict=True)
     ]
     models = [canvas.introduced(run, one, target) for one in models]
@@ -299,9 +302,9 @@ def train(spec: Spec, run: Run) -> None:
                 goal = learner.Goal({spec.dataset: [name]}, network.tasks)
                 feed = run.feed(network, draw, spec.training, seed)
                 phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
-                trained = run.fit(
-                    stage, network, run.lesson(goal, {spec.dataset: feed}, [draw]), phases, spec.training, seed
-                )
+                epoch = Teachers.epoch_steps(draw, unlabelled, spec.training)
+                lesson = run.lesson(goal, {spec.dataset: feed}, [draw], epoch)
+                trained = run.fit(stage, network, lesson, phases, spec.training, seed)
                 model = run.keep(
                     role, stage, trained, learnt_from=[draw], behind=behind, edges=[*edges, ("control_of", "model")]
                 )
@@ -315,7 +318,8 @@ def train(spec: Spec, run: Run) -> None:
     extra = 0 if unlabelled is None else len(free_rows(target.draw(arms[0].seed), unlabelled))
     besides = Besides("teacher", *models, unlabelled_rows=extra)
     if earlier:
-        besides.counts["generation_steps"] = sum(model.spent.steps for model in earlier)
+        arms_taught = sum(arm.treated for arm in arms)
+        besides.counts["generation_steps"] = sum(model.spent.steps for model in earlier) // arms_taught
     conclude(
         run,
         trial,

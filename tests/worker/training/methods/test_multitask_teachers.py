@@ -188,6 +188,25 @@ def test_weightings_of_gradients_see_the_objectives_too(weighting: str) -> None:
     assert grams[1][1:, 1:] == pytest.approx(grams[0][1:, 1:], rel=1e-4)
 
 
+@pytest.mark.parametrize("weighting", ["equal", "gls", "imtl_l", "stch", "uncertainty"])
+def test_a_taught_task_is_left_out_where_neither_labels_nor_its_teacher_speak(weighting: str) -> None:
+    """In the last epoch of an annealing the teacher's share is 0: without labels nothing is left, not a loss of 0."""
+    whole, goal, data, _ = taught_goal(weighting)
+    made = compiled(whole, goal, "sgd", 1e-2)
+    made.start([batches.batch({"d": data}, 0)])
+    batch = batches.batch({"d": data}, 5)
+    batch[1]["digit/labelled"][:] = 0
+    state = [np.array(variable) for variable in made.learner.weighting.variables]
+    before = made.live.read()
+    logs = made.step(batch)
+    assert logs["digit_weight"] == logs["digit_weighted_loss"] == 0
+    for was, variable in zip(state, made.learner.weighting.variables, strict=True):
+        assert np.array(variable).flat[0] == was.flat[0]
+    after = made.live.read()
+    assert np.array_equal(after["digit_logits"][0], before["digit_logits"][0])
+    assert np.abs(after["odd_logits"][0] - before["odd_logits"][0]).max() > 1e-4  # the others learn on
+
+
 def test_uncertainty_begins_at_the_log_of_the_whole_first_loss() -> None:
     whole, goal, data, said = taught_goal("uncertainty")
     made = compiled(whole, goal)
