@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.spec import architectures
 from app.spec.base import JobSpec, Words
@@ -94,6 +95,7 @@ class Spec(JobSpec):
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
     teachers: Annotated[list[Teacher], Field(min_length=1, max_length=8)]
+    teacher: Any = Field(None, exclude=True)
     student: ArchitectureRef | None = None
     student_init: Literal["random", "from_teacher"] = "random"
     head: HeadSpec = HeadSpec()
@@ -113,6 +115,14 @@ class Spec(JobSpec):
     @classmethod
     def _one_teacher(cls, body: Any) -> Any:
         return expand(body) if isinstance(body, dict) else body
+
+    @field_validator("teacher")
+    @classmethod
+    def _not_both(cls, _: Any) -> Any:
+        """What is still here was not written out."""
+        raise PydanticCustomError(
+            "both_given", "`teacher` is short for one of `teachers`, which is given too: leave one out"
+        )
 
 
 def expand(body: dict[str, Any]) -> dict[str, Any]:
@@ -178,9 +188,10 @@ def resolve(spec: Spec, world: World) -> Spec:
             )
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")
-    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples)
+    free = spec.unlabelled is not None
+    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples, unlabelled=free)
     objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
         _teaching.check_standardization([(task, objectives)], faults)
     if spec.generations > 1 and spec.student_init == "from_teacher":
@@ -370,13 +381,16 @@ def _lesson(
     """What a student minimises, and its batches with all that its teachers say."""
     from worker.training import learner
     from worker.training.annealing import Factors
-    from worker.training.teaching import Teachers, taught
+    from worker.training.teaching import Teachers, taught, warn_if_silent
 
     (name,) = network.tasks
     teachers = Teachers(run, taught_by, shares, objectives, online=spec.teacher_outputs == "online")
     goal = learner.Goal({spec.dataset: [name]}, network.tasks)
     feed = teachers.feed(network, draw, unlabelled, spec.training, seed)
-    feed.timed.append(Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch))
+    factors = Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch)
+    feed.timed.append(factors)
+    if seed == spec.training.seed:
+        warn_if_silent(run, factors)
     return taught(goal, {name: teachers}, spec.label_weight, spec.logit_standardization), feed
 
 

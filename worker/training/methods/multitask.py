@@ -256,7 +256,7 @@ def _together_model(
     from worker.training import learner
     from worker.training.annealing import Factors
     from worker.training.batches import epoch_steps
-    from worker.training.teaching import taught
+    from worker.training.teaching import taught, warn_if_silent
 
     model = run.kept(arm.role, arm.stage)
     if model is not None:
@@ -276,9 +276,10 @@ def _together_model(
         for ref, feed in feeds.items():
             for name in (name for name in goal.feeds[ref] if name in teachers):
                 teachers[name].teach(feed, network.tasks[name])
-                feed.timed.append(
-                    Factors(name, teachers[name].objectives, spec.weight_schedule, budget, epoch_steps(feeds))
-                )
+                factors = Factors(name, teachers[name].objectives, spec.weight_schedule, budget, epoch_steps(feeds))
+                feed.timed.append(factors)
+        if arm.k == 0:
+            warn_if_silent(run, factors)
     rate = (spec.training.optimizer if arm.treated else spec.control.training).learning_rate
     trained = run.fit(
         arm.stage, network, run.lesson(goal, feeds, draws), [run.phase(budget, rate)], spec.training, arm.seed
@@ -447,7 +448,7 @@ def _taught(
         for name in asked:
             faults.add(f"/{name}", "no task of this job has a teacher", "name a `teacher` in a task, or leave it out")
         return {}
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
         _teaching.check_standardization([(made.get(name), each) for name, each in taught.items()], faults)
     weight = _teaching.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)

@@ -196,6 +196,7 @@ def train(spec: Spec, run: Run) -> None:
     elif isinstance(spec.source, Backbone):
         source = backbone.source(run, spec.source, spec.training.seed)
     else:
+        assert isinstance(spec.source, TrainedHere)
         assert source_data is not None
         source = run.train_stage("source", spec.source.train, source_data)
     source = canvas.introduced(run, source, target)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.spec.faults import Invalid
 from app.spec.registry import modules
 from tests.worker.training.small import DIGIT, ODD, SIZE, compiled, feed, network, stored
 from tests.worker.training.test_methods import MODEL, faults, resolve
@@ -71,6 +72,23 @@ def test_every_fault_of_teaching_is_named_at_once() -> None:
         "/objectives/0/type",
         "/label_weight",
     } <= set(found)
+
+
+def test_a_task_that_would_learn_nothing_from_its_teacher_is_refused_once() -> None:
+    body = {**BODY, "tasks": {name: {"column": "digit", "teacher": MODEL} for name in ("one", "two")}}
+    mute = [{"type": "logits", "weight": 0}]
+    with pytest.raises(Invalid) as caught:
+        resolve({**body, "objectives": mute})
+    assert [fault.pointer for fault in caught.value.faults] == ["/objectives"]
+    body["tasks"]["two"]["objectives"] = mute
+    assert "every objective weighs 0" in faults(body)["/tasks/two/objectives"]
+    assert "/weight_schedule" in faults({**BODY, "weight_schedule": "linear_anneal", "training": {"epochs": 1}})
+
+
+def test_a_weighted_teacher_of_a_task_is_one_fault() -> None:
+    found = faults({**BODY, "tasks": {"digit": {"teacher": {"model": MODEL, "weight": 2.0}}}})
+    assert set(found) == {"/tasks/digit/teacher"}
+    assert "expected a reference to a kept model" in found["/tasks/digit/teacher"]
 
 
 def test_words_about_teaching_are_refused_where_nobody_teaches() -> None:
