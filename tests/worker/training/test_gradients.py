@@ -92,6 +92,29 @@ def test_a_step_is_the_weighted_sum_on_the_trunk_and_the_plain_gradient_on_the_h
         assert sum(weights) == pytest.approx(3, abs=1e-5)
 
 
+def test_a_weighting_is_told_of_the_gradients_on_all_that_is_shared_and_on_its_last_layer() -> None:
+    whole = network(TASKS, architecture={"arch": "mlp", "units": [6, 5]})
+    batch = batch_of(whole)
+    alone = by_task(whole, batch)
+    made, told = compiled(whole, goal_of("gradnorm", *TASKS), rate=RATE), []
+    weigh = made.learner.weighting.weigh
+    made.learner.weighting.weigh = lambda moment: (told.append(moment), weigh(moment))[1]
+    before = made.state()
+    for absent in ((), ("odd",)):
+        made.restore(before)
+        for name in absent:
+            batch[1][f"{name}/labelled"][:] = 0
+        logs = made.step(batch)
+        here = [k for k, task in enumerate(TASKS) if task.name not in absent]
+        moment = told[-1]
+        assert moment.places.tolist() == here
+        assert moment.losses == pytest.approx([logs[f"{TASKS[k].name}_loss"] for k in here])
+        for found, layers in ((moment.gram, whole.trunk), (moment.last, ["dense2"])):
+            g = np.stack([flat(alone[k], layers) for k in here])
+            assert found == pytest.approx(g @ g.T, rel=5e-3, abs=1e-3)
+    assert not np.allclose(told[0].gram, told[0].last, rtol=0.05)
+
+
 def test_weights_of_1_make_the_step_of_equal_with_batch_norm_dropout_teachers_and_regularisers() -> None:
     """Both ways through the backend: the same numbers, statistics and dropout masks after three steps of Adam."""
     tasks = [DIGIT, ODD]

@@ -12,6 +12,7 @@ import pytest
 from app.spec.training import TrainingSpec
 from tests.worker.training import small
 from tests.worker.training.small import DIGIT, ODD, PICTURE, SIGNS, SIZE, compiled, feed, network, same, stored
+from worker.reports import Metrics
 from worker.training import batches, build, heads
 from worker.training.batches import Line
 from worker.training.fitting import Lesson, Phase
@@ -55,6 +56,30 @@ def test_a_step_with_missing_labels_equals_the_step_without_those_rows(task: hea
         results.append(made.live.read())
     assert same(*results, tolerance=1e-6)
     assert not same(results[0], whole.weights, tolerance=1e-4)  # it did learn
+
+
+def test_each_task_of_a_batch_has_its_own_mask() -> None:
+    """One step on rows of which some miss one label, some the other: the sum of each task's step on its own labelled rows."""
+    whole = network([DIGIT, ODD])
+    columns = {"digit": stored(DIGIT, 12), "odd": stored(ODD, 12)}
+    gone = {"digit": [0, 1, 2, 3, 4], "odd": [4, 10, 11]}
+    masked = feed(whole, {name: missing(values, gone[name]) for name, values in columns.items()}, 12)
+
+    def moved(tasks: list[heads.Task], data: batches.Feed) -> dict[str, list[np.ndarray]]:
+        made = compiled(whole, goal_of(*tasks))
+        made.step(batches.batch({"d": data}, 0))
+        after = made.live.read()
+        return {name: [b - a for a, b in zip(whole.weights[name], after[name], strict=True)] for name in after}
+
+    apart = []
+    for task in (DIGIT, ODD):
+        alone = feed(whole, {task.name: columns[task.name]}, 12)
+        there = np.setdiff1d(np.arange(12), gone[task.name])
+        alone.lines = [Line(there, len(there), 0)]
+        apart.append(moved([task], alone))
+    summed = {name: [a + b for a, b in zip(apart[0][name], apart[1][name], strict=True)] for name in apart[0]}
+    assert same(moved([DIGIT, ODD], masked), summed, tolerance=1e-6)
+    assert not same(apart[0], summed, tolerance=1e-4)
 
 
 def test_labels_missing_within_a_row_are_left_out_of_its_mean() -> None:
@@ -241,6 +266,25 @@ def test_lp_ft_has_fine_tuning_and_feature_extraction_as_its_limits(tmp_path: Pa
     )
     both = small.fit(tmp_path / "e", whole, lesson_of(whole), [replace(head, steps=6), replace(tuned, steps=6)])
     assert not same({"d": both.weights["dense1"]}, {"d": whole.weights["dense1"]})
+
+
+def test_the_second_stage_of_lp_ft_begins_where_the_first_one_ended(tmp_path: Path) -> None:
+    """The loss of its first batch, before its step, is what the head of the first stage makes of that batch."""
+    normed = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True}
+    whole, n = network([DIGIT], architecture=normed, shape=PICTURE), 5
+    head, everything = Phase(n, 0.1, frozenset(whole.trunk), True), Phase(1, 0.1, norms=True)
+    sums, ends = [], []
+    for phases in ([head], [head, everything]):
+        told = small.Quiet()
+        made = small.fitter(tmp_path / str(len(phases)), told)
+        made.pool.live(whole)
+        ends.append(made.fit("target", whole, lesson_of(whole), phases, TrainingSpec(), 0).network)
+        (mean,) = (one.values["loss"] for one in told.reports if isinstance(one, Metrics))
+        sums.append(mean * sum(phase.steps for phase in phases))
+    x, y = batches.batch(lesson_of(whole).feeds, n)
+    expected = float(heads.loss(DIGIT, y, build.live(ends[0]).forward.predict_on_batch(x["d"])["digit"])[0])
+    assert sums[1] - sums[0] == pytest.approx(expected, abs=1e-5)
+    assert not same({"c": ends[1].weights["conv1"]}, {"c": whole.weights["conv1"]})
 
 
 def test_a_learner_that_is_used_again_trains_as_a_new_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def test_a_task_without_labels_is_as_if_it_were_not_there(name: str) -> None:
                 assert small_state(variable)[1] == old[1], variable.path
     assert same(*results, tolerance=1e-6)
     assert not same({"d": results[0]["dense1"]}, {"d": whole.weights["dense1"]}, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_task_alone_takes_the_plain_step_but_under_logs_and_cagrad(name: str) -> None:
+    """One SGD step. uncertainty begins at 1/(2L), stch warms up at 1/L, cagrad lengthens the trunk's by (1 + c)/(1 + c²)."""
+    whole, rate = network([DIGIT]), 1e-2
+    batch = batches.batch({"d": feed(whole, {"digit": stored(DIGIT, 8)}, 8)}, 0)
+    goal = goal_of(name, DIGIT)
+    moved = []
+    for one in (replace(goal, task_weights={"digit": 1.0}), replace(goal, weighting=None)):
+        made = compiled(whole, one, rate=rate)
+        made.start([batch])
+        loss = made.step(batch)["loss" if one.weighting is None else "digit_loss"]
+        moved.append({layer: arrays[0] - whole.weights[layer][0] for layer, arrays in made.live.read().items()})
+    factor = {"uncertainty": 0.5 / loss, "stch": 1 / loss, "cagrad": 1.5 / 1.25}.get(name, 1.0)
+    for layer, found in moved[0].items():
+        head = layer in whole.head_layers["digit"] and name == "cagrad"
+        expected = moved[1][layer] * (1.0 if head else factor)
+        assert np.abs(expected).max() > 1e-4
+        assert np.allclose(found, expected, rtol=1e-3, atol=1e-6), layer
 
 
 def small_state(variable: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -206,6 +207,23 @@ def test_each_strategy_plans_its_stages() -> None:
         (30, set(everything - {"conv1", "norm1", "conv2"})),
         (50, set(everything - {"conv2"})),
     ]
+
+
+def test_lp_ft_of_no_frozen_epoch_is_fine_tuning_and_of_all_epochs_feature_extraction() -> None:
+    whole = whole_network()
+
+    def plan(strategy: str, **words: Any) -> list[Phase]:
+        phases = planned(resolve(body(strategy=strategy, **words)), whole, 80, 10)
+        return [phase for phase in phases if phase.steps]
+
+    assert plan("lp_ft", freeze_epochs=0) == plan("fine_tuning")
+    assert plan("lp_ft", freeze_epochs=8) == plan("feature_extraction")
+    assert plan("lp_ft", freeze_epochs=4) == [
+        replace(plan("feature_extraction")[0], steps=40),
+        replace(plan("fine_tuning")[0], steps=40),
+    ]
+    slower = {"learning_rates": {"decay": 2.6}, "freeze": {"layers": ["conv1"]}}
+    assert plan("lp_ft", freeze_epochs=0, **slower) == plan("fine_tuning", **slower)
 
 
 def test_only_what_learns_has_a_rate_of_its_own() -> None:

@@ -1,0 +1,106 @@
+"""Whole jobs trained in this process, with what each of their stages was given and made."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import data as datasets
+from app.spec.base import plain
+from app.spec.faults import validate
+from app.spec.registry import modules
+from app.spec.training import TrainingSpec
+from tests.worker.training.small import Quiet
+from tests.worker.training.test_combining import World
+from worker.training import device
+from worker.training.batches import Feed, Line
+from worker.training.build import Network
+from worker.training.fitting import Lesson, Phase, Trained
+from worker.training.rows import Data
+from worker.training.run import Run
+from worker.training.verdict import Scored
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`network` as it was before the first step, `trained` as it was after the last one."""
+
+    network: Network
+    lesson: Lesson
+    seed: int
+    trained: Trained
+
+    @property
+    def feed(self) -> Feed:
+        """Of a stage on one data set."""
+        (feed,) = self.lesson.feeds.values()
+        return feed
+
+    @property
+    def raw(self) -> np.ndarray:
+        """All inputs that it learns from, as they are in the data."""
+        return self.feed.inputs[np.unique(np.concatenate([line.rows for line in self.feed.lines]))]
+
+
+class Watched(Run):
+    """A run that remembers its stages by name, and the test rows of every score by data set."""
+
+    def __init__(self, assignment: dict[str, Any], out: Path):
+        super().__init__(assignment, out, Quiet(), threading.Event())
+        self.stages: dict[str, Stage] = {}
+        self.tested: dict[str, list[np.ndarray]] = {}
+
+    def fit(
+        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+    ) -> Trained:
+        before = replace(network, weights=copy.deepcopy(network.weights))
+        trained = super().fit(stage, network, lesson, phases, training, seed)
+        after = replace(trained.network, weights=copy.deepcopy(trained.network.weights))
+        self.stages[stage] = Stage(before, lesson, seed, replace(trained, network=after))
+        return trained
+
+    def score(self, model: Any, data: Data) -> dict[str, Scored]:
+        self.tested.setdefault(data.ref, []).append(data.split.test)
+        return super().score(model, data)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / "report.json").read_text())
+        return found
+
+
+def train(body: dict[str, Any], out: Path, *given: dict[str, Any]) -> Watched:
+    """The job of `body`, done; `given` are the kept models that `job:job_1`, `job:job_2` … stand for."""
+    method = modules("methods")[body["kind"]]
+    models = {f"job:job_{number}": one for number, one in enumerate(given, 1)}
+    spec = method.resolve(validate(method.Spec, body), World(models))
+    out.mkdir(parents=True, exist_ok=True)
+    device.prepare()
+    made = Watched({"spec": plain(spec), "models": models}, out)
+    method.train(spec, made)
+    return made
+
+
+def kept(out: Path, role: str) -> dict[str, Any]:
+    """A model that a job kept in `out`, as a later job is given it."""
+    stem = "model" if role == "model" else role.replace("/", "-")
+    manifest = out / ("manifest.json" if role == "model" else f"{stem}.manifest.json")
+    about = json.loads(manifest.read_text())
+    return {"id": role, "path": str(out / f"{stem}.keras"), "manifest": about, "rows": str(out / f"{stem}.rows.npy")}
+
+
+def order(line: Line) -> list[int]:
+    """The first pass of a line over its rows."""
+    drawn = [line.batch(step) for step in range(-(-len(line.rows) // line.size))]
+    return [int(row) for row in np.concatenate(drawn)[: len(line.rows)]]
+
+
+def hashes(inputs: np.ndarray) -> set[bytes]:
+    return {row.tobytes() for row in datasets.row_hashes(inputs)}
