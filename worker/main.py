@@ -22,7 +22,7 @@ from app.errors import NotFound
 from app.queue import WAKE
 from app.settings import settings
 from app.states import is_terminal
-from worker import machine, supervisor
+from worker import folders, machine, supervisor
 from worker.trainers import Trainers
 
 _TIDY_SECONDS = 300.0
@@ -124,8 +124,8 @@ def _keep_house() -> None:
                 said = time.monotonic()
             jobs.sweep()
             if time.monotonic() > tidied + _TIDY_SECONDS:
-                supervisor.forget_finished(_is_over)
-                supervisor.forget_half_written()
+                folders.forget_finished(_is_over)
+                folders.forget_half_written()
                 artifacts.collect_unnamed()
                 tidied = time.monotonic()
         except Exception as error:  # whatever it is, the next turn may fare better

@@ -106,6 +106,11 @@ class Recorder:
         self._waiting = deque(report for report in self._waiting if not isinstance(report, reports.Metrics))
         self._rows = sum(map(_rows_of, self._waiting))
 
+    def forget(self) -> None:
+        """Gives up what waits: the database refuses it."""
+        self._waiting.clear()
+        self._rows = 0
+
     def write(self) -> None:
         """What waits, in one transaction that is not so long that a beat would be late. On an error nothing is lost: it waits on.
 

@@ -20,14 +20,12 @@ each failure (`jobs.LONGEST_DELAY`).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import shutil
 import signal
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -42,7 +40,7 @@ from app.settings import settings
 from app.spec.faults import Invalid
 from app.spec.world import Missing
 from app.states import JobState, is_terminal
-from worker import machine
+from worker import folders, machine
 from worker.fuse import Fuse, now
 from worker.limits import Exceeded, Limits
 from worker.recorder import BadFile, Recorder, recorded_checkpoints, stored_log
@@ -56,6 +54,7 @@ _RHYTHM = 0.1
 _MOST_PENDING = 20_000
 _LAST_WORD_SECONDS = 120.0
 _GONE_SECONDS = 10.0
+_NONSENSE = "The trainer reported what cannot be"
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +91,10 @@ def run(claim: Claim, trainers: Trainers, draining: Callable[[], bool]) -> str:
             ending = attempt.run(trainers)
         except Stale:
             ending = "lost"
+        except Exception:  # a fault of ours
+            log.exception("attempt_broke")
+            attempt.close()
+            ending = attempt.give_up()
         finally:
             attempt.close()
         log.info("attempt_ended", ending=ending)
@@ -134,6 +137,14 @@ class _Attempt:
             self._receipt.sign(trainer)
         return self._last_word(ended)
 
+    def give_up(self) -> str:
+        """Gives the job back without what could not be recorded; the lease runs out if even that fails."""
+        self._recorder.forget()
+        try:
+            return self._say(self._again, "crashed", self._error("internal"))
+        except Stale:
+            return "lost"
+
     def close(self) -> None:
         if self._fuse is not None:
             self._fuse.close()
@@ -166,7 +177,7 @@ class _Attempt:
             recorded = recorded_checkpoints(session, self._claim)
             rows = metrics.count(session, self._claim.job_id)
         self._limits = Limits(self._claim.max_seconds, self._home, rows)
-        checkpoints = checkpoint_folder(self._home, self._claim.attempt, recorded)
+        checkpoints = folders.checkpoints(self._home, self._claim.attempt, recorded)
         places = {"checkpoints": checkpoints, "out": self._out, "cache": settings().cache_dir}
         return {**assignment, **{name: str(path) for name, path in places.items()}}
 
@@ -266,6 +277,10 @@ class _Attempt:
         except AWAY as error:
             log.warning("write_failed", error=type(error).__name__, waiting=self._recorder.pending())
             self._wrote += 0.5
+        except exc.DatabaseError as error:
+            log.error("reports_refused", error=type(error).__name__)
+            self._recorder.forget()
+            self._end(Stop.NONSENSE, grace=0)
 
     # ------------------------------------------------------------ how it ends
 
@@ -277,7 +292,7 @@ class _Attempt:
             case Stop.DISK_FULL, _:
                 return self._say(self._again, "disk_full", self._error("disk_full"))
             case Stop.NONSENSE, _:
-                return self._say(self._again, "crashed", self._error("internal", "The trainer reported what cannot be"))
+                return self._say(self._again, "crashed", self._error("internal", _NONSENSE))
             case Stop.LIMIT, _ if self._exceeded and self._exceeded.grace == 0:
                 return self._say(self._fail, self._error(self._exceeded.code, self._exceeded.message))
             case _, (Ended(status=Exit.DONE) | Ended(signal=signal.SIGTERM)) if self._recorder.result:
@@ -329,6 +344,12 @@ class _Attempt:
                     log.error("last_word_not_said", error=type(error).__name__)
                     return "lost"
                 time.sleep(0.5)
+            except exc.DatabaseError as error:
+                if not self._recorder.pending():
+                    raise
+                log.error("reports_refused", error=type(error).__name__)
+                self._recorder.forget()
+                word, arguments = self._again, ("crashed", self._error("internal", _NONSENSE))
         if is_terminal(ending):
             shutil.rmtree(self._home, ignore_errors=True)
         return ending
@@ -438,41 +459,3 @@ def _error_of(fault: Missing | Invalid) -> dict[str, Any]:
 
 def _is_full(fault: OSError) -> bool:
     return fault.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def checkpoint_folder(home: Path, attempt: int, recorded: Container[str]) -> Path:
-    """This attempt's own folder, with what earlier ones left of those checkpoints that were `recorded` with all that led to them.
-
-    A trainer outlives a worker that is merely frozen: what it goes on to save counts for nothing, and here it finds no reader.
-    """
-    own = home / f"checkpoints-{attempt}"
-    own.mkdir(parents=True, exist_ok=True)
-    earlier = [home / f"checkpoints-{number}" for number in range(attempt - 1, 0, -1)]
-    for folder in (folder for folder in earlier if folder.is_dir()):
-        for entry in sorted(folder.iterdir()):
-            if not (own / entry.name).exists() and (entry.is_file() or entry.name in recorded):
-                with contextlib.suppress(OSError):  # its trainer has just removed it
-                    entry.rename(own / entry.name)
-        shutil.rmtree(folder, ignore_errors=True)
-    return own
-
-
-def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) -> None:
-    """Removes working folders of jobs that are over: a killed worker left them, or the job was cancelled between two attempts."""
-    folder = folder or settings().jobs_dir
-    for home in folder.glob("job_*"):
-        if is_over(home.name):
-            shutil.rmtree(home, ignore_errors=True)
-
-
-def forget_half_written(older_than: float = 3600.0) -> None:
-    """Removes from the store's `tmp` what killed programs left there; nothing is written for as long as an hour."""
-    oldest = time.time() - older_than
-    for entry in (settings().store / "tmp").glob("*"):
-        with contextlib.suppress(OSError):  # another worker tidies up as well
-            if entry.lstat().st_mtime >= oldest:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from app import jobs
 from app.db import transaction
@@ -131,6 +132,28 @@ def test_what_the_kernel_kills_for_want_of_memory_is_tried_once_more(
     assert (job.reason, job.failures, job.error["blame"]) == ("out_of_memory", 2, "user")
     assert "kernel killed the trainer" in job.error["message"]
     assert outcomes(job_id) == ["out_of_memory", "failed"]
+
+
+@pytest.fixture
+def strict_database(database: None) -> Iterator[None]:
+    """A database that takes no loss below 0.3, so the fourth step's."""
+    with transaction() as session:
+        session.execute(text("ALTER TABLE metrics ADD CONSTRAINT no_small_loss CHECK (value > 0.3)"))
+    yield
+    with transaction() as session:
+        session.execute(text("ALTER TABLE metrics DROP CONSTRAINT no_small_loss"))
+
+
+@pytest.mark.parametrize("step_seconds", [0.0, 0.4])
+def test_reports_that_the_database_refuses_are_the_trainer_s_fault_and_not_lost_time(
+    trainers: Trainers, strict_database: None, step_seconds: float
+) -> None:
+    job_id = submit(steps=6, step_seconds=step_seconds, max_attempts=1)
+    assert run(trainers) == "failed"
+    job = read(job_id)
+    assert job.error is not None
+    assert (job.reason, job.error["code"]) == ("attempts_spent", "internal")
+    assert "reported what cannot be" in job.error["message"]
 
 
 # ---------------------------------------------------------------- what counts as progress

@@ -106,6 +106,29 @@ def test_a_spare_that_its_worker_closes_leaves_no_guard_behind(trainers: Trainer
     wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
 
 
+def test_a_spare_that_is_started_by_hand_ends_nobody_else_s_session() -> None:
+    code = (
+        "import subprocess, sys\n"
+        "spare = subprocess.Popen([sys.executable, '-m', 'worker.training', '--spare'], stdin=subprocess.PIPE,"
+        " stdout=subprocess.PIPE)\n"
+        "spare.stdout.readline()\n"
+        "spare.stdin.close()\n"
+        "spare.wait()\n"
+        "import time; time.sleep(0.5)\n"
+        "print('still here')"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "BEQUEST_SPARE_KERAS": "0"},
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.stdout == "still here\n", answer.stderr
+
+
 def test_a_trainer_on_the_cpu_is_bound_in_addresses_too(trainers: Trainers) -> None:
     trainers.warm()
     spare = trainers._spare

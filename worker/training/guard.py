@@ -13,8 +13,11 @@ import signal
 
 
 def start() -> None:
-    """Forks the guard. Call it before anything is imported that starts threads; the session must be the trainer's own."""
-    if os.fork() == 0:
+    """Forks the guard. Call it before anything is imported that starts threads.
+
+    A trainer that a person has started from a terminal is in that terminal's session, and gets none.
+    """
+    if os.getsid(0) == os.getpid() and os.fork() == 0:
         try:
             _watch()
         finally:
