@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +42,7 @@ class Operation:
     query_names: tuple[str, ...]
     header_names: tuple[str, ...]
     media_type: str | None  # of its body
-    body_required: bool
+    codes: frozenset[str]  # of its refusals, as its responses describe them
 
 
 class World:
@@ -57,6 +58,12 @@ class World:
             for path, item in document["paths"].items()
             for method, words in item.items()
         ]
+
+        self.codes = {(operation.method, operation.path): operation.codes for operation in self.operations}
+
+    @cached_property
+    def submit(self) -> Operation:
+        return next(one for one in self.operations if (one.method, one.path) == ("POST", "/v1/jobs"))
 
     @cached_property
     def with_json(self) -> list[Operation]:
@@ -87,7 +94,8 @@ def _mutated_spec(world: World, chance: random.Random) -> Request:
     allowed = isinstance(spec, dict) and spec.get("kind") == kind and world.schemas[kind].is_valid(spec)
     path = "/v1/jobs/validate" if allowed else chance.choice(["/v1/jobs", "/v1/jobs", "/v1/jobs/validate"])
     raw = json.dumps(spec, ensure_ascii=chance.random() < 0.5).encode()
-    return Request(f"a spec changed, {kind}", _http("POST", path, JSON, raw), CANARY, harmless=allowed)
+    codes = world.codes["POST", path]
+    return Request(f"a spec changed, {kind}", _http("POST", path, JSON, raw), CANARY, harmless=allowed, codes=codes)
 
 
 def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -157,9 +165,8 @@ def _broken_json(world: World, chance: random.Random) -> Request:
             raw = b'{"kind": "' + CANARY * 9000 + b'"'
         case _:
             raw = sound + chance.choice([b"x", b"}", b",", b"\x00", b"//", b";"])
-    return Request(
-        f"JSON broken, {how}", _http(operation.method, _sound_path(world, operation, chance), JSON, raw), CANARY
-    )
+    path = _sound_path(world, operation, chance)
+    return Request(f"JSON broken, {how}", _http(operation.method, path, JSON, raw), CANARY, codes=operation.codes)
 
 
 def _other_json(world: World, chance: random.Random) -> Request:
@@ -178,10 +185,11 @@ def _other_json(world: World, chance: random.Random) -> Request:
         case "encoding":
             headers.append(("content-encoding", chance.choice(ENCODINGS)))
         case _:
-            path = "/v1/jobs"
+            operation, path = world.submit, "/v1/jobs"
             headers += [("idempotency-key", chance.choice(["", "a b", "\xff", "k" * 256, "a\x80"]))]
             headers += chance.choice([[], [("idempotency-key", "twice"), ("idempotency-key", "twice")]])
-    return Request(f"JSON of another kind, {how}", _http("POST", path, headers, json.dumps(body).encode()), CANARY)
+    raw = json.dumps(body).encode()
+    return Request(f"JSON of another kind, {how}", _http("POST", path, headers, raw), CANARY, codes=operation.codes)
 
 
 def _form(world: World, chance: random.Random) -> Request:
@@ -245,7 +253,10 @@ def _form(world: World, chance: random.Random) -> Request:
                 chance.choice(["multipart/mixed; boundary=x", "application/json", "text/csv"]),
                 b"a,b\n1,2\n",
             )
-    return Request(f"a form, {how}", _http("POST", "/v1/datasets", [("content-type", media_type)], raw), CANARY)
+    codes = world.codes["POST", "/v1/datasets"]
+    return Request(
+        f"a form, {how}", _http("POST", "/v1/datasets", [("content-type", media_type)], raw), CANARY, codes=codes
+    )
 
 
 # --- paths, parameters, headers, methods -----------------------------------------------------------------------------
@@ -261,7 +272,7 @@ def _query(world: World, chance: random.Random) -> Request:
         pairs = [("unknown", "1")]  # a log that is followed is a stream, not an answer
     query = "&".join(f"{quote(name)}={_ascii(text)}" for name, text in pairs)
     raw = _http(operation.method, f"{_sound_path(world, operation, chance)}?{query}"[:60_000])
-    return Request("a query", raw, CANARY, harmless=operation.method == "GET")
+    return Request("a query", raw, CANARY, harmless=operation.method == "GET", codes=operation.codes)
 
 
 def _path(world: World, chance: random.Random) -> Request:
@@ -314,7 +325,7 @@ def _header(world: World, chance: random.Random) -> Request:
         headers += [(f"x-{number}", "y") for number in range(900)]
     path = _sound_path(world, operation, chance)
     # Blanks around a value are no part of it, so an Upgrade or Expect that HTTP itself forbids may be refused by the server.
-    return Request("a header", _http("GET", path, headers), CANARY, harmless=True, http=False)
+    return Request("a header", _http("GET", path, headers), CANARY, harmless=True, http=False, codes=operation.codes)
 
 
 def _method(world: World, chance: random.Random) -> Request:
@@ -391,7 +402,9 @@ def _operation(method: str, path: str, words: dict[str, Any]) -> Operation:
         tuple(one["name"] for one in parameters if one["in"] == "query"),
         tuple(one["name"] for one in parameters if one["in"] == "header"),
         next(iter(body.get("content", {})), None),
-        body.get("required", False),
+        frozenset(
+            code for answer in words["responses"].values() for code in re.findall(r"`(\w+)`: ", answer["description"])
+        ),
     )
 
 

@@ -24,7 +24,8 @@ class Request:
 
     `what` names the family and the fault. `canary` is a word of the client's that no refusal may repeat. `harmless`: it may also be
     answered as if nothing were wrong (a strange Accept header). `http`: it is HTTP; what is not, the server may refuse itself. `heard`:
-    an answer is due; none is to a client that goes away in the middle of its body.
+    an answer is due; none is to a client that goes away in the middle of its body. `codes` are those that the OpenAPI document names for
+    the operation; None where the request meets none.
     """
 
     what: str
@@ -33,6 +34,7 @@ class Request:
     harmless: bool = False
     http: bool = True
     heard: bool = True
+    codes: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,18 @@ def fault_in(request: Request, answer: Answer | None) -> str | None:
         return f"{answer.status} is no problem+json"
     if request.raw.startswith(b"HEAD "):
         return None
-    return _fault_in_problem(answer)
+    return _fault_in_problem(request, answer)
 
 
-def _fault_in_problem(answer: Answer) -> str | None:
+def _fault_in_problem(request: Request, answer: Answer) -> str | None:
     body: dict[str, Any] = json.loads(answer.body)
     if set(body) != MEMBERS:
         return f"a problem of {sorted(body)}"
     kind = PROBLEMS.get(body["code"])
     if kind is None or kind.status != answer.status:
         return f"{answer.status} with code {body['code']!r}"
+    if request.codes is not None and body["code"] not in request.codes:
+        return f"{body['code']} is not documented for this operation"
     if body["request_id"] != answer.headers.get("x-request-id"):
         return "another request_id than the header's"
     return None
