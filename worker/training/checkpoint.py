@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from worker.training import durable
 
 KEPT = 2
 
@@ -31,36 +33,46 @@ class Saved:
 
 
 def save(home: Path, stage: str, saved: Saved) -> Path:
-    """Writes `saved` durably and forgets all but the newest two of this stage. Returns the directory."""
+    """Writes `saved` durably and forgets all but the newest two of this stage up to it. Returns the directory.
+
+    Raises:
+        OSError: there is no room, say. Those that were there before are as they were.
+    """
     home.mkdir(parents=True, exist_ok=True)
     final = home / f"{_plain(stage)}-{saved.step}"
-    beside = home / f".{final.name}.{os.getpid()}"
+    beside = home / f".{_plain(stage)}"  # what a killed attempt left in it goes as well
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
     stream = io.BytesIO()
     np.savez(stream, *saved.arrays)
     files = {"arrays.npz": stream.getvalue(), "state.json": json.dumps({"step": saved.step, **saved.state}).encode()}
     files["manifest.json"] = json.dumps(
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     ).encode()
-    for name, data in files.items():
-        _write(beside / name, data)
-    if final.exists():  # an older attempt's, of the same step: this one is at least as good
-        shutil.rmtree(final)
-    beside.rename(final)
-    _sync(home)
-    for _, old in _of_stage(home, stage)[KEPT:]:
+    try:
+        beside.mkdir()
+        for name, data in files.items():
+            durable.write(beside / name, data)
+        durable.sync(beside)
+        # One of this very step is spoilt, or of another fit, else this fit would have gone on from it.
+        shutil.rmtree(final, ignore_errors=True)
+        beside.rename(final)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    durable.sync(home)
+    steps = _of_stage(home, stage)
+    ahead = [folder for step, folder in steps if step > saved.step]  # passed over, else this fit would be further
+    for old in [*ahead, *(folder for _, folder in steps[len(ahead) + KEPT :])]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def newest(home: Path, stage: str) -> Saved | None:
-    """The newest whole checkpoint of `stage`; None where there is none."""
+def whole(home: Path, stage: str) -> Iterator[Saved]:
+    """The checkpoints of `stage` that are what was saved, the newest first."""
     for _, folder in _of_stage(home, stage):
         saved = _read(folder)
         if saved is not None:
-            return saved
-    return None
+            yield saved
 
 
 def forget(home: Path, stage: str) -> None:
@@ -91,18 +103,3 @@ def _of_stage(home: Path, stage: str) -> list[tuple[int, Path]]:
 
 def _plain(stage: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "-", stage)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
