@@ -178,6 +178,14 @@ class Course:
         return self._is_last and self._is_phase_over and not self.due
 
     @property
+    def known_by(self) -> str:
+        """The same for the same fit alone, in every process."""
+        phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
+        sizes = [self.lesson.epoch_steps, self.lesson.batch_size]
+        about = [self.network.shape_key(), self.lesson.goal.key(), phases, self.training.model_dump(), self.seed, sizes]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    @property
     def latest(self) -> dict[str, float]:
         return self._losses.latest | self._watch.latest
 
@@ -222,7 +230,7 @@ class Course:
 
     def saved(self) -> checkpoint.Saved:
         state = {
-            "fit": self._about(),
+            "fit": self.known_by,
             "phase": self.number,
             "begun": self.begun,
             "looked": self.looked,
@@ -236,7 +244,7 @@ class Course:
     def restore(self, saved: checkpoint.Saved) -> bool:
         """Goes on from there; False where it is a state of another fit, and nothing is changed."""
         state = saved.state
-        if state.get("fit") != self._about():
+        if state.get("fit") != self.known_by:
             return False
         phase = self._phases[state["phase"]]
         self._lend(phase, saved.step)
@@ -307,13 +315,6 @@ class Course:
             return epoch_steps
         least = max(EVALUATION_STEPS, self.planned / MOST_EVALUATIONS)
         return epoch_steps * math.ceil(least / epoch_steps)
-
-    def _about(self) -> str:
-        """The same for the same fit alone, in every process."""
-        phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
-        sizes = [self.lesson.epoch_steps, self.lesson.batch_size]
-        about = [self.network.shape_key(), self.lesson.goal.key(), phases, self.training.model_dump(), self.seed, sizes]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 @dataclass
