@@ -40,8 +40,8 @@ def save(home: Path, stage: str, saved: Saved) -> Path:
     """
     home.mkdir(parents=True, exist_ok=True)
     final = home / f"{_plain(stage)}-{saved.step}"
-    beside = home / f".{_plain(stage)}"  # what a killed attempt left in it goes as well
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = home / f".{_plain(stage)}"
+    _remove(beside)  # a killed attempt's
     stream = io.BytesIO()
     np.savez(stream, *saved.arrays)
     files = {"arrays.npz": stream.getvalue(), "state.json": json.dumps({"step": saved.step, **saved.state}).encode()}
@@ -53,17 +53,16 @@ def save(home: Path, stage: str, saved: Saved) -> Path:
         for name, data in files.items():
             durable.write(beside / name, data)
         durable.sync(beside)
-        # One of this very step is spoilt, or of another fit, else this fit would have gone on from it.
-        shutil.rmtree(final, ignore_errors=True)
+        _remove(final)  # spoilt, or of another fit: else this one would have gone on from it
         beside.rename(final)
     except OSError:
-        shutil.rmtree(beside, ignore_errors=True)
+        _remove(beside)
         raise
     durable.sync(home)
     steps = _of_stage(home, stage)
     ahead = [folder for step, folder in steps if step > saved.step]  # passed over, else this fit would be further
     for old in [*ahead, *(folder for _, folder in steps[len(ahead) + KEPT :])]:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     return final
 
 
@@ -78,7 +77,7 @@ def whole(home: Path, stage: str) -> Iterator[Saved]:
 def forget(home: Path, stage: str) -> None:
     """The stage is finished and its model kept."""
     for _, folder in _of_stage(home, stage):
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def _read(folder: Path) -> Saved | None:
@@ -92,6 +91,13 @@ def _read(folder: Path) -> Saved | None:
             return Saved(state.pop("step"), [arrays[f"arr_{number}"] for number in range(len(arrays.files))], state)
     except (OSError, ValueError, KeyError, AttributeError):
         return None
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)
 
 
 def _of_stage(home: Path, stage: str) -> list[tuple[int, Path]]:

@@ -145,7 +145,7 @@ class Course:
     """A fit on its way. Between two steps its state is what a checkpoint holds; what is no state follows from what it was given.
 
     `step`: of the whole fit, all phases together. `number`: the phase; `begun`: the step before its first one. `looked`: the step
-    of the newest validation.
+    of the newest validation; `safe`: of the newest checkpoint.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Course:
         self._every = self._spacing()
         self.live = pool.live(network)
         self.live.reseed(seed)
-        self.step = self.number = self.begun = self.looked = 0
+        self.step = self.number = self.begun = self.looked = self.safe = 0
         self._watch, self._losses, self._conflicts = (
             Watch(lesson.checks, training),
             Means(),
@@ -253,7 +253,8 @@ class Course:
         expected = [*known, self._conflicts.sums]
         if [(one.shape, one.dtype) for one in [*own, *rest[:1]]] != [(one.shape, one.dtype) for one in expected]:
             return False
-        self.step, self.number, self.begun, self.looked = saved.step, state["phase"], state["begun"], state["looked"]
+        self.step = self.safe = saved.step
+        self.number, self.begun, self.looked = state["phase"], state["begun"], state["looked"]
         self._compiled.restore(own)
         self._conflicts.sums = rest[0]
         self._watch.restore(state["watch"], rest[1:])
@@ -344,14 +345,14 @@ class Fitter:
         resumed = any(course.restore(saved) for saved in checkpoint.whole(self.checkpoints, stage))
         if not resumed:
             course.begin()
-        self.ledger.resume(stage, known := course.step)
+        self.ledger.resume(stage, course.step)
         try:
             while not course.over:
                 self._go_on(stage, course)
         except Stopped:
             if course.step == 0:
                 raise
-            if course.step > known:
+            if course.step > course.safe:
                 self._save(stage, course)
             return course.trained()
         self.pace.finish(stage, course.step)
@@ -369,23 +370,22 @@ class Fitter:
 
     def _go_on(self, stage: str, course: Course) -> None:
         """One step and all that falls due after it. Raises Stopped between two steps, and before a validation is through."""
+        if self.stop.is_set():
+            raise Stopped
         if not course.due:  # else an earlier attempt was stopped before it had looked
             course.advance()
         if course.due:
             self.ledger.record(stage, course.step, course.look())
         epoch_steps, batch_size = course.lesson.epoch_steps, course.lesson.batch_size
         self.pace.step(stage, course.step, epoch_steps, batch_size, course.latest)
-        if course.over:
-            return
-        if self.stop.is_set():
-            raise Stopped
-        if course.clock.due(course.step // epoch_steps):
+        if not course.over and course.clock.due(course.step // epoch_steps):
             with course.clock.saving(course.step // epoch_steps):
                 self._save(stage, course)
 
     def _save(self, stage: str, course: Course) -> None:
         self.ledger.save()
         path = checkpoint.save(self.checkpoints, stage, course.saved())
+        course.safe = course.step
         self.channel.send(Checkpoint(stage=stage, step=course.step, path=str(path)))
 
 

@@ -75,6 +75,8 @@ def test_a_spoilt_one_is_passed_over_for_the_one_before_it(how: str, tmp_path: P
     assert steps(tmp_path, "target") == [5]
     SPOIL[how](tmp_path / "target-5")
     assert steps(tmp_path, "target") == []
+    checkpoint.save(tmp_path, "target", saved(6))
+    assert steps(tmp_path, "target") == [6]
 
 
 def test_what_was_passed_over_makes_way_for_what_is_saved_after_it(tmp_path: Path) -> None:
