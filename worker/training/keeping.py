@@ -90,6 +90,7 @@ def write(
         },
         training=_cost(stage, trained, learnt_from),
         rows_shapes=shapes if len(shapes) > 1 else (),
+        edges=edges,
     )
     export.write_manifest(manifest, manifest_file)
     model = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
