@@ -175,7 +175,10 @@ class Manifest(Words):
     sha256: str
     versions: dict[str, str]
     dataset: dict[str, Any] = Field(default={}, description="ref and sha256 of what it learnt from")
-    training: dict[str, Any] = Field(default={}, description="steps, seed, batch_size, learning_rate")
+    training: dict[str, Any] = Field(
+        default={},
+        description="steps, seed, batch_size, learning_rate; `unfinished` where it was stopped: steps done of how many",
+    )
     rows_file: str | None = Field(
         None, description="npy of (n, 16) uint8 hashes of every input row that trained it, its sources and its teachers"
     )

@@ -20,7 +20,8 @@ from worker.training.scaling import Scaling
 
 if TYPE_CHECKING:
     from app.spec.models import Backbone
-    from worker.training.run import Model, Run
+    from worker.training.keeping import Model
+    from worker.training.run import Run
 
 
 def made(options: Mapping[str, Any], name: str, dtype: Any) -> Any:
@@ -61,7 +62,7 @@ def source(run: Run, words: Backbone, seed: int) -> Model:
         Failure: `weights_unavailable`: the file is not there, has changed, or is not of this network.
     """
     from worker.training import build
-    from worker.training.run import Model
+    from worker.training.keeping import Model
 
     architecture = architectures.resolve(words.architecture)
     assert isinstance(architecture, applications.Spec)

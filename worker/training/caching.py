@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from app.spec.registry import modules
+from worker.training.failures import Stopped
 from worker.training.scaling import Scaling
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from worker.training.batches import Feed
     from worker.training.build import Live, Network
     from worker.training.fitting import Lesson, Phase
@@ -51,8 +54,8 @@ def _asks_features(lesson: Lesson) -> bool:
 class Cached:
     """A lesson's batches with features for inputs, and the head's logits of whatever has been asked before."""
 
-    def __init__(self, live: Live, network: Network, feeds: Mapping[str, Feed]):
-        self._live, self._network = live, network
+    def __init__(self, live: Live, network: Network, feeds: Mapping[str, Feed], stop: Event | None = None):
+        self._live, self._network, self._stop = live, network, stop
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.feeds = {name: self._feed(feed) for name, feed in feeds.items()}
 
@@ -60,12 +63,12 @@ class Cached:
         """{task: logits (n, units)} of raw inputs, whose features are kept for the next time."""
         if id(inputs) not in self._known:
             # The array itself is kept beside: an id is only its own as long as it lives.
-            self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs)[""])
-        return in_chunks(self._live.head.predict_on_batch, self._known[id(inputs)][1])
+            self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
+        return in_chunks(self._live.head.predict_on_batch, self._known[id(inputs)][1], stop=self._stop)
 
     def _feed(self, feed: Feed) -> Feed:
         rows = _rows(feed)
-        found = in_chunks(self._features, feed.inputs, rows)[""]
+        found = in_chunks(self._features, feed.inputs, rows, self._stop)[""]
         features = np.zeros((len(feed.inputs), *found.shape[1:]), np.float32)
         features[rows] = found
         return replace(feed, inputs=features, scaling=Scaling())
@@ -74,8 +77,14 @@ class Cached:
         return {"": self._live.body.predict_on_batch(self._network.scaling(raw))}
 
 
-def in_chunks(compute: Any, inputs: np.ndarray, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """What `compute` gives for `inputs` (or some `rows` of them), in batches of one shape so that nothing is traced twice."""
+def in_chunks(
+    compute: Any, inputs: np.ndarray, rows: np.ndarray | None = None, stop: Event | None = None
+) -> dict[str, np.ndarray]:
+    """What `compute` gives for `inputs` (or some `rows` of them), in batches of one shape so that nothing is traced twice.
+
+    Raises:
+        Stopped: `stop` was set and it would have gone on for more than one batch.
+    """
     rows = np.arange(len(inputs)) if rows is None else rows
     if not len(rows):
         return {
@@ -84,6 +93,8 @@ def in_chunks(compute: Any, inputs: np.ndarray, rows: np.ndarray | None = None) 
     size = 32 if len(rows) <= 32 else CHUNK
     chunks: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(rows), size):
+        if start and stop is not None and stop.is_set():
+            raise Stopped
         some = inputs[rows[start : start + size]]
         padded = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)]) if len(some) < size else some
         for name, part in compute(padded).items():

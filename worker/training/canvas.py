@@ -17,8 +17,9 @@ from worker.training.scaling import Scaling
 if TYPE_CHECKING:
     from app.spec.data import InputSchema
     from worker.training.build import Network
+    from worker.training.keeping import Model
     from worker.training.rows import Data
-    from worker.training.run import Model, Run
+    from worker.training.run import Run
 
 CHANNELS = {(1, 3): "repeated", (3, 1): "averaged"}
 """What is done to channels: {(fed, seen): how}. Others mean nothing known, so they are refused."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from worker.training import durable
 
 KEPT = 2
 
@@ -31,42 +33,51 @@ class Saved:
 
 
 def save(home: Path, stage: str, saved: Saved) -> Path:
-    """Writes `saved` durably and forgets all but the newest two of this stage. Returns the directory."""
+    """Writes `saved` durably and forgets all but the newest two of this stage up to it. Returns the directory.
+
+    Raises:
+        OSError: there is no room, say. Those that were there before are as they were.
+    """
     home.mkdir(parents=True, exist_ok=True)
     final = home / f"{_plain(stage)}-{saved.step}"
-    beside = home / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    beside = home / f".{_plain(stage)}"
+    _remove(beside)  # a killed attempt's
     stream = io.BytesIO()
     np.savez(stream, *saved.arrays)
     files = {"arrays.npz": stream.getvalue(), "state.json": json.dumps({"step": saved.step, **saved.state}).encode()}
     files["manifest.json"] = json.dumps(
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     ).encode()
-    for name, data in files.items():
-        _write(beside / name, data)
-    if final.exists():  # an older attempt's, of the same step: this one is at least as good
-        shutil.rmtree(final)
-    beside.rename(final)
-    _sync(home)
-    for _, old in _of_stage(home, stage)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    try:
+        beside.mkdir()
+        for name, data in files.items():
+            durable.write(beside / name, data)
+        durable.sync(beside)
+        _remove(final)  # spoilt, or of another fit: else this one would have gone on from it
+        beside.rename(final)
+    except OSError:
+        _remove(beside)
+        raise
+    durable.sync(home)
+    steps = _of_stage(home, stage)
+    ahead = [folder for step, folder in steps if step > saved.step]  # passed over, else this fit would be further
+    for old in [*ahead, *(folder for _, folder in steps[len(ahead) + KEPT :])]:
+        _remove(old)
     return final
 
 
-def newest(home: Path, stage: str) -> Saved | None:
-    """The newest whole checkpoint of `stage`; None where there is none."""
+def whole(home: Path, stage: str) -> Iterator[Saved]:
+    """The checkpoints of `stage` that are what was saved, the newest first."""
     for _, folder in _of_stage(home, stage):
         saved = _read(folder)
         if saved is not None:
-            return saved
-    return None
+            yield saved
 
 
 def forget(home: Path, stage: str) -> None:
     """The stage is finished and its model kept."""
     for _, folder in _of_stage(home, stage):
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def _read(folder: Path) -> Saved | None:
@@ -82,6 +93,13 @@ def _read(folder: Path) -> Saved | None:
         return None
 
 
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)
+
+
 def _of_stage(home: Path, stage: str) -> list[tuple[int, Path]]:
     """(step, directory), newest first."""
     pattern = re.compile(re.escape(_plain(stage)) + r"-(\d+)")
@@ -91,18 +109,3 @@ def _of_stage(home: Path, stage: str) -> list[tuple[int, Path]]:
 
 def _plain(stage: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "-", stage)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from app.spec.data import SplitSpec
     from app.spec.training import ControlSpec
     from worker.training.control import Arm
+    from worker.training.keeping import Model
     from worker.training.measures import Measure
     from worker.training.rows import Data
-    from worker.training.run import Model, Run
+    from worker.training.run import Run
 
 
 FILES = {

@@ -53,11 +53,14 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
 def write(network: Network, path: Path) -> str:
     """Saves the inference model at `path`, whole or not at all; returns the file's sha256."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.keras")
-    inference_model(network).save(beside)
-    data = beside.read_bytes()
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.rename(path)
+    try:
+        inference_model(network).save(beside)
+        data = beside.read_bytes()
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
     return hashlib.sha256(data).hexdigest()
 
 

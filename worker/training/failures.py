@@ -15,6 +15,7 @@ from worker.reports import Exit, Failed
 
 KINDS: dict[str, tuple[Literal["user", "system"], bool]] = {
     "out_of_memory": ("user", False),
+    "memory_limit": ("user", False),
     "loss_not_finite": ("user", False),
     "dataset_invalid": ("user", False),
     "label_mismatch": ("user", False),
@@ -26,6 +27,8 @@ KINDS: dict[str, tuple[Literal["user", "system"], bool]] = {
     "internal": ("system", True),
 }
 """{code: (who is to blame, whether another attempt may help)}."""
+
+MEMORY_LIMIT = "the trainer asked for more main memory than it may have"
 
 
 class Stopped(Exception):
@@ -52,10 +55,14 @@ def failed(error: BaseException, stage: str | None) -> Failed:
         case Missing():
             return _report("dataset_invalid", error.message, stage, error.hint)
         case MemoryError():
-            return _report("out_of_memory", "the device ran out of memory", stage)
+            return _report("memory_limit", MEMORY_LIMIT, stage)
+        case OSError() if error.errno == errno.ENOMEM:
+            return _report("memory_limit", MEMORY_LIMIT, stage)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _report("disk_full", "there was no room to store checkpoints or artifacts", stage)
     if "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ == "ResourceExhaustedError":
+        if "device:CPU" in str(error):  # TensorFlow's word for main memory
+            return _report("memory_limit", MEMORY_LIMIT, stage)
         return _report("out_of_memory", "the device ran out of memory", stage)
     return _report("internal", f"the trainer failed for a reason of our own ({type(error).__name__})", stage)
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from worker.reports import Checkpoint
-from worker.training import batches, build, caching, checkpoint, evaluate, heads, learner
+from worker.training import batches, build, caching, checkpoint, learner
 from worker.training.build import Live, Network
 from worker.training.conflicts import Conflicts
 from worker.training.failures import Failure, Stopped
+from worker.training.watching import Check, Means, Watch
 
 if TYPE_CHECKING:
     from app.spec.training import TrainingSpec
-    from worker.training.batches import Feed
+    from worker.training.batches import Batch, Feed
     from worker.training.channel import Channel
     from worker.training.learner import Compiled, Goal
     from worker.training.ledger import Ledger, Pace
@@ -48,15 +50,6 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One task's validation: raw inputs and stored labels of the validation rows, and the verdict's metric."""
-
-    metric: str
-    inputs: np.ndarray
-    values: np.ndarray
-
-
-@dataclass(frozen=True)
 class Lesson:
     """What is learnt: the goal, the batches, and the validation rows of each task (a task without any is not watched)."""
 
@@ -79,7 +72,8 @@ class Lesson:
 class Trained:
     """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched.
 
-    `conflicts`: how the tasks' gradients pointed; None where there are no two of them.
+    `conflicts`: how the tasks' gradients pointed; None where there are no two of them. `planned`: the steps of the whole budget.
+    `stopped`: the trainer was asked to stop before the fit's end, and its checkpoint is saved.
     """
 
     network: Network
@@ -92,6 +86,8 @@ class Trained:
     best_epoch: int | None = None
     best: dict[str, Any] | None = None
     conflicts: dict[str, Any] | None = None
+    planned: int = 0
+    stopped: bool = False
 
 
 class Pool:
@@ -147,6 +143,183 @@ class Pool:
         return self._compiled[key]
 
 
+class Course:
+    """A fit on its way. Between two steps its state is what a checkpoint holds; what is no state follows from what it was given.
+
+    `step`: of the whole fit, all phases together. `number`: the phase; `begun`: the step before its first one. `looked`: the step
+    of the newest validation; `safe`: of the newest checkpoint.
+    """
+
+    def __init__(
+        self, pool: Pool, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int,
+        stop: threading.Event,
+    ):  # fmt: skip
+        self._pool, self.network, self.lesson, self.training, self.seed = pool, network, lesson, training, seed
+        self._phases, self._stop = [phase for phase in phases if phase.steps], stop
+        self.planned = sum(phase.steps for phase in self._phases)
+        self._every = self._spacing()
+        self.live = pool.live(network)
+        self.live.reseed(seed)
+        self.step = self.number = self.begun = self.looked = self.safe = 0
+        self._watch, self._losses, self._conflicts = (
+            Watch(lesson.checks, training),
+            Means(),
+            Conflicts([*lesson.goal.tasks]),
+        )
+        self.clock = Clock(training)
+        self._batch: Batch | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether this step is to be validated, and has not been."""
+        last = self._is_last and self.step == self._end
+        return self.step > self.looked and (self.step % self._every == 0 or last)
+
+    @property
+    def over(self) -> bool:
+        return self._is_last and self._is_phase_over and not self.due
+
+    @property
+    def known_by(self) -> str:
+        """The same for the same fit alone, in every process."""
+        phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
+        sizes = [self.lesson.epoch_steps, self.lesson.batch_size]
+        about = [self.network.shape_key(), self.lesson.goal.key(), phases, self.training.model_dump(), self.seed, sizes]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    @property
+    def latest(self) -> dict[str, float]:
+        return self._losses.latest | self._watch.latest
+
+    def begin(self, number: int = 0) -> None:
+        """Phase `number` with a learner as new. Raises Stopped, and nothing is changed."""
+        phase = self._phases[number]
+        view = self._view(phase)
+        self.number, self.begun = number, self.step
+        self._watch.begin_phase()
+        self._lend(phase)
+        self._feeds, self._ask = view.feeds, view.logits
+        self._compiled.start(batches.batch(self._feeds, self.step + more) for more in range(self.lesson.epoch_steps))
+
+    def advance(self) -> None:
+        """One step, the first of the next phase where one is over.
+
+        Raises:
+            Failure: `loss_not_finite`.
+            Stopped: the batch was not made; nothing is changed but perhaps the phase.
+        """
+        if self._is_phase_over:
+            self.begin(self.number + 1)
+        self._batch = batches.batch(self._feeds, self.step)
+        logs = self._compiled.step(self._batch)
+        self.step += 1
+        if self.step % self.lesson.epoch_steps == 0:
+            self._compiled.end_epoch(self.step // self.lesson.epoch_steps - 1)
+        self._losses.add(logs)
+        if not math.isfinite(logs["loss"]):
+            message = f"the loss was {logs['loss']} at step {self.step} of {self.planned}"
+            raise Failure("loss_not_finite", message, param="/training")
+
+    def look(self) -> dict[str, float]:
+        """What is logged of this step: mean losses since the last look, the rate, validation. Raises Stopped, and nothing is changed."""
+        phase, schedule = self._phases[self.number], self.training.schedule
+        batch = self._batch or batches.batch(self._feeds, self.step - 1)
+        values = self._watch.look(self.live, self.network, self.step, self._ask)
+        self._conflicts.add(self._compiled.gram(batch))
+        self.looked = self.step
+        rate = learner.rate_at(phase.rate, schedule, self.step - 1 - self.begun, phase.steps)
+        return {**self._losses.take(), "learning_rate": rate, **values}
+
+    def saved(self) -> checkpoint.Saved:
+        state = {
+            "fit": self.known_by,
+            "phase": self.number,
+            "begun": self.begun,
+            "looked": self.looked,
+            "seconds": self.clock.seconds,
+            "watch": self._watch.state(),
+            "losses": self._losses.sums,
+        }
+        arrays = [*self._compiled.state(), self._conflicts.sums, *self._watch.arrays()]
+        return checkpoint.Saved(self.step, arrays, state)
+
+    def restore(self, saved: checkpoint.Saved) -> bool:
+        """Goes on from there; False where it is a state of another fit, and nothing is changed."""
+        state = saved.state
+        if state.get("fit") != self.known_by:
+            return False
+        phase = self._phases[state["phase"]]
+        self._lend(phase, saved.step)
+        known = self._compiled.state()
+        own, rest = saved.arrays[: len(known)], saved.arrays[len(known) :]
+        expected = [*known, self._conflicts.sums]
+        if [(one.shape, one.dtype) for one in [*own, *rest[:1]]] != [(one.shape, one.dtype) for one in expected]:
+            return False
+        self.step = self.safe = saved.step
+        self.number, self.begun, self.looked = state["phase"], state["begun"], state["looked"]
+        self._compiled.restore(own)
+        self._conflicts.sums = rest[0]
+        self._watch.restore(state["watch"], rest[1:])
+        self._losses.sums = {name: (total, count) for name, (total, count) in state["losses"].items()}
+        self.clock.before = state["seconds"]
+        view = self._view(phase)
+        self._feeds, self._ask = view.feeds, view.logits
+        return True
+
+    def trained(self) -> Trained:
+        """The best watched numbers where there are any, else the present ones."""
+        weights = self._watch.best_weights if self._watch.best_weights is not None else self.live.read()
+        best, epoch_steps = self._watch.best, self.lesson.epoch_steps
+        return Trained(
+            replace(self.network, weights=weights, lora=None),
+            self.seed,
+            self.step,
+            self._phases[self.number].rate,
+            self.clock.seconds,
+            self.lesson.batch_size,
+            -(-self.step // epoch_steps),
+            None if best is None else -(-best["step"] // epoch_steps),
+            best,
+            self._conflicts.table(),
+            self.planned,
+            not self.over,
+        )
+
+    @property
+    def _is_last(self) -> bool:
+        return self.number == len(self._phases) - 1
+
+    @property
+    def _end(self) -> int:
+        return self.begun + self._phases[self.number].steps
+
+    @property
+    def _is_phase_over(self) -> bool:
+        return self.step >= self._end or self._watch.over
+
+    def _lend(self, phase: Phase, step: int | None = None) -> None:
+        """The learner of a phase, as new; its next step comes after `step` (None: the present one)."""
+        training, goal = self.training, self.lesson.goal
+        self._compiled = self._pool.compiled(self.network, goal, phase, training, self._is_cached(phase))
+        self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights)
+
+    def _view(self, phase: Phase) -> Plain | caching.Cached:
+        """How a phase sees the lesson, by the network's present numbers, of which cached features are."""
+        kind = caching.Cached if self._is_cached(phase) else Plain
+        return kind(self.live, self.network, self.lesson.feeds, self._stop)
+
+    def _is_cached(self, phase: Phase) -> bool:
+        return caching.worthwhile(phase, self.network, self.lesson, self._pool.width(self.network))
+
+    def _spacing(self) -> int:
+        """Steps between two validations: whole epochs; each one where early stopping counts them."""
+        epoch_steps = self.lesson.epoch_steps
+        if self.training.early_stopping != "off":
+            return epoch_steps
+        least = max(EVALUATION_STEPS, self.planned / MOST_EVALUATIONS)
+        return epoch_steps * math.ceil(least / epoch_steps)
+
+
 @dataclass
 class Fitter:
     """Fits networks for one job: where checkpoints lie, whom to tell, when to stop."""
@@ -162,116 +335,60 @@ class Fitter:
     def fit(
         self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
     ) -> Trained:
-        """Trains `network` and returns it as trained; resumes from the stage's newest checkpoint where there is one.
+        """Trains `network` and returns it as trained, or as far as it came: then it is `stopped`.
+
+        It goes on from the newest checkpoint of this very fit that is whole, where there is one.
 
         Raises:
-            Stopped: asked to; a checkpoint of this very step is saved.
+            Stopped: asked to before the first step.
             Failure: `loss_not_finite`.
         """
-        phases = [phase for phase in phases if phase.steps]
-        planned = sum(phase.steps for phase in phases)
-        every = self._spacing(lesson, planned, training)
-        live = self.pool.live(network)
-        live.reseed(seed)
-        watch, losses, clock = Watch(lesson.checks, training), Means(), Clock(training)
-        conflicts = Conflicts(list(lesson.goal.tasks))
-        step, first, begun = 0, 0, 0  # `begun`: the step before the phase's first one
-        saved = checkpoint.newest(self.checkpoints, stage)
-        if saved is not None:
-            step, first, begun = saved.step, saved.state["phase"], saved.state["begun"]
-        compiled, cached = self._begin(network, lesson, phases[first], training, seed, step)
-        if saved is not None:
-            own = len(compiled.state())
-            compiled.restore(saved.arrays[:own])
-            conflicts.sums = saved.arrays[own]
-            watch.restore(saved.state["watch"], saved.arrays[own + 1 :])
-            losses.sums = {name: (total, count) for name, (total, count) in saved.state["losses"].items()}
-            clock.before = saved.state["seconds"]
-        view = _view(live, network, lesson, cached)
-        if saved is None:
-            compiled.start(batches.batch(view.feeds, number) for number in range(lesson.epoch_steps))
-        self.ledger.resume(stage, step)
-        for number in range(first, len(phases)):
-            phase, last = phases[number], number == len(phases) - 1
-            if number > first:
-                begun = step
-                watch.begin_phase()
-                compiled, cached = self._begin(network, lesson, phase, training, seed, step)
-                view = _view(live, network, lesson, cached)
-                compiled.start(batches.batch(view.feeds, step + more) for more in range(lesson.epoch_steps))
-            end = begun + phase.steps
-            while step < end and not watch.over:
-                batch = batches.batch(view.feeds, step)
-                logs = compiled.step(batch)
-                step += 1
-                if step % lesson.epoch_steps == 0:
-                    compiled.end_epoch(step // lesson.epoch_steps - 1)
-                losses.add(logs)
-                if not math.isfinite(logs["loss"]):
-                    raise Failure(
-                        "loss_not_finite",
-                        f"the loss was {logs['loss']} at step {step} of {planned}",
-                        param="/training",
-                    )
-                if step % every == 0 or (last and step == end):
-                    rate = learner.rate_at(phase.rate, training.schedule, step - 1 - begun, phase.steps)
-                    values = watch.look(live, network, step, view.logits)
-                    conflicts.add(compiled.gram(batch))
-                    self.ledger.record(stage, step, {**losses.take(), "learning_rate": rate, **values})
-                self.pace.step(stage, step, lesson.epoch_steps, lesson.batch_size, losses.latest | watch.latest)
-                stopping = self.stop.is_set()
-                if stopping or (not (last and step == end) and clock.due(step // lesson.epoch_steps)):
-                    state = {
-                        "phase": number,
-                        "begun": begun,
-                        "seconds": clock.seconds,
-                        "watch": watch.state(),
-                        "losses": losses.sums,
-                    }
-                    arrays = [*compiled.state(), conflicts.sums, *watch.arrays()]
-                    with clock.saving(step // lesson.epoch_steps):
-                        path = checkpoint.save(self.checkpoints, stage, checkpoint.Saved(step, arrays, state))
-                        self.ledger.save()
-                    self.channel.send(Checkpoint(stage=stage, step=step, path=str(path)))
-                if stopping:
-                    raise Stopped
-        weights = watch.best_weights if watch.best_weights is not None else live.read()
-        self.pace.finish(stage, step)
-        return Trained(
-            replace(network, weights=weights, lora=None),
-            seed,
-            step,
-            phases[-1].rate,
-            clock.seconds,
-            lesson.batch_size,
-            -(-step // lesson.epoch_steps),
-            None if watch.best is None else -(-watch.best["step"] // lesson.epoch_steps),
-            watch.best,
-            conflicts.table(),
-        )
+        course = Course(self.pool, network, lesson, phases, training, seed, self.stop)
+        resumed = any(course.restore(saved) for saved in checkpoint.whole(self.checkpoints, stage))
+        if not resumed:
+            course.begin()
+        self.ledger.resume(stage, course.step)
+        try:
+            while not course.over:
+                self._go_on(stage, course)
+        except Stopped:
+            if course.step == 0:
+                raise
+            if course.step > course.safe:
+                self._save(stage, course)
+            return course.trained()
+        self.pace.finish(stage, course.step)
+        return course.trained()
 
     def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}; and `layers` of the trunk, under `feature/LAYER`.
 
         On layers apart from those that train: a teacher that is asked in the middle of a fit may have its student's shape.
+
+        Raises:
+            Stopped: asked to, between two chunks of rows.
         """
-        return predict(self.looking.live(network), network, inputs, layers)
+        return predict(self.looking.live(network), network, inputs, layers, self.stop)
 
-    def _begin(
-        self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, seed: int, step: int
-    ) -> tuple[Compiled, bool]:
-        """The learner of a phase, as new; and whether it learns from cached features."""
-        cached = caching.worthwhile(phase, network, lesson, self.pool.width(network))
-        compiled = self.pool.compiled(network, lesson.goal, phase, training, cached)
-        compiled.begin(seed, step, network.weights)
-        return compiled, cached
+    def _go_on(self, stage: str, course: Course) -> None:
+        """One step and all that falls due after it. Raises Stopped between two steps, and before a validation is through."""
+        if self.stop.is_set():
+            raise Stopped
+        if not course.due:  # else an earlier attempt was stopped before it had looked
+            course.advance()
+        if course.due:
+            self.ledger.record(stage, course.step, course.look())
+        epoch_steps, batch_size = course.lesson.epoch_steps, course.lesson.batch_size
+        self.pace.step(stage, course.step, epoch_steps, batch_size, course.latest)
+        if not course.over and course.clock.due(course.step // epoch_steps):
+            with course.clock.saving(course.step // epoch_steps):
+                self._save(stage, course)
 
-    def _spacing(self, lesson: Lesson, steps: int, training: TrainingSpec) -> int:
-        """Steps between two validations: whole epochs; each one where early stopping counts them."""
-        if training.early_stopping != "off":
-            return lesson.epoch_steps
-        least = max(EVALUATION_STEPS, steps / MOST_EVALUATIONS)
-        return lesson.epoch_steps * math.ceil(least / lesson.epoch_steps)
+    def _save(self, stage: str, course: Course) -> None:
+        self.ledger.save()
+        path = checkpoint.save(self.checkpoints, stage, course.saved())
+        course.safe = course.step
+        self.channel.send(Checkpoint(stage=stage, step=course.step, path=str(path)))
 
 
 @dataclass(frozen=True)
@@ -281,9 +398,10 @@ class Plain:
     live: Live
     network: Network
     feeds: Mapping[str, Feed]
+    stop: threading.Event | None = None
 
     def logits(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return predict(self.live, self.network, inputs)
+        return predict(self.live, self.network, inputs, stop=self.stop)
 
 
 class Clock:
@@ -312,95 +430,9 @@ class Clock:
         self._cost = self._last - begun
 
 
-class Watch:
-    """The validation value of the verdict's metric (mean over tasks), the best so far, and whether patience is spent."""
-
-    def __init__(self, checks: Mapping[str, Check], training: TrainingSpec):
-        self._checks = {name: check for name, check in checks.items() if len(check.inputs)}
-        self._stopping = training.early_stopping
-        self._waited = 0
-        self.best: dict[str, Any] | None = None
-        self.best_weights: build.Weights | None = None
-        self.latest: dict[str, float] = {}
-
-    @property
-    def over(self) -> bool:
-        return self._stopping != "off" and self._waited >= self._stopping.patience
-
-    def begin_phase(self) -> None:
-        """Patience ends a phase, not the ones after it."""
-        self._waited = 0
-
-    def look(
-        self, live: Live, network: Network, step: int, ask: Callable[[np.ndarray], dict[str, np.ndarray]]
-    ) -> dict[str, float]:
-        """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
-        values: dict[str, float] = {}
-        known: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
-        for name, check in self._checks.items():
-            logits = known.setdefault(id(check.inputs), {}) or ask(check.inputs)
-            known[id(check.inputs)] = logits
-            task = network.tasks[name]
-            measured = evaluate.measure(task.type, heads.answers(task, logits[name]), check.values, metric=check.metric)
-            values[f"val_{name}_{check.metric}" if len(network.tasks) > 1 else f"val_{check.metric}"] = measured.value
-        finite = [value for value in values.values() if math.isfinite(value)]
-        if finite:
-            self._judge(sum(finite) / len(finite), values, live, step)
-        self.latest = values
-        return values
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "waited": self._waited,
-            "layers": {name: len(arrays) for name, arrays in (self.best_weights or {}).items()},
-        }
-
-    def arrays(self) -> list[np.ndarray]:
-        return [array for arrays in (self.best_weights or {}).values() for array in arrays]
-
-    def restore(self, state: dict[str, Any], arrays: list[np.ndarray]) -> None:
-        self.best, self._waited = state["best"], state["waited"]
-        if arrays:
-            rest = iter(arrays)
-            self.best_weights = {name: [next(rest) for _ in range(count)] for name, count in state["layers"].items()}
-
-    def _judge(self, value: float, values: Mapping[str, float], live: Live, step: int) -> None:
-        if self.best is None or value > self.best["value"]:
-            name = next(iter(values)) if len(values) == 1 else "val_mean"
-            self.best, self._waited = {"metric": name, "value": value, "step": step}, 0
-            if self._stopping != "off" and self._stopping.restore_best:
-                self.best_weights = live.read()
-        else:
-            self._waited += 1
-
-
-class Means:
-    """The mean of each logged value since the last look; a task that was absent from a step has no value there."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, tuple[float, int]] = {}
-        self.latest: dict[str, float] = {}
-
-    def add(self, logs: Mapping[str, float]) -> None:
-        for name, value in logs.items():
-            if math.isfinite(value):
-                total, count = self.sums.get(name, (0.0, 0))
-                self.sums[name] = (total + value, count + 1)
-        self.latest = dict(logs)
-
-    def take(self) -> dict[str, float]:
-        means = {name: total / count for name, (total, count) in self.sums.items()}
-        self.sums = {}
-        return means
-
-
-def _view(live: Live, network: Network, lesson: Lesson, cached: bool) -> Plain | caching.Cached:
-    """How a phase sees a lesson. Made after the network's numbers are restored, since features are of those."""
-    return (caching.Cached if cached else Plain)(live, network, lesson.feeds)
-
-
-def predict(live: Live, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`."""
+def predict(
+    live: Live, network: Network, inputs: np.ndarray, layers: Sequence[str] = (), stop: threading.Event | None = None
+) -> dict[str, np.ndarray]:
+    """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`. Raises Stopped between two chunks."""
     forward = live.tap(layers)
-    return caching.in_chunks(lambda raw: forward.predict_on_batch(network.scaling(raw)), inputs)
+    return caching.in_chunks(lambda raw: forward.predict_on_batch(network.scaling(raw)), inputs, stop=stop)

@@ -48,11 +48,18 @@ def require(formats: Sequence[ExportFormat]) -> None:
             raise Failure("export_failed", reason[0], reason[1], param="/export")
 
 
-def write(network: Network, formats: Sequence[ExportFormat], rows: np.ndarray, out: Path) -> dict[str, dict[str, Any]]:
+def write(
+    network: Network,
+    formats: Sequence[ExportFormat],
+    rows: np.ndarray,
+    out: Path,
+    before_each: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, Any]]:
     """Writes `formats` (all but keras) into `out` and answers {kind: {file, bytes, largest_difference}}.
 
     Args:
         rows: raw inputs on which each file is compared with Keras, all at once and the first one alone.
+        before_each: called before each file, and may raise.
 
     Raises:
         Failure: `export_failed`, a file could not be written or answers otherwise than Keras does.
@@ -67,6 +74,7 @@ def write(network: Network, formats: Sequence[ExportFormat], rows: np.ndarray, o
     model.predict_on_batch(rows)  # Keras writes ONNX only of a model that was called
     told: dict[str, dict[str, Any]] = {}
     for kind in wanted:
+        before_each()
         path = out / FILES[kind]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the converters' own, about Python and NumPy of years ago

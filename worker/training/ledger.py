@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from worker.reports import Metrics, Progress, Resumed, Stage
+from worker.training import durable
 from worker.training.channel import Channel
+
+COPIES = ("metrics-1", "metrics-2")
 
 
 def prefix_of(stage: str) -> str:
@@ -20,50 +23,60 @@ def prefix_of(stage: str) -> str:
 
 
 class Ledger:
-    """Every metric of the job, sent as it comes and written to `metrics.csv`.
+    """Every metric of the job, sent as it comes and written to `metrics.csv`, stage after stage as they began.
 
-    It is saved with each checkpoint, so that a later attempt's file has the earlier one's rows up to where it resumed.
+    `home` holds what a later attempt needs of it, saved before each checkpoint: rows beyond the checkpoint that is gone on from are
+    taken back by `resume`, rows short of it could not be. It lies there twice, each with its sha256, since no older one would do.
     """
 
     def __init__(self, channel: Channel, home: Path):
-        self._channel, self._path = channel, home / "metrics.csv"
-        self._rows: list[tuple[str, int, float | None]] = []
-        if self._path.exists():
-            with self._path.open(newline="") as file:
-                self._rows = [
-                    (name, int(step), float(value) if value else None)
-                    for name, step, value in list(csv.reader(file))[1:]
-                ]
+        self._channel, self._home = channel, home
+        self._stages: dict[str, list[tuple[str, int, float | None]]] = {}
+        text = next((text for name in COPIES if (text := _whole(home / name)) is not None), "")
+        for name, step, value in list(csv.reader(io.StringIO(text)))[1:]:
+            self._of(name.rpartition("/")[0] or "target").append((name, int(step), float(value) if value else None))
 
     def record(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         named = {prefix_of(stage) + name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._rows += [(name, step, value) for name, value in named.items()]
+        self._of(stage).extend((name, step, value) for name, value in named.items())
         self._channel.send(Metrics(step=step, values=named))
 
     def resume(self, stage: str, step: int) -> None:
         """The stage goes on from `step`; what an earlier attempt recorded beyond it no longer counts."""
-        prefix = prefix_of(stage)
-        self._rows = [row for row in self._rows if row[1] <= step or not _of(row[0], prefix)]
-        self._channel.send(Resumed(stage=stage, step=step, metric_prefix=prefix))
+        self._stages[stage] = [row for row in self._of(stage) if row[1] <= step]
+        self._channel.send(Resumed(stage=stage, step=step, metric_prefix=prefix_of(stage)))
 
     def series(self) -> dict[str, list[tuple[int, float | None]]]:
         """{name: (step, value) …}, names in the order in which they first came."""
         found: dict[str, list[tuple[int, float | None]]] = {}
-        for name, step, value in self._rows:
-            found.setdefault(name, []).append((step, value))
+        for rows in self._stages.values():
+            for name, step, value in rows:
+                found.setdefault(name, []).append((step, value))
         return found
 
-    def save(self, path: Path | None = None) -> Path:
-        path = path or self._path
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def save(self) -> None:
+        """Durably, for a later attempt."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        data = self._csv().encode()
+        for name in COPIES:
+            durable.replace(self._home / name, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        durable.sync(self._home)
+
+    def write(self, path: Path) -> Path:
+        """As CSV, for people."""
+        durable.replace(path, self._csv().encode())
+        return path
+
+    def _of(self, stage: str) -> list[tuple[str, int, float | None]]:
+        return self._stages.setdefault(stage, [])
+
+    def _csv(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["name", "step", "value"])
-        writer.writerows((name, step, "" if value is None else repr(value)) for name, step, value in self._rows)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(text.getvalue())
-        beside.rename(path)
-        return path
+        for rows in self._stages.values():
+            writer.writerows((name, step, "" if value is None else repr(value)) for name, step, value in rows)
+        return text.getvalue()
 
 
 class Pace:
@@ -139,6 +152,10 @@ class Pace:
         return self._entered
 
 
-def _of(name: str, prefix: str) -> bool:
-    """Whether a metric belongs to the stage with this prefix; the target's names have none, hence no slash but in `val_…` never."""
-    return name.startswith(prefix) if prefix else "/" not in name
+def _whole(path: Path) -> str | None:
+    """The text of a saved copy; None where there is none that is what was saved."""
+    try:
+        digest, _, data = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return data.decode() if hashlib.sha256(data).hexdigest().encode() == digest else None

@@ -22,7 +22,7 @@ import numpy as np
 from worker.training import caching, device
 
 if TYPE_CHECKING:
-    from worker.training.run import Model
+    from worker.training.keeping import Model
 
 MOST_BYTES = 2 << 30
 """Of all files together; the longest unused go first."""

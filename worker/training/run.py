@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +21,33 @@ from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.exports import ExportFormat
-from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainStage
+from app.spec.models import HeadSpec, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
-from worker.reports import Artifact, Edge, Kept, Warned
-from worker.training import batches, build, canvas, checkpoint, device, evaluate, export, formats, heads, rows
+from worker.reports import Artifact, Warned
+from worker.training import batches, build, canvas, checkpoint, device, evaluate, export, formats, heads, keeping, rows
 from worker.training.augmentation import Augment
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.channel import Channel
 from worker.training.failures import Failure, Stopped
-from worker.training.fitting import Check, Fitter, Lesson, Phase, Pool, Trained
+from worker.training.fitting import Fitter, Lesson, Phase, Pool, Trained
+from worker.training.keeping import Model
 from worker.training.learner import Goal
 from worker.training.ledger import Ledger, Pace
 from worker.training.measures import Measure
 from worker.training.methods._resolve import SCRATCH_RATES, task_name
 from worker.training.outputs import Outputs
 from worker.training.rows import Data, Draw
-from worker.training.verdict import Scored, Spent
+from worker.training.verdict import Scored
+from worker.training.watching import Check
 
 EXPORT_ROWS = 32
 
+UNFINISHED = "unfinished"
+"""The role of what a stage had learnt when it was stopped. It is no stage's own: nothing goes on from it."""
 
-@dataclass(frozen=True)
-class Model:
-    """A kept model: its network, its manifest, and the hashes of every row behind it (None: not recorded).
-
-    `id` names it in the lineage: a role of this job, or `mdl_…`. `bytes`: the size of its file.
-    """
-
-    id: str
-    network: Network
-    manifest: Manifest
-    rows: np.ndarray | None
-    bytes: int
-
-    @property
-    def shapes(self) -> list[list[int]]:
-        """Of all recorded rows behind it."""
-        known = self.rows is not None and len(self.rows) > 0
-        return (self.manifest.rows_shapes or [self.manifest.input.shape]) if known else []
-
-    @property
-    def spent(self) -> Spent:
-        cost = self.manifest.training
-        return Spent(
-            cost["steps"], cost["learning_rate"], cost["device_seconds"], cost.get("best_epoch"), cost.get("epochs")
-        )
+LEADS_ON = ("model", "source", "teacher", "generation/")
+"""The beginnings of the roles whose unfinished model is worth keeping: the job's own, and those that it builds on."""
 
 
 class Run:
@@ -83,6 +64,7 @@ class Run:
         self.handed: dict[str, Model] = {}  # kept models of other jobs that this one has asked for, by id
         self._finished: str | None = None
         self.overlap_unknown = False
+        self.cut_short = False  # a fit was stopped: whatever the method makes of it, the job is not done
         self.words: Mapping[str, Any] = assignment.get("spec", {})
         self.formats: list[ExportFormat] = list(self.words.get("export", []))
         formats.require(self.formats)
@@ -197,7 +179,11 @@ class Run:
         return network
 
     def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """What a network gives for raw inputs, in inference mode: {task: logits}, and {feature/LAYER: …} of its trunk's layers."""
+        """What a network gives for raw inputs, in inference mode: {task: logits}, and {feature/LAYER: …} of its trunk's layers.
+
+        Raises:
+            Stopped: asked to, between two chunks of rows.
+        """
         return self._fitter.logits(network, inputs, layers)
 
     # ---- learning
@@ -247,11 +233,18 @@ class Run:
     def fit(
         self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
     ) -> Trained:
-        """Trains a stage, from its newest checkpoint where an earlier attempt left one."""
-        if self._stop.is_set():
-            raise Stopped
+        """Trains a stage, from its newest checkpoint where an earlier attempt left one.
+
+        A trainer that is asked to stop meanwhile gives back what was learnt so far, `stopped`: hand it to `keep` without delay.
+
+        Raises:
+            Stopped: asked to before the first step.
+        """
+        self.obey()
         self.pace.enter(stage)
-        return self._fitter.fit(stage, network, lesson, phases, training, seed)
+        trained = self._fitter.fit(stage, network, lesson, phases, training, seed)
+        self.cut_short |= trained.stopped
+        return trained
 
     def keep(
         self, role: str, stage: str, trained: Trained, *, learnt_from: Sequence[Draw], behind: Sequence[Model] = (),
@@ -262,60 +255,32 @@ class Run:
         Args:
             learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
             more_rows: hashes of further rows (unlabelled ones). edges: (relation, target) of the lineage.
+
+        Raises:
+            Stopped: the stage is not finished. What it has learnt is kept as `unfinished`, where the job has no model of its own yet
+                and this stage was to make it or leads to it.
         """
-        full = replace(trained.network, precision="float32")  # a kept model computes in full
-        trained = replace(trained, network=full)
-        stem = "" if role == "model" else role.replace("/", "-")
-        file = self.out / (f"{stem}.keras" if stem else "model.keras")
-        manifest_file = self.out / (f"{stem}.manifest.json" if stem else "manifest.json")
-        rows_file = self.out / f"{stem or 'model'}.rows.npy"
-        unknown = any(model.rows is None for model in behind)
-        fed = trained.network.input.shape
-        shapes = sorted({tuple(shape) for model in behind for shape in model.shapes} | {tuple(fed)})
-        hashes = np.concatenate(
-            [
-                *(draw.hashes for draw in learnt_from),
-                *more_rows,
-                *(model.rows for model in behind if model.rows is not None),
-            ]
+        stopped, has_own = trained.stopped, "model" in {**self._assignment.get("kept", {}), **self._models}
+        if stopped and (has_own or not role.startswith(LEADS_ON)):
+            raise Stopped
+        model, line = keeping.write(
+            self.out, UNFINISHED if stopped else role, stage, trained, learnt_from, behind, edges, more_rows
         )
-        if not unknown:
-            export.write_rows(hashes, rows_file)
-        sha256 = export.write(trained.network, file)
-        if role in ("model", "source") or role.startswith("teacher"):
-            self._check(file, trained.network, learnt_from[0])
-        manifest = export.manifest(
-            trained.network,
-            role,
-            sha256,
-            file=file.name,
-            rows_file=None if unknown else rows_file.name,
-            dataset={
-                "sets": [
-                    {"ref": draw.data.ref, "sha256": draw.data.sha256, "rows": len(draw.train)} for draw in learnt_from
-                ]
-            },
-            training=_cost(trained, learnt_from),
-            rows_shapes=shapes if len(shapes) > 1 else (),
-            edges=edges,
-        )
-        export.write_manifest(manifest, manifest_file)
+        if not stopped and role.startswith(("model", "source", "teacher")):  # what is stopped has to be quick
+            some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
+            export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
         self._ledger.save()
-        trained_on = [("trained_on", draw.data.ref) for draw in learnt_from]
-        self._channel.send(
-            Kept(
-                role=role,
-                model=file.name,
-                manifest=manifest_file.name,
-                rows=None if unknown else rows_file.name,
-                edges=[Edge(relation=relation, target=target) for relation, target in [*edges, *trained_on]],  # type: ignore[arg-type]
-            )
-        )
+        self._channel.send(line)
+        if stopped:
+            raise Stopped
         if self._finished is not None:
             checkpoint.forget(self._fitter.checkpoints, self._finished)
         self._finished = stage  # its checkpoints stay until the worker has surely recorded that it is kept
-        self._models[role] = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
-        return self._models[role]
+        if role == "model":
+            for path in self.out.glob(f"{UNFINISHED}.*"):
+                path.unlink()
+        self._models[role] = model
+        return model
 
     def train_stage(self, role: str, stage: TrainStage, data: Data) -> Model:
         """A model that the job trains first, from scratch on a data set of its own, and keeps."""
@@ -382,6 +347,7 @@ class Run:
         self.logits(network, batch)
         times = []
         for _ in range(10):
+            self.obey()
             begun = time.perf_counter()
             self.logits(network, batch)
             times.append(time.perf_counter() - begun)
@@ -395,7 +361,7 @@ class Run:
             forward = build.live(network).forward
             for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
                 forward.predict_on_batch(rows)
-                told[name] = round(1000 * statistics.median(_seconds(forward, rows) for _ in range(times)), 3)
+                told[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
         return told
 
     # ---- words
@@ -421,7 +387,7 @@ class Run:
         if set(self.formats) <= {"keras"}:
             return {}
         written = formats.write(
-            model.network, self.formats, data.table.inputs[data.split.train[:EXPORT_ROWS]], self.out
+            model.network, self.formats, data.table.inputs[data.split.train[:EXPORT_ROWS]], self.out, self.obey
         )
         for kind, told in written.items():
             media_type = formats.MEDIA_TYPES.get(kind, formats.DEFAULT_MEDIA_TYPE)  # type: ignore[call-overload]
@@ -429,23 +395,27 @@ class Run:
         return written
 
     def write_metrics(self) -> Path:
-        return self._ledger.save(self.out / "metrics.csv")
+        return self._ledger.write(self.out / "metrics.csv")
+
+    def obey(self) -> None:
+        """Raises Stopped where the trainer was asked to stop: for whatever takes long and is no fit."""
+        if self._stop.is_set():
+            raise Stopped
 
     def _table(self, ref: str) -> tuple[datasets.Table, str | None]:
+        self.obey()
         entry = self._assignment.get("datasets", {}).get(ref)
         return datasets.load(ref, entry), (entry or {}).get("sha256")
 
-    def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
-        manifest = Manifest.model_validate(entry["manifest"])
-        path = Path(entry["path"])
-        if export.file_sha256(path) != manifest.sha256:
-            raise Failure("weights_unavailable", f"the file of {name} is not the one that was kept")
-        hashes = np.load(entry["rows"], allow_pickle=False) if entry.get("rows") else None
-        return Model(name, export.read(path, manifest), manifest, hashes, path.stat().st_size)
+    def _seconds(self, forward: Any, rows: np.ndarray) -> float:
+        self.obey()
+        begun = time.perf_counter()
+        forward.predict_on_batch(rows)
+        return time.perf_counter() - begun
 
-    def _check(self, file: Path, network: Network, draw: Draw) -> None:
-        some = draw.data.table.inputs[draw.train[:8]]
-        export.check(file, network, some, self.answers(network, some))
+    def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
+        self.obey()
+        return keeping.read(name, entry)
 
     def _tell_dropped(self, ref: str, dropped: int) -> None:
         if dropped:
@@ -477,24 +447,3 @@ def scratch_rate(training: TrainingSpec) -> float:
 
 def epoch_steps(rows: int, batch_size: int) -> int:
     return math.ceil(rows / min(batch_size, rows)) if rows else 1
-
-
-def _seconds(forward: Any, rows: np.ndarray) -> float:
-    begun = time.perf_counter()
-    forward.predict_on_batch(rows)
-    return time.perf_counter() - begun
-
-
-def _cost(trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]:
-    return {
-        "steps": trained.steps,
-        "seed": trained.seed,
-        "batch_size": trained.batch_size,
-        "learning_rate": trained.rate,
-        "device_seconds": round(trained.seconds, 3),
-        "epochs": trained.epochs,
-        "best_epoch": trained.best_epoch,
-        "best": trained.best,
-        **({"conflicts": trained.conflicts} if trained.conflicts else {}),
-        "labels": {name: count for draw in draws for name, count in draw.labels.items()},
-    }

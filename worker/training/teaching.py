@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from worker.training.build import Network
     from worker.training.conclude import Trial
     from worker.training.heads import Task
+    from worker.training.keeping import Model
     from worker.training.learner import Goal
     from worker.training.rows import Data, Draw
-    from worker.training.run import Model, Run
+    from worker.training.run import Run
 
 
 class Teachers:

@@ -128,7 +128,8 @@ def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
         return assignment
     if record.exists() and record.read_text() == spec:
         manifests = {path: json.loads(path.read_text()) for path in out.glob("*manifest.json")}
-        return {**assignment, "kept": {about["role"]: _found(path, about) for path, about in manifests.items()}}
+        finished = {path: about for path, about in manifests.items() if about["role"] != "unfinished"}
+        return {**assignment, "kept": {about["role"]: _found(path, about) for path, about in finished.items()}}
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     if record.exists():
         for path in {path for pattern in LEFT for path in out.glob(pattern)}:
@@ -191,8 +192,13 @@ def _train_with_keras(
     made = Run(assignment, out, told, stop)
     try:
         method.train(spec, made)
+    except Exception:
+        if not made.cut_short:  # else it stumbled over what is only half learnt
+            raise
     finally:
         stage.append(made.pace.stage)
+    if made.cut_short:
+        raise failures.Stopped
 
 
 def _plain_run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading.Event) -> Any:

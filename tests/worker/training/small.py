@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from app.spec.training import OptimizerSpec, TrainingSpec
 from worker.training import build, heads, learner
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
-from worker.training.failures import Stopped
 from worker.training.fitting import Fitter, Lesson, Phase, Pool
 from worker.training.heads import Task
 from worker.training.learner import Compiled, Goal
@@ -161,7 +159,6 @@ def stopped_and_continued(
         made.pool.live(network)
         if not at:
             return made.fit("target", network, lesson, phases, TrainingSpec(**training), seed).network
-        with contextlib.suppress(Stopped):
-            made.fit("target", network, lesson, phases, TrainingSpec(**training), seed)
-            raise AssertionError(f"it did not stop after step {at}")
+        halted = made.fit("target", network, lesson, phases, TrainingSpec(**training), seed)
+        assert (halted.stopped, halted.steps) == (True, at)
     raise AssertionError

@@ -16,9 +16,10 @@ from tests.worker.training import small
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
 from worker.training import caching
 from worker.training.build import Lora, Network
-from worker.training.fitting import Check, Lesson, Phase
+from worker.training.fitting import Lesson, Phase
 from worker.training.learner import Goal
 from worker.training.regularizers import bss, l2_sp
+from worker.training.watching import Check
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

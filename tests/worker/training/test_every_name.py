@@ -1,11 +1,12 @@
-"""Every name that the catalog offers trains through the trainer's own entry, all in this process: importing Keras takes longer."""
+"""Every name that the catalog offers trains through the trainer's own entry, and goes on after a kill as if nothing had been.
+
+All in this process: importing Keras takes longer. A kill loses what was not saved and reported.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-import threading
+import random
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from app.spec.data import Schema
 from app.spec.faults import Invalid, validate
 from app.spec.registry import modules
 from tests import every_name
-from tests.worker.training.small import Quiet
-from tests.worker.training.test_trainer import Ended, kept_by
-from worker.reports import Exit, Failed, Result
-from worker.training import trainer
+from tests.worker.training.attempts import broken, differences, told, unbroken
+from worker.reports import Result
+from worker.training import fitting, trainer
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,41 +57,76 @@ def stages() -> dict[str, dict[str, Any]]:
     return {}
 
 
-@pytest.mark.parametrize(
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each epoch of a few steps is looked at and saved."""
+    monkeypatch.setattr(fitting, "EVALUATION_STEPS", 1)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
+
+
+NAMES = pytest.mark.parametrize(
     ("section", "name"),
     [pytest.param(*one, marks=[pytest.mark.long] * every_name.large(*one)) for one in every_name.names()],
 )
-def test_it_trains(section: str, name: str, world: World, stages: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+
+
+@NAMES
+def test_it_trains_and_after_a_kill_it_ends_bit_for_bit_the_same(
+    section: str, name: str, world: World, stages: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     body = every_name.job_with(section, name)
     method = modules("methods")[body["kind"]]
     if every_name.refused(section, name):
         with pytest.raises(Invalid, match="not installed"):
             method.resolve(validate(method.Spec, body), world)
         return
-    spec = plain(method.resolve(validate(method.Spec, body), world))
+    words = assignment(unsteady(body), world)
     before = {
-        role: [spec.get(words) for words in (words, "dataset", "target", "split")] for role, words in STAGES.items()
+        role: [words["spec"].get(one) for one in (key, "dataset", "target", "split")] for role, key in STAGES.items()
     }
-    known = {role: json.dumps([role, *words]) for role, words in before.items()}
-    given = {ref: world.entry(ref) for ref in method.inputs(validate(method.Spec, spec)).datasets}
-    kept = {role: stages[words] for role, words in known.items() if words in stages}
-    job = {
-        "id": "job_1",
-        "attempt": 1,
-        "kind": body["kind"],
-        "spec": spec,
-        "datasets": given,
-        "models": {},
-        "kept": kept,
-    }
-    told = Quiet()
-    code = trainer.run(job, tmp_path, told, threading.Event())
-    assert code == Exit.DONE, [line for line in told.reports if isinstance(line, Failed)]
-    assert isinstance(told.reports[-1], Result)
-    new = kept_by(Ended(code, told.reports, tmp_path))
-    assert "model" in new
-    stages |= {known[role]: entry for role, entry in new.items() if role in known}
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"]
+    known = {role: json.dumps([role, *about]) for role, about in before.items()}
+    words["kept"] = {role: stages[about] for role, about in known.items() if about in stages}
+
+    straight = unbroken(words, tmp_path / "a")
+    assert isinstance(straight.recorded[-1][0], Result)
+    assert "model" in straight.kept
+    stages |= {known[role]: entry for role, entry in straight.kept.items() if role in known}
+    losses = [value for (metric, _), value in straight.rows.items() if metric == "loss"]
     assert losses
-    assert all(math.isfinite(loss) for loss in losses)
+    assert all(value is not None for value in losses)
+
+    rng = random.Random(f"{section} {name}")
+    killed = broken(words, tmp_path / "b", rng, len(told(straight)))
+    if not name.endswith("deterministic=false"):  # else nobody is promised anything
+        assert not differences(straight.result, killed.result)
+
+
+@pytest.mark.long
+@NAMES
+def test_after_three_kills_too(section: str, name: str, world: World, tmp_path: Path) -> None:
+    """With sources, teachers and controls trained anew."""
+    if every_name.refused(section, name) or name.endswith("deterministic=false"):
+        return
+    body = unsteady(every_name.job_with(section, name))
+    words = assignment({**body, "control": {**body.get("control", {}), "seeds": 1}}, world)
+    straight = unbroken(words, tmp_path / "a")
+    for seed in range(3):
+        rng = random.Random(f"{section} {name} {seed}")
+        killed = broken(words, tmp_path / f"b{seed}", rng, len(told(straight)), kills=3)
+        assert not differences(straight.result, killed.result)
+
+
+def unsteady(body: Any) -> Any:
+    """The same with dropout and BatchNorm, whose states a resumed run has to have."""
+    shaken = {"dropout": 0.25, "batch_norm": True}
+    if isinstance(body, dict):
+        more = shaken if body.get("arch") in ("mlp", "cnn", "cnn-small") else {}
+        return {key: unsteady(value) for key, value in {**more, **body}.items()}
+    return {"arch": "cnn-small", **shaken} if body == "cnn-small" else body
+
+
+def assignment(body: dict[str, Any], world: World) -> dict[str, Any]:
+    method = modules("methods")[body["kind"]]
+    spec = plain(method.resolve(validate(method.Spec, body), world))
+    given = {ref: world.entry(ref) for ref in method.inputs(validate(method.Spec, spec)).datasets}
+    return {"id": "job_1", "attempt": 1, "kind": body["kind"], "spec": spec, "datasets": given, "models": {}}

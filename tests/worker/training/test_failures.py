@@ -27,8 +27,14 @@ class ResourceExhaustedError(Exception):
     [
         (Failure("data_overlap", "3 rows"), "data_overlap", Exit.FAILED),
         (Invalid([Fault("/split", "no row is left")]), "dataset_invalid", Exit.FAILED),
-        (MemoryError(), "out_of_memory", Exit.FAILED),
-        (ResourceExhaustedError("secret"), "out_of_memory", Exit.FAILED),
+        (MemoryError("secret"), "memory_limit", Exit.FAILED),
+        (OSError(errno.ENOMEM, "secret"), "memory_limit", Exit.FAILED),
+        (
+            ResourceExhaustedError("secret, OOM on /job:localhost/device:CPU:0 by allocator cpu"),
+            "memory_limit",
+            Exit.FAILED,
+        ),
+        (ResourceExhaustedError("secret, OOM on /job:localhost/device:GPU:0"), "out_of_memory", Exit.FAILED),
         (RuntimeError("RESOURCE_EXHAUSTED: secret"), "out_of_memory", Exit.FAILED),
         (OSError(errno.ENOSPC, "secret"), "disk_full", Exit.RETRY),
         (KeyError("secret"), "internal", Exit.RETRY),

@@ -14,9 +14,10 @@ from app.spec.training import EarlyStopping, TrainingSpec
 from tests.worker.training.small import DIGIT, ODD, Quiet, feed, fitter, network, same, stored
 from worker.reports import Checkpoint, Metrics, Progress, Resumed
 from worker.training import fitting, heads
-from worker.training.failures import Failure, Stopped
-from worker.training.fitting import Check, Lesson, Phase
+from worker.training.failures import Failure
+from worker.training.fitting import Lesson, Phase
 from worker.training.learner import Goal
+from worker.training.watching import Check
 from worker.training.weighting import uncertainty
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
@@ -59,8 +60,8 @@ def test_a_fit_stopped_at_any_step_and_resumed_ends_bit_for_bit_the_same(at: int
             stop.set()
 
     first.pace.step = counted  # type: ignore[method-assign]
-    with pytest.raises(Stopped):
-        first.fit("target", *learnable(), PHASES, TRAINING, 3)
+    so_far = first.fit("target", *learnable(), PHASES, TRAINING, 3)
+    assert (so_far.stopped, so_far.steps, so_far.planned) == (True, at, 63)
     assert told.reports[-1].step == at
 
     told = Quiet()
@@ -108,8 +109,7 @@ def test_patience_spent_in_one_phase_leaves_the_next_one_all_its_steps(tmp_path:
             stop.set()
 
     first.pace.step = counted  # type: ignore[method-assign]
-    with pytest.raises(Stopped):
-        first.fit("target", *learnable(), phases, training, 3)
+    assert first.fit("target", *learnable(), phases, training, 3).stopped
     second = fitter(tmp_path / "b").fit("target", *learnable(), phases, training, 3)
     assert second.steps == done.steps
     assert same(done.network.weights, second.network.weights)

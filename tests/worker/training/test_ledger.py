@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from worker.reports import Metrics, Progress, Resumed
-from worker.training.ledger import Ledger, Pace
+from worker.training.ledger import COPIES, Ledger, Pace
 
 
 class Told:
@@ -34,14 +36,29 @@ def test_a_later_attempt_has_the_rows_up_to_where_it_resumed(tmp_path: Path) -> 
     first = Ledger(told, tmp_path)
     first.record("source", 9, {"loss": 0.1})
     for step in (1, 2, 3):
-        first.record("target", step, {"loss": float(step)})
+        first.record("target", step, {"loss": step / 3})
+    first.record("control/0", 1, {"loss": math.nan})
     first.save()
     second = Ledger(told, tmp_path)
     second.resume("target", 2)
     second.record("target", 3, {"loss": 30.0})
-    text = second.save(tmp_path / "out.csv").read_text()
-    assert text == "name,step,value\nsource/loss,9,0.1\nloss,1,1.0\nloss,2,2.0\nloss,3,30.0\n"
+    text = second.write(tmp_path / "out.csv").read_text().splitlines()
+    target = [f"loss,1,{1 / 3!r}", f"loss,2,{2 / 3!r}", "loss,3,30.0"]
+    assert text == ["name,step,value", "source/loss,9,0.1", *target, "control/0/loss,1,"]
     assert Resumed(stage="target", step=2, metric_prefix="") in told.reports
+
+
+@pytest.mark.parametrize("spoilt", COPIES)
+def test_one_spoilt_copy_costs_no_row_and_two_no_job(spoilt: str, tmp_path: Path) -> None:
+    first = Ledger(Told(), tmp_path)
+    first.record("source", 9, {"loss": 0.1})
+    first.save()
+    data = (tmp_path / spoilt).read_bytes()
+    (tmp_path / spoilt).write_bytes(data[:-2] + b"9\n")
+    assert Ledger(Told(), tmp_path).series() == {"source/loss": [(9, 0.1)]}
+    for name in COPIES:
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+    assert Ledger(Told(), tmp_path).series() == {}
 
 
 def test_progress_comes_at_most_once_a_second_and_adds_up_over_all_stages() -> None:

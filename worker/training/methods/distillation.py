@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     from worker.training.batches import Feed
     from worker.training.build import Network
     from worker.training.control import Arm
+    from worker.training.keeping import Model
     from worker.training.learner import Goal
     from worker.training.rows import Data, Draw
-    from worker.training.run import Model, Run
+    from worker.training.run import Run
 
 
 class Weighted(Words):

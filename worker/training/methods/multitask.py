@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from worker.training.conclude import Trial
     from worker.training.control import Arm
     from worker.training.heads import Task
+    from worker.training.keeping import Model
     from worker.training.rows import Data
-    from worker.training.run import Model, Run
+    from worker.training.run import Run
     from worker.training.sharing import Graph
     from worker.training.teaching import Teachers
 

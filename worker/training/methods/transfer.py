@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from app.spec.data import InputSchema
     from worker.training.build import Network
     from worker.training.control import Arm
-    from worker.training.run import Model, Run
+    from worker.training.keeping import Model
+    from worker.training.run import Run
 
 Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "gradual_unfreezing", "lora", "initialize"]
 

@@ -1,0 +1,253 @@
+"""A job that was killed or stopped, and goes on in another process, ends bit for bit as one that was not.
+
+The names of the catalog one by one are in test_every_name.py; here is what they do together, and what a bad disk does.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.spec.training import TrainingSpec
+from tests.worker.training.attempts import Job, broken, differences, number, told, unbroken
+from tests.worker.training.small import DIGIT, ODD, feed, network, stored
+from tests.worker.training.test_checkpoint import SPOIL
+from tests.worker.training.test_trainer import assignment as resolved
+from worker.reports import Checkpoint, Exit, Resumed, Warned
+from worker.training import checkpoint, fitting
+from worker.training.checkpoint import Saved
+from worker.training.fitting import Course, Lesson, Phase, Pool
+from worker.training.learner import Goal
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+MLP = {"arch": "mlp", "units": [8, 6], "dropout": 0.25, "batch_norm": True}
+CNN = {"arch": "cnn-small", "dropout": 0.25, "batch_norm": True}
+TABLE = {"dataset": "wine", "architecture": MLP, "training": {"epochs": 3, "batch_size": 32}}
+PICTURES = {"dataset": "digits", "limit_train_examples": 90, "architecture": CNN, "training": {"steps": 5}}
+LASTING = {"epochs": 7, "batch_size": 32, "schedule": "cosine", "early_stopping": {"patience": 2}}
+
+CASES: dict[str, dict[str, Any]] = {
+    "phases, each ended by patience, cached features, rates by layer, two pairs": {
+        "kind": "transfer",
+        "dataset": "wine",
+        "source": {"train": TABLE},
+        "strategy": "gradual_unfreezing",
+        "cache_features": True,
+        "learning_rates": {"decay": 2.6},
+        "training": LASTING,
+        "control": {"seeds": 2, "budget": "total"},
+    },
+    "a head first, held by its source": {
+        "kind": "transfer",
+        "dataset": "wine",
+        "source": {"train": TABLE},
+        "strategy": "lp_ft",
+        "regularizer": {"name": "l2_sp"},
+        "batch_norm": "trainable",
+        "training": {**LASTING, "optimizer": {"name": "adamw", "weight_decay": 0.01, "global_clipnorm": 1.0}},
+        "control": {"seeds": 1},
+    },
+    "data sets of two lengths, experts, gradients, half precision": {
+        "kind": "multitask",
+        "tasks": {
+            "digit": {"dataset": "digits", "limit_train_labels": 20},
+            "odd": {"dataset": "digits"},
+            "stroke": {"dataset": "strokes", "column": "digit"},
+        },
+        "limit_train_examples": 90,
+        "trunk": CNN,
+        "sharing": "mmoe",
+        "weighting": "gradnorm",
+        "training": {"epochs": 5, "batch_size": 32, "precision": "mixed_float16"},
+        "control": {"seeds": 1, "primary": "digit"},
+    },
+    "teachers of some tasks, annealed, weighed by epochs": {
+        "kind": "multitask",
+        "dataset": "digits",
+        "limit_train_examples": 90,
+        "tasks": {"digit": {"teacher": {"train": PICTURES}}, "odd": {}},
+        "trunk": CNN,
+        "weighting": "dwa",
+        "weight_schedule": "linear_anneal",
+        "training": {"epochs": 5, "batch_size": 32},
+        "control": {"seeds": 1},
+    },
+    "generations with projectors and a warm-up, two teachers, unlabelled rows, two pairs": {
+        "kind": "distillation",
+        "dataset": "digits",
+        "limit_train_examples": 60,
+        "teachers": [
+            {"train": PICTURES},
+            {"model": {"train": {**PICTURES, "training": {"steps": 5, "seed": 1}}}, "weight": 2.0},
+        ],
+        "student": CNN,
+        "objectives": [
+            {"type": "dkd", "warmup_epochs": 3},
+            {"type": "hint", "weight": 1.0, "projector": "auto", "layers": [["conv2", "conv1"]]},
+        ],
+        "unlabelled": "digits",
+        "generations": 2,
+        "training": {"steps": 12},
+        "control": {"seeds": 2},
+    },
+    "a teacher asked with each changed batch": {
+        "kind": "distillation",
+        "dataset": "digits",
+        "limit_train_examples": 90,
+        "teacher": {"train": PICTURES},
+        "student": CNN,
+        "teacher_outputs": "online",
+        "training": {**LASTING, "augmentation": [{"type": "rotation"}, {"type": "noise"}], "precision": "mixed_bfloat16"},
+        "control": {"seeds": 1},
+    },
+}  # fmt: skip
+
+UNSTEADY: dict[str, Any] = {
+    "kind": "transfer",
+    "dataset": "diabetes",
+    "source": {"train": {"dataset": "diabetes", "architecture": {"arch": "mlp", "units": [8]}, "training": {"steps": 3}}},
+    "limit_train_examples": 4,
+    "training": {"steps": 60, "seed": 2, "optimizer": {"name": "sgd", "learning_rate": 0.35}},
+    "control": {"seeds": 3, "training": {"learning_rate": 0.01}},
+}  # fmt: skip
+"""As in test_failing_arms.py: of three treated arms the second is lost."""
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each epoch of a few steps is looked at and saved."""
+    monkeypatch.setattr(fitting, "EVALUATION_STEPS", 1)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
+
+
+def assignment(body: dict[str, Any]) -> dict[str, Any]:
+    words = resolved(body, Path("unused"))
+    return {key: value for key, value in words.items() if key not in ("checkpoints", "kept")}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_what_is_combined_goes_on_bit_for_bit(case: str, tmp_path: Path) -> None:
+    words = assignment(CASES[case])
+    straight = unbroken(words, tmp_path / "a")
+    killed = broken(words, tmp_path / "b", random.Random(case), len(told(straight)), kills=3)
+    assert not differences(straight.result, killed.result)
+
+
+@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.long
+def test_at_whatever_moments(seed: int, case: str, tmp_path: Path) -> None:
+    words = assignment(CASES[case])
+    straight = unbroken(words, tmp_path / "a")
+    killed = broken(words, tmp_path / "b", random.Random(f"{case} {seed}"), len(told(straight)), kills=4)
+    assert not differences(straight.result, killed.result)
+
+
+def test_an_arm_that_fails_fails_alike_before_and_after(tmp_path: Path) -> None:
+    words = assignment(UNSTEADY)
+    straight = unbroken(words, tmp_path / "a")
+    (failed,) = [
+        place for place, line in enumerate(told(straight)) if isinstance(line, Warned) and line.code == "arm_failed"
+    ]
+    for at in (failed - 3, failed + 5):
+        killed = Job(words, tmp_path / f"b{at}")
+        assert killed.run(number(at)) is None
+        assert killed.run() == Exit.DONE
+        assert not differences(straight.result, killed.result)
+
+
+# --- what a bad disk does
+
+SMALL: dict[str, Any] = {
+    "kind": "transfer",
+    "dataset": "wine",
+    "source": {"train": TABLE},
+    "training": {"epochs": 6, "batch_size": 32, "early_stopping": {"patience": 3}},
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fitting, "EVALUATION_STEPS", 1)
+        patched.setattr(fitting, "CHECKPOINT_SHARE", 0)
+        return unbroken(assignment(SMALL), tmp_path_factory.mktemp("small"))
+
+
+def killed_late(home: Path, body: dict[str, Any], straight: Job) -> tuple[Job, list[Path]]:
+    """A job that was killed in its target after three checkpoints of it, and the two that were left, newest first."""
+    job = Job(assignment(body), home)
+    saved = [
+        place for place, line in enumerate(told(straight)) if isinstance(line, Checkpoint) and line.stage == "target"
+    ]
+    assert job.run(number(saved[2] + 1)) is None
+    found = sorted((home / "checkpoints-1").glob("target-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    assert len(found) == checkpoint.KEPT
+    return job, found
+
+
+def resumed_from(job: Job) -> int:
+    return [report.step for report in job.of(Resumed) if report.stage == "target"][-1]
+
+
+@pytest.mark.parametrize("how", list(SPOIL))
+@pytest.mark.parametrize("both", [False, True])
+def test_spoilt_checkpoints_cost_steps_and_nothing_else(both: bool, how: str, small: Job, tmp_path: Path) -> None:
+    job, (newest, older) = killed_late(tmp_path, SMALL, small)
+    for folder in [newest, older] if both else [newest]:
+        SPOIL[how](folder)
+    assert job.run() == Exit.DONE
+    assert resumed_from(job) == (0 if both else int(older.name.rpartition("-")[2]))
+    assert not differences(small.result, job.result)
+
+
+OTHERS: dict[str, Callable[[Saved], Saved]] = {
+    "one variable has another shape": lambda saved: replace(
+        saved, arrays=[*saved.arrays[:3], np.zeros((2, 2), np.float32), *saved.arrays[4:]]
+    ),
+    "it ends early": lambda saved: replace(saved, arrays=saved.arrays[:4]),
+    "of another program": lambda saved: Saved(saved.step, [], {"epoch": 3}),
+    "of the same shapes": lambda saved: replace(saved, state={**saved.state, "fit": "0" * 64}),
+}
+
+
+@pytest.mark.parametrize("other", list(OTHERS))
+def test_a_whole_checkpoint_of_another_fit_is_passed_over(other: str, small: Job, tmp_path: Path) -> None:
+    job, (newest, older) = killed_late(tmp_path, SMALL, small)
+    whole = next(checkpoint.whole(newest.parent, "target"))
+    checkpoint.save(newest.parent, "target", OTHERS[other](whole))
+    assert job.run() == Exit.DONE
+    assert resumed_from(job) == int(older.name.rpartition("-")[2])
+    assert not differences(small.result, job.result)
+
+
+def test_what_a_fit_is_known_by_changes_with_all_that_its_numbers_hang_on(tmp_path: Path) -> None:
+    """The same job at another rate, with another seed, or with more steps: all shapes are the same, and no step would be."""
+    whole = network([DIGIT, ODD])
+    lesson = Lesson(Goal({"d": ["digit", "odd"]}, whole.tasks), {"d": feed(whole, {"digit": stored(DIGIT, 40)}, 8)})
+    other = replace(lesson, goal=replace(lesson.goal, label_weight=0.5))
+    known = [
+        Course(Pool(), whole, *about, threading.Event()).known_by
+        for about in [
+            (lesson, [Phase(9, 1e-3)], TrainingSpec(), 0),
+            (lesson, [Phase(9, 1e-3)], TrainingSpec(), 1),
+            (lesson, [Phase(9, 2e-3)], TrainingSpec(), 0),
+            (lesson, [Phase(9, 1e-3), Phase(3, 1e-3)], TrainingSpec(), 0),
+            (lesson, [Phase(9, 1e-3, frozenset({"dense1"}))], TrainingSpec(), 0),
+            (lesson, [Phase(9, 1e-3)], TrainingSpec(schedule="cosine"), 0),
+            (other, [Phase(9, 1e-3)], TrainingSpec(), 0),
+        ]
+    ]
+    assert len(set(known)) == len(known)
