@@ -178,7 +178,7 @@ def own_broker(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embed
 def test_a_broker_that_comes_back_empty_loses_no_job(workers: Workers, own_broker: embedded.Folder) -> None:
     broker = embedded.start_valkey(own_broker)
     try:
-        busy = submit(steps=100, step_seconds=0.03)
+        busy = submit(steps=400, step_seconds=0.03)
         workers.start(BROKER_URL=settings().broker_url or "")
         workers.start(BROKER_URL=settings().broker_url or "")
         wait_for(lambda: steps_done(busy) > 0)
@@ -187,7 +187,7 @@ def test_a_broker_that_comes_back_empty_loses_no_job(workers: Workers, own_broke
         broker.kill()
         for file in (own_broker.home / "valkey").rglob("*.aof"):
             file.unlink()
-        assert steps_done(busy) < 100
+        assert steps_done(busy) < 400
         time.sleep(0.5)
         broker = embedded.start_valkey(own_broker)
         for job_id in [busy, *ids]:
