@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -64,7 +65,8 @@ class Cached:
         if id(inputs) not in self._known:
             # The array itself is kept beside: an id is only its own as long as it lives.
             self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
-        return in_chunks(self._live.head.predict_on_batch, self._known[id(inputs)][1], stop=self._stop)
+        head = partial(self._live.ask, self._live.head)
+        return in_chunks(head, self._known[id(inputs)][1], stop=self._stop)
 
     def _feed(self, feed: Feed) -> Feed:
         rows = _rows(feed)
@@ -74,7 +76,7 @@ class Cached:
         return replace(feed, inputs=features, scaling=Scaling())
 
     def _features(self, raw: np.ndarray) -> dict[str, Any]:
-        return {"": self._live.body.predict_on_batch(self._network.scaling(raw))}
+        return {"": self._live.ask(self._live.body, self._network.scaling(raw))}
 
 
 def in_chunks(

@@ -93,7 +93,8 @@ class Trained:
 class Pool:
     """Live layers and compiled learners, made once for each shape and lent to every fit that needs the like.
 
-    Reuse is exact: numbers, optimizer, weighting and dropout streams are set anew at the beginning of each fit.
+    Reuse is exact: numbers, optimizer, weighting and dropout streams are set anew at the beginning of each fit, and batches of
+    another size have a learner of their own, since Keras would relax the one to any size, whose last bits are others.
     """
 
     def __init__(self) -> None:
@@ -119,13 +120,19 @@ class Pool:
         return None if body is None else body.output.shape[-1]
 
     def compiled(
-        self, network: Network, goal: Goal, phase: Phase, training: TrainingSpec, cached: bool = False
+        self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, cached: bool = False
     ) -> Compiled:
+        goal = lesson.goal
         shape = network.shape_key()
         self._loaded.pop(shape, None)
         optimizer = training.optimizer.model_dump()
         about: list[Any] = [shape, goal.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen)]
-        about += [phase.norms, dict(phase.factors), cached]
+        about += [
+            phase.norms,
+            dict(phase.factors),
+            cached,
+            {name: feed.batch_size for name, feed in lesson.feeds.items()},
+        ]
         if training.schedule != "constant":
             about.append(phase.steps)
         key = json.dumps(about)
@@ -299,8 +306,7 @@ class Course:
 
     def _lend(self, phase: Phase, step: int | None = None) -> None:
         """The learner of a phase, as new; its next step comes after `step` (None: the present one)."""
-        training, goal = self.training, self.lesson.goal
-        self._compiled = self._pool.compiled(self.network, goal, phase, training, self._is_cached(phase))
+        self._compiled = self._pool.compiled(self.network, self.lesson, phase, self.training, self._is_cached(phase))
         self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights)
 
     def _view(self, phase: Phase) -> Plain | caching.Cached:
@@ -435,4 +441,4 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`. Raises Stopped between two chunks."""
     forward = live.tap(layers)
-    return caching.in_chunks(lambda raw: forward.predict_on_batch(network.scaling(raw)), inputs, stop=stop)
+    return caching.in_chunks(lambda raw: live.ask(forward, network.scaling(raw)), inputs, stop=stop)

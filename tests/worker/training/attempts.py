@@ -22,8 +22,9 @@ from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Re
 from worker.supervisor import checkpoint_folder
 from worker.training import trainer
 
-TIMES = ("device_seconds", "latency", "latency_ms_per_256", "latency_ratio")
-"""What a report says of time: the only thing in which two runs of a job may differ."""
+TIMES = ("device_seconds", "latency", "latency_ms_per_256", "latency_ms_per_batch", "latency_ratio", "bytes")
+"""What a report says of time: the only thing in which two runs of a job may differ; and of a file's size, which follows the names
+that Keras gives a backbone's inner layers by a counter of the process."""
 
 
 class Killed(BaseException):

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.spec.data import InputSchema
 from app.spec.training import EarlyStopping, TrainingSpec
 from tests.worker.training.small import DIGIT, ODD, Quiet, feed, fitter, network, same, stored
 from worker.reports import Checkpoint, Metrics, Progress, Resumed
 from worker.training import fitting, heads
+from worker.training.batches import Line
+from worker.training.build import Network
 from worker.training.failures import Failure
 from worker.training.fitting import Lesson, Phase
+from worker.training.heads import Task
 from worker.training.learner import Goal
 from worker.training.watching import Check
 from worker.training.weighting import uncertainty
@@ -168,3 +172,28 @@ def test_half_precision_learns_and_keeps_full_numbers(precision: str, tmp_path: 
     assert {array.dtype for arrays in done.network.weights.values() for array in arrays} == {np.dtype(np.float32)}
     assert done.best is not None
     assert done.best["value"] > 0.6
+
+
+CLASSES = Task("digit", "multiclass", "digit", 10, tuple("abcdefghij"))
+CNN = {"arch": "cnn-small", "dropout": 0.25, "batch_norm": True}
+
+
+def test_what_was_fitted_and_asked_before_changes_no_bit(tmp_path: Path) -> None:
+    """Batches of 64 before those of 60, and 300 rows before 20: in a new process, after a restart, there was nothing before."""
+    shape = InputSchema(kind="image", shape=[28, 28, 1], scale=255.0)
+    whole = network([CLASSES], architecture=CNN, shape=shape)
+    data = feed(whole, {"digit": stored(CLASSES, 90)}, 60)
+    goal = Goal({"d": ["digit"]}, whole.tasks)
+    rows = np.random.default_rng(3).integers(0, 256, (300, 28, 28, 1)).astype(np.uint8)
+
+    def fitted(made: fitting.Fitter, size: int) -> Network:
+        lesson = Lesson(goal, {"d": replace(data, lines=[Line(np.arange(90), size, 0)])})
+        return made.fit("target", whole, lesson, [Phase(20, 1e-3)], TrainingSpec(), 1).network
+
+    fresh, used = fitter(tmp_path / "a"), fitter(tmp_path / "b")
+    fitted(used, 64)
+    used.logits(whole, rows)
+    ours, theirs = fitted(fresh, 60), fitted(used, 60)
+    assert same(ours.weights, theirs.weights)
+    for count in (20, 300):
+        assert np.array_equal(fresh.logits(ours, rows[:count])["digit"], used.logits(ours, rows[:count])["digit"])

@@ -158,7 +158,7 @@ def test_epochs_are_told_with_the_mean_losses_of_their_steps(tmp_path: Path) -> 
     assert lesson.epoch_steps == 4
     made = small.fitter(tmp_path)
     made.pool.live(whole)
-    known = made.pool.compiled(whole, lesson.goal, Phase(9, 1e-2), TrainingSpec())
+    known = made.pool.compiled(whole, lesson, Phase(9, 1e-2), TrainingSpec())
     epochs, logged = [], []
     heard, step = known.learner.weighting.on_epoch_end, known.step
     known.learner.weighting.on_epoch_end = lambda epoch, means: (epochs.append((epoch, means)), heard(epoch, means))
