@@ -1,0 +1,7 @@
+"""All scenarios, in the order of the plan."""
+
+from __future__ import annotations
+
+from tests.faults.scenarios import Scenario, workers
+
+SCENARIOS: tuple[Scenario, ...] = tuple(sorted((*workers.SCENARIOS,), key=lambda scenario: scenario.number))
