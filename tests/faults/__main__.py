@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.figures import Figures, table
-from tests.faults.rig import FAST, PRODUCTION, Rig, Timing, rig, seeded
+from tests.faults.rig import FAST, PRODUCTION, Rig, Skipped, Timing, rig, seeded
 from tests.faults.scenarios import Scenario
 from tests.faults.scenarios.registry import SCENARIOS
 
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     rows = _run(chosen, asked, FAST, asked.size)
     if asked.full and not asked.size:
         rows += _run([scenario for scenario in chosen if scenario.production], asked, PRODUCTION, None)
-    print("\n" + table(rows))
+    if len(rows) > 1:
+        print("\n" + table(rows))
     for row in rows:
         for violation in row.violations:
             print(f"{row.scenario}: {violation}")
@@ -66,7 +67,11 @@ def _run(chosen: Sequence[Scenario], asked: argparse.Namespace, timing: Timing, 
             rows.append(_one(service, scenario, size or own, asked.seed))
             spent = time.monotonic() - began
             left = spent / (number + 1) * (len(chosen) - number - 1)
+            if number == 0:
+                print(*table(rows).splitlines()[:1], sep="\n")
             print(f"{table(rows[-1:]).splitlines()[-1]} ({number + 1} of {len(chosen)}, {left:.0f} s to go)", flush=True)
+            for name, value in rows[-1].notes.items():
+                print(f"    {name}: {value}", flush=True)
     return rows
 
 
@@ -80,6 +85,9 @@ def _one(service: Rig, scenario: Scenario, size: int, seed: int) -> Figures:
         scenario.run(service, seeded(seed, scenario.name), size, figures)
     except TimeoutError as error:
         figures.violations.append(str(error))
+    except Skipped as why:
+        figures.notes["SKIPPED"] = str(why)
+        print(f"SKIPPED {scenario.name}: {why}", flush=True)
     figures.judged(service)
     faulthandler.cancel_dump_traceback_later()
     figures.seconds = time.monotonic() - began

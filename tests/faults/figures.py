@@ -40,7 +40,7 @@ class Figures:
         with rig.connection() as connection:
             scene = checker.Scene(
                 connection,
-                rig.folder.home / "store",
+                rig.data / "store",
                 list(rig.record.submitted),
                 rig.record.cancels,
                 endings := rig.endings(),

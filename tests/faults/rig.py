@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +33,10 @@ from tests.faults.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 TERMINAL = ("succeeded", "failed", "cancelled")
+
+
+class Skipped(Exception):
+    """This machine cannot show it. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ class Rig:
             "PYTHONUNBUFFERED": "1",
             **(environment or {}),
         }
+        self.data = folder.home
+        self.patience = float(os.environ.get("BEQUEST_FAULTS_PATIENCE", "1"))  # limits of time are so much wider
         self._count = 0
         self.postgres = self.broker = self.api = None  # type: Running | None
         self._client = httpx.Client(
@@ -164,13 +171,19 @@ class Rig:
             self.execute(statement)
         self.start_api()
 
-    def start_api(self) -> None:
+    def start_api(self, **environment: str) -> None:
         socket = self.folder.run / "api.sock"
         socket.unlink(missing_ok=True)
         command = (sys.executable, "-m", "uvicorn", "app.main:app", "--uds", str(socket), "--no-access-log")
         log = self.folder.logs / "api.log"
         self.api = programs.start(
-            Program("the API", (*command, "--timeout-graceful-shutdown", "1"), self.environment, log, self._api_answers)
+            Program(
+                "the API",
+                (*command, "--timeout-graceful-shutdown", "1"),
+                self.environment | environment,
+                log,
+                self._api_answers,
+            )
         )
         self.api.wait_ready(60)
 
@@ -205,6 +218,7 @@ class Rig:
 
     def stop(self) -> None:
         self.stop_workers()
+        self._leave_small_disk()
         self._client.close()
         for server in (self.api, self.broker, self.postgres):
             if server is not None:
@@ -218,9 +232,10 @@ class Rig:
         tables = [name for (name,) in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
         names = ", ".join(f'"{name}"' for name in tables if name != "alembic_version")
         self.execute(f"TRUNCATE {names} CASCADE")  # type: ignore[arg-type]
+        self._leave_small_disk()
         for part in ("store", "jobs", "cache"):
-            shutil.rmtree(self.folder.home / part, ignore_errors=True)
-            (self.folder.home / part).mkdir()
+            shutil.rmtree(self.data / part, ignore_errors=True)
+            (self.data / part).mkdir()
         for log in self.folder.logs.glob("worker-*.log"):
             log.unlink()
         from app import queue
@@ -290,6 +305,36 @@ class Rig:
         self.api.process.kill()
         self.api.process.wait()
 
+    def use_small_disk(self, mebibytes: int) -> None:
+        """The service's files lie on a disk of that size, until the next reset.
+
+        Raises:
+            Skipped: only root may mount one.
+        """
+        small = self.folder.home / "small"
+        small.mkdir(exist_ok=True)
+        line = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=711", "tmpfs", str(small)]
+        if subprocess.run(line, capture_output=True, check=False).returncode:
+            raise Skipped("a small disk is a tmpfs, which only root may mount here")
+        self._use_data(small)
+
+    def _leave_small_disk(self) -> None:
+        if self.data == self.folder.home:
+            return
+        small = self.data
+        self._use_data(self.folder.home)
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+    def _use_data(self, data: Path) -> None:
+        from app.settings import settings
+
+        self.data = data
+        self.environment["BEQUEST_DATA"] = os.environ["BEQUEST_DATA"] = str(data)
+        settings.cache_clear()
+        assert self.api is not None
+        self.api.kill()
+        self.start_api()
+
     # ------------------------------------------------------------ a client
 
     def request(self, method: str, path: str, excused: bool = False, **options: Any) -> httpx.Response | None:
@@ -299,7 +344,7 @@ class Rig:
         except httpx.TransportError:
             return None
         self.record.answers[answer.status_code] += 1
-        if answer.status_code >= 500 and not (excused and answer.status_code == 503):
+        if answer.status_code >= 500 and not (excused and answer.status_code in (503, 507)):
             self.record.faulty.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
         return answer
 
@@ -375,7 +420,7 @@ class Rig:
     def orphans(self) -> list[int]:
         """Trainers of this rig whose worker is gone."""
         masters = {worker.pid for worker in self.workers if worker.alive()}
-        home = f"HOME={self.folder.home / 'home'}".encode()
+        home = f"HOME={self.data / 'home'}".encode()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, IndexError, ValueError):

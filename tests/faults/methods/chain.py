@@ -39,7 +39,7 @@ class Spec(JobSpec):
     checkpoint_every: int = Field(3, ge=1)
     source_steps: int = Field(0, ge=0)
     payload: int = Field(0, ge=0, description="bytes of ballast in each model")
-    behave: Literal["well", "fail", "retry", "exit_1", "kill", "segfault", "memory", "hang", "deaf"] = "well"
+    behave: Literal["well", "fail", "retry", "exit_1", "exit_137", "kill", "segfault", "memory", "hang", "deaf"] = "well"
     at: int = Field(0, ge=0)
     until_attempt: int = Field(1000, ge=0)
 
@@ -127,23 +127,26 @@ def _save(run: Any, home: Path, stage: str, step: int, link: str) -> None:
     run.send(Checkpoint(stage=stage, step=step, path=folder.name))
 
 
-def _keep(run: Any, role: str, content: bytes) -> None:
-    (run.out / f"{role}.keras").write_bytes(content)
-    manifest = Manifest(
+def manifest(role: str, sha256: str) -> Manifest:
+    return Manifest(
         role=role,
         architecture={"arch": "mlp"},
         input=InputSchema(kind="table", shape=[1]),
         tasks={"count": TaskManifest(type="regression", column="count", units=1)},
         layers=[],
         parameters=0,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         versions={},
         dataset={},
         training={},
         loading="none",
     )
+
+
+def _keep(run: Any, role: str, content: bytes) -> None:
+    (run.out / f"{role}.keras").write_bytes(content)
     name = "manifest.json" if role == "model" else f"{role}.manifest.json"
-    (run.out / name).write_text(manifest.model_dump_json())
+    (run.out / name).write_text(manifest(role, hashlib.sha256(content).hexdigest()).model_dump_json())
     run.send(Kept(role=role, model=f"{role}.keras", manifest=name))
 
 
@@ -153,8 +156,8 @@ def _misbehave(spec: Spec, run: Any) -> None:
             raise Failure("loss_not_finite", "the loss became NaN, expected a number", param="/training")
         case "retry":
             raise OSError(28, "no space left")  # becomes disk_full, which another attempt may survive
-        case "exit_1":
-            os._exit(1)
+        case "exit_1" | "exit_137":
+            os._exit(int(spec.behave.partition("_")[2]))
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "segfault":

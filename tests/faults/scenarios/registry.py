@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.faults.scenarios import Scenario, workers
+from tests.faults.scenarios import Scenario, broker, trainers, workers
 
-SCENARIOS: tuple[Scenario, ...] = tuple(sorted((*workers.SCENARIOS,), key=lambda scenario: scenario.number))
+SCENARIOS: tuple[Scenario, ...] = tuple(sorted((*workers.SCENARIOS, *trainers.SCENARIOS, *broker.SCENARIOS), key=lambda scenario: scenario.number))
