@@ -336,6 +336,14 @@ def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detai
     return job
 
 
+def requeued_as(job: Job, charge: bool) -> JobState:
+    """What becomes of a running job that is given back: queued; or cancelled, where a client asked for it; or failed, when the
+    budget is spent."""
+    if job.wanted == "cancel":
+        return JobState.CANCELLED
+    return JobState.FAILED if charge and job.failures + 1 >= job.max_attempts else JobState.QUEUED
+
+
 def sweep() -> Swept:
     """Takes jobs back from workers that are gone, and sends wake-ups that are missing. One process at a time.
 
@@ -376,11 +384,11 @@ def _move(session: Session, job: Job, state: JobState, *, reason: str | None) ->
         raise AssertionError(f"no move from {job.state} to {state}")
     job.state, job.reason, job.stage = state, reason, None
     if state != JobState.RUNNING:
-        job.lease_until, job.worker_id = None, None
+        job.lease_until, job.worker_id, job.wanted = None, None, None
     if state == JobState.QUEUED:
         job.queued_at, job.progress = func.clock_timestamp(), None
     if state in TERMINAL:
-        job.finished_at, job.wanted = func.clock_timestamp(), None
+        job.finished_at = func.clock_timestamp()
     if state == JobState.CANCELLED and job.discard:
         job.model_id = None
         _forget_files(session, job.id, keep=("trainer.log",))
@@ -393,18 +401,18 @@ def _move(session: Session, job: Job, state: JobState, *, reason: str | None) ->
 
 
 def _again(session: Session, job: Job, outcome: str, charge: bool, detail: dict[str, Any] | None) -> None:
-    """Back to the queue; or cancelled, where a client asked for it; or failed, when the budget is spent."""
+    state = requeued_as(job, charge)
     if charge:
         job.failures += 1
-    if job.wanted == "cancel":
-        _move(session, job, JobState.CANCELLED, reason="cancelled_by_client")
-    elif charge and job.failures >= job.max_attempts:
+    if state == JobState.CANCELLED:
+        _move(session, job, state, reason="cancelled_by_client")
+    elif state == JobState.FAILED:
         job.error = _spent(job, outcome, detail)
-        _move(session, job, JobState.FAILED, reason="attempts_spent")
+        _move(session, job, state, reason="attempts_spent")
     else:
         delay = min(60.0, 2.0 ** (job.failures - 1)) if charge else 0.0
         job.run_after = func.clock_timestamp() + _seconds(delay)
-        _move(session, job, JobState.QUEUED, reason=outcome)
+        _move(session, job, state, reason=outcome)
         after_commit(session, queue.wake)
 
 

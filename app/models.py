@@ -49,6 +49,7 @@ def keep(
     model = Model(
         id=ids.new("mdl"),
         job_id=job.id,
+        attempt=job.attempt,
         role=role,
         name=name,
         version=version,

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    QUEUED = "queued"  # -> running, cancelled
+    QUEUED = "queued"  # -> running, paused, cancelled
     RUNNING = "running"  # -> succeeded, failed, cancelled, queued (a new attempt, or a drain), paused
     PAUSED = "paused"  # -> queued, cancelled
     SUCCEEDED = "succeeded"  # the end
@@ -17,7 +17,7 @@ class JobState(StrEnum):
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 MOVES: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.PAUSED}) | TERMINAL,
     JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),

@@ -1,6 +1,6 @@
 """The database: what is true.
 
-Constraints here, and the triggers of the first migration, hold even when a program errs.
+Constraints here, and the triggers of the migrations, hold even when a program errs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     MetaData,
     Text,
@@ -99,16 +100,26 @@ class Job(Table):
     error: Mapped[dict[str, Any] | None]
     model_id: Mapped[str | None]
     last_event: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    idempotency_key: Mapped[str | None]
+    idempotency_hash: Mapped[str | None]  # sha256 of the body that came with the key
 
     __table_args__ = (
         CheckConstraint(f"state IN ({_words(JobState)})", name="jobs_state"),
         CheckConstraint("wanted IS NULL OR wanted IN ('cancel', 'pause')", name="jobs_wanted"),
+        CheckConstraint("wanted IS NULL OR state = 'running'", name="jobs_wanted_while_running"),
         CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="jobs_lease_while_running"),
         CheckConstraint(
             f"(state IN ({_words(TERMINAL)})) = (finished_at IS NOT NULL)", name="jobs_finished_when_terminal"
         ),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="jobs_error_when_failed"),
         CheckConstraint("attempt >= 0 AND failures >= 0 AND failures <= attempt", name="jobs_counts"),
+        CheckConstraint("(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name="jobs_idempotency"),
+        Index(
+            "jobs_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
         Index("jobs_runnable", text("priority DESC"), "queued_at", "id", postgresql_where=text("state = 'queued'")),
         Index("jobs_leases", "lease_until", postgresql_where=text("state = 'running'")),
         Index("jobs_tags", "tags", postgresql_using="gin"),
@@ -129,7 +140,23 @@ class Attempt(Table):
     detail: Mapped[dict[str, Any] | None]
     resumed: Mapped[dict[str, Any] | None]  # {stage: step} from which it went on
 
-    __table_args__ = (CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="attempts_ended"),)
+    __table_args__ = (
+        CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="attempts_ended"),
+        Index("attempts_one_open", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+    )
+
+
+class Transition(Table):
+    """A change of a job's state as the database saw it. A trigger writes these rows, and nothing else can."""
+
+    __tablename__ = "transitions"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    from_state: Mapped[str | None]  # null where the job began
+    to_state: Mapped[str]
+    attempt: Mapped[int]
 
 
 class Event(Table):
@@ -178,6 +205,7 @@ class Model(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    attempt: Mapped[int]
     role: Mapped[str]
     name: Mapped[str]
     version: Mapped[int]

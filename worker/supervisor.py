@@ -22,7 +22,7 @@ from app.jobs import Claim, Stale
 from app.settings import settings
 from app.spec.faults import Invalid
 from app.spec.world import Missing
-from app.states import JobState
+from app.states import JobState, is_terminal
 from worker.fuse import Fuse, now
 from worker.recorder import MOST_METRICS, BadFile, Recorder, recorded_checkpoints, stored_log
 from worker.reports import Exit
@@ -82,6 +82,7 @@ class _Attempt:
         self._trainer: Trainer | None = None
         self._fuse: Fuse | None = None
         self._stop: Stop | None = None
+        self._journal: Stored | None = None
         self._claimed = now()
         self._began = time.monotonic()
         self._heard = self._wrote = self._beaten = self._began
@@ -261,7 +262,6 @@ class _Attempt:
 
         The trainer is dead by now, so nothing is risked by trying: a word that comes too late is refused.
         """
-        journal: Stored | None = None
         again = 0
         until = time.monotonic() + _LAST_WORD_SECONDS
         while True:
@@ -269,16 +269,13 @@ class _Attempt:
                 with transaction() as session:
                     self._recorder.apply(session)
                     ending = word(session, *arguments)
-                    if ending != "queued":  # else the log goes on growing in the job's folder
-                        journal = journal or stored_log(self._home / "trainer.log")
-                        self._recorder.keep_log(session, journal)
                 break
             except FileNotFoundError:  # the same content was another job's, and was collected with it
                 again += 1
                 if again > 3:
                     raise
                 self._recorder.store_again()
-                journal = None
+                self._journal = None
             except AWAY as error:
                 if time.monotonic() > until:
                     log.error("last_word_not_said", error=type(error).__name__)
@@ -295,6 +292,7 @@ class _Attempt:
         if model_id is None:
             return self._fail(session, self._error("internal", "The trainer ended well and kept no model"))
         self._recorder.keep_files(session)
+        self._keep_log(session)
         words: dict[str, Any] = {"best": result.best, "usage": self._usage(), "model_id": model_id}
         jobs.finish(session, self._claim, JobState.SUCCEEDED, reason="completed", **words)
         return JobState.SUCCEEDED
@@ -304,19 +302,31 @@ class _Attempt:
         if keep:
             self._recorder.keep_files(session)
             words["model_id"] = self._recorder.own_model(session)
+        self._keep_log(session)
         jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **words)
         return JobState.CANCELLED
 
     def _fail(self, session: Session, error: dict[str, Any]) -> str:
         self._recorder.keep_files(session)
+        self._keep_log(session)
         jobs.finish(session, self._claim, JobState.FAILED, reason=error["code"], error=error, usage=self._usage())
         return JobState.FAILED
 
     def _drain(self, session: Session) -> str:
-        return str(jobs.requeue(session, self._claim, outcome="drained", charge=False).state)
+        return self._requeue(session, "drained", charge=False)
 
     def _again(self, session: Session, outcome: str, error: dict[str, Any]) -> str:
-        return str(jobs.requeue(session, self._claim, outcome=outcome, charge=True, detail=error).state)
+        return self._requeue(session, outcome, charge=True, detail=error)
+
+    def _requeue(self, session: Session, outcome: str, charge: bool, detail: dict[str, Any] | None = None) -> str:
+        if is_terminal(jobs.requeued_as(jobs.fence(session, self._claim), charge)):
+            self._keep_log(session)  # else the log goes on growing in the job's folder
+        return str(jobs.requeue(session, self._claim, outcome=outcome, charge=charge, detail=detail).state)
+
+    def _keep_log(self, session: Session) -> None:
+        """While the job still runs: the database takes nothing of one that has ended."""
+        self._journal = self._journal or stored_log(self._home / "trainer.log")
+        self._recorder.keep_log(session, self._journal)
 
     def _again_or_fail(self, session: Session, outcome: str, error: dict[str, Any]) -> str:
         """Something else may have filled the memory once; twice is this job's own doing."""

@@ -209,9 +209,13 @@ def test_a_data_set_is_not_deleted_under_a_job(tmp_path: Path, finished: bool) -
 
 def test_a_data_set_is_not_deleted_under_a_model(tmp_path: Path) -> None:
     known, _ = upload(tmp_path)
-    job = a_job("iris", finished=True)
+    job = a_job("iris", finished=False)
+    about = {"job_id": job, "attempt": 1, "role": "model", "name": "m", "version": 1}
     with transaction() as session:
-        session.add(Model(id="mdl_1", job_id=job, role="model", name="m", version=1, manifest={}, sha256="0", bytes=1))
+        session.execute(
+            text("UPDATE jobs SET state = 'running', attempt = 1, lease_until = now() WHERE id = :id"), {"id": job}
+        )
+        session.add(Model(id="mdl_1", **about, manifest={}, sha256="0", bytes=1))
         session.flush()
         session.add(Edge(model_id="mdl_1", relation="trained_on", target=known.id))
     with transaction() as session, pytest.raises(Conflict, match="mdl_1"):

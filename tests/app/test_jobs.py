@@ -307,6 +307,8 @@ def test_what_a_resumed_attempt_computes_again_replaces_and_never_doubles() -> N
     with transaction() as session:
         assert metrics.rewind(session, claim.job_id, "", 4) == 2
         assert metrics.rewind(session, claim.job_id, "control/0/", 0) == 6
+        jobs.requeue(session, claim, outcome="drained", charge=False)
+    assert jobs.claim("worker-2") is not None
     with transaction() as session:
         metrics.record(session, claim.job_id, 2, [(5, {"loss": 0.55}), (6, {"loss": float("nan")})])
     with transaction() as session:

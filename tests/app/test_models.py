@@ -42,7 +42,8 @@ MANIFEST = Manifest(
 )
 
 
-def a_job(name: str | None = None, state: str = "succeeded", spec: dict[str, object] | None = None) -> Job:
+def a_job(name: str | None = None, state: str = "running", spec: dict[str, object] | None = None) -> Job:
+    """A job in its first attempt, unless it is to be queued; only a running one can keep anything."""
     with transaction() as session:
         job = Job(
             id=ids.new("job"),
@@ -56,22 +57,29 @@ def a_job(name: str | None = None, state: str = "succeeded", spec: dict[str, obj
         )
         session.add(job)
         session.flush()
-        if state == "succeeded":
+        if state == "running":
             session.execute(
                 text("UPDATE jobs SET state = 'running', attempt = 1, lease_until = now() WHERE id = :id"),
                 {"id": job.id},
             )
+            session.refresh(job)
+    return job
+
+
+def succeed(*ended: Job) -> None:
+    with transaction() as session:
+        for job in ended:
             session.execute(
                 text("UPDATE jobs SET state = 'succeeded', lease_until = NULL, finished_at = now() WHERE id = :id"),
                 {"id": job.id},
             )
-    return job
 
 
 def kept(job: Job, path: Path, role: str = "model", edges: tuple[tuple[str, str], ...] = ()) -> str:
     path.write_bytes(f"{job.id} {role}".encode())
     with transaction() as session:
-        return models.keep(session, job, role, artifacts.keep_file(path), None, MANIFEST, edges).id
+        row = jobs.get(session, job.id)
+        return models.keep(session, row, role, artifacts.keep_file(path), None, MANIFEST, edges).id
 
 
 def test_a_kept_file_lies_under_its_hash_once(tmp_path: Path) -> None:
@@ -153,6 +161,7 @@ def test_a_job_with_heirs_cannot_be_deleted(tmp_path: Path) -> None:
     with transaction() as session:
         assert models.dependents(session, parent.id) == sorted([model, waiting.id])
         assert models.dependents(session, heir.id) == []
+    succeed(parent, heir)
     with pytest.raises(Conflict, match="Still needed by"), transaction() as session:
         jobs.delete(session, parent.id)
     with transaction() as session:
@@ -170,6 +179,7 @@ def test_bytes_that_another_job_keeps_too_outlive_a_deleted_one(tmp_path: Path) 
     for job in (one, other):
         with transaction() as session:
             artifacts.add(session, job.id, 1, "report.json", stored, "application/json")
+    succeed(one, other)
     for job, left in ((one, True), (other, False)):
         with transaction() as session:
             jobs.delete(session, job.id)
@@ -183,9 +193,12 @@ def test_no_row_can_name_bytes_that_are_gone() -> None:
 
 def test_an_artifact_of_a_later_attempt_replaces_an_earlier_one_s(tmp_path: Path) -> None:
     job = a_job()
-    for attempt, content in ((2, b"new"), (1, b"old")):
+    for attempt, content in ((1, b"old"), (2, b"new")):
         (tmp_path / "f").write_bytes(content)
         with transaction() as session:
+            if attempt == 2:
+                session.execute(text("UPDATE jobs SET state = 'queued', lease_until = NULL"))
+                session.execute(text("UPDATE jobs SET state = 'running', lease_until = now(), attempt = 2"))
             artifacts.add(
                 session, job.id, attempt, "report.json", artifacts.keep_file(tmp_path / "f"), "application/json"
             )
@@ -213,9 +226,10 @@ def test_a_submitted_job_is_tied_to_the_model_that_its_reference_named_then(tmp_
         assert job.resolved_spec["source"] == first
         assert (job.spec["source"], job.resolved_spec["name"]) == ("model:flowers", "model:flowers")
         assert assignments.assignment(session, jobs.get(session, job.id))["models"][first]["id"] == first
-        owner = models.get(session, first).job_id
+        owner = jobs.get(session, models.get(session, first).job_id)
+    succeed(owner)
     with pytest.raises(Conflict, match="Still needed by"), transaction() as session:
-        jobs.delete(session, owner)
+        jobs.delete(session, owner.id)
 
 
 @pytest.mark.parametrize("discard", [False, True])
