@@ -361,10 +361,10 @@ class Rig:
         self.record.submitted[job_id] = body
         return job_id
 
-    def cancel(self, job_id: str, discard: bool = False) -> int | None:
+    def cancel(self, job_id: str, discard: bool = False, excused: bool = False) -> int | None:
         """Asks for the job's end; the status of the answer."""
         asked = time.time()
-        answer = self.request("POST", f"/v1/jobs/{job_id}/cancel", json={"discard": discard})
+        answer = self.request("POST", f"/v1/jobs/{job_id}/cancel", excused, json={"discard": discard})
         if answer is None:
             return None
         if answer.status_code in (200, 202):

@@ -1,0 +1,87 @@
+"""12: cancels at every moment, twice, and too late."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from app import jobs
+from app.db import transaction
+from app.errors import Conflict
+from tests.faults import bare
+from tests.faults.figures import Figures
+from tests.faults.rig import Cancel, Rig
+from tests.faults.scenarios import Scenario, chain
+
+WORKERS, CANCELLERS, SWEEPERS = 6, 2, 2
+
+
+def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """First the protocol's own calls by the thousand, with claims, beats, ends and sweeps at once; then real workers."""
+    stop = threading.Event()
+    made: list[str] = []
+    refused: list[int] = []
+
+    def cancel(number: int) -> None:
+        own = random.Random(f"{chance.random()} {number}")
+        while not stop.is_set():
+            if not made:
+                time.sleep(0.01)
+                continue
+            # Mostly jobs of the last moment, which are just being claimed, beaten and ended; each perhaps more than once.
+            job_id = own.choice(made[-20:])
+            asked = time.time()
+            try:
+                with transaction() as session:
+                    job, _ = jobs.cancel(session, job_id, discard=own.random() < 0.3)
+                    state = job.state
+            except Conflict:
+                rig.note("cancel too late")
+                continue
+            rig.note("cancel")
+            rig.record.cancels.append(Cancel(job_id, asked, time.time(), state))
+            time.sleep(own.uniform(0, 0.02))
+
+    threads = [threading.Thread(target=cancel, args=(number,)) for number in range(CANCELLERS)]
+    threads += [threading.Thread(target=lambda: _sweep(stop)) for _ in range(SWEEPERS)]
+    threads += [
+        threading.Thread(target=lambda number=number: refused.append(bare.work(stop.is_set, (chance.random(), number))))
+        for number in range(WORKERS)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        while rig.record.faults.total() < size:
+            with transaction() as session:
+                job_id = jobs.submit(session, bare.SPEC).id
+            rig.record.submitted[job_id] = bare.SPEC
+            made.append(job_id)
+            time.sleep(chance.uniform(0, 0.01))
+        rig.wait(lambda: not rig.unfinished(), 300, "the races to end")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    figures.stale_refused += sum(refused)
+    _with_workers(rig, chance, max(6, size // 50))
+
+
+def _with_workers(rig: Rig, chance: random.Random, size: int) -> None:
+    for _ in range(size):
+        rig.keep_workers(2)
+        job_id = rig.submit(**chain(chance) | {"step_seconds": 0.1})
+        if job_id is not None:
+            time.sleep(chance.uniform(0, 1.5))
+            rig.note("cancel by HTTP")
+            for _ in range(chance.choice((1, 1, 2))):
+                rig.cancel(job_id, discard=chance.random() < 0.3)
+    rig.settle(120)
+
+
+def _sweep(stop: threading.Event) -> None:
+    while not stop.wait(0.1):
+        jobs.sweep()
+
+
+SCENARIOS = (Scenario(12, "cancel raced", raced, "the row's lock in cancel; the guard of ended jobs; claim's state", 250, 5000),)

@@ -1,0 +1,118 @@
+"""5, 6: a Postgres that is killed under load, and connections that break after a statement was executed and before its answer."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+
+from tests.faults.figures import Figures
+from tests.faults.rig import TERMINAL, Rig
+from tests.faults.scenarios import Scenario, chain, load
+
+WAYS = ("kill -9", "kill -9 backend", "fast stop", "immediate stop")
+CLIENTS = 4
+NOT_OURS = ("ping", "SHOW", "LISTEN", "BEGIN", "ROLLBACK", "SELECT pg_catalog", "SET")
+
+
+def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """Ends in four ways while clients submit without pause and workers record; not one acknowledged job may be missing."""
+    stop = threading.Event()
+    acknowledged: list[list[str]] = [[] for _ in range(CLIENTS)]
+    last_ack = [0.0]
+
+    def submit(mine: list[str]) -> None:
+        while not stop.is_set():
+            # No worker here has a GPU: these jobs only have to be there. What runs is submitted below.
+            job_id = rig.submit(excused=True, device="gpu", steps=1)
+            if job_id is None:
+                time.sleep(0.05)
+            else:
+                last_ack[0] = time.monotonic()
+                mine.append(job_id)
+
+    clients = [threading.Thread(target=submit, args=(mine,), daemon=True) for mine in acknowledged]
+    for client in clients:
+        client.start()
+    for number in range(size):
+        for _ in range(3):
+            rig.submit(excused=True, **chain(chance))
+        rig.keep_workers(2)
+        time.sleep(chance.uniform(0.3, 2))
+        began = time.monotonic()
+        rig.kill_postgres(WAYS[number % len(WAYS)])
+        rig.wait(lambda: last_ack[0] > time.monotonic() - 0.5, 60, "submits to be acknowledged again")
+        figures.recovery.append(time.monotonic() - began)
+    stop.set()
+    for client in clients:
+        client.join()
+    figures.notes["acknowledged submits"] = len(rig.record.submitted)
+    enders = [threading.Thread(target=lambda mine=mine: [rig.cancel(job_id) for job_id in mine]) for mine in acknowledged]
+    for ender in enders:
+        ender.start()
+    for ender in enders:
+        ender.join()
+    # What was committed and never acknowledged may be there as well; nobody waits for it.
+    unknown = rig.rows("SELECT id FROM jobs WHERE device = 'gpu' AND state NOT IN ('succeeded', 'failed', 'cancelled')")
+    figures.notes["committed, never acknowledged"] = len(unknown)
+    for (job_id,) in unknown:
+        rig.cancel(job_id)
+    rig.settle(180)
+
+
+def timed_out(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """Each kind of statement that API and workers send: executed and then unanswered, or never delivered; `size` times each."""
+    proxy = rig.proxy("cut")
+    armed: list[str] = []
+    cuts: Counter[str] = Counter()
+
+    def strike(kind: str, pid: int) -> str:
+        if armed and armed[0] == kind:
+            armed.clear()
+            cuts[kind] += 1
+            rig.note(f"{verdicts[cuts[kind] % 2]}: {kind}")
+            return verdicts[cuts[kind] % 2]
+        return "pass"
+
+    verdicts = ("cut", "answer")
+    proxy.strike = strike
+    assert rig.api is not None
+    rig.api.kill()
+    rig.start_api(**rig.through("cut"))
+    load(rig, chance, 8)
+    rig.keep_workers(2, **rig.through("cut"))
+    rig.settle(60)  # a quiet round, which shows what there is to cut
+    rare: Counter[str] = Counter()
+    while wanting := [
+        kind for kind in sorted(proxy.seen) if not kind.startswith(NOT_OURS) and cuts[kind] < size and rare[kind] < 3
+    ]:
+        load(rig, chance, 6)
+        rig.keep_workers(2, **rig.through("cut"))
+        kind = chance.choice(wanting)
+        armed[:] = [kind]
+        until = time.monotonic() + 4
+        while armed and time.monotonic() < until:
+            if chance.random() < 0.05:
+                load(rig, chance, 6)
+                _cancel_one(rig, chance)
+            time.sleep(0.05)
+        rare[kind] += bool(armed)
+    armed.clear()
+    rig.settle(240)
+    proxy.close()
+    rig.api.kill()
+    rig.start_api()
+    figures.notes["kinds of statements"] = len(cuts)
+
+
+def _cancel_one(rig: Rig, chance: random.Random) -> None:
+    alive = rig.rows("SELECT id FROM jobs WHERE NOT state = ANY(%s)", list(TERMINAL))
+    if alive and chance.random() < 0.3:
+        rig.cancel(chance.choice(alive)[0], excused=True)
+
+
+SCENARIOS = (
+    Scenario(5, "database killed", killed, "an answer only after the commit; a retry of what was not committed", 4, 50, 20),
+    Scenario(6, "execute, then time out", timed_out, "every write may be repeated; a last word is spoken once", 1, 20),
+)
