@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from app.spec.faults import MOST
+
 Blame = Literal["user", "system"]
 
 
@@ -63,7 +65,8 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "The body cannot be read",
         "The body is not JSON as RFC 8259 defines it: bad syntax, bytes that are not UTF-8, NaN or Infinity, a number "
         "that a 64-bit float or integer cannot hold, a key given twice, a NUL or a lone surrogate in a string, or "
-        "nesting deeper than 32 levels. `errors[].pointer` names the place. Nothing was stored.",
+        "nesting deeper than 32 levels, or more than 1,000,000 lists and objects. `errors[].pointer` names the place. "
+        "Nothing was stored.",
     ),
     ProblemType(
         "host_not_allowed",
@@ -158,12 +161,26 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "all that works.",
     ),
     ProblemType(
+        "idempotency_key_reused",
+        422,
+        "The Idempotency-Key belongs to another body",
+        "A job was submitted with this key and another body before; `detail` names it. A retry repeats key and body; a new "
+        "job takes a new key, a random UUID for instance. The key is free again when its job is deleted. Nothing was stored.",
+    ),
+    ProblemType(
         "dataset_invalid",
         422,
         "The file is not a data set that this service can read",
         "The upload was inspected in a separate process and refused: `errors` says what was found and what was "
         "expected. Nothing was stored. An .npz holds plain arrays (no pickled objects) of equal length, a .csv has one "
         "header line.",
+    ),
+    ProblemType(
+        "queue_full",
+        429,
+        "As many jobs are queued as may be",
+        "Nothing was stored. Submit it again after the seconds that the Retry-After header names, or cancel jobs that are "
+        "queued. The limit is BEQUEST_MAX_QUEUED.",
     ),
     ProblemType(
         "internal",
@@ -364,8 +381,11 @@ class Unavailable(Problem):
 
 
 def refused(faults: Sequence[Fault], *, code: str = "invalid") -> Problem:
-    """The 422 that names every fault; `not_available` when that is all that is wrong."""
+    """The 422 that names every fault, up to `MOST`; `not_available` when that is all that is wrong."""
     if code == "invalid" and faults and all(fault.code == "not_available" for fault in faults):
         code = "not_available"
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return Problem(code, f"Found {count}; each is named in errors. Nothing was stored.", errors=faults)
+    if len(faults) >= MOST:
+        found = f"Found many faults; errors names {MOST} of them."
+    else:
+        found = f"Found {'1 fault' if len(faults) == 1 else f'{len(faults)} faults'}; each is named in errors."
+    return Problem(code, f"{found} Nothing was stored.", errors=faults[:MOST])

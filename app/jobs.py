@@ -65,8 +65,8 @@ class Swept:
 # ---------------------------------------------------------------- what clients ask for
 
 
-def submit(session: Session, body: object) -> Job:
-    """Records a job, queued; workers are woken after the commit.
+def submit(session: Session, body: object, key: str | None = None, key_hash: str | None = None) -> Job:
+    """Records a job, queued; workers are woken after the commit. Keys are the concern of `app/submissions.py`.
 
     Raises:
         Invalid: with every fault in the body; nothing is stored.
@@ -88,6 +88,8 @@ def submit(session: Session, body: object) -> Job:
         device=spec.device,
         max_seconds=spec.max_seconds,
         max_attempts=spec.max_attempts,
+        idempotency_key=key,
+        idempotency_hash=key_hash,
     )
     session.add(job)
     session.flush()

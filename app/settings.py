@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(256 * 2**20, gt=0, alias="BEQUEST_MAX_UPLOAD_BYTES")
     max_parameters: int = Field(50_000_000, gt=0, alias="BEQUEST_MAX_PARAMETERS")
     max_epochs: int = Field(10_000, gt=0, alias="BEQUEST_MAX_EPOCHS")
+    max_queued: int = Field(1000, gt=0, alias="BEQUEST_MAX_QUEUED")
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field((), alias="BEQUEST_FILE_ROOTS")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("localhost", "127.0.0.1", "[::1]"), alias="BEQUEST_ALLOWED_HOSTS"

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
 from starlette.requests import Request
 
 from app.errors import Problem, refused
-from app.spec.faults import Fault, pointer
+from app.spec.faults import MOST, Fault, nearest, pointer
 
 MAX_DEPTH = 32
+MAX_CONTAINERS = 1_000_000  # of some 100 bytes each in memory, while a picture needs one for a pixel at most
 _INT_RANGE = range(-(2**63), 2**64)
-_FAULTS_SHOWN = 100
+_SMALL = 256 * 1024
+_large: RunVar[anyio.CapacityLimiter] = RunVar("large")
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,11 @@ async def json_body(request: Request) -> Body:
             not JSON at all.
     """
     _expect(request, "application/json", "curl: use --json, or add -H 'content-type: application/json' before -d")
-    return parse(await request.body())
+    raw = await request.body()
+    if len(raw) <= _SMALL:
+        return parse(raw)
+    # Megabytes take seconds, and memory many times their length: beside the loop, one at a time.
+    return await anyio.to_thread.run_sync(parse, raw, limiter=_large_limiter())
 
 
 async def object_body(request: Request) -> dict[str, Any]:
@@ -55,6 +65,15 @@ async def optional_object_body(request: Request) -> dict[str, Any]:
     if not await request.body():
         return {}
     return await object_body(request)
+
+
+def unknown_fields(body: dict[str, Any], known: Collection[str]) -> list[Fault]:
+    """A fault for each field of a body that has no meaning, up to `MOST`."""
+    strange = [name for name in body if name not in known][:MOST]
+    return [
+        Fault(pointer(name), "unknown field", nearest(name, sorted(known), "fields"), "unknown_field")
+        for name in strange
+    ]
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -76,6 +95,8 @@ def parse(raw: bytes) -> Body:
         raise _malformed(f"byte {error.start} is not UTF-8", "send the body as UTF-8") from None
     if not text.strip():
         raise _malformed("the body is empty", "send a JSON object")
+    if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
+        raise _malformed(f"it holds more than {MAX_CONTAINERS:,} lists and objects", "send fewer rows at a time")
     try:
         tree = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_Refused.constant, parse_int=_integer)
     except json.JSONDecodeError as error:
@@ -87,7 +108,7 @@ def parse(raw: bytes) -> Body:
         raise _malformed(f"nested deeper than {MAX_DEPTH} levels", "flatten the body") from None
     faults: list[Fault] = []
     value = _walk(tree, (), faults)
-    return Body(value, faults[:_FAULTS_SHOWN])
+    return Body(value, faults)
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -114,25 +135,31 @@ def _integer(digits: str) -> int | _Refused:
 
 
 def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
-    def fault(message: str, hint: str, code: str) -> None:
-        faults.append(Fault(pointer(*path), message, hint, code))
-
+    """`node` with what cannot be taken replaced by None. Lists are changed in place: a picture has a million numbers."""
     match node:
         case _Pairs() | list() if len(path) >= MAX_DEPTH:
-            fault(f"nested deeper than {MAX_DEPTH} levels", "flatten the body", "too_deep")
+            _note(faults, path, f"nested deeper than {MAX_DEPTH} levels", "flatten the body", "too_deep")
         case _Pairs():
             return _object(node, path, faults)
         case list():
-            return [_walk(item, (*path, index), faults) for index, item in enumerate(node)]
+            for index, item in enumerate(node):
+                if not isinstance(item, int) and not (isinstance(item, float) and math.isfinite(item)):
+                    node[index] = _walk(item, (*path, index), faults)
+            return node
         case _Refused():
-            fault(node.message, node.hint, "number")
+            _note(faults, path, node.message, node.hint, "number")
         case float() if not math.isfinite(node):
-            fault("this number is too large for a 64-bit float", "give a finite number", "number")
+            _note(faults, path, "this number is too large for a 64-bit float", "give a finite number", "number")
         case str() if complaint := _complaint(node):
-            fault(complaint, "remove the character", "text")
+            _note(faults, path, complaint, "remove the character", "text")
         case _:
             return node
     return None
+
+
+def _note(faults: list[Fault], path: tuple[str | int, ...], message: str, hint: str, code: str) -> None:
+    if len(faults) < MOST:
+        faults.append(Fault(pointer(*path), message, hint, code))
 
 
 def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> dict[str, Any]:
@@ -140,12 +167,10 @@ def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> 
     for key, item in pairs:
         if complaint := _complaint(key):
             # The key itself cannot be written into a pointer, so the pointer is the object's.
-            faults.append(Fault(pointer(*path), f"a key of this object is unusable: {complaint}", "rename it", "text"))
+            _note(faults, path, f"a key of this object is unusable: {complaint}", "rename it", "text")
             continue
         if key in found:
-            faults.append(
-                Fault(pointer(*path, key), "this key stands twice in the object", "remove one", "duplicate_key")
-            )
+            _note(faults, (*path, key), "this key stands twice in the object", "remove one", "duplicate_key")
         found[key] = _walk(item, (*path, key), faults)
     return found
 
@@ -158,6 +183,14 @@ def _complaint(text: str) -> str | None:
     except UnicodeEncodeError:
         return "it holds a lone surrogate, half of a character"
     return None
+
+
+def _large_limiter() -> anyio.CapacityLimiter:
+    try:
+        return _large.get()
+    except LookupError:
+        _large.set(limiter := anyio.CapacityLimiter(1))
+        return limiter
 
 
 def _expect(request: Request, media_type: str, hint: str) -> None:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from app.api.problems import MEDIA_TYPE, ProblemShape
 from app.db import Session, get_session
 from app.errors import PROBLEMS, NotFound, refused
-from app.spec.faults import Fault, nearest, pointer
+from app.spec.faults import MOST, Fault, nearest, pointer
 
 Item = TypeVar("Item")
 
@@ -62,10 +62,10 @@ def known_parameters(request: Request) -> None:
     if not isinstance(dependant, Dependant):
         return
     known = sorted({field.alias for part in _all(dependant) for field in part.query_params})
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
     faults = [
         Fault(pointer("query", name), "this path has no such parameter", nearest(name, known, "parameters"), "unknown")
-        for name in dict.fromkeys(request.query_params)
-        if name not in known
+        for name in unknown[:MOST]
     ]
     if faults:
         raise refused(faults, code="invalid_parameter")

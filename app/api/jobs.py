@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app import db, jobs
+from app import db, jobs, submissions
 from app.api import deps, shapes
-from app.api.bodies import Body, as_object, json_body, optional_object_body
+from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
 from app.api.changes import Changes
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
 from app.api.shapes import JobShape, Page, Validated
 from app.errors import refused
-from app.spec.faults import Fault, Invalid, nearest
+from app.spec.faults import Fault, Invalid
 from app.states import JobState, is_terminal
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -24,21 +25,64 @@ _SPEC_BODY = deps.body_in_openapi(
     {"$ref": "#/components/schemas/JobSpec"},
     example={"kind": "transfer", "dataset": "digits", "source": {"train": {"dataset": "strokes"}}},
 )
+_NO_KEY = Fault(
+    "/header/idempotency-key",
+    "expected one key of 1 to 255 visible ASCII characters",
+    "a random UUID, sent again with every retry",
+    "idempotency_key",
+)
 _REFUSALS = ("malformed_body", "body_too_large", "unsupported_media_type", "invalid", "not_available")
+
+
+def idempotency_key(
+    request: Request,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="idempotency-key",
+            description="1 to 255 visible ASCII characters: what is submitted again under the same key is one job",
+        ),
+    ] = None,
+) -> str | None:
+    """The key of a submission. Raises 422 for one that is none, or for several."""
+    given = request.headers.getlist("idempotency-key")
+    if len(given) > 1 or not all(re.fullmatch(r"[\x21-\x7e]{1,255}", one) for one in given):
+        raise refused([_NO_KEY], code="invalid_parameter")
+    return key
 
 
 @router.post(
     "",
     status_code=202,
     response_model=JobShape,
-    responses=deps.problem_responses(*_REFUSALS),
+    responses={
+        202: {
+            "headers": {
+                "Idempotent-Replayed": {
+                    "description": "`true`: this key has made the job before",
+                    "schema": {"type": "string"},
+                }
+            }
+        },
+        **deps.problem_responses(*_REFUSALS, "idempotency_key_reused", "queue_full"),
+    },
     openapi_extra=_SPEC_BODY,
     summary="Submit a job",
 )
-async def submit_job(request: Request, body: Annotated[Body, Depends(json_body)], wait: Wait) -> Response:
-    """The whole job comes back at once, queued; with `Prefer: wait=N` when it has ended, or after N seconds."""
-    job = await run_in_threadpool(_submit, body)
+async def submit_job(
+    request: Request,
+    body: Annotated[Body, Depends(json_body)],
+    wait: Wait,
+    key: Annotated[str | None, Depends(idempotency_key)],
+) -> Response:
+    """The whole job comes back at once, queued; with `Prefer: wait=N` when it has ended, or after N seconds.
+
+    With an `Idempotency-Key` a submission whose answer was lost can be repeated: the key's first job is the answer, as it stands.
+    """
+    job, new = await run_in_threadpool(_submit, body, key)
     headers = {"location": f"/v1/jobs/{job.id}"}
+    if not new:
+        headers["idempotent-replayed"] = "true"
     if wait:
         job = await _until_ended(request, job, wait)
         headers["preference-applied"] = f"wait={wait:.0f}"
@@ -141,10 +185,11 @@ def delete_job(session: InTransaction, job_id: JobId) -> None:
     jobs.delete(session, job_id)
 
 
-def _submit(body: Body) -> JobShape:
+def _submit(body: Body, key: str | None) -> tuple[JobShape, bool]:
     _refuse_unreadable(body)
     with db.transaction() as session:
-        return shapes.of_job(session, jobs.submit(session, as_object(body.value)))
+        job, new = submissions.submit(session, as_object(body.value), key)
+        return shapes.of_job(session, job), new
 
 
 def _validate(body: Body) -> Validated:
@@ -190,11 +235,7 @@ def _changes(request: Request) -> Changes:
 
 
 def _discard(body: dict[str, Any]) -> bool:
-    faults = [
-        Fault(f"/{name}", "unknown field", nearest(name, ["discard"], "fields"), "unknown_field")
-        for name in body
-        if name != "discard"
-    ]
+    faults = unknown_fields(body, ["discard"])
     discard = body.get("discard", False)
     if not isinstance(discard, bool):
         faults.append(Fault("/discard", "expected true or false", None, "bool_type"))

@@ -9,12 +9,12 @@ from starlette.concurrency import run_in_threadpool
 
 from app import artifacts, db, models
 from app.api import deps, inference, shapes
-from app.api.bodies import object_body
+from app.api.bodies import object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.data.encode import encode_rows
 from app.errors import Problem
-from app.spec.faults import Fault, Invalid, nearest
+from app.spec.faults import Fault, Invalid
 from app.spec.models import Manifest, TaskManifest
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -99,11 +99,7 @@ def _predict(ref: str, body: dict[str, Any]) -> Predictions:
 
 def _rows(body: dict[str, Any], manifest: Manifest) -> list[Any]:
     """The rows of a body. Raises Invalid, with every fault in them."""
-    faults = [
-        Fault(f"/{name}", "unknown field", nearest(name, ["inputs"], "fields"), "unknown_field")
-        for name in body
-        if name != "inputs"
-    ]
+    faults = unknown_fields(body, ["inputs"])
     rows = body.get("inputs")
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ROWS:
         hint = f"the input's shape is {manifest.input.shape}; see the model's manifest.input"

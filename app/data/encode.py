@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.spec.data import InputSchema
-from app.spec.faults import Fault, Invalid, nearest, pointer
+from app.spec.faults import MOST, Fault, Invalid, nearest, pointer
 
-MOST_FAULTS = 100
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -31,12 +30,12 @@ def encode_rows(rows: Sequence[object], input: InputSchema) -> NDArray[np.float3
             flat = _of_columns(row, input, place, faults)
         else:
             flat = list(_of_lists(row, _shape(row, input), input, place, faults))
-        if len(faults) >= MOST_FAULTS:
+        if len(faults) >= MOST:
             break
         if len(faults) == found:
             encoded[number] = np.array(flat, np.float64).reshape(input.shape)
     if faults:
-        raise Invalid(faults[:MOST_FAULTS])
+        raise Invalid(faults[:MOST])
     return encoded
 
 
@@ -67,18 +66,18 @@ def _of_lists(
         )
     else:
         for index, part in enumerate(value):
-            if len(faults) >= MOST_FAULTS:
+            if len(faults) >= MOST:
                 return
             yield from _of_lists(part, shape[1:], input, place + pointer(index), faults)
 
 
 def _of_columns(row: Mapping[str, object], input: InputSchema, place: str, faults: list[Fault]) -> list[float]:
     """The feature vector of an object {column: value}."""
-    columns = list(dict.fromkeys(feature.column for feature in input.features))
+    columns = dict.fromkeys(feature.column for feature in input.features)
+    unknown = [str(name) for name in row if name not in columns][:MOST]
     faults += [
-        Fault(place + pointer(str(name)), "unknown column", nearest(str(name), columns, "columns"), "unknown_field")
-        for name in row
-        if name not in columns
+        Fault(place + pointer(name), "unknown column", nearest(name, list(columns), "columns"), "unknown_field")
+        for name in unknown
     ]
     missing = [name for name in columns if name not in row]
     faults += [Fault(place + pointer(name), "this column is required", None, "missing") for name in missing]

@@ -12,6 +12,9 @@ from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
+MOST = 100
+"""So many faults are said in one answer. What is not said must cost nothing either: a body may hold tens of thousands."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -58,14 +61,13 @@ def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
 def of_validation(
     error: ValidationError, body: object, shape: TypeAdapter[Any] | type[BaseModel] | None = None
 ) -> list[Fault]:
-    """The faults in a pydantic error about `body`. Values are never echoed.
+    """The faults in a pydantic error about `body`, from the first `MOST` of its errors. Values are never echoed.
 
     They may hold secrets, or text that no JSON can carry.
     """
     names = _field_names(shape) if shape is not None else []
-    return _of_unions(
-        [_fault(details, body, names) for details in error.errors(include_url=False, include_input=False)]
-    )
+    found = error.errors(include_url=False, include_input=False)[:MOST]
+    return _of_unions([_fault(details, body, names) for details in found])
 
 
 def pointer(*parts: str | int) -> str:

@@ -53,6 +53,12 @@ def test_every_fault_is_found_and_the_rest_kept() -> None:
     assert body.value["d"] == 4
 
 
+def test_of_many_faults_a_hundred_are_kept() -> None:
+    body = parse(b'{"a": [' + b"NaN, " * 10_000 + b"1]}")
+    assert [fault.pointer for fault in body.faults] == [f"/a/{number}" for number in range(100)]
+    assert body.value == {"a": [*[None] * 10_000, 1]}
+
+
 def test_nesting_up_to_the_limit_is_read() -> None:
     depth = MAX_DEPTH - 1
     assert parse(("[" * depth + "]" * depth).encode()).faults == []
@@ -73,6 +79,7 @@ def test_nesting_up_to_the_limit_is_read() -> None:
         pytest.param(b'{"a": "\xed\xa0\x80"}', id="a surrogate in UTF-8"),
         pytest.param(b"[" * 100_000, id="100,000 brackets"),
         pytest.param(b"\xef\xbb\xbf{}", id="byte order mark"),
+        pytest.param(b"[" + b"[]," * 1_000_000 + b"[]]", id="a million empty lists"),
     ],
 )
 def test_what_is_not_json_is_one_problem_without_its_text(raw: bytes) -> None:

@@ -169,6 +169,27 @@ def test_what_the_client_wrote_is_not_sent_back(client: httpx.Client) -> None:
         assert secret not in answer.text, answer.text
 
 
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [
+        ("/v1/jobs", {"metadata": {f"k{number}": number for number in range(14_000)}}),
+        ("/v1/jobs", {f"k{number}": {} for number in range(14_000)}),
+        ("/v1/jobs", {"tasks": {f"k{number}": 1 for number in range(14_000)}}),
+        ("/v1/jobs/job_0/cancel", {f"k{number}": {} for number in range(14_000)}),
+        ("/v1/jobs?" + "&".join(f"k{number}" for number in range(5_000)), {}),
+    ],
+    ids=["metadata", "unknown fields", "tasks", "cancel", "parameters"],
+)
+def test_of_thousands_of_faults_a_hundred_are_named_without_looking_for_the_rest(
+    client: httpx.Client, path: str, inside: dict[str, Any]
+) -> None:
+    """The last ones took minutes of the processor when each was compared with all others."""
+    answer = send(client, path, {**MULTITASK, **inside})
+    body = problem(answer, 422, "invalid_parameter" if "?" in path else "invalid")
+    assert len(body["errors"]) == 100
+    assert len(answer.content) < 64 * 1024
+
+
 @pytest.fixture
 def teacher(client: httpx.Client, tmp_path: Path) -> str:
     """A kept model that knows other classes than the digits."""

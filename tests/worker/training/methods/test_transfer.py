@@ -138,6 +138,8 @@ def test_what_does_not_go_together_is_refused_at_its_place(words: dict[str, Any]
         {"freeze": {"until_layer": "conv1", "regex": "c"}},
         {"freeze": {"regex": "(c+)+"}},
         {"freeze": {"regex": "c*o*n*v*x*"}},
+        {"freeze": {"regex": "(?x)(c|.|o|.) *1"}},
+        {"freeze": {"regex": "(c|.)(o|.)(n|.)(v|.)1"}},
         {"freeze": {"regex": "["}},
         {"learning_rates": {}},
         {"learning_rates": {"decay": 2.6, "lr_mult": 10}},
