@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{machine()}; seed {asked.seed}", flush=True)
     rows = _run(chosen, asked, FAST, asked.size)
     if asked.full and not asked.size:
-        rows += _run([scenario for scenario in chosen if scenario.production], asked, PRODUCTION, None)
+        rows += _run(chosen, asked, PRODUCTION, None)
     if len(rows) > 1:
         print("\n" + table(rows))
     for row in rows:
@@ -53,18 +53,18 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one scenario, by name or number")
     parser.add_argument("--size", type=int, help="another size than the scenario's own")
-    parser.add_argument("--ddl", action="append", default=[], help=argparse.SUPPRESS)  # for mutation.py
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser.parse_args(arguments)
 
 
 def _run(chosen: Sequence[Scenario], asked: argparse.Namespace, timing: Timing, size: int | None) -> list[Figures]:
     rows: list[Figures] = []
+    sizes = {scenario: size or _size(scenario, timing, asked.full) for scenario in chosen}
+    chosen = [scenario for scenario in chosen if sizes[scenario]]
     began = time.monotonic()
-    with rig(timing, asked.ddl) as service:
+    with rig(timing) as service:
         for number, scenario in enumerate(chosen):
-            own = scenario.production if timing is PRODUCTION else scenario.full if asked.full else scenario.ci
-            rows.append(_one(service, scenario, size or own, asked.seed))
+            rows.append(_one(service, scenario, sizes[scenario], asked.seed))
             spent = time.monotonic() - began
             left = spent / (number + 1) * (len(chosen) - number - 1)
             if number == 0:
@@ -73,6 +73,11 @@ def _run(chosen: Sequence[Scenario], asked: argparse.Namespace, timing: Timing, 
             for name, value in rows[-1].notes.items():
                 print(f"    {name}: {value}", flush=True)
     return rows
+
+
+def _size(scenario: Scenario, timing: Timing, full: bool) -> int:
+    """None of a scenario that is not for this run."""
+    return scenario.production if timing is PRODUCTION else scenario.full if full else scenario.ci
 
 
 def _one(service: Rig, scenario: Scenario, size: int, seed: int) -> Figures:

@@ -46,11 +46,11 @@ def run(claim: Claim, chance: random.Random, stored: Stored) -> None:
     Raises:
         Stale: the attempt no longer owns its job.
     """
-    time.sleep(chance.uniform(0, 0.01))
+    time.sleep(chance.uniform(0, 0.02))
     beat = jobs.beat(claim)
     if beat is None:
         raise Stale(claim.job_id)
-    time.sleep(chance.uniform(0, 0.01))
+    time.sleep(chance.uniform(0, 0.02))
     if beat.wanted == "cancel":
         with transaction() as session:
             jobs.finish(session, claim, JobState.CANCELLED, reason="cancelled_by_client")
@@ -79,10 +79,10 @@ def _succeed(session: Session, claim: Claim, stored: Stored) -> None:
     jobs.finish(session, claim, JobState.SUCCEEDED, reason="completed", model_id=model.id)
 
 
-def work(until: Callable[[], bool], seed: object, worker_id: str | None = None) -> int:
+def work(until: Callable[[], bool], seed: object) -> int:
     """Claims and runs until told otherwise; how many writes were refused as stale."""
     chance, stored, stale = random.Random(str(seed)), stored_model(), 0
-    worker_id = worker_id or f"bare-{threading.get_ident()}-0"
+    worker_id = f"bare-{threading.get_ident()}-0"
     while not until():
         try:
             claim = jobs.claim(worker_id)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, LiteralString
@@ -156,8 +156,8 @@ class Rig:
 
     # ------------------------------------------------------------ the programs
 
-    def start(self, ddl: Sequence[LiteralString] = ()) -> None:
-        """Servers, schema and API. `ddl` changes the schema first, which only the proof of the guards does."""
+    def start(self) -> None:
+        """Servers, schema and API."""
         self.postgres = embedded.start_postgres(self.folder)
         self.broker = embedded.start_valkey(self.folder)
         os.environ.update(self.environment)
@@ -167,8 +167,6 @@ class Rig:
         for cached in (settings, db.engine, queue._sender, queue._redis):
             cached.cache_clear()
         db.migrate()
-        for statement in ddl:
-            self.execute(statement)
         self.start_api()
 
     def start_api(self, **environment: str) -> None:
@@ -453,9 +451,7 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(
-    timing: Timing = FAST, ddl: Sequence[LiteralString] = (), environment: dict[str, str] | None = None
-) -> Iterator[Rig]:
+def rig(timing: Timing = FAST, environment: dict[str, str] | None = None) -> Iterator[Rig]:
     """A started rig in a folder of its own; nothing of it is left afterwards."""
     home = Path(tempfile.mkdtemp(prefix="bqf-", dir=embedded.short_folder()))
     home.chmod(0o755)
@@ -464,7 +460,7 @@ def rig(
         with embedded.folder(home) as folder:
             made = Rig(folder, timing, environment)
             try:
-                made.start(ddl)
+                made.start()
                 yield made
             finally:
                 made.stop()

@@ -42,6 +42,7 @@ class Spec(JobSpec):
     behave: Literal["well", "fail", "retry", "exit_1", "exit_137", "kill", "segfault", "memory", "hang", "deaf"] = "well"
     at: int = Field(0, ge=0)
     until_attempt: int = Field(1000, ge=0)
+    earlier: int = Field(0, ge=0, description="so many steps earlier with each attempt")
 
 
 EXAMPLE: dict[str, Any] = {"kind": "chain", "name": "a chain", "steps": 12}
@@ -108,8 +109,9 @@ def _fold(spec: Spec, run: Any, stage: str, steps: int) -> str:
     run.send(Stage(name=stage))
     run.send(Resumed(stage=stage, step=step, metric_prefix=prefix))
     astray = spec.behave != "well" and stage == "target" and run.assignment["attempt"] <= spec.until_attempt
+    at = max(step, spec.at - spec.earlier * (run.assignment["attempt"] - 1))
     while step < steps:
-        if astray and step >= spec.at:
+        if astray and step >= at:
             _misbehave(spec, run)
         if run.stop.wait(spec.step_seconds):
             _save(run, home, stage, step, link)

@@ -57,5 +57,5 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
 
 
 SCENARIOS = (
-    Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 4, 200),
+    Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 2, 200),
 )

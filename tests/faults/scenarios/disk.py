@@ -61,4 +61,4 @@ def _free_blobs(rig: Rig) -> None:
                 rig.record.submitted.pop(job_id, None)
 
 
-SCENARIOS = (Scenario(7, "disk full", full, "write beside, sync, rename; a full disk is a failure that a retry may mend", 5, 200),)
+SCENARIOS = (Scenario(7, "disk full", full, "write beside, sync, rename; a full disk is a failure that a retry may mend", 4, 200),)

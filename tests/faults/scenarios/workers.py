@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from tests.faults.figures import Figures
-from tests.faults.rig import Rig
+from tests.faults.rig import Rig, Worker
 from tests.faults.scenarios import Scenario, load
 
 MOMENTS = (
@@ -90,6 +90,38 @@ def frozen(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     figures.recovery += rig.requeued_after()
 
 
+def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """The link to the database goes silent: before the lease is over the trainer is dead, although its worker is told nothing."""
+    proxy = rig.proxy("wire")
+    for _ in range(size):
+        worker = rig.start_worker(**rig.through("wire"))
+        job_id = rig.submit(steps=150, step_seconds=0.05, seed=chance.randrange(50))
+        trains = f"/{job_id}/"
+        rig.wait(lambda worker=worker, trains=trains: _training(worker, trains), 30, "the worker to train")
+        time.sleep(chance.uniform(0.2, rig.timing.lease / 2))
+        rig.note("link to the database silent")
+        rig.record.deaths[worker.pid] = time.time()
+        proxy.silence()
+        time.sleep(rig.timing.lease)
+        figures.expect(not _training(worker, trains), f"{job_id} is still trained by a worker that is cut off from its lease")
+        rig.keep_workers(2)
+        rig.wait(lambda: rig.busy() or not rig.unfinished(), 60, "another worker to take the job")
+        proxy.resume()
+        rig.settle(60)
+        rig.stop_workers()
+    proxy.close()
+    figures.recovery += rig.requeued_after()
+
+
+def _training(worker: Worker, job: str) -> bool:
+    """Whether one of its trainers has that job, by the log that it writes to."""
+    for pid in worker.trainers():
+        with contextlib.suppress(OSError):
+            if job in os.readlink(f"/proc/{pid}/fd/1"):  # noqa: PTH115
+                return True
+    return False
+
+
 def _signal(pids: Sequence[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -118,7 +150,8 @@ def drained(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
 
 
 SCENARIOS = (
-    Scenario(1, "worker killed", killed, "the lease and the sweep; fence and rewind; PDEATHSIG; rows only for durable blobs", 12, 500, 20),
+    Scenario(1, "worker killed", killed, "the lease and the sweep; fence and rewind; PDEATHSIG; rows only for durable blobs", 8, 500, 20),
     Scenario(3, "worker frozen", frozen, "beat and fence by attempt, state and lease; the triggers behind them", 4, 100, 20),
-    Scenario(14, "rolling drain", drained, "the drain's checkpoint, and that it charges nothing", 5, 100, 20),
+    Scenario(3, "worker cut off", cut_off, "the fuse, which needs no database", 1, 20, 3),
+    Scenario(14, "rolling drain", drained, "the drain's checkpoint, and that it charges nothing", 3, 100, 20),
 )
