@@ -26,6 +26,8 @@ LONGEST_SCENARIO = 45 * 60
 
 def main(arguments: Sequence[str]) -> int:
     asked = _arguments(arguments)
+    if asked.soak:
+        asked.only, asked.size = "soak", asked.soak
     chosen = [scenario for scenario in SCENARIOS if not asked.only or asked.only in (scenario.name, str(scenario.number))]
     if not chosen:
         names = ", ".join(f"{scenario.number} {scenario.name}" for scenario in SCENARIOS)
@@ -53,6 +55,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one scenario, by name or number")
     parser.add_argument("--size", type=int, help="another size than the scenario's own")
+    parser.add_argument("--soak", type=int, metavar="MIN", help="all faults at random, for so many minutes")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser.parse_args(arguments)
 

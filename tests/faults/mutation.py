@@ -4,7 +4,7 @@
 backstops are taken away by the scenario `rogue writes` itself.
 
 Left out, because no death of a process shows them: fsync (only a machine that loses its power needs it); the sweep's advisory lock
-and the state in its query (its rows' locks and the lease say the same); the second checkpoint that is kept (it saves time, not
+and the state in its query and in the beat's (its rows' locks say the same, and only a running job has a lease); the second checkpoint that is kept (it saves time, not
 work); the guard of attempts in `metrics.record` and `artifacts.add` (they run behind the fence).
 """
 
@@ -51,7 +51,6 @@ GUARDS = (
     Guard("a claim counts the attempt", JOBS, "        job.attempt += 1\n", "", PROTOCOL),
     Guard("a beat names its attempt", JOBS, "                Job.attempt == claim.attempt,\n                Job.state", "                Job.state", PROTOCOL),
     Guard("a beat extends a lease that runs", JOBS, "                Job.lease_until > func.clock_timestamp(),\n", "", PROTOCOL),
-    Guard("a beat needs a running job", JOBS, "                Job.state == JobState.RUNNING,\n                Job.lease_until >", "                Job.lease_until >", PROTOCOL),
     Guard("the fence names the attempt", JOBS, "Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state == JobState.RUNNING", "Job.id == claim.job_id, Job.state == JobState.RUNNING", PROTOCOL),
     Guard("the fence needs a running job", JOBS, "Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state == JobState.RUNNING", "Job.id == claim.job_id, Job.attempt == claim.attempt", PROTOCOL),
     Guard("a client's call locks its job", JOBS, "select(Job).where(Job.id == job_id).with_for_update()", "select(Job).where(Job.id == job_id)", "cancel raced", 400),
