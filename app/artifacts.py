@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,17 @@ def collect(hashes: Iterable[str]) -> None:
                 blob(sha256).unlink(missing_ok=True)
 
 
+def collect_unnamed(older_than: float = 86_400.0) -> None:
+    """Removes contents that were kept that many seconds ago for rows that never came: a program died in between, or the attempt was
+    not the job's last."""
+    oldest = time.time() - older_than
+    old = {entry.name for entry in (settings().store / "blob").glob("*") if _modified(entry) < oldest}
+    if old:
+        with transaction() as session:
+            old -= set(session.scalars(union_all(*(select(column) for column in _NAMING))))
+        collect(old)
+
+
 def add(session: Session, job_id: str, attempt: int, name: str, stored: Stored, media_type: str) -> None:
     """Names a stored file as the job's `name`. The caller holds the attempt's fence.
 
@@ -134,6 +146,13 @@ def get(session: Session, job_id: str, name: str) -> Artifact:
         there = ", ".join(artifact.name for artifact in of_job(session, job_id)) or "none yet"
         raise NotFound(f"This job has no artifact of that name. It has: {there}.")
     return found
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another has just collected it
+        return time.time()
 
 
 def _sync_folder(folder: Path) -> None:

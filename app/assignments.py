@@ -11,9 +11,13 @@ from app import artifacts, data, datasets, methods, models
 from app.data.table import Hashes
 from app.spec.base import JobSpec, plain
 from app.spec.data import Schema
-from app.spec.faults import Fault, Invalid
+from app.spec.faults import Fault, Invalid, pointer
 from app.spec.models import Manifest
+from app.spec.world import Missing
 from app.tables import Job, Model
+
+FREE_WORDS = ("name", "tags", "metadata")
+"""Of a spec: whatever they say, they refer to nothing."""
 
 
 class DatabaseWorld:
@@ -26,7 +30,12 @@ class DatabaseWorld:
         return datasets.schema(self._session, ref)
 
     def manifest(self, ref: str) -> Manifest:
-        return models.manifest(models.find(self._session, ref))
+        model = models.find(self._session, ref)
+        if model.role == models.UNFINISHED and self._session.get_one(Job, model.job_id).finished_at is None:
+            raise Missing(
+                ref, "this unfinished model is replaced when its job goes on", "wait until that job has ended"
+            )
+        return models.manifest(model)
 
 
 def resolve(session: Session, body: object) -> JobSpec:
@@ -38,7 +47,7 @@ def resolve(session: Session, body: object) -> JobSpec:
     """
     spec = methods.check(body, DatabaseWorld(session))
     tested = methods.test_hashes(spec, lambda ref: datasets.entry(session, ref))
-    faults = _overlaps(session, spec, tested)
+    faults = _overlaps(session, spec, tested, body)
     if faults:
         raise Invalid(faults)
     return _pinned(session, spec)
@@ -65,7 +74,11 @@ def assignment(session: Session, job: Job) -> dict[str, Any]:
         "spec": job.resolved_spec,
         "datasets": {ref: datasets.entry(session, ref) for ref in sorted(needed.datasets)},
         "models": {ref: _model(models.find(session, ref)) for ref in sorted(needed.models)},
-        "kept": {model.role: _model(model) for model in models.of_job(session, job.id)},
+        "kept": {
+            model.role: _model(model)
+            for model in models.of_job(session, job.id)
+            if model.role != models.UNFINISHED  # the stage goes on from its checkpoint
+        },
     }
 
 
@@ -86,8 +99,9 @@ def _pinned(session: Session, spec: JobSpec) -> JobSpec:
         return spec
     ids = {ref: models.find(session, ref).id for ref in refs}
     resolved = plain(spec)
-    words = {"name", "tags", "metadata"}
-    return methods.restore({key: value if key in words else _replaced(value, ids) for key, value in resolved.items()})
+    return methods.restore(
+        {key: value if key in FREE_WORDS else _replaced(value, ids) for key, value in resolved.items()}
+    )
 
 
 def _replaced(value: Any, ids: dict[str, str]) -> Any:
@@ -98,8 +112,9 @@ def _replaced(value: Any, ids: dict[str, str]) -> Any:
     return ids.get(value, value) if isinstance(value, str) else value
 
 
-def _overlaps(session: Session, spec: JobSpec, tested: Hashes) -> list[Fault]:
-    """A model whose recorded training rows meet this job's test rows would be examined on what it has seen."""
+def _overlaps(session: Session, spec: JobSpec, tested: Hashes, body: object) -> list[Fault]:
+    """A model whose recorded training rows meet this job's test rows would be examined on what it has seen: a fault wherever the
+    body names it."""
     faults = []
     for ref in sorted(methods.inputs(spec).models):
         model = models.find(session, ref)
@@ -112,5 +127,15 @@ def _overlaps(session: Session, spec: JobSpec, tested: Hashes) -> list[Fault]:
                 "give both jobs one `split` with `by: random`: a stratified one follows the first target, "
                 "so jobs on other columns test other rows"
             )
-            faults.append(Fault("", message, hint, "data_overlap"))
+            faults += [Fault(place, message, hint, "data_overlap") for place in _places(body, ref)]
     return faults
+
+
+def _places(words: object, ref: str, at: str = "") -> list[str]:
+    """Pointers to every place at which a body names `ref`."""
+    if words == ref:
+        return [at]
+    inner = words.items() if isinstance(words, dict) else enumerate(words) if isinstance(words, list) else ()
+    return [
+        place for key, value in inner if at or key not in FREE_WORDS for place in _places(value, ref, at + pointer(key))
+    ]

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -18,6 +19,8 @@ from sqlalchemy.orm import Session
 from app.settings import settings
 
 __all__ = ["Session", "after_commit", "behind", "engine", "get_session", "migrate", "ping", "transaction", "url"]
+
+log = structlog.get_logger(__name__)
 
 _MIGRATION_LOCK = 7_265_717  # any number, the same in every process
 
@@ -74,13 +77,16 @@ def transaction() -> Iterator[Session]:
             raise
         actions: list[Callable[[], Any]] = session.info.pop("after_commit", [])
     for action in actions:
-        action()
+        try:
+            action()
+        except Exception as error:  # the work is durable: nobody may be told that it failed
+            log.warning("after_commit_failed", error=type(error).__name__)
 
 
 def after_commit(session: Session, action: Callable[[], Any]) -> None:
     """Runs `action` once the session's transaction is durable; never when it is rolled back.
 
-    An action may not raise.
+    An action that raises is logged, not heard: sweeping and tidying up make good for it.
     """
     session.info.setdefault("after_commit", []).append(action)
 

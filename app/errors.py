@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from app.spec.faults import MOST
 
@@ -214,7 +214,7 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
 FAILURES: Mapping[str, FailureType] = _failures(
     FailureType(
         "out_of_memory",
-        "The device ran out of memory",
+        "The device or the machine ran out of memory",
         "user",
         False,
         "Halve training.batch_size, or choose a smaller architecture.",
@@ -274,7 +274,7 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "The job ran longer than its max_seconds",
         "user",
         False,
-        "Raise max_seconds, or lower training.epochs.",
+        "Raise max_seconds, or lower training.epochs. What it had learnt by then is job:ID, if there was time to save it.",
     ),
     FailureType(
         "worker_lost",
@@ -288,14 +288,21 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "Training stood still for too long",
         "system",
         True,
-        "Look at GET /v1/jobs/{id}/logs, then submit the job again.",
+        "Look at GET /v1/jobs/{id}/logs; where a step takes so long, raise BEQUEST_STALL_SECONDS. Then submit the job again.",
     ),
     FailureType(
         "memory_limit",
         "The trainer used more main memory than it may",
         "user",
         False,
-        "Lower training.batch_size or use a smaller data set.",
+        "Lower training.batch_size, use a smaller data set, or raise BEQUEST_MAX_MEMORY_BYTES.",
+    ),
+    FailureType(
+        "disk_limit",
+        "The job's files took more disk than one job may",
+        "user",
+        False,
+        "Choose a smaller architecture or fewer control seeds, or raise BEQUEST_MAX_JOB_BYTES.",
     ),
     FailureType(
         "model_too_large",
@@ -309,7 +316,7 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "The job reported more metric rows than the limit allows",
         "user",
         False,
-        "Train fewer epochs or fewer control seeds.",
+        "Train fewer epochs or fewer control seeds, or raise BEQUEST_MAX_METRIC_ROWS.",
     ),
     FailureType(
         "model_unsafe",
@@ -333,6 +340,20 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "Look at GET /v1/jobs/{id}/logs and report the fault with the job's id.",
     ),
 )
+
+
+def failure(code: str, message: str | None = None, *, stage: str | None = None) -> dict[str, Any]:
+    """A job's error as clients see it; `message` None: the failure's title."""
+    kind = FAILURES[code]
+    return {
+        "code": code,
+        "message": message or kind.title,
+        "hint": kind.hint,
+        "blame": kind.blame,
+        "retryable": kind.retryable,
+        "stage": stage,
+        "param": None,
+    }
 
 
 class Problem(Exception):

@@ -6,7 +6,7 @@ names that attempt under a lock of the job's row, and is refused (`Stale`) once 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -17,13 +17,25 @@ from sqlalchemy.orm import Session
 
 from app import artifacts, assignments, events, ids, models, queue
 from app.db import after_commit, transaction
-from app.errors import FAILURES, Conflict, NotFound
+from app.errors import FAILURES, Conflict, NotFound, failure
 from app.settings import settings
 from app.spec.base import plain
 from app.states import MOVES, TERMINAL, JobState, is_terminal
 from app.tables import Attempt, Job, Worker
 
 Wanted = Literal["cancel", "pause"]
+
+HELD_NOTHING: Mapping[str, Any] = {
+    "pid": None,
+    "gone": True,
+    "device_memory": {"before_bytes": None, "after_bytes": None},
+    "milliseconds": 0,
+}
+"""The receipt of a cancelled job that had no process; one whose worker was lost has none either, when its lease is over."""
+
+LONGEST_DELAY = 300.0
+"""Before the n-th failed attempt's successor lie 2ⁿ seconds, at most so many; half of them by chance, so that jobs that failed together
+do not all come back together."""
 
 _SWEEP_LOCK = 7_265_718
 _MOST_WAKES = 50
@@ -320,18 +332,18 @@ def finish(
     error: dict[str, Any] | None = None,
     best: dict[str, Any] | None = None,
     usage: dict[str, Any] | None = None,
-    model_id: str | None = None,
+    released: Mapping[str, Any] | None = None,
 ) -> Job:
-    """The last word of an attempt that ends its job. Raises Stale."""
+    """The last word of an attempt that ends its job. `released` is the receipt of a cancel. Raises Stale."""
     job = fence(session, claim)
     _end_attempt(session, job, str(state), error or {"reason": reason})
     job.error = error if state == JobState.FAILED else None
-    job.best, job.usage, job.model_id = best or job.best, usage or job.usage, model_id
+    job.best, job.usage = best or job.best, usage or job.usage
     if state == JobState.FAILED:
         job.failures += 1
     if state == JobState.SUCCEEDED:
         job.progress = {**(job.progress or {}), "fraction": 1.0, "eta_seconds": 0.0}
-    _move(session, job, state, reason=reason)
+    _move(session, job, state, reason=reason, released=released)
     return job
 
 
@@ -388,10 +400,22 @@ def sweep() -> Swept:
 # ---------------------------------------------------------------- how states change
 
 
-def _move(session: Session, job: Job, state: JobState, *, reason: str | None) -> None:
-    """The one place where a job's state changes. The database's trigger refuses what `MOVES` does not allow."""
+def _move(
+    session: Session, job: Job, state: JobState, *, reason: str | None, released: Mapping[str, Any] | None = None
+) -> None:
+    """The one place where a job's state changes. The database's trigger refuses what `MOVES` does not allow.
+
+    A cancel says first what it has set free: `released`, or that there was nothing to.
+    """
     if state not in MOVES[JobState(job.state)]:
         raise AssertionError(f"no move from {job.state} to {state}")
+    if state == JobState.CANCELLED:
+        _announce(session, job, dict(released or HELD_NOTHING), kind="resources.released")
+        if job.discard:
+            _forget_files(session, job.id, keep=("trainer.log",))
+    if state in TERMINAL:
+        with session.no_autoflush:  # the row is whole only below
+            job.model_id = models.outcome(session, job.id)
     job.state, job.reason, job.stage = state, reason, None
     if state != JobState.RUNNING:
         job.lease_until, job.worker_id, job.wanted = None, None, None
@@ -399,9 +423,6 @@ def _move(session: Session, job: Job, state: JobState, *, reason: str | None) ->
         job.queued_at, job.progress = func.clock_timestamp(), None
     if state in TERMINAL:
         job.finished_at = func.clock_timestamp()
-    if state == JobState.CANCELLED and job.discard:
-        job.model_id = None
-        _forget_files(session, job.id, keep=("trainer.log",))
     data = {
         "state": str(state),
         "reason": reason,
@@ -422,42 +443,27 @@ def _again(session: Session, job: Job, outcome: str, charge: bool, detail: dict[
     elif state == JobState.PAUSED:
         _move(session, job, state, reason="paused_by_client")
     else:
-        delay = min(60.0, 2.0 ** (job.failures - 1)) if charge else 0.0
-        job.run_after = func.clock_timestamp() + _seconds(delay)
+        delay = min(LONGEST_DELAY, 2.0**job.failures) if charge else 0.0
+        by_chance = func.make_interval(0, 0, 0, 0, 0, 0, delay / 2 * func.random())
+        job.run_after = func.clock_timestamp() + _seconds(delay / 2) + by_chance
         _move(session, job, state, reason="resumed_by_client" if outcome == "paused" else outcome)
         after_commit(session, queue.wake)
 
 
 def _forget_files(session: Session, job_id: str, keep: Sequence[str]) -> None:
-    """Removes a job's models and artifacts but those named in `keep`; their bytes go after the commit."""
+    """Removes a job's models and artifacts but those named in `keep`."""
     session.flush()
-    hashes: set[str] = set()
-    for artifact in artifacts.of_job(session, job_id):
-        if artifact.name not in keep:
-            hashes.add(artifact.sha256)
-            session.delete(artifact)
-    for model in models.of_job(session, job_id):
-        hashes |= {model.sha256, model.rows_sha256 or model.sha256}
-        session.delete(model)
-    session.flush()
-    after_commit(session, lambda: artifacts.collect(hashes))
+    files = [file for file in artifacts.of_job(session, job_id) if file.name not in keep]
+    models.forget(session, models.of_job(session, job_id), files)
 
 
 def _spent(job: Job, outcome: str, detail: dict[str, Any] | None) -> dict[str, Any]:
     """The error of a job that has no attempt left: the last one's own, else what its outcome means."""
     if detail and "code" in detail:
         return {**detail, "message": f"{detail['message']} ({job.failures} of {job.max_attempts} attempts failed)"}
-    kind = FAILURES[outcome if outcome in FAILURES else "worker_lost"]
-    message = f"{kind.title}: {job.failures} of {job.max_attempts} attempts ended this way"
-    return {
-        "code": kind.code,
-        "message": message,
-        "hint": kind.hint,
-        "blame": kind.blame,
-        "retryable": True,
-        "stage": job.stage,
-        "param": None,
-    }
+    code = outcome if outcome in FAILURES else "worker_lost"
+    message = f"{FAILURES[code].title}: {job.failures} of {job.max_attempts} attempts ended this way"
+    return failure(code, message, stage=job.stage)
 
 
 def _end_attempt(session: Session, job: Job, outcome: str, detail: dict[str, Any] | None) -> None:

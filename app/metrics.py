@@ -8,11 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
 from app.tables import Metric
+
+# Three arrays, not thousands of parameters: those take longer to compile than the rows to insert.
+_RECORD = text("""
+    INSERT INTO metrics (job_id, name, step, attempt, value)
+    SELECT :job, name, step, :attempt, value
+        FROM unnest(CAST(:names AS text[]), CAST(:steps AS bigint[]), CAST(:values AS double precision[]))
+        AS row (name, step, value)
+    ON CONFLICT (job_id, name, step) DO UPDATE SET value = excluded.value, attempt = excluded.attempt
+        WHERE metrics.attempt <= excluded.attempt
+""")
 
 Rows = Sequence[tuple[int, dict[str, float | None]]]
 
@@ -22,26 +31,12 @@ def record(session: Session, job_id: str, attempt: int, rows: Rows) -> None:
 
     Not finite is stored as null.
     """
-    values = [
-        {
-            "job_id": job_id,
-            "name": name,
-            "step": step,
-            "attempt": attempt,
-            "value": value if value is not None and math.isfinite(value) else None,
-        }
-        for step, named in rows
-        for name, value in named.items()
-    ]
-    if values:
-        statement = insert(Metric).values(values)
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=[Metric.job_id, Metric.name, Metric.step],
-                set_={"value": statement.excluded.value, "attempt": statement.excluded.attempt},
-                where=Metric.attempt <= statement.excluded.attempt,
-            )
-        )
+    flat = [(name, step, value) for step, named in rows for name, value in named.items()]
+    if flat:
+        names, steps, values = zip(*flat, strict=True)
+        finite = [value if value is not None and math.isfinite(value) else None for value in values]
+        given = {"job": job_id, "attempt": attempt, "names": list(names), "steps": list(steps), "values": finite}
+        session.execute(_RECORD, given)
 
 
 def rewind(session: Session, job_id: str, prefix: str, step: int) -> int:
@@ -51,6 +46,11 @@ def rewind(session: Session, job_id: str, prefix: str, step: int) -> int:
     """
     of_stage = Metric.name.startswith(prefix, autoescape=True) if prefix else ~Metric.name.contains("/")
     return int(session.execute(delete(Metric).where(Metric.job_id == job_id, of_stage, Metric.step > step)).rowcount)  # type: ignore[attr-defined]
+
+
+def count(session: Session, job_id: str) -> int:
+    """Rows of a job."""
+    return session.execute(select(func.count()).select_from(Metric).where(Metric.job_id == job_id)).scalar_one()
 
 
 def names(session: Session, job_id: str) -> list[str]:

@@ -14,13 +14,17 @@ from sqlalchemy.orm import Session
 
 from app import artifacts, ids
 from app.artifacts import Stored
+from app.db import after_commit
 from app.errors import NotFound
 from app.spec.models import Manifest
 from app.spec.world import Missing
-from app.tables import Edge, Job, Model
+from app.tables import Artifact, Edge, Job, Model
 
 JOBS_OWN = "model"
 """The role of the model that a job was submitted for."""
+
+UNFINISHED = "unfinished"
+"""The role of what a stopped stage had learnt so far. It gives way to the next one, and to the job's own model."""
 
 
 def keep(
@@ -33,16 +37,19 @@ def keep(
     edges: Sequence[tuple[str, str]],
 ) -> Model:
     """Records a model whose file is in the store. The caller holds the attempt's fence. A role that is kept already
-    stays as it is.
+    stays as it is, but an unfinished model is replaced, or not kept at all once the job has its own.
 
     `edges` are (relation, target): a target that is a role of this job becomes that model's id.
     """
-    known = session.scalars(select(Model).where(Model.job_id == job.id, Model.role == role)).one_or_none()
+    kept_already = {kept.role: kept for kept in of_job(session, job.id)}
+    known = kept_already.get(JOBS_OWN if role == UNFINISHED else role)
     if known is not None:
         return known
     name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
     artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})
+    if role in (UNFINISHED, JOBS_OWN) and UNFINISHED in kept_already:
+        forget(session, [kept_already[UNFINISHED]], _unfinished_files(session, job.id))
     version = session.execute(
         select(func.coalesce(func.max(Model.version), 0) + 1).where(Model.name == name)
     ).scalar_one()
@@ -67,6 +74,22 @@ def keep(
     )
     session.flush()
     return model
+
+
+def outcome(session: Session, job_id: str) -> str | None:
+    """The id of what came of a job: its own model, else its unfinished one."""
+    kept = {model.role: model.id for model in of_job(session, job_id)}
+    return kept.get(JOBS_OWN) or kept.get(UNFINISHED)
+
+
+def forget(session: Session, models: Sequence[Model], files: Sequence[Artifact]) -> None:
+    """Removes models and artifacts; their bytes go after the commit."""
+    hashes = {sha256 for model in models for sha256 in (model.sha256, model.rows_sha256) if sha256}
+    hashes |= {file.sha256 for file in files}
+    for row in (*models, *files):
+        session.delete(row)
+    session.flush()
+    after_commit(session, lambda: artifacts.collect(hashes))
 
 
 def get(session: Session, ref: str) -> Model:
@@ -158,15 +181,21 @@ def _mentions(names: Sequence[str]) -> Cast[Any]:
     return cast(f'$.** ? (@.type() == "string" && @ like_regex "^(job:)?({pattern})(/|$)")', JSONPATH)
 
 
+def _unfinished_files(session: Session, job_id: str) -> list[Artifact]:
+    return [file for file in artifacts.of_job(session, job_id) if file.name.startswith(f"{UNFINISHED}.")]
+
+
 def _of_job(session: Session, ref: str, job_id: str, role: str) -> Model:
     role = role if role not in ("", "best") else JOBS_OWN
-    model = session.scalars(select(Model).where(Model.job_id == job_id, Model.role == role)).one_or_none()
-    if model is not None:
-        return model
+    models = {model.role: model for model in of_job(session, job_id)}
+    if role in models:
+        return models[role]
     job = session.get(Job, job_id)
     if job is None:
         raise Missing(ref, "there is no such job", "GET /v1/jobs lists the jobs")
-    roles = ", ".join(kept.role for kept in of_job(session, job_id)) or "none"
+    if role == JOBS_OWN and job.finished_at and UNFINISHED in models:
+        return models[UNFINISHED]
+    roles = ", ".join(models) or "none"
     hint = (
         f"it keeps: {roles}"
         if job.finished_at

@@ -14,6 +14,7 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _LONGEST_LOG = 20 * 2**20
 
 
@@ -125,6 +126,11 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None]:
             os._exit(1)
 
     return prepare
+
+
+def adopt_orphans() -> None:
+    """What the children of this process leave behind becomes its child, not that of the machine's first process, so it can be found."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_group(pid: int) -> None:

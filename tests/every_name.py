@@ -102,7 +102,8 @@ def job_with(section: str, name: str) -> dict[str, Any]:
         case "regularizers":
             return {**BASES["transfer"], "regularizer": modules("regularizers")[name].EXAMPLE}
         case "weightings":
-            return {**BASES["multitask"], "weighting": modules("weighting")[name].EXAMPLE}
+            soon = {"warmup_epochs": 1} if name == "stch" else {}  # else its few epochs would all be warm-up
+            return {**BASES["multitask"], "weighting": {**modules("weighting")[name].EXAMPLE, **soon}}
         case "sharings":
             return {**BASES["multitask"], "sharing": name}
         case "objectives":

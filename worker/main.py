@@ -6,9 +6,7 @@ A message is a bare wake-up. What to run is asked of the database, again and aga
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import threading
 import time
 import uuid
@@ -18,16 +16,15 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
-from app import jobs, logs, workers
+from app import artifacts, jobs, logs, workers
 from app.db import transaction
 from app.errors import NotFound
 from app.queue import WAKE
 from app.settings import settings
 from app.states import is_terminal
-from worker import supervisor
+from worker import folders, machine, supervisor
 from worker.trainers import Trainers
 
-_MOST_FREE_BYTES_ASKED = 2**30
 _TIDY_SECONDS = 300.0
 
 log = structlog.get_logger(__name__)
@@ -36,6 +33,7 @@ trainers = Trainers()
 _draining = threading.Event()
 _running: str | None = None
 _device = "cpu"
+_room = True
 
 app = Celery("bequest", broker=settings().broker_url)
 app.conf.update(
@@ -126,8 +124,9 @@ def _keep_house() -> None:
                 said = time.monotonic()
             jobs.sweep()
             if time.monotonic() > tidied + _TIDY_SECONDS:
-                supervisor.forget_finished(_is_over)
-                supervisor.forget_half_written()
+                folders.forget_finished(_is_over)
+                folders.forget_half_written()
+                artifacts.collect_unnamed()
                 tidied = time.monotonic()
         except Exception as error:  # whatever it is, the next turn may fare better
             log.warning("housekeeping_failed", error=type(error).__name__)
@@ -137,7 +136,7 @@ def _say_hello() -> None:
     global _device
     if _running is None:
         _device = trainers.device() or _device
-    name, memory = _accelerator() if _device == "gpu" else (None, _main_memory())
+    name, memory = machine.accelerator() if _device == "gpu" else (None, machine.main_memory())
     with transaction() as session:
         workers.hello(
             session,
@@ -149,6 +148,7 @@ def _say_hello() -> None:
             memory_bytes=memory,
             version=version("bequest"),
             job_id=_running,
+            has_room=_has_room(),
         )
 
 
@@ -161,28 +161,9 @@ def _is_over(job_id: str) -> bool:
 
 
 def _has_room() -> bool:
-    """Whether the disk has room for a job's files; a full one would only fail every job in turn."""
-    settings().jobs_dir.mkdir(parents=True, exist_ok=True)
-    disk = shutil.disk_usage(settings().jobs_dir)
-    enough = disk.free >= min(disk.total // 20, _MOST_FREE_BYTES_ASKED)
-    if not enough:
-        log.error("disk_almost_full", free_bytes=disk.free)
-    return enough
-
-
-def _accelerator() -> tuple[str | None, int | None]:
-    """Name and memory of the first GPU, by the driver's own tool: asking Keras would import it."""
-    ask = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-    try:
-        answer = subprocess.run(
-            [*ask, *(["-i", chosen] if chosen else [])], capture_output=True, text=True, timeout=10, check=True
-        )
-        name, _, mebibytes = answer.stdout.splitlines()[0].rpartition(",")
-        return name.strip(), int(mebibytes) * 2**20
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None, None
-
-
-def _main_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Whether another job may be claimed. The reason why not is logged once, and shown by the worker's row."""
+    global _room
+    before, _room = _room, machine.has_room()
+    if before and not _room:
+        log.error("disk_almost_full", folder=str(settings().jobs_dir))
+    return _room

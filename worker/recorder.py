@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,8 @@ from app.spec.models import Manifest
 from app.tables import Event, Job
 from worker import reports
 
-MOST_METRICS = 1_000_000
-"""Rows of one attempt; a job that reports more has a loop in it."""
-
 _BATCH = 2000
+_MOST_ROWS = 10_000
 _MEDIA_TYPES = {".json": "application/json", ".csv": "text/csv", ".log": "text/plain; charset=utf-8"}
 _LONGEST_LOG = 16 * 2**20
 
@@ -55,12 +54,13 @@ class Recorder:
     stage: str | None = None
     result: reports.Result | None = None
     failed: reports.Failed | None = None
-    metric_rows: int = 0
     _sources: list[Path] = field(default_factory=list)
     _files: dict[str, tuple[Stored, str]] = field(default_factory=dict)
     _waiting: deque[Any] = field(default_factory=deque)
     _epochs: dict[str, int] = field(default_factory=dict)
     _not_finite: set[str] = field(default_factory=set)
+    _rows: int = 0
+    _no_metrics: bool = False
 
     def take(self, arrived: Sequence[Any]) -> bool:
         """Notes what has come, and stores the files that it names; whether any of it should be written without delay.
@@ -86,20 +86,33 @@ class Recorder:
                 case reports.Kept():
                     report = self._store(report)  # noqa: PLW2901 - from here on its files are durable
                     urgent = True
-                case reports.Metrics():
-                    self.metric_rows += len(report.values)
+                case reports.Metrics() if self._no_metrics:
+                    continue
                 case reports.Stage():
                     self.stage, urgent = report.name, True
                 case reports.Started() | reports.Resumed() | reports.Checkpoint():
                     urgent = True
             self._waiting.append(report)
+            self._rows += _rows_of(report)
         return urgent
 
     def pending(self) -> int:
-        return len(self._waiting)
+        """How many rows wait, about."""
+        return self._rows
+
+    def refuse_metrics(self) -> None:
+        """Takes no more metrics, and forgets those that wait."""
+        self._no_metrics = True
+        self._waiting = deque(report for report in self._waiting if not isinstance(report, reports.Metrics))
+        self._rows = sum(map(_rows_of, self._waiting))
+
+    def forget(self) -> None:
+        """Gives up what waits: the database refuses it."""
+        self._waiting.clear()
+        self._rows = 0
 
     def write(self) -> None:
-        """Everything that waits, in one transaction. On an error nothing is lost: it waits on.
+        """What waits, in one transaction that is not so long that a beat would be late. On an error nothing is lost: it waits on.
 
         Raises:
             Stale: the attempt is over.
@@ -107,12 +120,13 @@ class Recorder:
         """
         if self._waiting:
             with transaction() as session:
-                count = self.apply(session)
+                count = self.apply(session, _MOST_ROWS)
             self.written(count)
 
-    def apply(self, session: Session) -> int:
-        """Everything that waits, in the caller's transaction; how many reports `written` may forget after its commit."""
-        batch = list(self._waiting)
+    def apply(self, session: Session, most: int | None = None) -> int:
+        """What waits, all of it or about `most` rows, in the caller's transaction; how many reports `written` may forget after its
+        commit."""
+        batch = _first(self._waiting, most)
         job = jobs.fence(session, self.claim)
         # What is told once, as far as it is durable: this transaction may yet be rolled back, and then it is told again.
         epochs, not_finite = dict(self._epochs), set(self._not_finite)
@@ -152,7 +166,9 @@ class Recorder:
     def written(self, count: int) -> None:
         """The first `count` waiting reports are durable."""
         for _ in range(count):
-            match self._waiting.popleft():
+            first = self._waiting.popleft()
+            self._rows -= _rows_of(first)
+            match first:
                 case reports.Progress() as report:
                     self._epochs[report.stage] = max(report.epoch or 0, self._epochs.get(report.stage, 0))
                 case reports.Metrics() as report:
@@ -163,10 +179,9 @@ class Recorder:
         for path in self._sources:
             artifacts.keep_file(path)
 
-    def own_model(self, session: Session) -> str | None:
-        """The id of the job's own model, kept by this attempt or an earlier one; None where there is none yet."""
-        kept = models.of_job(session, self.claim.job_id)
-        return next((model.id for model in kept if model.role == models.JOBS_OWN), None)
+    def has_own_model(self, session: Session) -> bool:
+        """Whether the job's own model is kept, by this attempt or an earlier one."""
+        return any(model.role == models.JOBS_OWN for model in models.of_job(session, self.claim.job_id))
 
     def keep_files(self, session: Session) -> None:
         """The artifacts that were reported, in the caller's transaction."""
@@ -177,13 +192,14 @@ class Recorder:
         if stored is not None:
             artifacts.add(session, self.claim.job_id, self.claim.attempt, "trainer.log", stored, _MEDIA_TYPES[".log"])
 
-    def _keep(self, session: Session, job: Job, kept: StoredModel) -> str:
+    def _keep(self, session: Session, job: Job, kept: StoredModel) -> None:
         model = models.keep(session, job, kept.role, kept.stored, kept.rows, kept.manifest, kept.edges)
+        if (model.role, model.sha256) != (kept.role, kept.stored.sha256):
+            return  # there was one already, and its files are the job's
         for name, stored in kept.files.items():
             media_type = _MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
             artifacts.add(session, job.id, self.claim.attempt, name, stored, media_type)
         jobs.note(session, self.claim, "model", {"role": kept.role, "model": model.id})
-        return model.id
 
     def _store(self, report: reports.Kept) -> StoredModel:
         manifest_path = self._path(report.manifest)
@@ -228,6 +244,17 @@ class Recorder:
                 told.add(name)
                 message = f"{name} was not finite at step {report.step}; such values are recorded as null"
                 jobs.note(session, self.claim, "warning", {"code": "metric_not_finite", "message": message})
+
+
+def _rows_of(report: Any) -> int:
+    return len(report.values) if isinstance(report, reports.Metrics) else 1
+
+
+def _first(waiting: deque[Any], most: int | None) -> list[Any]:
+    if most is None:
+        return list(waiting)
+    ends = takewhile(lambda rows: rows < most, accumulate(map(_rows_of, waiting)))
+    return list(islice(waiting, sum(1 for _ in ends) + 1))
 
 
 def recorded_checkpoints(session: Session, claim: Claim) -> set[str]:

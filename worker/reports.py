@@ -21,6 +21,11 @@ class Exit(IntEnum):
     STOPPED = 12  # asked to stop (SIGTERM), checkpoint saved
 
 
+Step = Annotated[int, Field(ge=0, le=2**53)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+"""Of a metric, a role, a stage, a file: names are keys of the database, whose length has an end."""
+
+
 class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -49,7 +54,7 @@ class Stage(_Report):
     """
 
     report: Literal["stage"] = "stage"
-    name: str
+    name: Name
     index: int = 0
     of: int = 1
 
@@ -61,11 +66,11 @@ class Progress(_Report):
     """
 
     report: Literal["progress"] = "progress"
-    stage: str
+    stage: Name
     epoch: int | None = None
     epochs: int | None = None
-    step: int
-    steps: int
+    step: Step
+    steps: Step
     fraction: float = Field(ge=0, le=1)
     samples_per_second: float | None = None
     eta_seconds: float | None = None
@@ -79,8 +84,8 @@ class Metrics(_Report):
     """
 
     report: Literal["metrics"] = "metrics"
-    step: int = Field(ge=0)
-    values: dict[str, float | None]
+    step: Step
+    values: dict[Name, float | None]
 
 
 class Resumed(_Report):
@@ -90,8 +95,8 @@ class Resumed(_Report):
     """
 
     report: Literal["resumed"] = "resumed"
-    stage: str
-    step: int = Field(ge=0)
+    stage: Name
+    step: Step
     metric_prefix: str = Field(description="'' for the target, 'source/', 'control/0/', …")
 
 
@@ -99,8 +104,8 @@ class Checkpoint(_Report):
     """Saved, and durable."""
 
     report: Literal["checkpoint"] = "checkpoint"
-    stage: str
-    step: int
+    stage: Name
+    step: Step
     path: str
 
 
@@ -116,7 +121,7 @@ class Kept(_Report):
     """
 
     report: Literal["kept"] = "kept"
-    role: str
+    role: Name
     model: str
     manifest: str
     rows: str | None = None
@@ -127,7 +132,7 @@ class Artifact(_Report):
     """A file in the output folder that belongs to the job."""
 
     report: Literal["artifact"] = "artifact"
-    name: str
+    name: Name
     path: str
     media_type: str = "application/octet-stream"
 
@@ -178,6 +183,9 @@ def decode(line: bytes | str) -> Any:
     Raises:
         ValueError: it is none; the message says what a report looks like, and never repeats the line.
     """
+    line = line.encode() if isinstance(line, str) else line
+    if b"\\u0000" in line:
+        raise ValueError("not a report: the database keeps no NUL")
     try:
         return _ADAPTER.validate_json(line)
     except ValidationError as error:

@@ -1,42 +1,60 @@
-"""One job, from claim to last word. Every way in which an attempt can end is listed in `_last_word`."""
+"""One job, from claim to last word. Every way in which an attempt can end is listed in `_last_word`, and what follows from it here:
+
+| the attempt                                             | the job              | charged | blame  |
+|---------------------------------------------------------|----------------------|---------|--------|
+| ends with a result and a model                          | succeeded            |         |        |
+| is cancelled                                            | cancelled            |         |        |
+| is paused                                               | paused               | no      |        |
+| is drained with its worker                              | again, at once       | no      |        |
+| fails as the trainer says, for good                     | failed               | yes     | either |
+| fails as the trainer says, and may do better            | again, after a delay | yes     | system |
+| breaks time_, memory_, disk_ or metric_limit            | failed               | yes     | user   |
+| stalls; the store is full; crashes; reports nonsense    | again, after a delay | yes     | system |
+| is killed by the kernel for want of memory              | again once           | yes     | user   |
+| names a data set or a model that is gone                | failed               | yes     | user   |
+| is lost with its worker, or cut off from the database   | again, by the sweep  | yes     | system |
+
+`again` is failed when `max_attempts` are spent, cancelled or paused when a client has asked for that meanwhile. The delay doubles with
+each failure (`jobs.LONGEST_DELAY`).
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import shutil
 import signal
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import structlog
 from sqlalchemy import exc
 
-from app import assignments, jobs
+from app import assignments, jobs, metrics
 from app.artifacts import Stored
 from app.db import Session, transaction
-from app.errors import FAILURES
+from app.errors import FAILURES, failure
 from app.jobs import Claim, Stale
 from app.settings import settings
 from app.spec.faults import Invalid
 from app.spec.world import Missing
 from app.states import JobState, is_terminal
+from worker import folders, machine
 from worker.fuse import Fuse, now
-from worker.recorder import MOST_METRICS, BadFile, Recorder, recorded_checkpoints, stored_log
+from worker.limits import Exceeded, Limits
+from worker.recorder import BadFile, Recorder, recorded_checkpoints, stored_log
 from worker.reports import Exit
 from worker.trainers import Ended, Garbled, Trainer, Trainers
 
 AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
 """What SQLAlchemy raises when the database cannot be reached; it may be back in a moment."""
 
-STALL_SECONDS = 900.0
 _RHYTHM = 0.1
 _MOST_PENDING = 20_000
 _LAST_WORD_SECONDS = 120.0
-_SHORT_GRACE = 5.0
+_GONE_SECONDS = 10.0
+_NONSENSE = "The trainer reported what cannot be"
 
 log = structlog.get_logger(__name__)
 
@@ -48,9 +66,7 @@ class Stop(Enum):
     DISCARD = "a client cancelled the job and wants nothing of it"
     PAUSE = "a client paused the job"
     DRAIN = "the worker was told to stop"
-    TIME_LIMIT = "the job ran longer than max_seconds"
-    STALLED = "the trainer was silent for too long"
-    METRIC_LIMIT = "more metric rows than one job may have"
+    LIMIT = "the attempt has taken more than it may"
     DISK_FULL = "the store is full"
     NONSENSE = "the trainer reported what cannot be"
     LOST = "another attempt owns the job, or it has ended"
@@ -75,6 +91,10 @@ def run(claim: Claim, trainers: Trainers, draining: Callable[[], bool]) -> str:
             ending = attempt.run(trainers)
         except Stale:
             ending = "lost"
+        except Exception:  # a fault of ours
+            log.exception("attempt_broke")
+            attempt.close()
+            ending = attempt.give_up()
         finally:
             attempt.close()
         log.info("attempt_ended", ending=ending)
@@ -91,27 +111,39 @@ class _Attempt:
         self._fuse: Fuse | None = None
         self._stop: Stop | None = None
         self._journal: Stored | None = None
+        self._exceeded: Exceeded | None = None
+        self._receipt: Receipt | None = None
         self._claimed = now()
-        self._began = time.monotonic()
-        self._heard = self._wrote = self._beaten = self._began
+        self._began = self._wrote = self._beaten = time.monotonic()
         self._kill_at = float("inf")
 
     def run(self, trainers: Trainers) -> str:
+        lease = settings().lease_seconds - min(5.0, settings().lease_seconds / 6)
         try:
-            assignment = self._prepare()
+            assignment = self._prepare(self._claimed + lease)
+            self._trainer = trainer = trainers.take(assignment, self._out)
         except (Missing, Invalid) as fault:
             return self._say(self._fail, _error_of(fault))
         except OSError as fault:
-            return self._say(self._again, "disk_full", _error("disk_full" if _is_full(fault) else "internal"))
-        self._trainer = trainer = trainers.take(assignment, self._out)
-        margin = min(5.0, settings().lease_seconds / 6)
-        self._fuse = Fuse(settings().lease_seconds - margin, self._claimed, trainer.kill)
+            code = "disk_full" if _is_full(fault) else "internal"
+            return self._say(self._again, "disk_full" if _is_full(fault) else "crashed", failure(code))
+        self._fuse = Fuse(lease, self._claimed, trainer.kill)
         self._follow(trainer, trainers)
         self._fuse.close()
         ended = trainer.ended()
         assert ended is not None
         trainer.kill()  # whatever it started itself
+        if self._receipt is not None:
+            self._receipt.sign(trainer)
         return self._last_word(ended)
+
+    def give_up(self) -> str:
+        """Gives the job back without what could not be recorded; the lease runs out if even that fails."""
+        self._recorder.forget()
+        try:
+            return self._say(self._again, "crashed", self._error("internal"))
+        except Stale:
+            return "lost"
 
     def close(self) -> None:
         if self._fuse is not None:
@@ -122,7 +154,18 @@ class _Attempt:
 
     # ------------------------------------------------------------ while it runs
 
-    def _prepare(self) -> dict[str, Any]:
+    def _prepare(self, until: float) -> dict[str, Any]:
+        """What the trainer is handed. A database that goes away is waited for `until` the lease may be over; then Stale."""
+        while True:
+            try:
+                return self._assignment()
+            except AWAY as error:
+                log.warning("prepare_failed", error=type(error).__name__)
+                if now() > until:
+                    raise Stale(self._claim.job_id) from None
+                time.sleep(0.5)
+
+    def _assignment(self) -> dict[str, Any]:
         journal = self._home / "trainer.log"
         shutil.rmtree(self._out, ignore_errors=True)
         self._out.mkdir(parents=True)
@@ -132,7 +175,9 @@ class _Attempt:
             job = jobs.fence(session, self._claim)
             assignment = assignments.assignment(session, job)
             recorded = recorded_checkpoints(session, self._claim)
-        checkpoints = checkpoint_folder(self._home, self._claim.attempt, recorded)
+            rows = metrics.count(session, self._claim.job_id)
+        self._limits = Limits(self._claim.max_seconds, self._home, rows)
+        checkpoints = folders.checkpoints(self._home, self._claim.attempt, recorded)
         places = {"checkpoints": checkpoints, "out": self._out, "cache": settings().cache_dir}
         return {**assignment, **{name: str(path) for name, path in places.items()}}
 
@@ -142,6 +187,7 @@ class _Attempt:
             ended = trainer.ended()
             try:
                 arrived = [] if self._is_behind() else trainer.reports(0.0 if ended else _RHYTHM)
+                self._limits.heard(arrived)
                 urgent = self._recorder.take(arrived)
             except (Garbled, BadFile) as fault:
                 log.warning("nonsense", fault=str(fault))
@@ -151,8 +197,6 @@ class _Attempt:
                 log.error("cannot_store", error=fault.strerror)
                 self._end(Stop.DISK_FULL if _is_full(fault) else Stop.NONSENSE, grace=0)
                 arrived, urgent = [], False
-            if arrived:
-                self._heard = time.monotonic()
             self._beat()
             self._check_limits(trainer)
             self._write(urgent or ended is not None)
@@ -165,6 +209,7 @@ class _Attempt:
         """Whether so much waits for a database that is away that the trainer must wait too: nothing more is read of it."""
         if self._recorder.pending() < _MOST_PENDING or self._stop in (Stop.LOST, Stop.CUT_OFF):
             return False
+        self._limits.excuse()
         time.sleep(_RHYTHM)
         return True
 
@@ -191,18 +236,17 @@ class _Attempt:
             )
 
     def _check_limits(self, trainer: Trainer) -> None:
-        clock = time.monotonic()
+        trainer.bound(machine.memory_allowed())
         if self._fuse is not None and self._fuse.blown:
             self._stop = Stop.CUT_OFF
         elif self._draining():
             self._end(Stop.DRAIN, grace=settings().grace_seconds)
-        elif clock - self._began > self._claim.max_seconds:
-            self._end(Stop.TIME_LIMIT, grace=_SHORT_GRACE)
-        elif clock - self._heard > STALL_SECONDS:
-            self._end(Stop.STALLED, grace=_SHORT_GRACE)
-        elif self._recorder.metric_rows > MOST_METRICS:
-            self._end(Stop.METRIC_LIMIT, grace=0)
-        if clock > self._kill_at:
+        elif exceeded := self._limits.exceeded(trainer.pid):
+            self._exceeded = self._exceeded or exceeded
+            if exceeded.code == "metric_limit":
+                self._recorder.refuse_metrics()
+            self._end(Stop.LIMIT, grace=exceeded.grace)
+        if time.monotonic() > self._kill_at:
             trainer.kill()
 
     def _end(self, why: Stop, grace: float) -> None:
@@ -210,8 +254,10 @@ class _Attempt:
         assert self._trainer is not None
         first = self._stop is None
         if first or why.outranks(self._stop):
-            log.info("stopping_trainer", why=why.value)
+            log.info("stopping_trainer", why=self._exceeded.message if self._exceeded else why.value)
             self._stop = why
+            if why in (Stop.CANCEL, Stop.DISCARD) and self._receipt is None:
+                self._receipt = Receipt(self._trainer)
             self._kill_at = min(self._kill_at, time.monotonic() + grace)
         if grace == 0:
             self._trainer.kill()
@@ -231,6 +277,10 @@ class _Attempt:
         except AWAY as error:
             log.warning("write_failed", error=type(error).__name__, waiting=self._recorder.pending())
             self._wrote += 0.5
+        except exc.DatabaseError as error:
+            log.error("reports_refused", error=type(error).__name__)
+            self._recorder.forget()
+            self._end(Stop.NONSENSE, grace=0)
 
     # ------------------------------------------------------------ how it ends
 
@@ -242,9 +292,9 @@ class _Attempt:
             case Stop.DISK_FULL, _:
                 return self._say(self._again, "disk_full", self._error("disk_full"))
             case Stop.NONSENSE, _:
-                return self._say(self._again, "crashed", self._error("internal", "The trainer reported what cannot be"))
-            case Stop.METRIC_LIMIT, _:
-                return self._say(self._fail, self._error("metric_limit"))
+                return self._say(self._again, "crashed", self._error("internal", _NONSENSE))
+            case Stop.LIMIT, _ if self._exceeded and self._exceeded.grace == 0:
+                return self._say(self._fail, self._error(self._exceeded.code, self._exceeded.message))
             case _, (Ended(status=Exit.DONE) | Ended(signal=signal.SIGTERM)) if self._recorder.result:
                 return self._say(self._succeed)  # also when a cancel or a drain came too late, be it on its way out
             case (Stop.CANCEL | Stop.DISCARD) as why, _:
@@ -253,10 +303,9 @@ class _Attempt:
                 return self._say(self._pause)
             case Stop.DRAIN, _:
                 return self._say(self._drain)
-            case Stop.TIME_LIMIT, _:
-                return self._say(self._fail, self._error("time_limit"))
-            case Stop.STALLED, _:
-                return self._say(self._again, "stalled", self._error("stalled"))
+            case Stop.LIMIT, _ if self._exceeded:
+                error = self._error(self._exceeded.code, self._exceeded.message)
+                return self._say(self._again, "stalled", error) if error["retryable"] else self._say(self._fail, error)
             case None, Ended(status=Exit.FAILED) if failed:
                 return self._say(self._fail, self._error_reported())
             case None, Ended(status=Exit.RETRY) if failed:
@@ -264,7 +313,8 @@ class _Attempt:
             case None, Ended(status=Exit.STOPPED) if self._draining():
                 return self._say(self._drain)
             case None, Ended(out_of_memory=True):
-                return self._say(self._again_or_fail, "memory_limit", self._error("memory_limit"))
+                message = "The kernel killed the trainer, since the machine had no main memory left"
+                return self._say(self._again_or_fail, "out_of_memory", self._error("out_of_memory", message))
             case _:
                 if ended.status is None:
                     log.error("trainer_crashed", ended=str(ended))
@@ -294,6 +344,12 @@ class _Attempt:
                     log.error("last_word_not_said", error=type(error).__name__)
                     return "lost"
                 time.sleep(0.5)
+            except exc.DatabaseError as error:
+                if not self._recorder.pending():
+                    raise
+                log.error("reports_refused", error=type(error).__name__)
+                self._recorder.forget()
+                word, arguments = self._again, ("crashed", self._error("internal", _NONSENSE))
         if is_terminal(ending):
             shutil.rmtree(self._home, ignore_errors=True)
         return ending
@@ -301,21 +357,19 @@ class _Attempt:
     def _succeed(self, session: Session) -> str:
         result = self._recorder.result
         assert result is not None
-        model_id = self._recorder.own_model(session)
-        if model_id is None:
+        if not self._recorder.has_own_model(session):
             return self._fail(session, self._error("internal", "The trainer ended well and kept no model"))
         self._recorder.keep_files(session)
         self._keep_log(session)
-        words: dict[str, Any] = {"best": result.best, "usage": self._usage(), "model_id": model_id}
+        words: dict[str, Any] = {"best": result.best, "usage": self._usage()}
         jobs.finish(session, self._claim, JobState.SUCCEEDED, reason="completed", **words)
         return JobState.SUCCEEDED
 
     def _cancel(self, session: Session, keep: bool) -> str:
-        words: dict[str, Any] = {"usage": self._usage()}
         if keep:
             self._recorder.keep_files(session)
-            words["model_id"] = self._recorder.own_model(session)
         self._keep_log(session)
+        words: dict[str, Any] = {"usage": self._usage(), "released": self._receipt and self._receipt.data}
         jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **words)
         return JobState.CANCELLED
 
@@ -358,7 +412,7 @@ class _Attempt:
         return {"device_seconds": round(time.monotonic() - self._began, 3), **reported}
 
     def _error(self, code: str, message: str | None = None) -> dict[str, Any]:
-        return _error(code, message, stage=self._recorder.stage)
+        return failure(code, message, stage=self._recorder.stage)
 
     def _error_reported(self) -> dict[str, Any]:
         failed = self._recorder.failed
@@ -372,64 +426,36 @@ class _Attempt:
         }
 
 
-def _error(code: str, message: str | None = None, stage: str | None = None) -> dict[str, Any]:
-    """A job's error as clients see it, from the closed list of failures."""
-    kind = FAILURES[code]
-    return {
-        "code": code,
-        "message": message or kind.title,
-        "hint": kind.hint,
-        "blame": kind.blame,
-        "retryable": kind.retryable,
-        "stage": stage,
-        "param": None,
-    }
+class Receipt:
+    """What a cancelled job has set free. Begun when the supervisor learns of the wish, signed when the trainer is gone."""
+
+    def __init__(self, trainer: Trainer):
+        self._learnt = time.monotonic()
+        self._on_gpu = trainer.device() not in (None, "cpu")
+        self._before = self._in_use(trainer)
+        self.data: dict[str, Any] = {}
+
+    def sign(self, trainer: Trainer) -> None:
+        """The trainer has ended and its group was killed: looks until nothing of it is left."""
+        while not trainer.is_gone() and time.monotonic() < self._learnt + _GONE_SECONDS:
+            time.sleep(0.005)
+        self.data = {
+            "pid": trainer.pid,
+            "gone": trainer.is_gone(),
+            "device_memory": {"before_bytes": self._before, "after_bytes": self._in_use(trainer)},
+            "milliseconds": round(1000 * (time.monotonic() - self._learnt)),
+        }
+
+    def _in_use(self, trainer: Trainer) -> int | None:
+        return machine.accelerator_bytes() if self._on_gpu else machine.resident_bytes(machine.family(trainer.pid))
 
 
 def _error_of(fault: Missing | Invalid) -> dict[str, Any]:
     if isinstance(fault, Invalid):
-        return _error("internal", "The stored spec does not fit this version of the service; submit the job again")
+        return failure("internal", "The stored spec does not fit this version of the service; submit the job again")
     is_model = fault.ref.startswith(("job:", "model:", "mdl_"))
-    return _error("weights_unavailable" if is_model else "dataset_invalid", f"{fault.ref}: {fault.message}")
+    return failure("weights_unavailable" if is_model else "dataset_invalid", f"{fault.ref}: {fault.message}")
 
 
 def _is_full(fault: OSError) -> bool:
     return fault.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def checkpoint_folder(home: Path, attempt: int, recorded: Container[str]) -> Path:
-    """This attempt's own folder, with what earlier ones left of those checkpoints that were `recorded` with all that led to them.
-
-    A trainer outlives a worker that is merely frozen: what it goes on to save counts for nothing, and here it finds no reader.
-    """
-    own = home / f"checkpoints-{attempt}"
-    own.mkdir(parents=True, exist_ok=True)
-    earlier = [home / f"checkpoints-{number}" for number in range(attempt - 1, 0, -1)]
-    for folder in (folder for folder in earlier if folder.is_dir()):
-        for entry in sorted(folder.iterdir()):
-            if not (own / entry.name).exists() and (entry.is_file() or entry.name in recorded):
-                with contextlib.suppress(OSError):  # its trainer has just removed it
-                    entry.rename(own / entry.name)
-        shutil.rmtree(folder, ignore_errors=True)
-    return own
-
-
-def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) -> None:
-    """Removes working folders of jobs that are over: a killed worker left them, or the job was cancelled between two attempts."""
-    folder = folder or settings().jobs_dir
-    for home in folder.glob("job_*"):
-        if is_over(home.name):
-            shutil.rmtree(home, ignore_errors=True)
-
-
-def forget_half_written(older_than: float = 3600.0) -> None:
-    """Removes from the store's `tmp` what killed programs left there; nothing is written for as long as an hour."""
-    oldest = time.time() - older_than
-    for entry in (settings().store / "tmp").glob("*"):
-        with contextlib.suppress(OSError):  # another worker tidies up as well
-            if entry.lstat().st_mtime >= oldest:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink()

@@ -1,11 +1,13 @@
 """Trainer processes: started ahead of need, handed one job each, listened to, stopped, killed.
 
 A trainer imports Keras, which takes seconds; so one warm spare waits, and the next is started while a job runs. It lives in a
-session of its own, dies with this process, and its environment holds no address and no secret.
+session of its own, dies with this process, as does all that it has started itself (`worker.training.guard`), and its environment holds
+no address and no secret.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -24,13 +26,16 @@ from typing import Any
 
 import structlog
 
-from app.programs import die_with_parent, kill_group
+from app.programs import adopt_orphans, die_with_parent, kill_group
 from app.settings import settings
-from worker import reports
+from worker import machine, reports
 from worker.reports import Exit
 
 LONGEST_LINE = 8 * 2**20
+_ADDRESSES, _ADDRESSES_PER_CORE = 4 * 2**30, 2**29
 _BLOCK = 1 << 16
+_BURIAL_SECONDS = 2.0
+_OOM_COUNTERS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 _PASSED_ON = re.compile(
     r"PATH|PYTHONPATH|VIRTUAL_ENV|LD_LIBRARY_PATH|LANG|LC_\w+|TZ|KERAS_BACKEND|TF_\w+|XLA_\w+|JAX_PLATFORMS|CUDA_\w+|NVIDIA_\w+"
     r"|OMP_\w+|MKL_\w+|OPENBLAS_\w+|BEQUEST_(?:PLUGINS|FILE_ROOTS|MAX_\w+|SPARE_\w+)"
@@ -102,9 +107,10 @@ class Trainer:
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        self._killed = False
+        self._killed = self._given = self._bounded = False
         self._ooms = _oom_kills()
         self._ready: reports.Ready | None = None
+        adopt_orphans()  # to be buried by this process, where the machine's first one may not do so
         self._incoming, self._outgoing = bytearray(), b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.training", "--spare"],
@@ -126,13 +132,27 @@ class Trainer:
 
     def give(self, assignment: dict[str, Any], out: Path) -> None:
         line = json.dumps({"assignment": assignment, "out": str(out)}, separators=(",", ":"), allow_nan=False)
-        self._outgoing = line.encode() + b"\n"
+        self._outgoing, self._given = line.encode() + b"\n", True
         self._send()
 
     def device(self) -> str | None:
-        if self._ready is None:
-            self._ready = next((report for report in self.reports(0) if isinstance(report, reports.Ready)), None)
-        return None if self._ready is None or self._ready.device is None else self._ready.device
+        """`cpu` or the kind of accelerator, once it has said so: a spare that waits is listened to here, a job's trainer by `reports`."""
+        if self._ready is None and not self._given:
+            self.reports(0)
+        return self._ready.device if self._ready is not None else None
+
+    def bound(self, resident: int) -> None:
+        """Keeps a trainer on the CPU from asking at once for far more memory than the `resident` bytes that it may fill.
+
+        What is watched is what it fills; of addresses TensorFlow takes more than it fills, the more the more cores there are.
+        On a GPU the driver takes addresses for the whole of its memory, so there is no bound.
+        """
+        if self._bounded or self.device() != "cpu":
+            return
+        self._bounded = True
+        most = resident + _ADDRESSES + _ADDRESSES_PER_CORE * (os.cpu_count() or 1)
+        with contextlib.suppress(OSError, ValueError):  # it has just ended; or it is bound more tightly already
+            resource.prlimit(self.pid, resource.RLIMIT_AS, (most, most))
 
     def reports(self, timeout: float) -> list[Any]:
         """The reports that have come, after at most `timeout` seconds of waiting for the first; none when time or the trainer is over.
@@ -150,7 +170,11 @@ class Trainer:
         if len(rest) > LONGEST_LINE:
             raise Garbled
         self._incoming = rest
-        return [report for line in lines if (report := _decoded(bytes(line))) is not None]
+        told = [report for line in lines if (report := _decoded(bytes(line))) is not None]
+        for report in told:
+            if isinstance(report, reports.Ready):
+                self._ready = report
+        return told
 
     def ended(self) -> Ended | None:
         """None while it runs. Reports may still wait to be read."""
@@ -170,7 +194,15 @@ class Trainer:
     def kill(self) -> None:
         """Ends it and all that it started, now. Safe from any thread."""
         self._killed = True
+        started = machine.family(self.pid) if self._process.returncode is None else []
         kill_group(self.pid)
+        for pid in {*started, *machine.session(self.pid)}:  # those that have left the group
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def is_gone(self) -> bool:
+        """Whether neither it nor anything of its session is left: looked at, not taken for granted."""
+        return self._process.poll() is not None and not machine.session(self.pid)
 
     def last_words(self) -> str:
         """The end of what it wrote to stderr before it had a job and its log."""
@@ -181,6 +213,9 @@ class Trainer:
         """Kills what is left of it and frees its pipes."""
         self.kill()
         self._process.wait()
+        until = time.monotonic() + _BURIAL_SECONDS
+        while not self.is_gone() and time.monotonic() < until:
+            time.sleep(0.005)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
@@ -233,6 +268,7 @@ def environment() -> dict[str, str]:
 def _prepared(first: Callable[[], None]) -> Callable[[], None]:
     def prepare() -> None:
         first()
+        adopt_orphans()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:  # when memory runs out, the kernel should take the trainer, not the worker or the database
             with open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 - between fork and exec, the plainest call
@@ -246,7 +282,7 @@ def _prepared(first: Callable[[], None]) -> Callable[[], None]:
 def _oom_kills() -> int:
     """How many processes the kernel has killed for want of memory, on this machine or in this container."""
     total = 0
-    for place in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
+    for place in _OOM_COUNTERS:
         try:
             lines = Path(place).read_text().splitlines()
         except OSError:

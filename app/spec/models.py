@@ -47,6 +47,8 @@ def which_source(value: object) -> str | None:
     """The branch of a union that a value is meant for, so that its faults are named and not those of the other branches."""
     if isinstance(value, str):
         return None if value.startswith("applications:") else "reference"
+    if isinstance(value, dict) and "model" in value and "train" not in value:
+        return None  # a teacher with its weight, where there is but one
     if isinstance(value, (dict, TrainedHere)):
         return "train"
     return None
@@ -180,6 +182,10 @@ class Manifest(Words):
     rows_shapes: list[list[int]] = Field(
         default=[],
         description="of those rows, where not all have the shape of `input`: equal ones of two shapes are not known",
+    )
+    edges: list[dict[str, str]] = Field(
+        default=[],
+        description="relation and target of the models that it comes from: a role of its own job, or another model's id",
     )
     loading: str = ""
 

@@ -111,5 +111,7 @@ class ControlSpec(Words):
     seeds: int = Field(0, ge=0, le=20)
     margin: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     primary: str | None = Field(None, description="multitask: the task that decides, or delta_m")
-    budget: Literal["target", "total"] = Field("target", description="total: the control also gets the source's steps")
+    budget: Literal["target", "total"] = Field(
+        "target", description="total: the control also gets the steps of source, teachers and earlier generations"
+    )
     training: ControlTraining = ControlTraining()

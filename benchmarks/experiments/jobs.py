@@ -258,13 +258,20 @@ def shortened(verdict: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def code() -> str:
-    """A hash of the source that trains and compares: what other code has finished is trained again."""
-    root = Path(__file__).parents[2]
-    folders = (root / "app", root / "worker", root / "benchmarks" / "rivals")
+    """A hash of the source that trains and compares: what other code has finished is trained again, and a job's rivals with it, since
+    their answers lie in its folder."""
     digest = sha256()
-    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+    for path in sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def sources() -> list[Path]:
+    """Every file on which a figure depends; the page and its pictures only tell them."""
+    root = Path(__file__).parents[2]
+    folders = (root / "app", root / "worker", root / "benchmarks" / "rivals", root / "benchmarks" / "experiments")
+    told = {Path(__file__).with_name(name) for name in ("page.py", "picture.py")}
+    return sorted(path for folder in folders for path in folder.rglob("*.py") if path not in told)
 
 
 def _forget_graphs() -> None:

@@ -46,5 +46,13 @@ def test_an_action_waits_for_the_commit_and_falls_with_the_transaction() -> None
     assert done == ["kept"]
 
 
+def test_an_action_that_fails_does_not_unsay_the_commit() -> None:
+    done: list[str] = []
+    with transaction() as session:
+        after_commit(session, [].pop)
+        after_commit(session, lambda: done.append("the next one"))
+    assert done == ["the next one"]
+
+
 def test_a_database_that_answers_is_seen() -> None:
     assert db.ping() is True

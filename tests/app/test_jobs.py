@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -188,7 +189,33 @@ def test_a_failed_attempt_waits_longer_each_time() -> None:
             )
             session.execute(text("UPDATE jobs SET run_after = now()"))
     assert read(job_id).failures == 3
-    assert [round(float(wait)) for wait in waits] == [1, 2, 4]
+    assert all(most / 2 - 0.5 < float(wait) <= most for wait, most in zip(waits, (2, 4, 8), strict=True)), waits
+
+
+def test_jobs_that_failed_together_do_not_all_come_back_together() -> None:
+    claims = [claimed() for _ in range(10)]
+    with transaction() as session:
+        for claim in claims:
+            jobs.requeue(session, claim, outcome="crashed", charge=True)
+    with transaction() as session:
+        spread = text("SELECT extract(epoch FROM max(run_after - queued_at) - min(run_after - queued_at)) FROM jobs")
+        assert session.execute(spread).scalar_one() > 0.2
+
+
+def test_a_delay_has_an_end() -> None:
+    claim = claimed(max_attempts=20)
+    for attempt in range(2, 16):
+        with transaction() as session:
+            session.execute(text("UPDATE jobs SET state = 'queued', lease_until = NULL"))
+            session.execute(
+                text("UPDATE jobs SET state = 'running', lease_until = now(), attempt = :n"), {"n": attempt}
+            )
+    with transaction() as session:
+        session.execute(text("UPDATE jobs SET failures = 14"))
+        jobs.requeue(session, replace(claim, attempt=15), outcome="crashed", charge=True)
+    with transaction() as session:
+        wait = session.execute(text("SELECT extract(epoch FROM run_after - clock_timestamp()) FROM jobs")).scalar_one()
+    assert jobs.LONGEST_DELAY / 2 - 5 < wait <= jobs.LONGEST_DELAY
 
 
 def test_a_queued_job_is_cancelled_at_once_and_never_starts() -> None:
@@ -429,6 +456,12 @@ def test_a_queued_job_says_why_it_waits() -> None:
     with transaction() as session:
         workers.hello(session, "w2", device="gpu", **about)
     assert reasons() == ["worker_busy", "worker_busy", "backing_off"]
+    with transaction() as session:
+        workers.hello(session, "w1", device="cpu", has_room=False, **about)
+    assert reasons() == ["worker_busy", "worker_busy", "backing_off"], "the other worker has room"
+    with transaction() as session:
+        workers.hello(session, "w2", device="gpu", has_room=False, **about)
+    assert reasons() == ["no_room", "no_room", "backing_off"]
     claim = jobs.claim("w1")
     assert claim is not None
     assert claim.job_id == anywhere

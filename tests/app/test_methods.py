@@ -59,6 +59,21 @@ def test_a_fault_behind_a_shorthand_points_at_what_was_written() -> None:
     assert sorted(faults({**body, "teachers": [{"train": {"dataset": "digts"}}]})) == ["/teachers/0/train/dataset"]
 
 
+def test_a_teacher_and_teachers_are_one_fault_that_says_so() -> None:
+    teacher = {"train": {"dataset": "digits"}}
+    body = {
+        "kind": "distillation",
+        "dataset": "digits",
+        "teacher": teacher,
+        "teachers": [teacher],
+        "student": "cnn-smal",
+    }
+    with pytest.raises(Invalid) as caught:
+        methods.check(body, BuiltIns())
+    assert sorted(fault.pointer for fault in caught.value.faults) == ["/student", "/teacher"]
+    assert "`teachers`, which is given too" in str(caught.value)
+
+
 def test_the_body_that_was_given_is_left_alone() -> None:
     body = {"kind": "multitask", "dataset": "digits", "tasks": {"a": {"column": "nothing", "weight": -1}}}
     assert sorted(faults(body)) == ["/tasks/a/column", "/tasks/a/weight"]

@@ -6,7 +6,9 @@ Durable before they are named, found by every form of reference, not deletable u
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -184,6 +186,28 @@ def test_bytes_that_another_job_keeps_too_outlive_a_deleted_one(tmp_path: Path) 
         with transaction() as session:
             jobs.delete(session, job.id)
         assert artifacts.blob(stored.sha256).exists() is left
+
+
+def test_old_bytes_that_no_row_names_go_and_all_others_stay(tmp_path: Path) -> None:
+    job = a_job()
+    own = kept(job, tmp_path / "m")
+    stored = {}
+    for name in ("named", "unnamed", "new"):
+        (tmp_path / name).write_text(name)
+        stored[name] = artifacts.keep_file(tmp_path / name)
+    with transaction() as session:
+        artifacts.add(session, job.id, 1, "named", stored["named"], "text/plain")
+        model = models.get(session, own)
+    for sha256 in (model.sha256, stored["named"].sha256, stored["unnamed"].sha256):
+        os.utime(artifacts.blob(sha256), (time.time() - 90_000,) * 2)
+    artifacts.collect_unnamed()
+    there = {name: artifacts.blob(file.sha256).exists() for name, file in stored.items()}
+    assert there == {"named": True, "unnamed": False, "new": True}
+    assert artifacts.blob(model.sha256).exists()
+    os.utime(artifacts.blob(stored["new"].sha256), (time.time() - 90_000,) * 2)
+    artifacts.keep_file(tmp_path / "new")
+    artifacts.collect_unnamed()
+    assert artifacts.blob(stored["new"].sha256).exists(), "it was kept again just now"
 
 
 def test_no_row_can_name_bytes_that_are_gone() -> None:

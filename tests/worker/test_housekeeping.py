@@ -13,7 +13,7 @@ from app import jobs
 from app.db import transaction
 from app.settings import settings
 from tests.worker.conftest import read, submit, wait_for
-from worker import main, supervisor
+from worker import folders, main
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -58,7 +58,7 @@ def test_only_old_leftovers_of_the_store_go() -> None:
     new.write_bytes(b"half")
     for entry in (old, old_folder):
         os.utime(entry, (time.time() - 3700,) * 2)
-    supervisor.forget_half_written()
+    folders.forget_half_written()
     assert not old.exists()
     assert not old_folder.exists()
     assert new.exists()

@@ -40,3 +40,41 @@ def test_what_is_told_once_is_told_again_after_a_rollback_and_never_twice(tmp_pa
     recorder.write()
     with transaction() as session:
         assert [event.data["epoch"] for event in events.after(session, job_id) if event.type == "epoch"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        reports.Metrics.model_construct(step=2**60, values={"loss": 1.0}),
+        reports.Metrics.model_construct(step=-1, values={"loss": 1.0}),
+        reports.Metrics.model_construct(step=1, values={"x" * 300: 1.0}),
+        reports.Artifact.model_construct(name="x" * 3000, path="x"),
+        reports.Kept.model_construct(role="", model="m", manifest="m"),
+        reports.Warned(code="x", message="a\0b"),
+        reports.Progress.model_construct(stage="s", step=1, steps=1, fraction=0.5, latest={"a\0": 1.0}),
+    ],
+)
+def test_what_the_database_could_not_keep_is_no_report(report: reports.Warned) -> None:
+    with pytest.raises(ValueError, match="not a report"):
+        reports.decode(reports.encode(report))
+    assert reports.decode(reports.encode(reports.Warned(code="x", message="fine"))).message == "fine"
+
+
+def test_a_write_takes_no_more_rows_than_a_beat_has_time_for(tmp_path: Path) -> None:
+    submit()
+    claim = jobs.claim("worker-1")
+    assert claim is not None
+    recorder = Recorder(claim, tmp_path)
+    many = {f"value{number}": 1.0 for number in range(1000)}
+    recorder.take([reports.Metrics(step=step, values=many) for step in range(25)])
+    left = [recorder.pending()]
+    while recorder.pending():
+        recorder.write()
+        left.append(recorder.pending())
+    assert left == [25_000, 15_000, 5_000, 0]
+    recorder.take([reports.Metrics(step=100, values=many), reports.Warned(code="x", message="x")])
+    recorder.refuse_metrics()
+    recorder.take([reports.Metrics(step=101, values=many)])
+    assert recorder.pending() == 1
+    recorder.write()
+    assert "warning" in event_types(claim.job_id)

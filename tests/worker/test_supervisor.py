@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from app import artifacts, events, jobs, metrics, models
+from app import artifacts, assignments, events, jobs, metrics, models
 from app.db import transaction
+from app.errors import NotFound
 from app.settings import settings
+from app.spec.world import Missing
 from app.states import JobState
 from tests.worker.conftest import event_types, metric_steps, outcomes, read, steps_done, submit, wait_for
-from worker import supervisor
+from worker import machine, supervisor
 from worker.trainers import Trainers
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -179,8 +182,13 @@ def test_a_cancel_saves_a_checkpoint_and_keeps_what_is_finished(trainers: Traine
     waiting.join()
     job = read(job_id)
     assert (job.state, job.reason, job.wanted) == ("cancelled", "cancelled_by_client", None)
-    assert roles(job_id) == ["source"]
-    assert event_types(job_id)[-2:] == ["checkpoint", "state"]
+    assert roles(job_id) == ["source", "unfinished"]
+    assert event_types(job_id)[-4:] == ["checkpoint", "model", "resources.released", "state"]
+    with transaction() as session:
+        unfinished = models.get(session, f"job:{job_id}")
+        assert (unfinished.role, unfinished.id) == ("unfinished", job.model_id)
+        assert models.get(session, f"job:{job_id}/unfinished").id == job.model_id
+    assert {"unfinished.keras", "unfinished.manifest.json", "trainer.log"} <= names(job_id)
 
 
 def test_a_trainer_deaf_to_a_cancel_is_killed_after_its_grace(
@@ -207,10 +215,8 @@ def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
 
 def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     job_id = submit(steps=300)
-    blobs = set((settings().store / "blob").glob("*"))
     assert run(trainers, lambda: steps_done(job_id) >= 8) == "queued"
-    assert set((settings().store / "blob").glob("*")) == blobs, "a requeued attempt stores no log"
-    assert "trainer.log" not in names(job_id)
+    assert names(job_id) == {"unfinished.keras", "unfinished.manifest.json"}, "a requeued attempt stores no log"
     assert (settings().jobs_dir / job_id / "trainer.log").is_file()
     job = read(job_id)
     assert (job.state, job.reason, job.failures, job.attempt) == ("queued", "drained", 0, 1)
@@ -220,6 +226,23 @@ def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
         resumed = jobs.attempts(session, job_id)[1].resumed
     assert resumed is not None
     assert resumed["target"] >= 8
+
+
+def test_a_drain_waits_no_longer_than_the_grace_for_a_trainer_that_is_deaf(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "grace_seconds", 1.0)
+    job_id = submit(steps=5000, behave="deaf", at=2, max_attempts=1)
+    told: list[float] = []
+
+    def draining() -> bool:
+        if not told and steps_done(job_id) >= 4:
+            told.append(time.monotonic())
+        return bool(told)
+
+    assert run(trainers, draining) == "queued"
+    assert time.monotonic() - told[0] < 1.0 + 5.0
+    assert (read(job_id).reason, read(job_id).failures) == ("drained", 0)
 
 
 def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Trainers) -> None:
@@ -240,6 +263,8 @@ def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Tr
         resumed = jobs.attempts(session, job_id)[1].resumed
     assert resumed is not None
     assert resumed["target"] >= 8
+    assert roles(job_id) == ["model"], "its own model takes the unfinished one's place"
+    assert not [name for name in names(job_id) if name.startswith("unfinished")]
 
 
 def test_a_pause_taken_back_after_the_trainer_was_told_to_stop_costs_nothing(
@@ -276,8 +301,9 @@ def test_a_cancel_during_a_pause_is_a_cancel(
     waiting = soon(job_id, 4, pause_then_cancel)
     assert run(trainers) == "cancelled"
     waiting.join()
-    assert roles(job_id) == ([] if discard else ["source"])
+    assert roles(job_id) == ([] if discard else ["source", "unfinished"])
     assert "trainer.log" in names(job_id)
+    assert ("unfinished.keras" in names(job_id)) is not discard
 
 
 def test_a_cancel_that_no_beat_has_brought_keeps_what_is_finished(
@@ -292,25 +318,78 @@ def test_a_cancel_that_no_beat_has_brought_keeps_what_is_finished(
     assert {"source.keras", "trainer.log"} <= names(job_id)
 
 
+def test_every_pause_replaces_the_unfinished_model_and_its_bytes(trainers: Trainers) -> None:
+    job_id = submit(steps=5000, name="slow")
+    seen = []
+    for steps in (5, 200):
+        waiting = soon(job_id, steps, lambda: ask("pause", job_id))
+        assert run(trainers) == "paused"
+        waiting.join()
+        with transaction() as session:
+            model = models.get(session, f"job:{job_id}/unfinished")
+            assert artifacts.get(session, job_id, "unfinished.keras").sha256 == model.sha256
+        assert roles(job_id) == ["unfinished"]
+        with transaction() as session, pytest.raises(NotFound, match="paused"):
+            models.get(session, f"job:{job_id}")
+        with transaction() as session, pytest.raises(Missing, match="replaced when its job goes on"):
+            assignments.DatabaseWorld(session).manifest(model.id)
+        seen.append(model.sha256)
+        ask("resume", job_id)
+    with transaction() as session:
+        assert assignments.assignment(session, jobs.get(session, job_id))["kept"] == {}
+    assert [artifacts.blob(sha256).exists() for sha256 in seen] == [False, True]
+    cancel(job_id)
+    assert read(job_id).model_id is not None, "what a paused job had learnt outlives its cancel"
+    with transaction() as session:
+        jobs.delete(session, job_id)
+    assert not artifacts.blob(seen[1]).exists()
+
+
+def released(job_id: str) -> dict[str, Any]:
+    """The receipt of a cancelled job: its event before the last."""
+    with transaction() as session:
+        *_, receipt, last = events.after(session, job_id)
+    assert (receipt.type, last.type, last.data["state"]) == ("resources.released", "state", "cancelled")
+    return receipt.data
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_cancel_ends_with_a_receipt_of_what_it_has_set_free(trainers: Trainers, discard: bool) -> None:
+    job_id = submit(steps=5000, behave="breed", at=2)
+    family: list[int] = []
+
+    def look_then_cancel() -> None:
+        busy = max((machine.family(pid) for pid in machine.family(os.getpid())[1:]), key=len)
+        family.extend(busy)
+        cancel(job_id, discard)
+
+    waiting = soon(job_id, 4, look_then_cancel)
+    assert run(trainers) == "cancelled"
+    waiting.join()
+    receipt = released(job_id)
+    assert len(family) >= 4, "the trainer, its guard and two children of its own"
+    assert receipt["pid"] == family[0]
+    assert receipt["gone"] is True
+    assert receipt["device_memory"]["before_bytes"] > 2**20
+    assert receipt["device_memory"]["after_bytes"] == 0
+    assert 0 <= receipt["milliseconds"] < 30_000
+    wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
+
+
+def test_the_cancel_of_a_job_without_a_process_has_a_receipt_too(trainers: Trainers) -> None:
+    job_id = submit()
+    cancel(job_id)
+    assert released(job_id) == dict(jobs.HELD_NOTHING)
+
+
 def test_the_time_limit_is_a_failure_of_the_request(trainers: Trainers) -> None:
     job_id = submit(steps=5000, max_seconds=1)
     assert run(trainers) == "failed"
-    assert read(job_id).reason == "time_limit"
-
-
-def test_silence_is_a_stall(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(supervisor, "_SHORT_GRACE", 0.2)
-    job_id = submit(behave="hang", at=2)
-    assert run(trainers) == "queued"
-    assert (read(job_id).reason, read(job_id).failures) == ("stalled", 1)
-
-
-def test_more_metrics_than_a_job_may_have(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "MOST_METRICS", 100)
-    job_id = submit(steps=500, values=10, step_seconds=0.001)
-    assert run(trainers) == "failed"
-    assert read(job_id).reason == "metric_limit"
+    job = read(job_id)
+    assert job.error is not None
+    assert (job.reason, job.error["blame"]) == ("time_limit", "user")
+    assert roles(job_id) == ["unfinished"]
+    assert job.model_id is not None
 
 
 def test_a_lost_job_is_not_written_to(trainers: Trainers) -> None:

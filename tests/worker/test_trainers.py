@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.worker.conftest import wait_for
+from worker import machine
 from worker.fuse import Fuse, now
-from worker.reports import Exit
+from worker.reports import Exit, Ready
 from worker.trainers import Ended, Trainers, environment
 
 pytestmark = pytest.mark.usefixtures("_service")
@@ -58,18 +60,85 @@ def test_a_spare_that_died_is_replaced_before_it_is_needed(trainers: Trainers, t
     taken.close()
 
 
-def test_a_trainer_ends_when_its_worker_is_killed() -> None:
+def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
     code = (
-        "import time\nfrom worker.trainers import Trainers\ntrainers = Trainers()\ntrainers.warm()\n"
-        "print(trainers._spare.pid, flush=True)\ntime.sleep(60)"
+        "import sys, time\nfrom pathlib import Path\nfrom worker.trainers import Trainers\n"
+        "out = Path(sys.argv[1])\n"
+        "spec = {'kind': 'light', 'steps': 5000, 'behave': 'breed', 'at': 1}\n"
+        "given = {'id': 'job_1', 'attempt': 1, 'kind': 'light', 'spec': spec, 'kept': {}, 'checkpoints': str(out)}\n"
+        "trainer = Trainers().take(given, out)\n"
+        "print(trainer.pid, flush=True)\n"
+        "while True:\n    trainer.reports(0.1)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "BEQUEST_SPARE_KERAS": "0"}
-    ) as worker:
-        assert worker.stdout is not None
-        trainer = int(worker.stdout.readline())
-        worker.kill()
-    wait_for(lambda: not Path(f"/proc/{trainer}").exists(), 5)
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "BEQUEST_SPARE_KERAS": "0"},
+        ) as worker:
+            assert worker.stdout is not None
+            trainer = int(worker.stdout.readline())
+            family = wait_for(lambda pid=trainer: len(found := machine.family(pid)) >= 4 and found)
+            worker.kill()
+        wait_for(lambda pids=family: not any(machine.family(pid) for pid in pids), 5, "the whole family to end")
+
+
+def test_the_guard_ends_the_family_of_a_trainer_that_was_killed_itself(trainers: Trainers, tmp_path: Path) -> None:
+    spec = {"kind": "light", "steps": 5000, "behave": "breed", "at": 1}
+    given = {"id": "job_1", "attempt": 1, "kind": "light", "spec": spec, "kept": {}, "checkpoints": str(tmp_path)}
+    trainer = trainers.take(given, tmp_path)
+    family = wait_for(lambda: trainer.reports(0.05) and len(found := machine.family(trainer.pid)) >= 4 and found)
+    os.kill(trainer.pid, signal.SIGKILL)
+    wait_for(trainer.ended)
+    assert not trainer.is_gone()
+    trainer.close()
+    assert trainer.is_gone()
+    wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
+
+
+def test_a_spare_that_its_worker_closes_leaves_no_guard_behind(trainers: Trainers) -> None:
+    trainers.warm()
+    spare = trainers._spare
+    assert spare is not None
+    family = wait_for(lambda: len(found := machine.family(spare.pid)) == 2 and found)
+    trainers.close()
+    wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
+
+
+def test_a_spare_that_is_started_by_hand_ends_nobody_else_s_session() -> None:
+    code = (
+        "import subprocess, sys\n"
+        "spare = subprocess.Popen([sys.executable, '-m', 'worker.training', '--spare'], stdin=subprocess.PIPE,"
+        " stdout=subprocess.PIPE)\n"
+        "spare.stdout.readline()\n"
+        "spare.stdin.close()\n"
+        "spare.wait()\n"
+        "import time; time.sleep(0.5)\n"
+        "print('still here')"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "BEQUEST_SPARE_KERAS": "0"},
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.stdout == "still here\n", answer.stderr
+
+
+def test_a_trainer_on_the_cpu_is_bound_in_addresses_too(trainers: Trainers) -> None:
+    trainers.warm()
+    spare = trainers._spare
+    assert spare is not None
+    spare.bound(2**30)
+    assert resource.prlimit(spare.pid, resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY, "it has not said where it runs"
+    spare._ready = Ready(pid=spare.pid, device="cpu")
+    spare.bound(2**30)
+    bound = resource.prlimit(spare.pid, resource.RLIMIT_AS)[0]
+    assert 5 * 2**30 < bound <= 5 * 2**30 + os.cpu_count() * 2**29
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from app.db import transaction
 from app.settings import settings
 from app.tables import Attempt
 from tests.worker.conftest import Workers, ended, metric_steps, outcomes, read, steps_done, submit, wait_for
+from worker import machine
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]  # whole workers, started, killed and frozen
 
@@ -60,7 +61,7 @@ def test_a_worker_killed_mid_job_is_followed_by_attempt_two_from_the_checkpoint(
     assert trainers
     first.signal(signal.SIGKILL)
     first.process.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in trainers), 2, "its trainers to die")
+    wait_for(lambda: not any(machine.family(pid) for pid in trainers), 2, "its trainers to die")
     workers.start()
     job = ended(job_id, 30)
     assert (job.state, job.attempt, job.failures) == ("succeeded", 2, 1)
@@ -134,6 +135,31 @@ def test_a_paused_job_gives_its_worker_free_and_goes_on_when_it_is_resumed(worke
     assert metric_steps(paused) == list(range(1, 61))
 
 
+def test_a_worker_told_to_stop_leaves_though_its_trainer_is_deaf(workers: Workers) -> None:
+    worker = workers.start(BEQUEST_GRACE_SECONDS="2")
+    job_id = submit(steps=5000, behave="deaf", at=2, max_attempts=1)
+    wait_for(lambda: steps_done(job_id) >= 4)
+    family = machine.family(worker.pid)
+    worker.signal(signal.SIGTERM)
+    worker.process.wait(20)
+    assert (read(job_id).state, read(job_id).reason, read(job_id).failures) == ("queued", "drained", 0)
+    assert not [pid for pid in family if machine.family(pid)]
+
+
+def test_a_killed_worker_leaves_no_process_of_its_trainer_s_at_whatever_moment(workers: Workers) -> None:
+    for seconds in (0.0, 0.1, 0.3, 0.6):
+        worker = workers.start()
+        job_id = submit(steps=5000, behave="breed", at=1, max_attempts=9)
+        wait_for(lambda job=job_id: read(job).attempt >= 1)
+        time.sleep(seconds)
+        family = machine.family(worker.pid)
+        worker.signal(signal.SIGKILL)
+        worker.process.wait()
+        wait_for(lambda pids=family: not any(machine.family(pid) for pid in pids), 5, "the whole family to end")
+        with transaction() as session:
+            jobs.cancel(session, job_id)
+
+
 @pytest.fixture
 def own_broker(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Folder]:
     """A Valkey of the test's own, as `bequest serve` runs it, so that it may be killed."""
@@ -152,7 +178,7 @@ def own_broker(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embed
 def test_a_broker_that_comes_back_empty_loses_no_job(workers: Workers, own_broker: embedded.Folder) -> None:
     broker = embedded.start_valkey(own_broker)
     try:
-        busy = submit(steps=100, step_seconds=0.03)
+        busy = submit(steps=400, step_seconds=0.03)
         workers.start(BROKER_URL=settings().broker_url or "")
         workers.start(BROKER_URL=settings().broker_url or "")
         wait_for(lambda: steps_done(busy) > 0)
@@ -161,7 +187,7 @@ def test_a_broker_that_comes_back_empty_loses_no_job(workers: Workers, own_broke
         broker.kill()
         for file in (own_broker.home / "valkey").rglob("*.aof"):
             file.unlink()
-        assert steps_done(busy) < 100
+        assert steps_done(busy) < 400
         time.sleep(0.5)
         broker = embedded.start_valkey(own_broker)
         for job_id in [busy, *ids]:

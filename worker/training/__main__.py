@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import sys
 
-from worker.training import trainer
+from worker.training import guard
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--spare"]:
+        guard.start()
+    from worker.training import trainer
+
     sys.exit(trainer.main(sys.argv[1:]))

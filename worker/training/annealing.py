@@ -28,6 +28,11 @@ class Factors:
         self._task, self._objectives, self._schedule = task, list(objectives), schedule
         self._epoch_steps, self._epochs = epoch_steps, max(1, -(-steps // epoch_steps))
 
+    @property
+    def silent(self) -> bool:
+        """Whether no step hears the teachers: annealing over a single epoch begins where it ends, on labels alone."""
+        return self._schedule == "linear_anneal" and self._epochs == 1
+
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         epoch = min(step // self._epoch_steps, self._epochs - 1)
         labels = label_share(epoch, self._epochs) if self._schedule == "linear_anneal" else 1.0

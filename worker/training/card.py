@@ -12,13 +12,29 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from worker.training.measures import METRICS
-from worker.training.picture import Curve, Panel, chart
+from worker.training.picture import Curve, Pairs, Panel, chart, paired
+from worker.training.sentence import scale, signed, unit
 
 if TYPE_CHECKING:
     from app.spec.models import Manifest
 
 MOST_CLASSES = 12
 """A confusion table of more is left to report.json."""
+
+CHOICES = ("strategy", "batch_norm", "sharing", "weighting")
+CHOICES_OF_TEACHING = (
+    "objectives",
+    "label_weight",
+    "weight_schedule",
+    "logit_standardization",
+    "teacher_outputs",
+    "student_init",
+    "generations",
+    "unlabelled",
+)
+"""Words of a spec that say what the method was."""
+
+RATIOS = {"params_ratio": "parameters", "latency_ratio": "latency on a CPU"}
 
 History = Mapping[str, Sequence[tuple[int, float | None]]]
 """{metric's name: (step, value) …}, as metrics.csv has them."""
@@ -27,7 +43,8 @@ History = Mapping[str, Sequence[tuple[int, float | None]]]
 def card(
     report: Mapping[str, Any], manifest: Manifest, spec: Mapping[str, Any], lineage: Sequence[Mapping[str, Any]]
 ) -> str:
-    """The whole card. `lineage`: `role`, `id`, `dataset`, `steps`, `parameters`, `sha256` of each model that this one learnt from."""
+    """The whole card. `lineage`: of each model behind this one, `heir` (who comes from it), `relation`, `id`, `architecture`, `dataset`,
+    `steps`, `parameters` and `sha256`."""
     name = str(spec.get("name") or f"A model by {report['kind']}")
     parts = [
         f"# {_text(name)}",
@@ -40,6 +57,7 @@ def card(
         "## Method",
         _method(report, spec),
         "## Held-out results",
+        "![Each seed's value](seeds.svg)" if _judged(report) else "",
         *_results(report),
         "## Lineage",
         _lineage(manifest, lineage),
@@ -66,6 +84,36 @@ def curve(report: Mapping[str, Any], history: History) -> str:
             watched.append(Curve(f"{name.removeprefix('val_')}, control", history[twin], dashed=True, colour=place))
     panels += [Panel("validation", "step", watched)] if watched else []
     return chart(f"Training curves of a {report['kind']} job", panels)
+
+
+def seeds(report: Mapping[str, Any]) -> str | None:
+    """Each seed's values as SVG, task by task and for Δm, since a mean may hide one run that collapsed; None without a pair."""
+    blocks = []
+    for name, told in _judged(report).items():
+        by = scale(told)
+        arms = [told[arm]["values"] if arm in told else [None] * len(told["seeds"]) for arm in ("treated", "control")]
+        known = told["interval"][0] is not None
+        blocks.append(
+            Pairs(
+                f"{name}: {_label(told['metric'])}" if "treated" in told else name,
+                unit(told) or _label(told["metric"]),
+                [
+                    (f"seed {seed}", ours, theirs, by * delta)
+                    for seed, ours, theirs, delta in zip(told["seeds"], *arms, told["delta"]["values"], strict=True)
+                ],
+                by * told["delta"]["mean"],
+                (by * told["interval"][0], by * told["interval"][1]) if known else None,
+                None if told["margin"] is None else by * told["margin"],
+            )
+        )
+    return paired(f"Each seed's value of a {report['kind']} job", blocks) if blocks else None
+
+
+def _judged(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The verdicts that have a pair of runs to show: each task's, and the one on all tasks together."""
+    verdict = report.get("verdict") or {}
+    found = {**(verdict.get("tasks") or {}), "all tasks together": verdict.get("delta_m")}
+    return {name: told for name, told in found.items() if told and (told.get("delta") or {}).get("mean") is not None}
 
 
 def _twin(name: str, history: History) -> str | None:
@@ -138,7 +186,7 @@ def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
         for ref, parts in report["rows"].items()
     ]
     labels = ", ".join(f"{name} {count:,}" for name, count in (report.get("labels") or {}).items())
-    words = f"Labels used in training: {_text(labels)}. " if labels else ""
+    words = f"Labels used, those of validation rows among them: {_text(labels)}. " if labels else ""
     words += (
         "Rows behind this model came without hashes or are pictures of another shape: overlap with the test rows is unknown."
         if report["overlap"] == "unknown"
@@ -149,16 +197,7 @@ def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
 
 def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     training, chosen = spec.get("training", {}), []
-    for key in (
-        "strategy",
-        "batch_norm",
-        "sharing",
-        "weighting",
-        "objectives",
-        "label_weight",
-        "teacher_outputs",
-        "student_init",
-    ):
+    for key in (*CHOICES, *(CHOICES_OF_TEACHING if report.get("distillation") else ())):
         if spec.get(key) is not None:
             value = spec[key]
             chosen.append((key, value if isinstance(value, str) else json.dumps(value)))
@@ -176,12 +215,14 @@ def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
 
 def _results(report: Mapping[str, Any]) -> list[str]:
     parts: list[str] = []
-    verdict = report.get("verdict") or {}
+    verdict, taught = report.get("verdict") or {}, report.get("distillation") or {}
+    taught = taught.get("tasks", dict.fromkeys(report["tasks"], taught) if taught else {})
     for name, figures in report["tasks"].items():
         parts.append(f"### {_text(name)}")
         judged = (verdict.get("tasks") or {}).get(name)
         if judged:
             parts.append(_text(judged.get("sentence") or ""))
+        parts.append(_seeds(judged or {}))
         plain = [(key, _figure(value)) for key, value in figures.items() if isinstance(value, float)]
         ece = (figures.get("calibration") or {}).get("ece_15")
         rows = [
@@ -193,10 +234,38 @@ def _results(report: Mapping[str, Any]) -> list[str]:
         parts += [f"Not defined: {_text(key)}, {_text(why)}." for key, why in (figures.get("undefined") or {}).items()]
         if figures["type"] in ("binary", "multiclass") and figures.get("confusion"):
             parts.append(_confusion(figures["confusion"]))
+        if name in taught:
+            parts.append(_teaching(taught[name]))
     delta = verdict.get("delta_m")
     if delta:
-        parts += ["### All tasks together", _text(f"{delta['sentence']} {delta['sign_rule']}.")]
+        parts += ["### All tasks together", _text(f"{delta['sentence']} {delta['sign_rule']}."), _seeds(delta)]
     return parts
+
+
+def _seeds(told: Mapping[str, Any]) -> str:
+    """Each pair of runs that a verdict rests on."""
+    if not told.get("seeds"):
+        return ""
+    differences = [signed(told, value) for value in told["delta"]["values"]]
+    head = f"difference ({unit(told)})" if unit(told) else "difference"
+    if "treated" not in told:
+        return _table(("seed", head), list(zip(told["seeds"], differences, strict=True)))
+    arms = [[_figure(value) for value in told[arm]["values"]] for arm in ("treated", "control")]
+    return _table(("seed", "treated", "control", head), list(zip(told["seeds"], *arms, differences, strict=True)))
+
+
+def _teaching(told: Mapping[str, Any]) -> str:
+    """How near a student came to its teachers."""
+    value, gap, agreed = told["teacher_value"], told["gap_recovered"], told["agreement"]
+    rows = [(f"teacher {one['model']}", f"weight {one['weight']:g}") for one in told["teachers"]]
+    if value["value"] is not None:
+        rows.append((f"{_label(value['metric'])} of the teachers", _figure(value["value"])))
+    if agreed is not None:
+        rows.append(("agreement with the teachers", _figure(agreed)))
+    gained = _figure(gap["value"]) if gap["value"] is not None else f"not defined: {gap['reason']}"
+    rows.append(("share of the gap recovered", gained))
+    rows += [(f"{what}, teachers / student", f"{told[key]:g}") for key, what in RATIOS.items()]
+    return _table(("beside its teachers", "value"), rows)
 
 
 def _confusion(confusion: Mapping[str, Any]) -> str:
@@ -208,16 +277,20 @@ def _confusion(confusion: Mapping[str, Any]) -> str:
 
 
 def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
-    sets = [("trained on", one["ref"], one.get("sha256") or "not recorded") for one in manifest.dataset.get("sets", [])]
+    sets = [
+        (manifest.role, "trained on", one["ref"], one.get("sha256") or "not recorded")
+        for one in manifest.dataset.get("sets", [])
+    ]
     behind = [
         (
+            one["heir"],
             one["relation"],
             f"{one['id']}: {one['architecture']}, {one['parameters']:,} parameters, {one['steps']:,} steps on {one['dataset']}",
             one["sha256"],
         )
         for one in lineage
     ]
-    return _table(("relation", "what", "sha256"), [*behind, *sets])
+    return _table(("model", "relation", "what", "sha256"), [*behind, *sets])
 
 
 def _label(key: str) -> str:

@@ -28,7 +28,9 @@ FILES = {
     "metrics.csv": "text/csv",
     "card.md": "text/markdown; charset=utf-8",
     "curve.svg": "image/svg+xml",
+    "seeds.svg": "image/svg+xml",
 }
+"""`seeds.svg` is there where the job has a pair of arms."""
 
 
 @dataclass
@@ -103,6 +105,9 @@ class Besides:
             self.counts |= {f"{role}_steps": sum(model.manifest.training.get("steps", 0) for model in models)}
             known = [model.rows for model in models if model.rows is not None]
             self.counts |= {f"{role}_rows": sum(len(rows) for rows in known) if len(known) == len(models) else None}
+        if models and role == "teacher":
+            labels = [model.manifest.training.get("labels") for model in models]
+            self.counts["teacher_labels"] = None if None in labels else sum(sum(one.values()) for one in labels if one)
 
 
 def conclude(
@@ -117,7 +122,7 @@ def conclude(
     dropped: Mapping[str, int] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `report.json`, `metrics.csv`, `card.md` and `curve.svg`, and reports them and the result."""
+    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result."""
     run.pace.enter("evaluate")
     overlap: Literal["unknown", "none"] = "unknown" if run.overlap_unknown else "none"
     verdict = judge(
@@ -173,11 +178,16 @@ def conclude(
     }
     run.write_metrics()
     _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False))
-    _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(besides)))
+    _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(run, model, besides)))
     _write(run.out / "curve.svg", card.curve(report, run.history))
+    seeds = card.seeds(report)
+    if seeds is not None:
+        _write(run.out / "seeds.svg", seeds)
     for name, media_type in FILES.items():
+        if name == "seeds.svg" and seeds is None:
+            continue
         run.send(Artifact(name=name, path=name, media_type=media_type))
-    seconds = sum(one.spent.device_seconds for one in (*trial.models.values(), *run.stage_models()))
+    seconds = sum(one.spent.device_seconds for one in run.models.values())
     run.send(
         Result(
             best=model.manifest.training.get("best"),
@@ -187,21 +197,31 @@ def conclude(
     )
 
 
-def _lineage(besides: Besides) -> list[dict[str, Any]]:
-    """What the card says of each model that the job's model learnt from."""
-    relation = {"source": "initialized from", "teacher": "distilled from"}.get(besides.conditional_on or "", "built on")
-    return [
-        {
-            "relation": relation,
-            "id": model.id,
-            "architecture": card.named(model.manifest.architecture),
-            "parameters": model.manifest.parameters,
-            "steps": model.manifest.training.get("steps", 0),
-            "dataset": ", ".join(one["ref"] for one in model.manifest.dataset.get("sets", [])) or "rows not recorded",
-            "sha256": model.manifest.sha256,
-        }
-        for model in besides.models
-    ]
+def _lineage(run: Run, model: Model, besides: Besides) -> list[dict[str, Any]]:
+    """What the card says of each model behind the job's, by the kept edges: from heir to heir within the job, and where they lead
+    out of it."""
+    known = {one.id: one for one in besides.models} | run.handed | dict(run.models)
+    found: list[dict[str, Any]] = []
+    heirs = [model.id]
+    for heir in heirs:
+        for edge in known[heir].manifest.edges:
+            one = known[edge["target"]]
+            found.append(
+                {
+                    "heir": heir,
+                    "relation": edge["relation"].replace("_", " "),
+                    "id": one.id,
+                    "architecture": card.named(one.manifest.architecture),
+                    "parameters": one.manifest.parameters,
+                    "steps": one.manifest.training.get("steps", 0),
+                    "dataset": ", ".join(data["ref"] for data in one.manifest.dataset.get("sets", []))
+                    or "rows not recorded",
+                    "sha256": one.manifest.sha256,
+                }
+            )
+            if one.id in run.models and one.id not in heirs:
+                heirs.append(one.id)
+    return found
 
 
 def _write(path: Path, text: str) -> None:

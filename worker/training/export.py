@@ -86,6 +86,7 @@ def manifest(
     dataset: dict[str, Any],
     training: dict[str, Any],
     rows_shapes: Sequence[Sequence[int]] = (),
+    edges: Sequence[tuple[str, str]] = (),
 ) -> Manifest:
     shape = ", ".join(str(side) for side in network.input.shape)
     kinds = "; ".join(f"answers[{name!r}]: {_meaning(task)}" for name, task in network.tasks.items())
@@ -105,6 +106,7 @@ def manifest(
         training=training,
         rows_file=rows_file,
         rows_shapes=[list(shape) for shape in rows_shapes],
+        edges=[{"relation": relation, "target": target} for relation, target in edges],
         loading=LOADING.format(file=file, shape=shape, tasks=kinds),
     )
 

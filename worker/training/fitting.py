@@ -63,10 +63,12 @@ class Lesson:
     goal: Goal
     feeds: Mapping[str, Feed]
     checks: Mapping[str, Check] = field(default_factory=dict)
+    epoch: int | None = None
 
     @property
     def epoch_steps(self) -> int:
-        return batches.epoch_steps(self.feeds)
+        """Steps between two looks at the validation rows; a control's are its treated arm's, so patience means the same in both."""
+        return self.epoch or batches.epoch_steps(self.feeds)
 
     @property
     def batch_size(self) -> int:

@@ -174,7 +174,8 @@ class Learner(keras.Model):
                 values[f"{name}_label_loss"] = ops.where(present[name], losses[name], np.float32("nan"))
                 values[f"{name}_label_weight"] = factor
                 objectives, parts = self._objectives(task, y, y_pred)
-                losses[name], present[name] = factor * losses[name] + objectives, count >= 0
+                taught = sum(parts[f"{one}_weight"] for one in self.tuition.names(name))
+                losses[name], present[name] = factor * losses[name] + objectives, ops.logical_or(count > 0, taught > 0)
                 values |= parts
         return losses, present, values
 
@@ -303,7 +304,12 @@ class Compiled:
         live.freeze(frozen, norms)
         self.learner = Learner(live, goal, live.head if cached else None)
         self.learner.built = True
-        self.learner.compile(optimizer=make_optimizer(), loss=None, jit_compile=build.XLA)
+        optimizer = make_optimizer()
+        if self.learner.weighting is not None and self.learner.weighting.variables:
+            # Weights of losses are no weights of the network: to decay them would move the balance that they are to find.
+            plain = getattr(optimizer, "inner_optimizer", optimizer)
+            plain.exclude_from_weight_decay(var_list=self.learner.weighting.variables)
+        self.learner.compile(optimizer=optimizer, loss=None, jit_compile=build.XLA)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
         self._tasks = list(goal.tasks)
@@ -419,8 +425,13 @@ class Compiled:
 
     def _present(self, batch: Batch) -> np.ndarray:
         """Which tasks have a loss in a batch, (K,): those with a label, and those with teachers."""
-        taught = self.learner.goal.objectives
-        return np.array([bool(taught.get(name)) or batch[1][f"{name}/labelled"].any() for name in self._tasks])
+        objectives = self.learner.goal.objectives
+
+        def taught(name: str) -> bool:
+            weights = enumerate(one.weight for one in objectives.get(name, ()))  # type: ignore[attr-defined]
+            return any(weight * batch[1].get(f"{name}/factor/{number}", 1.0) > 0 for number, weight in weights)
+
+        return np.array([taught(name) or batch[1][f"{name}/labelled"].any() for name in self._tasks])
 
     def _network(self) -> list[Any]:
         return list(self.live.forward.variables)

@@ -1,17 +1,19 @@
-"""Line charts as SVG text: axes with round numbers, a legend, nothing else. No library, no script, no font but the reader's own."""
+"""Line charts and paired dots as SVG text: axes with round numbers, a legend, nothing else. No library, no script, no font but the
+reader's own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """Okabe and Ito's, which colour-blind readers tell apart."""
 
-WIDTH, PLOT, LEFT, TOP, BOTTOM, ROW = 380, 220, 62, 34, 44, 18
+WIDTH, PLOT, LEFT, RIGHT, TOP, BOTTOM, ROW = 380, 220, 62, 16, 34, 44, 18
 MOST_POINTS = 400
+SHADE = "#ececec"
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,50 @@ class Panel:
     curves: Sequence[Curve]
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """One metric of both arms. `rows`: (label, treated, control, difference), a pair each; the two values are None of a quantity that
+    is itself a difference. `unit`: of the differences, their `mean`, its `interval` and the `margin`."""
+
+    title: str
+    unit: str
+    rows: Sequence[tuple[str, float | None, float | None, float]]
+    mean: float
+    interval: tuple[float, float] | None = None
+    margin: float | None = None
+
+
 def chart(title: str, panels: Sequence[Panel]) -> str:
     """The panels side by side, as a whole SVG document; `title` is what a screen reader says."""
     legend = max((len(panel.curves) for panel in panels), default=0)
     height = TOP + PLOT + BOTTOM + legend * ROW
     width = WIDTH * max(1, len(panels))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
-        f"<title>{_text(title)}</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        '<g font-family="system-ui, sans-serif" font-size="11">',
-    ]
+    parts: list[str] = []
     for place, panel in enumerate(panels):
         parts += [f'<g transform="translate({place * WIDTH} 0)">', *_panel(panel), "</g>"]
-    return "\n".join([*parts, "</g>", "</svg>", ""])
+    return _document(title, width, height, parts)
+
+
+def paired(title: str, blocks: Sequence[Pairs]) -> str:
+    """The blocks one below the other, a row a seed: at the left what both arms reached, at the right by how much they differ, with
+    the mean and its interval below."""
+    parts: list[str] = []
+    top = 0
+    for block in blocks:
+        parts += [f'<g transform="translate(0 {top})">', *_values(block), *_differences(block), "</g>"]
+        top += TOP + ROW * (len(block.rows) + 1) + BOTTOM
+    colour, y, height = COLOURS[0], top + 4, top + ROW
+    parts += [
+        f'<circle cx="{LEFT}" cy="{y}" r="4" fill="{colour}"/><text x="{LEFT + 10}" y="{y + 4}">with the method</text>',
+        f'<circle cx="{LEFT + 120}" cy="{y}" r="3.4" fill="#ffffff" stroke="{colour}" stroke-width="1.4"/>',
+        f'<text x="{LEFT + 130}" y="{y + 4}">its control</text>',
+        f'<rect x="{WIDTH + LEFT}" y="{y - 6}" width="16" height="12" fill="{SHADE}"/>',
+        f'<text x="{WIDTH + LEFT + 22}" y="{y + 4}">within the margin</text>',
+        f'<path d="M{WIDTH + LEFT + 140} {y}h24" stroke="#000000" stroke-width="2"/>',
+        f'<circle cx="{WIDTH + LEFT + 152}" cy="{y}" r="4.5" fill="#000000"/>',
+        f'<text x="{WIDTH + LEFT + 170}" y="{y + 4}">mean and its interval</text>',
+    ]
+    return _document(title, 2 * WIDTH, height, parts)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -58,13 +90,88 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
+def _document(title: str, width: int, height: int, parts: Sequence[str]) -> str:
+    begin = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
+        f"<title>{_text(title)}</title>",
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        '<g font-family="system-ui, sans-serif" font-size="11">',
+    ]
+    return "\n".join([*begin, *parts, "</g>", "</svg>", ""])
+
+
+def _values(block: Pairs) -> list[str]:
+    both = [(place, ours, theirs) for place, (_, ours, theirs, _) in enumerate(block.rows) if ours is not None]
+    parts = [f'<text x="{LEFT}" y="20" font-size="13" font-weight="600">{_text(block.title)}</text>']
+    if not both:
+        return parts
+    across, axis = _axis(LEFT, [value for _, *pair in both for value in pair if value is not None], len(block.rows))
+    parts += axis
+    for place, ours, theirs in both:
+        y, colour = _middle(place), COLOURS[0]
+        if theirs is not None:
+            parts.append(
+                f'<path d="M{across(theirs):.1f} {y}H{across(ours):.1f}" stroke="{colour}" stroke-width="1.2"/>'
+            )
+            parts.append(
+                f'<circle cx="{across(theirs):.1f}" cy="{y}" r="3.4" fill="#ffffff" stroke="{colour}" stroke-width="1.4"/>'
+            )
+        parts.append(f'<circle cx="{across(ours):.1f}" cy="{y}" r="4" fill="{colour}"/>')
+    return parts
+
+
+def _differences(block: Pairs) -> list[str]:
+    left, last = WIDTH + LEFT, len(block.rows)
+    ends = [*(block.interval or ()), *((-block.margin, block.margin) if block.margin is not None else ())]
+    across, axis = _axis(left, [0.0, block.mean, *ends, *(row[3] for row in block.rows)], last + 1)
+    parts = [f'<text x="{left}" y="20" font-size="13" font-weight="600">difference, {_text(block.unit)}</text>']
+    bottom = TOP + ROW * (last + 1)
+    if block.margin:
+        low, high = across(-block.margin), across(block.margin)
+        parts.append(f'<rect x="{low:.1f}" y="{TOP}" width="{high - low:.1f}" height="{bottom - TOP}" fill="{SHADE}"/>')
+    parts += [*axis, f'<path d="M{across(0):.1f} {TOP}V{bottom}" stroke="#888888"/>']
+    for place, (label, *_, difference) in enumerate(block.rows):
+        y = _middle(place)
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{_text(label)}</text>')
+        if block.rows[place][1] is not None:
+            parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{_text(label)}</text>')
+        parts.append(f'<circle cx="{across(difference):.1f}" cy="{y}" r="3.4" fill="{COLOURS[0]}"/>')
+    y = _middle(last)
+    parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end" font-weight="600">mean</text>')
+    if block.interval is not None:
+        low, high = (across(end) for end in block.interval)
+        parts.append(f'<path d="M{low:.1f} {y}H{high:.1f}" stroke="#000000" stroke-width="2"/>')
+    parts.append(f'<circle cx="{across(block.mean):.1f}" cy="{y}" r="4.5" fill="#000000"/>')
+    return parts
+
+
+def _middle(place: int) -> float:
+    return TOP + ROW * (place + 0.5)
+
+
+def _axis(left: float, values: Sequence[float], rows: int) -> tuple[Callable[[float], float], list[str]]:
+    """Where a value lies across a panel of `rows` rows that begins at `left`, and the lines and numbers below them."""
+    low, high = _padded(min(values), max(values))
+    inner, bottom = WIDTH - LEFT - RIGHT, TOP + ROW * rows
+
+    def across(value: float) -> float:
+        return left + inner * (value - low) / (high - low)
+
+    parts: list[str] = []
+    for value in ticks(low, high):
+        x = across(value)
+        parts.append(f'<path d="M{x:.1f} {TOP}V{bottom}" stroke="#e4e4e4"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="#555555">{_number(value)}</text>')
+    return across, parts
+
+
 def _panel(panel: Panel) -> list[str]:
     drawn = [(curve, _known(curve)) for curve in panel.curves]
     known = [point for _, points in drawn for point in points if point is not None]
     xs, ys = [point[0] for point in known], [point[1] for point in known]
     left, right = (min(xs), max(xs)) if xs else (0.0, 1.0)
     low, high = _padded(min(ys), max(ys)) if ys else (0.0, 1.0)
-    inner = WIDTH - LEFT - 16
+    inner = WIDTH - LEFT - RIGHT
 
     def across(value: float) -> float:
         return LEFT + (inner * (value - left) / (right - left) if right > left else inner / 2)

@@ -113,7 +113,9 @@ class Draw:
 
     @property
     def labels(self) -> dict[str, int]:
-        return {name: len(rows) for name, rows in self.labelled_rows().items()}
+        """How many labels of each task were used: those of validation rows, by which a model may be chosen, among them."""
+        used = np.concatenate([self.train, self.validation])
+        return {name: int(datasets.labelled(values[used]).sum()) for name, values in self.values.items()}
 
     @property
     def hashes(self) -> np.ndarray:

@@ -80,6 +80,7 @@ class Run:
         cache = assignment.get("cache")
         self.outputs = Outputs(self._fitter.logits, Path(cache) / "outputs" if cache else None)
         self._models: dict[str, Model] = {}
+        self.handed: dict[str, Model] = {}  # kept models of other jobs that this one has asked for, by id
         self._finished: str | None = None
         self.overlap_unknown = False
         self.words: Mapping[str, Any] = assignment.get("spec", {})
@@ -135,7 +136,7 @@ class Run:
         entry = self._assignment.get("models", {}).get(ref)
         if entry is None:
             raise Failure("weights_unavailable", f"the model {ref} was not handed to the trainer")
-        model = self._read(entry["id"], entry)
+        self.handed[entry["id"]] = model = self._read(entry["id"], entry)
         if model.rows is None:
             self.overlap_unknown = True
             self.warn(
@@ -229,8 +230,11 @@ class Run:
         assert rate is not None
         return Phase(steps, rate, frozenset(frozen), norms, **more)
 
-    def lesson(self, goal: Goal, feeds: Mapping[str, Feed], draws: Sequence[Draw]) -> Lesson:
-        """A goal with its batches, watched on the validation rows of `draws` by the verdict's metric."""
+    def lesson(self, goal: Goal, feeds: Mapping[str, Feed], draws: Sequence[Draw], epoch: int | None = None) -> Lesson:
+        """A goal with its batches, watched on the validation rows of `draws` by the verdict's metric.
+
+        `epoch`: of a control, the steps of its treated arm's epoch.
+        """
         checks: dict[str, Check] = {}
         for draw in draws:
             inputs = draw.data.table.inputs[draw.validation]
@@ -238,7 +242,7 @@ class Run:
                 values = draw.values[name][draw.validation]
                 if datasets.labelled(values).any():
                     checks[name] = Check(draw.data.metric(name), inputs, values)
-        return Lesson(goal, feeds, checks)
+        return Lesson(goal, feeds, checks, epoch)
 
     def fit(
         self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
@@ -259,9 +263,8 @@ class Run:
             learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
             more_rows: hashes of further rows (unlabelled ones). edges: (relation, target) of the lineage.
         """
-        trained = replace(
-            trained, network=replace(trained.network, precision="float32")
-        )  # a kept model computes in full
+        full = replace(trained.network, precision="float32")  # a kept model computes in full
+        trained = replace(trained, network=full)
         stem = "" if role == "model" else role.replace("/", "-")
         file = self.out / (f"{stem}.keras" if stem else "model.keras")
         manifest_file = self.out / (f"{stem}.manifest.json" if stem else "manifest.json")
@@ -294,6 +297,7 @@ class Run:
             },
             training=_cost(trained, learnt_from),
             rows_shapes=shapes if len(shapes) > 1 else (),
+            edges=edges,
         )
         export.write_manifest(manifest, manifest_file)
         self._ledger.save()
@@ -407,10 +411,10 @@ class Run:
     def send(self, report: Any) -> None:
         self._channel.send(report)
 
-    def stage_models(self) -> list[Model]:
-        """Sources, teachers and earlier generations that this job trained."""
-        stages = ("source", "teacher", "generation/")
-        return [model for role, model in self._models.items() if role.startswith(stages)]
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Every model that this job has kept so far, in whichever attempt, by role."""
+        return self._models
 
     def export(self, model: Model, data: Data) -> dict[str, Any]:
         """Writes the formats that the job asks for besides Keras's, each compared with it on rows of `data`, and reports them."""

@@ -22,6 +22,8 @@ def sentence(told: Mapping[str, Any]) -> str:
     if decision == "inconclusive" and reason == "uncertain":
         if told["ci95"][0] is None:
             return f"inconclusive: {'; '.join(told['notes']) or 'the interval could not be computed'}."
+        if told["margin"] == 0:
+            return f"inconclusive: {_values(told)}{_delta(told)}{_no_room(told)}; {_paired(told)}."
         return f"inconclusive: {_delta(told)}, {_interval(told)}: {_not_excluded(told)}; {_advice(told)}."
     if decision == "inconclusive":
         return f"inconclusive: {_values(told)}{_delta(told)}; {_why(told)}{_costs(told)}."
@@ -48,7 +50,15 @@ def _not_excluded(told: Mapping[str, Any]) -> str:
     lo, hi = told["interval"]
     margin = told["margin"]
     sign = ("±" if lo <= -margin else "") if hi >= margin else "−"
-    return f"neither 0 nor {sign}{_amount(told, margin)} {_unit(told)} can be excluded"
+    return f"neither 0 nor {sign}{_amount(told, margin)} {unit(told)} can be excluded"
+
+
+def _no_room(told: Mapping[str, Any]) -> str:
+    """Where the control is perfect its margin is 0: no difference is small enough to be none, and none can be a gain."""
+    text = "the control makes no mistake on these test rows, which leaves no room for a gain"
+    if told["interval"][0] < 0:
+        return f", {_interval(told)}: {text}, and a loss can be neither shown nor excluded"
+    return f": {text}; a harder task, fewer labels or a shorter budget might show a difference"
 
 
 def _why(told: Mapping[str, Any]) -> str:
@@ -80,11 +90,11 @@ def _values(told: Mapping[str, Any]) -> str:
 
 
 def _delta(told: Mapping[str, Any]) -> str:
-    return f"{_signed(told, told['delta']['mean'])} {_unit(told)}"
+    return f"{signed(told, told['delta']['mean'])} {unit(told)}"
 
 
 def _interval(told: Mapping[str, Any]) -> str:
-    return f"{_signed(told, told['interval'][0])} to {_signed(told, told['interval'][1])}"
+    return f"{signed(told, told['interval'][0])} to {signed(told, told['interval'][1])}"
 
 
 def _paired(told: Mapping[str, Any]) -> str:
@@ -106,30 +116,33 @@ def _costs(told: Mapping[str, Any]) -> str:
     extra = [_stage(besides, stage) for stage in ("source", "teacher") if besides.get(f"{stage}_steps")]
     if besides.get("generation_steps"):
         extra.append(f"earlier generations {besides['generation_steps']:,} steps")
-    if besides.get("teacher_labels"):
-        extra.append(f"a teacher's {besides['teacher_labels']:,} labels")
     if besides.get("unlabelled_rows"):
         extra.append(f"{besides['unlabelled_rows']:,} unlabelled rows")
     return f"{text}, {' and '.join(extra)} besides" if extra else text
 
 
 def _stage(besides: Mapping[str, Any], stage: str) -> str:
-    rows = besides.get(f"{stage}_rows")
-    return f"{stage} {besides[f'{stage}_steps']:,} steps{f' on {rows:,} rows' if rows else ''}"
+    rows, labels = besides.get(f"{stage}_rows"), besides.get(f"{stage}_labels")
+    told = [f"{count:,} {what}" for count, what in ((rows, "rows"), (labels, "labels")) if count]
+    return f"{stage} {besides[f'{stage}_steps']:,} steps" + (f" on {' with '.join(told)}" if told else "")
 
 
-def _unit(told: Mapping[str, Any]) -> str:
+def unit(told: Mapping[str, Any]) -> str:
+    """Of a verdict's differences, once multiplied by `scale`."""
     return {"delta_m": "%", "rmse": ""}.get(told["metric"], "points")
 
 
-def _scale(told: Mapping[str, Any]) -> float:
+def scale(told: Mapping[str, Any]) -> float:
     return 1.0 if told["metric"] in ("delta_m", "rmse") else 100.0
 
 
 def _amount(told: Mapping[str, Any], value: float) -> str:
-    return f"{_scale(told) * value:.1f}"
+    """With a digit after the point; a margin near the ceiling with its first one that is not 0."""
+    amount = scale(told) * value
+    return f"{amount:.1f}" if amount >= 0.05 else f"{amount:.1g}"
 
 
-def _signed(told: Mapping[str, Any], value: float) -> str:
-    text = f"{_scale(told) * value:+.1f}"
+def signed(told: Mapping[str, Any], value: float) -> str:
+    """A difference as the sentence tells it: with its sign, in the verdict's unit."""
+    text = f"{scale(told) * value:+.1f}"
     return text.replace("-", "−") if float(text) else text.replace("-", "+")

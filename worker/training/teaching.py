@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.spec.base import Words
     from app.spec.data import SplitSpec
     from app.spec.training import TrainingSpec
+    from worker.training.annealing import Factors
     from worker.training.build import Network
     from worker.training.conclude import Trial
     from worker.training.heads import Task
@@ -123,13 +124,13 @@ def taught(goal: Goal, by: Mapping[str, Teachers], label_weight: float | None, s
     )
 
 
-def lecture(
-    run: Run, model: Model, task: Task, key: str, layers: Sequence[str], inputs: np.ndarray
-) -> dict[str, np.ndarray]:
-    """What a teacher says about raw inputs: its logits under `key`, its layers' outputs under `key/LAYER`, from one pass."""
-    heard = run.logits(model.network, inputs, layers)
-    features = {f"{key}/{layer}": np.asarray(heard[f"feature/{layer}"], np.float32) for layer in layers}
-    return {key: _in_order(model, task, heard), **features}
+def warn_if_silent(run: Run, factors: Factors) -> None:
+    """A budget in steps may turn out to be no longer than an epoch."""
+    if factors.silent:
+        run.warn(
+            "teachers_silent",
+            "linear_anneal ends on labels alone, and this budget is a single epoch: nothing is learnt from the teachers",
+        )
 
 
 def said(run: Run, model: Model, task: Task, inputs: np.ndarray) -> np.ndarray:
@@ -158,8 +159,8 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
     inputs = target.table.inputs[target.split.test]
     said_by_teachers = teachers.answers(task, inputs)
     student, teacher = trial.model, teachers.models[0]
-    ours = run.latency_ms(student.network, target.table.inputs)
-    theirs = sum(run.latency_ms(one.network, target.table.inputs) for one in teachers.models)
+    ours, *theirs = (run.latency(one.network, target.table.inputs) for one in (student, *teachers.models))
+    latency = {"student": ours["ms_per_batch"], "teachers": round(sum(one["ms_per_batch"] for one in theirs), 3)}
     students, alone = trial.measures(task.name)
     teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
     measure = evaluate.measure(
@@ -185,7 +186,8 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
         "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
         "agreement": agreement(task.type, run.answers(student.network, inputs)[task.name], said_by_teachers),
         "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
-        "latency_ratio": round(theirs / ours, 3),
+        "latency_ratio": round(latency["teachers"] / latency["student"], 3),
+        "latency_ms_per_batch": {"device": ours["device"], "batch": ours["batch"], **latency},
         "gap_recovered": gap_recovered(students, alone, measure, split_seed=split.seed),
     }
 

@@ -170,7 +170,6 @@ def _spare() -> int:
     log = os.open(out / "trainer.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     return int(run(order["assignment"], out, Terminal(lines), stop))
 
 
@@ -243,10 +242,3 @@ def _obey_signals(stop: threading.Event) -> None:
     signal.signal(signal.SIGTERM, asked)
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, asked)
-
-
-def _leave_with_parent() -> None:
-    """The worker holds the other end of standard input as long as it lives; without it nobody reads this trainer's reports."""
-    while os.read(0, 4096):  # not sys.stdin: a thread that holds its lock aborts the interpreter's exit
-        pass
-    os._exit(int(Exit.RETRY))

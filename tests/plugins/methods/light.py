@@ -19,7 +19,7 @@ from app.spec.base import JobSpec
 from app.spec.data import InputSchema
 from app.spec.models import Manifest, TaskManifest
 from app.spec.world import HeldOut, Inputs, World
-from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage
+from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage, Warned
 from worker.training.failures import Failure, Stopped
 
 KERAS = False
@@ -35,8 +35,9 @@ class Spec(JobSpec):
     source_steps: int = Field(0, ge=0)
     values: int = Field(1, ge=1, description="metrics a step")
     behave: Literal[
-        "well", "fail", "retry", "crash", "segfault", "hang", "linger", "deaf", "nan", "spy", "nonsense", "forge"
-    ] = "well"
+        "well", "fail", "retry", "crash", "segfault", "sigkill", "hang", "linger", "deaf", "nan", "spy", "nonsense",
+        "forge", "hog", "fill", "chatter", "flood", "breed",
+    ] = "well"  # fmt: skip
     at: int = Field(0, ge=0)
     until_attempt: int = Field(1000, ge=0)
 
@@ -84,6 +85,8 @@ def _count(spec: Spec, run: Any, stage: str, steps: int) -> None:
         while time.monotonic() < until:
             if run.stop.is_set():
                 _checkpoint(run, home, stage, step - 1)
+                if "model" not in run.assignment["kept"]:
+                    _keep(run, "unfinished", "unfinished.keras", f"step {step - 1} of {stage}")
                 if spec.behave == "linger":
                     time.sleep(3600)
                 raise Stopped
@@ -109,6 +112,8 @@ def _misbehave(spec: Spec, run: Any, step: int) -> None:
             raise OSError(28, "no space left")  # becomes disk_full, which another attempt may survive
         case "crash":
             os._exit(3)
+        case "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
         case "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
         case "hang":
@@ -116,6 +121,30 @@ def _misbehave(spec: Spec, run: Any, step: int) -> None:
         case "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             run.stop.clear()
+        case "hog":
+            hoard = []
+            while True:
+                hoard.append(b"x" * 2**25)
+                time.sleep(0.02)
+        case "fill":
+            for number in range(1000):
+                (run.out / f"large-{number}").write_bytes(b"x" * 2**23)
+                time.sleep(0.02)
+        case "chatter":
+            while not run.stop.is_set():
+                run.send(Warned(code="idle", message="nothing to do"))
+                run.send(Progress(stage="target", step=step - 1, steps=spec.steps, fraction=0.5))
+                time.sleep(0.05)
+        case "flood":
+            for more in range(1000):
+                run.send(Metrics(step=step + more, values={f"value{number}": 1.0 for number in range(1000)}))
+        case "breed":
+            for leaves_the_group in (False, True) if step == spec.at + 1 else ():
+                if os.fork() == 0:
+                    if leaves_the_group:
+                        os.setpgid(0, 0)
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    time.sleep(3600)
         case "nan":
             run.send(Metrics(step=step, values={"val_loss": None}))
         case "spy":
@@ -150,8 +179,8 @@ def _checkpoint(run: Any, home: Path, stage: str, step: int) -> None:
     run.send(Checkpoint(stage=stage, step=step, path=f"{stage}-{step}"))
 
 
-def _keep(run: Any, role: str, file: str) -> None:
-    content = f"{role} of {run.assignment['id']}".encode()
+def _keep(run: Any, role: str, file: str, about: str = "") -> None:
+    content = f"{role} of {run.assignment['id']} {about}".encode()
     (run.out / file).write_bytes(content)
     manifest = Manifest(
         role=role,

@@ -98,9 +98,10 @@ def compiled(
     rate: float = 0.1,
     frozen: Sequence[str] = (),
     norms: bool = False,
+    weight_decay: float | None = None,
 ) -> Compiled:
     live = build.live(network)
-    words = OptimizerSpec(name=optimizer)  # type: ignore[arg-type]
+    words = OptimizerSpec(name=optimizer, weight_decay=weight_decay)  # type: ignore[arg-type]
     made = Compiled(live, goal, lambda: learner.optimizer(words, rate, "constant", 1), frozenset(frozen), norms)
     made.begin()
     return made

@@ -70,6 +70,7 @@ SPEC: dict[str, Any] = {
     },
 }
 SOURCE = {
+    "heir": "model",
     "relation": "initialized from",
     "id": "mdl_1",
     "architecture": "cnn",
@@ -98,7 +99,7 @@ def test_the_card_tells_what_is_known() -> None:
         "cd" * 32,
     ]
     told += [
-        "initialized from | mdl\\_1: cnn, 93,322 parameters, 300 steps on strokes",
+        "| model | initialized from | mdl\\_1: cnn, 93,322 parameters, 300 steps on strokes",
         "4 epochs, batch size 64",
         "0.0005",
         "curve.svg",
@@ -129,6 +130,78 @@ def test_no_verdict_and_unknown_overlap_are_said() -> None:
     assert "no verdict" in text
     assert "overlap with the test rows is unknown" in text
     assert "No stage and no arm" not in text
+
+
+JUDGED: dict[str, Any] = {
+    "metric": "accuracy",
+    "sentence": "helped: +5.3 points",
+    "treated": {"mean": 0.84, "values": [0.86, 0.82]},
+    "control": {"arm": "same CNN from scratch", "mean": 0.79, "values": [0.78, 0.8]},
+    "delta": {"mean": 0.05, "values": [0.08, 0.02]},
+    "interval": [-0.01, 0.11],
+    "margin": 0.02,
+    "seeds": [7, 8],
+}
+DELTA_M: dict[str, Any] = {
+    **{key: value for key, value in JUDGED.items() if key not in ("treated", "control")},
+    "metric": "delta_m",
+    "sign_rule": "positive is better",
+    "delta": {"mean": -1.0, "values": [1.5, -3.5]},
+    "interval": [None, None],
+    "margin": 2.0,
+}
+TAUGHT: dict[str, Any] = {
+    "teachers": [{"model": "mdl_1", "weight": 0.75}, {"model": "teacher/1", "weight": 0.25}],
+    "teacher_value": {"metric": "accuracy", "value": 0.961},
+    "agreement": 0.917,
+    "params_ratio": 41.3,
+    "latency_ratio": 3.2,
+    "gap_recovered": {"value": 0.62, "reason": None},
+}
+
+
+def test_each_seed_s_values_are_in_the_card() -> None:
+    text = card.card(report(verdict={"tasks": {"digit": JUDGED}, "delta_m": DELTA_M}), manifest(), SPEC, [])
+    assert "![Each seed's value](seeds.svg)" in text
+    assert "| seed | treated | control | difference (points) |" in text
+    assert "| 7 | 0.86 | 0.78 | +8.0 |" in text
+    assert "| 8 | 0.82 | 0.8 | +2.0 |" in text
+    assert "| seed | difference (%) |" in text
+    assert "| 8 | −3.5 |" in text
+    alone = card.card(report(verdict={"tasks": {"digit": {"sentence": "not_measured"}}}), manifest(), SPEC, [])
+    assert "seeds.svg" not in alone
+
+
+def test_the_card_tells_how_a_student_was_taught_and_what_came_of_it() -> None:
+    spec = {**SPEC, "generations": 3, "weight_schedule": "linear_anneal", "unlabelled": "more digits"}
+    spec |= {"logit_standardization": True, "label_weight": 0.1}
+    text = card.card(report(kind="distillation", distillation=TAUGHT), manifest(), spec, [])
+    told = ["generations | 3", "weight\\_schedule | linear\\_anneal", "unlabelled | more digits", "0.1"]
+    told += ["logit\\_standardization | true", "teacher mdl\\_1 | weight 0.75", "agreement with the teachers | 0.917"]
+    told += ["accuracy of the teachers | 0.961", "share of the gap recovered | 0.62"]
+    told += ["parameters, teachers / student | 41.3", "latency on a CPU, teachers / student | 3.2"]
+    assert not [words for words in told if f"| {words} |" not in text.replace("label\\_weight | ", "")]
+    unclear = {**TAUGHT, "agreement": None, "gap_recovered": {"value": None, "reason": "one seed gives no interval"}}
+    several = card.card(report(distillation={"tasks": {"digit": unclear}}), manifest(), SPEC, [])
+    assert "| share of the gap recovered | not defined: one seed gives no interval |" in several
+    assert "agreement" not in several
+
+
+def test_every_seed_is_a_pair_of_dots_where_its_values_say() -> None:
+    root = ElementTree.fromstring(str(card.seeds(report(verdict={"tasks": {"digit": JUDGED}, "delta_m": DELTA_M}))))
+    task, together = root.iter(f"{SVG}g").__next__().findall(f"{SVG}g")
+    dots = [(float(dot.get("cx", 0)), float(dot.get("cy", 0))) for dot in task.iter(f"{SVG}circle")]
+    (worse7, _), (better7, top), (worse8, _), (better8, below), (seven, _), (eight, _), (mean, _) = dots
+    assert top < below
+    unit = (better7 - worse7) / 0.08
+    assert (better8 - worse8) / 0.02 == pytest.approx(unit, rel=0.02)
+    assert (worse8 - worse7) / 0.02 == pytest.approx(unit, rel=0.02)
+    assert mean == pytest.approx((seven + eight) / 2, abs=0.2)
+    labels = [text.text for text in root.iter(f"{SVG}text")]
+    assert {"digit: accuracy", "difference, points", "difference, %", "seed 7", "seed 8", "mean"} <= set(labels)
+    assert len(list(together.iter(f"{SVG}circle"))) == 3
+    assert card.seeds(report(verdict={"tasks": {"digit": {"seeds": [], "delta": {"mean": None}}}})) is None
+    assert card.seeds(report(verdict=None)) is None
 
 
 HISTORY = {

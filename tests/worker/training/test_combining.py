@@ -87,6 +87,9 @@ def test_a_fine_tuned_model_teaches_a_student_that_starts_from_it(kept: dict[str
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["distillation"]["params_ratio"] == 1.0
     assert report["inherited"]["fresh"] == {}
+    card = (tmp_path / "card.md").read_text()
+    assert "| model | initialized from | mdl\\_1: mlp" in card
+    assert "| model | distilled from | mdl\\_1: mlp" in card
     inherited = {row.tobytes() for row in np.load(kept["rows"])}
     assert inherited <= {row.tobytes() for row in np.load(tmp_path / "model.rows.npy")}
     assert isinstance(reports[-1], Result)

@@ -16,7 +16,7 @@ from app.spec.registry import modules
 from tests.worker.training.small import Quiet
 from tests.worker.training.test_combining import run
 from tests.worker.training.test_methods import MODEL, faults, resolve
-from worker.reports import Exit, Kept
+from worker.reports import Exit, Kept, Warned
 from worker.training import trainer
 from worker.training.methods import _teaching
 
@@ -69,6 +69,30 @@ def test_annealing_shares_1_between_labels_and_a_lone_logits() -> None:
     assert "/label_weight" in faults({**BODY, "weight_schedule": "linear_anneal", "label_weight": 0.0})
 
 
+def test_a_job_in_which_nothing_is_learnt_from_the_teachers_is_refused() -> None:
+    mute = [{"type": "logits", "weight": 0}, {"type": "similarity", "weight": 0}]
+    assert "every objective weighs 0" in faults({**BODY, "objectives": mute, "label_weight": 0})["/objectives"]
+    assert "/objectives" in faults({**BODY, "objectives": mute[:1]})
+    assert resolve({**BODY, "objectives": [mute[0], {"type": "hint"}], "label_weight": 0})
+    for name, first, second in (
+        ("relational", "distance", "angle"),
+        ("dist", "beta", "gamma"),
+        ("dkd", "alpha", "beta"),
+    ):
+        found = faults({**BODY, "objectives": [{"type": name, first: 0, second: 0}]})
+        assert set(found) == {f"/objectives/0/{first}"}
+        assert f"{first} and {second} are both 0" in found[f"/objectives/0/{first}"]
+        assert resolve({**BODY, "objectives": [{"type": name, first: 0}]})
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 1}, {"steps": 1}])
+def test_annealing_needs_two_epochs(budget: dict[str, int]) -> None:
+    body = {**BODY, "weight_schedule": "linear_anneal"}
+    assert "single epoch" in faults({**body, "training": budget})["/weight_schedule"]
+    assert resolve({**body, "training": {"epochs": 2}})
+    assert resolve({**BODY, "training": budget})
+
+
 def test_combinations_that_cannot_work_are_refused_all_at_once() -> None:
     pairs = [["conv9", "conv1"], ["conv1", "conv1"]]
     found = faults(
@@ -95,6 +119,25 @@ def test_combinations_that_cannot_work_are_refused_all_at_once() -> None:
         }
     )
     assert "/objectives/0/layers" in faults({**NUMBERS, "objectives": [{"type": "attention"}]})
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ({"training": {"batch_size": 2}}, 2),
+        ({"training": {"batch_size": 3}}, 3),
+        ({"limit_train_examples": 2}, 2),
+        ({"limit_train_examples": 2, "unlabelled": "digits"}, 34),  # 2 labelled, and half of 64
+        ({"limit_train_examples": 50, "unlabelled": "digits", "training": {"batch_size": 3}}, 2),  # 1 and 1
+        ({"limit_train_examples": 50, "unlabelled": "digits", "training": {"batch_size": 4}}, 4),
+    ],
+)
+def test_dist_counts_the_rows_of_a_batch_as_they_will_be(words: dict[str, Any], rows: int) -> None:
+    body = {**BODY, "objectives": [{"type": "dist"}], **words}
+    if rows >= 3:
+        assert resolve(body)
+    else:
+        assert f"there are {rows}" in faults(body)["/objectives/0/type"]
 
 
 def test_z_scores_need_three_classes_and_an_objective_that_reads_logits() -> None:
@@ -148,6 +191,15 @@ def numbers_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+BORN_AGAIN = {("model", "distilled from", "generation/0/1"), ("generation/0/1", "distilled from", "teacher")}
+
+
+def lineage_of(out: Path) -> set[tuple[str, str, str]]:
+    """(model, relation, the model that it comes from) as the card has them."""
+    rows = [line.split(" | ") for line in (out / "card.md").read_text().split("## Lineage")[1].splitlines()]
+    return {(row[0].strip("| "), row[1], row[2].split(":")[0]) for row in rows if len(row) == 4 and ":" in row[2]}
+
+
 def weights_of(out: Path, name: str = "model.keras") -> list[np.ndarray]:
     import keras
 
@@ -173,9 +225,16 @@ def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_ve
     assert ("distilled_from", "teacher") in edges["generation/0/1"]
     assert ("distilled_from", "generation/0/1") in edges["model"]
     assert ("distilled_from", "teacher") not in edges["model"]
+    assert lineage_of(tmp_path) == BORN_AGAIN
     report = json.loads((tmp_path / "report.json").read_text())
     ((_, told),) = report["verdict"]["tasks"].items()
     besides = told["budget"]["besides"]
+    about = report["distillation"]
+    latency = about["latency_ms_per_batch"]
+    assert (latency["device"], latency["batch"]) == ("cpu", 256)
+    assert about["latency_ratio"] == round(latency["teachers"] / latency["student"], 3) > 0
+    behind = json.loads((tmp_path / "teacher.manifest.json").read_text())["training"]["labels"]
+    assert besides["teacher_labels"] == behind["digit"] > 200  # its 200 rows and some to validate on
     steps = {role: one["steps"] for role, one in report["models"].items()}
     assert besides["generation_steps"] == steps["model"] == steps["control/0"]  # the control is one generation
     assert [array.shape for array in weights_of(tmp_path)] == [
@@ -185,6 +244,16 @@ def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_ve
     last = max(step for name, step in shares if name == "label_weight")
     assert {"hint", "relational", "similarity", "dkd_weight"} <= {name for name, _ in shares}
     assert shares["label_weight", last] > 0.5
+
+
+@pytest.mark.slow
+def test_annealing_over_steps_that_are_a_single_epoch_is_told(tmp_path: Path) -> None:
+    body = {**TINY, "weight_schedule": "linear_anneal", "training": {"steps": 3, "batch_size": 32}}
+    code, reports = run({**body, "control": {"seeds": 2}}, tmp_path / "one")
+    assert code == Exit.DONE, reports[-1]
+    assert [one.code for one in reports if isinstance(one, Warned)].count("teachers_silent") == 1
+    _, reports = run({**body, "training": {"steps": 4, "batch_size": 32}}, tmp_path / "two")
+    assert "teachers_silent" not in [one.code for one in reports if isinstance(one, Warned)]
 
 
 def trained(body: dict[str, Any], out: Path) -> list[np.ndarray]:
@@ -244,6 +313,7 @@ def test_a_job_stopped_in_its_second_generation_ends_bit_for_bit_as_one_that_was
     }
     assert set(kept) == {"teacher", "generation/0/1"}
     assert trainer.run({**job, "kept": kept}, tmp_path / "second", Quiet(), threading.Event()) == Exit.DONE
+    assert lineage_of(tmp_path / "second") == lineage_of(tmp_path / "straight") == BORN_AGAIN
     for one, two in zip(straight, weights_of(tmp_path / "second"), strict=True):
         assert np.array_equal(one, two)
 

@@ -107,6 +107,8 @@ def test_lp_ft_freezes_a_third_and_at_least_one_epoch() -> None:
     assert resolve({**body, "training": {"epochs": 2}}).freeze_epochs == 1
     assert resolve({**body, "training": {"steps": 90}}).freeze_epochs is None
     assert resolve({**body, "freeze_epochs": 0}).freeze_epochs == 0
+    assert resolve({**body, "training": {"epochs": 1}, "freeze_epochs": 1}).freeze_epochs == 1
+    assert "/training/epochs" in faults({**body, "training": {"epochs": 1}})
     assert "/freeze_epochs" in faults({**body, "training": {"epochs": 9}, "freeze_epochs": 10})
     assert "/freeze_epochs" in faults({**body, "strategy": "fine_tuning", "freeze_epochs": 1})
 

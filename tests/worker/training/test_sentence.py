@@ -38,6 +38,15 @@ def test_a_gain_is_told_with_its_interval_and_what_it_cost() -> None:
     )
 
 
+def test_a_teacher_s_labels_are_told_beside_its_rows() -> None:
+    def besides(**counts: int | None) -> str:
+        return sentence({**TOLD, "budget": {**TOLD["budget"], "besides": counts}}).split("each, ")[1]
+
+    taught = besides(teacher_steps=300, teacher_rows=900, teacher_labels=1000, unlabelled_rows=978)
+    assert taught == "teacher 300 steps on 900 rows with 1,000 labels and 978 unlabelled rows besides."
+    assert besides(teacher_steps=300, teacher_rows=None, teacher_labels=None) == "teacher 300 steps besides."
+
+
 def test_uncertainty_names_what_would_narrow_it() -> None:
     wide = {**UNCERTAIN, "ci95": [-0.006, 0.04], "interval": [-0.006, 0.04]}
     assert sentence(wide) == (
@@ -56,6 +65,27 @@ def test_uncertainty_names_what_would_narrow_it() -> None:
 )
 def test_uncertainty_names_the_side_that_is_open(interval: list[float], said: str) -> None:
     assert said in sentence({**UNCERTAIN, "ci95": interval, "interval": interval})
+
+
+def test_a_perfect_control_is_said_to_leave_no_room() -> None:
+    perfect = {**UNCERTAIN, "margin": 0.0, "control": {"arm": "same CNN from scratch", "mean": 1.0}}
+    level = {"treated": {"mean": 1.0}, "delta": {"mean": 0.0}, "interval": [0.0, 0.0], "ci95": [0.0, 0.0]}
+    nothing = {"variance": {"seeds": 0.0, "test": 0.0, "df": None}}
+    assert sentence({**perfect, **level, **nothing}) == (
+        "inconclusive: accuracy 1.000 against 1.000 (same CNN from scratch), +0.0 points: the control makes no mistake on "
+        "these test rows, which leaves no room for a gain; a harder task, fewer labels or a shorter budget might show a "
+        "difference; 5 paired seeds, 719 test rows."
+    )
+    worse = {"treated": {"mean": 0.99}, "delta": {"mean": -0.01}, "interval": [-0.025, 0.005], "ci95": [-0.025, 0.005]}
+    told = sentence({**perfect, **worse})
+    assert "−1.0 points, −2.5 to +0.5: the control makes no mistake" in told
+    assert "a loss can be neither shown nor excluded; 5 paired seeds" in told
+
+
+def test_a_margin_near_the_ceiling_is_not_told_as_0() -> None:
+    assert "neither 0 nor 0.04 points can be excluded" in sentence(
+        {**UNCERTAIN, "margin": 0.0004, "interval": [-0.0001, 0.0009], "ci95": [-0.0001, 0.0009]}
+    )
 
 
 def test_no_effect_says_that_the_interval_is_inside_the_margin() -> None:

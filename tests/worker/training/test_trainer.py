@@ -225,7 +225,14 @@ def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tm
     assert any(stage.startswith("control/0") for stage in stages)
     assert {report.of for report in ended.of(Stage)} == {len(stages)}
     assert {report.stage for report in ended.of(Progress)} >= {stage for stage in stages if stage != "evaluate"}
-    files = {"report.json", "metrics.csv", "card.md", "curve.svg", *(exports.FILES[one] for one in EXPORTS)}
+    files = {
+        "report.json",
+        "metrics.csv",
+        "card.md",
+        "curve.svg",
+        "seeds.svg",
+        *(exports.FILES[one] for one in EXPORTS),
+    }
     assert {report.name for report in ended.of(Artifact)} == files
     assert not [line for line in ended.of(Warned) if line.code != "rows_dropped"]
 

@@ -179,6 +179,21 @@ def test_famos_two_looks_see_the_update_alone() -> None:
     assert np.abs(small_state(moving.learner.weighting.xi)).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["uncertainty", "imtl_l"])
+def test_weights_of_losses_are_not_decayed(name: str) -> None:
+    """They begin where their gradient is 0, or are pulled by it alone: the same with a decay of the network's weights as without."""
+    states = []
+    for decay in (None, 0.1):
+        whole = network(TASKS)
+        data = feed(whole, {task.name: stored(task, 8) for task in TASKS}, 8)
+        made = compiled(whole, goal_of(name, *TASKS), rate=0.01, weight_decay=decay)
+        made.start([batches.batch({"d": data}, 0)])
+        made.learner.weighting.variables[0].assign([5.0] * len(TASKS))
+        made.step(batches.batch({"d": data}, 0))
+        states.append(np.array(made.learner.weighting.variables[0]))
+    assert np.array_equal(*states)
+
+
 def test_each_run_seed_draws_its_own_random_weights() -> None:
     whole = network(TASKS)
     made = compiled(whole, goal_of("rlw", *TASKS))

@@ -148,7 +148,9 @@ def check_freeze(freeze: FreezeSpec | None, layers: Sequence[Layer], faults: Fau
         faults.add("/freeze/regex", "it matches no layer", f"the layers are {names}")
 
 
-def check_thaws(thaws: Sequence[Thaw], layers: Sequence[Layer], epochs: int | None, faults: Faults) -> None:
+def check_thaws(
+    thaws: Sequence[Thaw], layers: Sequence[Layer], never: Collection[str], epochs: int | None, faults: Faults
+) -> None:
     seen: set[str] = set()
     for number, thaw in enumerate(thaws):
         at = f"/unfreeze/{number}"
@@ -156,6 +158,10 @@ def check_thaws(thaws: Sequence[Thaw], layers: Sequence[Layer], epochs: int | No
         if again := seen.intersection(thaw.layers):
             faults.add(f"{at}/layers", f"{', '.join(sorted(again))} learn already", "name each layer once")
         seen.update(thaw.layers)
+        if held := [name for name in thaw.layers if name in never]:
+            faults.add(
+                f"{at}/layers", f"`freeze` keeps {', '.join(held)} frozen for good", "name them in one of the two"
+            )
         if epochs is not None and thaw.epoch >= epochs:
             faults.add(f"{at}/epoch", f"the training has {epochs} epochs, counted from 0", f"at most {epochs - 1}")
         if number and thaw.epoch <= thaws[number - 1].epoch:

@@ -57,7 +57,7 @@ class Faults:
 
     def done(self) -> None:
         if self.found:
-            raise Invalid(self.found)
+            raise Invalid(dict.fromkeys(self.found))  # two tasks may share a word, and its fault
 
     def schema(self, ref: str, at: str) -> Schema | None:
         try:

@@ -34,7 +34,8 @@ MOST_CACHED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Pupil:
-    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees; `sharing`: among its tasks."""
+    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees; `sharing`: among its tasks;
+    `unlabelled`: half of each batch is rows without a label, which no limit cuts."""
 
     task: Task | None
     architecture: Architecture | None
@@ -42,6 +43,15 @@ class Pupil:
     training: TrainingSpec
     limit: Limit | None = None
     sharing: str = HARD
+    unlabelled: bool = False
+
+    @property
+    def batch(self) -> int:
+        """Rows of a batch at most."""
+        size = self.training.batch_size
+        half = max(1, size // 2) if self.unlabelled else 0
+        labelled = half or size
+        return half + (min(labelled, self.limit) if isinstance(self.limit, int) else labelled)
 
 
 def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
@@ -101,6 +111,12 @@ def objectives(
                 "use teachers of one architecture, or an objective on logits",
             )
         found.append(words.model_dump(mode="json"))
+    if len(found) == len(given) and not any(one["weight"] for one in found):
+        faults.add(
+            at,
+            "every objective weighs 0: nothing would be learnt from the teachers",
+            "give one of them a `weight`, or leave `objectives` out",
+        )
     return found
 
 
@@ -123,8 +139,16 @@ def label_weight(given: float | None, taught: Sequence[list[dict[str, Any]]], sc
     return LABEL_WEIGHT if lone else LABEL_WEIGHT_OF_OTHERS
 
 
-def check_annealing(weight: float | None, schedule: WeightSchedule, faults: Faults) -> None:
-    if schedule == "linear_anneal" and weight == 0:
+def check_annealing(weight: float | None, schedule: WeightSchedule, training: TrainingSpec, faults: Faults) -> None:
+    if schedule != "linear_anneal":
+        return
+    if 1 in (training.epochs, training.steps):
+        faults.add(
+            "/weight_schedule",
+            "annealing ends on labels alone: in a single epoch the teachers would never be heard",
+            "train 2 epochs at least, or set weight_schedule: constant",
+        )
+    if weight == 0:
         faults.add(
             "/label_weight",
             "annealing ends on labels alone: with weight 0 nothing would be left",
@@ -169,11 +193,10 @@ def check_memory(
 
 def _setting(pupil: Pupil, teachers: Sequence[Known | None]) -> Setting | None:
     """None where the task has faults of its own; without layers where a trunk has."""
-    task, limit, batch = pupil.task, pupil.limit, pupil.training.batch_size
+    task = pupil.task
     if task is None:
         return None
-    batch = min(batch, limit) if isinstance(limit, int) else batch
-    setting = Setting(task.type, task.units, pupil.training.epochs, batch)
+    setting = Setting(task.type, task.units, pupil.training.epochs, pupil.batch)
     teacher = teachers[0] if teachers else None
     if pupil.architecture is None or teacher is None or pupil.shape is None:
         return setting

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.spec import architectures
 from app.spec.base import JobSpec, Words
@@ -94,6 +95,7 @@ class Spec(JobSpec):
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
     teachers: Annotated[list[Teacher], Field(min_length=1, max_length=8)]
+    teacher: Any = Field(None, exclude=True)
     student: ArchitectureRef | None = None
     student_init: Literal["random", "from_teacher"] = "random"
     head: HeadSpec = HeadSpec()
@@ -113,6 +115,14 @@ class Spec(JobSpec):
     @classmethod
     def _one_teacher(cls, body: Any) -> Any:
         return expand(body) if isinstance(body, dict) else body
+
+    @field_validator("teacher")
+    @classmethod
+    def _not_both(cls, _: Any) -> Any:
+        """What is still here was not written out."""
+        raise PydanticCustomError(
+            "both_given", "`teacher` is short for one of `teachers`, which is given too: leave one out"
+        )
 
 
 def expand(body: dict[str, Any]) -> dict[str, Any]:
@@ -178,9 +188,10 @@ def resolve(spec: Spec, world: World) -> Spec:
             )
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")
-    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples)
+    free = spec.unlabelled is not None
+    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples, unlabelled=free)
     objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
         _teaching.check_standardization([(task, objectives)], faults)
     if spec.generations > 1 and spec.student_init == "from_teacher":
@@ -240,7 +251,10 @@ def train(spec: Spec, run: Run) -> None:
     }
     budget = steps(spec.training, Teachers.epoch_steps(target.draw(arms[0].seed), unlabelled, spec.training))
     before = {role: run.stage_steps(stage, data) for role, (stage, data) in stages.items()}
-    longer = sum(before.values()) if spec.control.budget == "total" else 0
+    known = {one: run.model(one, [target]) for one in sources if isinstance(one, str)}
+    longer = 0
+    if spec.control.budget == "total":
+        longer = sum(before.values()) + sum(one.spent.steps for one in known.values()) + (spec.generations - 1) * budget
     run.pace.plan(
         [
             *before.items(),
@@ -253,7 +267,7 @@ def train(spec: Spec, run: Run) -> None:
     )
 
     models = [
-        run.model(one, [target]) if isinstance(one, str) else run.train_stage(role, *stages[role])
+        known[one] if isinstance(one, str) else run.train_stage(role, *stages[role])
         for role, one in zip(roles, sources, strict=True)
     ]
     models = [canvas.introduced(run, one, target) for one in models]
@@ -299,9 +313,9 @@ def train(spec: Spec, run: Run) -> None:
                 goal = learner.Goal({spec.dataset: [name]}, network.tasks)
                 feed = run.feed(network, draw, spec.training, seed)
                 phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
-                trained = run.fit(
-                    stage, network, run.lesson(goal, {spec.dataset: feed}, [draw]), phases, spec.training, seed
-                )
+                epoch = Teachers.epoch_steps(draw, unlabelled, spec.training)
+                lesson = run.lesson(goal, {spec.dataset: feed}, [draw], epoch)
+                trained = run.fit(stage, network, lesson, phases, spec.training, seed)
                 model = run.keep(
                     role, stage, trained, learnt_from=[draw], behind=behind, edges=[*edges, ("control_of", "model")]
                 )
@@ -315,7 +329,8 @@ def train(spec: Spec, run: Run) -> None:
     extra = 0 if unlabelled is None else len(free_rows(target.draw(arms[0].seed), unlabelled))
     besides = Besides("teacher", *models, unlabelled_rows=extra)
     if earlier:
-        besides.counts["generation_steps"] = sum(model.spent.steps for model in earlier)
+        arms_taught = sum(arm.treated for arm in arms)
+        besides.counts["generation_steps"] = sum(model.spent.steps for model in earlier) // arms_taught
     conclude(
         run,
         trial,
@@ -366,13 +381,16 @@ def _lesson(
     """What a student minimises, and its batches with all that its teachers say."""
     from worker.training import learner
     from worker.training.annealing import Factors
-    from worker.training.teaching import Teachers, taught
+    from worker.training.teaching import Teachers, taught, warn_if_silent
 
     (name,) = network.tasks
     teachers = Teachers(run, taught_by, shares, objectives, online=spec.teacher_outputs == "online")
     goal = learner.Goal({spec.dataset: [name]}, network.tasks)
     feed = teachers.feed(network, draw, unlabelled, spec.training, seed)
-    feed.timed.append(Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch))
+    factors = Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch)
+    feed.timed.append(factors)
+    if seed == spec.training.seed:
+        warn_if_silent(run, factors)
     return taught(goal, {name: teachers}, spec.label_weight, spec.logit_standardization), feed
 
 

@@ -128,6 +128,14 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.parameters(architecture, input_.shape, units, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
+    if training.epochs is not None and not faults.found:
+        least = _least_epochs(weighting)
+        if training.epochs < least:
+            faults.add(
+                "/weighting",
+                f"{weighting['name']} weighs nothing before its epoch {least}, and there are {training.epochs}",
+                "raise training.epochs, or choose equal",
+            )
     faults.augmentation(training, input_, "/training")
     update: dict[str, Any] = {
         "tasks": tasks,
@@ -140,9 +148,8 @@ def resolve(spec: Spec, world: World) -> Spec:
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
     update |= _taught(spec, tasks, made, schemas, architecture, str(sharing.get("name")), training, faults)
-    before = any(isinstance(words.teacher, TrainedHere) for words in spec.tasks.values())
-    if spec.control.budget == "total" and not before:
-        faults.add("/control/budget", "this job trains nothing before its tasks", "leave `budget` out")
+    if spec.control.budget == "total" and all(words.teacher is None for words in spec.tasks.values()):
+        faults.add("/control/budget", "nothing is trained before this job's tasks", "leave `budget` out")
     if architecture is not None:
         update["trunk"] = architectures.as_data(architecture)
     faults.done()
@@ -179,9 +186,20 @@ def train(spec: Spec, run: Run) -> None:
     taught = any(words.teacher is not None for words in spec.tasks.values())
     architecture = architectures.resolve(spec.trunk or "")
     arms = control.arms(spec.training.seed, spec.control)
-    budget = steps(spec.training, max(run.feed_steps(data.draw(arms[0].seed), spec.training) for data in sets))
+    epoch = max(run.feed_steps(data.draw(arms[0].seed), spec.training) for data in sets)
+    budget = steps(spec.training, epoch)
+    if budget <= (_least_epochs(spec.weighting) - 1) * epoch:  # type: ignore[arg-type]
+        run.warn(
+            "weighting_never_begins",
+            f"{spec.weighting['name']} weighs nothing before its epoch {_least_epochs(spec.weighting)}, "  # type: ignore[index,arg-type]
+            f"and {budget} steps are {-(-budget // epoch)} epochs",
+        )
     before = {f"teacher/{name}": run.stage_steps(stage, data) for name, (stage, data) in stages.items()}
-    longer = budget + (sum(before.values()) if spec.control.budget == "total" else 0)
+    known = {
+        words.teacher: run.model(words.teacher, sets) for words in spec.tasks.values() if isinstance(words.teacher, str)
+    }
+    besides = sum(before.values()) + sum(one.spent.steps for one in known.values())
+    longer = budget + (besides if spec.control.budget == "total" else 0)
     single = [] if taught else [(data, name) for data in sets for name in data.tasks]
     plan = [*before.items()]
     for arm in arms:
@@ -193,7 +211,7 @@ def train(spec: Spec, run: Run) -> None:
         )
     run.pace.plan(plan)
 
-    teachers = _teachers(spec, run, stages, sets)
+    teachers = _teachers(spec, run, stages, known, sets)
     trial = Trial(run, sets)
 
     def of_arm(arm: Arm) -> list[Model]:
@@ -201,7 +219,7 @@ def train(spec: Spec, run: Run) -> None:
             return [_together_model(spec, run, sets, architecture, arm, budget, teachers)]
         if taught:
             return [_together_model(spec, run, sets, architecture, arm, longer, {})]
-        return [_alone(spec, run, data, name, architecture, arm, budget) for data, name in single]
+        return [_alone(spec, run, data, name, architecture, arm, budget, epoch) for data, name in single]
 
     trial.each(arms, of_arm)
     more: dict[str, Any] = {}
@@ -238,7 +256,7 @@ def _together_model(
     from worker.training import learner
     from worker.training.annealing import Factors
     from worker.training.batches import epoch_steps
-    from worker.training.teaching import taught
+    from worker.training.teaching import taught, warn_if_silent
 
     model = run.kept(arm.role, arm.stage)
     if model is not None:
@@ -258,9 +276,10 @@ def _together_model(
         for ref, feed in feeds.items():
             for name in (name for name in goal.feeds[ref] if name in teachers):
                 teachers[name].teach(feed, network.tasks[name])
-                feed.timed.append(
-                    Factors(name, teachers[name].objectives, spec.weight_schedule, budget, epoch_steps(feeds))
-                )
+                factors = Factors(name, teachers[name].objectives, spec.weight_schedule, budget, epoch_steps(feeds))
+                feed.timed.append(factors)
+        if arm.k == 0:
+            warn_if_silent(run, factors)
     rate = (spec.training.optimizer if arm.treated else spec.control.training).learning_rate
     trained = run.fit(
         arm.stage, network, run.lesson(goal, feeds, draws), [run.phase(budget, rate)], spec.training, arm.seed
@@ -270,7 +289,9 @@ def _together_model(
     return run.keep(arm.role, arm.stage, trained, learnt_from=draws, behind=behind, edges=edges)
 
 
-def _alone(spec: Spec, run: Run, data: Data, name: str, architecture: Architecture, arm: Arm, budget: int) -> Model:
+def _alone(
+    spec: Spec, run: Run, data: Data, name: str, architecture: Architecture, arm: Arm, budget: int, epoch: int
+) -> Model:
     """The control of one task: a model of its own, on the rows labelled for it."""
     from worker.training import learner
 
@@ -281,7 +302,7 @@ def _alone(spec: Spec, run: Run, data: Data, name: str, architecture: Architectu
     draw = data.draw(arm.seed).only(name)
     network = run.fresh(architecture, draw, arm.seed, {name: spec.tasks[name].head}, spec.training.precision)
     goal = learner.Goal({data.ref: [name]}, network.tasks)
-    lesson = run.lesson(goal, {data.ref: run.feed(network, draw, spec.training, arm.seed)}, [draw])
+    lesson = run.lesson(goal, {data.ref: run.feed(network, draw, spec.training, arm.seed)}, [draw], epoch)
     phases = [run.phase(budget, spec.control.training.learning_rate)]
     trained = run.fit(role, network, lesson, phases, spec.training, arm.seed)
     return run.keep(role, role, trained, learnt_from=[draw], edges=[("control_of", "model")])
@@ -308,12 +329,17 @@ def _sharing_words(spec: Spec) -> Words:
     return validate(modules("sharing")[spec.sharing["name"]].Spec, spec.sharing)  # type: ignore[index]
 
 
+def _least_epochs(weighting: Mapping[str, Any]) -> int:
+    kind = modules("weighting")[weighting["name"]]
+    return int(kind.Weighting.least_epochs(validate(kind.Spec, weighting)))
+
+
 def _weighting_words(spec: Spec) -> Words:
     return validate(modules("weighting")[spec.weighting["name"]].Spec, spec.weighting)  # type: ignore[index]
 
 
 def _teachers(
-    spec: Spec, run: Run, stages: Mapping[str, tuple[TrainStage, Data]], sets: list[Data]
+    spec: Spec, run: Run, stages: Mapping[str, tuple[TrainStage, Data]], known: Mapping[str, Model], sets: list[Data]
 ) -> dict[str, Teachers]:
     """The teachers of each task that has one, trained first where this job trains them."""
     from worker.training import canvas
@@ -324,7 +350,7 @@ def _teachers(
         if words.teacher is None:
             continue
         if isinstance(words.teacher, str):
-            model = run.model(words.teacher, sets)
+            model = known[words.teacher]
         else:
             model = run.train_stage(f"teacher/{name}", *stages[name])
         (data,) = (data for data in sets if name in data.tasks)
@@ -422,7 +448,7 @@ def _taught(
         for name in asked:
             faults.add(f"/{name}", "no task of this job has a teacher", "name a `teacher` in a task, or leave it out")
         return {}
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, faults)
+    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
         _teaching.check_standardization([(made.get(name), each) for name, each in taught.items()], faults)
     weight = _teaching.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)

@@ -105,6 +105,8 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
     source, known = _source(spec, schema.input if schema is not None else None, faults)
     faults.one_trunk(known, "/source", "source")
+    if isinstance(source, Backbone) and spec.control.budget == "total":
+        faults.add("/control/budget", "how long these weights were trained is not known", "leave `budget` out")
     if known is not None and schema is not None:
         faults.showable(schema.input, known.input, "/source", "source")
     architecture = _architecture(spec, known, faults)
@@ -122,6 +124,10 @@ def resolve(spec: Spec, world: World) -> Spec:
         update["head_learning_rate"] = spec.head_learning_rate or given or SCRATCH_RATES[training.optimizer.name]
         if training.epochs is not None:
             update["freeze_epochs"] = max(1, training.epochs // 3) if spec.freeze_epochs is None else spec.freeze_epochs
+            if spec.freeze_epochs is None and training.epochs == 1:
+                faults.add(
+                    "/training/epochs", "lp_ft has two phases, of an epoch at least", "give 2 or more, or `steps`"
+                )
             if update["freeze_epochs"] > training.epochs:
                 faults.add(
                     "/freeze_epochs",
@@ -173,19 +179,24 @@ def train(spec: Spec, run: Run) -> None:
     arms = control.arms(spec.training.seed, spec.control)
     epoch_steps = run.feed_steps(target.draw(arms[0].seed), spec.training)
     budget = steps(spec.training, epoch_steps)
-    source_steps, source_data = 0, None
+    _warn_of_late_phases(spec, run, budget, epoch_steps)
+    source_steps, source_data, known = 0, None, None
     if isinstance(spec.source, TrainedHere):
         source_data = run.stage_data(spec.source.train, target.held_out)
         source_steps = run.stage_steps(spec.source.train, source_data)
-    longer = source_steps if spec.control.budget == "total" else 0
+    elif isinstance(spec.source, str):
+        known = run.model(spec.source, [target])
+    before = source_steps if known is None else known.spent.steps
+    longer = before if spec.control.budget == "total" else 0
     plan = [(arm.stage, budget if arm.treated else budget + longer) for arm in arms]
     run.pace.plan([("source", source_steps), *plan] if source_steps else plan)
 
-    if isinstance(spec.source, str):
-        source = run.model(spec.source, [target])
+    if known is not None:
+        source = known
     elif isinstance(spec.source, Backbone):
         source = backbone.source(run, spec.source, spec.training.seed)
     else:
+        assert isinstance(spec.source, TrainedHere)
         assert source_data is not None
         source = run.train_stage("source", spec.source.train, source_data)
     source = canvas.introduced(run, source, target)
@@ -295,13 +306,14 @@ def _layers_resolved(
     found = len(faults.found)
     _layers.check_together(together, spec.strategy, faults)
     lora = spec.lora or LoraSpec() if spec.strategy == "lora" else spec.lora
-    if spec.strategy == "lora" and spec.batch_norm == "trainable":
-        faults.add("/batch_norm", "lora leaves the whole trunk as it is", "leave it out")
+    if spec.strategy in ("lora", "feature_extraction") and spec.batch_norm == "trainable":
+        faults.add("/batch_norm", f"{spec.strategy} leaves the whole trunk as it is", "leave it out")
     if spec.cache_features is True:
-        if spec.strategy not in ("feature_extraction", "lp_ft", "gradual_unfreezing"):
-            faults.add(
-                "/cache_features", f"{spec.strategy} has no phase in which the whole trunk is frozen", "set auto"
-            )
+        at_once = spec.freeze_epochs == 0 or (
+            spec.unfreeze is not None and any(thaw.epoch == 0 for thaw in spec.unfreeze)
+        )
+        if spec.strategy not in ("feature_extraction", "lp_ft", "gradual_unfreezing") or at_once:
+            faults.add("/cache_features", "there is no phase in which the whole trunk is frozen", "set auto")
         elif training.augmentation:
             faults.add("/cache_features", "under random augmentation a row has other features each time", "set auto")
         elif spec.regularizer != "none" and _name(spec.regularizer) in _of_features():
@@ -317,7 +329,7 @@ def _layers_resolved(
         _layers.check_targets(lora, layers, faults)
     thaws = spec.unfreeze
     if thaws is not None:
-        _layers.check_thaws(thaws, layers, training.epochs, faults)
+        _layers.check_thaws(thaws, layers, _layers.frozen(spec.freeze, layers), training.epochs, faults)
     elif spec.strategy == "gradual_unfreezing" and training.epochs is not None:
         planned = _layers.gradual(layers, _layers.frozen(spec.freeze, layers), training.epochs)
         thaws = [Thaw(epoch=epoch, layers=names) for epoch, names in planned]
@@ -350,7 +362,11 @@ def _regularizer(spec: Spec, training: TrainingSpec, known: Known | None, faults
         if known is not None and training.optimizer.learning_rate is not None:
             traced = architectures.trace(known.architecture, tuple(known.input.shape))
             width, optimizer = prod(traced[-1].shape), training.optimizer
-            about = About(spec.strategy, width, training.batch_size, optimizer.name, training.optimizer.learning_rate)
+            head = spec.head_learning_rate or spec.training.optimizer.learning_rate or SCRATCH_RATES[optimizer.name]
+            about = About(
+                spec.strategy, width, training.batch_size, optimizer.name, training.optimizer.learning_rate,
+                head if spec.strategy == "lp_ft" else 0.0,
+            )  # fmt: skip
             words = kinds[name].resolve(words, about)
     except Invalid as invalid:
         faults.found += [fault.under("/regularizer") for fault in invalid.faults]
@@ -383,6 +399,16 @@ def _adapted(spec: Spec, network: Network) -> Network:
 
     targets = _layers.targets(spec.lora, network.architecture.layers())
     return replace(network, lora=Lora(spec.lora.r, spec.lora.lora_alpha, targets))
+
+
+def _warn_of_late_phases(spec: Spec, run: Run, budget: int, epoch_steps: int) -> None:
+    """A job that counts steps learns only here how many epochs they are."""
+    begins = [thaw.epoch for thaw in spec.unfreeze or []] + ([spec.freeze_epochs] if spec.freeze_epochs else [])
+    late = [epoch for epoch in begins if epoch * epoch_steps >= budget]
+    if late and spec.training.steps is not None:
+        epochs = -(-budget // epoch_steps)
+        which = ", ".join(map(str, late))
+        run.warn("phase_never_begins", f"nothing is unfrozen at epoch {which}: {budget} steps are {epochs} epochs")
 
 
 def _phases(spec: Spec, run: Run, budget: int, epoch_steps: int, network: Network) -> list[Any]:

@@ -115,6 +115,14 @@ def only_multiclass(what: str, setting: Setting) -> None:
         )
 
 
+def some_weight(spec: Any, *terms: str) -> list[Fault]:
+    """A fault where every term that an objective is the sum of is weighed with 0: there would be nothing to learn from it."""
+    if any(getattr(spec, term) for term in terms):
+        return []
+    both = " and ".join(terms)
+    return [Fault(f"/{terms[0]}", f"{both} are both 0: nothing is left of {spec.type}", "give one of them a weight")]
+
+
 def standardised(logits: Any) -> Any:
     """(x − mean) / standard deviation of each row, ddof 0 (Sun et al. 2024, equation 9, which leaves ddof open).
 

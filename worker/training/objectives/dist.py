@@ -13,7 +13,7 @@ from pydantic import Field
 
 from app.spec.base import Words
 from app.spec.faults import Fault, Invalid
-from worker.training.objectives import Answers, Needs, Setting, only_multiclass
+from worker.training.objectives import Answers, Needs, Setting, only_multiclass, some_weight
 from worker.training.objectives.logits import log_mean
 
 NEEDS: Needs = "logits"
@@ -33,18 +33,17 @@ EXAMPLE: dict[str, Any] = {"type": "dist", "beta": 1.0, "gamma": 1.0, "temperatu
 
 
 def resolve(spec: Spec, setting: Setting) -> Spec:
-    """Raises Invalid with under three classes or rows a batch: two numbers always correlate with ±1."""
+    """Raises Invalid with under three classes or rows a batch, since two numbers always correlate with ±1; and where both terms
+    weigh 0."""
     only_multiclass("dist", setting)
+    faults = some_weight(spec, "beta", "gamma")
     if setting.batch < FEWEST_ROWS:
-        raise Invalid(
-            [
-                Fault(
-                    "/type",
-                    f"dist correlates over the rows of a batch and needs at least {FEWEST_ROWS}, there are {setting.batch}",
-                    "raise training.batch_size",
-                )
-            ]
+        message = (
+            f"dist correlates over the rows of a batch and needs at least {FEWEST_ROWS}, there are {setting.batch}"
         )
+        faults.append(Fault("/type", message, "raise training.batch_size"))
+    if faults:
+        raise Invalid(faults)
     return spec
 
 

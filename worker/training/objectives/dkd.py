@@ -15,7 +15,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.spec.base import Words
-from worker.training.objectives import Answers, Needs, Setting, only_multiclass
+from app.spec.faults import Invalid
+from worker.training.objectives import Answers, Needs, Setting, only_multiclass, some_weight
 from worker.training.objectives.logits import log_mean, not_negative
 
 NEEDS: Needs = "logits"
@@ -37,8 +38,12 @@ EXAMPLE: dict[str, Any] = {"type": "dkd", "alpha": 1.0, "beta": 8.0, "temperatur
 
 
 def resolve(spec: Spec, setting: Setting) -> Spec:
-    """Raises Invalid unless there are at least three classes: of two, the distribution over the others is always 1."""
+    """Raises Invalid unless there are at least three classes: of two, the distribution over the others is always 1; and where both
+    terms weigh 0."""
     only_multiclass("dkd", setting)
+    faults = some_weight(spec, "alpha", "beta")
+    if faults:
+        raise Invalid(faults)
     if spec.warmup_epochs is not None or setting.epochs is None:
         return spec
     return spec.model_copy(update={"warmup_epochs": setting.epochs / WARM_UP_SHARE})

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.spec.faults import Fault, Invalid
-from worker.training.objectives import Needs, Setting
+from worker.training.objectives import Needs, Setting, some_weight
 from worker.training.objectives._layers import OfFeatures, flat, last, settle
 
 NEEDS: Needs = "features"
@@ -38,11 +38,12 @@ EXAMPLE: dict[str, Any] = {"type": "relational", "distance": 25.0, "angle": 50.0
 
 
 def resolve(spec: Spec, setting: Setting) -> Spec:
-    """Raises Invalid where a pair names no layer, or where angles between the rows of a batch would not fit into memory."""
-    faults = []
+    """Raises Invalid where a pair names no layer, nothing is compared, or angles between the rows of a batch would not fit into
+    memory."""
+    faults = some_weight(spec, "distance", "angle")
     if spec.angle and setting.batch > MOST_ROWS:
         message = f"angles between {setting.batch} rows are {setting.batch**3:,} numbers"
-        faults = [Fault("/angle", message, f"set angle: 0, or training.batch_size: {MOST_ROWS} or less")]
+        faults.append(Fault("/angle", message, f"set angle: 0, or training.batch_size: {MOST_ROWS} or less"))
 
     def fits(teacher: tuple[int, ...], student: tuple[int, ...]) -> str | None:
         width = max(prod(teacher), prod(student))

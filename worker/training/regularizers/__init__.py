@@ -16,13 +16,17 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class About:
-    """What a regularizer's `resolve` may judge by. `width`: of the trunk's features; `optimizer`, `rate`: of the whole network."""
+    """What a regularizer's `resolve` may judge by. `width`: of the trunk's features; `optimizer`, `rate`: of the whole network.
+
+    `head_rate`: of the head while it learns alone, 0 where it never does.
+    """
 
     strategy: str
     width: int
     batch_size: int
     optimizer: str
     rate: float
+    head_rate: float = 0.0
 
 
 class Regularizer:

@@ -36,11 +36,14 @@ def resolve(spec: Spec, about: About) -> Spec:
         faults += [
             Fault(
                 f"/{name}",
-                f"{about.rate:g} × {value:g} is 2 or more: each step would overshoot further",
-                f"choose less than {2 / about.rate:g}",
+                f"{rate:g} × {value:g} is 2 or more: each step would overshoot further",
+                f"choose less than {2 / rate:g}",
             )
-            for name, value in (("alpha", spec.alpha), ("beta", spec.beta))
-            if about.rate * value >= 2
+            for name, value, rate in (
+                ("alpha", spec.alpha, about.rate),
+                ("beta", spec.beta, max(about.rate, about.head_rate)),
+            )
+            if rate * value >= 2
         ]
     if faults:
         raise Invalid(faults)

@@ -60,6 +60,11 @@ class TaskWeighting:
         self.built = False
         self.variables: list[Any] = []
 
+    @classmethod
+    def least_epochs(cls, spec: Any) -> int:  # noqa: ARG003 - most weightings weigh from the first step
+        """Epochs of a job in which this weighting does anything: in a shorter one its warm-up is all there is."""
+        return 1
+
     def build(self, learner: Any) -> None:  # noqa: ARG002 - most weightings have no state
         """Makes the state with `learner.add_weight`, listed in `variables`; the optimizer trains what is trainable."""
         self.built = True

@@ -28,6 +28,10 @@ EXAMPLE: dict[str, Any] = {"name": "dwa", "T": 2.0}
 class Weighting(TaskWeighting):
     """`ratio` is r, 1 until a task has two epochs behind it; `latest` its newest epoch's mean loss, negative where it has none."""
 
+    @classmethod
+    def least_epochs(cls, spec: Any) -> int:  # noqa: ARG003
+        return 3
+
     def build(self, learner: Any) -> None:
         self.ratio = self.state(learner, "ratio", 1.0)
         self.latest = self.state(learner, "latest", -1.0)

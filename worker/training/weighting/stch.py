@@ -2,7 +2,7 @@
 
 With a small μ the worst task rules alone. As in the authors' code on losses of several scales it works on log(L/nadir),
 after a warm-up on Σ log L; the nadir is each task's mean loss in the last epoch of the warm-up. A job of no more epochs than
-`warmup_epochs` never leaves the warm-up.
+`warmup_epochs` would never leave the warm-up: it is refused, or warned of where it counts its steps.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ EXAMPLE: dict[str, Any] = {"name": "stch", "mu": 1.0, "warmup_epochs": 4}
 
 class Weighting(TaskWeighting):
     """`nadir` is the mean loss of the newest warm-up epoch in which a task had labels, 1 before; `over` is 1 after the warm-up."""
+
+    @classmethod
+    def least_epochs(cls, spec: Any) -> int:
+        return int(spec.warmup_epochs) + 1
 
     def build(self, learner: Any) -> None:
         self.nadir = self.state(learner, "nadir", 1.0)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.spec.faults import Invalid
 from app.spec.registry import modules
 from tests.worker.training.small import DIGIT, ODD, SIZE, compiled, feed, network, stored
 from tests.worker.training.test_methods import MODEL, faults, resolve
@@ -71,6 +72,23 @@ def test_every_fault_of_teaching_is_named_at_once() -> None:
         "/objectives/0/type",
         "/label_weight",
     } <= set(found)
+
+
+def test_a_task_that_would_learn_nothing_from_its_teacher_is_refused_once() -> None:
+    body = {**BODY, "tasks": {name: {"column": "digit", "teacher": MODEL} for name in ("one", "two")}}
+    mute = [{"type": "logits", "weight": 0}]
+    with pytest.raises(Invalid) as caught:
+        resolve({**body, "objectives": mute})
+    assert [fault.pointer for fault in caught.value.faults] == ["/objectives"]
+    body["tasks"]["two"]["objectives"] = mute
+    assert "every objective weighs 0" in faults(body)["/tasks/two/objectives"]
+    assert "/weight_schedule" in faults({**BODY, "weight_schedule": "linear_anneal", "training": {"epochs": 1}})
+
+
+def test_a_weighted_teacher_of_a_task_is_one_fault() -> None:
+    found = faults({**BODY, "tasks": {"digit": {"teacher": {"model": MODEL, "weight": 2.0}}}})
+    assert set(found) == {"/tasks/digit/teacher"}
+    assert "expected a reference to a kept model" in found["/tasks/digit/teacher"]
 
 
 def test_words_about_teaching_are_refused_where_nobody_teaches() -> None:
@@ -186,6 +204,25 @@ def test_weightings_of_gradients_see_the_objectives_too(weighting: str) -> None:
         assert logs["loss"] == pytest.approx(parts, rel=1e-4)
     assert grams[1][0, 0] == pytest.approx(4 * grams[0][0, 0], rel=1e-4)
     assert grams[1][1:, 1:] == pytest.approx(grams[0][1:, 1:], rel=1e-4)
+
+
+@pytest.mark.parametrize("weighting", ["equal", "gls", "imtl_l", "stch", "uncertainty"])
+def test_a_taught_task_is_left_out_where_neither_labels_nor_its_teacher_speak(weighting: str) -> None:
+    """In the last epoch of an annealing the teacher's share is 0: without labels nothing is left, not a loss of 0."""
+    whole, goal, data, _ = taught_goal(weighting)
+    made = compiled(whole, goal, "sgd", 1e-2)
+    made.start([batches.batch({"d": data}, 0)])
+    batch = batches.batch({"d": data}, 5)
+    batch[1]["digit/labelled"][:] = 0
+    state = [np.array(variable) for variable in made.learner.weighting.variables]
+    before = made.live.read()
+    logs = made.step(batch)
+    assert logs["digit_weight"] == logs["digit_weighted_loss"] == 0
+    for was, variable in zip(state, made.learner.weighting.variables, strict=True):
+        assert np.array(variable).flat[0] == was.flat[0]
+    after = made.live.read()
+    assert np.array_equal(after["digit_logits"][0], before["digit_logits"][0])
+    assert np.abs(after["odd_logits"][0] - before["odd_logits"][0]).max() > 1e-4  # the others learn on
 
 
 def test_uncertainty_begins_at_the_log_of_the_whole_first_loss() -> None:

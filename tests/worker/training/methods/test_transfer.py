@@ -119,6 +119,21 @@ FAULTS: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"regularizer": {"name": "bss", "beta": 7}}, {"/regularizer/beta": "unknown field"}),
     ({"strategy": "feature_extraction", "regularizer": "bss"}, {"/regularizer": "not with feature_extraction"}),
     ({"cache_features": True}, {"/cache_features": "no phase"}),
+    ({"strategy": "lp_ft", "freeze_epochs": 0, "cache_features": True}, {"/cache_features": "no phase"}),
+    (
+        {"freeze": {"layers": ["conv1"]}, "unfreeze": [{"epoch": 1, "layers": ["conv1"]}]},
+        {"/unfreeze/0/layers": "keeps conv1 frozen"},
+    ),
+    ({"strategy": "feature_extraction", "batch_norm": "trainable"}, {"/batch_norm": "as it is"}),
+    (
+        {
+            "strategy": "lp_ft",
+            "head_learning_rate": 3.0,
+            "regularizer": {"name": "l2_sp", "beta": 1.0},
+            "training": {"epochs": 8, "optimizer": {"name": "sgd"}},
+        },
+        {"/regularizer/beta": "3 × 1 is 2 or more"},
+    ),
     ({"strategy": "lp_ft", "cache_features": True, "regularizer": "bss"}, {"/cache_features": "each step"}),
 ]
 
