@@ -1,7 +1,6 @@
 """Jobs: submitted, claimed, beaten, finished, swept. The only writer of a job's state.
 
-Postgres is the truth and its clock the only clock. A worker owns a job while `attempt` is its own; every write that it
-makes
+Postgres is the truth and its clock the only clock. A worker owns a job while `attempt` is its own; every write that it makes
 names that attempt under a lock of the job's row, and is refused (`Stale`) once another attempt, or the end, has come.
 """
 
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.orm import Session
 
-from app import artifacts, assignments, events, ids, models, queue, workers
+from app import artifacts, assignments, events, ids, models, queue
 from app.db import after_commit, transaction
 from app.errors import FAILURES, Conflict, NotFound
 from app.settings import settings
@@ -134,32 +133,6 @@ def page(
     return session.scalars(select(Job).where(*conditions).order_by(Job.id.desc()).limit(limit)).all()
 
 
-def position(session: Session, job: Job) -> int | None:
-    """How many queued jobs would be claimed before this one; None unless it is queued."""
-    if job.state != JobState.QUEUED:
-        return None
-    ahead = or_(
-        Job.priority > job.priority,
-        (Job.priority == job.priority)
-        & or_(Job.queued_at < job.queued_at, (Job.queued_at == job.queued_at) & (Job.id < job.id)),
-    )
-    return session.execute(
-        select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, ahead)
-    ).scalar_one()
-
-
-def waits_for(session: Session, job: Job) -> str | None:
-    """Why a queued job is not running: `backing_off`, `no_worker`, `no_worker_for_device` or `worker_busy`. None unless queued."""
-    if job.state != JobState.QUEUED:
-        return None
-    if session.execute(select(Job.run_after > func.clock_timestamp()).where(Job.id == job.id)).scalar_one():
-        return "backing_off"
-    there = workers.online(session)
-    if not there:
-        return "no_worker"
-    return "worker_busy" if job.device in ("auto", *(worker.device for worker in there)) else "no_worker_for_device"
-
-
 def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
     return session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)).all()
 
@@ -183,6 +156,42 @@ def cancel(session: Session, job_id: str, discard: bool = False) -> tuple[Job, b
     job.discard = discard
     _move(session, job, JobState.CANCELLED, reason="cancelled_by_client")
     return job, True
+
+
+def pause(session: Session, job_id: str) -> tuple[Job, bool]:
+    """Holds back a job that is queued; asks the worker to stop one that runs, which is charged nothing. Whether anything changed.
+
+    Raises NotFound, or Conflict when the job has ended or is being cancelled.
+    """
+    job = _locked(session, job_id)
+    _refuse_unless_it_goes_on(job, "paused")
+    if job.state == JobState.PAUSED or job.wanted == "pause":
+        return job, False
+    if job.state == JobState.RUNNING:
+        job.wanted = "pause"
+        _announce(session, job, {"wanted": "pause"})
+    else:
+        _move(session, job, JobState.PAUSED, reason="paused_by_client")
+    return job, True
+
+
+def resume(session: Session, job_id: str) -> tuple[Job, bool]:
+    """Puts a paused job at the end of the queue, or takes back the wish to pause one that runs. Whether anything changed.
+
+    A worker that has begun to stop it gives it back to the queue instead. Raises as `pause`.
+    """
+    job = _locked(session, job_id)
+    _refuse_unless_it_goes_on(job, "resumed")
+    if job.state == JobState.PAUSED:
+        job.run_after = func.clock_timestamp()
+        _move(session, job, JobState.QUEUED, reason="resumed_by_client")
+        after_commit(session, queue.wake)
+        return job, True
+    if job.wanted == "pause":
+        job.wanted = None
+        _announce(session, job, {"wanted": None})
+        return job, True
+    return job, False
 
 
 def delete(session: Session, job_id: str) -> None:
@@ -327,11 +336,8 @@ def finish(
 
 
 def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detail: dict[str, Any] | None = None) -> Job:
-    """Gives a job back to the queue. `charge` counts a failure, with a growing delay; when the budget is spent the job
-    fails.
-
-    A drain does not charge. A client's wish to cancel is granted instead. Raises Stale.
-    """
+    """Gives a job back: what becomes of it is `requeued_as`'s word. `charge` counts a failure, with a growing delay; a drain and a
+    pause are not charged. Raises Stale."""
     job = fence(session, claim)
     _end_attempt(session, job, outcome, detail)
     _again(session, job, outcome, charge, detail)
@@ -339,11 +345,13 @@ def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detai
 
 
 def requeued_as(job: Job, charge: bool) -> JobState:
-    """What becomes of a running job that is given back: queued; or cancelled, where a client asked for it; or failed, when the
-    budget is spent."""
+    """What becomes of a running job that is given back: cancelled, where a client asked for it; else failed, when the budget is
+    spent; else paused, where a client asked for it; else queued."""
     if job.wanted == "cancel":
         return JobState.CANCELLED
-    return JobState.FAILED if charge and job.failures + 1 >= job.max_attempts else JobState.QUEUED
+    if charge and job.failures + 1 >= job.max_attempts:
+        return JobState.FAILED
+    return JobState.PAUSED if job.wanted == "pause" else JobState.QUEUED
 
 
 def sweep() -> Swept:
@@ -373,8 +381,8 @@ def sweep() -> Swept:
     waiting = queue.length() if runnable else None
     missing = min(_MOST_WAKES, runnable - waiting) if waiting is not None else 0
     woken = missing if missing > 0 and queue.wake(missing) else 0
-    requeued = sum(job.state == JobState.QUEUED for job in expired)
-    return Swept(requeued, len(expired) - requeued, woken)
+    ended = sum(is_terminal(job.state) for job in expired)
+    return Swept(len(expired) - ended, ended, woken)
 
 
 # ---------------------------------------------------------------- how states change
@@ -411,10 +419,12 @@ def _again(session: Session, job: Job, outcome: str, charge: bool, detail: dict[
     elif state == JobState.FAILED:
         job.error = _spent(job, outcome, detail)
         _move(session, job, state, reason="attempts_spent")
+    elif state == JobState.PAUSED:
+        _move(session, job, state, reason="paused_by_client")
     else:
         delay = min(60.0, 2.0 ** (job.failures - 1)) if charge else 0.0
         job.run_after = func.clock_timestamp() + _seconds(delay)
-        _move(session, job, state, reason=outcome)
+        _move(session, job, state, reason="resumed_by_client" if outcome == "paused" else outcome)
         after_commit(session, queue.wake)
 
 
@@ -462,6 +472,13 @@ def _announce(session: Session, job: Job, data: dict[str, Any], kind: str = "sta
     job.changed_at = func.clock_timestamp()
     session.flush()
     events.add(session, job.id, kind, data, job.attempt)
+
+
+def _refuse_unless_it_goes_on(job: Job, verb: str) -> None:
+    if is_terminal(job.state):
+        raise Conflict(f"This job has already {job.state}; only jobs that have not ended can be {verb}.")
+    if job.wanted == "cancel":
+        raise Conflict(f"This job is being cancelled and cannot be {verb}.")
 
 
 def _locked(session: Session, job_id: str) -> Job:

@@ -264,5 +264,6 @@ class Worker(Table):
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[str]
     job_id: Mapped[str | None]
+    has_room: Mapped[bool] = mapped_column(server_default=text("true"))  # on its disk, for another job
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())

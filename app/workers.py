@@ -25,10 +25,11 @@ def hello(
     memory_bytes: int | None,
     version: str,
     job_id: str | None,
+    has_room: bool = True,
 ) -> None:
     """Records that a worker lives, and forgets those silent for an hour."""
     values: dict[str, Any] = {"host": host, "pid": pid, "device": device, "device_name": device_name}
-    values |= {"memory_bytes": memory_bytes, "version": version, "job_id": job_id}
+    values |= {"memory_bytes": memory_bytes, "version": version, "job_id": job_id, "has_room": has_room}
     statement = insert(Worker).values(id=worker_id, **values)
     session.execute(
         statement.on_conflict_do_update(

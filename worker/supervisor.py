@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import signal
 import time
 from collections.abc import Callable, Container
 from enum import Enum
@@ -45,6 +46,7 @@ class Stop(Enum):
 
     CANCEL = "a client cancelled the job"
     DISCARD = "a client cancelled the job and wants nothing of it"
+    PAUSE = "a client paused the job"
     DRAIN = "the worker was told to stop"
     TIME_LIMIT = "the job ran longer than max_seconds"
     STALLED = "the trainer was silent for too long"
@@ -53,6 +55,12 @@ class Stop(Enum):
     NONSENSE = "the trainer reported what cannot be"
     LOST = "another attempt owns the job, or it has ended"
     CUT_OFF = "no beat was possible for almost the lease's time"
+
+    def outranks(self, earlier: Stop | None) -> bool:
+        """A lost job is lost, and a cancel beats what would have the job go on."""
+        if self in (Stop.CANCEL, Stop.DISCARD):
+            return earlier in (Stop.PAUSE, Stop.DRAIN) or (earlier is Stop.CANCEL and self is Stop.DISCARD)
+        return self is Stop.LOST and earlier is not Stop.LOST
 
 
 def run(claim: Claim, trainers: Trainers, draining: Callable[[], bool]) -> str:
@@ -175,7 +183,9 @@ class _Attempt:
             return
         assert self._fuse is not None
         self._fuse.extend(since)
-        if beat.wanted == "cancel":
+        if beat.wanted == "pause":
+            self._end(Stop.PAUSE, grace=settings().grace_seconds)
+        elif beat.wanted == "cancel":
             self._end(
                 Stop.DISCARD if beat.discard else Stop.CANCEL, grace=0 if beat.discard else settings().grace_seconds
             )
@@ -196,16 +206,17 @@ class _Attempt:
             trainer.kill()
 
     def _end(self, why: Stop, grace: float) -> None:
-        """Stops the trainer, kindly for `grace` seconds. The first reason counts, except that a lost job is lost."""
+        """Stops the trainer, kindly for `grace` seconds. The first reason counts, unless the new one outranks it."""
         assert self._trainer is not None
-        if self._stop is None or why is Stop.LOST or (self._stop is Stop.CANCEL and why is Stop.DISCARD):
+        first = self._stop is None
+        if first or why.outranks(self._stop):
             log.info("stopping_trainer", why=why.value)
-            first, self._stop = self._stop is None, why
+            self._stop = why
             self._kill_at = min(self._kill_at, time.monotonic() + grace)
-            if grace == 0:
-                self._trainer.kill()
-            elif first:
-                self._trainer.stop()
+        if grace == 0:
+            self._trainer.kill()
+        elif first:
+            self._trainer.stop()
 
     def _write(self, now_please: bool) -> None:
         if self._stop in (Stop.LOST, Stop.CUT_OFF) or not (now_please or time.monotonic() > self._wrote + _RHYTHM):
@@ -234,10 +245,12 @@ class _Attempt:
                 return self._say(self._again, "crashed", self._error("internal", "The trainer reported what cannot be"))
             case Stop.METRIC_LIMIT, _:
                 return self._say(self._fail, self._error("metric_limit"))
-            case _, Ended(status=Exit.DONE) if self._recorder.result:
-                return self._say(self._succeed)  # also when a cancel or a drain came too late
+            case _, (Ended(status=Exit.DONE) | Ended(signal=signal.SIGTERM)) if self._recorder.result:
+                return self._say(self._succeed)  # also when a cancel or a drain came too late, be it on its way out
             case (Stop.CANCEL | Stop.DISCARD) as why, _:
                 return self._say(self._cancel, why is Stop.CANCEL)
+            case Stop.PAUSE, _:
+                return self._say(self._pause)
             case Stop.DRAIN, _:
                 return self._say(self._drain)
             case Stop.TIME_LIMIT, _:
@@ -281,7 +294,7 @@ class _Attempt:
                     log.error("last_word_not_said", error=type(error).__name__)
                     return "lost"
                 time.sleep(0.5)
-        if ending != "queued":
+        if is_terminal(ending):
             shutil.rmtree(self._home, ignore_errors=True)
         return ending
 
@@ -312,6 +325,9 @@ class _Attempt:
         jobs.finish(session, self._claim, JobState.FAILED, reason=error["code"], error=error, usage=self._usage())
         return JobState.FAILED
 
+    def _pause(self, session: Session) -> str:
+        return self._requeue(session, "paused", charge=False)
+
     def _drain(self, session: Session) -> str:
         return self._requeue(session, "drained", charge=False)
 
@@ -319,7 +335,11 @@ class _Attempt:
         return self._requeue(session, outcome, charge=True, detail=error)
 
     def _requeue(self, session: Session, outcome: str, charge: bool, detail: dict[str, Any] | None = None) -> str:
-        if is_terminal(jobs.requeued_as(jobs.fence(session, self._claim), charge)):
+        job = jobs.fence(session, self._claim)
+        state = jobs.requeued_as(job, charge)
+        if state == JobState.CANCELLED:  # a wish that no beat has brought
+            return self._cancel(session, not job.discard)
+        if is_terminal(state):
             self._keep_log(session)  # else the log goes on growing in the job's folder
         return str(jobs.requeue(session, self._claim, outcome=outcome, charge=charge, detail=detail).state)
 

@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, validate, list, get, cancel, delete."""
+"""/v1/jobs: submit, validate, list, get, cancel, pause, resume, delete."""
 
 from __future__ import annotations
 
@@ -171,6 +171,38 @@ def cancel_job(
 ) -> Response:
     """At once when it does not run; else the worker stops it. What finished stages have kept stays, unless discarded."""
     job, changed = jobs.cancel(session, job_id, _discard(body))
+    return deps.tagged(shapes.of_job(session, job), None, status=202 if changed else 200)
+
+
+@router.post(
+    "/{job_id}/pause",
+    status_code=202,
+    response_model=JobShape,
+    responses={
+        200: {"description": "It was paused, or asked to pause, before.", "model": JobShape},
+        **deps.problem_responses("not_found", "conflict"),
+    },
+    summary="Pause a job",
+)
+def pause_job(session: InTransaction, job_id: JobId) -> Response:
+    """At once while it is queued; else the worker saves a checkpoint and gives the device free. No attempt is charged."""
+    job, changed = jobs.pause(session, job_id)
+    return deps.tagged(shapes.of_job(session, job), None, status=202 if changed else 200)
+
+
+@router.post(
+    "/{job_id}/resume",
+    status_code=202,
+    response_model=JobShape,
+    responses={
+        200: {"description": "It is queued or runs.", "model": JobShape},
+        **deps.problem_responses("not_found", "conflict"),
+    },
+    summary="Resume a paused job",
+)
+def resume_job(session: InTransaction, job_id: JobId) -> Response:
+    """Back to the queue; it goes on from its newest checkpoint. Also takes back a pause that a worker has yet to grant."""
+    job, changed = jobs.resume(session, job_id)
     return deps.tagged(shapes.of_job(session, job), None, status=202 if changed else 200)
 
 

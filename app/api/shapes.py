@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from app import jobs
+from app import waiting
 from app.datasets import Known
 from app.spec.data import Schema
 from app.spec.models import Manifest
@@ -52,7 +52,8 @@ class JobShape(BaseModel):
     stage: str | None = Field(description="what the trainer does now")
     reason: str | None = Field(description="why the job is in this state")
     waits_for: str | None = Field(
-        description="why a queued job is not running: backing_off, no_worker, no_worker_for_device or worker_busy"
+        description="why a queued or paused job is not running: backing_off, no_worker, no_worker_for_device, no_room, "
+        "worker_busy, or resume"
     )
     wanted: str | None = Field(description="what a client has asked for and the worker has yet to do")
     created_at: datetime
@@ -207,6 +208,7 @@ class WorkerShape(BaseModel):
     memory_bytes: int | None
     version: str
     job: str | None
+    has_room: bool = Field(description="false while its disk is too full to take another job")
     started_at: datetime
     heartbeat_at: datetime
 
@@ -224,14 +226,14 @@ def of_job(session: Session, job: Job) -> JobShape:
         state=JobState(job.state),
         stage=job.stage,
         reason=job.reason,
-        waits_for=jobs.waits_for(session, job),
+        waits_for=waiting.waits_for(session, job),
         wanted=job.wanted,
         created_at=job.created_at,
         queued_at=job.queued_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
         attempt=job.attempt,
-        queue_position=jobs.position(session, job),
+        queue_position=waiting.position(session, job),
         progress=job.progress,
         latest=job.latest,
         best=job.best,
@@ -310,6 +312,7 @@ def of_worker(worker: Worker) -> WorkerShape:
         memory_bytes=worker.memory_bytes,
         version=worker.version,
         job=worker.job_id,
+        has_room=worker.has_room,
         started_at=worker.started_at,
         heartbeat_at=worker.heartbeat_at,
     )
@@ -324,6 +327,17 @@ def _main_dataset(job: Job) -> DatasetUsed | None:
 
 def _links(job: Job) -> dict[str, str]:
     own = f"/v1/jobs/{job.id}"
-    parts = ("cancel", "events", "metrics", "logs", "report", "attempts", "artifacts", "artifacts.zip")
+    parts = (
+        "cancel",
+        "pause",
+        "resume",
+        "events",
+        "metrics",
+        "logs",
+        "report",
+        "attempts",
+        "artifacts",
+        "artifacts.zip",
+    )
     links = {"self": own, **{part: f"{own}/{part}" for part in parts}}
     return links | {"model": f"/v1/models/{job.model_id}"} if job.model_id else links

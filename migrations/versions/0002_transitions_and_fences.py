@@ -148,6 +148,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("transitions_job_id_fkey"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "seq", name=op.f("transitions_pkey")),
     )
+    op.add_column("workers", sa.Column("has_room", sa.Boolean(), server_default=sa.text("true"), nullable=False))
     for function in (GUARD, NOTE_TRANSITION, TRANSITIONS_GUARD, FENCE, EVENTS_FENCE):
         op.execute(function)
     op.execute("CREATE TRIGGER jobs_begin BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION jobs_guard()")
@@ -182,6 +183,7 @@ def downgrade() -> None:
     for function in ("events_fence", "attempt_fence", "transitions_guard", "note_transition"):
         op.execute(f"DROP FUNCTION {function}()")
     op.execute(EARLIER_GUARD)
+    op.drop_column("workers", "has_room")
     op.drop_column("models", "attempt")
     op.drop_index("attempts_one_open", table_name="attempts", postgresql_where=sa.text("ended_at IS NULL"))
     op.drop_constraint("jobs_wanted_while_running", "jobs")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from app import events, ids, jobs, metrics, queue, workers
+from app import events, ids, jobs, metrics, queue, waiting, workers
 from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.jobs import Claim, Stale
@@ -62,7 +62,7 @@ def test_the_larger_priority_then_the_longer_wait_comes_first() -> None:
     with transaction() as session:
         session.execute(text("UPDATE jobs SET queued_at = now() - interval '1 minute' WHERE id = :id"), {"id": early})
     with transaction() as session:
-        assert [jobs.position(session, jobs.get(session, job)) for job in (urgent, early, late)] == [0, 1, 2]
+        assert [waiting.position(session, jobs.get(session, job)) for job in (urgent, early, late)] == [0, 1, 2]
     order = [claim.job_id for claim in (jobs.claim("w") for _ in range(3)) if claim]
     assert order == [urgent, early, late]
     assert jobs.claim("w") is None
@@ -418,7 +418,7 @@ def test_a_queued_job_says_why_it_waits() -> None:
 
     def reasons() -> list[str | None]:
         with transaction() as session:
-            return [jobs.waits_for(session, jobs.get(session, job)) for job in (anywhere, on_gpu, later)]
+            return [waiting.waits_for(session, jobs.get(session, job)) for job in (anywhere, on_gpu, later)]
 
     with transaction() as session:
         session.execute(text("UPDATE jobs SET run_after = now() + interval '1 hour' WHERE id = :id"), {"id": later})

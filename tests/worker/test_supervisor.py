@@ -60,6 +60,11 @@ def cancel(job_id: str, discard: bool = False) -> None:
         jobs.cancel(session, job_id, discard)
 
 
+def ask(verb: str, job_id: str) -> None:
+    with transaction() as session:
+        getattr(jobs, verb)(session, job_id)
+
+
 def names(job_id: str) -> set[str]:
     with transaction() as session:
         return {artifact.name for artifact in artifacts.of_job(session, job_id)}
@@ -201,7 +206,7 @@ def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
 
 
 def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
-    job_id = submit(steps=40)
+    job_id = submit(steps=300)
     blobs = set((settings().store / "blob").glob("*"))
     assert run(trainers, lambda: steps_done(job_id) >= 8) == "queued"
     assert set((settings().store / "blob").glob("*")) == blobs, "a requeued attempt stores no log"
@@ -210,11 +215,81 @@ def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     job = read(job_id)
     assert (job.state, job.reason, job.failures, job.attempt) == ("queued", "drained", 0, 1)
     assert run(trainers) == "succeeded"
-    assert metric_steps(job_id) == list(range(1, 41))
+    assert metric_steps(job_id) == list(range(1, 301))
     with transaction() as session:
         resumed = jobs.attempts(session, job_id)[1].resumed
     assert resumed is not None
     assert resumed["target"] >= 8
+
+
+def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Trainers) -> None:
+    job_id = submit(steps=200, max_attempts=1)
+    waiting = soon(job_id, 8, lambda: ask("pause", job_id))
+    assert run(trainers) == "paused"
+    waiting.join()
+    job = read(job_id)
+    assert (job.state, job.reason, job.failures, job.wanted) == ("paused", "paused_by_client", 0, None)
+    assert (settings().jobs_dir / job_id / "trainer.log").is_file()
+    assert "trainer.log" not in names(job_id)
+    assert jobs.claim("worker-1") is None
+    ask("resume", job_id)
+    assert run(trainers) == "succeeded"
+    assert metric_steps(job_id) == list(range(1, 201))
+    assert outcomes(job_id) == ["paused", "succeeded"]
+    with transaction() as session:
+        resumed = jobs.attempts(session, job_id)[1].resumed
+    assert resumed is not None
+    assert resumed["target"] >= 8
+
+
+def test_a_pause_taken_back_after_the_trainer_was_told_to_stop_costs_nothing(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "grace_seconds", 3.0)
+    job_id = submit(steps=400, checkpoint_every=1000, behave="linger", max_attempts=1)
+
+    def pause_then_resume() -> None:
+        ask("pause", job_id)
+        wait_for(lambda: "checkpoint" in event_types(job_id), what="the trainer to have been stopped")
+        ask("resume", job_id)
+
+    waiting = soon(job_id, 5, pause_then_resume)
+    assert run(trainers) == "queued"
+    waiting.join()
+    job = read(job_id)
+    assert (job.state, job.reason, job.failures) == ("queued", "resumed_by_client", 0)
+    assert outcomes(job_id) == ["paused"]
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_cancel_during_a_pause_is_a_cancel(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch, discard: bool
+) -> None:
+    monkeypatch.setattr(settings(), "grace_seconds", 4.0)
+    job_id = submit(steps=5000, source_steps=2, checkpoint_every=10_000, behave="linger")
+
+    def pause_then_cancel() -> None:
+        ask("pause", job_id)
+        wait_for(lambda: event_types(job_id).count("checkpoint") == 2, what="the trainer to have been stopped")
+        cancel(job_id, discard)
+
+    waiting = soon(job_id, 4, pause_then_cancel)
+    assert run(trainers) == "cancelled"
+    waiting.join()
+    assert roles(job_id) == ([] if discard else ["source"])
+    assert "trainer.log" in names(job_id)
+
+
+def test_a_cancel_that_no_beat_has_brought_keeps_what_is_finished(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "beat_seconds", 2.4)
+    job_id = submit(steps=12, source_steps=2, behave="crash", at=9, step_seconds=0.1)
+    waiting = soon(job_id, 4, lambda: cancel(job_id))
+    assert run(trainers) == "cancelled"
+    waiting.join()
+    assert roles(job_id) == ["source"]
+    assert {"source.keras", "trainer.log"} <= names(job_id)
 
 
 def test_the_time_limit_is_a_failure_of_the_request(trainers: Trainers) -> None:
@@ -244,7 +319,7 @@ def test_a_lost_job_is_not_written_to(trainers: Trainers) -> None:
     def steal() -> None:
         with transaction() as session:
             session.execute(text("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE id = :id"), {"id": job_id})
-        jobs.sweep()
+        wait_for(lambda: jobs.sweep().requeued)  # a sweep passes by a row that is being written
 
     waiting = soon(job_id, 5, steal)
     assert run(trainers) == "lost"

@@ -119,6 +119,21 @@ def test_a_running_job_is_cancelled_within_a_beat_and_a_queued_one_never_starts(
     assert read(queued).attempt == 0
 
 
+def test_a_paused_job_gives_its_worker_free_and_goes_on_when_it_is_resumed(workers: Workers) -> None:
+    workers.start()
+    paused = submit(steps=60, step_seconds=0.03)
+    wait_for(lambda: steps_done(paused) >= 8)
+    with transaction() as session:
+        jobs.pause(session, paused)
+    wait_for(lambda: read(paused).state == "paused", 10)
+    assert ended(submit(steps=2)).state == "succeeded"
+    with transaction() as session:
+        jobs.resume(session, paused)
+    job = ended(paused, 30)
+    assert (job.state, job.attempt, job.failures) == ("succeeded", 2, 0)
+    assert metric_steps(paused) == list(range(1, 61))
+
+
 @pytest.fixture
 def own_broker(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Folder]:
     """A Valkey of the test's own, as `bequest serve` runs it, so that it may be killed."""

@@ -53,7 +53,7 @@ def test_a_job_has_every_word_of_its_shape(client: httpx.Client) -> None:
     assert body["created_at"].endswith("Z")
     for link in body["links"].values():
         assert client.get(link, headers={"accept": "application/json"}).status_code != 404 or link.endswith(
-            ("report", ".zip", "cancel")
+            ("report", ".zip", "cancel", "pause", "resume")
         )
 
 
@@ -176,6 +176,32 @@ def test_cancelling_twice_is_202_then_200_and_after_another_end_409(client: http
     assert client.post(f"/v1/jobs/{running}/cancel").status_code == 200
     end_job(claim)
     problem(client.post(f"/v1/jobs/{running}/cancel"), 409, "conflict")
+
+
+def test_pause_and_resume_are_202_when_they_change_something_200_when_not_and_409_at_the_end(
+    client: httpx.Client,
+) -> None:
+    def post(job: str, verb: str) -> tuple[int, str, str | None, str | None]:
+        answer = client.post(f"/v1/jobs/{job}/{verb}")
+        body = answer.json()
+        return answer.status_code, body["state"], body["wanted"], body["waits_for"]
+
+    job = add_job()
+    assert post(job, "pause") == (202, "paused", None, "resume")
+    assert post(job, "pause") == (200, "paused", None, "resume")
+    assert client.get("/v1/jobs", params={"state": "paused"}).json()["data"][0]["id"] == job
+    problem(client.delete(f"/v1/jobs/{job}"), 409, "conflict")
+    assert post(job, "resume") == (202, "queued", None, "no_worker")
+    assert post(job, "resume") == (200, "queued", None, "no_worker")
+    claim = start_job(job)
+    assert post(job, "pause") == (202, "running", "pause", None)
+    assert post(job, "pause") == (200, "running", "pause", None)
+    assert post(job, "resume") == (202, "running", None, None)
+    assert post(job, "resume") == (200, "running", None, None)
+    end_job(claim)
+    for verb in ("pause", "resume"):
+        problem(client.post(f"/v1/jobs/{job}/{verb}"), 409, "conflict")
+        problem(client.post(f"/v1/jobs/job_0/{verb}"), 404, "not_found")
 
 
 @pytest.mark.parametrize(

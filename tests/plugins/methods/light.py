@@ -34,9 +34,9 @@ class Spec(JobSpec):
     checkpoint_every: int = Field(5, ge=1)
     source_steps: int = Field(0, ge=0)
     values: int = Field(1, ge=1, description="metrics a step")
-    behave: Literal["well", "fail", "retry", "crash", "segfault", "hang", "deaf", "nan", "spy", "nonsense", "forge"] = (
-        "well"
-    )
+    behave: Literal[
+        "well", "fail", "retry", "crash", "segfault", "hang", "linger", "deaf", "nan", "spy", "nonsense", "forge"
+    ] = "well"
     at: int = Field(0, ge=0)
     until_attempt: int = Field(1000, ge=0)
 
@@ -84,6 +84,8 @@ def _count(spec: Spec, run: Any, stage: str, steps: int) -> None:
         while time.monotonic() < until:
             if run.stop.is_set():
                 _checkpoint(run, home, stage, step - 1)
+                if spec.behave == "linger":
+                    time.sleep(3600)
                 raise Stopped
             time.sleep(min(0.01, spec.step_seconds))
         run.send(Metrics(step=step, values=dict(_values(spec, prefix, step))))

@@ -1,0 +1,105 @@
+"""What a scenario measured, and the table of it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.faults import checker
+from tests.faults.rig import Rig
+
+ORPHAN_SECONDS = 1.0
+
+
+@dataclass
+class Figures:
+    """One scenario's. Times are in seconds; `recovery` is from the fault until work went on."""
+
+    scenario: str
+    seed: int
+    jobs: int = 0
+    faults: int = 0
+    lost: int = 0
+    doubled: int = 0
+    stale_refused: int = 0
+    stale_accepted: int = 0
+    recovery: list[float] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def judged(self, rig: Rig, cancel_seconds: float | None = None) -> Figures:
+        """Stops the workers, reads everything, and adds what the checker found."""
+        time.sleep(ORPHAN_SECONDS)
+        orphans = rig.orphans()
+        rig.stop_workers()
+        with rig.connection() as connection:
+            scene = checker.Scene(
+                connection,
+                rig.data / "store",
+                list(rig.record.submitted),
+                rig.record.cancels,
+                endings := rig.endings(),
+                rig.record.faulty,
+                orphans,
+                cancel_seconds or 5 + rig.timing.grace,
+            )
+            found = checker.check(scene)
+            self.jobs += len(scene.jobs)
+        by_invariant = Counter(violation.invariant for violation in found)
+        self.lost += by_invariant["I1"]
+        self.doubled += by_invariant["I2"]
+        self.stale_accepted += by_invariant["I3"]
+        self.stale_refused += sum(said["ending"] == "lost" for said in endings)
+        self.faults += rig.record.faults.total()
+        self.notes |= {name: count for name, count in sorted(rig.record.faults.items())}
+        self.violations += [str(violation) for violation in found]
+        return self
+
+    def expect(self, holds: bool, otherwise: str) -> None:
+        """A promise of this scenario alone."""
+        if not holds:
+            self.violations.append(otherwise)
+
+    def plain(self) -> dict[str, Any]:
+        return {**asdict(self), "recovery": summary(self.recovery)}
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """p50, p99 and the largest; nothing of nothing."""
+    if not values:
+        return {}
+    ordered = sorted(values)
+    return {
+        "count": len(ordered),
+        "p50": round(statistics.median(ordered), 3),
+        "p99": round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 3),
+        "max": round(ordered[-1], 3),
+    }
+
+
+def table(rows: Sequence[Figures]) -> str:
+    """For a terminal and for a page."""
+    head = ("scenario", "jobs", "faults", "lost", "doubled", "stale refused", "accepted", "recovery p50 / max s", "seconds", "")
+    lines = [head, tuple("-" * max(3, len(word)) for word in head)]
+    for row in [*rows, _total(rows)] if len(rows) > 1 else rows:
+        times = summary(row.recovery)
+        recovery = f"{times['p50']:.1f} / {times['max']:.1f}" if times else ""
+        counts = (row.jobs, row.faults, row.lost, row.doubled, row.stale_refused, row.stale_accepted)
+        verdict = f"{len(row.violations)} violations" if row.violations else "holds"
+        lines.append((row.scenario, *map(str, counts), recovery, f"{row.seconds:.0f}", verdict))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join("| " + " | ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def _total(rows: Sequence[Figures]) -> Figures:
+    total = Figures("total", rows[0].seed)
+    for row in rows:
+        for name in ("jobs", "faults", "lost", "doubled", "stale_refused", "stale_accepted", "seconds"):
+            setattr(total, name, getattr(total, name) + getattr(row, name))
+        total.violations += row.violations
+    return total

@@ -1,0 +1,109 @@
+"""5, 6: a Postgres that is killed under load, and connections that break after a statement was executed and before its answer."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+
+from tests.faults.figures import Figures
+from tests.faults.rig import TERMINAL, Rig
+from tests.faults.scenarios import Scenario, chain, load
+
+WAYS = ("kill -9", "kill -9 backend", "fast stop", "immediate stop")
+CLIENTS = 4
+NOT_OURS = ("ping", ";", "SHOW", "LISTEN", "BEGIN", "ROLLBACK", "SELECT pg_catalog", "SET")
+
+
+def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """Ends in four ways while clients submit without pause and workers record; not one acknowledged job may be missing."""
+    stop = threading.Event()
+    acknowledged: list[list[str]] = [[] for _ in range(CLIENTS)]
+    last_ack = [0.0]
+
+    def submit(mine: list[str]) -> None:
+        while not stop.is_set():
+            # No worker here has a GPU: these jobs only have to be there. What runs is submitted below.
+            job_id = rig.submit(excused=True, device="gpu", steps=1)
+            if job_id is None:
+                time.sleep(0.05)
+            else:
+                last_ack[0] = time.monotonic()
+                mine.append(job_id)
+
+    clients = [threading.Thread(target=submit, args=(mine,), daemon=True) for mine in acknowledged]
+    for client in clients:
+        client.start()
+    for number in range(size):
+        for _ in range(3):
+            rig.submit(excused=True, **chain(chance))
+        rig.keep_workers(2)
+        time.sleep(chance.uniform(0.3, 2))
+        began = time.monotonic()
+        rig.kill_postgres(WAYS[number % len(WAYS)])
+        rig.wait(lambda: last_ack[0] > time.monotonic() - 0.5, 60, "submits to be acknowledged again")
+        figures.recovery.append(time.monotonic() - began)
+    stop.set()
+    for client in clients:
+        client.join()
+    figures.notes["acknowledged submits"] = len(rig.record.submitted)
+    enders = [threading.Thread(target=lambda mine=mine: [rig.cancel(job_id) for job_id in mine]) for mine in acknowledged]
+    for ender in enders:
+        ender.start()
+    for ender in enders:
+        ender.join()
+    # What was committed and never acknowledged may be there as well; nobody waits for it.
+    unknown = rig.rows("SELECT id FROM jobs WHERE device = 'gpu' AND state NOT IN ('succeeded', 'failed', 'cancelled')")
+    figures.notes["committed, never acknowledged"] = len(unknown)
+    for (job_id,) in unknown:
+        rig.cancel(job_id)
+    rig.settle(180)
+
+
+def timed_out(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """Statements of every kind that API and workers send, the rarest first: executed and then unanswered, or never delivered."""
+    proxy = rig.proxy("cut")
+    due = threading.Event()
+    cuts: Counter[str] = Counter()
+
+    def strike(kind: str, pid: int) -> str:
+        fewest = min((cuts[known] for known in proxy.seen if not known.startswith(NOT_OURS)), default=0)
+        if not due.is_set() or kind.startswith(NOT_OURS) or cuts[kind] > fewest + 2:
+            return "pass"
+        due.clear()
+        cuts[kind] += 1
+        verdict = "answer" if cuts[kind] % 2 else "cut"
+        rig.note(f"{verdict}: {kind}")
+        return verdict
+
+    proxy.strike = strike
+    assert rig.api is not None
+    rig.api.kill()
+    rig.start_api(**rig.through("cut"))
+    while cuts.total() < size:
+        load(rig, chance, 6)
+        rig.keep_workers(2, **rig.through("cut"))
+        if chance.random() < 0.2:
+            _cancel_one(rig, chance)
+        due.set()
+        time.sleep(chance.uniform(0.2, 0.8))
+    due.clear()
+    rig.settle(240)
+    proxy.close()
+    rig.api.kill()
+    rig.start_api()
+    figures.notes["kinds of statements"] = len(cuts)
+    figures.notes["cuts of the rarest kind"] = min(cuts.values())
+
+
+def _cancel_one(rig: Rig, chance: random.Random) -> None:
+    alive = rig.rows("SELECT id FROM jobs WHERE NOT state = ANY(%s)", list(TERMINAL))
+    if alive:
+        rig.cancel(chance.choice(alive)[0], excused=True)
+
+
+SCENARIOS = (
+    Scenario(5, "database killed", killed, "an answer only after the commit; a retry of what was not committed", 4, 50, 20),
+    Scenario(6, "execute, then time out", timed_out, "every write may be repeated; a last word is spoken once", 16, 600),
+)
