@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.faults.scenarios import Scenario, answers, broker, cancels, clock, database, disk, model, rogue, trainers, workers
+from tests.faults.scenarios import Scenario, answers, broker, cancels, clock, database, disk, hostile, model, rogue, trainers, workers
 
-SCENARIOS: tuple[Scenario, ...] = tuple(sorted((*workers.SCENARIOS, *trainers.SCENARIOS, *broker.SCENARIOS, *answers.SCENARIOS, *database.SCENARIOS, *cancels.SCENARIOS, *disk.SCENARIOS, *clock.SCENARIOS, *rogue.SCENARIOS, *model.SCENARIOS), key=lambda scenario: scenario.number))
+SCENARIOS: tuple[Scenario, ...] = tuple(sorted((*workers.SCENARIOS, *trainers.SCENARIOS, *broker.SCENARIOS, *answers.SCENARIOS, *database.SCENARIOS, *cancels.SCENARIOS, *disk.SCENARIOS, *clock.SCENARIOS, *rogue.SCENARIOS, *hostile.SCENARIOS, *model.SCENARIOS), key=lambda scenario: scenario.number))
