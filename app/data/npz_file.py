@@ -40,9 +40,9 @@ def read(file: IO[bytes], targets: Sequence[str], limits: UploadLimits) -> Table
     Raises:
         Invalid: with every fault of the first step that finds any: the archive, the members' headers, their contents.
     """
-    _check_end(file)
+    size = _check_end(file)
     with _archive(file) as archive:
-        _raise(_directory_faults(archive.infolist(), limits))
+        _raise(_directory_faults(archive.infolist(), size, limits))
         headers = _headers(archive)
     plan = _plan(headers, targets, limits)
     with _archive(file) as archive:
@@ -80,8 +80,8 @@ def _raise(faults: list[Fault]) -> None:
         raise Invalid(faults)
 
 
-def _check_end(file: IO[bytes]) -> None:
-    """Counts the members in the zip's last record: the directory of a million members must not even be listed."""
+def _check_end(file: IO[bytes]) -> int:
+    """Counts the members in the zip's last record: the directory of a million members must not even be listed. The file's length."""
     size = file.seek(0, 2)
     file.seek(max(0, size - END_RECORD - 65_535))
     tail = file.read()
@@ -94,9 +94,10 @@ def _check_end(file: IO[bytes]) -> None:
             [Fault("/file", "the archive's directory is too large", "keep one array a member, 64 members at most")]
         )
     file.seek(0)
+    return size
 
 
-def _directory_faults(members: list[zipfile.ZipInfo], limits: UploadLimits) -> list[Fault]:
+def _directory_faults(members: list[zipfile.ZipInfo], size: int, limits: UploadLimits) -> list[Fault]:
     if len(members) > limits.members:
         return [
             Fault(
@@ -126,6 +127,8 @@ def _directory_faults(members: list[zipfile.ZipInfo], limits: UploadLimits) -> l
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
         faults.append(Fault("/file", "two members have the same name", "save each array once"))
+    if sum(member.compress_size for member in members) > size:  # else such a lie would hide a bomb from the ratio
+        faults.append(Fault("/file", "the members take more bytes than the file has", "save it again with numpy.savez"))
     total = sum(member.file_size for member in members)
     if total > limits.decoded_bytes:
         faults.append(

@@ -269,6 +269,12 @@ def declared(content: bytes, size: int) -> bytes:
     return content[:place] + struct.pack("<I", size) + content[place + 4 :]
 
 
+def compressed_to(content: bytes, size: int) -> bytes:
+    """An archive of one member whose directory claims that it is compressed less."""
+    place = content.rfind(b"PK\1\2") + 20
+    return content[:place] + struct.pack("<I", size) + content[place + 4 :]
+
+
 def encrypted(content: bytes) -> bytes:
     place = content.rfind(b"PK\1\2") + 8
     return content[:place] + b"\1\0" + content[place + 2 :]
@@ -301,6 +307,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "20,000 members": lambda: archive({f"m{number}.npy": b"" for number in range(20_000)}, zipfile.ZIP_STORED),
     "the directory claims 2 GiB": lambda: declared(archive(GOOD), 2**31),
     "the directory claims too little": lambda: declared(archive(GOOD), 100),
+    "the directory claims more than the file has": lambda: compressed_to(archive(GOOD), 2**31),
     "encrypted": lambda: encrypted(archive(GOOD)),
     "compressed with bzip2": lambda: archive(GOOD, zipfile.ZIP_BZIP2),
     "cut in the middle": lambda: archive(GOOD)[:80],
