@@ -19,7 +19,7 @@ import numpy as np
 from tests.worker.training.small import Quiet
 from tests.worker.training.test_trainer import weights_of
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
-from worker.supervisor import checkpoint_folder
+from worker import folders
 from worker.training import trainer
 
 TIMES = ("device_seconds", "latency", "latency_ms_per_256", "latency_ms_per_batch", "latency_ratio", "bytes")
@@ -75,7 +75,7 @@ class Job:
         out = self.home / f"out-{self.attempt}"
         names = {Path(report.path).name for report, _ in self.recorded if isinstance(report, Checkpoint)}
         places = {
-            "checkpoints": str(checkpoint_folder(self.home, self.attempt, names)),
+            "checkpoints": str(folders.checkpoints(self.home, self.attempt, names)),
             "cache": str(self.home / "cache"),
         }
         kept = {**self.words.get("kept", {}), **self.kept}
