@@ -11,10 +11,12 @@ import threading
 import time
 import uuid
 from importlib.metadata import version
+from queue import Empty
 from typing import Any
 
 import structlog
 from celery import Celery, signals
+from kombu.transport import redis
 
 from app import artifacts, jobs, logs, workers
 from app.db import transaction
@@ -34,6 +36,20 @@ _draining = threading.Event()
 _running: str | None = None
 _device = "cpu"
 _room = True
+
+
+class _Channel(redis.Channel):
+    """Drops a message that is none: on its way up its error would end the worker."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("message_dropped", error=type(error).__name__)
+            raise Empty from None
+
+
+redis.Transport.Channel = _Channel
 
 app = Celery("bequest", broker=settings().broker_url)
 app.conf.update(

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     asked = _arguments(arguments)
     if asked.soak:
         asked.only, asked.size = "soak", asked.soak
-    chosen = [scenario for scenario in SCENARIOS if not asked.only or asked.only in (scenario.name, str(scenario.number))]
+    chosen = [
+        scenario for scenario in SCENARIOS if not asked.only or asked.only in (scenario.name, str(scenario.number))
+    ]
     if not chosen:
         names = ", ".join(f"{scenario.number} {scenario.name}" for scenario in SCENARIOS)
         print(f"no scenario is called {asked.only!r}. There are: {names}", file=sys.stderr)
@@ -72,7 +74,9 @@ def _run(chosen: Sequence[Scenario], asked: argparse.Namespace, timing: Timing, 
             left = spent / (number + 1) * (len(chosen) - number - 1)
             if number == 0:
                 print(*table(rows).splitlines()[:1], sep="\n")
-            print(f"{table(rows[-1:]).splitlines()[-1]} ({number + 1} of {len(chosen)}, {left:.0f} s to go)", flush=True)
+            print(
+                f"{table(rows[-1:]).splitlines()[-1]} ({number + 1} of {len(chosen)}, {left:.0f} s to go)", flush=True
+            )
             for name, value in rows[-1].notes.items():
                 print(f"    {name}: {value}", flush=True)
     return rows

@@ -63,7 +63,13 @@ def run(claim: Claim, chance: random.Random, stored: Stored) -> None:
             _succeed(session, claim, stored)
         elif fate < 0.8:
             kind = FAILURES["loss_not_finite"]
-            error = {"code": kind.code, "message": kind.title, "hint": kind.hint, "blame": str(kind.blame), "retryable": False}
+            error = {
+                "code": kind.code,
+                "message": kind.title,
+                "hint": kind.hint,
+                "blame": str(kind.blame),
+                "retryable": False,
+            }
             jobs.finish(session, claim, JobState.FAILED, reason=kind.code, error=error)
         elif fate < 0.9:
             jobs.requeue(session, claim, outcome="drained", charge=False)

@@ -56,7 +56,9 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.jobs = self.read("SELECT *, extract(epoch FROM finished_at) AS finished FROM jobs ORDER BY id")
-        self.attempts = self.by_job("SELECT *, extract(epoch FROM started_at) AS started FROM attempts ORDER BY job_id, attempt")
+        self.attempts = self.by_job(
+            "SELECT *, extract(epoch FROM started_at) AS started FROM attempts ORDER BY job_id, attempt"
+        )
 
     def read(self, query: str) -> list[dict[str, Any]]:
         with self.connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
@@ -86,9 +88,15 @@ def every_acknowledged_job_ends(scene: Scene) -> Iterator[Violation]:
 
 def each_job_ends_once(scene: Scene) -> Iterator[Violation]:
     """I2: by the transitions that a trigger wrote, and by the events that clients saw: legal moves, at most one end, the last."""
-    histories = {"events": scene.by_job("SELECT job_id, data->>'state' AS state FROM events WHERE type = 'state' AND data ? 'state' ORDER BY job_id, seq")}
+    histories = {
+        "events": scene.by_job(
+            "SELECT job_id, data->>'state' AS state FROM events WHERE type = 'state' AND data ? 'state' ORDER BY job_id, seq"
+        )
+    }
     if scene.read("SELECT 1 FROM pg_tables WHERE tablename = 'transitions'"):
-        histories["transitions"] = scene.by_job("SELECT job_id, to_state AS state FROM transitions ORDER BY job_id, seq")
+        histories["transitions"] = scene.by_job(
+            "SELECT job_id, to_state AS state FROM transitions ORDER BY job_id, seq"
+        )
     for source, history in histories.items():
         for job in scene.jobs:
             states = [row["state"] for row in history[job["id"]]]
@@ -128,8 +136,12 @@ def no_stale_write_is_accepted(scene: Scene) -> Iterator[Violation]:
     for said in scene.endings:
         outcome = outcomes.get((said["job_id"], said["attempt"]))
         if said["ending"] != "lost" and outcome in (None, "worker_lost"):
-            yield Violation("I3", said["job_id"], f"attempt {said['attempt']} said {said['ending']} after it was {outcome}")
-    stages = scene.by_job("SELECT job_id, attempt, data->>'stage' AS stage FROM events WHERE type = 'stage' ORDER BY job_id, seq")
+            yield Violation(
+                "I3", said["job_id"], f"attempt {said['attempt']} said {said['ending']} after it was {outcome}"
+            )
+    stages = scene.by_job(
+        "SELECT job_id, attempt, data->>'stage' AS stage FROM events WHERE type = 'stage' ORDER BY job_id, seq"
+    )
     rows = scene.by_job(
         "SELECT job_id, CASE WHEN name LIKE '%/%' THEN regexp_replace(name, '/[^/]*$', '') ELSE 'target' END AS stage,"
         " attempt, max(step) AS step FROM metrics GROUP BY 1, 2, 3"
@@ -177,7 +189,9 @@ def events_are_numbered_without_gaps(scene: Scene) -> Iterator[Violation]:
         "SELECT id AS job_id, last_event, count(seq) AS count, coalesce(max(seq), 0) AS last FROM jobs"
         " LEFT JOIN events ON job_id = id GROUP BY id HAVING count(seq) <> last_event OR coalesce(max(seq), 0) <> last_event"
     ):
-        yield Violation("I4", row["job_id"], f"says {row['last_event']} events and has {row['count']}, to {row['last']}")
+        yield Violation(
+            "I4", row["job_id"], f"says {row['last_event']} events and has {row['count']}, to {row['last']}"
+        )
 
 
 def every_row_has_its_blob(scene: Scene) -> Iterator[Violation]:
@@ -217,7 +231,9 @@ def a_cancel_ends_its_job(scene: Scene) -> Iterator[Violation]:
             yield Violation("I6", cancel.job_id, f"a cancel was accepted; in the end it is {job['state']}")
         elif float(job["finished"]) > cancel.answered + scene.cancel_seconds:
             late = float(job["finished"]) - cancel.answered
-            yield Violation("I6", cancel.job_id, f"ended {late:.1f} s after its cancel, allowed {scene.cancel_seconds:.1f}")
+            yield Violation(
+                "I6", cancel.job_id, f"ended {late:.1f} s after its cancel, allowed {scene.cancel_seconds:.1f}"
+            )
         if cancel.state == "cancelled" and any(
             float(attempt["started"]) > cancel.answered for attempt in scene.attempts[cancel.job_id]
         ):

@@ -56,7 +56,7 @@ class Figures:
         self.stale_accepted += by_invariant["I3"]
         self.stale_refused += sum(said["ending"] == "lost" for said in endings)
         self.faults += rig.record.faults.total()
-        self.notes |= {name: count for name, count in sorted(rig.record.faults.items())}
+        self.notes |= dict(sorted(rig.record.faults.items()))
         self.violations += [str(violation) for violation in found]
         return self
 
@@ -84,7 +84,18 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 def table(rows: Sequence[Figures]) -> str:
     """For a terminal and for a page."""
-    head = ("scenario", "jobs", "faults", "lost", "doubled", "stale refused", "accepted", "recovery p50 / max s", "seconds", "")
+    head = (
+        "scenario",
+        "jobs",
+        "faults",
+        "lost",
+        "doubled",
+        "stale refused",
+        "accepted",
+        "recovery p50 / max s",
+        "seconds",
+        "",
+    )
     lines = [head, tuple("-" * max(3, len(word)) for word in head)]
     for row in [*rows, _total(rows)] if len(rows) > 1 else rows:
         times = summary(row.recovery)
@@ -93,7 +104,9 @@ def table(rows: Sequence[Figures]) -> str:
         verdict = f"{len(row.violations)} violations" if row.violations else "holds"
         lines.append((row.scenario, *map(str, counts), recovery, f"{row.seconds:.0f}", verdict))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("| " + " | ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
 
 
 def _total(rows: Sequence[Figures]) -> Figures:

@@ -3,9 +3,9 @@
 `python -m tests.faults.mutation [--only WORD]` prints a line for each and exits with 1 where a guard was not missed. The database's own
 backstops are taken away by the scenario `rogue writes` itself.
 
-Left out, because no death of a process shows them: fsync (only a machine that loses its power needs it); the sweep's advisory lock
-and the state in its query and in the beat's (its rows' locks say the same, and only a running job has a lease); the second checkpoint that is kept (it saves time, not
-work); the guard of attempts in `metrics.record` and `artifacts.add` (they run behind the fence).
+Left out, because no death of a process shows them: fsync (only a machine that loses its power needs it); the sweep's advisory lock and
+the state in its query and in the beat's (its rows' locks say the same, and only a running job has a lease); the second checkpoint
+that is kept (it saves time, not work); the guard of attempts in `metrics.record` and `artifacts.add` (they run behind the fence).
 """
 
 from __future__ import annotations
@@ -44,34 +44,185 @@ class Guard:
 
 JOBS, SUPERVISOR = "app/jobs.py", "worker/supervisor.py"
 GUARDS = (
-    Guard("a claim takes queued jobs alone", JOBS, "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device", "Job.run_after <= func.clock_timestamp(), Job.device", PROTOCOL),
-    Guard("a claim waits for the delay", JOBS, "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device", "Job.state == JobState.QUEUED, Job.device", PROTOCOL),
-    Guard("a claim takes the longest queued", JOBS, "Job.queued_at, Job.id)\n            .limit(1)", "Job.queued_at.desc(), Job.id)\n            .limit(1)", PROTOCOL),
-    Guard("a claim locks its job", JOBS, ".limit(1)\n            .with_for_update(skip_locked=True)", ".limit(1)", "cancel raced", 200),
+    Guard(
+        "a claim takes queued jobs alone",
+        JOBS,
+        "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device",
+        "Job.run_after <= func.clock_timestamp(), Job.device",
+        PROTOCOL,
+    ),
+    Guard(
+        "a claim waits for the delay",
+        JOBS,
+        "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device",
+        "Job.state == JobState.QUEUED, Job.device",
+        PROTOCOL,
+    ),
+    Guard(
+        "a claim takes the longest queued",
+        JOBS,
+        "Job.queued_at, Job.id)\n            .limit(1)",
+        "Job.queued_at.desc(), Job.id)\n            .limit(1)",
+        PROTOCOL,
+    ),
+    Guard(
+        "a claim locks its job",
+        JOBS,
+        ".limit(1)\n            .with_for_update(skip_locked=True)",
+        ".limit(1)",
+        "cancel raced",
+        200,
+    ),
     Guard("a claim counts the attempt", JOBS, "        job.attempt += 1\n", "", PROTOCOL),
-    Guard("a beat names its attempt", JOBS, "                Job.attempt == claim.attempt,\n                Job.state", "                Job.state", PROTOCOL),
-    Guard("a beat extends a lease that runs", JOBS, "                Job.lease_until > func.clock_timestamp(),\n", "", PROTOCOL),
-    Guard("the fence names the attempt", JOBS, "Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state == JobState.RUNNING", "Job.id == claim.job_id, Job.state == JobState.RUNNING", PROTOCOL),
-    Guard("the fence needs a running job", JOBS, "Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state == JobState.RUNNING", "Job.id == claim.job_id, Job.attempt == claim.attempt", PROTOCOL),
-    Guard("a client's call locks its job", JOBS, "select(Job).where(Job.id == job_id).with_for_update()", "select(Job).where(Job.id == job_id)", "cancel raced", 400),
-    Guard("an ended job is not cancelled", JOBS, "    if is_terminal(job.state):\n        raise Conflict(f\"This job has already {job.state}; only jobs that have not ended can be cancelled.\")\n", "", PROTOCOL),
-    Guard("an ended job is not paused", JOBS, "    if is_terminal(job.state):\n        raise Conflict(f\"This job has already {job.state}; only jobs that have not ended can be {verb}.\")\n", "", PROTOCOL),
-    Guard("a cancelled job is not paused", JOBS, "    if job.wanted == \"cancel\":\n        raise Conflict(f\"This job is being cancelled", "    if False:\n        raise Conflict(f\"This job is being cancelled", PROTOCOL),
-    Guard("a sweep takes expired leases alone", JOBS, "Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp()", "Job.state == JobState.RUNNING", PROTOCOL),
-    Guard("a sweep charges the lost attempt", JOBS, "_again(session, job, \"worker_lost\", charge=True, detail=detail)", "_again(session, job, \"worker_lost\", charge=False, detail=detail)", PROTOCOL),
+    Guard(
+        "a beat names its attempt",
+        JOBS,
+        "                Job.attempt == claim.attempt,\n                Job.state",
+        "                Job.state",
+        PROTOCOL,
+    ),
+    Guard(
+        "a beat extends a lease that runs",
+        JOBS,
+        "                Job.lease_until > func.clock_timestamp(),\n",
+        "",
+        PROTOCOL,
+    ),
+    Guard(
+        "the fence names the attempt",
+        JOBS,
+        "Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state == JobState.RUNNING",
+        "Job.id == claim.job_id, Job.state == JobState.RUNNING",
+        PROTOCOL,
+    ),
+    Guard(
+        "the fence needs a running job",
+        JOBS,
+        "Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state == JobState.RUNNING",
+        "Job.id == claim.job_id, Job.attempt == claim.attempt",
+        PROTOCOL,
+    ),
+    Guard(
+        "a client's call locks its job",
+        JOBS,
+        "select(Job).where(Job.id == job_id).with_for_update()",
+        "select(Job).where(Job.id == job_id)",
+        "cancel raced",
+        400,
+    ),
+    Guard(
+        "an ended job is not cancelled",
+        JOBS,
+        "    if is_terminal(job.state):\n"
+        '        raise Conflict(f"This job has already {job.state}; only jobs that have not ended can be cancelled.")\n',
+        "",
+        PROTOCOL,
+    ),
+    Guard(
+        "an ended job is not paused",
+        JOBS,
+        "    if is_terminal(job.state):\n"
+        '        raise Conflict(f"This job has already {job.state}; only jobs that have not ended can be {verb}.")\n',
+        "",
+        PROTOCOL,
+    ),
+    Guard(
+        "a cancelled job is not paused",
+        JOBS,
+        '    if job.wanted == "cancel":\n        raise Conflict(f"This job is being cancelled',
+        '    if False:\n        raise Conflict(f"This job is being cancelled',
+        PROTOCOL,
+    ),
+    Guard(
+        "a sweep takes expired leases alone",
+        JOBS,
+        "Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp()",
+        "Job.state == JobState.RUNNING",
+        PROTOCOL,
+    ),
+    Guard(
+        "a sweep charges the lost attempt",
+        JOBS,
+        '_again(session, job, "worker_lost", charge=True, detail=detail)',
+        '_again(session, job, "worker_lost", charge=False, detail=detail)',
+        PROTOCOL,
+    ),
     Guard("a sweep sends missing wake-ups", JOBS, "queue.wake(missing) else 0", "False else 0", "broker lost", 4),
-    Guard("an attempt's end is written", JOBS, ".values(ended_at=func.clock_timestamp(), outcome=outcome, detail=detail)", ".values(detail=detail)", PROTOCOL),
+    Guard(
+        "an attempt's end is written",
+        JOBS,
+        ".values(ended_at=func.clock_timestamp(), outcome=outcome, detail=detail)",
+        ".values(detail=detail)",
+        PROTOCOL,
+    ),
     Guard("the budget ends a job", JOBS, "charge and job.failures + 1 >= job.max_attempts", "False", PROTOCOL),
-    Guard("a cancel is granted when a job is given back", JOBS, "    if job.wanted == \"cancel\":\n        return JobState.CANCELLED\n", "", PROTOCOL),
-    Guard("a pause is granted when a job is given back", JOBS, "JobState.PAUSED if job.wanted == \"pause\" else JobState.QUEUED", "JobState.QUEUED", PROTOCOL),
+    Guard(
+        "a cancel is granted when a job is given back",
+        JOBS,
+        '    if job.wanted == "cancel":\n        return JobState.CANCELLED\n',
+        "",
+        PROTOCOL,
+    ),
+    Guard(
+        "a pause is granted when a job is given back",
+        JOBS,
+        'JobState.PAUSED if job.wanted == "pause" else JobState.QUEUED',
+        "JobState.QUEUED",
+        PROTOCOL,
+    ),
     Guard("events follow each other", "app/events.py", "Job.last_event + 1", "Job.last_event + 2", PROTOCOL),
-    Guard("a resume forgets what was recorded beyond it", "app/metrics.py", "of_stage, Metric.step > step", "of_stage, Metric.step > step + 10**9", "trainer ends", 24),
-    Guard("only recorded checkpoints are gone on from", SUPERVISOR, "entry.name in recorded)", "True)", "worker frozen", 10),
-    Guard("a checkpoint's hashes are compared", "worker/training/checkpoint.py", "if any(hashlib.sha256(data).hexdigest() != sums.get(name) for name, data in files.items()):", "if False:", "checkpoint spoilt", 10),
-    Guard("a drain charges nothing", SUPERVISOR, "outcome=\"drained\", charge=False", "outcome=\"drained\", charge=True", "rolling drain", 3),
-    Guard("a broker's failure is no error of a submit", "app/queue.py", "        log.warning(\"wake_not_sent\", error=type(error).__name__)\n        return False", "        raise", "broker lost", 3),
-    Guard("the fuse kills a trainer that is cut off", "worker/fuse.py", "                self._blow()\n", "", "worker cut off", 2),
-)  # fmt: skip
+    Guard(
+        "a resume forgets what was recorded beyond it",
+        "app/metrics.py",
+        "of_stage, Metric.step > step",
+        "of_stage, Metric.step > step + 10**9",
+        "trainer ends",
+        24,
+    ),
+    Guard(
+        "only recorded checkpoints are gone on from",
+        "worker/folders.py",
+        "entry.name in recorded)",
+        "True)",
+        "worker frozen",
+        10,
+    ),
+    Guard(
+        "a checkpoint's hashes are compared",
+        "worker/training/checkpoint.py",
+        "if any(hashlib.sha256(data).hexdigest() != sums.get(name) for name, data in files.items()):",
+        "if False:",
+        "checkpoint spoilt",
+        10,
+    ),
+    Guard(
+        "a drain charges nothing", SUPERVISOR, '"drained", charge=False', '"drained", charge=True', "rolling drain", 3
+    ),
+    Guard(
+        "a broker's failure is no error of a submit",
+        "app/queue.py",
+        '        log.warning("wake_not_sent", error=type(error).__name__)\n        return False',
+        "        raise",
+        "broker lost",
+        3,
+    ),
+    Guard(
+        "a message that is none is dropped",
+        "worker/main.py",
+        "            raise Empty from None",
+        "            raise",
+        "broker nonsense",
+        40,
+    ),
+    Guard(
+        "the fuse kills a trainer that is cut off",
+        "worker/fuse.py",
+        "                self._blow()\n",
+        "",
+        "worker cut off",
+        2,
+    ),
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -83,7 +234,10 @@ def main(arguments: Sequence[str]) -> int:
         began = time.monotonic()
         is_missed, why = red_without(guard)
         missed += not is_missed
-        print(f"{number:2}/{len(chosen)} {'red  ' if is_missed else 'GREEN'} {guard.name} ({time.monotonic() - began:.0f} s): {why}", flush=True)
+        print(
+            f"{number:2}/{len(chosen)} {'red  ' if is_missed else 'GREEN'} {guard.name} ({time.monotonic() - began:.0f} s): {why}",
+            flush=True,
+        )
     print(f"{len(chosen) - missed} of {len(chosen)} guards are missed when they are gone")
     return 1 if missed else 0
 
@@ -114,7 +268,17 @@ def _judge(tree: Path, guard: Guard) -> tuple[bool, str]:
     if guard.proof.endswith(".py"):
         line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", guard.proof]
     else:
-        line = [sys.executable, "-m", "tests.faults", "--only", guard.proof, "--size", str(guard.size), "--json", "figures.json"]
+        line = [
+            sys.executable,
+            "-m",
+            "tests.faults",
+            "--only",
+            guard.proof,
+            "--size",
+            str(guard.size),
+            "--json",
+            "figures.json",
+        ]
     try:
         run = subprocess.run(
             line, cwd=tree, env=environment, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False

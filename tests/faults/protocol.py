@@ -38,7 +38,10 @@ from app.states import JobState
 from tests.faults import checker
 from tests.faults.rig import TERMINAL
 
-ERROR = {key: getattr(FAILURES["internal"], key) for key in ("code", "hint", "retryable")} | {"message": "it broke", "blame": "system"}
+ERROR = {key: getattr(FAILURES["internal"], key) for key in ("code", "hint", "retryable")} | {
+    "message": "it broke",
+    "blame": "system",
+}
 
 
 @dataclass
@@ -89,7 +92,13 @@ class Model:
         job.failures += charge
         spent = charge and job.failures >= job.budget
         job.state = (
-            "cancelled" if job.wanted == "cancel" else "failed" if spent else "paused" if job.wanted == "pause" else "queued"
+            "cancelled"
+            if job.wanted == "cancel"
+            else "failed"
+            if spent
+            else "paused"
+            if job.wanted == "pause"
+            else "queued"
         )
         job.wanted = None
         if job.state == "queued":
@@ -130,7 +139,12 @@ def run_protocol(steps: int, seed: int) -> int:
     before = Protocol.steps
     shrinks = os.environ.get("BEQUEST_FAULTS_SHRINK") != "0"  # to know *that* it diverges, the first find is enough
     phases = (Phase.generate, Phase.shrink) if shrinks else (Phase.generate,)
-    quiet = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "report_multiple_bugs": False}
+    quiet = {
+        "deadline": None,
+        "database": None,
+        "suppress_health_check": list(HealthCheck),
+        "report_multiple_bugs": False,
+    }
     length = settings(max_examples=max(1, steps // RUN_LENGTH), stateful_step_count=RUN_LENGTH, phases=phases, **quiet)
     lease, service_settings().lease_seconds = service_settings().lease_seconds, 3600  # only `lease_runs_out` ends one
     try:
@@ -174,7 +188,13 @@ class Protocol(RuleBasedStateMachine):
     @while_some("queued", "running", "paused")
     @rule(job_id=ids, discard=st.booleans())
     def cancel(self, job_id: str, discard: bool) -> None:
-        self.ask(job_id, lambda session: jobs.cancel(session, job_id, discard), self.model.cancel, ("cancelled",), "cancelled")
+        self.ask(
+            job_id,
+            lambda session: jobs.cancel(session, job_id, discard),
+            self.model.cancel,
+            ("cancelled",),
+            "cancelled",
+        )
 
     @while_some("queued", "running")
     @rule(job_id=ids)
@@ -291,7 +311,9 @@ class Protocol(RuleBasedStateMachine):
     def lease_runs_out(self, claim: Claim) -> None:
         job = self.model.jobs[claim.job_id]
         job.expired = job.expired or job.state == "running"
-        self.execute("UPDATE jobs SET lease_until = now() - interval '1 hour' WHERE id = :id AND state = 'running'", claim.job_id)
+        self.execute(
+            "UPDATE jobs SET lease_until = now() - interval '1 hour' WHERE id = :id AND state = 'running'", claim.job_id
+        )
 
     @precondition(lambda self: any(job.late for job in self.model.jobs.values()))
     @rule(job_id=ids)
@@ -335,7 +357,11 @@ class Protocol(RuleBasedStateMachine):
         """The checker agrees, at the end of each run."""
         with psycopg.connect(db.url(), autocommit=True) as connection:
             scene = checker.Scene(connection, Path())
-            for holds in (checker.each_job_ends_once, checker.a_running_job_has_one_owner, checker.events_are_numbered_without_gaps):
+            for holds in (
+                checker.each_job_ends_once,
+                checker.a_running_job_has_one_owner,
+                checker.events_are_numbered_without_gaps,
+            ):
                 assert not list(holds(scene))
 
     def execute(self, statement: str, job_id: str | None = None) -> None:

@@ -97,7 +97,10 @@ class _Link:
 
     def begin(self) -> None:
         requests = self._read_requests if self._speaks_postgres else lambda: self._copy(self._client, self._server)
-        for pump in (requests, self._read_answers if self._speaks_postgres else lambda: self._copy(self._server, self._client)):
+        for pump in (
+            requests,
+            self._read_answers if self._speaks_postgres else lambda: self._copy(self._server, self._client),
+        ):
             threading.Thread(target=self._until_broken, args=(pump,), daemon=True).start()
 
     def _until_broken(self, pump: Callable[[], None]) -> None:

@@ -204,7 +204,9 @@ class Rig:
 
     def busy(self) -> list[Worker]:
         """Those that run a job and can be hurt."""
-        owners = {int(name.split("-")[-2]) for (name,) in self.rows("SELECT worker_id FROM jobs WHERE state = 'running'")}
+        owners = {
+            int(name.split("-")[-2]) for (name,) in self.rows("SELECT worker_id FROM jobs WHERE state = 'running'")
+        }
         return [worker for worker in self.workers if worker.pid in owners and worker.alive() and not worker.frozen]
 
     def stop_workers(self) -> None:
@@ -275,7 +277,9 @@ class Rig:
         self.note(f"postgres {how}")
         began = time.monotonic()
         if how == "kill -9 backend":
-            pid = self.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() LIMIT 1")
+            pid = self.rows(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() LIMIT 1"
+            )
             if pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid[0][0]), signal.SIGKILL)
@@ -284,7 +288,7 @@ class Rig:
             self.postgres.process.send_signal(number)
             self.postgres.process.wait(60)
             self.wait(self._postgres_starts, 60, "Postgres to start again")
-        self.wait(lambda: self._postgres_answers(), 60, "Postgres to answer")
+        self.wait(self._postgres_answers, 60, "Postgres to answer")
         return time.monotonic() - began
 
     def kill_broker(self, empty: bool) -> None:
@@ -416,19 +420,19 @@ class Rig:
         return found
 
     def orphans(self) -> list[int]:
-        """Trainers of this rig whose worker is gone."""
+        """Trainers of this rig, and what they have started, whose worker is gone."""
         masters = {worker.pid for worker in self.workers if worker.alive()}
         home = f"HOME={self.data / 'home'}".encode()
-        found = []
+        found: list[int] = []
+        parents: dict[int, int] = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, IndexError, ValueError):
-                if b"worker.training" not in (entry / "cmdline").read_bytes():
-                    continue
-                status = (entry / "stat").read_text().rpartition(")")[2].split()
-                is_ours = home in (entry / "environ").read_bytes().split(b"\0")
-                if is_ours and status[0] != "Z" and int(status[1]) not in masters:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                parents[int(entry.name)] = int(parent)
+                is_trainer = b"worker.training" in (entry / "cmdline").read_bytes()
+                if is_trainer and state != "Z" and home in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
-        return found
+        return sorted(pid for pid in found if not masters & set(_ancestors(pid, parents)))
 
     def _api_answers(self) -> bool:
         try:
@@ -468,6 +472,11 @@ def rig(timing: Timing = FAST, environment: dict[str, str] | None = None) -> Ite
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid := parents.get(pid, 0):
+        yield pid
 
 
 def seeded(seed: int, *words: object) -> random.Random:

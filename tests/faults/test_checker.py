@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,14 @@ class Stage:
         if "seen" in self.given:
             return self.given["seen"]
         with psycopg.connect(db.url(), autocommit=True) as connection:
-            return {violation.invariant for violation in checker.check(checker.Scene(connection, settings().store, **self.given))}
+            return {
+                violation.invariant
+                for violation in checker.check(checker.Scene(connection, settings().store, **self.given))
+            }
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     monkeypatch.setattr(settings(), "plugins", ("tests.faults",))
     with transaction() as session:
         spec = {"kind": "chain", "steps": STEPS, "seed": 4}
@@ -102,13 +105,14 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
         events.after(session, waiting)
     made = Stage(done, waiting, stored.sha256)
     assert made.seen() == set(), "it is right before it is corrupted"
-    yield made
+    return made
 
 
 def blob(stage: Stage) -> Path:
     return settings().store / "blob" / stage.sha256
 
 
+OTHER_SEED = """replace(resolved_spec::text, '"seed": 4', '"seed": 5')::json"""
 CORRUPTIONS: dict[str, tuple[str, Callable[[Stage], Any]]] = {
     "an acknowledged job is not there": ("I1", lambda s: s.given.update(acknowledged=["job_gone"])),
     "an acknowledged job waits for ever": ("I1", lambda s: s.given.update(acknowledged=[s.waiting])),
@@ -145,7 +149,7 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[Stage], Any]]] = {
     "a blob with another content": ("I5", lambda s: blob(s).write_bytes(b"x" * blob(s).stat().st_size)),
     "a wrong length": ("I5", lambda s: s.sql("UPDATE artifacts SET bytes = bytes + 1")),
     "a success without a model": ("I5", lambda s: s.sql("DELETE FROM models")),
-    "a model of another run": ("I5", lambda s: s.sql("UPDATE jobs SET resolved_spec = replace(resolved_spec::text, '\"seed\": 4', '\"seed\": 5')::json")),
+    "a model of another run": ("I5", lambda s: s.sql(f"UPDATE jobs SET resolved_spec = {OTHER_SEED}")),
     "a cancel that was forgotten": (
         "I6",
         lambda s: s.given.update(cancels=[Cancel(s.waiting, time.time(), time.time(), "queued")]),

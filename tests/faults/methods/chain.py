@@ -39,7 +39,9 @@ class Spec(JobSpec):
     checkpoint_every: int = Field(3, ge=1)
     source_steps: int = Field(0, ge=0)
     payload: int = Field(0, ge=0, description="bytes of ballast in each model")
-    behave: Literal["well", "fail", "retry", "exit_1", "exit_137", "kill", "segfault", "memory", "hang", "deaf"] = "well"
+    behave: Literal["well", "fail", "retry", "exit_1", "exit_137", "kill", "segfault", "memory", "hang", "deaf"] = (
+        "well"
+    )
     at: int = Field(0, ge=0)
     until_attempt: int = Field(1000, ge=0)
     earlier: int = Field(0, ge=0, description="so many steps earlier with each attempt")
@@ -118,7 +120,9 @@ def _fold(spec: Spec, run: Any, stage: str, steps: int) -> str:
             raise Stopped
         step, link = step + 1, hashlib.sha256(link.encode()).hexdigest()
         run.send(Metrics(step=step, values={f"{prefix}loss": value(link)}))
-        run.send(Progress(stage=stage, step=step, steps=steps, fraction=step / steps, latest={f"{prefix}loss": value(link)}))
+        run.send(
+            Progress(stage=stage, step=step, steps=steps, fraction=step / steps, latest={f"{prefix}loss": value(link)})
+        )
         if step % spec.checkpoint_every == 0:
             _save(run, home, stage, step, link)
     return link

@@ -56,6 +56,4 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     figures.expect(jobs == size, f"{size} keys made {jobs} jobs")
 
 
-SCENARIOS = (
-    Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 2, 200),
-)
+SCENARIOS = (Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 2, 200),)

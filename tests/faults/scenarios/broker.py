@@ -55,7 +55,9 @@ def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     slowest = max(rig.record.submit_seconds)
     figures.notes["slowest submit s"] = round(slowest, 2)
     figures.notes["submits"] = len(rig.record.submit_seconds)
-    figures.expect(slowest <= rig.patience * 2, f"a submit took {slowest:.1f} s while the broker was away, allowed are 2")
+    figures.expect(
+        slowest <= rig.patience * 2, f"a submit took {slowest:.1f} s while the broker was away, allowed are 2"
+    )
     figures.expect(len(rig.record.submitted) == 3 * size, "a submit was refused while the broker was away")
     again = rig.rows("SELECT count(*) FROM jobs WHERE attempt <> 1")[0][0]
     figures.expect(again == 0, f"{again} jobs ran more than once because of a broker")
@@ -74,7 +76,7 @@ def nonsense(rig: Rig, chance: random.Random, size: int, figures: Figures) -> No
     broker, name = queue._redis(), settings().queue
     queue.wake()
     broker.brpoplpush(name, "specimen", timeout=5) if broker.llen(name) else None
-    specimen = json.loads((broker.lindex("specimen", 0) or broker.lindex(name, 0) or b"{}"))
+    specimen = json.loads(broker.lindex("specimen", 0) or broker.lindex(name, 0) or b"{}")
     for number in range(size):
         if number % 11 == 0:
             broker.lpush(name, _malformed(chance, specimen))
@@ -112,6 +114,8 @@ def _malformed(chance: random.Random, specimen: dict[str, object]) -> bytes:
 
 
 SCENARIOS = (
-    Scenario(4, "broker lost", lost, "the sweep's wake-ups; a broker's failure is never an error of a submit", 7, 170, 20),
+    Scenario(
+        4, "broker lost", lost, "the sweep's wake-ups; a broker's failure is never an error of a submit", 7, 170, 20
+    ),
     Scenario(9, "broker nonsense", nonsense, "a message is a bare wake-up", 220, 11_000),
 )

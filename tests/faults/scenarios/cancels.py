@@ -52,7 +52,9 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     def sweep(_: int) -> None:
         while not stop.wait(0.03):
             jobs.sweep()
-            rig.execute("UPDATE jobs SET run_after = now() WHERE state = 'queued' AND run_after > now()")  # no time to lose
+            rig.execute(
+                "UPDATE jobs SET run_after = now() WHERE state = 'queued' AND run_after > now()"
+            )  # no time to lose
 
     parts = [(work, WORKERS), (cancel, CANCELLERS), (sweep, SWEEPERS)]
     threads = [
@@ -98,4 +100,6 @@ def _told(part: Callable[[int], None], number: int, figures: Figures) -> None:
         figures.expect(False, f"{part.__name__}: {type(error).__name__}: {str(error).splitlines()[0]}")
 
 
-SCENARIOS = (Scenario(12, "cancel raced", raced, "the row's lock in cancel; the guard of ended jobs; claim's state", 250, 5000),)
+SCENARIOS = (
+    Scenario(12, "cancel raced", raced, "the row's lock in cancel; the guard of ended jobs; claim's state", 250, 5000),
+)

@@ -51,4 +51,6 @@ def _compiled(rig: Rig) -> Path:
     return library
 
 
-SCENARIOS = (Scenario(8, "clock skewed", skewed, "only the database's clock counts; the fuse's counts what passes", 4, 20),)
+SCENARIOS = (
+    Scenario(8, "clock skewed", skewed, "only the database's clock counts; the fuse's counts what passes", 4, 20),
+)

@@ -48,7 +48,9 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     for client in clients:
         client.join()
     figures.notes["acknowledged submits"] = len(rig.record.submitted)
-    enders = [threading.Thread(target=lambda mine=mine: [rig.cancel(job_id) for job_id in mine]) for mine in acknowledged]
+    enders = [
+        threading.Thread(target=lambda mine=mine: [rig.cancel(job_id) for job_id in mine]) for mine in acknowledged
+    ]
     for ender in enders:
         ender.start()
     for ender in enders:
@@ -104,6 +106,10 @@ def _cancel_one(rig: Rig, chance: random.Random) -> None:
 
 
 SCENARIOS = (
-    Scenario(5, "database killed", killed, "an answer only after the commit; a retry of what was not committed", 4, 50, 20),
-    Scenario(6, "execute, then time out", timed_out, "every write may be repeated; a last word is spoken once", 16, 600),
+    Scenario(
+        5, "database killed", killed, "an answer only after the commit; a retry of what was not committed", 4, 50, 20
+    ),
+    Scenario(
+        6, "execute, then time out", timed_out, "every write may be repeated; a last word is spoken once", 16, 600
+    ),
 )

@@ -27,7 +27,9 @@ def full(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
         _fill(balloon, keep=chance.choice((0, 0, 4_096, 50_000, 150_000)))
         if chance.random() < 0.3:
             rig.note("upload to a full disk")
-            rig.request("POST", "/v1/datasets", True, files={"file": (f"{chance.random()}.csv", csv)}, data={"name": "full"})
+            rig.request(
+                "POST", "/v1/datasets", True, files={"file": (f"{chance.random()}.csv", csv)}, data={"name": "full"}
+            )
         time.sleep(chance.uniform(0.2, 1.5))
         balloon.unlink()
     rig.settle(240)
@@ -61,4 +63,8 @@ def _free_blobs(rig: Rig) -> None:
                 rig.record.submitted.pop(job_id, None)
 
 
-SCENARIOS = (Scenario(7, "disk full", full, "write beside, sync, rename; a full disk is a failure that a retry may mend", 4, 200),)
+SCENARIOS = (
+    Scenario(
+        7, "disk full", full, "write beside, sync, rename; a full disk is a failure that a retry may mend", 4, 200
+    ),
+)

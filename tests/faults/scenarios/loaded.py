@@ -38,7 +38,9 @@ def loaded(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
             asyncio.run(_at(rig, rate, size, times, answers))
             rig.note(f"{rate} submits a second")
             figures.notes[f"submit at {rate}/s, s"] = summary(times)
-            figures.notes[f"answers at {rate}/s"] = {str(status): count for status, count in sorted(answers.items(), key=str)}
+            figures.notes[f"answers at {rate}/s"] = {
+                str(status): count for status, count in sorted(answers.items(), key=str)
+            }
             figures.expect(not answers["broken"], f"{answers['broken']} connections broke at {rate}/s")
         rig.wait(lambda: not rig.unfinished(), 900, "the load to be worked off")
     finally:
@@ -85,7 +87,9 @@ async def _at(rig: Rig, rate: int, seconds: int, times: list[float], answers: Co
                         async for _ in stream.aiter_lines():
                             pass
 
-        crowd = [asyncio.create_task(poll()) for _ in range(POLLERS)] + [asyncio.create_task(read()) for _ in range(READERS)]
+        crowd = [asyncio.create_task(poll()) for _ in range(POLLERS)] + [
+            asyncio.create_task(read()) for _ in range(READERS)
+        ]
         began = time.monotonic()
         submits = []
         for number in range(rate * seconds):
@@ -98,4 +102,6 @@ async def _at(rig: Rig, rate: int, seconds: int, times: list[float], answers: Co
         await asyncio.gather(*crowd, return_exceptions=True)
 
 
-SCENARIOS = (Scenario(20, "load", loaded, "a submission is one transaction; wakes, polls and events cost little", 0, 60),)
+SCENARIOS = (
+    Scenario(20, "load", loaded, "a submission is one transaction; wakes, polls and events cost little", 0, 60),
+)

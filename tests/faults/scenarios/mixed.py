@@ -114,7 +114,9 @@ def _sizes(rig: Rig, watched: Worker) -> dict[str, int]:
     assert rig.api is not None
     sizes = {}
     for name, pid in (("API", rig.api.process.pid), ("worker", watched.pid)):
-        sizes[f"{name} KiB"] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+        sizes[f"{name} KiB"] = (
+            int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+        )
         sizes[f"{name} open files"] = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return sizes
 

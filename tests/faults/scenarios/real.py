@@ -25,13 +25,27 @@ PICTURES: dict[str, Any] = {"dataset": "digits", "limit_train_examples": 120, "t
 SPECS: dict[str, dict[str, Any]] = {
     "transfer": {
         **PICTURES,
-        "source": {"train": {"dataset": "strokes", "limit_train_examples": 300, "architecture": "cnn-small", "training": {"steps": 60}}},
+        "source": {
+            "train": {
+                "dataset": "strokes",
+                "limit_train_examples": 300,
+                "architecture": "cnn-small",
+                "training": {"steps": 60},
+            }
+        },
         "control": {"seeds": 1},
     },
     "multitask": {**PICTURES, "tasks": {"digit": {}, "odd": {}}, "trunk": "cnn-small", "control": {"seeds": 0}},
     "distillation": {
         **PICTURES,
-        "teacher": {"train": {"dataset": "digits", "limit_train_examples": 120, "architecture": "cnn-small", "training": {"steps": 60}}},
+        "teacher": {
+            "train": {
+                "dataset": "digits",
+                "limit_train_examples": 120,
+                "architecture": "cnn-small",
+                "training": {"steps": 60},
+            }
+        },
         "student": "cnn-small",
         "control": {"seeds": 0},
     },
@@ -107,12 +121,16 @@ def _digest(file: Path) -> str:
     digest = hashlib.sha256()
     with zipfile.ZipFile(file) as whole, h5py.File(io.BytesIO(whole.read("model.weights.h5"))) as weights:
         found: dict[str, np.ndarray] = {}
-        weights.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        weights.visititems(
+            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+        )
     for name in sorted(found):
         digest.update(name.encode() + np.ascontiguousarray(found[name]).tobytes())
     return digest.hexdigest()
 
 
 SCENARIOS = (
-    Scenario(1, "Keras job killed", killed, "checkpoint, ledger, rewind: everything a fit needs to go on bit by bit", 1, 30),
+    Scenario(
+        1, "Keras job killed", killed, "checkpoint, ledger, rewind: everything a fit needs to go on bit by bit", 1, 30
+    ),
 )

@@ -20,7 +20,22 @@ from tests.faults.scenarios import (
     workers,
 )
 
-_MODULES = (workers, trainers, broker, answers, database, cancels, disk, clock, rogue, model, hostile, loaded, mixed, real)
+_MODULES = (
+    workers,
+    trainers,
+    broker,
+    answers,
+    database,
+    cancels,
+    disk,
+    clock,
+    rogue,
+    model,
+    hostile,
+    loaded,
+    mixed,
+    real,
+)
 
 SCENARIOS: tuple[Scenario, ...] = tuple(
     sorted((scenario for module in _MODULES for scenario in module.SCENARIOS), key=lambda scenario: scenario.number)

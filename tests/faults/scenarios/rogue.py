@@ -148,13 +148,18 @@ def _removal(connection: psycopg.Connection[Any], name: str) -> str:
     """The statement that takes a backstop away."""
     function, _, words = name.partition(": ")
     if words:
-        row = connection.execute("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", [function]).fetchone()
+        row = connection.execute(
+            "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", [function]
+        ).fetchone()
         assert row is not None, f"there is no function {function}"
         spoken = re.compile(r"RAISE EXCEPTION '[^']*" + re.escape(words) + r"[^;]*;")
         assert spoken.search(row[0]), f"{function} does not say {words!r}"
         return spoken.sub("NULL;", row[0])
     for kind, query in (
-        ("ALTER TABLE {} DROP CONSTRAINT {}", "SELECT conrelid::regclass FROM pg_constraint WHERE conname = %s AND contype = 'c'"),
+        (
+            "ALTER TABLE {} DROP CONSTRAINT {}",
+            "SELECT conrelid::regclass FROM pg_constraint WHERE conname = %s AND contype = 'c'",
+        ),
         ("DROP TRIGGER {1} ON {0}", "SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = %s AND NOT tgisinternal"),
         ("DROP INDEX {1}", "SELECT tablename FROM pg_indexes WHERE indexname = %s"),
     ):

@@ -64,7 +64,9 @@ def spoilt(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     while done < size:
         ids = [rig.submit(steps=16, step_seconds=0.08, checkpoint_every=3, seed=chance.randrange(50)) for _ in range(3)]
         rig.keep_workers(3)
-        rig.wait(lambda ids=ids: all(len(_checkpoints(rig, job_id)) >= 2 for job_id in ids), 60, "two checkpoints of each")
+        rig.wait(
+            lambda ids=ids: all(len(_checkpoints(rig, job_id)) >= 2 for job_id in ids), 60, "two checkpoints of each"
+        )
         for worker in list(rig.workers):
             rig.kill_worker(worker)
         for job_id in ids:

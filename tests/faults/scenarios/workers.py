@@ -57,7 +57,9 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     proxy.close()
     figures.recovery += rig.requeued_after()
     allowed = rig.timing.lease + rig.timing.sweep + 3
-    figures.expect(max(figures.recovery, default=0) <= allowed, f"a job was taken back only after more than {allowed} s")
+    figures.expect(
+        max(figures.recovery, default=0) <= allowed, f"a job was taken back only after more than {allowed} s"
+    )
 
 
 def frozen(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
@@ -103,7 +105,9 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         rig.record.deaths[worker.pid] = time.time()
         proxy.silence()
         time.sleep(rig.timing.lease)
-        figures.expect(not _training(worker, trains), f"{job_id} is still trained by a worker that is cut off from its lease")
+        figures.expect(
+            not _training(worker, trains), f"{job_id} is still trained by a worker that is cut off from its lease"
+        )
         rig.keep_workers(2)
         rig.wait(lambda: rig.busy() or not rig.unfinished(), 60, "another worker to take the job")
         proxy.resume()
@@ -144,14 +148,26 @@ def drained(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         slowest = max(slowest, time.monotonic() - began)
     rig.settle(120)
     figures.notes["slowest exit s"] = round(slowest, 2)
-    figures.expect(slowest <= rig.timing.grace + 5, f"a worker took {slowest:.1f} s to leave, allowed are {rig.timing.grace + 5}")
+    figures.expect(
+        slowest <= rig.timing.grace + 5, f"a worker took {slowest:.1f} s to leave, allowed are {rig.timing.grace + 5}"
+    )
     charged = rig.rows("SELECT count(*) FROM jobs WHERE failures > 0")[0][0]
     figures.expect(charged == 0, f"{charged} jobs were charged a failure by a drain")
 
 
 SCENARIOS = (
-    Scenario(1, "worker killed", killed, "the lease and the sweep; fence and rewind; PDEATHSIG; rows only for durable blobs", 8, 500, 20),
-    Scenario(3, "worker frozen", frozen, "beat and fence by attempt, state and lease; the triggers behind them", 4, 100, 20),
+    Scenario(
+        1,
+        "worker killed",
+        killed,
+        "the lease and the sweep; fence and rewind; PDEATHSIG; rows only for durable blobs",
+        8,
+        500,
+        20,
+    ),
+    Scenario(
+        3, "worker frozen", frozen, "beat and fence by attempt, state and lease; the triggers behind them", 4, 100, 20
+    ),
     Scenario(3, "worker cut off", cut_off, "the fuse, which needs no database", 1, 20, 3),
     Scenario(14, "rolling drain", drained, "the drain's checkpoint, and that it charges nothing", 3, 100, 20),
 )

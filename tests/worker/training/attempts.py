@@ -18,8 +18,8 @@ import numpy as np
 
 from tests.worker.training.small import Quiet
 from tests.worker.training.test_trainer import weights_of
-from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
 from worker import folders
+from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
 from worker.training import trainer
 
 TIMES = ("device_seconds", "latency", "latency_ms_per_256", "latency_ms_per_batch", "latency_ratio", "bytes")
