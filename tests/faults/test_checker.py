@@ -97,9 +97,9 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     stored = artifacts.keep_file(content)
     with transaction() as session:
         manifest = chain.manifest("model", stored.sha256)
-        model = models.keep(session, jobs.fence(session, claim), "model", stored, None, manifest, [])
+        models.keep(session, jobs.fence(session, claim), "model", stored, None, manifest, [])
         artifacts.add(session, done, 2, "model.keras", stored, "application/octet-stream")
-        jobs.finish(session, claim, JobState.SUCCEEDED, reason="completed", model_id=model.id)
+        jobs.finish(session, claim, JobState.SUCCEEDED, reason="completed")
     with transaction() as session:
         waiting = jobs.submit(session, spec).id
         events.after(session, waiting)
