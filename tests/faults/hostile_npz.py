@@ -442,7 +442,9 @@ def no_characters(chance: random.Random, lair: Lair) -> Hostile:
 
 def many_classes(chance: random.Random, lair: Lair) -> Hostile:
     count = 1_000_000 if lair.large else 50_000
-    return Hostile(npz(x=np.zeros((count, 1), np.float32), y=np.arange(count).astype("U7")))  # as numbers they are numbers
+    return Hostile(
+        npz(x=np.zeros((count, 1), np.float32), y=np.arange(count).astype("U7"))
+    )  # as numbers they are numbers
 
 
 def words_for_spreadsheets(chance: random.Random, lair: Lair) -> Hostile:

@@ -95,17 +95,20 @@ def test_it_trains_and_after_a_kill_it_ends_bit_for_bit_the_same(
     assert losses
     assert all(value is not None for value in losses)
 
+    if section == "words":
+        return  # killed in the test below, and as test_resume.py combines them
     rng = random.Random(f"{section} {name}")
     killed = broken(words, tmp_path / "b", rng, len(told(straight)))
-    if not name.endswith("deterministic=false"):  # else nobody is promised anything
-        assert not differences(straight.result, killed.result)
+    assert not differences(straight.result, killed.result)
 
 
 @pytest.mark.long
 @NAMES
 def test_after_three_kills_too(section: str, name: str, world: World, tmp_path: Path) -> None:
     """With sources, teachers and controls trained anew."""
-    if every_name.refused(section, name) or name.endswith("deterministic=false"):
+    if every_name.refused(section, name) or name.endswith(
+        "deterministic=false"
+    ):  # nobody is promised anything of the latter
         return
     body = unsteady(every_name.job_with(section, name))
     words = assignment({**body, "control": {**body.get("control", {}), "seeds": 1}}, world)
