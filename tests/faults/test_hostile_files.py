@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.app.api.conftest import api_process
 from tests.faults.hostile_files import KINDS, run
 from tests.faults.requests_bad import at_port
 
 
+@pytest.mark.slow
 def test_hostile_files_are_refused_and_leave_nothing(database: None) -> None:
     with api_process() as (port, process):
         figures = run(seed=1, count=len(KINDS), connect=at_port(port), pid=process.pid)
