@@ -106,7 +106,7 @@ def train(spec: Spec, run: Any) -> None:
 def _fold(spec: Spec, run: Any, stage: str, steps: int) -> str:
     home = Path(run.assignment["checkpoints"])
     prefix = "" if stage == "target" else f"{stage}/"
-    saved = checkpoint.newest(home, stage)
+    saved = next(checkpoint.whole(home, stage), None)
     step, link = (saved.step, saved.state["link"]) if saved else (0, next(links(spec.seed, stage)))
     run.send(Stage(name=stage))
     run.send(Resumed(stage=stage, step=step, metric_prefix=prefix))
