@@ -173,7 +173,7 @@ def test_a_transfer_at_another_size_stopped_in_its_second_phase_ends_bit_for_bit
     stop = threading.Event()
     told = run(assignment, tmp_path / "first", StopIn(stop, "target"), stop)
     names = [one.role for one in told.reports if isinstance(one, Kept)]
-    assert names == ["source"]
+    assert names == ["source", "unfinished"]
     kept = {"source": kept_model(tmp_path / "first", "source", "source")}
     run({**assignment, "kept": kept}, tmp_path / "second")
     for one, two in zip(
