@@ -12,7 +12,7 @@ from app.data.table import Hashes
 from app.spec.base import JobSpec, plain
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, pointer
-from app.spec.models import Manifest
+from app.spec.models import UNFINISHED, Manifest
 from app.spec.world import Missing
 from app.tables import Job, Model
 
@@ -31,7 +31,7 @@ class DatabaseWorld:
 
     def manifest(self, ref: str) -> Manifest:
         model = models.find(self._session, ref)
-        if model.role == models.UNFINISHED and self._session.get_one(Job, model.job_id).finished_at is None:
+        if model.role == UNFINISHED and self._session.get_one(Job, model.job_id).finished_at is None:
             raise Missing(
                 ref, "this unfinished model is replaced when its job goes on", "wait until that job has ended"
             )
@@ -77,7 +77,7 @@ def assignment(session: Session, job: Job) -> dict[str, Any]:
         "kept": {
             model.role: _model(model)
             for model in models.of_job(session, job.id)
-            if model.role != models.UNFINISHED  # the stage goes on from its checkpoint
+            if model.role != UNFINISHED  # the stage goes on from its checkpoint
         },
     }
 

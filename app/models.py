@@ -16,15 +16,12 @@ from app import artifacts, ids
 from app.artifacts import Stored
 from app.db import after_commit
 from app.errors import NotFound
-from app.spec.models import Manifest
+from app.spec.models import UNFINISHED, Manifest
 from app.spec.world import Missing
 from app.tables import Artifact, Edge, Job, Model
 
 JOBS_OWN = "model"
 """The role of the model that a job was submitted for."""
-
-UNFINISHED = "unfinished"
-"""The role of what a stopped stage had learnt so far. It gives way to the next one, and to the job's own model."""
 
 
 def keep(

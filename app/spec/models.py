@@ -28,6 +28,9 @@ ModelRef = Annotated[
 The newest).
 """
 
+UNFINISHED = "unfinished"
+"""The role of what a stopped stage had learnt so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
+
 ArchitectureRef = str | dict[str, Any]
 """A name from the catalog (`cnn`, `arch:cnn`), or an object {"arch": NAME, …bounded numbers}."""
 

@@ -21,7 +21,7 @@ from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.exports import ExportFormat
-from app.spec.models import HeadSpec, TaskSpec, TrainStage
+from app.spec.models import UNFINISHED, HeadSpec, TaskSpec, TrainStage
 from app.spec.training import TrainingSpec
 from worker.reports import Artifact, Warned
 from worker.training import batches, build, canvas, checkpoint, device, evaluate, export, formats, heads, keeping, rows
@@ -42,9 +42,6 @@ from worker.training.verdict import Scored
 from worker.training.watching import Check
 
 EXPORT_ROWS = 32
-
-UNFINISHED = "unfinished"
-"""The role of what a stage had learnt when it was stopped. It is no stage's own: nothing goes on from it."""
 
 LEADS_ON = ("model", "source", "teacher", "generation/")
 """The beginnings of the roles whose unfinished model is worth keeping: the job's own, and those that it builds on."""

@@ -19,7 +19,7 @@ from app import data as datasets
 from app.spec.base import plain
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, nearest, validate
-from app.spec.models import Manifest
+from app.spec.models import UNFINISHED, Manifest
 from app.spec.registry import modules
 from app.spec.world import Missing
 from worker.reports import Exit, Ready, Started
@@ -128,7 +128,7 @@ def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
         return assignment
     if record.exists() and record.read_text() == spec:
         manifests = {path: json.loads(path.read_text()) for path in out.glob("*manifest.json")}
-        finished = {path: about for path, about in manifests.items() if about["role"] != "unfinished"}
+        finished = {path: about for path, about in manifests.items() if about["role"] != UNFINISHED}
         return {**assignment, "kept": {about["role"]: _found(path, about) for path, about in finished.items()}}
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     if record.exists():

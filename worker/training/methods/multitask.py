@@ -189,12 +189,12 @@ def train(spec: Spec, run: Run) -> None:
     arms = control.arms(spec.training.seed, spec.control)
     epoch = max(run.feed_steps(data.draw(arms[0].seed), spec.training) for data in sets)
     budget = steps(spec.training, epoch)
-    if budget <= (_least_epochs(spec.weighting) - 1) * epoch:  # type: ignore[arg-type]
-        run.warn(
-            "weighting_never_begins",
-            f"{spec.weighting['name']} weighs nothing before its epoch {_least_epochs(spec.weighting)}, "  # type: ignore[index,arg-type]
-            f"and {budget} steps are {-(-budget // epoch)} epochs",
-        )
+    weighting: Any = spec.weighting
+    least = _least_epochs(weighting)
+    if budget <= (least - 1) * epoch:
+        epochs = -(-budget // epoch)
+        message = f"{weighting['name']} weighs nothing before its epoch {least}, and {budget} steps are {epochs} epochs"
+        run.warn("weighting_never_begins", message)
     before = {f"teacher/{name}": run.stage_steps(stage, data) for name, (stage, data) in stages.items()}
     known = {
         words.teacher: run.model(words.teacher, sets) for words in spec.tasks.values() if isinstance(words.teacher, str)

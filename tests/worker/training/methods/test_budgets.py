@@ -34,6 +34,12 @@ def steps(report: dict[str, Any]) -> dict[str, int]:
     return {role: one["steps"] for role, one in report["models"].items()}
 
 
+def epoch_steps(out: Path) -> int:
+    """Of the job's model, which ends where an epoch does."""
+    about: dict[str, int] = json.loads((out / "manifest.json").read_text())["training"]
+    return about["steps"] // about["epochs"]
+
+
 def test_a_single_task_control_of_a_few_labels_is_as_patient_as_the_shared_model(tmp_path: Path) -> None:
     body = {
         "kind": "multitask",
@@ -45,8 +51,7 @@ def test_a_single_task_control_of_a_few_labels_is_as_patient_as_the_shared_model
         "control": {"seeds": 1},
     }
     spent = steps(finished(body, tmp_path))
-    about = json.loads((tmp_path / "manifest.json").read_text())["training"]
-    epoch = about["steps"] // about["epochs"]
+    epoch = epoch_steps(tmp_path)
     assert epoch > 10
     # Twelve labels are one batch: counted in epochs of its own, patience would end after three steps.
     assert spent["control/0/digit"] >= 3 * epoch
@@ -64,8 +69,7 @@ def test_a_student_without_unlabelled_rows_is_as_patient_as_one_with_them(tmp_pa
         "control": {"seeds": 1},
     }
     spent = steps(finished(body, tmp_path))
-    about = json.loads((tmp_path / "manifest.json").read_text())["training"]
-    epoch = about["steps"] // about["epochs"]
+    epoch = epoch_steps(tmp_path)
     assert epoch > 1
     assert spent["control/0"] >= 3 * epoch
 
