@@ -266,7 +266,7 @@ def mutate(file: Path, guard: Guard) -> None:
 def _judge(tree: Path, guard: Guard) -> tuple[bool, str]:
     environment = os.environ | {"PYTHONPATH": str(tree), "BEQUEST_FAULTS_SHRINK": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     if guard.proof.endswith(".py"):
-        line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", guard.proof]
+        line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", guard.proof]
     else:
         line = [
             sys.executable,

@@ -153,8 +153,7 @@ def conclude(
         "model": {
             "parameters": model.manifest.parameters,
             "bytes": model.bytes,
-            "latency_ms_per_256": run.latency_ms(model.network, first.table.inputs),
-            "latency": run.latency(model.network, first.table.inputs),
+            "latency": run.latency(model, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
         "input": canvas.about(model.network),

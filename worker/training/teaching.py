@@ -160,7 +160,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
     inputs = target.table.inputs[target.split.test]
     said_by_teachers = teachers.answers(task, inputs)
     student, teacher = trial.model, teachers.models[0]
-    ours, *theirs = (run.latency(one.network, target.table.inputs) for one in (student, *teachers.models))
+    ours, *theirs = (run.latency(one, target.table.inputs) for one in (student, *teachers.models))
     latency = {"student": ours["ms_per_batch"], "teachers": round(sum(one["ms_per_batch"] for one in theirs), 3)}
     students, alone = trial.measures(task.name)
     teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)

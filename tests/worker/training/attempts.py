@@ -22,7 +22,7 @@ from worker import folders
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
 from worker.training import trainer
 
-TIMES = ("device_seconds", "latency", "latency_ms_per_256", "latency_ms_per_batch", "latency_ratio", "bytes")
+TIMES = ("device_seconds", "latency", "latency_ms_per_batch", "latency_ratio", "bytes")
 """What a report says of time: the only thing in which two runs of a job may differ; and of a file's size, which follows the names
 that Keras gives a backbone's inner layers by a counter of the process."""
 

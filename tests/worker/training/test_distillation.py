@@ -292,6 +292,7 @@ class StopIn(Quiet):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_stopped_in_its_second_generation_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
     body = {**TINY, "objectives": [{"type": "hint"}, {"type": "dkd"}], "generations": 2}
     straight = trained(body, tmp_path / "straight")

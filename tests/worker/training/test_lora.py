@@ -121,6 +121,7 @@ def test_the_kept_file_is_of_stock_layers_without_adapters(tmp_path: Path) -> No
     assert np.allclose(model.predict_on_batch(raw)["digit"], expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_fit_with_adapters_that_was_stopped_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
     whole = adapted(plain(), ("conv2", "dense1"))
     lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})

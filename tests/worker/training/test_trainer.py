@@ -127,6 +127,7 @@ TRANSFER: dict[str, Any] = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_stopped_and_continued_in_new_processes_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
     straight = drive(assignment(TRANSFER, tmp_path / "a"), tmp_path / "a" / "out")
     assert straight.code == Exit.DONE

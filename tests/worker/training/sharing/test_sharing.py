@@ -395,6 +395,7 @@ def test_other_formats_answer_as_keras_does(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mmoe", "ple", "cross_stitch"])
 def test_a_stopped_fit_goes_on_bit_by_bit(name: str, tmp_path: Path) -> None:
     """With two data sets, dropout and BatchNorm in every expert, and gradnorm's state."""

@@ -27,21 +27,19 @@ JOB: dict[str, Any] = {
     "tasks": {"digit": {}, "odd": {"limit_train_labels": 60}},
     "trunk": {"arch": "cnn-small", "batch_norm": True, "dropout": 0.2},
     "training": {"epochs": 2, "batch_size": 50},
-    "export": ["saved_model", "litert"],
 }
 
 JOBS: dict[str, dict[str, Any]] = {
     "mmoe": {"sharing": "mmoe", "experts": 2, "weighting": "pcgrad"},
     "cgc": {"sharing": "cgc", "weighting": "gradnorm"},
-    "ple": {"sharing": {"name": "ple", "levels": 3}, "weighting": "uncertainty"},
+    "ple": {"sharing": {"name": "ple", "levels": 3}, "weighting": "uncertainty", "export": ["saved_model", "litert"]},
     "cross_stitch": {"sharing": "cross_stitch", "weighting": "famo"},
     "two data sets": {
         "sharing": "cgc",
         "experts_per_task": 2,
         "tasks": {"digit": {}, "drawn": {"dataset": "strokes", "column": "digit"}},
-        "export": ["keras"],
     },
-    "nothing shared": {"sharing": "cgc", "experts": 0, "export": ["keras"], "control": {"seeds": 1}},
+    "nothing shared": {"sharing": "cgc", "experts": 0, "control": {"seeds": 1}},
 }
 
 
@@ -58,7 +56,7 @@ def test_a_job_goes_from_its_words_to_a_model(name: str, tmp_path: Path) -> None
     assert (report["conflicts"] is None) == (name == "nothing shared")
     kept = {one.role for one in reports if isinstance(one, Kept)}
     assert kept == {"model"} | ({"control/0/digit", "control/0/odd"} if "control" in body else set())
-    for form in set(body["export"]) - {"keras"}:
+    for form in body.get("export", ()):
         assert report["export"][form]["largest_difference"] <= 1e-4
     import keras
 
@@ -69,7 +67,7 @@ def test_a_job_goes_from_its_words_to_a_model(name: str, tmp_path: Path) -> None
 
 
 def test_a_model_of_experts_teaches(tmp_path: Path) -> None:
-    body = {**JOB, **JOBS["mmoe"], "export": ["keras"], "weighting": "equal"}
+    body = {**JOB, **JOBS["mmoe"], "weighting": "equal"}
     assert run(body, tmp_path / "a")[0] == Exit.DONE
     told = json.loads((tmp_path / "a" / "manifest.json").read_text())
     given = {
@@ -107,7 +105,7 @@ def test_one_expert_scores_as_hard_sharing_does(tmp_path: Path) -> None:
     answers, logged = [], []
     for name, words in {"hard": {}, "one": {"sharing": "mmoe", "experts": 1}}.items():
         out = tmp_path / name
-        assert run({**JOB, "export": ["keras"], **words}, out)[0] == Exit.DONE
+        assert run({**JOB, **words}, out)[0] == Exit.DONE
         answers.append(keras.saving.load_model(out / "model.keras", compile=False).predict_on_batch(rows))
         with (out / "metrics.csv").open() as file:
             logged.append([row for row in csv.reader(file) if "loss" in row[0]])
