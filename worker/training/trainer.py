@@ -184,6 +184,8 @@ def _train_with_keras(
     stage: list[str],
 ) -> None:
     from worker.training import device
+
+    device.import_keras()
     from worker.training.run import Run
 
     training = getattr(spec, "training", None)
@@ -210,13 +212,16 @@ def _plain_run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: th
 
 def _warm_up() -> dict[str, str | None]:
     """Imports all that a job will need, and takes one training step, so that the first of a job finds everything loaded."""
+    from worker.training import device
+
+    device.import_keras()
     import numpy as np
 
     from app.spec import architectures
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec
     from app.spec.training import OptimizerSpec
-    from worker.training import batches, build, conclude, device, heads, inheritance, learner  # noqa: F401 - imported now rather than within a job
+    from worker.training import batches, build, conclude, heads, inheritance, learner  # noqa: F401 - imported now rather than within a job
     from worker.training.scaling import Scaling
 
     device.prepare()
