@@ -26,12 +26,16 @@ from app import embedded
 from tests.faults.rig import ROOT
 
 PROTOCOL = "tests/faults/test_protocol.py"
+FAMILY = "tests/worker/test_worker.py::test_a_killed_worker_leaves_no_process_of_its_trainer_s_at_whatever_moment"
 LONGEST_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Guard:
-    """`old` becomes `new` in `file`, once or where it stands the `nth` time. `proof` is a scenario's name, or a test file."""
+    """`old` becomes `new` in `file`. `proof` is a scenario's name (with a size), or a test.
+
+    `without` names a guard that goes as well, where either alone is enough.
+    """
 
     name: str
     file: str
@@ -39,7 +43,7 @@ class Guard:
     new: str
     proof: str
     size: int = 0
-    nth: int = 1
+    without: str = ""
 
 
 JOBS, SUPERVISOR = "app/jobs.py", "worker/supervisor.py"
@@ -222,6 +226,21 @@ GUARDS = (
         "worker cut off",
         2,
     ),
+    Guard(
+        "what a trainer has started ends with its worker",
+        "worker/training/__main__.py",
+        "        guard.start()\n",
+        "        pass\n",
+        FAMILY,
+    ),
+    Guard(
+        "a trainer dies with its worker, the guard being gone",
+        "app/programs.py",
+        "_LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)",
+        "pass",
+        FAMILY,
+        without="what a trainer has started ends with its worker",
+    ),
 )
 
 
@@ -250,7 +269,8 @@ def red_without(guard: Guard) -> tuple[bool, str]:
         for part in ("app", "worker", "migrations", "tests"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", tree)
-        mutate(tree / guard.file, guard)
+        for gone in (guard, *(other for other in GUARDS if other.name == guard.without)):
+            mutate(tree / gone.file, gone)
         return _judge(tree, guard)
     finally:
         shutil.rmtree(tree, ignore_errors=True)
@@ -265,7 +285,7 @@ def mutate(file: Path, guard: Guard) -> None:
 
 def _judge(tree: Path, guard: Guard) -> tuple[bool, str]:
     environment = os.environ | {"PYTHONPATH": str(tree), "BEQUEST_FAULTS_SHRINK": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    if guard.proof.endswith(".py"):
+    if guard.proof.startswith("tests/"):
         line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", guard.proof]
     else:
         line = [
@@ -285,7 +305,7 @@ def _judge(tree: Path, guard: Guard) -> tuple[bool, str]:
         )
     except subprocess.TimeoutExpired:
         return True, f"not over after {LONGEST_SECONDS} s"
-    if guard.proof.endswith(".py"):
+    if guard.proof.startswith("tests/"):
         complaints = [line for line in run.stdout.splitlines() if line.startswith("E ")]
         return run.returncode == 1, complaints[0] if complaints else run.stdout[-200:]
     if not (tree / "figures.json").exists():

@@ -185,11 +185,15 @@ class Rig:
         )
         self.api.wait_ready(60)
 
+    def command(self) -> tuple[str, ...]:
+        """A worker's."""
+        return worker_command()
+
     def start_worker(self, wait: bool = True, **environment: str) -> Worker:
         """Called from the main thread: the worker dies with the thread that started it."""
         self._count += 1
         name = f"worker-{self._count}"
-        program = Program(name, worker_command(), self.environment | environment, self.folder.logs / f"{name}.log")
+        program = Program(name, self.command(), self.environment | environment, self.folder.logs / f"{name}.log")
         worker = Worker(programs.start(program), name)
         self.workers.append(worker)
         if wait:
@@ -455,19 +459,19 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(timing: Timing = FAST, environment: dict[str, str] | None = None) -> Iterator[Rig]:
+def rig(timing: Timing = FAST, environment: dict[str, str] | None = None, made: type[Rig] = Rig) -> Iterator[Rig]:
     """A started rig in a folder of its own; nothing of it is left afterwards."""
     home = Path(tempfile.mkdtemp(prefix="bqf-", dir=embedded.short_folder()))
     home.chmod(0o755)
     before = dict(os.environ)
     try:
         with embedded.folder(home) as folder:
-            made = Rig(folder, timing, environment)
+            service = made(folder, timing, environment)
             try:
-                made.start()
-                yield made
+                service.start()
+                yield service
             finally:
-                made.stop()
+                service.stop()
     finally:
         os.environ.clear()
         os.environ.update(before)
