@@ -57,16 +57,15 @@ KERAS = {"BEQUEST_SPARE_KERAS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTE
 def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """kill -9 of worker or trainer in training, up to three times a job; weights and metric rows as if nothing had been."""
     unbroken: dict[str, tuple[dict[str, str], str]] = {}
-    left = size
     for kind in itertools.cycle(SPECS):
-        if not left:
+        left = size - rig.record.faults.total()  # a kill may come too late, or find no trainer
+        if left <= 0:
             break
         body = {"kind": kind, **SPECS[kind]}
         if kind not in unbroken:
             rig.keep_workers(1, **KERAS)
             unbroken[kind] = _result(rig, _ended(rig, body, [], figures))
         fractions = sorted(chance.uniform(0.02, 0.9) for _ in range(min(left, KILLS_A_JOB)))
-        left -= len(fractions)
         job_id = _ended(rig, body, [(fraction, chance.random() < 0.5) for fraction in fractions], figures)
         found = _result(rig, job_id)
         for what, ours, theirs in zip(("weights", "metrics"), found, unbroken[kind], strict=True):

@@ -16,7 +16,7 @@ from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario, load
 
 ENDS = ("fail", "memory", "retry", "exit_1", "exit_137", "kill", "segfault")
-HOPELESS = {"fail": "loss_not_finite", "memory": "out_of_memory"}
+HOPELESS = {"fail": "loss_not_finite", "memory": "memory_limit"}
 DAMAGES = ("cut", "bit flip", "empty", "no manifest", "both")
 
 
