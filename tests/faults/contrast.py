@@ -21,6 +21,7 @@ import psycopg
 from kombu.exceptions import OperationalError
 
 from app import embedded
+from tests.faults import plain
 from tests.faults.__main__ import machine
 from tests.faults.figures import Figures, table
 from tests.faults.rig import FAST, Rig, rig, seeded
@@ -28,7 +29,7 @@ from tests.faults.scenarios import broker, workers
 
 
 def long_jobs(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
-    """No fault at all: jobs that take thrice the lease, and idle workers. An hour's patience would be a training's in the same way."""
+    """No fault at all: jobs that take thrice the lease, and idle workers. So does a training of three hours with Celery's own setting."""
     rig.keep_workers(3)
     for seed in range(size):
         rig.submit(seed=seed, steps=9, step_seconds=rig.timing.lease / 3)
@@ -50,10 +51,11 @@ class Plain(Rig):
     def start(self) -> None:
         self.environment |= {"PLAIN_VISIBILITY_SECONDS": str(self.timing.lease)}
         os.environ.update(self.environment)
+        plain.app.conf.broker_url = self.environment["BROKER_URL"]
         self.postgres = embedded.start_postgres(self.folder)
         self.broker = embedded.start_valkey(self.folder)
         with self.connection() as connection:
-            connection.execute(_plain().SCHEMA)
+            connection.execute(plain.SCHEMA)
 
     def command(self) -> tuple[str, ...]:
         quiet = ("--without-gossip", "--without-mingle", "--loglevel", "INFO")
@@ -63,12 +65,9 @@ class Plain(Rig):
         """As the service's own: what is asked of a plain service beyond its chain is left out."""
         job_id = f"job_{len(self.record.submit_seconds)}"
         began = time.monotonic()
-        with contextlib.suppress(
-            psycopg.Error, OperationalError
-        ):  # then the client is told, and knows that it has no job
-            with self.connection() as connection:
-                _plain().submit(connection, job_id, spec)
-            self.record.submitted[job_id] = spec
+        with contextlib.suppress(psycopg.Error, OperationalError), self.connection() as connection:
+            plain.submit(connection, job_id, spec)
+            self.record.submitted[job_id] = spec  # else the client is told, and knows that it has no job
         self.record.submit_seconds.append(time.monotonic() - began)
         return job_id if job_id in self.record.submitted else None
 
@@ -95,12 +94,11 @@ def judged(service: Rig, figures: Figures) -> None:
     """What the checker asks, of this service's tables."""
     time.sleep(4 * service.timing.lease)  # what has been handed out twice comes to its end
     service.stop_workers()
-    count = service.rows(
-        "SELECT count(*) FROM jobs WHERE id = ANY(%s) AND finished_at IS NULL", list(service.record.submitted)
-    )
     figures.jobs = service.rows("SELECT count(*) FROM jobs")[0][0]
     figures.faults = service.record.faults.total()
-    figures.lost = count[0][0]
+    figures.lost = service.rows(
+        "SELECT count(*) FROM jobs WHERE id = ANY(%s) AND finished_at IS NULL", list(service.record.submitted)
+    )[0][0]
     figures.doubled = service.rows(
         "SELECT count(*) FROM (SELECT job_id FROM runs WHERE ended IS NOT NULL GROUP BY job_id HAVING count(*) > 1) AS twice"
     )[0][0]
@@ -128,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     print(f"a plain acks_late service; {machine()}; seed {asked.seed}", flush=True)
     rows = []
-    with rig(FAST, made=Plain) as service:
+    with rig(FAST, rig_type=Plain) as service:
         for name, scenario, short, full in SCENARIOS:
             figures = Figures(f"{name} (plain Celery)", asked.seed)
             service.reset()
@@ -147,13 +145,6 @@ def main(arguments: Sequence[str]) -> int:
             json.dumps({"machine": machine(), "seed": asked.seed, "figures": [row.plain() for row in rows]}, indent=1)
         )
     return 0
-
-
-def _plain() -> Any:
-    """Imported late: it takes the broker's address from the environment that the rig makes."""
-    from tests.faults import plain
-
-    return plain
 
 
 if __name__ == "__main__":

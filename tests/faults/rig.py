@@ -459,14 +459,14 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(timing: Timing = FAST, environment: dict[str, str] | None = None, made: type[Rig] = Rig) -> Iterator[Rig]:
+def rig(timing: Timing = FAST, environment: dict[str, str] | None = None, rig_type: type[Rig] = Rig) -> Iterator[Rig]:
     """A started rig in a folder of its own; nothing of it is left afterwards."""
     home = Path(tempfile.mkdtemp(prefix="bqf-", dir=embedded.short_folder()))
     home.chmod(0o755)
     before = dict(os.environ)
     try:
         with embedded.folder(home) as folder:
-            service = made(folder, timing, environment)
+            service = rig_type(folder, timing, environment)
             try:
                 service.start()
                 yield service

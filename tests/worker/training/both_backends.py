@@ -150,13 +150,13 @@ def followed(made: Any, data: Any, layer: str) -> list[Any]:
 
 
 def shared(name: str) -> list[Any]:
-    """Answers of a network of this sharing, and its numbers after two steps, dropout left out."""
+    """Answers of a network of this sharing, and its numbers after two steps of pcgrad, dropout left out."""
     whole = network(TASKS, architecture={**ARCHITECTURE, "units": [8, 6]}, sharing=modules("sharing")[name].Spec())
     columns = {task.name: stored(task, 24) for task in TASKS}
     data = {"d": feed(whole, columns, 8)}
     data["d"].lines[0]._pass = lambda number: np.arange(24)  # type: ignore[method-assign]
     goal = Goal(
-        {"d": list(columns)}, {task.name: task for task in TASKS}, weighting=modules("weighting")["equal"].Spec()
+        {"d": list(columns)}, {task.name: task for task in TASKS}, weighting=modules("weighting")["pcgrad"].Spec()
     )
     made = compiled(whole, goal, "sgd", 1e-2)
     answers = made.live.forward.predict_on_batch(batches.batch(data, 0)[0]["d"])
