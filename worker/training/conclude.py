@@ -177,7 +177,7 @@ def conclude(
         **(more or {}),
     }
     run.write_metrics()
-    _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False))
+    _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False))
     _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(run, model, besides)))
     _write(run.out / "curve.svg", card.curve(report, run.history))
     seeds = card.seeds(report)

@@ -238,7 +238,9 @@ def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tm
     assert {report.name for report in ended.of(Artifact)} == files
     assert not [line for line in ended.of(Warned) if line.code != "rows_dropped"]
 
-    report = json.loads((ended.out / "report.json").read_text())
+    text = (ended.out / "report.json").read_text(encoding="utf-8")
+    assert "\\u" not in text, "a person reads it with curl and grep"
+    report = json.loads(text)
     assert (report["decision"], report["reason"]) == ("inconclusive", "few_seeds")
     if name == "multitask":
         pairs = {tuple(pair["tasks"]) for pair in report["conflicts"]["pairs"]}
