@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -50,6 +50,7 @@ class Figures:
             )
             found = checker.check(scene)
             self.jobs += len(scene.jobs)
+        self.notes |= _cancelled_after(scene)
         by_invariant = Counter(violation.invariant for violation in found)
         self.lost += by_invariant["I1"]
         self.doubled += by_invariant["I2"]
@@ -80,6 +81,17 @@ def summary(values: Sequence[float]) -> dict[str, float]:
         "p99": round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 3),
         "max": round(ordered[-1], 3),
     }
+
+
+def _cancelled_after(scene: checker.Scene) -> dict[str, dict[str, float]]:
+    """By the state that the answer to a cancel named: the seconds from the request until the job had ended."""
+    ended = {job["id"]: job["finished"] for job in scene.jobs if job["finished"] is not None}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for cancel in scene.cancels:
+        if cancel.job_id in ended:
+            name = f"cancel to end, s, answered {cancel.state}"
+            seconds[name].append(max(0.0, float(ended[cancel.job_id]) - cancel.asked))
+    return {name: summary(values) for name, values in sorted(seconds.items())}
 
 
 def table(rows: Sequence[Figures]) -> str:

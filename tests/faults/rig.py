@@ -185,6 +185,11 @@ class Rig:
         )
         self.api.wait_ready(60)
 
+    def restart_api(self, **environment: str) -> None:
+        assert self.api is not None
+        self.api.kill()
+        self.start_api(**environment)
+
     def command(self) -> tuple[str, ...]:
         """A worker's."""
         return worker_command()
@@ -337,9 +342,7 @@ class Rig:
         self.data = data
         self.environment["BEQUEST_DATA"] = os.environ["BEQUEST_DATA"] = str(data)
         settings.cache_clear()
-        assert self.api is not None
-        self.api.kill()
-        self.start_api()
+        self.restart_api()
 
     # ------------------------------------------------------------ a client
 

@@ -30,9 +30,8 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         return verdict[0]
 
     proxy.strike = strike
+    rig.restart_api(**rig.through("api"))
     assert rig.api is not None
-    rig.api.kill()
-    rig.start_api(**rig.through("api"))
     answers: dict[str, str] = {}
     for number in range(size):
         rig.keep_workers(2)
@@ -49,11 +48,10 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
             figures.expect(answers.setdefault(key, str(job_id)) == job_id, f"{key} names two jobs")
     rig.settle(120)
     proxy.close()
-    rig.api.kill()
-    rig.start_api()
+    rig.restart_api()
     jobs = rig.rows("SELECT count(*) FROM jobs")[0][0]
     figures.notes["keys"], figures.notes["jobs of them"] = size, jobs
     figures.expect(jobs == size, f"{size} keys made {jobs} jobs")
 
 
-SCENARIOS = (Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 2, 200),)
+SCENARIOS = (Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 2, 200, 20),)

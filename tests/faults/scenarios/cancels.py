@@ -13,7 +13,7 @@ from app.errors import Conflict
 from app.settings import settings
 from tests.faults import bare
 from tests.faults.figures import Figures
-from tests.faults.rig import Cancel, Rig
+from tests.faults.rig import PRODUCTION, Cancel, Rig
 from tests.faults.scenarios import Scenario, chain
 
 WORKERS, CANCELLERS, SWEEPERS = 6, 2, 2
@@ -22,6 +22,8 @@ LEASE = 0.05  # seconds: many attempts lose it while they live
 
 def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """First the protocol's own calls by the thousand, with claims, beats, ends and sweeps at once; then real workers."""
+    if rig.timing is PRODUCTION:
+        return _with_workers(rig, chance, size)
     stop = threading.Event()
     made: list[str] = []
     refused: list[int] = []
@@ -77,15 +79,19 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             thread.join()
         settings().lease_seconds = lease
     figures.stale_refused += sum(refused)
-    _with_workers(rig, chance, max(6, size // 40))
+    return _with_workers(rig, chance, max(6, size // 40))
 
 
 def _with_workers(rig: Rig, chance: random.Random, size: int) -> None:
+    """By HTTP: while it waits, is held back, is fetched, trains or has just ended; once or twice."""
     for _ in range(size):
         rig.keep_workers(2)
         job_id = rig.submit(**chain(chance) | {"step_seconds": 0.1})
         if job_id is not None:
             time.sleep(chance.uniform(0, 1.5))
+            for verb in chance.choice(((), (), ("pause",), ("pause", "resume"))):
+                rig.note(verb)
+                rig.request("POST", f"/v1/jobs/{job_id}/{verb}")
             rig.note("cancel by HTTP")
             for _ in range(chance.choice((1, 1, 2))):
                 rig.cancel(job_id, discard=chance.random() < 0.3)
@@ -101,5 +107,7 @@ def _told(part: Callable[[int], None], number: int, figures: Figures) -> None:
 
 
 SCENARIOS = (
-    Scenario(12, "cancel raced", raced, "the row's lock in cancel; the guard of ended jobs; claim's state", 250, 5000),
+    Scenario(
+        12, "cancel raced", raced, "the row's lock in cancel; the guard of ended jobs; claim's state", 250, 5000, 20
+    ),
 )

@@ -52,5 +52,5 @@ def _compiled(rig: Rig) -> Path:
 
 
 SCENARIOS = (
-    Scenario(8, "clock skewed", skewed, "only the database's clock counts; the fuse's counts what passes", 4, 20),
+    Scenario(8, "clock skewed", skewed, "only the database's clock counts; the fuse's counts what passes", 4, 20, 20),
 )

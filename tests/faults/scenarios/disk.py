@@ -65,6 +65,6 @@ def _free_blobs(rig: Rig) -> None:
 
 SCENARIOS = (
     Scenario(
-        7, "disk full", full, "write beside, sync, rename; a full disk is a failure that a retry may mend", 4, 200
+        7, "disk full", full, "write beside, sync, rename; a full disk is a failure that a retry may mend", 4, 200, 20
     ),
 )

@@ -62,8 +62,10 @@ def spoilt(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     """A checkpoint that is cut, flipped, emptied or without its manifest is passed over; with both spoilt it begins anew."""
     done = 0
     while done < size:
-        ids = [rig.submit(steps=16, step_seconds=0.08, checkpoint_every=3, seed=chance.randrange(50)) for _ in range(3)]
         rig.keep_workers(3)
+        for worker in rig.workers:  # all three, before the first job is there, or it has ended when the last begins
+            rig.wait(worker.is_ready, 60, "a worker to be ready")
+        ids = [rig.submit(steps=30, step_seconds=0.08, checkpoint_every=3, seed=chance.randrange(50)) for _ in range(3)]
         rig.wait(
             lambda ids=ids: all(len(_checkpoints(rig, job_id)) >= 2 for job_id in ids), 60, "two checkpoints of each"
         )
@@ -105,6 +107,6 @@ def _spoil(folder: Path, how: str, chance: random.Random) -> None:
 
 
 SCENARIOS = (
-    Scenario(2, "trainer ends", ended, "the map from exit to outcome; the budget; rewind at a resume", 8, 140),
-    Scenario(13, "checkpoint spoilt", spoilt, "the checkpoint's hashes, and the second one that is kept", 3, 100),
+    Scenario(2, "trainer ends", ended, "the map from exit to outcome; the budget; rewind at a resume", 8, 140, 14),
+    Scenario(13, "checkpoint spoilt", spoilt, "the checkpoint's hashes, and the second one that is kept", 3, 100, 20),
 )
