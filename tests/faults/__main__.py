@@ -7,24 +7,19 @@ was injected, when and into which job, follows from the seed; how the machine in
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import json
 import multiprocessing
 import os
 import platform
 import sys
-import time
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.faults.figures import Figures, table
-from tests.faults.rig import FAST, PRODUCTION, Rig, Skipped, Timing, rig, seeded
-from tests.faults.scenarios import Scenario
+from tests.faults.figures import table
+from tests.faults.rig import FAST, PRODUCTION
 from tests.faults.scenarios.registry import SCENARIOS
-
-LONGEST_SCENARIO = 45 * 60
+from tests.faults.suite import played
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,10 +34,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"no scenario is called {asked.only!r}. There are: {names}", file=sys.stderr)
         return 2
     print(f"{machine()}; seed {asked.seed}", flush=True)
+    fast = {scenario: asked.size or (scenario.full if asked.full else scenario.ci) for scenario in chosen}
+    production = {scenario: scenario.production for scenario in chosen}
     # At production settings nearly all is waiting, so that part runs beside the other: a service of its own, in its own process.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as beside:
-        slow = beside.submit(_run, chosen, asked, PRODUCTION) if asked.full and not asked.size else None
-        rows = _run(chosen, asked, FAST)
+        slow = beside.submit(played, production, asked.seed, PRODUCTION) if asked.full and not asked.size else None
+        rows = played(fast, asked.seed, FAST)
         rows += slow.result() if slow else []
     if len(rows) > 1:
         print("\n" + table(rows))
@@ -65,56 +62,6 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--soak", type=int, metavar="MIN", help="all faults at random, for so many minutes")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser.parse_args(arguments)
-
-
-def _run(chosen: Sequence[Scenario], asked: argparse.Namespace, timing: Timing) -> list[Figures]:
-    rows: list[Figures] = []
-    sizes = {scenario: asked.size or _size(scenario, timing, asked.full) for scenario in chosen}
-    chosen = [scenario for scenario in chosen if sizes[scenario]]
-    if not chosen:
-        return rows
-    began = time.monotonic()
-    with rig(timing) as service:
-        for number, scenario in enumerate(chosen):
-            rows.append(_one(service, scenario, sizes[scenario], asked.seed))
-            spent = time.monotonic() - began
-            left = spent / (number + 1) * (len(chosen) - number - 1)
-            said = [f"{table(rows[-1:]).splitlines()[-1]} ({number + 1} of {len(chosen)}, {left:.0f} s to go)"]
-            if number == 0:
-                said.insert(0, table(rows).splitlines()[0])
-            said += [f"    {name}: {value}" for name, value in rows[-1].notes.items()]
-            said += [f"    VIOLATION: {violation}" for violation in rows[-1].violations]
-            print("\n".join(said), flush=True)
-    return rows
-
-
-def _size(scenario: Scenario, timing: Timing, full: bool) -> int:
-    """None of a scenario that is not for this run."""
-    return scenario.production if timing is PRODUCTION else scenario.full if full else scenario.ci
-
-
-def _one(service: Rig, scenario: Scenario, size: int, seed: int) -> Figures:
-    name = scenario.name if service.timing is FAST else f"{scenario.name} (production)"
-    figures = Figures(name, seed)
-    service.reset()
-    began = time.monotonic()
-    faulthandler.dump_traceback_later(LONGEST_SCENARIO, exit=True)  # a scenario that hangs says where
-    try:
-        scenario.run(service, seeded(seed, scenario.name), size, figures)
-    except TimeoutError as error:
-        figures.violations.append(str(error))
-    except Skipped as why:
-        figures.notes["SKIPPED"] = str(why)
-        print(f"SKIPPED {scenario.name}: {why}", flush=True)
-    except Exception as error:  # a defect of the scenario is no reason to lose what the others find
-        traceback.print_exc()
-        figures.violations.append(f"the scenario broke off: {type(error).__name__}: {error}")
-        service.stop_workers()
-        service.restart_api()
-    figures.judged(service)
-    faulthandler.cancel_dump_traceback_later()
-    figures.seconds = time.monotonic() - began
-    return figures
 
 
 def machine() -> str:
