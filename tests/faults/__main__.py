@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.faults.figures import table
 from tests.faults.rig import FAST, PRODUCTION
 from tests.faults.scenarios.registry import SCENARIOS
-from tests.faults.suite import played
+from tests.faults.suite import Part, play
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,13 +32,16 @@ def main(arguments: Sequence[str]) -> int:
         print(f"no scenario is called {asked.only!r}. There are: {names}", file=sys.stderr)
         return 2
     print(f"{machine()}; seed {asked.seed}", flush=True)
-    fast = {scenario: asked.size or (scenario.full if asked.full else scenario.ci) for scenario in chosen}
-    production = {scenario: scenario.production for scenario in chosen}
-    # At production settings nearly all is waiting, so that part runs beside the other: a service of its own, in its own process.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as beside:
-        slow = beside.submit(played, production, asked.seed, PRODUCTION) if asked.full and not asked.size else None
-        rows = played(fast, asked.seed, FAST)
-        rows += slow.result() if slow else []
+    parts = [
+        Part(scenario, size, FAST, asked.seed)
+        for scenario in chosen
+        if (size := asked.size or (scenario.full if asked.full else scenario.ci))
+    ]
+    if asked.full and not asked.size:
+        parts += [
+            Part(scenario, scenario.production, PRODUCTION, asked.seed) for scenario in chosen if scenario.production
+        ]
+    rows = play(parts, asked.lanes)
     if len(rows) > 1:
         print("\n" + table(rows))
     for row in rows:
@@ -60,6 +61,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", help="one scenario, by name or number")
     parser.add_argument("--size", type=int, help="another size than the scenario's own")
     parser.add_argument("--soak", type=int, metavar="MIN", help="all faults at random, for so many minutes")
+    parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="scenarios beside each other")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser.parse_args(arguments)
 

@@ -140,7 +140,7 @@ def no_stale_write_is_accepted(scene: Scene) -> Iterator[Violation]:
                 "I3", said["job_id"], f"attempt {said['attempt']} said {said['ending']} after it was {outcome}"
             )
     stages = scene.by_job(
-        "SELECT job_id, attempt, data->>'stage' AS stage FROM events WHERE type = 'stage' ORDER BY job_id, seq"
+        "SELECT job_id, attempt, data->>'stage' AS stage FROM events WHERE type IN ('resumed', 'checkpoint')"
     )
     rows = scene.by_job(
         "SELECT job_id, CASE WHEN name LIKE '%/%' THEN regexp_replace(name, '/[^/]*$', '') ELSE 'target' END AS stage,"
@@ -148,7 +148,8 @@ def no_stale_write_is_accepted(scene: Scene) -> Iterator[Violation]:
     )
     for job_id, recorded in rows.items():
         resumed = {row["attempt"]: row["resumed"] or {} for row in scene.attempts[job_id]}
-        began = {(row["attempt"], row["stage"]) for row in stages[job_id]}
+        # Those that have said more of the stage than its name: after the name and before the rewind an attempt may die.
+        began = {(row["attempt"], row["stage"]) for row in [*stages[job_id], *recorded]}
         for row in recorded:
             for attempt, stage in began:
                 since = resumed.get(attempt, {}).get(stage, 0)

@@ -1,11 +1,14 @@
-"""Plays scenarios on a rig of their own and has each judged."""
+"""Plays scenarios, each on a rig of its own, and has each judged."""
 
 from __future__ import annotations
 
 import faulthandler
+import multiprocessing
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 
 from tests.faults.figures import Figures, table
 from tests.faults.rig import FAST, Rig, Skipped, Timing, rig, seeded
@@ -14,31 +17,55 @@ from tests.faults.scenarios import Scenario
 LONGEST_SCENARIO = 45 * 60  # seconds
 
 
-def played(sizes: Mapping[Scenario, int], seed: int, timing: Timing) -> list[Figures]:
-    """Each scenario at its size, one after another; none where that is 0. Prints what came of each as soon as it is known."""
-    rows: list[Figures] = []
-    chosen = [scenario for scenario, size in sizes.items() if size]
-    if not chosen:
-        return rows
-    began = time.monotonic()
-    with rig(timing) as service:
-        for number, scenario in enumerate(chosen):
-            rows.append(_one(service, scenario, sizes[scenario], seed))
-            spent = time.monotonic() - began
-            left = spent / (number + 1) * (len(chosen) - number - 1)
-            said = [f"{table(rows[-1:]).splitlines()[-1]} ({number + 1} of {len(chosen)}, {left:.0f} s to go)"]
-            if number == 0:
-                said.insert(0, table(rows).splitlines()[0])
-            said += [f"    {name}: {value}" for name, value in rows[-1].notes.items()]
-            said += [f"    VIOLATION: {violation}" for violation in rows[-1].violations]
-            print("\n".join(said), flush=True)
-    return rows
+@dataclass(frozen=True)
+class Part:
+    """One scenario at one size."""
+
+    scenario: Scenario
+    size: int
+    timing: Timing
+    seed: int
 
 
-def _one(service: Rig, scenario: Scenario, size: int, seed: int) -> Figures:
-    name = scenario.name if service.timing is FAST else f"{scenario.name} (production)"
+def play(parts: Sequence[Part], lanes: int) -> list[Figures]:
+    """In the order of `parts`, so many beside each other, each in a process and on a service of its own. Prints each as it ends.
+
+    Most of a scenario is waiting. Those that measure speed are played alone, after the others.
+    """
+    begun: dict[Future[Figures], Part] = {}
+    ended: dict[Part, Figures] = {}
+    clock = time.monotonic()
+    print(table([]).splitlines()[0], flush=True)
+    context = multiprocessing.get_context("spawn")
+    for width, alone in ((lanes, False), (1, True)):
+        with ProcessPoolExecutor(width, context, max_tasks_per_child=1) as pool:
+            begun = {pool.submit(_played, part): part for part in parts if part.scenario.alone == alone}
+            for future in as_completed(begun):
+                ended[begun[future]] = row = future.result()
+                spent = time.monotonic() - clock
+                _tell(
+                    row,
+                    f"{len(ended)} of {len(parts)}, {spent / 60:.0f} min so far, "
+                    f"about {spent / len(ended) * (len(parts) - len(ended)) / 60:.0f} to go",
+                )
+    return [ended[part] for part in parts]
+
+
+def _tell(row: Figures, progress: str) -> None:
+    said = [f"{table([row]).splitlines()[-1]} ({progress})"]
+    said += [f"    {name}: {value}" for name, value in row.notes.items()]
+    said += [f"    VIOLATION: {violation}" for violation in row.violations]
+    print("\n".join(said), flush=True)
+
+
+def _played(part: Part) -> Figures:
+    with rig(part.timing) as service:
+        return _judged(service, part.scenario, part.size, part.seed)
+
+
+def _judged(service: Rig, scenario: Scenario, size: int, seed: int) -> Figures:
+    name = scenario.name if service.timing == FAST else f"{scenario.name} (production)"
     figures = Figures(name, seed)
-    service.reset()
     began = time.monotonic()
     faulthandler.dump_traceback_later(LONGEST_SCENARIO, exit=True)  # a scenario that hangs says where
     try:

@@ -18,7 +18,10 @@ Run = Callable[[Rig, random.Random, int, Figures], None]
 
 @dataclass(frozen=True)
 class Scenario:
-    """`ci` and `full` are sizes, mostly numbers of faults; `production` is the size at the settings' production values."""
+    """`ci` and `full` are sizes, mostly numbers of faults; `production` is the size at the settings' production values.
+
+    One that measures how fast the service is runs `alone`, the others beside each other.
+    """
 
     number: int
     name: str
@@ -27,6 +30,12 @@ class Scenario:
     ci: int
     full: int
     production: int = 0
+    alone: bool = False
+
+
+def patience(rig: Rig, size: int) -> float:
+    """Seconds in which all jobs have ended once the faults are over: one that was struck often waits up to 300 s for its retry."""
+    return 120 + 4 * rig.timing.lease + (360 if size > 50 else 0)
 
 
 def load(rig: Rig, chance: random.Random, waiting: int) -> None:

@@ -8,7 +8,7 @@ import time
 
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig
-from tests.faults.scenarios import Scenario, chain, load
+from tests.faults.scenarios import Scenario, chain, load, patience
 
 MEBIBYTES = 24
 
@@ -32,7 +32,7 @@ def full(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             )
         time.sleep(chance.uniform(0.2, 1.5))
         balloon.unlink()
-    rig.settle(240)
+    rig.settle(patience(rig, size))
     after = [rig.submit(**chain(chance)) for _ in range(3)]
     rig.settle(60)
     well = rig.rows("SELECT count(*) FROM jobs WHERE id = ANY(%s) AND state = 'succeeded'", after)[0][0]

@@ -103,5 +103,7 @@ async def _at(rig: Rig, rate: int, seconds: int, times: list[float], answers: Co
 
 
 SCENARIOS = (
-    Scenario(20, "load", loaded, "a submission is one transaction; wakes, polls and events cost little", 0, 60),
+    Scenario(
+        20, "load", loaded, "a submission is one transaction; wakes, polls and events cost little", 0, 60, alone=True
+    ),
 )
