@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import random
-import shutil
 import struct
-import subprocess
 import time
-from pathlib import Path
 
 from tests.faults.figures import Figures
-from tests.faults.rig import Rig, Skipped
+from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario, load
+from tests.faults.shim import preloaded
 
-SHIM = Path(__file__).parents[1] / "clock_shim.c"
 HOUR = 3600
 
 
 def skewed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """Workers an hour ahead and an hour behind, whose clocks jump in the middle of leases: no attempt is lost by it."""
-    preloaded = _compiled(rig)
     clocks = [rig.folder.home / f"clock-{number}" for number in range(2)]
     for clock, offset in zip(clocks, (HOUR, -HOUR), strict=True):
         clock.write_bytes(struct.pack("q", offset))
-        rig.start_worker(LD_PRELOAD=str(preloaded), BEQUEST_CLOCK_FILE=str(clock))
+        rig.start_worker(**preloaded(rig, "clock", clock))
     now = time.time()
     dated = [rig.workers[index].said() for index in range(2)]
     hours = [f'"timestamp": "{time.strftime("%Y-%m-%dT%H", time.gmtime(now + offset))}' for offset in (HOUR, -HOUR)]
@@ -40,15 +36,6 @@ def skewed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     rig.settle(120)
     again = rig.rows("SELECT count(*) FROM jobs WHERE attempt <> 1 OR state <> 'succeeded'")[0][0]
     figures.expect(again == 0, f"{again} jobs felt a worker's clock")
-
-
-def _compiled(rig: Rig) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise Skipped("to move a process's clock takes a C compiler (cc), and there is none")
-    library = rig.folder.home / "clock_shim.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SHIM), "-ldl"], check=True)
-    return library
 
 
 SCENARIOS = (

@@ -1,14 +1,18 @@
-"""7: a disk that fills up and is freed again."""
+"""7: a disk that fills up and is freed again, and one that takes bytes and cannot sync them."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import struct
 import time
+from pathlib import Path
 
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario, chain, load, patience
+from tests.faults.shim import preloaded
 
 MEBIBYTES = 24
 
@@ -63,8 +67,50 @@ def _free_blobs(rig: Rig) -> None:
                 rig.record.submitted.pop(job_id, None)
 
 
+def unsynced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """While the workers' disk takes bytes and cannot sync them, or their names, nothing may be kept: a row means bytes on the disk."""
+    control = rig.folder.home / "sync"
+    control.write_bytes(bytes(16))
+    lying = preloaded(rig, "sync", control)
+    seeds = itertools.count()  # each its own, so that no two models are one file
+    spans = []
+    for number in range(size):
+        for _ in range(10 - rig.rows(RUNNABLE)[0][0]):
+            rig.submit(**chain(chance) | {"seed": next(seeds), "step_seconds": 0.01})
+        rig.keep_workers(3, **lying)
+        rig.wait(rig.busy, 60, "a worker to run a job")
+        what = (FILES, FOLDERS)[number % 2]
+        rig.note(f"{'files' if what == FILES else 'folders'} cannot be synced")
+        since = time.time()
+        _say(control, what)
+        time.sleep(chance.uniform(1, 2))
+        spans.append((since, time.time()))
+        _say(control, 0)
+        time.sleep(chance.uniform(0, 0.5))
+    rig.settle(patience(rig, size), 3)
+    figures.notes["syncs that failed"] = failed = struct.unpack("qq", control.read_bytes())[1]
+    figures.expect(failed > 0, "the workers synced nothing all the while")
+    written = [
+        (rig.data / "store" / "blob" / sha256).stat().st_mtime for (sha256,) in rig.rows("SELECT sha256 FROM models")
+    ]
+    kept = sum(since <= moment <= until for moment in written for since, until in spans)
+    figures.expect(kept == 0, f"{kept} rows name files that were written while nothing could be synced")
+    blame = rig.rows("SELECT DISTINCT error->>'code' FROM jobs WHERE state <> 'succeeded'")
+    figures.expect(not blame, f"jobs did not get over it: {blame}")
+
+
+FILES, FOLDERS = 1, 2
+RUNNABLE = "SELECT count(*) FROM jobs WHERE state = 'running' OR (state = 'queued' AND run_after <= clock_timestamp())"
+
+
+def _say(control: Path, what: int) -> None:
+    with control.open("r+b") as file:  # in place: the workers have it mapped
+        file.write(struct.pack("q", what))
+
+
 SCENARIOS = (
     Scenario(
         7, "disk full", full, "write beside, sync, rename; a full disk is a failure that a retry may mend", 4, 200, 20
     ),
+    Scenario(7, "disk not synced", unsynced, "bytes and their name are synced before their row", 4, 100),
 )
