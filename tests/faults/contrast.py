@@ -84,7 +84,7 @@ class Plain(Rig):
         """For each death: the seconds until a job that was begun before it, and had not ended, was begun once more."""
         runs = self.rows("SELECT job_id, extract(epoch FROM began)::float, extract(epoch FROM ended)::float FROM runs")
         found = []
-        for died in self.record.deaths.values():
+        for _, died in self.record.deaths:
             cut = {job_id for job_id, began, ended in runs if began < died and ended is None}
             found += [min((began for job_id, began, _ in runs if job_id in cut and began > died), default=died) - died]
         return [seconds for seconds in found if seconds]

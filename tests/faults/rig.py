@@ -118,7 +118,9 @@ class Record:
     faulty: list[str] = field(default_factory=list)  # answers of the 500s that no fault excuses
     submit_seconds: list[float] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
-    deaths: dict[int, float] = field(default_factory=dict)  # a worker's pid, and when it was killed or frozen
+    deaths: list[tuple[int, float]] = field(
+        default_factory=list
+    )  # a worker's pid, and when it was killed, frozen or cut off
 
 
 class Rig:
@@ -260,7 +262,7 @@ class Rig:
         self.record.faults[fault] += 1
 
     def kill_worker(self, worker: Worker) -> None:
-        self.record.deaths[worker.pid] = time.time()
+        self.record.deaths.append((worker.pid, time.time()))
         self.note("kill -9 worker")
         worker.kill()
 
@@ -275,10 +277,16 @@ class Rig:
         return {"DATABASE_URL": f"{address}?host={quote(str(self.folder.run / name), safe='')}"}
 
     def requeued_after(self) -> list[float]:
-        """For each attempt whose worker was killed or frozen: the seconds until the job was taken back."""
-        lost = self.rows("SELECT worker_id, extract(epoch FROM ended_at) FROM attempts WHERE outcome = 'worker_lost'")
-        by_pid = {int(worker.split("-")[-2]): float(ended) for worker, ended in lost}
-        return [by_pid[pid] - died for pid, died in self.record.deaths.items() if pid in by_pid]
+        """For each attempt whose worker was killed, frozen or cut off: the seconds until the job was taken back."""
+        lost = self.rows(
+            "SELECT worker_id, extract(epoch FROM started_at)::float, extract(epoch FROM ended_at)::float"
+            " FROM attempts WHERE outcome = 'worker_lost'"
+        )
+        found = []
+        for worker, started, ended in lost:
+            deaths = [at for pid, at in self.record.deaths if pid == int(worker.split("-")[-2]) and at <= ended]
+            found += [ended - at for at in deaths[-1:] if at >= started - 1]  # at its claim: struck before that arrived
+        return found
 
     def kill_postgres(self, how: str) -> float:
         """Ends it as `how` says and brings it back; the seconds until it answered again."""

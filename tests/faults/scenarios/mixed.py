@@ -61,7 +61,7 @@ def _faults(
     def freeze() -> None:
         if worker := victim():
             rig.note("SIGSTOP worker past its lease")
-            rig.record.deaths[worker.pid] = time.time()
+            rig.record.deaths.append((worker.pid, time.time()))
             worker.freeze()
             thaws.append((time.monotonic() + rig.timing.lease + chance.uniform(1, 4), worker))
 

@@ -32,7 +32,7 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     def strike(kind: str, pid: int) -> str:
         if deadly and kind == deadly[0][0] and pid in {worker.pid for worker in rig.workers}:
             verdict = deadly.pop()[1]
-            rig.record.deaths[pid] = time.time()
+            rig.record.deaths.append((pid, time.time()))
             rig.note(f"kill -9 worker at {kind}")
             os.kill(pid, signal.SIGKILL)
             return verdict
@@ -77,7 +77,7 @@ def frozen(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
                 pids, seconds = victim.trainers(), chance.uniform(1, rig.timing.lease)
             else:
                 rig.note("SIGSTOP worker past its lease")
-                rig.record.deaths[victim.pid] = time.time()
+                rig.record.deaths.append((victim.pid, time.time()))
                 victim.frozen = True
                 pids, seconds = [victim.pid], rig.timing.lease + chance.uniform(1.5, 4)
             _signal(pids, signal.SIGSTOP)
@@ -102,7 +102,7 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         rig.wait(lambda worker=worker, trains=trains: _training(worker, trains), 30, "the worker to train")
         time.sleep(chance.uniform(0.2, rig.timing.lease / 2))
         rig.note("link to the database silent")
-        rig.record.deaths[worker.pid] = time.time()
+        rig.record.deaths.append((worker.pid, time.time()))
         proxy.silence()
         time.sleep(rig.timing.lease)
         figures.expect(
