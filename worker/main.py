@@ -39,7 +39,18 @@ _room = True
 
 
 class _Channel(redis.Channel):
-    """Drops a message that is none: on its way up its error would end the worker."""
+    """Takes wake-ups without acknowledging them, and drops a message that is none.
+
+    Losing a wake-up is harmless. But kombu fetches no message while it owes the broker an acknowledgement, and one that a hung broker
+    did not take is never made up for: the worker would be deaf for the rest of its life. A message that is none would end the worker by
+    its error on the way up.
+    """
+
+    def basic_consume(self, queue: str, no_ack: bool, *where: Any, **options: Any) -> Any:  # noqa: ARG002
+        return super().basic_consume(queue, True, *where, **options)
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """The broker has kept nothing that it could be told to forget."""
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

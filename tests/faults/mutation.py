@@ -219,6 +219,13 @@ GUARDS = (
         110,
     ),
     Guard(
+        "a wake-up needs no acknowledgement",
+        "worker/main.py",
+        "super().basic_consume(queue, True, *where",
+        "super().basic_consume(queue, no_ack, *where",
+        "tests/worker/test_messages.py",
+    ),
+    Guard(
         "the fuse kills a trainer that is cut off",
         "worker/fuse.py",
         "                self._blow()\n",
