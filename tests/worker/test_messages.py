@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kombu import Consumer, Queue
+from kombu import Connection, Consumer, Queue
 from redis import Redis
 
 from app import queue
@@ -12,14 +12,14 @@ from app import queue
 @pytest.mark.usefixtures("database")
 def test_a_wake_up_whose_acknowledgement_fails_does_not_make_the_worker_deaf(broker_url: str) -> None:
     """A hung broker takes no acknowledgement, and kombu fetches nothing while it owes one: so it never owes one."""
-    from worker.main import app
+    import worker.main  # noqa: F401 - its channel is kombu's from then on
 
     def is_refused(*_: object) -> None:
         raise ConnectionError("a hung broker")
 
     assert queue.wake(2)
     heard = []
-    with app.connection_for_read() as connection:
+    with Connection(broker_url) as connection:
         channel = connection.default_channel
         channel.basic_qos(prefetch_count=1)
         with Consumer(channel, [Queue(queue.settings().queue)], callbacks=[lambda _, message: heard.append(message)]):
