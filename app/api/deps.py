@@ -81,7 +81,7 @@ def prefer_wait(
     prefer: Annotated[str | None, Header(description="`wait=N`: hold the answer up to N seconds (at most 60)")] = None,
 ) -> float:
     """Seconds that the client prefers to wait (RFC 7240); 0 for none, or for a preference that is not understood."""
-    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", prefer or "", re.IGNORECASE)
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
     return min(float(found[1]), MAX_WAIT_SECONDS) if found else 0.0
 
 

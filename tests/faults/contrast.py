@@ -77,6 +77,9 @@ class Plain(Rig):
             return super().wait(condition, min(seconds, PATIENCE_SECONDS), what)
         return None
 
+    def waits_for_retry(self) -> bool:
+        return False  # it knows none
+
     def settle(self, seconds: float, workers: int = 2) -> None:
         super().settle(min(seconds, 4 * PATIENCE_SECONDS), workers)
 

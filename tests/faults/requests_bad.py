@@ -85,17 +85,14 @@ def run(seed: int, count: int, connect: Connect, pid: int | None = None) -> dict
     }
 
 
-PATIENCE_SECONDS = 90  # `Prefer: wait` may hold an answer for 60
-
-
 def at_port(port: int) -> Connect:
-    return lambda: socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
+    return lambda: socket.create_connection(("127.0.0.1", port), 60)
 
 
 def at_socket(path: Path) -> Connect:
     def connect() -> socket.socket:
         line = socket.socket(socket.AF_UNIX)
-        line.settimeout(PATIENCE_SECONDS)
+        line.settimeout(60)
         line.connect(str(path))
         return line
 

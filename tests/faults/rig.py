@@ -118,9 +118,8 @@ class Record:
     faulty: list[str] = field(default_factory=list)  # answers of the 500s that no fault excuses
     submit_seconds: list[float] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
-    deaths: list[tuple[int, float]] = field(
-        default_factory=list
-    )  # a worker's pid, and when it was killed, frozen or cut off
+    # Of workers that were killed, frozen or cut off: the pid, and when.
+    deaths: list[tuple[int, float]] = field(default_factory=list)
 
 
 class Rig:
@@ -404,12 +403,21 @@ class Rig:
     def unfinished(self) -> int:
         return int(self.rows("SELECT count(*) FROM jobs WHERE finished_at IS NULL")[0][0])
 
+    def waits_for_retry(self) -> bool:
+        """Whether a job is held back after a failure, as it ought to be: for 300 s, where it failed often."""
+        return bool(self.rows("SELECT 1 FROM jobs WHERE state = 'queued' AND run_after > clock_timestamp() LIMIT 1"))
+
     def settle(self, seconds: float, workers: int = 2) -> None:
-        """Waits until every job has ended, with workers to run them. What has not ended in time is the checker's to find."""
-        until = time.monotonic() + seconds
-        while self.unfinished() and time.monotonic() < until:
+        """Waits until every job has ended, with workers to run them. What has not ended in time is the checker's to find.
+
+        `seconds` count only while no job waits for its retry.
+        """
+        last = time.monotonic()
+        while self.unfinished() and seconds > 0:
             self.keep_workers(workers)
             time.sleep(0.2)
+            before, last = last, time.monotonic()
+            seconds -= 0 if self.waits_for_retry() else last - before
 
     def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> Any:
         """What `condition` returned once it was true.

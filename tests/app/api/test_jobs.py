@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app import jobs
+from app.api.deps import prefer_wait
 from app.db import transaction
 from app.settings import settings
 from tests.app.api.conftest import add_job, end_job, note, pointers, problem, start_job
@@ -137,6 +138,23 @@ def test_a_waiting_read_returns_when_the_state_changes(client: httpx.Client) -> 
     assert answer.json()["state"] == "running"
     assert answer.headers["preference-applied"] == "wait=10"
     assert 0.3 < time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("preference", "seconds"),
+    [
+        ("wait=5", 5),
+        ('WAIT = "7"', 7),
+        ("respond-async, wait=10; x=1", 10),
+        ("wait=61", 60),
+        ("wait=" + "9" * 100, 0),
+        ("wait=12abc", 0),
+        ("await=5", 0),
+        (None, 0),
+    ],
+)
+def test_a_wait_is_understood_whole_or_not_at_all(preference: str | None, seconds: float) -> None:
+    assert prefer_wait(preference) == seconds
 
 
 def test_a_waiting_read_with_an_etag_returns_at_any_change(client: httpx.Client) -> None:

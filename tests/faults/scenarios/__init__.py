@@ -33,11 +33,6 @@ class Scenario:
     alone: bool = False
 
 
-def patience(rig: Rig, size: int) -> float:
-    """Seconds in which all jobs have ended once the faults are over: one that was struck often waits up to 300 s for its retry."""
-    return 120 + 4 * rig.timing.lease + (360 if size > 50 else 0)
-
-
 def load(rig: Rig, chance: random.Random, waiting: int) -> None:
     """Sees to it that so many chains are unfinished: short ones, of a few seeds so that some share a blob."""
     for _ in range(waiting - rig.unfinished()):

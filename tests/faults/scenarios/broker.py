@@ -24,7 +24,7 @@ def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """Dies and comes back empty, is emptied, hangs, or is cut off without a word, while jobs are submitted and wait."""
     proxy = Proxy(rig.folder.run / "silent.sock", rig.folder.run / "valkey.sock")
     rig.keep_workers(2, BROKER_URL=f"redis+socket://{rig.folder.run / 'silent.sock'}")
-    hang = 60 if rig.timing == PRODUCTION else 20 if size > 100 else 3
+    hang = 60 if size > 100 or rig.timing == PRODUCTION else 3
     for kind in itertools.islice(itertools.cycle(KINDS), size):
         if kind != DEATH:  # which the rig itself counts
             rig.note(f"broker {kind}")

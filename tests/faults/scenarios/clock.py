@@ -9,7 +9,7 @@ import time
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario, load
-from tests.faults.shim import preloaded
+from tests.faults.shim import preloaded, tell
 
 HOUR = 3600
 
@@ -30,9 +30,7 @@ def skewed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         load(rig, chance, 6)
         time.sleep(chance.uniform(0.2, 1))
         rig.note("clock set")
-        clock = chance.choice(clocks)
-        with clock.open("r+b") as file:  # in place: the workers have it mapped
-            file.write(struct.pack("q", chance.choice((-1, 1)) * chance.randrange(2 * HOUR)))
+        tell(chance.choice(clocks), chance.choice((-1, 1)) * chance.randrange(2 * HOUR))
     rig.settle(120)
     again = rig.rows("SELECT count(*) FROM jobs WHERE attempt <> 1 OR state <> 'succeeded'")[0][0]
     figures.expect(again == 0, f"{again} jobs felt a worker's clock")

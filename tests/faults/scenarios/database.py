@@ -9,7 +9,7 @@ from collections import Counter
 
 from tests.faults.figures import Figures
 from tests.faults.rig import TERMINAL, Rig
-from tests.faults.scenarios import Scenario, chain, load, patience
+from tests.faults.scenarios import Scenario, chain, load
 
 WAYS = ("kill -9", "kill -9 backend", "fast stop", "immediate stop")
 CLIENTS = 4
@@ -96,7 +96,7 @@ def timed_out(rig: Rig, chance: random.Random, size: int, figures: Figures) -> N
         due[:] = due or [time.monotonic()]
         time.sleep(chance.uniform(0.2, 0.8))
     due.clear()
-    rig.settle(patience(rig, size))
+    rig.settle(240)
     proxy.close()
     rig.restart_api()
     figures.notes["kinds of statements"] = len(cuts)

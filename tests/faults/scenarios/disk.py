@@ -7,12 +7,11 @@ import os
 import random
 import struct
 import time
-from pathlib import Path
 
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig
-from tests.faults.scenarios import Scenario, chain, load, patience
-from tests.faults.shim import preloaded
+from tests.faults.scenarios import Scenario, chain, load
+from tests.faults.shim import preloaded, tell
 
 MEBIBYTES = 24
 
@@ -36,7 +35,7 @@ def full(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             )
         time.sleep(chance.uniform(0.2, 1.5))
         balloon.unlink()
-    rig.settle(patience(rig, size))
+    rig.settle(240)
     after = [rig.submit(**chain(chance)) for _ in range(3)]
     rig.settle(60)
     well = rig.rows("SELECT count(*) FROM jobs WHERE id = ANY(%s) AND state = 'succeeded'", after)[0][0]
@@ -82,12 +81,12 @@ def unsynced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> No
         what = (FILES, FOLDERS)[number % 2]
         rig.note(f"{'files' if what == FILES else 'folders'} cannot be synced")
         since = time.time()
-        _say(control, what)
+        tell(control, what)
         time.sleep(chance.uniform(1, 2))
         spans.append((since, time.time()))
-        _say(control, 0)
+        tell(control, 0)
         time.sleep(chance.uniform(0, 0.5))
-    rig.settle(patience(rig, size), 3)
+    rig.settle(120, 3)
     figures.notes["syncs that failed"] = failed = struct.unpack("qq", control.read_bytes())[1]
     figures.expect(failed > 0, "the workers synced nothing all the while")
     written = [
@@ -101,11 +100,6 @@ def unsynced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> No
 
 FILES, FOLDERS = 1, 2
 RUNNABLE = "SELECT count(*) FROM jobs WHERE state = 'running' OR (state = 'queued' AND run_after <= clock_timestamp())"
-
-
-def _say(control: Path, what: int) -> None:
-    with control.open("r+b") as file:  # in place: the workers have it mapped
-        file.write(struct.pack("q", what))
 
 
 SCENARIOS = (

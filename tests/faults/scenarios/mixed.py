@@ -39,7 +39,7 @@ def soaked(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
             early = _sizes(rig, watched)
     for _, worker in thaws:
         worker.thaw()
-    rig.settle(480, WORKERS)
+    rig.settle(240, WORKERS)
     late = _sizes(rig, watched)
     figures.recovery += rig.requeued_after()
     for name, before in (early or late).items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig
-from tests.faults.scenarios import Scenario, load, patience
+from tests.faults.scenarios import Scenario, load
 
 ENDS = ("fail", "memory", "retry", "exit_1", "exit_137", "kill", "segfault")
 HOPELESS = {"fail": "loss_not_finite", "memory": "memory_limit"}
@@ -47,7 +47,7 @@ def ended(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             rig.note("kill -9 trainer")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    rig.settle(patience(rig, size), 3)
+    rig.settle(180, 3)
 
 
 def _expected(spec: dict[str, Any], budget: int) -> tuple[str, int, str | None]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig, Worker
-from tests.faults.scenarios import Scenario, load, patience
+from tests.faults.scenarios import Scenario, load
 
 MOMENTS = (
     "INSERT INTO attempts",  # a claim
@@ -53,7 +53,7 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         else:
             time.sleep(0.1)
     deadly.clear()
-    rig.settle(patience(rig, size), 3)
+    rig.settle(120 + 4 * rig.timing.lease, 3)
     proxy.close()
     figures.recovery += rig.requeued_after()
     allowed = rig.timing.lease + rig.timing.sweep + 3
@@ -88,7 +88,7 @@ def frozen(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
             for worker in rig.workers:
                 worker.frozen = worker.frozen and worker.pid not in pids
         time.sleep(0.1)
-    rig.settle(patience(rig, size))
+    rig.settle(120 + 4 * rig.timing.lease)
     figures.recovery += rig.requeued_after()
 
 
