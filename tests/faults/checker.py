@@ -16,7 +16,8 @@ from typing import Any
 import psycopg
 
 from tests.faults.methods import chain
-from tests.faults.rig import TERMINAL, Cancel
+from tests.faults.record import Cancel
+from tests.faults.rig import TERMINAL
 
 MOVES = {
     (None, "queued"), ("queued", "running"), ("queued", "cancelled"), ("queued", "paused"), ("running", "queued"),

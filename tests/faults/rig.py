@@ -16,9 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import quote
@@ -30,6 +29,7 @@ from app import embedded, programs
 from app.programs import NotStarted, Program, Running
 from app.serve import worker_command
 from tests.faults.proxy import Proxy
+from tests.faults.record import Cancel, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 TERMINAL = ("succeeded", "failed", "cancelled")
@@ -96,30 +96,6 @@ class Worker:
 
     def is_ready(self) -> bool:
         return "worker_ready" in self.said()
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """A cancel that the API has accepted: when (the epoch's seconds, before and after), and the state that it answered."""
-
-    job_id: str
-    asked: float
-    answered: float
-    state: str
-
-
-@dataclass
-class Record:
-    """What the service has promised to this client."""
-
-    submitted: dict[str, dict[str, Any]] = field(default_factory=dict)
-    cancels: list[Cancel] = field(default_factory=list)
-    answers: Counter[int] = field(default_factory=Counter)
-    faulty: list[str] = field(default_factory=list)  # answers of the 500s that no fault excuses
-    submit_seconds: list[float] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    # Of workers that were killed, frozen or cut off: the pid, and when.
-    deaths: list[tuple[int, float]] = field(default_factory=list)
 
 
 class Rig:

@@ -21,7 +21,8 @@ from app.settings import settings
 from app.states import JobState
 from tests.faults import checker
 from tests.faults.methods import chain
-from tests.faults.rig import Cancel, Rig
+from tests.faults.record import Cancel
+from tests.faults.rig import Rig
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -13,7 +13,8 @@ from app.errors import Conflict
 from app.settings import settings
 from tests.faults import bare
 from tests.faults.figures import Figures
-from tests.faults.rig import PRODUCTION, Cancel, Rig
+from tests.faults.record import Cancel
+from tests.faults.rig import PRODUCTION, Rig
 from tests.faults.scenarios import Scenario, chain
 
 WORKERS, CANCELLERS, SWEEPERS = 6, 2, 2
