@@ -190,6 +190,15 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "seconds that the Retry-After header names. The limit is BEQUEST_MAX_STREAMS.",
     ),
     ProblemType(
+        "overloaded",
+        429,
+        "More requests are being answered than may be",
+        "The service has more to do than it can answer soon, and did nothing for this request. Repeat it after the seconds that "
+        "the Retry-After header names; a submission under an Idempotency-Key can be repeated in any case. Follow a job by its "
+        "stream of events or by `Prefer: wait=60`, which count for nothing here, rather than by asking often. The limit is "
+        "BEQUEST_MAX_REQUESTS.",
+    ),
+    ProblemType(
         "internal",
         500,
         "Something went wrong on our side",

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     max_epochs: int = Field(10_000, gt=0, alias="BEQUEST_MAX_EPOCHS")
     max_queued: int = Field(1000, gt=0, alias="BEQUEST_MAX_QUEUED")
     max_streams: int = Field(200, gt=0, alias="BEQUEST_MAX_STREAMS")
+    max_requests: int = Field(200, gt=0, alias="BEQUEST_MAX_REQUESTS")
     docs: bool = Field(True, alias="BEQUEST_DOCS")
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field((), alias="BEQUEST_FILE_ROOTS")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -66,6 +67,11 @@ class Settings(BaseSettings):
     def jobs_dir(self) -> Path:
         """A folder for each unfinished job: its trainer's output, log and checkpoints."""
         return self.data / "jobs"
+
+    @property
+    def home(self) -> Path:
+        """What trainers take for their home; in it `tmp`, for temporary files of those that have no job yet."""
+        return self.data / "home"
 
     @property
     def cache_dir(self) -> Path:

@@ -37,9 +37,9 @@ def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) 
 
 
 def forget_half_written(older_than: float = 3600.0) -> None:
-    """Removes from the store's `tmp` what killed programs left there; nothing is written for as long as an hour."""
+    """Removes what killed programs left in the folders for temporary files; nothing is written for as long as an hour."""
     oldest = time.time() - older_than
-    for entry in (settings().store / "tmp").glob("*"):
+    for entry in (*(settings().store / "tmp").glob("*"), *(settings().home / "tmp").glob("*")):
         with contextlib.suppress(OSError):  # another worker tidies up as well
             if entry.lstat().st_mtime >= oldest:
                 continue

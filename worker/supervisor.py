@@ -168,7 +168,7 @@ class _Attempt:
     def _assignment(self) -> dict[str, Any]:
         journal = self._home / "trainer.log"
         shutil.rmtree(self._out, ignore_errors=True)
-        self._out.mkdir(parents=True)
+        (self._out / "tmp").mkdir(parents=True)
         journal.touch()
         (self._out / "trainer.log").symlink_to(journal)  # one log for all attempts
         with transaction() as session:

@@ -252,14 +252,16 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if _PASSED_ON.fullmatch(name) and not _SECRET.search(name) and "://" not in value
     }
-    home = settings().data / "home"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home = settings().home
+    for folder in (home, home / "tmp"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "KERAS_BACKEND": "tensorflow",
         **passed,
         "HOME": str(home),
         "KERAS_HOME": str(home / "keras"),
+        "TMPDIR": str(home / "tmp"),  # until it has a job, whose folder takes such files then
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",
     }

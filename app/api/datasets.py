@@ -19,6 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from app import datasets, db
 from app.api import deps
 from app.api.bodies import complaint, expect_multipart
+from app.api.crowd import aside
 from app.api.deps import Cursor, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.shapes import DatasetShape, Page, Preview
 from app.errors import refused
@@ -72,7 +73,8 @@ async def upload_dataset(request: Request) -> Response:
     """`curl -F file=@flowers.csv -F targets=species`. The file's name is a label and never a path."""
     expect_multipart(request)
     async with request.form(max_files=2, max_fields=64, max_part_size=_FIELD_BYTES) as form:
-        shape, known = await anyio.to_thread.run_sync(_store, _read(form), limiter=_upload_limiter())
+        with aside(request):
+            shape, known = await anyio.to_thread.run_sync(_store, _read(form), limiter=_upload_limiter())
     headers = {"location": f"/v1/datasets/{shape.id}"}
     return deps.tagged(shape, None, status=200 if known else 201, headers=headers)
 

@@ -135,6 +135,7 @@ def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
         "host_not_allowed",
         "origin_not_allowed",
         "invalid_parameter",
+        "overloaded",
         "internal",
         "database_unavailable",
         *codes,

@@ -13,6 +13,7 @@ from app import db, jobs, submissions
 from app.api import deps, shapes
 from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
 from app.api.changes import changes_of
+from app.api.crowd import aside
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
 from app.api.shapes import JobShape, Page, Validated
 from app.errors import refused
@@ -130,7 +131,7 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
     answer = deps.tagged(job, if_none_match)
     if wait and not is_terminal(job.state) and not changes_of(request).full:
         start, deadline = job.state, time.monotonic() + wait
-        with changes_of(request).watch(job_id) as watch:
+        with aside(request), changes_of(request).watch(job_id) as watch:
             while not watch.closing and (left := deadline - time.monotonic()) > 0:
                 job = await watch.read(_read, job_id)
                 answer = deps.tagged(job, if_none_match)
@@ -252,7 +253,7 @@ def _read(job_id: str) -> JobShape:
 
 async def _until_ended(request: Request, job: JobShape, seconds: float) -> JobShape:
     deadline = time.monotonic() + seconds
-    with changes_of(request).watch(job.id) as watch:
+    with aside(request), changes_of(request).watch(job.id) as watch:
         while not watch.closing and (left := deadline - time.monotonic()) > 0:
             job = await watch.read(_read, job.id)
             if is_terminal(job.state) or await request.is_disconnected():

@@ -49,8 +49,9 @@ def test_a_job_cancelled_between_two_attempts_leaves_nothing(house: None) -> Non
     wait_for(lambda: not home.exists(), 10)
 
 
-def test_only_old_leftovers_of_the_store_go() -> None:
-    folder = settings().store / "tmp"
+@pytest.mark.parametrize("place", ["store/tmp", "home/tmp"])
+def test_only_old_temporary_files_go(place: str) -> None:
+    folder = settings().data / place
     folder.mkdir(parents=True, exist_ok=True)
     old, old_folder, new = folder / "old", folder / "old-folder", folder / "new"
     old.write_bytes(b"half")

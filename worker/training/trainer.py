@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
@@ -167,7 +168,7 @@ def _spare() -> int:
     _obey_signals(stop)
     order = json.loads(line)
     out = Path(order["out"])
-    out.mkdir(parents=True, exist_ok=True)
+    _keep_temporary_files(out / "tmp")
     log = os.open(out / "trainer.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -244,6 +245,12 @@ def _warm_up() -> dict[str, str | None]:
         datasets.load(name)
     modules("methods")
     return device.environment()
+
+
+def _keep_temporary_files(folder: Path) -> None:
+    """Within the job's own folder, so that they count as its and go with it, however it ends. TensorFlow leaves some if it is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
 def _obey_signals(stop: threading.Event) -> None:

@@ -23,7 +23,8 @@ PATIENCE_SECONDS = 60
 
 
 def loaded(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
-    """`size` seconds at each rate. A submit counts from when it was due, so that a service which falls behind shows it."""
+    """`size` seconds at each rate. A submit counts from when it was due, so that a service which falls behind shows it; what it
+    cannot do it may refuse, with 429."""
     workers = programs.start(
         Program(
             "bare workers",
@@ -34,11 +35,12 @@ def loaded(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     )
     try:
         for rate in RATES:
-            times: list[float] = []
+            times: dict[int, list[float]] = {}
             answers: Counter[int | str] = Counter()
             asyncio.run(_at(rig, rate, size, times, answers))
             rig.note(f"{rate} submits a second")
-            figures.notes[f"submit at {rate}/s, s"] = summary(times)
+            figures.notes[f"accepted at {rate}/s after, s"] = summary(times.get(202, []))
+            figures.notes[f"refused at {rate}/s after, s"] = summary(times.get(429, []))
             figures.notes[f"answers at {rate}/s"] = {
                 str(status): count for status, count in sorted(answers.items(), key=str)
             }
@@ -48,7 +50,7 @@ def loaded(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         workers.kill()
 
 
-async def _at(rig: Rig, rate: int, seconds: int, times: list[float], answers: Counter[int | str]) -> None:
+async def _at(rig: Rig, rate: int, seconds: int, times: dict[int, list[float]], answers: Counter[int | str]) -> None:
     socket = rig.folder.run / "api.sock"
     ids: list[str] = []
 
@@ -70,7 +72,7 @@ async def _at(rig: Rig, rate: int, seconds: int, times: list[float], answers: Co
     async def submit(due: float) -> None:
         status, body = await ask(SUBMIT)
         if status:
-            times.append(time.monotonic() - due)
+            times.setdefault(status, []).append(time.monotonic() - due)
             answers[status] += 1
         if status == 202:
             ids.append(json.loads(body)["id"])

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,8 +128,9 @@ def _misbehave(spec: Spec, run: Any, step: int) -> None:
                 hoard.append(b"x" * 2**25)
                 time.sleep(0.02)
         case "fill":
-            for number in range(1000):
-                (run.out / f"large-{number}").write_bytes(b"x" * 2**23)
+            for _ in range(1000):
+                with tempfile.NamedTemporaryFile(delete=False) as large:  # as libraries do, and it counts as well
+                    large.write(b"x" * 2**23)
                 time.sleep(0.02)
         case "chatter":
             while not run.stop.is_set():
