@@ -55,20 +55,11 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def session(leader: int) -> list[int]:
-    """What lives of the session that a process has begun, itself or orphans of its; adopted ones that have ended are buried."""
-    found = []
-    for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")):
-        try:
-            state, _, _, of = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[:4]
-        except (OSError, ValueError):  # it has just ended
-            continue
-        if int(of) == leader and state != b"Z":
-            found.append(pid)
-        elif int(of) == leader and pid != leader:
-            with contextlib.suppress(ChildProcessError):  # another's to bury
-                os.waitpid(pid, os.WNOHANG)
-    return found
+def bury(pids: Iterable[int]) -> None:
+    """Takes notice of the end of those among them that were adopted."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):  # another's to bury
+            os.waitpid(pid, os.WNOHANG)
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

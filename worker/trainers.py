@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from app.programs import adopt_orphans, die_with_parent, kill_group
 from app.settings import settings
 from worker import machine, reports
 from worker.reports import Exit
+from worker.training import guard
+from worker.training.guard import MARK
 
 LONGEST_LINE = 8 * 2**20
 _ADDRESSES, _ADDRESSES_PER_CORE = 4 * 2**30, 2**29
@@ -108,6 +111,8 @@ class Trainer:
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._killed = self._given = self._bounded = False
+        self._mark = uuid.uuid4().hex  # what it starts is known by it, wherever that goes
+        self._started: set[int] = set()
         self._ooms = _oom_kills()
         self._ready: reports.Ready | None = None
         adopt_orphans()  # to be buried by this process, where the machine's first one may not do so
@@ -115,7 +120,7 @@ class Trainer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.training", "--spare"],
             cwd=Path(__file__).parent.parent,
-            env=environment(),
+            env={**environment(), MARK: self._mark},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -196,13 +201,19 @@ class Trainer:
         self._killed = True
         started = machine.family(self.pid) if self._process.returncode is None else []
         kill_group(self.pid)
-        for pid in {*started, *machine.session(self.pid)}:  # those that have left the group
+        for pid in {*started, *self._members()}:  # those that have left the group
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def is_gone(self) -> bool:
-        """Whether neither it nor anything of its session is left: looked at, not taken for granted."""
-        return self._process.poll() is not None and not machine.session(self.pid)
+        """Whether neither it nor anything that it has started is left: looked at, not taken for granted."""
+        return self._process.poll() is not None and not self._members()
+
+    def _members(self) -> list[int]:
+        found = guard.members(self.pid, self._mark)
+        self._started.update(found)
+        machine.bury(self._started - {self.pid})
+        return found
 
     def last_words(self) -> str:
         """The end of what it wrote to stderr before it had a job and its log."""

@@ -27,6 +27,7 @@ from tests.faults.rig import ROOT
 
 PROTOCOL = "tests/faults/test_protocol.py"
 FAMILY = "tests/worker/test_worker.py::test_a_killed_worker_leaves_no_process_of_its_trainer_s_at_whatever_moment"
+ORPHANS = "tests/worker/test_trainers.py::test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed"
 LONGEST_SECONDS = 600
 
 
@@ -239,6 +240,13 @@ GUARDS = (
         "        guard.start()\n",
         "        pass\n",
         FAMILY,
+    ),
+    Guard(
+        "what has begun a session of its own ends with its worker",
+        "worker/training/guard.py",
+        " or _bears(pid, mark)",
+        "",
+        ORPHANS,
     ),
     Guard(
         "a trainer dies with its worker, the guard being gone",

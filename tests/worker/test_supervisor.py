@@ -369,7 +369,7 @@ def test_a_cancel_ends_with_a_receipt_of_what_it_has_set_free(trainers: Trainers
     assert run(trainers) == "cancelled"
     waiting.join()
     receipt = released(job_id)
-    assert len(family) >= 4, "the trainer, its guard and two children of its own"
+    assert len(family) >= 5, "the trainer, its guard and three children of its own"
     assert receipt["pid"] == family[0]
     assert receipt["gone"] is True
     assert receipt["device_memory"]["before_bytes"] > 2**20

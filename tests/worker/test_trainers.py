@@ -79,7 +79,7 @@ def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path:
         ) as worker:
             assert worker.stdout is not None
             trainer = int(worker.stdout.readline())
-            family = wait_for(lambda pid=trainer: len(found := machine.family(pid)) >= 4 and found)
+            family = wait_for(lambda pid=trainer: len(found := machine.family(pid)) >= 5 and found)
             worker.kill()
         wait_for(lambda pids=family: not any(machine.family(pid) for pid in pids), 5, "the whole family to end")
 
@@ -88,7 +88,7 @@ def test_the_guard_ends_the_family_of_a_trainer_that_was_killed_itself(trainers:
     spec = {"kind": "light", "steps": 5000, "behave": "breed", "at": 1}
     given = {"id": "job_1", "attempt": 1, "kind": "light", "spec": spec, "kept": {}, "checkpoints": str(tmp_path)}
     trainer = trainers.take(given, tmp_path)
-    family = wait_for(lambda: trainer.reports(0.05) and len(found := machine.family(trainer.pid)) >= 4 and found)
+    family = wait_for(lambda: trainer.reports(0.05) and len(found := machine.family(trainer.pid)) >= 5 and found)
     os.kill(trainer.pid, signal.SIGKILL)
     wait_for(trainer.ended)
     assert not trainer.is_gone()

@@ -1,6 +1,7 @@
-"""The trainer's guard: a process that ends the trainer's whole session when the worker is gone, however it went.
+"""The trainer's guard: a process that ends all that the trainer has started when the worker is gone, however it went.
 
-The kernel kills a trainer with its worker, but not what the trainer has started itself. The worker holds the other end of standard
+The kernel kills a trainer with its worker, but not what the trainer has started itself: that is known by its session and, where it has
+begun one of its own, by the mark in the environment that it was born with. The worker holds the other end of standard
 input as long as it lives, so the guard only waits for that to hang up. It reads nothing: what comes there is the trainer's.
 """
 
@@ -10,6 +11,8 @@ import contextlib
 import os
 import select
 import signal
+
+MARK = "_BEQUEST_TRAINER"
 
 
 def start() -> None:
@@ -33,21 +36,33 @@ def _watch() -> None:
     poll = select.poll()
     poll.register(0, 0)
     poll.poll()  # only a hang-up ends it
-    while others := _others():  # the guard is of the session, so its number cannot be another's by now
+    session, mark = (
+        os.getsid(0),
+        os.environ.get(MARK),
+    )  # the guard is of the session, so its number cannot be another's by now
+    while others := set(members(session, mark)) - {os.getpid()}:
         for pid in others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _others() -> list[int]:
-    """What else lives in this session."""
-    own, found = os.getsid(0), []
+def members(session: int, mark: str | None) -> list[int]:
+    """What lives of a session, or was born with the mark in its environment."""
+    found = []
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdecimal()):  # noqa: PTH208 - no import but these
         try:
-            with open(f"/proc/{pid}/stat", "rb") as about:  # noqa: PTH123 - as above
-                state, _, _, session = about.read().rpartition(b")")[2].split()[:4]
-        except (OSError, ValueError):  # it has just ended
+            state, _, _, of = _read(pid, "stat").rpartition(b")")[2].split()[:4]
+            if state != b"Z" and (int(of) == session or _bears(pid, mark)):
+                found.append(pid)
+        except (OSError, ValueError):  # it has just ended, or is another user's
             continue
-        if int(session) == own and pid != os.getpid() and state != b"Z":
-            found.append(pid)
     return found
+
+
+def _bears(pid: int, mark: str | None) -> bool:
+    return mark is not None and f"{MARK}={mark}".encode() in _read(pid, "environ").split(b"\0")
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123 - as above
+        return file.read()
