@@ -242,6 +242,18 @@ def a_cancel_ends_its_job(scene: Scene) -> Iterator[Violation]:
             yield Violation("I6", cancel.job_id, "was started after it had been cancelled")
 
 
+def a_cancel_has_its_receipt(scene: Scene) -> Iterator[Violation]:
+    """I6: the last event but one of a cancelled job says that its process is gone; no other job has such an event."""
+    events = scene.by_job("SELECT job_id, type, data->'gone' AS gone FROM events ORDER BY job_id, seq")
+    for job in scene.jobs:
+        told = [(row["type"], row["gone"]) for row in events[job["id"]]]
+        receipts = sum(kind == "resources.released" for kind, _ in told)
+        if receipts != (job["state"] == "cancelled"):
+            yield Violation("I6", job["id"], f"is {job['state']} and has {receipts} receipts")
+        elif receipts and told[-2] != ("resources.released", True):
+            yield Violation("I6", job["id"], f"was cancelled, and its last events are {told[-2:]}")
+
+
 def the_api_has_no_fault_of_its_own(scene: Scene) -> Iterator[Violation]:
     """I7: no answer of the 500s that the injected fault does not excuse."""
     for answer in scene.faulty_answers:
@@ -263,6 +275,7 @@ INVARIANTS = (
     events_are_numbered_without_gaps,
     every_row_has_its_blob,
     a_cancel_ends_its_job,
+    a_cancel_has_its_receipt,
     the_api_has_no_fault_of_its_own,
     no_trainer_outlives_its_worker,
 )

@@ -113,6 +113,14 @@ def blob(stage: Stage) -> Path:
     return settings().store / "blob" / stage.sha256
 
 
+def cancelled(stage: Stage, change: str) -> None:
+    """The waiting job is cancelled, rightly so; then its receipt is changed."""
+    with transaction() as session:
+        jobs.cancel(session, stage.waiting)
+    assert stage.seen() == set()
+    stage.sql(f"UPDATE events SET {change} WHERE type = 'resources.released'")
+
+
 OTHER_SEED = """replace(resolved_spec::text, '"seed": 4', '"seed": 5')::json"""
 CORRUPTIONS: dict[str, tuple[str, Callable[[Stage], Any]]] = {
     "an acknowledged job is not there": ("I1", lambda s: s.given.update(acknowledged=["job_gone"])),
@@ -159,6 +167,11 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[Stage], Any]]] = {
     "a start after a cancel": (
         "I6",
         lambda s: s.given.update(cancels=[Cancel(s.done, 0, time.time() - 60, "cancelled")], cancel_seconds=1000),
+    ),
+    "a cancelled job without a receipt": ("I6", lambda s: cancelled(s, "type = 'log'")),
+    "a receipt for what is still there": ("I6", lambda s: cancelled(s, "data = jsonb_set(data, '{gone}', 'false')")),
+    "a receipt for what was not cancelled": (
+        "I6", lambda s: s.sql("UPDATE events SET type = 'resources.released' WHERE job_id = DONE AND seq = 1"),
     ),
     "a fault of the API's own": ("I7", lambda s: s.given.update(faulty_answers=["GET /v1/jobs: 500"])),
     "a trainer that outlived its worker": ("I8", lambda s: s.given.update(orphans=[4711])),
