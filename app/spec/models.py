@@ -177,7 +177,9 @@ class Manifest(Words):
     parameters: int
     sha256: str
     versions: dict[str, str]
-    dataset: dict[str, Any] = Field(default={}, description="ref and sha256 of what it learnt from")
+    dataset: dict[str, Any] = Field(
+        default={}, description="ref and sha256 of what it learnt from; `labelled`: false where that were inputs alone"
+    )
     training: dict[str, Any] = Field(
         default={},
         description="steps, seed, batch_size, learning_rate; `unfinished` where it was stopped: steps done of how many",

@@ -278,7 +278,12 @@ def _confusion(confusion: Mapping[str, Any]) -> str:
 
 def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
     sets = [
-        (manifest.role, "trained on", one["ref"], one.get("sha256") or "not recorded")
+        (
+            manifest.role,
+            "trained on" if one.get("labelled", True) else "trained on the inputs of",
+            one["ref"],
+            one.get("sha256") or "not recorded",
+        )
         for one in manifest.dataset.get("sets", [])
     ]
     behind = [

@@ -18,7 +18,7 @@ from worker.training.verdict import Spent
 
 if TYPE_CHECKING:
     from worker.training.fitting import Trained
-    from worker.training.rows import Draw
+    from worker.training.rows import Data, Draw
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def write(
     learnt_from: Sequence[Draw],
     behind: Sequence[Model],
     edges: Sequence[tuple[str, str]],
-    more_rows: Sequence[np.ndarray],
+    unlabelled: Sequence[Data],
 ) -> tuple[Model, Kept]:
     """The files of a model in `out`, and the line that reports them. Words as in `Run.keep`."""
     trained = replace(trained, network=replace(trained.network, precision="float32"))  # a kept model computes in full
@@ -70,7 +70,7 @@ def write(
     hashes = np.concatenate(
         [
             *(draw.hashes for draw in learnt_from),
-            *more_rows,
+            *(data.table.hashes[data.split.train] for data in unlabelled),
             *(model.rows for model in behind if model.rows is not None),
         ]
     )
@@ -85,7 +85,8 @@ def write(
         rows_file=None if unknown else rows_file.name,
         dataset={
             "sets": [
-                {"ref": draw.data.ref, "sha256": draw.data.sha256, "rows": len(draw.train)} for draw in learnt_from
+                *(_set(draw.data, len(draw.train)) for draw in learnt_from),
+                *(_inputs_of(data) for data in unlabelled),
             ]
         },
         training=_cost(stage, trained, learnt_from),
@@ -94,7 +95,8 @@ def write(
     )
     export.write_manifest(manifest, manifest_file)
     model = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
-    trained_on = [("trained_on", draw.data.ref) for draw in learnt_from]
+    refs = dict.fromkeys([*(draw.data.ref for draw in learnt_from), *(data.ref for data in unlabelled)])
+    trained_on = [("trained_on", ref) for ref in refs]
     line = Kept(
         role=role,
         model=file.name,
@@ -113,6 +115,14 @@ def read(name: str, entry: Mapping[str, Any]) -> Model:
         raise Failure("weights_unavailable", f"the file of {name} is not the one that was kept")
     hashes = np.load(entry["rows"], allow_pickle=False) if entry.get("rows") else None
     return Model(name, export.read(path, manifest), manifest, hashes, path.stat().st_size)
+
+
+def _set(data: Data, rows: int) -> dict[str, Any]:
+    return {"ref": data.ref, "sha256": data.sha256, "rows": rows}
+
+
+def _inputs_of(data: Data) -> dict[str, Any]:
+    return {**_set(data, len(data.split.train)), "labelled": False}
 
 
 def _cost(stage: str, trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]:

@@ -246,13 +246,13 @@ class Run:
 
     def keep(
         self, role: str, stage: str, trained: Trained, *, learnt_from: Sequence[Draw], behind: Sequence[Model] = (),
-        edges: Sequence[tuple[str, str]] = (), more_rows: Sequence[np.ndarray] = (),
+        edges: Sequence[tuple[str, str]] = (), unlabelled: Sequence[Data] = (),
     ) -> Model:  # fmt: skip
         """Writes a finished stage's model, its manifest and the hashes of all rows behind it, and reports it.
 
         Args:
             learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
-            more_rows: hashes of further rows (unlabelled ones). edges: (relation, target) of the lineage.
+            unlabelled: of whose training rows it saw the inputs alone. edges: (relation, target) of the lineage.
 
         Raises:
             Stopped: the stage is not finished. What it has learnt is kept as `unfinished`, where the job has no model of its own yet
@@ -262,7 +262,7 @@ class Run:
         if stopped and (has_own or not role.startswith(LEADS_ON)):
             raise Stopped
         model, line = keeping.write(
-            self.out, UNFINISHED if stopped else role, stage, trained, learnt_from, behind, edges, more_rows
+            self.out, UNFINISHED if stopped else role, stage, trained, learnt_from, behind, edges, unlabelled
         )
         if not stopped and role.startswith(("model", "source", "teacher")):  # what is stopped has to be quick
             some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]

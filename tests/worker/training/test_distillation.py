@@ -225,6 +225,10 @@ def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_ve
     assert ("distilled_from", "teacher") in edges["generation/0/1"]
     assert ("distilled_from", "generation/0/1") in edges["model"]
     assert ("distilled_from", "teacher") not in edges["model"]
+    assert [target for relation, target in edges["model"] if relation == "trained_on"] == ["digits"]
+    sets = json.loads((tmp_path / "manifest.json").read_text())["dataset"]["sets"]
+    assert [(one["ref"], one.get("labelled", True)) for one in sets] == [("digits", True), ("digits", False)]
+    assert sets[0]["rows"] < sets[1]["rows"]
     assert lineage_of(tmp_path) == BORN_AGAIN
     report = json.loads((tmp_path / "report.json").read_text())
     ((_, told),) = report["verdict"]["tasks"].items()
