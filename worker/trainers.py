@@ -210,10 +210,10 @@ class Trainer:
         return self._process.poll() is not None and not self._members()
 
     def _members(self) -> list[int]:
-        found = guard.members(self.pid, self._mark)
-        self._started.update(found)
+        living, dead = guard.members(self.pid, self._mark)
+        self._started.update(living, dead)
         machine.bury(self._started - {self.pid})
-        return found
+        return living
 
     def last_words(self) -> str:
         """The end of what it wrote to stderr before it had a job and its log."""

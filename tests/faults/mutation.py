@@ -244,7 +244,7 @@ GUARDS = (
     Guard(
         "what has begun a session of its own ends with its worker",
         "worker/training/guard.py",
-        " or _bears(pid, mark)",
+        ' or (state != b"Z" and _bears(pid, mark))',
         "",
         ORPHANS,
     ),

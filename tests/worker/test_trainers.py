@@ -97,6 +97,27 @@ def test_the_guard_ends_the_family_of_a_trainer_that_was_killed_itself(trainers:
     wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
 
 
+@pytest.mark.parametrize("behave", ["well", "breed", "sigkill"])
+def test_whatever_a_trainer_has_started_is_buried(trainers: Trainers, tmp_path: Path, behave: str) -> None:
+    """Else a worker that lives for months fills the table of processes, some entries a job."""
+    before = set(children())
+    spec = {"kind": "light", "steps": 5 if behave == "well" else 5000, "behave": behave, "at": 1}
+    given = {"id": "job_1", "attempt": 1, "kind": "light", "spec": spec, "kept": {}, "checkpoints": str(tmp_path)}
+    trainer = trainers.take(given, tmp_path)
+    if behave == "breed":
+        wait_for(lambda: trainer.reports(0.05) and len(machine.family(trainer.pid)) >= 5)
+    else:
+        wait_for(trainer.ended)
+    trainer.close()
+    assert set(children()) <= before
+
+
+def children() -> list[int]:
+    """Of this process, those that have ended and are not buried among them."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
 def test_a_spare_that_its_worker_closes_leaves_no_guard_behind(trainers: Trainers) -> None:
     trainers.warm()
     spare = trainers._spare

@@ -40,23 +40,24 @@ def _watch() -> None:
         os.getsid(0),
         os.environ.get(MARK),
     )  # the guard is of the session, so its number cannot be another's by now
-    while others := set(members(session, mark)) - {os.getpid()}:
+    while others := set(members(session, mark)[0]) - {os.getpid()}:
         for pid in others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def members(session: int, mark: str | None) -> list[int]:
-    """What lives of a session, or was born with the mark in its environment."""
-    found = []
+def members(session: int, mark: str | None) -> tuple[list[int], list[int]]:
+    """What lives of a session or was born with the mark in its environment; and what of the session has ended and is not buried."""
+    living: list[int] = []
+    dead: list[int] = []
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdecimal()):  # noqa: PTH208 - no import but these
         try:
             state, _, _, of = _read(pid, "stat").rpartition(b")")[2].split()[:4]
-            if state != b"Z" and (int(of) == session or _bears(pid, mark)):
-                found.append(pid)
+            if int(of) == session or (state != b"Z" and _bears(pid, mark)):
+                (dead if state == b"Z" else living).append(pid)
         except (OSError, ValueError):  # it has just ended, or is another user's
             continue
-    return found
+    return living, dead
 
 
 def _bears(pid: int, mark: str | None) -> bool:
