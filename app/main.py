@@ -14,6 +14,7 @@ from app import db, jobs, logs
 from app.api import catalog, datasets, deps, docs, events, files, health, models, problems, results, workers
 from app.api import jobs as jobs_api
 from app.api.changes import Changes, at_signal
+from app.api.crowd import Crowd
 from app.api.health import version
 from app.api.middleware import Gate
 from app.settings import settings
@@ -34,7 +35,8 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         dependencies=[Depends(deps.known_parameters)],
     )
-    app.add_middleware(Gate)
+    app.state.crowd = Crowd()
+    app.add_middleware(Gate, crowd=app.state.crowd)
     problems.install(app)
     for resource in (jobs_api, events, results, files, datasets, models, catalog, workers, health):
         app.include_router(resource.router)

@@ -55,6 +55,13 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except (OSError, IndexError):  # it has just ended
+        return False
+
+
 def bury(pids: Iterable[int]) -> None:
     """Takes notice of the end of those among them that were adopted."""
     for pid in pids:

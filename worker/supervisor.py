@@ -167,7 +167,10 @@ class _Attempt:
 
     def _assignment(self) -> dict[str, Any]:
         journal = self._home / "trainer.log"
-        shutil.rmtree(self._out, ignore_errors=True)
+        for left in self._home.glob(
+            "out-*"
+        ):  # earlier attempts' too: what they left would count against this one's disk
+            shutil.rmtree(left, ignore_errors=True)
         (self._out / "tmp").mkdir(parents=True)
         journal.touch()
         (self._out / "trainer.log").symlink_to(journal)  # one log for all attempts

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ class Trainer:
         self._killed = self._given = self._bounded = False
         self._mark = uuid.uuid4().hex  # what it starts is known by it, wherever that goes
         self._started: set[int] = set()
+        self._lock = threading.Lock()  # the fuse kills from a thread of its own
         self._ooms = _oom_kills()
         self._ready: reports.Ready | None = None
         adopt_orphans()  # to be buried by this process, where the machine's first one may not do so
@@ -199,21 +200,28 @@ class Trainer:
     def kill(self) -> None:
         """Ends it and all that it started, now. Safe from any thread."""
         self._killed = True
-        started = machine.family(self.pid) if self._process.returncode is None else []
-        kill_group(self.pid)
-        for pid in {*started, *self._members()}:  # those that have left the group
+        found = self._members(machine.family(self.pid) if self._process.returncode is None else [])
+        for (
+            pid
+        ) in found:  # first those that have left the group: its guard ends what is left if this worker dies meanwhile
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                if os.getpgid(pid) != self.pid:
+                    os.kill(pid, signal.SIGKILL)
+        if found:
+            kill_group(self.pid)
 
     def is_gone(self) -> bool:
         """Whether neither it nor anything that it has started is left: looked at, not taken for granted."""
         return self._process.poll() is not None and not self._members()
 
-    def _members(self) -> list[int]:
+    def _members(self, more: Iterable[int] = ()) -> list[int]:
+        """What lives of all that it has started, itself included. What has ended is buried."""
         living, dead = guard.members(self.pid, self._mark)
-        self._started.update(living, dead)
-        machine.bury(self._started - {self.pid})
-        return living
+        with self._lock:
+            self._started |= {*more, *living, *dead}
+            machine.bury(self._started - {self.pid})
+            self._started = {pid for pid in self._started if machine.lives(pid)}
+            return sorted(self._started)
 
     def last_words(self) -> str:
         """The end of what it wrote to stderr before it had a job and its log."""
@@ -226,6 +234,7 @@ class Trainer:
         self._process.wait()
         until = time.monotonic() + _BURIAL_SECONDS
         while not self.is_gone() and time.monotonic() < until:
+            self.kill()  # again: what was just being started has not been seen the first time
             time.sleep(0.005)
         assert self._process.stdin is not None
         assert self._process.stdout is not None

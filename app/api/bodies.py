@@ -12,11 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
 from starlette.requests import Request
 
+from app.api.threads import apart
 from app.errors import Problem, refused
 from app.spec.faults import MOST, Fault, nearest, pointer
 
@@ -24,7 +22,6 @@ MAX_DEPTH = 32
 MAX_CONTAINERS = 1_000_000  # of some 100 bytes each in memory, while a picture needs one for a pixel at most
 _INT_RANGE = range(-(2**63), 2**64)
 _SMALL = 256 * 1024
-_large: RunVar[anyio.CapacityLimiter] = RunVar("large")
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ async def json_body(request: Request) -> Body:
     raw = await request.body()
     if len(raw) <= _SMALL:
         return parse(raw)
-    # Megabytes take seconds, and memory many times their length: beside the loop, one at a time.
-    return await anyio.to_thread.run_sync(parse, raw, limiter=_large_limiter())
+    # Megabytes take seconds.
+    return await apart("large bodies", parse, raw)
 
 
 async def object_body(request: Request) -> dict[str, Any]:
@@ -194,14 +191,6 @@ def complaint(text: str) -> str | None:
     except UnicodeEncodeError:
         return "it holds a lone surrogate, half of a character"
     return None
-
-
-def _large_limiter() -> anyio.CapacityLimiter:
-    try:
-        return _large.get()
-    except LookupError:
-        _large.set(limiter := anyio.CapacityLimiter(1))
-        return limiter
 
 
 def _expect(request: Request, media_type: str, hint: str) -> None:

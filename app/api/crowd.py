@@ -11,7 +11,6 @@ from starlette.types import Scope
 from app.errors import Problem
 from app.settings import settings
 
-_READS = ("GET", "HEAD")
 _ALWAYS = ("/healthz", "/readyz")  # a process that is merely busy shall not be taken for dead
 _RETRY_SECONDS = 1
 
@@ -25,21 +24,18 @@ class Crowd:
     def admit(self, scope: Scope) -> Place:
         """A place for this request, until it is answered.
 
-        Reads are refused at half of what may be: they cost little to repeat, and leave room to submit and to cancel.
+        Reads and predictions are refused at half of what may be: they cost little to repeat, and leave room to submit and to cancel.
 
         Raises:
             Problem: 429 `overloaded`.
         """
-        most = settings().max_requests
-        if scope["path"] in _ALWAYS:
-            most = self.size + 1
-        elif scope["method"] in _READS:
+        method, path, most = scope["method"], scope["path"], settings().max_requests
+        if method in ("GET", "HEAD") or path.endswith("/predict"):
             most = -(-most // 2)
-        if self.size >= most:
+        if self.size >= most and path not in _ALWAYS:
             raise Problem(
                 "overloaded",
-                f"{self.size} requests are being answered here, and no more than {most} may be when one of this kind comes"
-                " (BEQUEST_MAX_REQUESTS).",
+                f"{self.size} requests are being answered here, and of this kind one is taken only below {most} (BEQUEST_MAX_REQUESTS).",
                 headers={"retry-after": str(_RETRY_SECONDS)},
             )
         place = scope["state"]["place"] = Place(self)
@@ -50,24 +46,29 @@ class Place:
     """One request's place in the crowd."""
 
     def __init__(self, crowd: Crowd) -> None:
-        self._crowd, self._held = crowd, True
-        crowd.size += 1
+        self._crowd, self._counts, self._answered = crowd, False, False
+        self._count(True)
 
     def leave(self) -> None:
-        """It is answered, or its answer has begun. May be called again."""
-        self._crowd.size -= self._held
-        self._held = False
+        """It is answered, or its answer has begun: it counts no more."""
+        self._answered = True
+        self._count(False)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Meanwhile it waits for something else than this process, and counts for nothing."""
-        held = self._held
-        self.leave()
+        """Meanwhile it waits for something else than this process, and does not count."""
+        if not self._counts:
+            yield
+            return
+        self._count(False)
         try:
             yield
         finally:
-            self._held = held
-            self._crowd.size += held
+            self._count(not self._answered)
+
+    def _count(self, now: bool) -> None:
+        self._crowd.size += now - self._counts
+        self._counts = now
 
 
 def aside(request: Request) -> contextlib.AbstractContextManager[None]:

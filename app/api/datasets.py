@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import FormData, UploadFile
 
@@ -22,6 +19,7 @@ from app.api.bodies import complaint, expect_multipart
 from app.api.crowd import aside
 from app.api.deps import Cursor, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.shapes import DatasetShape, Page, Preview
+from app.api.threads import apart
 from app.errors import refused
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, nearest
@@ -31,8 +29,6 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 _FIELDS = ("file", "name", "format", "targets")
 _FIELD_BYTES = 16 * 1024
 _MOST_TARGETS, _LONGEST_TARGET = 100, 160
-_UPLOADS = 4
-_uploads: RunVar[anyio.CapacityLimiter] = RunVar("uploads")
 _FORM = {
     "type": "object",
     "required": ["file"],
@@ -74,18 +70,9 @@ async def upload_dataset(request: Request) -> Response:
     expect_multipart(request)
     async with request.form(max_files=2, max_fields=64, max_part_size=_FIELD_BYTES) as form:
         with aside(request):
-            shape, known = await anyio.to_thread.run_sync(_store, _read(form), limiter=_upload_limiter())
+            shape, known = await apart("uploads", _store, _read(form))
     headers = {"location": f"/v1/datasets/{shape.id}"}
     return deps.tagged(shape, None, status=200 if known else 201, headers=headers)
-
-
-def _upload_limiter() -> anyio.CapacityLimiter:
-    """So many uploads are parsed at a time, in threads of their own: they take minutes, and other requests' threads stay free."""
-    try:
-        return _uploads.get()
-    except LookupError:
-        _uploads.set(limiter := anyio.CapacityLimiter(_UPLOADS))
-        return limiter
 
 
 def _read(form: FormData) -> Upload:

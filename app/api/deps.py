@@ -56,7 +56,7 @@ FilterText = Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00-\x1f\
 IfNoneMatch = Annotated[str | None, Header(description="an ETag: the answer is 304 while it still holds")]
 
 
-def known_parameters(request: Request) -> None:
+async def known_parameters(request: Request) -> None:
     """Refuses query parameters that the path does not have: a filter with a typing error would list everything."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
     if not isinstance(dependant, Dependant):
@@ -77,7 +77,7 @@ def _all(dependant: Dependant) -> Iterator[Dependant]:
         yield from _all(inner)
 
 
-def prefer_wait(
+async def prefer_wait(
     prefer: Annotated[str | None, Header(description="`wait=N`: hold the answer up to N seconds (at most 60)")] = None,
 ) -> float:
     """Seconds that the client prefers to wait (RFC 7240); 0 for none, or for a preference that is not understood."""

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from app import db, queue, workers
 from app.api import deps
 from app.api.inference import alive
+from app.api.threads import apart
 from app.data.uploads import walls
 from app.settings import settings
 
@@ -68,15 +69,19 @@ async def healthz() -> Health:
     },
     summary="Can the service do its work?",
 )
-def readyz(response: Response) -> Readiness:
+async def readyz(response: Response) -> Readiness:
+    readiness = await apart("readiness", _readiness)
+    response.status_code = 200 if readiness.ready else 503
+    response.headers["cache-control"] = "no-store"
+    return readiness
+
+
+def _readiness() -> Readiness:
     database = db.ping()
     broker = queue.ping()
     migrations = _migrations() if database else "unknown"
-    ready = database and broker and migrations == "ok"
-    response.status_code = 200 if ready else 503
-    response.headers["cache-control"] = "no-store"
     return Readiness(
-        ready=ready,
+        ready=database and broker and migrations == "ok",
         version=version(),
         database="ok" if database else "down",
         broker="ok" if broker else "down",

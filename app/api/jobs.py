@@ -35,7 +35,7 @@ _NO_KEY = Fault(
 _REFUSALS = ("malformed_body", "body_too_large", "unsupported_media_type", "invalid", "not_available")
 
 
-def idempotency_key(
+async def idempotency_key(
     request: Request,
     key: Annotated[
         str | None,

@@ -41,9 +41,8 @@ _QUIET = ("/healthz", "/readyz", "/docs/")
 class Gate:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self._crowd = Crowd()
+    def __init__(self, app: ASGIApp, crowd: Crowd) -> None:
+        self.app, self._crowd = app, crowd
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

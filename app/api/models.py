@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from app import artifacts, db, models
 from app.api import deps, inference, shapes
 from app.api.bodies import object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
+from app.api.threads import apart
 from app.data.encode import encode_rows
 from app.errors import Problem
 from app.spec.faults import Fault, Invalid
@@ -67,7 +67,7 @@ def list_models(
 )
 async def predict(ref: Reference, body: Annotated[dict[str, Any], Depends(object_body)]) -> Predictions:
     """Every task's answer for every row. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`."""
-    return await run_in_threadpool(_predict, ref, body)
+    return await apart("predictions", _predict, ref, body)
 
 
 @router.get(

@@ -347,6 +347,17 @@ def test_every_pause_replaces_the_unfinished_model_and_its_bytes(trainers: Train
     assert not artifacts.blob(seen[1]).exists()
 
 
+def test_what_an_earlier_attempt_has_left_does_not_count_against_the_next(trainers: Trainers) -> None:
+    job_id = submit(steps=10)
+    home = settings().jobs_dir / job_id
+    (home / "out-0" / "tmp").mkdir(parents=True)
+    found: list[str] = []
+    waiting = soon(job_id, 1, lambda: found.extend(sorted(path.name for path in home.glob("out-*"))))
+    assert run(trainers) == "succeeded"
+    waiting.join()
+    assert found == ["out-1"]
+
+
 def released(job_id: str) -> dict[str, Any]:
     """The receipt of a cancelled job: its event before the last."""
     with transaction() as session:

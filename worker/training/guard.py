@@ -36,10 +36,8 @@ def _watch() -> None:
     poll = select.poll()
     poll.register(0, 0)
     poll.poll()  # only a hang-up ends it
-    session, mark = (
-        os.getsid(0),
-        os.environ.get(MARK),
-    )  # the guard is of the session, so its number cannot be another's by now
+    session = os.getsid(0)  # the guard is of it, so its number cannot be another's by now
+    mark = os.environ.get(MARK)
     while others := set(members(session, mark)[0]) - {os.getpid()}:
         for pid in others:
             with contextlib.suppress(ProcessLookupError):

@@ -56,7 +56,7 @@ def write(
     learnt_from: Sequence[Draw],
     behind: Sequence[Model],
     edges: Sequence[tuple[str, str]],
-    unlabelled: Sequence[Data],
+    unlabelled: Sequence[tuple[Data, np.ndarray]],
 ) -> tuple[Model, Kept]:
     """The files of a model in `out`, and the line that reports them. Words as in `Run.keep`."""
     trained = replace(trained, network=replace(trained.network, precision="float32"))  # a kept model computes in full
@@ -70,7 +70,7 @@ def write(
     hashes = np.concatenate(
         [
             *(draw.hashes for draw in learnt_from),
-            *(data.table.hashes[data.split.train] for data in unlabelled),
+            *(data.table.hashes[free] for data, free in unlabelled),
             *(model.rows for model in behind if model.rows is not None),
         ]
     )
@@ -86,7 +86,7 @@ def write(
         dataset={
             "sets": [
                 *(_set(draw.data, len(draw.train)) for draw in learnt_from),
-                *(_inputs_of(data) for data in unlabelled),
+                *({**_set(data, len(free)), "labelled": False} for data, free in unlabelled),
             ]
         },
         training=_cost(stage, trained, learnt_from),
@@ -95,7 +95,7 @@ def write(
     )
     export.write_manifest(manifest, manifest_file)
     model = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
-    refs = dict.fromkeys([*(draw.data.ref for draw in learnt_from), *(data.ref for data in unlabelled)])
+    refs = dict.fromkeys([*(draw.data.ref for draw in learnt_from), *(data.ref for data, _ in unlabelled)])
     trained_on = [("trained_on", ref) for ref in refs]
     line = Kept(
         role=role,
@@ -119,10 +119,6 @@ def read(name: str, entry: Mapping[str, Any]) -> Model:
 
 def _set(data: Data, rows: int) -> dict[str, Any]:
     return {"ref": data.ref, "sha256": data.sha256, "rows": rows}
-
-
-def _inputs_of(data: Data) -> dict[str, Any]:
-    return {**_set(data, len(data.split.train)), "labelled": False}
 
 
 def _cost(stage: str, trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]:

@@ -246,13 +246,13 @@ class Run:
 
     def keep(
         self, role: str, stage: str, trained: Trained, *, learnt_from: Sequence[Draw], behind: Sequence[Model] = (),
-        edges: Sequence[tuple[str, str]] = (), unlabelled: Sequence[Data] = (),
+        edges: Sequence[tuple[str, str]] = (), unlabelled: Sequence[tuple[Data, np.ndarray]] = (),
     ) -> Model:  # fmt: skip
         """Writes a finished stage's model, its manifest and the hashes of all rows behind it, and reports it.
 
         Args:
             learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
-            unlabelled: of whose training rows it saw the inputs alone. edges: (relation, target) of the lineage.
+            unlabelled: rows of data sets whose inputs alone it saw. edges: (relation, target) of the lineage.
 
         Raises:
             Stopped: the stage is not finished. What it has learnt is kept as `unfinished`, where the job has no model of its own yet

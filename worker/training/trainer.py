@@ -168,6 +168,7 @@ def _spare() -> int:
     _obey_signals(stop)
     order = json.loads(line)
     out = Path(order["out"])
+    (out / "tmp").mkdir(parents=True, exist_ok=True)
     _keep_temporary_files(out / "tmp")
     log = os.open(out / "trainer.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
@@ -249,7 +250,6 @@ def _warm_up() -> dict[str, str | None]:
 
 def _keep_temporary_files(folder: Path) -> None:
     """Within the job's own folder, so that they count as its and go with it, however it ends. TensorFlow leaves some if it is killed."""
-    folder.mkdir(parents=True, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -154,7 +155,7 @@ def test_a_waiting_read_returns_when_the_state_changes(client: httpx.Client) -> 
     ],
 )
 def test_a_wait_is_understood_whole_or_not_at_all(preference: str | None, seconds: float) -> None:
-    assert prefer_wait(preference) == seconds
+    assert asyncio.run(prefer_wait(preference)) == seconds
 
 
 def test_a_waiting_read_with_an_etag_returns_at_any_change(client: httpx.Client) -> None:

@@ -308,7 +308,7 @@ def train(spec: Spec, run: Run) -> None:
                     learnt_from=[draw],
                     behind=[*behind, *taught_by],
                     edges=[*edges, *(("distilled_from", one.id) for one in taught_by)],
-                    unlabelled=[] if unlabelled is None else [unlabelled],
+                    unlabelled=[] if unlabelled is None else [(unlabelled, free_rows(draw, unlabelled))],
                 )
             elif model is None:
                 goal = learner.Goal({spec.dataset: [name]}, network.tasks)

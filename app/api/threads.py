@@ -1,0 +1,26 @@
+"""Threads for what takes longer than a query: each kind of work has a few of its own, so that it keeps no other request waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+Result = TypeVar("Result")
+Lane = Literal["large bodies", "uploads", "predictions", "readiness"]
+
+# Large bodies take memory many times their length; uploads a process each; the inference program answers one at a time.
+_LANES: dict[Lane, int] = {"large bodies": 1, "uploads": 4, "predictions": 8, "readiness": 2}
+_limiters: RunVar[dict[Lane, anyio.CapacityLimiter]] = RunVar("limiters")
+
+
+async def apart(lane: Lane, function: Callable[..., Result], *arguments: object) -> Result:
+    """What `function` returns, in a thread of that lane; the next one waits until one is free."""
+    try:
+        limiters = _limiters.get()
+    except LookupError:
+        _limiters.set(limiters := {name: anyio.CapacityLimiter(most) for name, most in _LANES.items()})
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=limiters[lane])
