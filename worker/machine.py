@@ -62,11 +62,14 @@ def lives(pid: int) -> bool:
         return False
 
 
-def bury(pids: Iterable[int]) -> None:
-    """Takes notice of the end of those among them that were adopted."""
+def bury(pids: Iterable[int]) -> set[int]:
+    """Those among them that were adopted by this process and have ended: they are taken note of, and are no more."""
+    buried = set()
     for pid in pids:
         with contextlib.suppress(ChildProcessError):  # another's to bury
-            os.waitpid(pid, os.WNOHANG)
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                buried.add(pid)
+    return buried
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

@@ -201,9 +201,8 @@ class Trainer:
         """Ends it and all that it started, now. Safe from any thread."""
         self._killed = True
         found = self._members(machine.family(self.pid) if self._process.returncode is None else [])
-        for (
-            pid
-        ) in found:  # first those that have left the group: its guard ends what is left if this worker dies meanwhile
+        # First those that have left the group: the guard, which is of it, ends what is left if this worker dies meanwhile.
+        for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 if os.getpgid(pid) != self.pid:
                     os.kill(pid, signal.SIGKILL)
@@ -219,9 +218,8 @@ class Trainer:
         living, dead = guard.members(self.pid, self._mark)
         with self._lock:
             self._started |= {*more, *living, *dead}
-            machine.bury(self._started - {self.pid})
-            self._started = {pid for pid in self._started if machine.lives(pid)}
-            return sorted(self._started)
+            self._started -= machine.bury(self._started - {self.pid})
+            return [pid for pid in self._started if machine.lives(pid)]
 
     def last_words(self) -> str:
         """The end of what it wrote to stderr before it had a job and its log."""
