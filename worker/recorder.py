@@ -61,14 +61,30 @@ class Recorder:
     _not_finite: set[str] = field(default_factory=set)
     _rows: int = 0
     _no_metrics: bool = False
+    _torn: bool = False
 
     def take(self, arrived: Sequence[Any]) -> bool:
         """Notes what has come, and stores the files that it names; whether any of it should be written without delay.
+
+        After an error nothing more is taken: a checkpoint beyond what was lost would make the next attempt begin behind a gap.
 
         Raises:
             BadFile: a report names a file that cannot be kept.
             OSError: the store cannot take it.
         """
+        if self._torn:
+            return False
+        try:
+            return self._take(arrived)
+        except BaseException:
+            self.tear()
+            raise
+
+    def tear(self) -> None:
+        """Takes nothing more: something of what was said is lost."""
+        self._torn = True
+
+    def _take(self, arrived: Sequence[Any]) -> bool:
         urgent = False
         for report in arrived:
             match report:

@@ -194,6 +194,7 @@ class _Attempt:
                 urgent = self._recorder.take(arrived)
             except (Garbled, BadFile) as fault:
                 log.warning("nonsense", fault=str(fault))
+                self._recorder.tear()
                 self._end(Stop.NONSENSE, grace=0)
                 arrived, urgent = [], False
             except OSError as fault:

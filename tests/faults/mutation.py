@@ -249,6 +249,13 @@ GUARDS = (
         ORPHANS,
     ),
     Guard(
+        "nothing is recorded beyond what was lost",
+        "worker/recorder.py",
+        "        self._torn = True\n",
+        "        pass\n",
+        "tests/worker/test_recorder.py",
+    ),
+    Guard(
         "a trainer dies with its worker, the guard being gone",
         "app/programs.py",
         "_LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)",

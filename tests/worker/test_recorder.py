@@ -8,9 +8,9 @@ import pytest
 
 from app import events, jobs
 from app.db import transaction
-from tests.worker.conftest import event_types, submit
+from tests.worker.conftest import event_types, metric_steps, submit
 from worker import reports
-from worker.recorder import Recorder
+from worker.recorder import BadFile, Recorder
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -58,6 +58,23 @@ def test_what_the_database_could_not_keep_is_no_report(report: reports.Warned) -
     with pytest.raises(ValueError, match="not a report"):
         reports.decode(reports.encode(report))
     assert reports.decode(reports.encode(reports.Warned(code="x", message="fine"))).message == "fine"
+
+
+def test_nothing_is_recorded_beyond_what_was_lost(tmp_path: Path) -> None:
+    """Else the next attempt would go on from a checkpoint whose steps nobody has seen."""
+    job_id = submit()
+    claim = jobs.claim("worker-1")
+    assert claim is not None
+    recorder = Recorder(claim, tmp_path)
+    lost = [reports.Artifact(name="x", path="x"), reports.Metrics(step=2, values={"loss": 2.0})]
+    with pytest.raises(BadFile):
+        recorder.take([reports.Metrics(step=1, values={"loss": 1.0}), *lost])
+    recorder.take(
+        [reports.Metrics(step=3, values={"loss": 3.0}), reports.Checkpoint(stage="target", step=3, path="target-3")]
+    )
+    recorder.write()
+    assert metric_steps(job_id) == [1]
+    assert "checkpoint" not in event_types(job_id)
 
 
 def test_a_write_takes_no_more_rows_than_a_beat_has_time_for(tmp_path: Path) -> None:
