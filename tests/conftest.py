@@ -92,8 +92,9 @@ def database(_service: None, broker_url: str) -> None:
     from app.db import transaction
     from app.tables import Table
 
-    names = ", ".join(table.name for table in Table.metadata.sorted_tables)
     with transaction() as session:
-        session.execute(text(f"TRUNCATE {names} CASCADE"))
+        session.execute(text("SET LOCAL session_replication_role = replica"))  # past triggers and foreign keys
+        for table in Table.metadata.sorted_tables:  # TRUNCATE takes a new file for each, a hundred times as long
+            session.execute(table.delete())
     with Redis.from_url(broker_url) as broker:
         broker.flushall()

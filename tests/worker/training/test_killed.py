@@ -37,7 +37,11 @@ def assignment(kind: str) -> dict[str, Any]:
     return {key: value for key, value in words.items() if key not in ("checkpoints", "kept")}
 
 
-@pytest.mark.parametrize("kind", ["transfer", "multitask", "distillation"])
+LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("multitask", "distillation")]
+"""In the suite theirs are the kills within one process of test_every_name.py; `./dev faults --full` kills real programs of each kind."""
+
+
+@pytest.mark.parametrize("kind", ["transfer", *LONG])
 def test_a_killed_trainer_s_job_ends_as_an_unbroken_one(kind: str, tmp_path: Path) -> None:
     words = assignment(kind)
     straight = unbroken(words, tmp_path / "a")

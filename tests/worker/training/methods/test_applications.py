@@ -254,6 +254,7 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_student_with_a_backbone_of_random_numbers_is_taught_by_features(tmp_path: Path) -> None:
     body = {
         "kind": "distillation",
