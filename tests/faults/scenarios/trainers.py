@@ -65,7 +65,10 @@ def spoilt(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         rig.keep_workers(3)
         for worker in rig.workers:  # all three, before the first job is there, or it has ended when the last begins
             rig.wait(worker.is_ready, 60, "a worker to be ready")
-        ids = [rig.submit(steps=30, step_seconds=0.08, checkpoint_every=3, seed=chance.randrange(50)) for _ in range(3)]
+        ids = [
+            rig.submit(steps=30, step_seconds=0.08, checkpoint_every=3, max_attempts=3, seed=chance.randrange(50))
+            for _ in range(3)
+        ]
         rig.wait(
             lambda ids=ids: all(len(_checkpoints(rig, job_id)) >= 2 for job_id in ids), 60, "two checkpoints of each"
         )
