@@ -44,10 +44,10 @@ def family(pid: int) -> list[int]:
     found, waiting = [], [pid]
     while waiting:
         member = waiting.pop()
+        if not lives(member):
+            continue
+        found.append(member)
         try:
-            if Path(f"/proc/{member}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z":
-                continue
-            found.append(member)
             for thread in Path(f"/proc/{member}/task").iterdir():
                 waiting += map(int, (thread / "children").read_text().split())
         except OSError:  # it has just ended

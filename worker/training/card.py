@@ -276,7 +276,7 @@ def _confusion(confusion: Mapping[str, Any]) -> str:
     return _table(("true \\ predicted", *classes), rows)
 
 
-def sets(manifest: Manifest) -> list[str]:
+def learnt_from(manifest: Manifest) -> list[str]:
     """The data sets that a model has learnt from, each once, in words."""
     named = manifest.dataset.get("sets", [])
     return list(dict.fromkeys(one["ref"] if one.get("labelled", True) else f"inputs of {one['ref']}" for one in named))

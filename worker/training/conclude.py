@@ -214,7 +214,7 @@ def _lineage(run: Run, model: Model, besides: Besides) -> list[dict[str, Any]]:
                     "architecture": card.named(one.manifest.architecture),
                     "parameters": one.manifest.parameters,
                     "steps": one.manifest.training.get("steps", 0),
-                    "dataset": ", ".join(card.sets(one.manifest)) or "rows not recorded",
+                    "dataset": ", ".join(card.learnt_from(one.manifest)) or "rows not recorded",
                     "sha256": one.manifest.sha256,
                 }
             )

@@ -33,9 +33,8 @@ def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             ids = [rig.submit(**chain(chance)) for _ in range(3)]
             queue._redis().flushall()
         elif kind == "hung":
-            time.sleep(
-                queue._BACK_OFF_SECONDS
-            )  # else the API may not ask a broker that failed just now, and notice nothing
+            # Else the API may not ask a broker that has failed just now, and notice nothing.
+            time.sleep(queue._BACK_OFF_SECONDS)
             rig.broker.process.send_signal(signal.SIGSTOP)
             ids = [rig.submit(**chain(chance)) for _ in range(3)]
             time.sleep(chance.uniform(0, hang))
