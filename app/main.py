@@ -13,8 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from app import db, jobs, logs
 from app.api import catalog, datasets, deps, docs, events, files, health, models, problems, results, workers
 from app.api import jobs as jobs_api
+from app.api.admission import Admission
 from app.api.changes import Changes, at_signal
-from app.api.crowd import Crowd
 from app.api.health import version
 from app.api.middleware import Gate
 from app.settings import settings
@@ -35,8 +35,8 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         dependencies=[Depends(deps.known_parameters)],
     )
-    app.state.crowd = Crowd()
-    app.add_middleware(Gate, crowd=app.state.crowd)
+    app.state.admission = Admission()
+    app.add_middleware(Gate, admission=app.state.admission)
     problems.install(app)
     for resource in (jobs_api, events, results, files, datasets, models, catalog, workers, health):
         app.include_router(resource.router)

@@ -15,8 +15,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from app import datasets, db
 from app.api import deps
+from app.api.admission import aside
 from app.api.bodies import complaint, expect_multipart
-from app.api.crowd import aside
 from app.api.deps import Cursor, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.shapes import DatasetShape, Page, Preview
 from app.api.threads import apart

@@ -11,9 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from app import db, jobs, submissions
 from app.api import deps, shapes
+from app.api.admission import aside
 from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
 from app.api.changes import changes_of
-from app.api.crowd import aside
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
 from app.api.shapes import JobShape, Page, Validated
 from app.errors import refused

@@ -1,7 +1,7 @@
 """What every request passes through, as plain ASGI so that streams are never buffered.
 
 Outermost first: the request's id and its one log line, the last catch for a fault of our own, the check of Host and
-Origin, a place among the requests that are worked on, the count of the body's bytes.
+Origin, a slot among the requests that are worked on, the count of the body's bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from app import ids, logs
 from app.api import problems
-from app.api.crowd import Crowd, Place
+from app.api.admission import Admission, Slot
 from app.errors import Problem
 from app.settings import settings
 
@@ -41,8 +41,8 @@ _QUIET = ("/healthz", "/readyz", "/docs/")
 class Gate:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, crowd: Crowd) -> None:
-        self.app, self._crowd = app, crowd
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self.app, self._admission = app, admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,14 +52,14 @@ class Gate:
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         status, started = 0, time.monotonic()
-        place: Place | None = None
+        slot: Slot | None = None
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if place:  # a stream, or a slow client, may take its time from now on
-                    place.leave()
+                if slot:  # a stream, or a slow client, may take its time from now on
+                    slot.leave()
                 answer = MutableHeaders(scope=message)
                 answer["x-request-id"] = request_id
                 for name, value in _SECURITY.items():
@@ -69,8 +69,8 @@ class Gate:
         with bound_contextvars(request_id=request_id):
             try:
                 _check_host(headers)
-                place = self._crowd.admit(scope)
-                await self.app(scope, _counted(scope, headers, _unhurried(place, receive)), send_named)
+                slot = self._admission.admit(scope)
+                await self.app(scope, _counted(scope, headers, _unhurried(slot, receive)), send_named)
             except ClientDisconnect:
                 log.info("the client went away in the middle of its request")
             except Exception as error:
@@ -79,8 +79,8 @@ class Gate:
                 if not status:
                     await problems.respond(problem, request_id)(scope, receive, send_named)
             finally:
-                if place:
-                    place.leave()
+                if slot:
+                    slot.leave()
                 seconds = round(time.monotonic() - started, 4)
                 level = log.debug if scope["path"].startswith(_QUIET) else log.info
                 # As it came, still percent-encoded: a path may hold what a terminal would obey.
@@ -111,11 +111,11 @@ def _without_port(host: str) -> str:
     return re.sub(r":\d*$", "", host)
 
 
-def _unhurried(place: Place, receive: Receive) -> Receive:
+def _unhurried(slot: Slot, receive: Receive) -> Receive:
     """`receive`, so that nobody fills the service by sending slowly."""
 
     async def unhurried() -> Message:
-        with place.aside():
+        with slot.aside():
             return await receive()
 
     return unhurried

@@ -1,4 +1,4 @@
-"""Threads for what takes longer than a query: each kind of work has a few of its own, so that it keeps no other request waiting."""
+"""Bulkheads: what takes longer than a query has a few threads of its own, by its kind, so that it keeps no other request waiting."""
 
 from __future__ import annotations
 

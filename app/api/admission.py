@@ -1,4 +1,4 @@
-"""How many requests this process works on, and the refusal of more: a queue that only grows serves nobody in time."""
+"""Admission control: how many requests are in flight in this process, and the refusal of more. A queue that only grows serves nobody."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ALWAYS = ("/healthz", "/readyz")  # a process that is merely busy shall not be 
 _RETRY_SECONDS = 1
 
 
-class Crowd:
-    """The requests that are worked on: of one event loop, so that nothing needs a lock."""
+class Admission:
+    """Counts the requests in flight: those of one event loop, so that nothing needs a lock."""
 
     def __init__(self) -> None:
-        self.size = 0
+        self.in_flight = 0
 
-    def admit(self, scope: Scope) -> Place:
-        """A place for this request, until it is answered.
+    def admit(self, scope: Scope) -> Slot:
+        """A slot for this request, until it is answered.
 
         Reads and predictions are refused at half of what may be: they cost little to repeat, and leave room to submit and to cancel.
 
@@ -32,21 +32,21 @@ class Crowd:
         method, path, most = scope["method"], scope["path"], settings().max_requests
         if method in ("GET", "HEAD") or path.endswith("/predict"):
             most = -(-most // 2)
-        if self.size >= most and path not in _ALWAYS:
+        if self.in_flight >= most and path not in _ALWAYS:
             raise Problem(
                 "overloaded",
-                f"{self.size} requests are being answered here, and of this kind one is taken only below {most} (BEQUEST_MAX_REQUESTS).",
+                f"{self.in_flight} requests are in flight here, and of this kind one is taken only below {most} (BEQUEST_MAX_REQUESTS).",
                 headers={"retry-after": str(_RETRY_SECONDS)},
             )
-        place = scope["state"]["place"] = Place(self)
-        return place
+        slot = scope["state"]["slot"] = Slot(self)
+        return slot
 
 
-class Place:
-    """One request's place in the crowd."""
+class Slot:
+    """One request's part of what is in flight."""
 
-    def __init__(self, crowd: Crowd) -> None:
-        self._crowd, self._counts, self._answered = crowd, False, False
+    def __init__(self, admission: Admission) -> None:
+        self._admission, self._counts, self._answered = admission, False, False
         self._count(True)
 
     def leave(self) -> None:
@@ -67,11 +67,11 @@ class Place:
             self._count(not self._answered)
 
     def _count(self, now: bool) -> None:
-        self._crowd.size += now - self._counts
+        self._admission.in_flight += now - self._counts
         self._counts = now
 
 
 def aside(request: Request) -> contextlib.AbstractContextManager[None]:
-    """`Place.aside` of a request, for handlers that wait: for a change of a job, for the reader of uploads."""
-    place: Place = request.state.place
-    return place.aside()
+    """`Slot.aside` of a request, for handlers that wait: for a change of a job, for the reader of uploads."""
+    slot: Slot = request.state.slot
+    return slot.aside()

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from app import db
-from app.api.crowd import Crowd
+from app.api.admission import Admission
 from app.db import transaction
 from app.errors import Problem
 from app.settings import settings
@@ -39,8 +39,8 @@ def address(app: FastAPI) -> Iterator[str]:
 
 
 @pytest.fixture
-def crowd(app: FastAPI) -> Crowd:
-    made: Crowd = app.state.crowd
+def admission(app: FastAPI) -> Admission:
+    made: Admission = app.state.admission
     return made
 
 
@@ -51,18 +51,20 @@ def most(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @contextmanager
-def stuck(client: httpx.Client, crowd: Crowd, count: int) -> Iterator[list[Future[httpx.Response]]]:
+def stuck(client: httpx.Client, admission: Admission, count: int) -> Iterator[list[Future[httpx.Response]]]:
     """So many submissions that wait for the table of jobs until the end of the block."""
     with ThreadPoolExecutor(count) as pool, psycopg.connect(db.url()) as holder:
         holder.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
         sent = [pool.submit(client.post, "/v1/jobs", json=LIGHT) for _ in range(count)]
-        wait_for(lambda: crowd.size == count, 10)
+        wait_for(lambda: admission.in_flight == count, 10)
         yield sent
         holder.rollback()
 
 
-def test_what_is_too_much_is_refused_and_the_rest_is_answered(client: httpx.Client, crowd: Crowd, most: int) -> None:
-    with stuck(client, crowd, most) as sent:
+def test_what_is_too_much_is_refused_and_the_rest_is_answered(
+    client: httpx.Client, admission: Admission, most: int
+) -> None:
+    with stuck(client, admission, most) as sent:
         refused = client.post("/v1/jobs", json=LIGHT)
         problem(refused, 429, "overloaded")
         assert int(refused.headers["retry-after"]) > 0
@@ -73,30 +75,32 @@ def test_what_is_too_much_is_refused_and_the_rest_is_answered(client: httpx.Clie
         assert session.execute(text("SELECT count(*) FROM jobs")).scalar() == most + 1, "what was refused left nothing"
 
 
-def test_busy_is_not_dead(client: httpx.Client, crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_is_not_dead(client: httpx.Client, admission: Admission, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every thread and every connection taken; of readiness the answer may be no."""
     monkeypatch.setattr(settings(), "max_requests", 50)
-    with stuck(client, crowd, 50) as sent:
+    with stuck(client, admission, 50) as sent:
         assert client.get("/healthz", timeout=5).status_code == 200
     assert {answer.result().status_code for answer in sent} == {202}
 
 
-def test_reads_and_predictions_make_room_for_writes(client: httpx.Client, crowd: Crowd, most: int) -> None:
-    with stuck(client, crowd, most // 2) as sent:
+def test_reads_and_predictions_make_room_for_writes(client: httpx.Client, admission: Admission, most: int) -> None:
+    with stuck(client, admission, most // 2) as sent:
         problem(client.get("/v1/catalog"), 429, "overloaded")
         problem(client.post("/v1/models/job:x/predict", json={"inputs": [1]}), 429, "overloaded")
         assert client.post("/v1/jobs/validate", json={}).status_code == 422, "a write is still heard"
     assert [answer.result().status_code for answer in sent] == [202] * (most // 2)
 
 
-def test_who_waits_for_a_change_takes_no_room(client: httpx.Client, app: FastAPI, crowd: Crowd, most: int) -> None:
+def test_who_waits_for_a_change_takes_no_room(
+    client: httpx.Client, app: FastAPI, admission: Admission, most: int
+) -> None:
     job = add_job()
     claim = start_job(job)
     with ThreadPoolExecutor(2 * most) as pool:
         held = []
         for _ in range(2 * most):  # one by one: in one moment they would be too many
             held.append(pool.submit(client.get, f"/v1/jobs/{job}", headers={"prefer": "wait=20"}))
-            wait_for(lambda: (crowd.size, app.state.changes.watches) == (0, len(held)), 10)
+            wait_for(lambda: (admission.in_flight, app.state.changes.watches) == (0, len(held)), 10)
         assert client.get(f"/v1/jobs/{job}").status_code == 200
         end_job(claim)
         answers = [answer.result() for answer in held]
@@ -125,29 +129,29 @@ def begun(
     return line
 
 
-def test_a_place_is_left_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_is_left_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order: an answer that begins while the request is aside, asides within each other, a second leave."""
     monkeypatch.setattr(settings(), "max_requests", 1)
-    crowd = Crowd()
+    admission = Admission()
     scope = {"method": "POST", "path": "/v1/jobs", "state": {}}
-    place = crowd.admit(scope)
+    slot = admission.admit(scope)
     with pytest.raises(Problem, match="1 requests"):
-        crowd.admit(scope)
-    with place.aside():
-        with place.aside():
-            assert crowd.size == 0
-        assert crowd.size == 0
-    assert crowd.size == 1
-    with place.aside():
-        place.leave()
-    assert crowd.size == 0
-    place.leave()
-    with place.aside():
-        assert crowd.size == 0
-    assert crowd.size == 0
+        admission.admit(scope)
+    with slot.aside():
+        with slot.aside():
+            assert admission.in_flight == 0
+        assert admission.in_flight == 0
+    assert admission.in_flight == 1
+    with slot.aside():
+        slot.leave()
+    assert admission.in_flight == 0
+    slot.leave()
+    with slot.aside():
+        assert admission.in_flight == 0
+    assert admission.in_flight == 0
 
 
-def test_places_are_given_back_whatever_happens(client: httpx.Client, crowd: Crowd, most: int) -> None:
+def test_slots_are_given_back_whatever_happens(client: httpx.Client, admission: Admission, most: int) -> None:
     """Refusals, errors, streams, clients that hang up before, within and after the body, or while they wait."""
     job = add_job()
     start_job(job)
@@ -165,4 +169,4 @@ def test_places_are_given_back_whatever_happens(client: httpx.Client, crowd: Cro
         ):
             time.sleep(0.05)
             line.close()
-    wait_for(lambda: crowd.size == 0, 10)
+    wait_for(lambda: admission.in_flight == 0, 10)
