@@ -98,6 +98,7 @@ def _pinned(session: Session, spec: JobSpec) -> JobSpec:
     if not refs:
         return spec
     ids = {ref: models.find(session, ref).id for ref in refs}
+    models.hold(session, set(ids.values()))
     resolved = plain(spec)
     return methods.restore(
         {key: value if key in FREE_WORDS else _replaced(value, ids) for key, value in resolved.items()}

@@ -115,9 +115,9 @@ def validate(session: Session, body: object) -> dict[str, Any]:
     return plain(assignments.resolve(session, body))
 
 
-def get(session: Session, job_id: str) -> Job:
-    """Raises NotFound."""
-    job = session.get(Job, job_id)
+def get(session: Session, job_id: str, lock: bool = False) -> Job:
+    """Locked until the transaction ends, where asked. Raises NotFound."""
+    job = session.get(Job, job_id, with_for_update=lock)
     if job is None:
         raise NotFound("There is no job with this id. GET /v1/jobs lists the jobs.")
     return job
@@ -152,9 +152,10 @@ def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
 def cancel(session: Session, job_id: str, discard: bool = False) -> tuple[Job, bool]:
     """Cancels at once what does not run; asks the worker to stop what does. Whether anything changed.
 
-    What finished stages have kept stays, unless `discard`. Raises NotFound, or Conflict when the job ended otherwise.
+    What finished stages have kept stays, unless `discard`, and then too where another job inherits from it.
+    Raises NotFound, or Conflict when the job ended otherwise.
     """
-    job = _locked(session, job_id)
+    job = get(session, job_id, lock=True)
     if job.state == JobState.CANCELLED:
         return job, False
     if is_terminal(job.state):
@@ -175,7 +176,7 @@ def pause(session: Session, job_id: str) -> tuple[Job, bool]:
 
     Raises NotFound, or Conflict when the job has ended or is being cancelled.
     """
-    job = _locked(session, job_id)
+    job = get(session, job_id, lock=True)
     _refuse_unless_it_goes_on(job, "paused")
     if job.state == JobState.PAUSED or job.wanted == "pause":
         return job, False
@@ -192,7 +193,7 @@ def resume(session: Session, job_id: str) -> tuple[Job, bool]:
 
     A worker that has begun to stop it gives it back to the queue instead. Raises as `pause`.
     """
-    job = _locked(session, job_id)
+    job = get(session, job_id, lock=True)
     _refuse_unless_it_goes_on(job, "resumed")
     if job.state == JobState.PAUSED:
         job.run_after = func.clock_timestamp()
@@ -211,7 +212,7 @@ def delete(session: Session, job_id: str) -> None:
 
     Raises NotFound, or Conflict while it runs or others inherit from it.
     """
-    job = _locked(session, job_id)
+    job = get(session, job_id, lock=True)
     if not is_terminal(job.state):
         raise Conflict(f"This job is {job.state}. Cancel it first: POST /v1/jobs/ID/cancel.")
     heirs = models.dependents(session, job_id)
@@ -290,14 +291,14 @@ def note_start(session: Session, claim: Claim, environment: dict[str, Any]) -> N
     """The trainer has read the job; what it runs on."""
     job = fence(session, claim)
     job.environment = environment
-    _announce(session, job, {"environment": environment}, kind="started")
+    _announce(session, job, {"environment": environment}, "started", claim.attempt)
 
 
 def note_stage(session: Session, claim: Claim, stage: str) -> None:
     """What the trainer does now."""
     job = fence(session, claim)
     job.stage = stage
-    _announce(session, job, {"stage": stage}, kind="stage")
+    _announce(session, job, {"stage": stage}, "stage", claim.attempt)
 
 
 def note_progress(session: Session, claim: Claim, progress: dict[str, Any], latest: dict[str, Any]) -> None:
@@ -315,12 +316,12 @@ def note_resume(session: Session, claim: Claim, stage: str, step: int) -> None:
     job = fence(session, claim)
     row = session.get_one(Attempt, (claim.job_id, claim.attempt))
     row.resumed = {**(row.resumed or {}), stage: step}
-    _announce(session, job, {"stage": stage, "step": step}, kind="resumed")
+    _announce(session, job, {"stage": stage, "step": step}, "resumed", claim.attempt)
 
 
 def note(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> None:
     """Any other event of an attempt: a checkpoint, a warning, the end of an epoch, a kept model."""
-    _announce(session, fence(session, claim), data, kind=kind)
+    _announce(session, fence(session, claim), data, kind, claim.attempt)
 
 
 def finish(
@@ -336,7 +337,7 @@ def finish(
 ) -> Job:
     """The last word of an attempt that ends its job. `released` is the receipt of a cancel. Raises Stale."""
     job = fence(session, claim)
-    _end_attempt(session, job, str(state), error or {"reason": reason})
+    _end_attempt(session, claim.job_id, claim.attempt, str(state), error or {"reason": reason})
     job.error = error if state == JobState.FAILED else None
     job.best, job.usage = best or job.best, usage or job.usage
     if state == JobState.FAILED:
@@ -351,7 +352,7 @@ def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detai
     """Gives a job back: what becomes of it is `requeued_as`'s word. `charge` counts a failure, with a growing delay; a drain and a
     pause are not charged. Raises Stale."""
     job = fence(session, claim)
-    _end_attempt(session, job, outcome, detail)
+    _end_attempt(session, claim.job_id, claim.attempt, outcome, detail)
     _again(session, job, outcome, charge, detail)
     return job
 
@@ -382,7 +383,7 @@ def sweep() -> Swept:
         ).all()
         for job in expired:
             detail = {"worker": job.worker_id}
-            _end_attempt(session, job, "worker_lost", detail)
+            _end_attempt(session, job.id, job.attempt, "worker_lost", detail)
             _again(session, job, "worker_lost", charge=True, detail=detail)
         session.flush()
         runnable = session.execute(
@@ -410,8 +411,8 @@ def _move(
     if state not in MOVES[JobState(job.state)]:
         raise AssertionError(f"no move from {job.state} to {state}")
     if state == JobState.CANCELLED:
-        _announce(session, job, dict(released or HELD_NOTHING), kind="resources.released")
-        if job.discard:
+        _announce(session, job, dict(released or HELD_NOTHING), "resources.released")
+        if job.discard and not models.dependents(session, job.id):
             _forget_files(session, job.id, keep=("trainer.log",))
     if state in TERMINAL:
         with session.no_autoflush:  # the row is whole only below
@@ -466,18 +467,21 @@ def _spent(job: Job, outcome: str, detail: dict[str, Any] | None) -> dict[str, A
     return failure(code, message, stage=job.stage)
 
 
-def _end_attempt(session: Session, job: Job, outcome: str, detail: dict[str, Any] | None) -> None:
-    session.execute(
-        update(Attempt)
-        .where(Attempt.job_id == job.id, Attempt.attempt == job.attempt, Attempt.ended_at.is_(None))
-        .values(ended_at=func.clock_timestamp(), outcome=outcome, detail=detail)
-    )
+def _end_attempt(session: Session, job_id: str, attempt: int, outcome: str, detail: dict[str, Any] | None) -> None:
+    """Raises Stale where it has ended already, by another's word."""
+    open_one = Attempt.job_id == job_id, Attempt.attempt == attempt, Attempt.ended_at.is_(None)
+    ended = {"ended_at": func.clock_timestamp(), "outcome": outcome, "detail": detail}
+    if session.execute(update(Attempt).where(*open_one).values(ended)).rowcount != 1:  # type: ignore[attr-defined]
+        raise Stale(job_id)
 
 
-def _announce(session: Session, job: Job, data: dict[str, Any], kind: str = "state") -> None:
+def _announce(
+    session: Session, job: Job, data: dict[str, Any], kind: str = "state", attempt: int | None = None
+) -> None:
+    """`attempt` is the writer's own number, which the database compares with the job's."""
     job.changed_at = func.clock_timestamp()
     session.flush()
-    events.add(session, job.id, kind, data, job.attempt)
+    events.add(session, job.id, kind, data, job.attempt if attempt is None else attempt)
 
 
 def _refuse_unless_it_goes_on(job: Job, verb: str) -> None:
@@ -485,13 +489,6 @@ def _refuse_unless_it_goes_on(job: Job, verb: str) -> None:
         raise Conflict(f"This job has already {job.state}; only jobs that have not ended can be {verb}.")
     if job.wanted == "cancel":
         raise Conflict(f"This job is being cancelled and cannot be {verb}.")
-
-
-def _locked(session: Session, job_id: str) -> Job:
-    job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).one_or_none()
-    if job is None:
-        raise NotFound("There is no job with this id. GET /v1/jobs lists the jobs.")
-    return job
 
 
 def _seconds(seconds: float) -> Any:

@@ -5,7 +5,7 @@ Every finished stage of a job is one, with a manifest, and edges that say what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Cast, cast, false, func, select, text
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app import artifacts, ids
 from app.artifacts import Stored
 from app.db import after_commit
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.spec.models import UNFINISHED, Manifest
 from app.spec.world import Missing
 from app.tables import Artifact, Edge, Job, Model
@@ -27,14 +27,15 @@ JOBS_OWN = "model"
 def keep(
     session: Session,
     job: Job,
+    attempt: int,
     role: str,
     stored: Stored,
     rows: Stored | None,
     manifest: Manifest,
     edges: Sequence[tuple[str, str]],
 ) -> Model:
-    """Records a model whose file is in the store. The caller holds the attempt's fence. A role that is kept already
-    stays as it is, but an unfinished model is replaced, or not kept at all once the job has its own.
+    """Records a model whose file is in the store. The caller holds the fence of `attempt`. A role that is kept already
+    stays as it is, but an unfinished model goes with the next one, and is not kept at all once the job has its own.
 
     `edges` are (relation, target): a target that is a role of this job becomes that model's id.
     """
@@ -45,7 +46,7 @@ def keep(
     name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
     artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})
-    if role in (UNFINISHED, JOBS_OWN) and UNFINISHED in kept_already:
+    if UNFINISHED in kept_already:
         forget(session, [kept_already[UNFINISHED]], _unfinished_files(session, job.id))
     version = session.execute(
         select(func.coalesce(func.max(Model.version), 0) + 1).where(Model.name == name)
@@ -53,7 +54,7 @@ def keep(
     model = Model(
         id=ids.new("mdl"),
         job_id=job.id,
-        attempt=job.attempt,
+        attempt=attempt,
         role=role,
         name=name,
         version=version,
@@ -157,8 +158,11 @@ def page(
 
 
 def dependents(session: Session, job_id: str) -> list[str]:
-    """What inherits from this job's models: models of other jobs by edges, unfinished jobs by their specs."""
-    own = [model.id for model in of_job(session, job_id)]
+    """What inherits from this job's models: models of other jobs by edges, unfinished jobs by their specs.
+
+    Until the transaction ends no other job comes to: one that is being submitted waits.
+    """
+    own = session.scalars(select(Model.id).where(Model.job_id == job_id).with_for_update()).all()
     heirs = session.scalars(
         select(Model.id).join(Edge, Edge.model_id == Model.id).where(Edge.target.in_(own), Model.job_id != job_id)
     ).all()
@@ -170,6 +174,18 @@ def dependents(session: Session, job_id: str) -> list[str]:
         )
     ).all()
     return sorted({*heirs, *waiting})
+
+
+def hold(session: Session, model_ids: Collection[str]) -> None:
+    """Until the transaction ends they cannot be deleted: a job that is being submitted will find them.
+
+    Raises:
+        Conflict: one was deleted just now.
+    """
+    query = select(Model.id).where(Model.id.in_(model_ids)).with_for_update(read=True, key_share=True)
+    gone = set(model_ids) - set(session.scalars(query))
+    if gone:
+        raise Conflict(f"{', '.join(sorted(gone))}, which this job inherits from, was deleted just now.")
 
 
 def _mentions(names: Sequence[str]) -> Cast[Any]:

@@ -162,8 +162,8 @@ class Recorder:
                         jobs.note_progress(session, self.claim, shown, report.latest)
                 case reports.Resumed():
                     self._record(session, rows)
-                    metrics.rewind(session, self.claim.job_id, report.metric_prefix, report.step)
-                    if report.step:
+                    gone = metrics.rewind(session, self.claim.job_id, report.metric_prefix, report.step)
+                    if report.step or gone:  # `recorded_checkpoints` goes by it
                         jobs.note_resume(session, self.claim, report.stage, report.step)
                 case reports.Started():
                     jobs.note_start(session, self.claim, report.environment)
@@ -209,7 +209,9 @@ class Recorder:
             artifacts.add(session, self.claim.job_id, self.claim.attempt, "trainer.log", stored, _MEDIA_TYPES[".log"])
 
     def _keep(self, session: Session, job: Job, kept: StoredModel) -> None:
-        model = models.keep(session, job, kept.role, kept.stored, kept.rows, kept.manifest, kept.edges)
+        model = models.keep(
+            session, job, self.claim.attempt, kept.role, kept.stored, kept.rows, kept.manifest, kept.edges
+        )
         if (model.role, model.sha256) != (kept.role, kept.stored.sha256):
             return  # there was one already, and its files are the job's
         for name, stored in kept.files.items():
@@ -274,9 +276,18 @@ def _first(waiting: deque[Any], most: int | None) -> list[Any]:
 
 
 def recorded_checkpoints(session: Session, claim: Claim) -> set[str]:
-    """Names of the checkpoints that were reported while their attempt owned the job: everything before them is recorded too."""
-    query = select(Event.data).where(Event.job_id == claim.job_id, Event.type == "checkpoint")
-    return {data["name"] for data in session.scalars(query)}
+    """Names of the checkpoints that were reported while their attempt owned the job: everything before them is recorded too.
+
+    Where a later attempt began further back, that was taken back: a name beyond counts no more until it is reported again.
+    """
+    query = select(Event.type, Event.data).where(Event.job_id == claim.job_id).order_by(Event.seq)
+    names: dict[tuple[str, int], str] = {}
+    for kind, data in session.execute(query.where(Event.type.in_(["checkpoint", "resumed"]))):
+        if kind == "checkpoint":
+            names[data["stage"], data["step"]] = data["name"]
+        else:
+            names = {at: name for at, name in names.items() if at[0] != data["stage"] or at[1] <= data["step"]}
+    return set(names.values())
 
 
 def stored_log(path: Path) -> Stored | None:

@@ -210,6 +210,7 @@ def test_a_delay_has_an_end() -> None:
             session.execute(
                 text("UPDATE jobs SET state = 'running', lease_until = now(), attempt = :n"), {"n": attempt}
             )
+            session.execute(text("UPDATE attempts SET attempt = :n"), {"n": attempt})
     with transaction() as session:
         session.execute(text("UPDATE jobs SET failures = 14"))
         jobs.requeue(session, replace(claim, attempt=15), outcome="crashed", charge=True)

@@ -81,7 +81,7 @@ def kept(job: Job, path: Path, role: str = "model", edges: tuple[tuple[str, str]
     path.write_bytes(f"{job.id} {role}".encode())
     with transaction() as session:
         row = jobs.get(session, job.id)
-        return models.keep(session, row, role, artifacts.keep_file(path), None, MANIFEST, edges).id
+        return models.keep(session, row, row.attempt, role, artifacts.keep_file(path), None, MANIFEST, edges).id
 
 
 def test_a_kept_file_lies_under_its_hash_once(tmp_path: Path) -> None:
@@ -215,6 +215,35 @@ def test_no_row_can_name_bytes_that_are_gone() -> None:
         artifacts.add(session, a_job().id, 1, "x", artifacts.Stored("0" * 64, 1), "text/plain")
 
 
+def test_bytes_that_a_row_is_about_to_name_are_not_collected(tmp_path: Path) -> None:
+    job = a_job()
+    (tmp_path / "file").write_bytes(b"a report")
+    stored = artifacts.keep_file(tmp_path / "file")
+    with ThreadPoolExecutor(1) as pool:
+        with transaction() as session:
+            artifacts.add(session, job.id, 1, "report.json", stored, "application/json")
+            collected = pool.submit(artifacts.collect, [stored.sha256])
+            time.sleep(0.3)
+            assert not collected.done()
+        collected.result(10)
+    assert artifacts.blob(stored.sha256).exists()
+
+
+def test_versions_of_one_name_are_counted_in_turn(tmp_path: Path) -> None:
+    first, second = a_job("flowers"), a_job("flowers")
+    with ThreadPoolExecutor(1) as pool:
+        with transaction() as session:
+            (tmp_path / "m").write_bytes(b"weights")
+            stored = artifacts.keep_file(tmp_path / "m")
+            models.keep(session, jobs.get(session, first.id), 1, "model", stored, None, MANIFEST, [])
+            later = pool.submit(kept, second, tmp_path / "n")
+            time.sleep(0.3)
+            assert not later.done()
+        later.result(10)
+    with transaction() as session:
+        assert models.get(session, "model:flowers@2").job_id == second.id
+
+
 def test_an_artifact_of_a_later_attempt_replaces_an_earlier_one_s(tmp_path: Path) -> None:
     job = a_job()
     for attempt, content in ((1, b"old"), (2, b"new")):
@@ -254,6 +283,72 @@ def test_a_submitted_job_is_tied_to_the_model_that_its_reference_named_then(tmp_
     succeed(owner)
     with pytest.raises(Conflict, match="Still needed by"), transaction() as session:
         jobs.delete(session, owner.id)
+
+
+def heir_of(model_id: str) -> dict[str, object]:
+    return {"kind": "transfer", "dataset": "iris", "source": model_id, "training": {"epochs": 1}}
+
+
+def test_a_discard_spares_what_another_job_is_tied_to(tmp_path: Path) -> None:
+    parent = a_job(state="queued")
+    claim = jobs.claim("w")
+    assert claim is not None
+    source = kept(parent, tmp_path / "s", "source")
+    with transaction() as session:
+        heir = jobs.submit(session, heir_of(source)).id
+        jobs.cancel(session, parent.id, discard=True)
+    with transaction() as session:
+        jobs.finish(session, claim, JobState.CANCELLED, reason="cancelled_by_client")
+    with transaction() as session:
+        assert jobs.get(session, parent.id).state == JobState.CANCELLED
+        assert assignments.assignment(session, jobs.get(session, heir))["models"][source]["id"] == source
+
+
+def test_a_delete_waits_for_a_submission_that_inherits_and_is_refused(tmp_path: Path) -> None:
+    parent = a_job()
+    model = kept(parent, tmp_path / "m")
+    succeed(parent)
+
+    def delete() -> None:
+        with transaction() as session:
+            jobs.delete(session, parent.id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction() as session:
+            jobs.submit(session, heir_of(model))
+            deleted = pool.submit(delete)
+            time.sleep(0.3)
+            assert not deleted.done()
+        with pytest.raises(Conflict, match="Still needed by"):
+            deleted.result(10)
+
+
+def test_a_submission_that_inherits_waits_for_a_delete_and_is_refused(tmp_path: Path) -> None:
+    parent = a_job()
+    model = kept(parent, tmp_path / "m")
+    succeed(parent)
+
+    def submit() -> None:
+        with transaction() as session:
+            jobs.submit(session, heir_of(model))
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction() as session:
+            jobs.delete(session, parent.id)
+            submitted = pool.submit(submit)
+            time.sleep(0.3)
+            assert not submitted.done()
+        with pytest.raises(Conflict, match="was deleted just now"):
+            submitted.result(10)
+
+
+def test_an_unfinished_model_goes_with_the_next_finished_stage(tmp_path: Path) -> None:
+    job = a_job()
+    kept(job, tmp_path / "u", "unfinished")
+    source = kept(job, tmp_path / "s", "source")
+    with transaction() as session:
+        assert [model.id for model in models.of_job(session, job.id)] == [source]
+        assert models.outcome(session, job.id) is None
 
 
 @pytest.mark.parametrize("discard", [False, True])

@@ -81,7 +81,7 @@ def _succeed(session: Session, claim: Claim, stored: Stored) -> None:
     job = jobs.fence(session, claim)
     metrics.record(session, claim.job_id, claim.attempt, [(1, {"loss": chain.values(0, "target", 1)[0]})])
     manifest = chain.manifest("model", hashlib.sha256(content()).hexdigest())
-    models.keep(session, job, "model", stored, None, manifest, [])
+    models.keep(session, job, claim.attempt, "model", stored, None, manifest, [])
     jobs.finish(session, claim, JobState.SUCCEEDED, reason="completed")
 
 

@@ -164,7 +164,7 @@ def _finished_job(body: Any, folder: Path) -> str:
     with transaction() as session:
         job = jobs.fence(session, claim)
         artifacts.add(session, job_id, claim.attempt, "model.keras", stored, "application/octet-stream")
-        models.keep(session, job, "model", stored, None, manifest, [])
+        models.keep(session, job, job.attempt, "model", stored, None, manifest, [])
         jobs.finish(session, claim, JobState.SUCCEEDED, reason="done")
     return job_id
 

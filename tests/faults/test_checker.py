@@ -19,10 +19,11 @@ from app import artifacts, db, events, jobs, metrics, models
 from app.db import transaction
 from app.settings import settings
 from app.states import JobState
-from tests.faults import checker
+from tests.faults import checker, witness
 from tests.faults.methods import chain
 from tests.faults.record import Cancel
 from tests.faults.rig import Rig
+from worker.training.guard import MARK
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -98,7 +99,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     stored = artifacts.keep_file(content)
     with transaction() as session:
         manifest = chain.manifest("model", stored.sha256)
-        models.keep(session, jobs.fence(session, claim), "model", stored, None, manifest, [])
+        models.keep(session, jobs.fence(session, claim), claim.attempt, "model", stored, None, manifest, [])
         artifacts.add(session, done, 2, "model.keras", stored, "application/octet-stream")
         jobs.finish(session, claim, JobState.SUCCEEDED, reason="completed")
     with transaction() as session:
@@ -125,6 +126,14 @@ OTHER_SEED = """replace(resolved_spec::text, '"seed": 4', '"seed": 5')::json"""
 CORRUPTIONS: dict[str, tuple[str, Callable[[Stage], Any]]] = {
     "an acknowledged job is not there": ("I1", lambda s: s.given.update(acknowledged=["job_gone"])),
     "an acknowledged job waits for ever": ("I1", lambda s: s.given.update(acknowledged=[s.waiting])),
+    "a cancel that nobody asked for": ("I1", lambda s: (cancelled(s, "at = at"), s.given.update(acknowledged=[s.waiting]))),
+    "a failure that nothing caused": (
+        "I1",
+        lambda s: (
+            s.sql("UPDATE jobs SET state = 'failed', reason = 'internal', error = '{}' WHERE id = DONE"),
+            s.given.update(acknowledged=[s.done]),
+        ),
+    ),
     "a second end": ("I2", lambda s: s.sql("INSERT INTO transitions (job_id, to_state, attempt) VALUES (DONE, 'failed', 2)")),
     "an end that only the events know": ("I2", lambda s: s.sql("DELETE FROM transitions WHERE to_state = 'succeeded'")),
     "an end that only the database knows": ("I2", lambda s: s.sql("DELETE FROM events WHERE data->>'state' = 'succeeded'")),
@@ -194,7 +203,7 @@ def test_the_rig_finds_a_trainer_without_its_worker(tmp_path: Path) -> None:
     rig = object.__new__(Rig)
     rig.data, rig.workers, rig.folder = tmp_path, [], folder
     lone = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)", "worker.training"], env={"HOME": str(tmp_path / "home")}
+        [sys.executable, "-c", "import time; time.sleep(60)"], env={"HOME": str(tmp_path / "home"), MARK: "1"}
     )
     try:
         deadline = time.monotonic() + 30
@@ -205,6 +214,20 @@ def test_the_rig_finds_a_trainer_without_its_worker(tmp_path: Path) -> None:
         lone.kill()
         lone.wait()
     assert rig.orphans() == []
+
+
+def test_a_row_that_the_wrong_attempt_writes_is_seen(stage: Stage) -> None:
+    """Past the service's own fence, which is taken away."""
+    with psycopg.connect(db.url(), autocommit=True) as connection, connection.transaction(force_rollback=True):
+        connection.execute(witness.WATCH)
+        stale = f"INSERT INTO metrics (job_id, name, step, attempt, value) VALUES ('{stage.done}', 'loss', 3, 1, 0)"
+        stale += " ON CONFLICT (job_id, name, step) DO UPDATE SET attempt = excluded.attempt"
+        for verb in ("insert", "update"):
+            connection.execute(f"DROP TRIGGER metrics_fence_{verb} ON metrics")  # type: ignore[arg-type]
+        connection.execute(stale)  # type: ignore[arg-type]
+        (found,) = checker.no_write_comes_from_another_attempt(checker.Scene(connection, settings().store))
+        assert (found.invariant, found.job_id) == ("I3", stage.done)
+        assert found.what == "metrics of attempt 1 were written when it was succeeded in attempt 2"
 
 
 def test_a_chain_is_what_its_seed_says() -> None:

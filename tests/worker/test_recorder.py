@@ -10,7 +10,7 @@ from app import events, jobs
 from app.db import transaction
 from tests.worker.conftest import event_types, metric_steps, submit
 from worker import reports
-from worker.recorder import BadFile, Recorder
+from worker.recorder import BadFile, Recorder, recorded_checkpoints
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -75,6 +75,34 @@ def test_nothing_is_recorded_beyond_what_was_lost(tmp_path: Path) -> None:
     recorder.write()
     assert metric_steps(job_id) == [1]
     assert "checkpoint" not in event_types(job_id)
+
+
+@pytest.mark.parametrize(("step", "left"), [(100, {"target-100"}), (0, set())])
+def test_a_checkpoint_counts_no_more_once_what_led_to_it_was_taken_back(
+    tmp_path: Path, step: int, left: set[str]
+) -> None:
+    """A later attempt may save one of the same name that nobody records: its worker was frozen, say."""
+    job_id = submit()
+
+    def attempt(begun: int, *steps: int) -> set[str]:
+        claim = jobs.claim("worker-1")
+        assert claim is not None
+        recorder = Recorder(claim, tmp_path)
+        recorder.take([reports.Resumed(stage="target", step=begun, metric_prefix="")])
+        for number in steps:
+            saved = reports.Checkpoint(stage="target", step=number, path=f"checkpoints/target-{number}")
+            recorder.take([reports.Metrics(step=number, values={"loss": 1.0}), saved])
+        if steps:
+            recorder.take([reports.Checkpoint(stage="source", step=300, path="source-300")])
+        recorder.write()
+        with transaction() as session:
+            jobs.requeue(session, claim, outcome="drained", charge=False)
+            return recorded_checkpoints(session, claim)
+
+    assert attempt(0, 100, 200) == {"target-100", "target-200", "source-300"}
+    assert "resumed" not in event_types(job_id), "nothing was there to be taken back"
+    assert attempt(step) == {*left, "source-300"}
+    assert attempt(step, 200) == {*left, "target-200", "source-300"}
 
 
 def test_a_write_takes_no_more_rows_than_a_beat_has_time_for(tmp_path: Path) -> None:

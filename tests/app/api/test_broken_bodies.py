@@ -209,7 +209,16 @@ def teacher(client: httpx.Client, tmp_path: Path) -> str:
     (tmp_path / "model.keras").write_bytes(b"weights")
     stored = artifacts.keep_file(tmp_path / "model.keras")
     with transaction() as session:
-        models.keep(session, jobs.fence(session, claim), "model", stored, None, Manifest.model_validate(manifest), [])
+        models.keep(
+            session,
+            jobs.fence(session, claim),
+            claim.attempt,
+            "model",
+            stored,
+            None,
+            Manifest.model_validate(manifest),
+            [],
+        )
     return f"job:{job}"
 
 

@@ -17,7 +17,7 @@ from app import artifacts, jobs, models
 from app.db import transaction
 from app.settings import settings
 from app.spec.models import Manifest
-from tests.app.api.conftest import add_job, pointers, problem, start_job
+from tests.app.api.conftest import add_job, deleting, pointers, problem, start_job
 
 MANIFEST = Manifest.model_validate(
     {
@@ -50,7 +50,7 @@ class Inference(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.asked.append(request)
         answer = {"predictions": {task: [values] * len(request["inputs"]) for task, values in ROW.items()}}
-        body = json.dumps(answer if self.status == 200 else {"detail": "secret reason"}).encode()
+        body = json.dumps(answer if self.status == 200 else {"detail": "secret reason", "rows": [1, 3]}).encode()
         self.send_response(self.status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -83,9 +83,16 @@ def model(client: httpx.Client, tmp_path: Path) -> dict[str, Any]:
     stored = artifacts.keep_file(tmp_path / "model.keras")
     with transaction() as session:
         row = jobs.fence(session, claim)
-        models.keep(session, row, "source", stored, None, MANIFEST, [])
+        models.keep(session, row, row.attempt, "source", stored, None, MANIFEST, [])
         models.keep(
-            session, row, "model", stored, None, MANIFEST, [("initialized_from", "source"), ("trained_on", "digits")]
+            session,
+            row,
+            row.attempt,
+            "model",
+            stored,
+            None,
+            MANIFEST,
+            [("initialized_from", "source"), ("trained_on", "digits")],
         )
     shown: dict[str, Any] = client.get(f"/v1/models/job:{job}").json()
     return shown
@@ -115,7 +122,7 @@ def test_a_model_may_be_called_anything_that_a_job_may(client: httpx.Client, tmp
     (tmp_path / "model.keras").write_bytes(b"weights")
     stored = artifacts.keep_file(tmp_path / "model.keras")
     with transaction() as session:
-        kept = models.keep(session, jobs.fence(session, claim), "model", stored, None, MANIFEST, [])
+        kept = models.keep(session, jobs.fence(session, claim), claim.attempt, "model", stored, None, MANIFEST, [])
     shown = client.get("/v1/models/" + quote(f"model:{kept.name}@1", safe="")).json()
     assert (shown["id"], shown["name"]) == (kept.id, "größte Blüte, 2 %")
 
@@ -173,6 +180,30 @@ def test_wrong_rows_are_named_and_no_model_is_asked(
     answer = client.post(f"/v1/models/{model['id']}/predict", json=body)
     assert pointers(problem(answer, 422, "invalid")) == found
     assert inference.asked == []
+
+
+def test_rows_that_are_too_much_for_the_model_are_named(
+    client: httpx.Client, model: dict[str, Any], inference: type[Inference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "status", 422)
+    answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1, 2], [3.4e38, 1]] * 2})
+    body = problem(answer, 422, "invalid")
+    assert pointers(body) == {"/inputs/1", "/inputs/3"}
+    assert "preview" in body["errors"][0]["hint"]
+
+
+@pytest.mark.parametrize("moment", ["app.artifacts.model_file", "app.api.inference.predict"])
+def test_a_model_that_is_deleted_while_it_is_asked_was_gone_before(
+    client: httpx.Client,
+    model: dict[str, Any],
+    inference: type[Inference],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """The program answers 400 where there is no such file."""
+    monkeypatch.setattr(inference, "status", 400)
+    deleting(monkeypatch, moment, lambda session: models.forget(session, models.of_job(session, model["job"]), []))
+    problem(client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1, 2]]}), 404, "not_found")
 
 
 def test_without_the_inference_program_the_answer_is_503_with_what_to_do(

@@ -39,7 +39,7 @@ def teacher(client: httpx.Client, tmp_path: Path) -> str:
     np.save(tmp_path / "rows.npy", iris.hashes[data.split(iris, SplitSpec(seed=1), [target]).train])
     stored, rows = (artifacts.keep_file(tmp_path / name) for name in ("model.keras", "rows.npy"))
     with transaction() as session:
-        models.keep(session, jobs.fence(session, claim), "model", stored, rows, manifest, [])
+        models.keep(session, jobs.fence(session, claim), claim.attempt, "model", stored, rows, manifest, [])
     return f"job:{job}"
 
 
