@@ -53,6 +53,14 @@ class Refused(Exception):
     """A request that asks for what this program does not do. Its message says what it does."""
 
 
+class TooLarge(Exception):
+    """Rows whose numbers overflow in a model that answers others."""
+
+    def __init__(self, rows: list[int]) -> None:
+        super().__init__(f"no finite answer to {len(rows)} rows")
+        self.rows = rows
+
+
 class Warm:
     """Loaded models, the most recently used ones, one prediction at a time."""
 
@@ -65,13 +73,15 @@ class Warm:
 
         Raises:
             Refused: the path is no model in the store.
+            TooLarge: it has no finite answer to some rows, and one to a row of zeros.
         """
         with self._lock:
             model = self._model(path)
-            parts = [
-                model(inputs[at : at + _ROWS_AT_ONCE], training=False) for at in range(0, len(inputs), _ROWS_AT_ONCE)
-            ]
-            return {name: np.concatenate([np.asarray(part[name], np.float32) for part in parts]) for name in parts[0]}
+            answers = _answers(model, inputs)
+            unanswered = _not_finite(answers)
+            if unanswered and not _not_finite(_answers(model, np.zeros_like(inputs[:1]))):
+                raise TooLarge(unanswered)
+            return answers
 
     def _model(self, path: Path) -> Any:
         key, length = _checked(path)
@@ -85,6 +95,17 @@ class Warm:
                 self._models.popitem(last=False)
         self._models.move_to_end(key)
         return self._models[key][0]
+
+
+def _answers(model: Any, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    parts = [model(inputs[at : at + _ROWS_AT_ONCE], training=False) for at in range(0, len(inputs), _ROWS_AT_ONCE)]
+    return {name: np.concatenate([np.asarray(part[name], np.float32) for part in parts]) for name in parts[0]}
+
+
+def _not_finite(answers: dict[str, NDArray[np.float32]]) -> list[int]:
+    """The rows to which an answer is NaN or infinite."""
+    finite = [np.isfinite(answer).all(axis=1) for answer in answers.values()]
+    return np.flatnonzero(~np.logical_and.reduce(finite)).tolist()
 
 
 def create_app(warm: Warm | None = None) -> Starlette:
@@ -118,10 +139,12 @@ def create_app(warm: Warm | None = None) -> Starlette:
             return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
         except Refused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
+        except TooLarge as refusal:
+            return JSONResponse({"detail": str(refusal), "rows": refusal.rows}, 422)
         except Exception as error:
             log.exception("prediction_failed", model=path.name)
             return JSONResponse({"detail": type(error).__name__}, 500)
-        if not all(np.isfinite(answer).all() for answer in answers.values()):
+        if _not_finite(answers):
             return JSONResponse({"detail": "the model's answer is not finite"}, 500)
         return JSONResponse({"predictions": {name: answer.tolist() for name, answer in answers.items()}})
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from app.api.threads import apart
@@ -83,8 +83,9 @@ def as_object(value: Any) -> dict[str, Any]:
 def expect_multipart(request: Request) -> None:
     """Raises 415 unless the body is a multipart form, in UTF-8: a client does not choose the codec that reads its names."""
     _expect(request, "multipart/form-data", "curl: use -F file=@NAME")
-    charset = re.search(r"charset\s*=\s*\"?([^\";\s]*)", request.headers["content-type"], re.IGNORECASE)
-    if charset and charset[1].lower() not in ("utf-8", "utf8"):
+    # Parsed as the form's own reader does: of a parameter that stands twice it takes the last.
+    _, parameters = parse_options_header(request.headers["content-type"])
+    if parameters.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
         raise Problem(
             "unsupported_media_type",
             "Forms are read as UTF-8.",

@@ -172,6 +172,7 @@ def get_dataset(session: InTransaction, dataset_id: Reference, if_none_match: If
 
 
 @router.get("/{dataset_id}/preview", responses=deps.problem_responses("not_found"), summary="A data set's first rows")
+@deps.looks_twice
 def preview_dataset(
     session: InTransaction, dataset_id: Reference, rows: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> Preview:

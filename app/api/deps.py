@@ -6,8 +6,9 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -21,12 +22,20 @@ from app.errors import PROBLEMS, NotFound, refused
 from app.spec.faults import MOST, Fault, nearest, pointer
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 MAX_PAGE = 200
 MAX_WAIT_SECONDS = 60.0
 
-InTransaction = Annotated[Session, Depends(get_session, scope="function")]
-"""A session whose transaction commits before the answer leaves."""
+_MOST_SESSIONS = 20  # fewer than the pool of `app.db` has connections
+
+InTransaction = Annotated[Session, Depends(get_session, scope="function", max_concurrency=_MOST_SESSIONS)]
+"""A session whose transaction commits before the answer leaves. It is a path's last dependency: none waits for a client's body.
+
+It keeps its connection while FastAPI waits for a thread to check what the path returned. Were all connections kept so, and
+all threads waiting for one, nothing would move.
+"""
 
 
 def _identifier(text: str) -> str:
@@ -86,6 +95,24 @@ async def prefer_wait(
 
 
 Wait = Annotated[float, Depends(prefer_wait)]
+
+
+def looks_twice(read: Callable[Given, Result]) -> Callable[Given, Result]:
+    """`read`, once more where a file is missing: a DELETE may have come behind the look at its row, which is then a 404.
+
+    A file that is missing even so is lost, and a fault of ours.
+    """
+
+    @wraps(read)
+    def twice(*arguments: Given.args, **named: Given.kwargs) -> Result:
+        try:
+            return read(*arguments, **named)
+        except FileNotFoundError:
+            if isinstance(session := named.get("session"), Session):
+                session.expunge_all()  # it would show the rows as they were
+            return read(*arguments, **named)
+
+    return twice
 
 
 def accepts(request: Request, media_type: str) -> bool:

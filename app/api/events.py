@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -68,7 +69,8 @@ def _start(after: int | None, last_event_id: str | None) -> int:
     if last_event_id is None:
         return after or 0
     text = last_event_id.strip()
-    if not (text.isascii() and text.isdecimal()) or int(text[:20]) > _LARGEST:
+    # 19 digits hold every number that there may be; int() refuses a very long text in its own way.
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _LARGEST:
         fault = Fault("/header/last-event-id", "expected the id of an event of this stream, a whole number")
         raise refused([fault], code="invalid_parameter")
     return int(text)

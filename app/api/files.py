@@ -42,6 +42,7 @@ def list_artifacts(session: InTransaction, job_id: JobId) -> Artifacts:
     },
     summary="Download all of a job's files",
 )
+@deps.looks_twice
 def get_zip(session: InTransaction, job_id: JobId) -> Response:
     """Streamed as it is read. `SHA256SUMS` inside is what `sha256sum -c` takes."""
     jobs.get(session, job_id)
@@ -73,6 +74,7 @@ def get_zip(session: InTransaction, job_id: JobId) -> Response:
     },
     summary="Download one of a job's files",
 )
+@deps.looks_twice
 def get_artifact(
     session: InTransaction,
     job_id: JobId,

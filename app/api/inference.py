@@ -11,17 +11,26 @@ import httpx
 from app import logs
 from app.errors import Problem, Unavailable
 from app.settings import settings
+from app.spec.faults import MOST, Fault, Invalid, pointer
 
 log = logs.get(__name__)
 
 # A little more than the program gives itself, so that its own word on the matter is heard.
 _SECONDS = 33.0
 
+_TOO_LARGE = (
+    "the model's answer to this row is not finite: a number in it is too large for it",
+    "give numbers such as it was trained on; GET /v1/datasets/ID/preview shows some",
+    "too_large",
+)
+
 
 def predict(model: Path, manifest: dict[str, Any], inputs: list[Any]) -> dict[str, list[Any]]:
     """Every task's outputs for each row: probabilities, or values in the units of the data.
 
     Raises:
+        Invalid: rows have numbers for which the model has no answer.
+        FileNotFoundError: the model was deleted in between.
         Problem: 503 when the program does not answer in time, 500 when it fails.
     """
     try:
@@ -34,7 +43,10 @@ def predict(model: Path, manifest: dict[str, Any], inputs: list[Any]) -> dict[st
         ) from None
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
+    if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        raise Invalid(Fault(pointer("inputs", row), *_TOO_LARGE) for row in answer.json()["rows"][:MOST])
     if answer.status_code != httpx.codes.OK:
+        model.stat()  # when it is gone, that is the reason
         log.error("prediction failed", status=answer.status_code, answer=answer.text[:2000])
         raise Problem("internal", "The inference process could not answer; its log has the reason.")
     predictions: dict[str, list[Any]] = answer.json()["predictions"]

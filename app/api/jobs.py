@@ -168,7 +168,7 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
     summary="Cancel a job",
 )
 def cancel_job(
-    session: InTransaction, job_id: JobId, body: Annotated[dict[str, Any], Depends(optional_object_body)]
+    job_id: JobId, body: Annotated[dict[str, Any], Depends(optional_object_body)], session: InTransaction
 ) -> Response:
     """At once when it does not run; else the worker stops it. What finished stages have kept stays, unless discarded."""
     job, changed = jobs.cancel(session, job_id, _discard(body))

@@ -82,6 +82,7 @@ def get_model(session: InTransaction, ref: Reference, if_none_match: IfNoneMatch
     return deps.tagged(shapes.of_model(model, list(models.edges(session, [model.id]))), if_none_match)
 
 
+@deps.looks_twice
 def _predict(ref: str, body: dict[str, Any]) -> Predictions:
     # No session is held while the inference program works.
     with db.transaction() as session:

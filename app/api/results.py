@@ -102,6 +102,7 @@ async def get_logs(
     response_class=Response,
     summary="The job's report",
 )
+@deps.looks_twice
 def get_report(session: InTransaction, job_id: JobId, if_none_match: IfNoneMatch = None) -> Response:
     """What was measured on the held-out rows, beside the control's, and whether the method helped."""
     job = jobs.get(session, job_id)

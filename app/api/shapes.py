@@ -116,7 +116,9 @@ class AttemptShape(BaseModel):
     ended_at: datetime | None
     outcome: str | None
     detail: dict[str, Any] | None
-    resumed: dict[str, Any] | None = Field(description="stage and step of the checkpoint that it went on from")
+    resumed: dict[str, Any] | None = Field(
+        description="stage and step of the checkpoint that it went on from; 0: it began the stage anew"
+    )
 
 
 class Attempts(BaseModel):

@@ -126,6 +126,25 @@ def test_it_answers_as_the_model_does_and_notices_a_changed_file(client: httpx.C
     assert client.get("/healthz").json()["keras"]
 
 
+MAKE_STEEP = """
+import sys, keras
+inputs = keras.Input((3,))
+for path, offset in zip(sys.argv[1:], (0.0, float("nan"))):
+    keras.Model(inputs, {"y": keras.layers.Rescaling(1000.0, offset)(inputs)}).save(path)
+"""
+
+
+@pytest.mark.slow
+def test_rows_that_overflow_are_named_unless_the_model_answers_nobody(client: httpx.Client, store: Path) -> None:
+    steep, broken = (str(store / "model" / f"{name}.keras") for name in ("steep", "broken"))
+    subprocess.run([sys.executable, "-c", MAKE_STEEP, steep, broken], check=True)
+    rows = [[1, 2, 3], [3.4e38, 0, 0], [0, 0, 0], [0, -1e38, 0]] + [[1, 2, 3]] * 300 + [[3.4e38] * 3]
+    answer = predict(client, steep, rows)
+    assert (answer.status_code, answer.json()["rows"]) == (422, [1, 3, 304])
+    assert predict(client, steep, rows[:1]).json() == {"predictions": {"y": [[1000, 2000, 3000]]}}
+    assert predict(client, broken, rows).json() == {"detail": "the model's answer is not finite"}
+
+
 MAKE_PICTURES = """
 import json, sys, numpy as np
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import uvicorn
 
 from app import ids, jobs
-from app.db import transaction
+from app.db import Session, transaction
 from app.jobs import Claim
 from app.tables import Job
 
@@ -113,6 +114,20 @@ def end_job(claim: Claim, state: str = "succeeded") -> None:
     error = {"code": "internal", "message": "it broke", "hint": "ask", "blame": "system", "retryable": True}
     with transaction() as session:
         jobs.finish(session, claim, jobs.JobState(state), reason="done", error=error if state == "failed" else None)
+
+
+def deleting(monkeypatch: pytest.MonkeyPatch, path: str, delete: Callable[[Session], object]) -> None:
+    """Lets a deletion through, bytes and all, at the moment in which `path`, a function, is called for the first time."""
+    module, _, name = path.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(path, function)
+        with transaction() as session:
+            delete(session)
+        return function(*arguments, **named)
+
+    monkeypatch.setattr(path, called)
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

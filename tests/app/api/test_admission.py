@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -12,10 +14,10 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy import text
 
-from app import db
+from app import api, db
 from app.api.admission import Admission
 from app.db import transaction
 from app.errors import Problem
@@ -51,11 +53,16 @@ def most(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @contextmanager
-def stuck(client: httpx.Client, admission: Admission, count: int) -> Iterator[list[Future[httpx.Response]]]:
-    """So many submissions that wait for the table of jobs until the end of the block."""
+def stuck(
+    client: httpx.Client, admission: Admission, count: int, reads: Sequence[str] = ()
+) -> Iterator[list[Future[httpx.Response]]]:
+    """So many submissions, or of these reads by turns, that wait for the table of jobs until the end of the block."""
     with ThreadPoolExecutor(count) as pool, psycopg.connect(db.url()) as holder:
         holder.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
-        sent = [pool.submit(client.post, "/v1/jobs", json=LIGHT) for _ in range(count)]
+        if reads:
+            sent = [pool.submit(client.get, reads[number % len(reads)]) for number in range(count)]
+        else:
+            sent = [pool.submit(client.post, "/v1/jobs", json=LIGHT) for _ in range(count)]
         wait_for(lambda: admission.in_flight == count, 10)
         yield sent
         holder.rollback()
@@ -83,6 +90,25 @@ def test_busy_is_not_dead(client: httpx.Client, admission: Admission, monkeypatc
     assert {answer.result().status_code for answer in sent} == {202}
 
 
+def test_more_reads_than_threads_and_connections_are_all_answered(
+    client: httpx.Client, admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a path returned is checked in another thread, which those that wait for a connection must not all hold."""
+    monkeypatch.setattr(settings(), "max_requests", 2 * 90)
+    job = add_job()
+    reads = ["/v1/jobs", f"/v1/jobs/{job}/attempts", f"/v1/jobs/{job}/artifacts"]
+    with stuck(client, admission, 90, reads) as sent:
+        assert client.get("/healthz").status_code == 200
+    assert {answer.result().status_code for answer in sent} == {200}
+
+
+def test_nothing_is_waited_for_once_a_session_is_held() -> None:
+    for module in pkgutil.iter_modules(api.__path__, "app.api."):
+        for route in getattr(importlib.import_module(module.name), "router", APIRouter()).routes:
+            needed = [part.call for part in route.dependant.dependencies]
+            assert db.get_session not in needed[:-1], f"{route.path}: the session's place is behind all others"
+
+
 def test_reads_and_predictions_make_room_for_writes(client: httpx.Client, admission: Admission, most: int) -> None:
     with stuck(client, admission, most // 2) as sent:
         problem(client.get("/v1/catalog"), 429, "overloaded")
@@ -108,12 +134,23 @@ def test_who_waits_for_a_change_takes_no_room(
 
 
 def test_who_sends_slowly_takes_no_room(client: httpx.Client, most: int) -> None:
-    lines = [
-        begun(client, "POST", "content-type: application/json\r\ncontent-length: 100\r\n", "{") for _ in range(2 * most)
-    ]
+    with slowly(client, "/v1/jobs", 2 * most):
+        assert client.get("/v1/catalog").status_code == 200
+
+
+def test_who_sends_slowly_holds_no_session(client: httpx.Client) -> None:
+    with slowly(client, "/v1/jobs/job_0/cancel", 40):
+        assert client.get("/v1/jobs", timeout=5).status_code == 200
+
+
+@contextmanager
+def slowly(client: httpx.Client, path: str, count: int) -> Iterator[None]:
+    """So many requests whose bodies have only begun to come, until the end of the block."""
+    head = "content-type: application/json\r\ncontent-length: 100\r\n"
+    lines = [begun(client, "POST", head, "{", path) for _ in range(count)]
     try:
         time.sleep(0.3)
-        assert client.get("/v1/catalog").status_code == 200
+        yield
     finally:
         for line in lines:
             line.close()

@@ -17,7 +17,7 @@ import pytest
 from app import datasets
 from app.settings import settings
 from app.spec.faults import Fault, Invalid
-from tests.app.api.conftest import add_job, pointers, problem
+from tests.app.api.conftest import add_job, deleting, pointers, problem
 
 CSV = "length,colour,species\n" + "".join(
     f"{number % 7},{'red' if number % 2 else 'blue'},{'setosa' if number % 3 else 'virginica'}\n"
@@ -112,7 +112,17 @@ def test_targets_that_no_database_and_no_command_line_can_hold_are_refused(
     assert uploads(client) == []
 
 
-@pytest.mark.parametrize("codec", ["undefined", "punycode", "idna", "utf-16", "unicode_escape", "zlib"])
+def test_a_data_set_that_is_deleted_while_it_is_looked_at_was_gone_before(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = upload(client, CSV.encode(), targets="species").json()["id"]
+    deleting(monkeypatch, "app.artifacts.blob", lambda session: datasets.delete(session, made))
+    problem(client.get(f"/v1/datasets/{made}/preview"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "codec", ["undefined", "punycode", "idna", "utf-16", "unicode_escape", "zlib", "utf-8; charset=undefined"]
+)
 def test_a_client_does_not_choose_the_codec_of_its_form(client: httpx.Client, codec: str) -> None:
     form = (
         b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import artifacts
-from tests.app.api.conftest import add_job, end_job, problem, start_job
+from app import artifacts, jobs
+from tests.app.api.conftest import add_job, deleting, end_job, problem, start_job
 from tests.app.api.test_results import keep
 
 CONTENT = bytes(range(256)) * 3000
@@ -112,6 +112,19 @@ def test_a_job_without_files_has_no_zip(client: httpx.Client) -> None:
 def test_a_file_whose_bytes_are_gone_is_an_error_and_no_empty_answer(client: httpx.Client, job: str) -> None:
     artifacts.blob(hashlib.sha256(CONTENT).hexdigest()).unlink()
     problem(client.get(f"/v1/jobs/{job}/artifacts/model.keras"), 500, "internal")
+
+
+@pytest.mark.parametrize("path", ["artifacts/model.keras", "artifacts.zip", "report"])
+def test_a_job_that_is_deleted_while_its_files_are_looked_for_was_gone_before(
+    client: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    claim = start_job(job := add_job())
+    for name in ("model.keras", "report.json"):
+        keep(claim, tmp_path, name, b"{}")
+    end_job(claim)
+    assert client.get(f"/v1/jobs/{job}/{path}").content
+    deleting(monkeypatch, "app.artifacts.blob", lambda session: jobs.delete(session, job))
+    problem(client.get(f"/v1/jobs/{job}/{path}"), 404, "not_found")
 
 
 @pytest.mark.parametrize(
