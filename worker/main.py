@@ -25,6 +25,7 @@ from app.queue import WAKE
 from app.settings import settings
 from app.states import is_terminal
 from worker import folders, machine, supervisor
+from worker.fuse import now
 from worker.trainers import Trainers
 
 _TIDY_SECONDS = 300.0
@@ -94,8 +95,9 @@ def wake() -> None:
     """Claims and runs jobs until nothing is runnable here."""
     global _running
     while not _draining.is_set() and _has_room():
+        since = now()  # the lease begins later
         try:
-            claim = jobs.claim(worker_id, _device)
+            claim = jobs.claim(worker_id, _known_device())
         except supervisor.AWAY as error:
             log.warning("claim_failed", error=type(error).__name__)
             return  # the sweep sends another wake-up once the database is back
@@ -103,7 +105,7 @@ def wake() -> None:
             break
         _running = claim.job_id
         try:
-            supervisor.run(claim, trainers, _draining.is_set)
+            supervisor.run(claim, since, trainers, _draining.is_set)
         except Exception:  # a fault of ours: the lease runs out and the sweep counts a failure
             log.exception("attempt_broke", job_id=claim.job_id)
         finally:
@@ -121,8 +123,8 @@ def _log_as_we_do(**_: Any) -> None:
 def _begin(**_: Any) -> None:
     """In the main thread, so that the spare is its child."""
     log.info("worker_ready", worker=worker_id)
-    trainers.warm()
     threading.Thread(target=_keep_house, name="house", daemon=True).start()
+    trainers.warm()
 
 
 @signals.worker_shutting_down.connect
@@ -159,18 +161,23 @@ def _keep_house() -> None:
             log.warning("housekeeping_failed", error=type(error).__name__)
 
 
-def _say_hello() -> None:
+def _known_device() -> str:
+    """What jobs run on here, as trainers say it; until one has, the CPU."""
     global _device
-    if _running is None:
-        _device = trainers.device() or _device
-    name, memory = machine.accelerator() if _device == "gpu" else (None, machine.main_memory())
+    _device = trainers.device() or _device
+    return _device
+
+
+def _say_hello() -> None:
+    device = _known_device()
+    name, memory = machine.accelerator() if device == "gpu" else (None, machine.main_memory())
     with transaction() as session:
         workers.hello(
             session,
             worker_id,
             host=socket.gethostname(),
             pid=os.getpid(),
-            device=_device,
+            device=device,
             device_name=name,
             memory_bytes=memory,
             version=version("bequest"),

@@ -15,7 +15,7 @@
 | is lost with its worker, or cut off from the database   | again, by the sweep  | yes     | system |
 
 `again` is failed when `max_attempts` are spent, cancelled or paused when a client has asked for that meanwhile. The delay doubles with
-each failure (`jobs.LONGEST_DELAY`).
+each failure (`jobs.LONGEST_DELAY`). `succeeded` and `failed` are cancelled when a client has asked meanwhile to discard the job.
 """
 
 from __future__ import annotations
@@ -79,14 +79,15 @@ class Stop(Enum):
         return self is Stop.LOST and earlier is not Stop.LOST
 
 
-def run(claim: Claim, trainers: Trainers, draining: Callable[[], bool]) -> str:
+def run(claim: Claim, since: float, trainers: Trainers, draining: Callable[[], bool]) -> str:
     """Runs one attempt of a job; how it ended, in one word. Must be called from the main thread.
 
+    `since` (by `fuse.now`) is when the call that claimed it began: its lease is no older, whenever this process learnt of it.
     `draining` turns true when the worker has been told to stop: the attempt is then checkpointed and given back.
     """
     with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
         log.info("attempt_started", kind=claim.kind)
-        attempt = _Attempt(claim, draining)
+        attempt = _Attempt(claim, since, draining)
         try:
             ending = attempt.run(trainers)
         except Stale:
@@ -102,8 +103,8 @@ def run(claim: Claim, trainers: Trainers, draining: Callable[[], bool]) -> str:
 
 
 class _Attempt:
-    def __init__(self, claim: Claim, draining: Callable[[], bool]):
-        self._claim, self._draining = claim, draining
+    def __init__(self, claim: Claim, since: float, draining: Callable[[], bool]):
+        self._claim, self._claimed, self._draining = claim, since, draining
         self._home = settings().jobs_dir / claim.job_id
         self._out = self._home / f"out-{claim.attempt}"
         self._recorder = Recorder(claim, self._out)
@@ -113,7 +114,6 @@ class _Attempt:
         self._journal: Stored | None = None
         self._exceeded: Exceeded | None = None
         self._receipt: Receipt | None = None
-        self._claimed = now()
         self._began = self._wrote = self._beaten = time.monotonic()
         self._kill_at = float("inf")
 
@@ -275,6 +275,7 @@ class _Attempt:
         try:
             self._recorder.write()
         except Stale:
+            log.warning("write_refused")
             self._end(Stop.LOST, grace=0)
         except FileNotFoundError:
             self._recorder.store_again()
@@ -337,6 +338,9 @@ class _Attempt:
                     self._recorder.apply(session)
                     ending = word(session, *arguments)
                 break
+            except Stale:
+                log.warning("write_refused")
+                raise
             except FileNotFoundError:  # the same content was another job's, and was collected with it
                 again += 1
                 if again > 3:
@@ -359,6 +363,8 @@ class _Attempt:
         return ending
 
     def _succeed(self, session: Session) -> str:
+        if self._is_discarded(session):
+            return self._cancel(session, keep=False)
         result = self._recorder.result
         assert result is not None
         if not self._recorder.has_own_model(session):
@@ -377,7 +383,14 @@ class _Attempt:
         jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **words)
         return JobState.CANCELLED
 
+    def _is_discarded(self, session: Session) -> bool:
+        """By a wish that no beat may have brought yet: nothing is to be kept, however it ended."""
+        job = jobs.fence(session, self._claim)
+        return job.wanted == "cancel" and job.discard
+
     def _fail(self, session: Session, error: dict[str, Any]) -> str:
+        if self._is_discarded(session):
+            return self._cancel(session, keep=False)
         self._recorder.keep_files(session)
         self._keep_log(session)
         jobs.finish(session, self._claim, JobState.FAILED, reason=error["code"], error=error, usage=self._usage())

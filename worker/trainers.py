@@ -38,6 +38,7 @@ LONGEST_LINE = 8 * 2**20
 _ADDRESSES, _ADDRESSES_PER_CORE = 4 * 2**30, 2**29
 _BLOCK = 1 << 16
 _BURIAL_SECONDS = 2.0
+_AGAIN_SECONDS = 5.0
 _OOM_COUNTERS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 _PASSED_ON = re.compile(
     r"PATH|PYTHONPATH|VIRTUAL_ENV|LD_LIBRARY_PATH|LANG|LC_\w+|TZ|KERAS_BACKEND|TF_\w+|XLA_\w+|JAX_PLATFORMS|CUDA_\w+|NVIDIA_\w+"
@@ -72,32 +73,47 @@ class Trainers:
 
     def __init__(self) -> None:
         self._spare: Trainer | None = None
+        self._taken: Trainer | None = None
+        self._again_at = 0.0
         self._lock = threading.Lock()  # `device` may be asked from any thread
 
     def warm(self) -> None:
-        """Makes sure that a spare is there or on its way."""
-        with self._lock:
-            if self._spare is not None and self._spare.ended() is not None:
-                log.warning("spare_died", ended=str(self._spare.ended()), last_words=self._spare.last_words())
-                self._spare.close()
-                self._spare = None
-            if self._spare is None:
-                self._spare = Trainer()
+        """Makes sure that a spare is there or on its way. No job needs it yet: where none can be started, a later call tries again."""
+        if time.monotonic() < self._again_at:
+            return
+        try:
+            with self._lock:
+                self._spare = self._living() or Trainer()
+        except OSError as error:
+            log.warning("spare_failed", error=error.strerror)
+            self._again_at = time.monotonic() + _AGAIN_SECONDS
 
     def device(self) -> str | None:
-        """The spare's device, `cpu` or `gpu`, once it has said so."""
+        """`cpu` or `gpu`, once the spare or the trainer taken last has said so: short jobs leave no spare the time to."""
         with self._lock:
-            name = None if self._spare is None else self._spare.device()
+            said = [trainer.device() for trainer in (self._spare, self._taken) if trainer is not None]
+        name = next(filter(None, said), None)
         return name and ("cpu" if name == "cpu" else "gpu")
 
     def take(self, assignment: dict[str, Any], out: Path) -> Trainer:
-        """A trainer that has been given the job. It may still be importing; the assignment waits in its pipe."""
-        self.warm()
+        """A trainer that has been given the job. It may still be importing; the assignment waits in its pipe.
+
+        Raises:
+            OSError: none can be started.
+        """
         with self._lock:
-            trainer, self._spare = self._spare, None
-        assert trainer is not None
+            trainer, self._spare = self._living() or Trainer(), None
         trainer.give(assignment, out)
+        self._taken = trainer  # not before: what waits is listened to by `device`
         return trainer
+
+    def _living(self) -> Trainer | None:
+        """The spare, unless it has died."""
+        if self._spare is not None and (ended := self._spare.ended()) is not None:
+            log.warning("spare_died", ended=str(ended), last_words=self._spare.last_words())
+            self._spare.close()
+            self._spare = None
+        return self._spare
 
     def close(self) -> None:
         if self._spare is not None:

@@ -19,6 +19,9 @@ from app import events, jobs
 from app.db import transaction
 from app.settings import settings
 from app.tables import Attempt, Job, Metric
+from worker import supervisor
+from worker.fuse import now
+from worker.trainers import Trainers
 
 COMMAND = [sys.executable, "-m", "celery", "-A", "worker.main", "worker", "-P", "solo", "-c", "1"]
 QUIET = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
@@ -68,6 +71,22 @@ def outcomes(job_id: str) -> list[str | None]:
 def event_types(job_id: str) -> list[str]:
     with transaction() as session:
         return [event.type for event in events.after(session, job_id)]
+
+
+def run(trainers: Trainers, draining: Callable[[], bool] = lambda: False) -> str | None:
+    """One attempt of the next job, as a worker runs it; how it ended, None where nothing is runnable."""
+    since, claim = now(), jobs.claim("worker-1")
+    return None if claim is None else supervisor.run(claim, since, trainers, draining)
+
+
+@pytest.fixture(scope="module")
+def trainers() -> Iterator[Trainers]:
+    """Their spares import no Keras."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEQUEST_SPARE_KERAS", "0")
+        made = Trainers()
+        yield made
+        made.close()
 
 
 @dataclass

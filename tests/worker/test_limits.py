@@ -14,28 +14,13 @@ from app import jobs
 from app.db import transaction
 from app.settings import settings
 from app.tables import Job
-from tests.worker.conftest import metric_steps, outcomes, read, submit
-from worker import limits, machine, reports, supervisor
+from tests.worker.conftest import metric_steps, outcomes, read, run, submit
+from worker import limits, machine, reports
 from worker import trainers as trainer_processes
 from worker.limits import Limits
 from worker.trainers import Trainers
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-@pytest.fixture(scope="module")
-def trainers() -> Iterator[Trainers]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEQUEST_SPARE_KERAS", "0")
-        made = Trainers()
-        yield made
-        made.close()
-
-
-def run(trainers: Trainers) -> str:
-    claim = jobs.claim("worker-1")
-    assert claim is not None
-    return supervisor.run(claim, trainers, lambda: False)
 
 
 def failed_with(job_id: str, code: str, words: str) -> Job:

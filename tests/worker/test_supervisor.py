@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,31 +18,12 @@ from app.errors import NotFound
 from app.settings import settings
 from app.spec.world import Missing
 from app.states import JobState
-from tests.worker.conftest import event_types, metric_steps, outcomes, read, steps_done, submit, wait_for
+from tests.worker.conftest import event_types, metric_steps, outcomes, read, run, steps_done, submit, wait_for
 from worker import machine, supervisor
+from worker.fuse import now
 from worker.trainers import Trainers
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def light_spares() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEQUEST_SPARE_KERAS", "0")
-        yield
-
-
-@pytest.fixture(scope="module")
-def trainers() -> Iterator[Trainers]:
-    made = Trainers()
-    yield made
-    made.close()
-
-
-def run(trainers: Trainers, draining: Any = lambda: False) -> str:
-    claim = jobs.claim("worker-1")
-    assert claim is not None
-    return supervisor.run(claim, trainers, draining)
 
 
 def soon(job_id: str, steps: int, action: Any) -> threading.Thread:
@@ -139,9 +119,7 @@ def test_another_attempt_follows_what_it_may_mend_and_goes_on_from_the_checkpoin
     last = max(metric_steps(job_id))
     assert last >= 7 if goes_on else last == 7
     assert job.run_after > job.queued_at, "a pause before the next attempt"
-    wait_for(
-        lambda: (claim := jobs.claim("worker-1")) and supervisor.run(claim, trainers, lambda: False) == "succeeded"
-    )
+    wait_for(lambda: run(trainers) == "succeeded")
     assert metric_steps(job_id) == list(range(1, 13))
     assert outcomes(job_id) == [outcome, "succeeded"]
     with transaction() as session:
@@ -169,9 +147,7 @@ def test_a_kept_stage_is_not_trained_again(trainers: Trainers) -> None:
     job_id = submit(source_steps=4, behave="crash", until_attempt=1, max_attempts=2)
     assert run(trainers) == "queued"
     assert roles(job_id) == ["source"]
-    wait_for(
-        lambda: (claim := jobs.claim("worker-1")) and supervisor.run(claim, trainers, lambda: False) == "succeeded"
-    )
+    wait_for(lambda: run(trainers) == "succeeded")
     with transaction() as session:
         stages = [event.data["stage"] for event in events.after(session, job_id) if event.type == "stage"]
     assert stages == ["source", "target", "target"]
@@ -318,6 +294,29 @@ def test_a_cancel_that_no_beat_has_brought_keeps_what_is_finished(
     waiting.join()
     assert roles(job_id) == ["source"]
     assert {"source.keras", "trainer.log"} <= names(job_id)
+
+
+@pytest.mark.parametrize(
+    ("behave", "discard", "ending", "kept"),
+    [
+        ("well", True, "cancelled", []),
+        ("fail", True, "cancelled", []),
+        ("well", False, "succeeded", ["source", "model"]),
+        ("fail", False, "failed", ["source"]),
+    ],
+)
+def test_a_discard_counts_though_the_trainer_ends_before_a_beat_has_brought_it(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch, behave: str, discard: bool, ending: str, kept: list[str]
+) -> None:
+    beat = jobs.beat
+    monkeypatch.setattr(jobs, "beat", lambda claim: beat(claim) and jobs.Beat(wanted=None, discard=False))
+    job_id = submit(steps=3, source_steps=2, behave=behave)
+    assert run(trainers, lambda: bool(cancel(job_id, discard))) == ending
+    assert roles(job_id) == kept
+    assert ("model.keras" in names(job_id)) is ("model" in kept)
+    assert "trainer.log" in names(job_id)
+    if discard:
+        assert released(job_id) == dict(jobs.HELD_NOTHING)
 
 
 def test_every_pause_replaces_the_unfinished_model_and_its_bytes(trainers: Trainers) -> None:
@@ -476,7 +475,7 @@ def test_a_database_away_for_a_moment_costs_nothing(trainers: Trainers, monkeypa
         return away(real_fence)(*arguments)
 
     monkeypatch.setattr(supervisor.jobs, "fence", fence_after_start)
-    assert supervisor.run(claim, trainers, lambda: False) == "succeeded"
+    assert supervisor.run(claim, now(), trainers, lambda: False) == "succeeded"
     assert metric_steps(job_id) == list(range(1, 61))
 
 
@@ -491,3 +490,11 @@ def test_without_a_beat_the_trainer_dies_before_the_lease(trainers: Trainers, mo
     assert run(trainers) == "lost"
     assert time.monotonic() - began < settings().lease_seconds
     assert read(job_id).state == JobState.RUNNING, "the sweep has the word"
+
+
+def test_the_fuse_burns_since_the_claim_was_asked_for(trainers: Trainers) -> None:
+    """Between the claim's commit and all that follows, the worker may have been frozen."""
+    submit(steps=5000)
+    claim = jobs.claim("worker-1")
+    assert claim is not None
+    assert supervisor.run(claim, now() - settings().lease_seconds, trainers, lambda: False) == "lost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from tests.worker.conftest import wait_for
 from worker import machine
+from worker import trainers as trainer_processes
 from worker.fuse import Fuse, now
 from worker.reports import Exit, Ready
 from worker.trainers import Ended, Trainers, environment
@@ -57,6 +59,41 @@ def test_a_spare_that_died_is_replaced_before_it_is_needed(trainers: Trainers, t
     taken = trainers.take({"kind": "light", "spec": {}}, tmp_path)
     assert taken.pid != spare.pid
     assert taken.ended() is None
+    taken.close()
+
+
+def test_a_spare_that_cannot_be_started_is_tried_again_after_a_while(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tries: list[float] = []
+
+    def refused() -> None:
+        tries.append(time.monotonic())
+        raise BlockingIOError(errno.EAGAIN, "no process is left")
+
+    monkeypatch.setattr(trainer_processes, "_AGAIN_SECONDS", 0.3)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_processes, "Trainer", refused)
+        wait_for(lambda: trainers.warm() or len(tries) == 3)
+        assert tries[2] - tries[0] >= 0.6
+        with pytest.raises(BlockingIOError):
+            trainers.take({"kind": "light", "spec": {}}, tmp_path)
+    wait_for(lambda: trainers.warm() or trainers._spare)
+
+
+def test_the_device_is_known_of_the_spare_or_else_of_the_trainer_that_has_a_job(
+    trainers: Trainers, tmp_path: Path
+) -> None:
+    """A spare takes seconds to say so, and short jobs take it before."""
+    trainers.warm()
+    assert trainers._spare is not None
+    trainers._spare._ready = Ready(pid=1, device="cuda")
+    assert trainers.device() == "gpu"
+    taken = trainers.take({"kind": "light", "spec": {}}, tmp_path)
+    assert trainers.device() == "gpu"
+    trainers.warm()
+    trainers._spare._ready = Ready(pid=1, device="cpu")
+    assert trainers.device() == "cpu"
     taken.close()
 
 
