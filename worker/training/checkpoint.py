@@ -1,7 +1,9 @@
 """Checkpoints: everything a fit needs to go on bit by bit, in one directory that is there whole or not at all.
 
 `<stage>-<step>/` holds `arrays.npz`, `state.json` and `manifest.json` with the sha256 of both; it is written beside, fsynced and
-renamed into place. Two are kept: one that a crash or a bad disk has spoilt is passed over for the one before it.
+renamed into place. The newest two are kept: one that a crash or a bad disk has spoilt is passed over for the one before it. A later
+attempt inherits none that its worker did not record, so while a worker may be deaf an older one is kept as well, and the one that
+will take its place: four at most.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,10 @@ import numpy as np
 from worker.training import durable
 
 KEPT = 2
+DEAF_SECONDS = 60.0  # two leases: a worker that could record nothing for so long has lost its job
+
+_made: dict[Path, float] = {}
+"""When this process saved them, by a clock that nobody sets; those that it inherited are older than all of them."""
 
 
 @dataclass
@@ -33,7 +41,7 @@ class Saved:
 
 
 def save(home: Path, stage: str, saved: Saved) -> Path:
-    """Writes `saved` durably and forgets all but the newest two of this stage up to it. Returns the directory.
+    """Writes `saved` durably and forgets those of this stage that are kept no longer, and all beyond it. Returns the directory.
 
     Raises:
         OSError: there is no room, say. Those that were there before are as they were.
@@ -59,10 +67,12 @@ def save(home: Path, stage: str, saved: Saved) -> Path:
         _remove(beside)
         raise
     durable.sync(home)
+    _made[final] = time.monotonic()
     steps = _of_stage(home, stage)
-    ahead = [folder for step, folder in steps if step > saved.step]  # passed over, else this fit would be further
-    for old in [*ahead, *(folder for _, folder in steps[len(ahead) + KEPT :])]:
-        _remove(old)
+    # Those ahead were passed over, else this fit would be further.
+    kept = _kept([folder for step, folder in steps if step <= saved.step])
+    for folder in (folder for _, folder in steps if folder not in kept):
+        _remove(folder)
     return final
 
 
@@ -74,10 +84,21 @@ def whole(home: Path, stage: str) -> Iterator[Saved]:
             yield saved
 
 
+def begun(home: Path, stage: str) -> bool:
+    """Whether the stage has any, whole or not."""
+    return bool(_of_stage(home, stage))
+
+
 def forget(home: Path, stage: str) -> None:
     """The stage is finished and its model kept."""
     for _, folder in _of_stage(home, stage):
         _remove(folder)
+
+
+def _kept(folders: Sequence[Path]) -> list[Path]:
+    """Of a stage's `folders`, newest first: the newest two, the newest old one, and the oldest young one, which will be that."""
+    young = sum(time.monotonic() - _made.get(folder, -math.inf) < DEAF_SECONDS for folder in folders)
+    return [*folders[:KEPT], *folders[max(0, young - 1) : young + 1]]
 
 
 def _read(folder: Path) -> Saved | None:
@@ -94,6 +115,7 @@ def _read(folder: Path) -> Saved | None:
 
 
 def _remove(folder: Path) -> None:
+    _made.pop(folder, None)
     if folder.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
     else:

@@ -154,13 +154,16 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     beside.rename(path)
 
 
-def write_rows(hashes: np.ndarray, path: Path) -> None:
+def distinct(hashes: np.ndarray) -> np.ndarray:
     """(n, 16) uint8, each hash once, in order."""
     flat = np.ascontiguousarray(hashes).view("V16").ravel()
-    unique = np.unique(flat).view(np.uint8).reshape(-1, 16)
+    return np.unique(flat).view(np.uint8).reshape(-1, 16)
+
+
+def write_rows(hashes: np.ndarray, path: Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("wb") as file:
-        np.save(file, unique, allow_pickle=False)
+        np.save(file, hashes, allow_pickle=False)
     beside.rename(path)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 EVALUATION_STEPS = 15  # at least so many between two validations: a few rows make an epoch of one step
 MOST_EVALUATIONS = 500
 CHECKPOINT_SHARE = 20  # a checkpoint may cost a twentieth of the time since the last one
+CHECKPOINT_SECONDS = 1.0  # at least so long between two that come by epochs: each is an event in the database
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Trained:
     """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched.
 
     `conflicts`: how the tasks' gradients pointed; None where there are no two of them. `planned`: the steps of the whole budget.
-    `stopped`: the trainer was asked to stop before the fit's end, and its checkpoint is saved.
+    `stopped`: the trainer was asked to stop before the fit's end, and its checkpoint is saved. `weights`: of the best watched value,
+    or those after the last step.
     """
 
     network: Network
@@ -88,6 +90,7 @@ class Trained:
     conflicts: dict[str, Any] | None = None
     planned: int = 0
     stopped: bool = False
+    weights: Literal["best", "last"] = "last"
 
 
 class Pool:
@@ -251,7 +254,7 @@ class Course:
         return checkpoint.Saved(self.step, arrays, state)
 
     def restore(self, saved: checkpoint.Saved) -> bool:
-        """Goes on from there; False where it is a state of another fit, and nothing is changed."""
+        """Takes up that state; `go_on` comes next. False where it is one of another fit, and nothing is changed."""
         state = saved.state
         if state.get("fit") != self.known_by:
             return False
@@ -269,16 +272,18 @@ class Course:
         self._watch.restore(state["watch"], rest[1:])
         self._losses.sums = {name: (total, count) for name, (total, count) in state["losses"].items()}
         self.clock.before = state["seconds"]
-        view = self._view(phase)
-        self._feeds, self._ask = view.feeds, view.logits
         return True
+
+    def go_on(self) -> None:
+        """With the phase that was restored. Raises Stopped, and nothing is changed."""
+        view = self._view(self._phases[self.number])
+        self._feeds, self._ask = view.feeds, view.logits
 
     def trained(self) -> Trained:
         """The best watched numbers where there are any, else the present ones."""
-        weights = self._watch.best_weights if self._watch.best_weights is not None else self.live.read()
-        best, epoch_steps = self._watch.best, self.lesson.epoch_steps
+        kept, best, epoch_steps = self._watch.best_weights, self._watch.best, self.lesson.epoch_steps
         return Trained(
-            replace(self.network, weights=weights, lora=None),
+            replace(self.network, weights=self.live.read() if kept is None else kept, lora=None),
             self.seed,
             self.step,
             self._phases[self.number].rate,
@@ -290,6 +295,7 @@ class Course:
             self._conflicts.table(),
             self.planned,
             not self.over,
+            "last" if kept is None else "best",
         )
 
     @property
@@ -351,10 +357,9 @@ class Fitter:
         """
         course = Course(self.pool, network, lesson, phases, training, seed, self.stop)
         resumed = any(course.restore(saved) for saved in checkpoint.whole(self.checkpoints, stage))
-        if not resumed:
-            course.begin()
         self.ledger.resume(stage, course.step)
         try:
+            course.go_on() if resumed else course.begin()
             while not course.over:
                 self._go_on(stage, course)
         except Stopped:
@@ -425,7 +430,8 @@ class Clock:
 
     def due(self, epoch: int) -> bool:
         passed = time.monotonic() - self._last
-        asked = epoch >= self._epoch + self._spec.every_epochs or passed >= self._spec.every_seconds
+        by_epochs = epoch >= self._epoch + self._spec.every_epochs and passed >= CHECKPOINT_SECONDS
+        asked = by_epochs or passed >= self._spec.every_seconds
         return asked and passed >= CHECKPOINT_SHARE * self._cost
 
     @contextmanager

@@ -58,21 +58,22 @@ def write(
     edges: Sequence[tuple[str, str]],
     unlabelled: Sequence[tuple[Data, np.ndarray]],
 ) -> tuple[Model, Kept]:
-    """The files of a model in `out`, and the line that reports them. Words as in `Run.keep`."""
+    """The files of a model in `out`, but for its manifest, and the line that reports them. Words as in `Run.keep`."""
     trained = replace(trained, network=replace(trained.network, precision="float32"))  # a kept model computes in full
     stem = "" if role == "model" else role.replace("/", "-")
     file = out / (f"{stem}.keras" if stem else "model.keras")
-    manifest_file = out / (f"{stem}.manifest.json" if stem else "manifest.json")
     rows_file = out / f"{stem or 'model'}.rows.npy"
     unknown = any(model.rows is None for model in behind)
     fed = trained.network.input.shape
     shapes = sorted({tuple(shape) for model in behind for shape in model.shapes} | {tuple(fed)})
-    hashes = np.concatenate(
-        [
-            *(draw.hashes for draw in learnt_from),
-            *(data.table.hashes[free] for data, free in unlabelled),
-            *(model.rows for model in behind if model.rows is not None),
-        ]
+    hashes = export.distinct(
+        np.concatenate(
+            [
+                *(draw.hashes for draw in learnt_from),
+                *(data.table.hashes[free] for data, free in unlabelled),
+                *(model.rows for model in behind if model.rows is not None),
+            ]
+        )
     )
     if not unknown:
         export.write_rows(hashes, rows_file)
@@ -93,14 +94,13 @@ def write(
         rows_shapes=shapes if len(shapes) > 1 else (),
         edges=edges,
     )
-    export.write_manifest(manifest, manifest_file)
     model = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
     refs = dict.fromkeys([*(draw.data.ref for draw in learnt_from), *(data.ref for data, _ in unlabelled)])
     trained_on = [("trained_on", ref) for ref in refs]
     line = Kept(
         role=role,
         model=file.name,
-        manifest=manifest_file.name,
+        manifest=f"{stem}.manifest.json" if stem else "manifest.json",
         rows=None if unknown else rows_file.name,
         edges=[Edge(relation=relation, target=target) for relation, target in [*edges, *trained_on]],  # type: ignore[arg-type]
     )
@@ -131,6 +131,7 @@ def _cost(stage: str, trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]
         "epochs": trained.epochs,
         "best_epoch": trained.best_epoch,
         "best": trained.best,
+        "weights": trained.weights,
         **({"unfinished": {"stage": stage, "steps": trained.steps, "of": trained.planned}} if trained.stopped else {}),
         **({"conflicts": trained.conflicts} if trained.conflicts else {}),
         "labels": {name: count for draw in draws for name, count in draw.labels.items()},

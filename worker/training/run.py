@@ -238,7 +238,8 @@ class Run:
         Raises:
             Stopped: asked to before the first step.
         """
-        self.obey()
+        if not checkpoint.begun(self._fitter.checkpoints, stage):  # else there is something to give back
+            self.obey()
         self.pace.enter(stage)
         trained = self._fitter.fit(stage, network, lesson, phases, training, seed)
         self.cut_short |= trained.stopped
@@ -268,6 +269,8 @@ class Run:
             some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
             export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
         self._ledger.save()
+        # Last: a run without a server takes each stage that has a manifest for finished.
+        export.write_manifest(model.manifest, self.out / line.manifest)
         self._channel.send(line)
         if stopped:
             raise Stopped

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,13 @@ def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
         assert np.array_equal(ours, theirs)
 
 
+@pytest.fixture
+def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers record every checkpoint at once."""
+    monkeypatch.setattr(checkpoint, "DEAF_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("_heard")
 def test_the_newest_two_are_kept_and_stages_do_not_mix(tmp_path: Path) -> None:
     for step in (9, 10, 100):
         checkpoint.save(tmp_path, "target", saved(step))
@@ -41,6 +49,26 @@ def test_the_newest_two_are_kept_and_stages_do_not_mix(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source-3", "target-10", "target-100"]
     assert steps(tmp_path, "target") == [100, 10]
     assert steps(tmp_path, "treated/1") == []
+
+
+def test_one_from_before_a_worker_went_deaf_is_kept_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint every five seconds: there is always one of a minute ago, and none of more than two."""
+    for second in range(5, 305, 5):
+        monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda second=second: float(second)))
+        checkpoint.save(tmp_path, "target", saved(second))
+        found = sorted((int(path.name.rpartition("-")[2]) for path in tmp_path.iterdir()), reverse=True)
+        assert second == found[0] <= found[min(1, len(found) - 1)] + 5
+        assert len(found) <= 4
+        assert found[-1] == 5 if second < 65 else 60 <= second - found[-1] < 120
+
+
+def test_what_an_attempt_inherited_was_recorded(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path / "before", "target", saved(step))
+    (tmp_path / "before").rename(tmp_path / "now")
+    for step in (3, 4, 5, 6):
+        checkpoint.save(tmp_path / "now", "target", saved(step))
+    assert steps(tmp_path / "now", "target") == [6, 5, 3, 2]
 
 
 def cut(file: Path) -> None:
@@ -97,6 +125,7 @@ class Killed(BaseException):
     """As a kill: nothing of the program runs on, no handler of an error either."""
 
 
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_a_kill_at_any_moment_of_a_save_leaves_one_to_go_on_from(
     spoilt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

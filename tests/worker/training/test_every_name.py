@@ -62,6 +62,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each epoch of a few steps is looked at and saved."""
     monkeypatch.setattr(fitting, "EVALUATION_STEPS", 1)
     monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
 
 
 NAMES = pytest.mark.parametrize(

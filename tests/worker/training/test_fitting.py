@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from app.spec.data import InputSchema
-from app.spec.training import EarlyStopping, TrainingSpec
+from app.spec.training import CheckpointSpec, EarlyStopping, TrainingSpec
 from tests.worker.training.small import DIGIT, ODD, Quiet, feed, fitter, network, same, stored
 from worker.reports import Checkpoint, Metrics, Progress, Resumed
 from worker.training import fitting, heads
@@ -88,6 +89,7 @@ def test_early_stopping_ends_the_fit_and_the_best_numbers_are_restored(tmp_path:
     best = int(np.argmax(watched))
     assert done.steps == looks[-1].step == looks[best].step + 4 * lesson.epoch_steps < 2000
     assert done.best == {"metric": "val_mean", "value": watched[best], "step": looks[best].step}
+    assert done.weights == "best"
     made = fitter(tmp_path / "again")
     logits = made.logits(done.network, lesson.checks["odd"].inputs)["odd"]
     assert ((logits[:, 0] > 0) == lesson.checks["odd"].values).mean() == looks[best].values["val_odd_accuracy"]
@@ -145,10 +147,27 @@ def test_metrics_name_every_loss_and_weight_and_progress_every_stage(tmp_path: P
 
 def test_checkpoints_come_each_epoch_where_they_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
     whole, lesson = learnable()
     told = Quiet()
     fitter(tmp_path, told).fit("target", whole, lesson, [Phase(23, 1e-2)], TrainingSpec(), 0)
     assert [report.step for report in told.reports if isinstance(report, Checkpoint)] == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize(("words", "count"), [({}, 10), ({"every_epochs": 16}, 5), ({"every_seconds": 0.25}, 39)])
+def test_short_epochs_are_saved_once_a_second_or_as_often_as_was_asked(
+    words: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In ten seconds of eight epochs each."""
+    now = 0.0
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(monotonic=lambda: now))
+    clock, saves = fitting.Clock(TrainingSpec(checkpoint=CheckpointSpec(**words))), 0
+    for epoch in range(1, 81):
+        now += 0.125
+        if clock.due(epoch):
+            with clock.saving(epoch):
+                saves += 1
+    assert saves == count
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_a_killed_trainer_s_job_ends_as_an_unbroken_one(kind: str, tmp_path: Pat
 
 def test_a_kill_in_the_middle_of_a_checkpoint_s_write_costs_that_checkpoint_alone(tmp_path: Path) -> None:
     words = assignment("transfer")
+    words["spec"]["training"]["checkpoint"]["every_seconds"] = 0.1  # a second is too long for epochs as short as these
     straight = unbroken(words, tmp_path / "a")
     beside = tmp_path / "b" / "checkpoints-1" / ".target"
 

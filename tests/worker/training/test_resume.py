@@ -130,6 +130,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each epoch of a few steps is looked at and saved."""
     monkeypatch.setattr(fitting, "EVALUATION_STEPS", 1)
     monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
 
 
 def assignment(body: dict[str, Any]) -> dict[str, Any]:
@@ -183,18 +184,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Job:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fitting, "EVALUATION_STEPS", 1)
         patched.setattr(fitting, "CHECKPOINT_SHARE", 0)
+        patched.setattr(fitting, "CHECKPOINT_SECONDS", 0)
         return unbroken(assignment(SMALL), tmp_path_factory.mktemp("small"))
 
 
 def killed_late(home: Path, body: dict[str, Any], straight: Job) -> tuple[Job, list[Path]]:
-    """A job that was killed in its target after three checkpoints of it, and the two that were left, newest first."""
+    """A job that was killed in its target after three checkpoints of it, and these, newest first."""
     job = Job(assignment(body), home)
     saved = [
         place for place, line in enumerate(told(straight)) if isinstance(line, Checkpoint) and line.stage == "target"
     ]
     assert job.run(number(saved[2] + 1)) is None
     found = sorted((home / "checkpoints-1").glob("target-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
-    assert len(found) == checkpoint.KEPT
+    assert len(found) == checkpoint.KEPT + 1  # the first as well: a worker may not have recorded the others
     return job, found
 
 
@@ -203,13 +205,13 @@ def resumed_from(job: Job) -> int:
 
 
 @pytest.mark.parametrize("how", list(SPOIL))
-@pytest.mark.parametrize("both", [False, True])
-def test_spoilt_checkpoints_cost_steps_and_nothing_else(both: bool, how: str, small: Job, tmp_path: Path) -> None:
-    job, (newest, older) = killed_late(tmp_path, SMALL, small)
-    for folder in [newest, older] if both else [newest]:
+@pytest.mark.parametrize("every", [False, True])
+def test_spoilt_checkpoints_cost_steps_and_nothing_else(every: bool, how: str, small: Job, tmp_path: Path) -> None:
+    job, found = killed_late(tmp_path, SMALL, small)
+    for folder in found if every else found[:1]:
         SPOIL[how](folder)
     assert job.run() == Exit.DONE
-    assert resumed_from(job) == (0 if both else int(older.name.rpartition("-")[2]))
+    assert resumed_from(job) == (0 if every else int(found[1].name.rpartition("-")[2]))
     assert not differences(small.result, job.result)
 
 
@@ -225,7 +227,7 @@ OTHERS: dict[str, Callable[[Saved], Saved]] = {
 
 @pytest.mark.parametrize("other", list(OTHERS))
 def test_a_whole_checkpoint_of_another_fit_is_passed_over(other: str, small: Job, tmp_path: Path) -> None:
-    job, (newest, older) = killed_late(tmp_path, SMALL, small)
+    job, (newest, older, _) = killed_late(tmp_path, SMALL, small)
     whole = next(checkpoint.whole(newest.parent, "target"))
     checkpoint.save(newest.parent, "target", OTHERS[other](whole))
     assert job.run() == Exit.DONE

@@ -15,7 +15,7 @@ import pytest
 
 from app.spec.registry import modules
 from tests.worker.training.attempts import Job, told
-from tests.worker.training.small import Quiet, fitter, same, stored
+from tests.worker.training.small import Quiet, StopAt, fitter, same, stored
 from tests.worker.training.test_fitting import PHASES, TRAINING, learnable
 from tests.worker.training.test_resume import CNN, PICTURES, TABLE
 from tests.worker.training.test_resume import assignment as resolved
@@ -189,19 +189,35 @@ def test_a_long_validation_is_broken_off_and_taken_up_again(tmp_path: Path) -> N
     assert same(straight.network.weights, again.network.weights)
 
 
-def test_features_that_take_long_are_broken_off_too(tmp_path: Path) -> None:
+def of_features(stop: threading.Event) -> tuple[Any, Lesson, list[Phase]]:
+    """A frozen trunk's of 300 rows are computed in two chunks; `stop` is set in the first."""
     whole, lesson = learnable()
     (data,) = lesson.feeds.values()
-    rows = np.random.default_rng(7).standard_normal((600, 5)).astype(np.float32).view(Rows)
-    rows.stop, rows.at = threading.Event(), 1
-    given = {name: np.resize(values, (600, *values.shape[1:])) for name, values in data.given.items()}
-    long = replace(data, inputs=rows, given=given, lines=[Line(np.arange(600), 12, 0)])
-    frozen = Phase(60, 1e-2, frozenset(whole.trunk), True, cache=True)
+    rows = np.random.default_rng(7).standard_normal((300, 5)).astype(np.float32).view(Rows)
+    rows.stop, rows.at = stop, 0
+    given = {name: np.resize(values, (300, *values.shape[1:])) for name, values in data.given.items()}
+    feeds = {"d": replace(data, inputs=rows, given=given, lines=[Line(np.arange(300), 12, 0)])}
+    return whole, replace(lesson, feeds=feeds), [Phase(80, 1e-2, frozenset(whole.trunk), True, cache=True)]
+
+
+def test_features_that_take_long_are_broken_off_too(tmp_path: Path) -> None:
+    stop = threading.Event()
+    whole, lesson, phases = of_features(stop)
     with pytest.raises(Stopped):
-        fitter(tmp_path, None, rows.stop).fit(
-            "target", whole, replace(lesson, feeds={"d": long}), [frozen], TRAINING, 3
-        )
-    assert rows.at == -1
+        fitter(tmp_path, None, stop).fit("target", whole, lesson, phases, TRAINING, 3)
+    assert lesson.feeds["d"].inputs.at == -1  # type: ignore[attr-defined]
+
+
+def test_features_of_a_fit_that_goes_on_are_broken_off_and_it_gives_back_what_it_had_learnt(tmp_path: Path) -> None:
+    stop = threading.Event()
+    first = fitter(tmp_path, None, stop)
+    first.pace = StopAt(Quiet(), stop, 30)
+    before = first.fit("target", *of_features(threading.Event()), TRAINING, 3)
+    stop, quiet = threading.Event(), Quiet()
+    again = fitter(tmp_path, quiet, stop).fit("target", *of_features(stop), TRAINING, 3)
+    assert [type(line) for line in quiet.reports] == [Resumed]
+    assert (again.stopped, again.steps, again.best) == (True, 30, before.best)
+    assert same(before.network.weights, again.network.weights)
 
 
 # --- methods of other people
@@ -237,3 +253,17 @@ def test_a_method_that_knows_nothing_of_it_stops_too(then: str, tmp_path: Path) 
     assert code == Exit.STOPPED
     assert not [line for line in quiet.reports if isinstance(line, Failed)]
     assert [line.step for line in quiet.reports if isinstance(line, Checkpoint)] == [1]
+
+
+def test_a_stop_that_comes_before_a_fit_goes_on_gives_back_what_it_had_learnt(tmp_path: Path) -> None:
+    stop, fitted = threading.Event(), []
+
+    def train(run: Run) -> None:
+        whole, lesson = learnable()
+        run.pace.step = lambda *_: stop.set()  # type: ignore[method-assign]
+        fitted.append(run.fit("target", whole, lesson, PHASES, TRAINING, 3))
+
+    for _ in range(2):
+        assert ran(train, tmp_path, stop)[0] == Exit.STOPPED
+    assert [(one.stopped, one.steps) for one in fitted] == [(True, 1)] * 2
+    assert same(fitted[0].network.weights, fitted[1].network.weights)
