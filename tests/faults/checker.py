@@ -48,6 +48,8 @@ class Scene:
     store: Path
     acknowledged: Collection[str] = ()
     cancels: Sequence[Cancel] = ()
+    cancels_asked: Collection[str] = ()
+    may_fail: Collection[str] = ()
     endings: Sequence[Mapping[str, Any]] = ()
     faulty_answers: Sequence[str] = ()
     orphans: Sequence[int] = ()
@@ -111,6 +113,18 @@ def each_job_ends_once(scene: Scene) -> Iterator[Violation]:
                 yield Violation("I2", job["id"], f"made moves that are none by its {source}: {steps - MOVES}")
 
 
+def each_end_has_its_cause(scene: Scene) -> Iterator[Violation]:
+    """I1: a service that fails or cancels whatever was disturbed loses nothing and is of no use. A job is cancelled where a client asked
+    for it, and fails as the scenario has it fail, or with all its attempts spent."""
+    for job in scene.jobs:
+        if job["id"] not in scene.acknowledged:
+            continue
+        if job["state"] == "cancelled" and job["id"] not in scene.cancels_asked:
+            yield Violation("I1", job["id"], "was cancelled, and nobody had asked for it")
+        if job["state"] == "failed" and job["reason"] not in {"attempts_spent", *scene.may_fail}:
+            yield Violation("I1", job["id"], f"failed of {job['reason']}, which nothing had caused")
+
+
 def a_running_job_has_one_owner(scene: Scene) -> Iterator[Violation]:
     """I2: lease, attempts and budget agree with the state."""
     for job in scene.jobs:
@@ -165,6 +179,14 @@ def no_stale_write_is_accepted(scene: Scene) -> Iterator[Violation]:
             yield Violation("I3", row["job_id"], f"{table} of attempt {row['attempt']}, the newest is {row['newest']}")
 
 
+def no_write_comes_from_another_attempt(scene: Scene) -> Iterator[Violation]:
+    """I3: by the harness's own trigger, which has seen every row as it was written (`rig.WATCH`)."""
+    if scene.read("SELECT 1 FROM pg_namespace WHERE nspname = 'harness'"):
+        for row in scene.read("SELECT DISTINCT * FROM harness.stale"):
+            what = f"{row['table_name']} of attempt {row['attempt']} were written"
+            yield Violation("I3", row["job_id"], f"{what} when it was {row['state']} in attempt {row['newest']}")
+
+
 def metrics_are_those_of_an_unbroken_run(scene: Scene) -> Iterator[Violation]:
     """I4: steps 1 … n of each series, each with the value of the chain; all of them where the job succeeded."""
     chains = {job["id"]: job for job in scene.jobs if job["kind"] == "chain"}
@@ -200,6 +222,7 @@ def every_row_has_its_blob(scene: Scene) -> Iterator[Violation]:
     """I5: what a row names is in the store, whole; a chain that succeeded has kept the model of an unbroken run."""
     named = scene.read(
         "SELECT job_id, name, sha256, bytes FROM artifacts UNION ALL SELECT job_id, role, sha256, bytes FROM models"
+        " UNION ALL SELECT job_id, role, rows_sha256, NULL FROM models WHERE rows_sha256 IS NOT NULL"
         " UNION ALL SELECT NULL, name, prepared_sha256, NULL FROM datasets"
     )
     sizes: dict[str, int | None] = {}
@@ -268,9 +291,11 @@ def no_trainer_outlives_its_worker(scene: Scene) -> Iterator[Violation]:
 
 INVARIANTS = (
     every_acknowledged_job_ends,
+    each_end_has_its_cause,
     each_job_ends_once,
     a_running_job_has_one_owner,
     no_stale_write_is_accepted,
+    no_write_comes_from_another_attempt,
     metrics_are_those_of_an_unbroken_run,
     events_are_numbered_without_gaps,
     every_row_has_its_blob,

@@ -83,14 +83,15 @@ class Plain(Rig):
     def settle(self, seconds: float, workers: int = 2) -> None:
         super().settle(min(seconds, 4 * PATIENCE_SECONDS), workers)
 
-    def requeued_after(self) -> list[float]:
-        """For each death: the seconds until a job that was begun before it, and had not ended, was begun once more."""
+    def taken_up_again(self) -> tuple[list[float], list[float]]:
+        """For each death: the seconds until a job that was begun before it, and had not ended, was begun once more. It has no queue
+        of its own to say when that was to be."""
         runs = self.rows("SELECT job_id, extract(epoch FROM began)::float, extract(epoch FROM ended)::float FROM runs")
         found = []
         for _, died in self.record.deaths:
             cut = {job_id for job_id, began, ended in runs if began < died and ended is None}
             found += [min((began for job_id, began, _ in runs if job_id in cut and began > died), default=died) - died]
-        return [seconds for seconds in found if seconds]
+        return [], [seconds for seconds in found if seconds]
 
 
 def judged(service: Rig, figures: Figures) -> None:
@@ -114,6 +115,7 @@ def judged(service: Rig, figures: Figures) -> None:
         " (SELECT array_agg(step ORDER BY step) FROM metrics WHERE job_id = jobs.id) IS DISTINCT FROM"
         " (SELECT array_agg(step) FROM generate_series(1, jobs.steps) AS step)"
     )[0][0]
+    figures.recovery += service.taken_up_again()[1]
     figures.notes["ended with missing or doubled metric rows"] = broken
     figures.notes |= dict(sorted(service.record.faults.items()))
     for count, what in ((figures.lost, "lost"), (figures.doubled, "doubled"), (broken, "with broken metrics")):

@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tests.faults import checker
-from tests.faults.rig import Rig
-
-ORPHAN_SECONDS = 1.0
+from tests.faults.rig import ORPHAN_SECONDS, Rig
 
 
 @dataclass
 class Figures:
-    """One scenario's. Times are in seconds; `recovery` is from the fault until work went on."""
+    """One scenario's. Times are in seconds, from the fault (or, where a server was away, from its return, as the scenario says) until
+    the job was queued again, and until its next attempt began, for which it waits out a delay and its turn.
+
+    `may_fail` are the codes of failures that the scenario asks for; a job that fails otherwise must have spent its attempts.
+    """
 
     scenario: str
     seed: int
@@ -27,35 +29,44 @@ class Figures:
     doubled: int = 0
     stale_refused: int = 0
     stale_accepted: int = 0
+    requeued: list[float] = field(default_factory=list)
     recovery: list[float] = field(default_factory=list)
+    may_fail: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     def judged(self, rig: Rig, cancel_seconds: float | None = None) -> Figures:
         """Stops the workers, reads everything, and adds what the checker found."""
-        time.sleep(ORPHAN_SECONDS)
-        orphans = rig.orphans()
         rig.stop_workers()
+        time.sleep(ORPHAN_SECONDS)
+        orphans = sorted(rig.record.orphans | set(rig.orphans()))
+        requeued, begun = rig.taken_up_again()
+        self.requeued += requeued
+        self.recovery += begun
+        said = rig.said_by_workers("write_refused", "attempt_ended")
+        endings = [line for line in said if line["event"] == "attempt_ended"]
         with rig.connection() as connection:
             scene = checker.Scene(
                 connection,
                 rig.data / "store",
                 list(rig.record.submitted),
                 rig.record.cancels,
-                endings := rig.endings(),
+                rig.record.cancels_asked,
+                self.may_fail,
+                endings,
                 rig.record.faulty,
                 orphans,
                 cancel_seconds or 5 + rig.timing.grace,
             )
             found = checker.check(scene)
             self.jobs += len(scene.jobs)
-        self.notes |= _cancelled_after(scene)
+        self.notes |= _ends(scene) | _cancelled_after(scene)
         by_invariant = Counter(violation.invariant for violation in found)
         self.lost += by_invariant["I1"]
         self.doubled += by_invariant["I2"]
         self.stale_accepted += by_invariant["I3"]
-        self.stale_refused += sum(said["ending"] == "lost" for said in endings)
+        self.stale_refused += len(said) - len(endings)
         self.faults += rig.record.faults.total()
         self.notes |= dict(sorted(rig.record.faults.items()))
         self.violations += [str(violation) for violation in found]
@@ -67,7 +78,8 @@ class Figures:
             self.violations.append(otherwise)
 
     def plain(self) -> dict[str, Any]:
-        return {**asdict(self), "recovery": summary(self.recovery)}
+        times = {"requeued": summary(self.requeued), "recovery": summary(self.recovery)}
+        return {**asdict(self), "may_fail": sorted(self.may_fail), **times}
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -81,6 +93,12 @@ def summary(values: Sequence[float]) -> dict[str, float]:
         "p99": round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 3),
         "max": round(ordered[-1], 3),
     }
+
+
+def _ends(scene: checker.Scene) -> dict[str, dict[str, int]]:
+    """How the jobs have ended, and why they failed."""
+    found = Counter(f"failed: {job['reason']}" if job["state"] == "failed" else str(job["state"]) for job in scene.jobs)
+    return {"ends": dict(sorted(found.items()))}
 
 
 def _cancelled_after(scene: checker.Scene) -> dict[str, dict[str, float]]:
@@ -104,17 +122,18 @@ def table(rows: Sequence[Figures]) -> str:
         "doubled",
         "stale refused",
         "accepted",
-        "recovery p50 / max s",
+        "queued again p50 / max s",
+        "at work again p50 / max s",
         "seconds",
         "",
     )
     lines = [head, tuple("-" * max(3, len(word)) for word in head)]
     for row in [*rows, _total(rows)] if len(rows) > 1 else rows:
-        times = summary(row.recovery)
-        recovery = f"{times['p50']:.1f} / {times['max']:.1f}" if times else ""
+        times = [summary(seconds) for seconds in (row.requeued, row.recovery)]
+        shown = [f"{one['p50']:.1f} / {one['max']:.1f}" if one else "" for one in times]
         counts = (row.jobs, row.faults, row.lost, row.doubled, row.stale_refused, row.stale_accepted)
-        verdict = f"{len(row.violations)} violations" if row.violations else "holds"
-        lines.append((row.scenario, *map(str, counts), recovery, f"{row.seconds:.0f}", verdict))
+        verdict = f"{len(row.violations)} violations" if row.violations else row.notes.get("SKIPPED") or "holds"
+        lines.append((row.scenario, *map(str, counts), *shown, f"{row.seconds:.0f}", verdict))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "| " + " | ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) + " |" for line in lines

@@ -1,11 +1,13 @@
-"""17: takes each guard out of a copy of the source, in turn, and asks the scenario that names it: it must turn red.
+"""17: takes each guard out of a copy of the source, in turn, and asks the scenario or test that names it: it must turn red.
 
-`python -m tests.faults.mutation [--only WORD]` prints a line for each and exits with 1 where a guard was not missed. The database's own
-backstops are taken away by the scenario `rogue writes` itself.
+`python -m tests.faults.mutation [--only WORD]` prints a line for each and exits with 1 where a guard was not missed. First every proof
+is asked about the source as it is, and must be green: then what turns it red is the guard that is gone. A proof that does not end
+in time, or breaks otherwise than by a complaint, counts as none. The database's own backstops are taken away by the scenario
+`rogue writes` itself.
 
 Left out, because others say the same or no promise needs them: the sweep's advisory lock and the state in its query and in the beat's
-(its rows' locks, and only a running job has a lease); the guard of attempts in `metrics.record` and `artifacts.add` (they run behind
-the fence); the second checkpoint that is kept, and a trainer's syncs of it (they save time, not work).
+(its rows' locks, and only a running job has a lease); what an attempt's end and `metrics.record` and `artifacts.add` ask of attempts
+(they run behind the fence); the checkpoints that are kept besides the newest, and a trainer's syncs of it (they save time, not work).
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from app import embedded
 from tests.faults.rig import ROOT
 
 PROTOCOL = "tests/faults/test_protocol.py"
+APP_JOBS, MODELS = "tests/app/test_jobs.py", "tests/app/test_models.py"
 FAMILY = "tests/worker/test_worker.py::test_a_killed_worker_leaves_no_process_of_its_trainer_s_at_whatever_moment"
 ORPHANS = "tests/worker/test_trainers.py::test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed"
 LONGEST_SECONDS = 600
+GREEN, RED, BROKE = "GREEN", "red", "BROKE"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Guard:
     without: str = ""
 
 
-JOBS, SUPERVISOR = "app/jobs.py", "worker/supervisor.py"
+JOBS, SUPERVISOR, ARTIFACTS = "app/jobs.py", "worker/supervisor.py", "app/artifacts.py"
 GUARDS = (
     Guard(
         "a claim takes queued jobs alone",
@@ -108,10 +112,19 @@ GUARDS = (
         PROTOCOL,
     ),
     Guard(
+        "the fence locks its job",
+        JOBS,
+        "Job.state == JobState.RUNNING)\n        .with_for_update()",
+        "Job.state == JobState.RUNNING)",
+        "cancel raced",
+        400,
+    ),
+    Guard("a claim asks for its device", JOBS, ', Job.device.in_(["auto", device])', "", APP_JOBS),
+    Guard(
         "a client's call locks its job",
         JOBS,
-        "select(Job).where(Job.id == job_id).with_for_update()",
-        "select(Job).where(Job.id == job_id)",
+        "session.get(Job, job_id, with_for_update=lock)",
+        "session.get(Job, job_id)",
         "cancel raced",
         400,
     ),
@@ -146,6 +159,14 @@ GUARDS = (
         PROTOCOL,
     ),
     Guard(
+        "a sweep locks what it takes",
+        JOBS,
+        ".with_for_update(skip_locked=True)\n            .limit(500)",
+        ".limit(500)",
+        "cancel raced",
+        400,
+    ),
+    Guard(
         "a sweep charges the lost attempt",
         JOBS,
         '_again(session, job, "worker_lost", charge=True, detail=detail)',
@@ -156,8 +177,8 @@ GUARDS = (
     Guard(
         "an attempt's end is written",
         JOBS,
-        ".values(ended_at=func.clock_timestamp(), outcome=outcome, detail=detail)",
-        ".values(detail=detail)",
+        '{"ended_at": func.clock_timestamp(), "outcome": outcome, "detail": detail}',
+        '{"detail": detail}',
         PROTOCOL,
     ),
     Guard("the budget ends a job", JOBS, "charge and job.failures + 1 >= job.max_attempts", "False", PROTOCOL),
@@ -174,6 +195,63 @@ GUARDS = (
         'JobState.PAUSED if job.wanted == "pause" else JobState.QUEUED',
         "JobState.QUEUED",
         PROTOCOL,
+    ),
+    Guard(
+        "a job that has not ended is not deleted",
+        JOBS,
+        "    if not is_terminal(job.state):\n",
+        "    if False:\n",
+        APP_JOBS,
+    ),
+    Guard("a job with heirs is not deleted", JOBS, "    if heirs:\n", "    if False:\n", MODELS),
+    Guard(
+        "a discard spares what others inherit",
+        JOBS,
+        "if job.discard and not models.dependents(session, job.id):",
+        "if job.discard:",
+        MODELS,
+    ),
+    Guard(
+        "a delete waits for submissions that inherit",
+        "app/models.py",
+        "where(Model.job_id == job_id).with_for_update()",
+        "where(Model.job_id == job_id)",
+        MODELS,
+    ),
+    Guard(
+        "a submission holds what it inherits",
+        "app/assignments.py",
+        "    models.hold(session, set(ids.values()))\n",
+        "",
+        MODELS,
+    ),
+    Guard(
+        "versions of one name are counted in turn",
+        "app/models.py",
+        'session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})',
+        "pass",
+        MODELS,
+    ),
+    Guard(
+        "what a row is about to name is held",
+        ARTIFACTS,
+        'session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _COLLECT_LOCK})',
+        "pass",
+        MODELS,
+    ),
+    Guard(
+        "a collection waits for rows that are about to name",
+        ARTIFACTS,
+        'session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _COLLECT_LOCK})',
+        "pass",
+        MODELS,
+    ),
+    Guard(
+        "a collection spares what a row names",
+        ARTIFACTS,
+        "if session.execute(union_all(*named).limit(1)).first() is None:",
+        "if True:",
+        MODELS,
     ),
     Guard("events follow each other", "app/events.py", "Job.last_event + 1", "Job.last_event + 2", PROTOCOL),
     Guard(
@@ -265,7 +343,7 @@ GUARDS = (
     ),
     Guard(
         "a blob is on the disk before its row is written",
-        "app/artifacts.py",
+        ARTIFACTS,
         "            os.fsync(target.fileno())\n",
         "",
         "disk not synced",
@@ -273,7 +351,7 @@ GUARDS = (
     ),
     Guard(
         "a blob's name is on the disk before its row is written",
-        "app/artifacts.py",
+        ARTIFACTS,
         "        _sync_folder(blobs)\n",
         "",
         "disk not synced",
@@ -286,26 +364,36 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m tests.faults.mutation", description=__doc__)
     parser.add_argument("--only", default="", help="guards whose name holds this word")
     chosen = [guard for guard in GUARDS if parser.parse_args(arguments).only in guard.name]
-    missed = 0
+    proofs = list(dict.fromkeys((guard.proof, guard.size) for guard in chosen))
+    bad = missed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of a proof is waiting
-        for number, (guard, (is_missed, why)) in enumerate(zip(chosen, pool.map(red_without, chosen), strict=True), 1):
-            missed += not is_missed
-            print(f"{number:2}/{len(chosen)} {'red  ' if is_missed else 'GREEN'} {guard.name}: {why}", flush=True)
-    print(f"{len(chosen) - missed} of {len(chosen)} guards are missed when they are gone")
-    return 1 if missed else 0
+        for (proof, _), (colour, why) in zip(proofs, pool.map(lambda one: judge(*one), proofs), strict=True):
+            bad += colour != GREEN
+            print(f"nothing is gone: {colour:5} {proof} {why}".rstrip(), flush=True)
+        lines = enumerate(zip(chosen, pool.map(without, chosen), strict=True), 1)
+        for number, (guard, (colour, why)) in lines:
+            missed += colour == RED
+            print(f"{number:2}/{len(chosen)} {colour:5} {guard.name}: {why}", flush=True)
+    print(f"{missed} of {len(chosen)} guards are missed when they are gone; {bad} proofs complain when nothing is")
+    return 1 if bad or missed < len(chosen) else 0
 
 
-def red_without(guard: Guard) -> tuple[bool, str]:
-    """Whether the guard's proof turns red in a tree without it, and its first complaint."""
+def without(guard: Guard) -> tuple[str, str]:
+    """What the guard's proof says without it."""
+    return judge(guard.proof, guard.size, [guard, *(other for other in GUARDS if other.name == guard.without)])
+
+
+def judge(proof: str, size: int, gone: Sequence[Guard] = ()) -> tuple[str, str]:
+    """GREEN, RED or BROKE, and the first complaint, of a scenario or a test in a tree without some guards."""
     tree = Path(tempfile.mkdtemp(prefix="bqm-", dir=embedded.short_folder()))
     tree.chmod(0o755)
     try:
         for part in ("app", "worker", "migrations", "tests"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", tree)
-        for gone in (guard, *(other for other in GUARDS if other.name == guard.without)):
-            mutate(tree / gone.file, gone)
-        return _judge(tree, guard)
+        for guard in gone:
+            mutate(tree / guard.file, guard)
+        return _asked(tree, proof, size)
     finally:
         shutil.rmtree(tree, ignore_errors=True)
 
@@ -317,35 +405,35 @@ def mutate(file: Path, guard: Guard) -> None:
     file.write_text(text.replace(guard.old, guard.new))
 
 
-def _judge(tree: Path, guard: Guard) -> tuple[bool, str]:
+def _asked(tree: Path, proof: str, size: int) -> tuple[str, str]:
     environment = os.environ | {"PYTHONPATH": str(tree), "BEQUEST_FAULTS_SHRINK": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    if guard.proof.startswith("tests/"):
-        line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", guard.proof]
-    else:
-        line = [
-            sys.executable,
-            "-m",
-            "tests.faults",
-            "--only",
-            guard.proof,
-            "--size",
-            str(guard.size),
-            "--json",
-            "figures.json",
-        ]
+    is_test = proof.startswith("tests/")
+    arguments = (
+        ["pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", proof]
+        if is_test
+        else ["tests.faults", "--only", proof, "--size", str(size), "--json", "figures.json"]
+    )
     try:
         run = subprocess.run(
-            line, cwd=tree, env=environment, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
+            [sys.executable, "-m", *arguments],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return True, f"not over after {LONGEST_SECONDS} s"
-    if guard.proof.startswith("tests/"):
+        return BROKE, f"not over after {LONGEST_SECONDS} s"
+    if is_test:
         complaints = [line for line in run.stdout.splitlines() if line.startswith("E ")]
-        return run.returncode == 1, complaints[0] if complaints else run.stdout[-200:]
-    if not (tree / "figures.json").exists():
-        return True, f"it broke: {run.stderr[-200:]}"
-    violations = json.loads((tree / "figures.json").read_text())["figures"][0]["violations"]
-    return bool(violations), violations[0] if violations else ""
+    elif (tree / "figures.json").exists():
+        complaints = json.loads((tree / "figures.json").read_text())["figures"][0]["violations"]
+    else:
+        complaints = []
+    if complaints and run.returncode == 1:
+        return RED, complaints[0]
+    return (BROKE, (run.stdout + run.stderr)[-200:]) if run.returncode or complaints else (GREEN, "")
 
 
 if __name__ == "__main__":

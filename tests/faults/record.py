@@ -26,6 +26,8 @@ class Record:
     answers: Counter[int] = field(default_factory=Counter)
     faulty: list[str] = field(default_factory=list)  # answers of the 500s that no fault excuses
     submit_seconds: list[float] = field(default_factory=list)
+    cancels_asked: set[str] = field(default_factory=set)  # whatever was answered, if anything
     faults: Counter[str] = field(default_factory=Counter)
+    orphans: set[int] = field(default_factory=set)  # what was there a second after the worker had been killed
     # Of workers that were killed, frozen or cut off: the pid, and when.
     deaths: list[tuple[int, float]] = field(default_factory=list)

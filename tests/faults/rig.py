@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ import psycopg
 from app import embedded, programs
 from app.programs import NotStarted, Program, Running
 from app.serve import worker_command
+from tests.faults import witness
 from tests.faults.proxy import Proxy
 from tests.faults.record import Cancel, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 TERMINAL = ("succeeded", "failed", "cancelled")
+ORPHAN_SECONDS = 1.0
 
 
 class Skipped(Exception):
@@ -144,6 +147,7 @@ class Rig:
         for cached in (settings, db.engine, queue._sender, queue._redis):
             cached.cache_clear()
         db.migrate()
+        self.execute(witness.WATCH)
         self.start_api()
 
     def start_api(self, **environment: str) -> None:
@@ -237,9 +241,22 @@ class Rig:
         self.record.faults[fault] += 1
 
     def kill_worker(self, worker: Worker) -> None:
-        self.record.deaths.append((worker.pid, time.time()))
-        self.note("kill -9 worker")
-        worker.kill()
+        self.strike_dead(worker.pid, "kill -9 worker")
+        worker.running.process.wait()
+
+    def strike_dead(self, pid: int, fault: str) -> None:
+        """kill -9 of a worker alone. A second later all that it had started must be dead."""
+        family = witness.family(pid)
+        self.record.deaths.append((pid, time.time()))
+        self.note(fault)
+        os.kill(pid, signal.SIGKILL)
+
+        def look() -> None:
+            self.record.orphans |= witness.survivors(family)
+
+        looking = threading.Timer(ORPHAN_SECONDS, look)
+        looking.daemon = True
+        looking.start()
 
     def proxy(self, name: str) -> Proxy:
         """A middleman before Postgres; `through` gives a worker its address."""
@@ -251,17 +268,23 @@ class Rig:
         address = self.environment["DATABASE_URL"].partition("?")[0]
         return {"DATABASE_URL": f"{address}?host={quote(str(self.folder.run / name), safe='')}"}
 
-    def requeued_after(self) -> list[float]:
-        """For each attempt whose worker was killed, frozen or cut off: the seconds until the job was taken back."""
+    def taken_up_again(self) -> tuple[list[float], list[float]]:
+        """For each attempt whose worker was killed, frozen or cut off: the seconds from that until the job was queued again, and until
+        its next attempt began."""
         lost = self.rows(
-            "SELECT worker_id, extract(epoch FROM started_at)::float, extract(epoch FROM ended_at)::float"
-            " FROM attempts WHERE outcome = 'worker_lost'"
+            "SELECT worker_id, extract(epoch FROM started_at)::float, extract(epoch FROM ended_at)::float,"
+            " (SELECT extract(epoch FROM next.started_at)::float FROM attempts AS next"
+            "   WHERE next.job_id = lost.job_id AND next.attempt = lost.attempt + 1)"
+            " FROM attempts AS lost WHERE outcome = 'worker_lost'"
         )
-        found = []
-        for worker, started, ended in lost:
+        requeued, begun = [], []
+        for worker, started, ended, again in lost:
             deaths = [at for pid, at in self.record.deaths if pid == int(worker.split("-")[-2]) and at <= ended]
-            found += [ended - at for at in deaths[-1:] if at >= started - 1]  # at its claim: struck before that arrived
-        return found
+            for at in deaths[-1:]:
+                if at >= started - 1:  # at its claim: struck before that arrived
+                    requeued.append(ended - at)
+                    begun += [again - at] if again is not None else []
+        return requeued, begun
 
     def kill_postgres(self, how: str) -> float:
         """Ends it as `how` says and brings it back; the seconds until it answered again."""
@@ -356,6 +379,7 @@ class Rig:
     def cancel(self, job_id: str, discard: bool = False, excused: bool = False) -> int | None:
         """Asks for the job's end; the status of the answer."""
         asked = time.time()
+        self.record.cancels_asked.add(job_id)
         answer = self.request("POST", f"/v1/jobs/{job_id}/cancel", excused, json={"discard": discard})
         if answer is None:
             return None
@@ -408,30 +432,19 @@ class Rig:
             time.sleep(0.02)
         return found
 
-    def endings(self) -> list[dict[str, Any]]:
-        """What workers say of the attempts that they have ended: {job_id, attempt, ending}."""
+    def said_by_workers(self, *events: str) -> list[dict[str, Any]]:
+        """Lines of their logs with those events, such as {event, job_id, attempt, ending}."""
         found = []
         for log in self.folder.logs.glob("worker-*.log"):
             for line in log.read_text(errors="replace").splitlines():
-                if '"attempt_ended"' in line:
+                if any(f'"{event}"' in line for event in events):
                     with contextlib.suppress(ValueError):  # cut off by a kill
                         found.append(json.loads(line))
-        return found
+        return [line for line in found if line["event"] in events]
 
     def orphans(self) -> list[int]:
-        """Trainers of this rig, and what they have started, whose worker is gone."""
-        masters = {worker.pid for worker in self.workers if worker.alive()}
-        home = f"HOME={self.data / 'home'}".encode()
-        found: list[int] = []
-        parents: dict[int, int] = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                parents[int(entry.name)] = int(parent)
-                is_trainer = b"worker.training" in (entry / "cmdline").read_bytes()
-                if is_trainer and state != "Z" and home in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-        return sorted(pid for pid in found if not masters & set(_ancestors(pid, parents)))
+        """Trainers of this rig, and what they have started. Asked when no worker is alive."""
+        return witness.trainers(self.data / "home")
 
     def _api_answers(self) -> bool:
         try:
@@ -471,11 +484,6 @@ def rig(timing: Timing = FAST, environment: dict[str, str] | None = None, rig_ty
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
-    while pid := parents.get(pid, 0):
-        yield pid
 
 
 def seeded(seed: int, *words: object) -> random.Random:

@@ -6,6 +6,7 @@ the scenario leans on: remove it, and the scenario must turn red (`tests/faults/
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ class Scenario:
     full: int
     production: int = 0
     alone: bool = False
+
+
+def trains(pid: int, job: str = "/trainer.log") -> bool:
+    """Whether a trainer has a job, or that one (`/ID/`), by the log that it writes to; a spare has none yet."""
+    try:
+        return job in os.readlink(f"/proc/{pid}/fd/1")  # noqa: PTH115
+    except OSError:
+        return False
 
 
 def load(rig: Rig, chance: random.Random, waiting: int) -> None:

@@ -1,4 +1,4 @@
-"""10: an API that is killed between the commit and the wake-up, or between the commit and the answer."""
+"""10, 11: an API that is killed between the commit and the wake-up, or between the commit and the answer; many who use one key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig
@@ -54,4 +55,30 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     figures.expect(jobs == size, f"{size} keys made {jobs} jobs")
 
 
-SCENARIOS = (Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 2, 200, 20),)
+CLIENTS = 64
+REPEATS = (1_000, *100 * (10,))
+"""How often each key is used: one by everybody, and a hundred by ten each."""
+
+
+def repeated(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
+    """Clients beside each other submit the same thing under the same key, a thousand times, all of them new to the service: one job."""
+    for run in range(size):
+        rig.keep_workers(3)
+        bodies = {f"{run}-{number}": chain(chance) | {"steps": 1, "source_steps": 0} for number in range(len(REPEATS))}
+        keys = [key for key, times in zip(bodies, REPEATS, strict=True) for _ in range(times)]
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            answered = list(clients.map(lambda key, bodies=bodies: rig.submit(key=key, **bodies[key]), keys))
+        rig.note("a key used by many at once")
+        figures.notes["submissions repeated"] = (run + 1) * (len(keys) - len(bodies))
+        figures.expect(None not in answered, f"{answered.count(None)} of {len(keys)} submissions were refused")
+        named = set(zip(keys, answered, strict=True))
+        figures.expect(len(named) == len(bodies), f"{len(bodies)} keys were answered with {len(named)} jobs")
+    rig.settle(120 + 30 * size, 3)
+    jobs = rig.rows("SELECT count(*) FROM jobs")[0][0]
+    figures.expect(jobs == size * len(REPEATS), f"{size * len(REPEATS)} keys made {jobs} jobs")
+
+
+SCENARIOS = (
+    Scenario(10, "API killed", killed, "the row before the wake-up; one job for a key", 2, 200, 20),
+    Scenario(11, "key repeated", repeated, "the unique index on keys, and who loses to it asks again", 1, 5),
+)

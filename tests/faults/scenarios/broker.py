@@ -21,7 +21,10 @@ KINDS = (DEATH, LOSS, "hung", "half-open", *4 * (DEATH, LOSS, LOSS), LOSS)
 
 
 def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
-    """Dies and comes back empty, is emptied, hangs, or is cut off without a word, while jobs are submitted and wait."""
+    """Dies and comes back empty, is emptied, hangs, or is cut off without a word, while jobs are submitted and wait.
+
+    At work again: from the broker's return until a job that had waited for it began; three wait for two workers.
+    """
     proxy = Proxy(rig.folder.run / "silent.sock", rig.folder.run / "valkey.sock")
     rig.keep_workers(2, BROKER_URL=f"redis+socket://{rig.folder.run / 'silent.sock'}")
     hang = 60 if size > 100 or rig.timing == PRODUCTION else 3
@@ -51,9 +54,9 @@ def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
         healed = time.time()
         rig.wait(lambda: _all_started(rig), 90, "idle workers to take up the jobs")
         figures.recovery += [
-            max(0.0, float(started) - healed)
+            float(started) - healed
             for (started,) in rig.rows("SELECT extract(epoch FROM started_at) FROM jobs WHERE id = ANY(%s)", ids)
-            if started is not None
+            if started is not None and started > healed  # the others needed no broker
         ]
     rig.settle(120)
     proxy.close()

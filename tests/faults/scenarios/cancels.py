@@ -25,6 +25,7 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """First the protocol's own calls by the thousand, with claims, beats, ends and sweeps at once; then real workers."""
     if rig.timing == PRODUCTION:
         return _with_workers(rig, chance, size)
+    figures.may_fail.add("loss_not_finite")
     stop = threading.Event()
     made: list[str] = []
     refused: list[int] = []
@@ -38,6 +39,7 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             # Mostly jobs of the last moment, which are just being claimed, beaten and ended; each perhaps more than once.
             job_id = own.choice(made[-20:])
             asked = time.time()
+            rig.record.cancels_asked.add(job_id)
             try:
                 with transaction() as session:
                     job, _ = jobs.cancel(session, job_id, discard=own.random() < 0.3)
@@ -80,6 +82,7 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             thread.join()
         settings().lease_seconds = lease
     figures.stale_refused += sum(refused)
+    figures.expect(sum(refused) > 0, "no attempt came too late, so no fence was tried")
     return _with_workers(rig, chance, max(6, size // 40))
 
 

@@ -40,6 +40,9 @@ def full(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     rig.settle(60)
     well = rig.rows("SELECT count(*) FROM jobs WHERE id = ANY(%s) AND state = 'succeeded'", after)[0][0]
     figures.expect(well == len(after), f"{len(after) - well} jobs failed after the disk had been freed")
+    felt = rig.rows("SELECT count(*) FROM attempts WHERE outcome = 'disk_full'")[0][0]
+    figures.notes["attempts that felt it"], figures.notes["answers of 507"] = felt, rig.record.answers[507]
+    figures.expect(felt > 0 or size < 10, "no attempt felt the full disk")
     blame = rig.rows("SELECT DISTINCT error->>'code' FROM jobs WHERE state = 'failed'")
     figures.expect({code for (code,) in blame} <= {"disk_full"}, f"jobs failed of {blame}, not of the full disk alone")
 

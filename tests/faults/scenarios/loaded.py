@@ -44,7 +44,8 @@ def loaded(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
             figures.notes[f"answers at {rate}/s"] = {
                 str(status): count for status, count in sorted(answers.items(), key=str)
             }
-            figures.expect(not answers["broken"], f"{answers['broken']} connections broke at {rate}/s")
+            for what in ("broken", "given up"):
+                figures.expect(not answers[what], f"{answers[what]} connections were {what} at {rate}/s")
         rig.wait(lambda: not rig.unfinished(), 900, "the load to be worked off")
     finally:
         workers.kill()

@@ -41,7 +41,6 @@ def soaked(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         worker.thaw()
     rig.settle(240, WORKERS)
     late = _sizes(rig, watched)
-    figures.recovery += rig.requeued_after()
     for name, before in (early or late).items():
         figures.notes[name] = f"{before} → {late[name]}"
         figures.expect(late[name] <= GROWTH * before, f"{name} grew from {before} to {late[name]}")

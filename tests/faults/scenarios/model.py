@@ -23,4 +23,4 @@ def compared(rig: Rig, chance: random.Random, size: int, figures: Figures) -> No
 
 
 # No part of the short cut: tests/faults/test_protocol.py runs it there.
-SCENARIOS = (Scenario(16, "protocol against its model", compared, "every guard of app/jobs.py", 0, 10_000),)
+SCENARIOS = (Scenario(16, "protocol against its model", compared, "every guard of app/jobs.py", 0, 13_000),)

@@ -174,6 +174,7 @@ def _backstops_of(connection: psycopg.Connection[Any]) -> list[str]:
     names = connection.execute(
         "SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid::regclass::text = ANY(%(tables)s)"
         " UNION ALL SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid::regclass::text = ANY(%(tables)s)"
+        " AND tgname NOT LIKE 'z_watch_%%'"  # the harness's own
         " UNION ALL SELECT indexname FROM pg_indexes WHERE tablename = ANY(%(tables)s)"
         " AND indexdef LIKE 'CREATE UNIQUE%%' AND indexdef LIKE '%%WHERE%%'",
         {"tables": list(TABLES)},

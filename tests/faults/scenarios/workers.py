@@ -6,12 +6,13 @@ import contextlib
 import os
 import random
 import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig, Worker
-from tests.faults.scenarios import Scenario, load
+from tests.faults.scenarios import Scenario, load, trains
 
 MOMENTS = (
     "INSERT INTO attempts",  # a claim
@@ -32,9 +33,7 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     def strike(kind: str, pid: int) -> str:
         if deadly and kind == deadly[0][0] and pid in {worker.pid for worker in rig.workers}:
             verdict = deadly.pop()[1]
-            rig.record.deaths.append((pid, time.time()))
-            rig.note(f"kill -9 worker at {kind}")
-            os.kill(pid, signal.SIGKILL)
+            rig.strike_dead(pid, f"kill -9 worker at {kind}")
             return verdict
         return "pass"
 
@@ -44,9 +43,7 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         rig.keep_workers(3, **rig.through("kill"))
         if chance.random() < 0.5:
             deadly[:] = [(chance.choice(MOMENTS), chance.choice(("pass", "cut")))]
-            until = time.monotonic() + 5
-            while deadly and time.monotonic() < until:
-                time.sleep(0.02)
+            _until(lambda: not deadly, 5)
         elif victims := rig.busy():
             time.sleep(chance.uniform(0, 1))
             rig.kill_worker(chance.choice(victims))
@@ -55,75 +52,101 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
     deadly.clear()
     rig.settle(120 + 4 * rig.timing.lease, 3)
     proxy.close()
-    figures.recovery += rig.requeued_after()
+    slowest = max(rig.taken_up_again()[0], default=0)
     allowed = rig.timing.lease + rig.timing.sweep + 3
-    figures.expect(
-        max(figures.recovery, default=0) <= allowed, f"a job was taken back only after more than {allowed} s"
-    )
+    figures.expect(slowest <= allowed, f"a job was queued again only after {slowest:.1f} s, allowed are {allowed}")
+
+
+TRAINER, WORKER, WRITER = "SIGSTOP trainer", "SIGSTOP worker past its lease", "SIGSTOP worker about to write"
 
 
 def frozen(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
-    """SIGSTOP of a worker past its lease, SIGCONT while another attempt runs or has ended; and of a trainer alone."""
-    asleep: list[tuple[float, list[int]]] = []
+    """SIGSTOP of a worker past its lease, SIGCONT while another attempt runs or has ended; and of a trainer alone.
+
+    A worker that wakes up anywhere mostly asks for its lease first. So half are stopped at the BEGIN of a transaction, which is
+    mostly a write's: when they wake up they write, late.
+    """
+    proxy = rig.proxy("frozen")
+    aimed: dict[int, threading.Event] = {}
+    asleep: list[tuple[float, list[int], threading.Event]] = []
     done = 0
+
+    def strike(kind: str, pid: int) -> str:
+        if kind == "BEGIN" and (awake := aimed.pop(pid, None)):
+            _signal([pid], signal.SIGSTOP)
+            awake.wait()
+        return "pass"
+
+    proxy.strike = strike
     while done < size or asleep:
         load(rig, chance, 8 if done < size else 0)
-        rig.keep_workers(2)
+        rig.keep_workers(2, **rig.through("frozen"))
         if done < size and len(asleep) < 3 and (victims := rig.busy()):
-            victim = chance.choice(victims)
-            done += 1
-            if chance.random() < 0.2:
-                rig.note("SIGSTOP trainer")
+            victim, awake = chance.choice(victims), threading.Event()
+            fault = chance.choice((TRAINER, WORKER, WORKER, WRITER, WRITER))
+            pids, seconds = [victim.pid], rig.timing.lease + chance.uniform(1.5, 4)
+            if fault == TRAINER:
                 pids, seconds = victim.trainers(), chance.uniform(1, rig.timing.lease)
+            if fault == WRITER:
+                aimed[victim.pid] = awake
+                _until(lambda pid=victim.pid: pid not in aimed, 2)
+                if aimed.pop(victim.pid, None):
+                    continue  # it has not written meanwhile
             else:
-                rig.note("SIGSTOP worker past its lease")
+                _signal(pids, signal.SIGSTOP)
+            done += 1
+            rig.note(fault)
+            if fault != TRAINER:
                 rig.record.deaths.append((victim.pid, time.time()))
                 victim.frozen = True
-                pids, seconds = [victim.pid], rig.timing.lease + chance.uniform(1.5, 4)
-            _signal(pids, signal.SIGSTOP)
-            asleep.append((time.monotonic() + seconds, pids))
-        for due, pids in [entry for entry in asleep if entry[0] < time.monotonic()]:
+            asleep.append((time.monotonic() + seconds, pids, awake))
+        for entry in [entry for entry in asleep if entry[0] < time.monotonic()]:
+            _, pids, awake = entry
+            awake.set()
             _signal(pids, signal.SIGCONT)
-            asleep.remove((due, pids))
+            asleep.remove(entry)
             for worker in rig.workers:
                 worker.frozen = worker.frozen and worker.pid not in pids
         time.sleep(0.1)
     rig.settle(120 + 4 * rig.timing.lease)
-    figures.recovery += rig.requeued_after()
+    late = len(rig.said_by_workers("write_refused"))
+    figures.expect(
+        late > 0 or rig.record.faults[WRITER] < 4, "no worker that woke up tried to write, so no fence was tried"
+    )
+    proxy.close()
 
 
 def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """The link to the database goes silent: before the lease is over the trainer is dead, although its worker is told nothing."""
     proxy = rig.proxy("wire")
+    fuse = rig.timing.lease - min(5, rig.timing.lease / 6)
     for _ in range(size):
         worker = rig.start_worker(**rig.through("wire"))
-        job_id = rig.submit(steps=150, step_seconds=0.05, seed=chance.randrange(50))
-        trains = f"/{job_id}/"
-        rig.wait(lambda worker=worker, trains=trains: _training(worker, trains), 30, "the worker to train")
+        job_id = rig.submit(steps=int(20 * (rig.timing.lease + 5)), step_seconds=0.05, seed=chance.randrange(50))
+        log = f"/{job_id}/"
+        rig.wait(lambda worker=worker, log=log: _training(worker, log), 30, "the worker to train")
         time.sleep(chance.uniform(0.2, rig.timing.lease / 2))
         rig.note("link to the database silent")
         rig.record.deaths.append((worker.pid, time.time()))
         proxy.silence()
-        time.sleep(rig.timing.lease)
-        figures.expect(
-            not _training(worker, trains), f"{job_id} is still trained by a worker that is cut off from its lease"
-        )
+        time.sleep(fuse + 0.4)
+        figures.expect(not _training(worker, log), f"{job_id} is still trained {fuse + 0.4:.1f} s after the last beat")
         rig.keep_workers(2)
         rig.wait(lambda: rig.busy() or not rig.unfinished(), 60, "another worker to take the job")
         proxy.resume()
-        rig.settle(60)
+        rig.settle(60 + rig.timing.lease)
         rig.stop_workers()
     proxy.close()
-    figures.recovery += rig.requeued_after()
 
 
-def _training(worker: Worker, job: str) -> bool:
-    """Whether one of its trainers has that job, by the log that it writes to."""
-    for pid in worker.trainers():
-        with contextlib.suppress(OSError):
-            if job in os.readlink(f"/proc/{pid}/fd/1"):  # noqa: PTH115
-                return True
-    return False
+def _training(worker: Worker, log: str) -> bool:
+    return any(trains(pid, log) for pid in worker.trainers())
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def _signal(pids: Sequence[int], number: signal.Signals) -> None:
