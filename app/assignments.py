@@ -9,15 +9,13 @@ from sqlalchemy.orm import Session
 
 from app import artifacts, data, datasets, methods, models
 from app.data.table import Hashes
-from app.spec.base import JobSpec, plain
+from app.errors import Conflict
+from app.spec.base import FREE_WORDS, JobSpec, plain
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, pointer
 from app.spec.models import UNFINISHED, Manifest
 from app.spec.world import Missing
 from app.tables import Job, Model
-
-FREE_WORDS = ("name", "tags", "metadata")
-"""Of a spec: whatever they say, they refer to nothing."""
 
 
 class DatabaseWorld:
@@ -44,13 +42,19 @@ def resolve(session: Session, body: object) -> JobSpec:
     Raises:
         Invalid: with every fault; a split that leaves a class or a task without rows is one, `data_overlap` another: a named model
             was trained on rows that this job tests on.
+        Conflict: a model or a data set was deleted after it had been looked at. Those that are there stay, until the transaction ends.
     """
     spec = methods.check(body, DatabaseWorld(session))
-    tested = methods.test_hashes(spec, lambda ref: datasets.entry(session, ref))
-    faults = _overlaps(session, spec, tested, body)
+    try:
+        inherited = {ref: models.find(session, ref) for ref in sorted(methods.inputs(spec).models)}
+        models.hold(session, {model.id for model in inherited.values()})
+        tested = methods.test_hashes(spec, lambda ref: datasets.entry(session, ref))
+    except Missing as gone:
+        raise Conflict(f"{gone.ref} was deleted just now.") from None
+    faults = _overlaps(inherited, tested, body)
     if faults:
         raise Invalid(faults)
-    return _pinned(session, spec)
+    return _pinned(spec, {ref: model.id for ref, model in inherited.items()})
 
 
 def named_datasets(session: Session, spec: JobSpec) -> list[dict[str, Any]]:
@@ -91,14 +95,11 @@ def _model(model: Model) -> dict[str, Any]:
     }
 
 
-def _pinned(session: Session, spec: JobSpec) -> JobSpec:
+def _pinned(spec: JobSpec, ids: dict[str, str]) -> JobSpec:
     """The spec with every reference to a model replaced by that model's id: each attempt inherits from the same one, which
     cannot be deleted meanwhile. What the client wrote stays in `spec`."""
-    refs = methods.inputs(spec).models
-    if not refs:
+    if not ids:
         return spec
-    ids = {ref: models.find(session, ref).id for ref in refs}
-    models.hold(session, set(ids.values()))
     resolved = plain(spec)
     return methods.restore(
         {key: value if key in FREE_WORDS else _replaced(value, ids) for key, value in resolved.items()}
@@ -113,12 +114,11 @@ def _replaced(value: Any, ids: dict[str, str]) -> Any:
     return ids.get(value, value) if isinstance(value, str) else value
 
 
-def _overlaps(session: Session, spec: JobSpec, tested: Hashes, body: object) -> list[Fault]:
+def _overlaps(inherited: dict[str, Model], tested: Hashes, body: object) -> list[Fault]:
     """A model whose recorded training rows meet this job's test rows would be examined on what it has seen: a fault wherever the
     body names it."""
     faults = []
-    for ref in sorted(methods.inputs(spec).models):
-        model = models.find(session, ref)
+    for ref, model in inherited.items():
         if model.rows_sha256 is None:
             continue
         seen = int(data.among(tested, np.load(artifacts.blob(model.rows_sha256), allow_pickle=False)).sum())

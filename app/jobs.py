@@ -31,7 +31,7 @@ HELD_NOTHING: Mapping[str, Any] = {
     "device_memory": {"before_bytes": None, "after_bytes": None},
     "milliseconds": 0,
 }
-"""The receipt of a cancelled job that had no process; one whose worker was lost has none either, when its lease is over."""
+"""The receipt of a cancelled job that had no process, or none any more: its lease is over, or it had ended by itself."""
 
 LONGEST_DELAY = 300.0
 """Before the n-th failed attempt's successor lie 2ⁿ seconds, at most so many; half of them by chance, so that jobs that failed together

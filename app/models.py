@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Cast, cast, false, func, select, text
-from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
+from sqlalchemy import Cast, Text, cast, false, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH
 from sqlalchemy.orm import Session
 
 from app import artifacts, ids
 from app.artifacts import Stored
 from app.db import after_commit
 from app.errors import Conflict, NotFound
+from app.spec.base import FREE_WORDS
 from app.spec.models import UNFINISHED, Manifest
 from app.spec.world import Missing
 from app.tables import Artifact, Edge, Job, Model
@@ -162,16 +163,17 @@ def dependents(session: Session, job_id: str) -> list[str]:
 
     Until the transaction ends no other job comes to: one that is being submitted waits.
     """
-    own = session.scalars(select(Model.id).where(Model.job_id == job_id).with_for_update()).all()
-    heirs = session.scalars(
-        select(Model.id).join(Edge, Edge.model_id == Model.id).where(Edge.target.in_(own), Model.job_id != job_id)
-    ).all()
+    own = session.scalars(select(Model.id).where(Model.job_id == job_id).order_by(Model.id).with_for_update()).all()
     waiting = session.scalars(
         select(Job.id).where(
             Job.finished_at.is_(None),
             Job.id != job_id,
-            func.jsonb_path_exists(cast(Job.resolved_spec, JSONB), _mentions([*own, job_id])),
+            func.jsonb_path_exists(_without_free_words(Job.resolved_spec), _mentions([*own, job_id])),
         )
+    ).all()
+    # After those that wait: one that ends in between is seen here.
+    heirs = session.scalars(
+        select(Model.id).join(Edge, Edge.model_id == Model.id).where(Edge.target.in_(own), Model.job_id != job_id)
     ).all()
     return sorted({*heirs, *waiting})
 
@@ -182,10 +184,16 @@ def hold(session: Session, model_ids: Collection[str]) -> None:
     Raises:
         Conflict: one was deleted just now.
     """
-    query = select(Model.id).where(Model.id.in_(model_ids)).with_for_update(read=True, key_share=True)
-    gone = set(model_ids) - set(session.scalars(query))
+    if not model_ids:
+        return
+    held = select(Model.id).where(Model.id.in_(model_ids)).order_by(Model.id)
+    gone = set(model_ids) - set(session.scalars(held.with_for_update(read=True, key_share=True)))
     if gone:
         raise Conflict(f"{', '.join(sorted(gone))}, which this job inherits from, was deleted just now.")
+
+
+def _without_free_words(spec: Any) -> Any:
+    return cast(spec, JSONB).op("-")(cast(list(FREE_WORDS), ARRAY(Text)))
 
 
 def _mentions(names: Sequence[str]) -> Cast[Any]:

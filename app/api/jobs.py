@@ -65,7 +65,7 @@ async def idempotency_key(
                 }
             }
         },
-        **deps.problem_responses(*_REFUSALS, "idempotency_key_reused", "queue_full"),
+        **deps.problem_responses(*_REFUSALS, "conflict", "idempotency_key_reused", "queue_full"),
     },
     openapi_extra=_SPEC_BODY,
     summary="Submit a job",
@@ -92,7 +92,7 @@ async def submit_job(
 
 @router.post(
     "/validate",
-    responses=deps.problem_responses(*_REFUSALS),
+    responses=deps.problem_responses(*_REFUSALS, "conflict"),
     openapi_extra=_SPEC_BODY,
     summary="Check a job without starting it",
 )
@@ -159,7 +159,7 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
                 "discard": {
                     "type": "boolean",
                     "default": False,
-                    "description": "give up what finished stages have kept, too",
+                    "description": "give up what finished stages have kept, too, unless another job inherits from it",
                 }
             },
         },
@@ -170,7 +170,8 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
 def cancel_job(
     job_id: JobId, body: Annotated[dict[str, Any], Depends(optional_object_body)], session: InTransaction
 ) -> Response:
-    """At once when it does not run; else the worker stops it. What finished stages have kept stays, unless discarded."""
+    """At once when it does not run; else the worker stops it. What finished stages have kept stays, unless discarded;
+    what another job inherits from stays even then."""
     job, changed = jobs.cancel(session, job_id, _discard(body))
     return deps.tagged(shapes.of_job(session, job), None, status=202 if changed else 200)
 

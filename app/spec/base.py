@@ -38,6 +38,10 @@ class JobSpec(Words):
     )
 
 
+FREE_WORDS = ("name", "tags", "metadata")
+"""Of a spec: whatever they say, they refer to nothing."""
+
+
 def plain(words: BaseModel) -> dict[str, Any]:
     """A spec as JSON types, defaults included: what `resolved_spec` shows and what the trainer is given."""
     return words.model_dump(mode="json")

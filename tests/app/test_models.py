@@ -11,11 +11,12 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from app import artifacts, assignments, ids, jobs, models
+from app import artifacts, assignments, ids, jobs, methods, models
 from app.data import builtins
 from app.db import transaction
 from app.errors import Conflict, NotFound
@@ -340,6 +341,34 @@ def test_a_submission_that_inherits_waits_for_a_delete_and_is_refused(tmp_path: 
             assert not submitted.done()
         with pytest.raises(Conflict, match="was deleted just now"):
             submitted.result(10)
+
+
+def test_a_submission_is_refused_whose_model_goes_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = a_job()
+    model = kept(parent, tmp_path / "m")
+    succeed(parent)
+
+    def check(*given: Any) -> Any:
+        spec = methods_check(*given)
+        with transaction() as session:
+            jobs.delete(session, parent.id)
+        return spec
+
+    methods_check = methods.check
+    monkeypatch.setattr(methods, "check", check)
+    with pytest.raises(Conflict, match=f"{model} was deleted just now"), transaction() as session:
+        jobs.submit(session, heir_of(model))
+
+
+def test_free_words_hold_nothing_back(tmp_path: Path) -> None:
+    parent = a_job()
+    kept(parent, tmp_path / "m")
+    succeed(parent)
+    a_job(state="queued", spec={"name": f"job:{parent.id}", "metadata": {"after": parent.id}})
+    with transaction() as session:
+        jobs.delete(session, parent.id)
 
 
 def test_an_unfinished_model_goes_with_the_next_finished_stage(tmp_path: Path) -> None:

@@ -214,14 +214,14 @@ GUARDS = (
     Guard(
         "a delete waits for submissions that inherit",
         "app/models.py",
-        "where(Model.job_id == job_id).with_for_update()",
-        "where(Model.job_id == job_id)",
+        ".order_by(Model.id).with_for_update()).all()",
+        ".order_by(Model.id)).all()",
         MODELS,
     ),
     Guard(
         "a submission holds what it inherits",
         "app/assignments.py",
-        "    models.hold(session, set(ids.values()))\n",
+        "        models.hold(session, {model.id for model in inherited.values()})\n",
         "",
         MODELS,
     ),

@@ -25,7 +25,9 @@ import numpy as np
 from worker.training import durable
 
 KEPT = 2
-DEAF_SECONDS = 60.0  # two leases: a worker that could record nothing for so long has lost its job
+DEAF_SECONDS = (
+    60.0  # two leases, as they are by default: a worker that could record nothing for so long has lost its job
+)
 
 _made: dict[Path, float] = {}
 """When this process saved them, by a clock that nobody sets; those that it inherited are older than all of them."""
