@@ -271,6 +271,20 @@ GUARDS = (
         10,
     ),
     Guard(
+        "a stage that begins further back withdraws its checkpoints beyond",
+        "worker/recorder.py",
+        '            names = {at: name for at, name in names.items() if at[0] != data["stage"] or at[1] <= data["step"]}\n',
+        "            pass\n",
+        "tests/worker/test_recorder.py",
+    ),
+    Guard(
+        "fewer sessions are open than there are connections",
+        "app/api/deps.py",
+        ", max_concurrency=_MOST_SESSIONS)",
+        ")",
+        "tests/app/api/test_admission.py",
+    ),
+    Guard(
         "a checkpoint's hashes are compared",
         "worker/training/checkpoint.py",
         "if any(hashlib.sha256(data).hexdigest() != sums.get(name) for name, data in files.items()):",
