@@ -220,6 +220,8 @@ class _Attempt:
     def _beat(self) -> None:
         if time.monotonic() < self._beaten + settings().beat_seconds or self._stop in (Stop.LOST, Stop.CUT_OFF):
             return
+        if self._fuse is not None and self._fuse.blown:
+            return  # the trainer is dead: a link that is back again may not make the job wait for another lease
         self._beaten, since = time.monotonic(), now()
         try:
             beat = jobs.beat(self._claim)

@@ -327,6 +327,14 @@ GUARDS = (
         2,
     ),
     Guard(
+        "a fuse that has blown extends no lease",
+        SUPERVISOR,
+        "        if self._fuse is not None and self._fuse.blown:\n            return",
+        "        if False:\n            return",
+        "worker cut off",
+        6,
+    ),
+    Guard(
         "what a trainer has started ends with its worker",
         "worker/training/__main__.py",
         "        guard.start()\n",

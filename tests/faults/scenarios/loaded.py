@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 60
 def loaded(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """`size` seconds at each rate. A submit counts from when it was due, so that a service which falls behind shows it; what it
     cannot do it may refuse, with 429."""
+    figures.may_fail.add("loss_not_finite")  # as one in ten of the bare workers' jobs does
     workers = programs.start(
         Program(
             "bare workers",
