@@ -56,13 +56,13 @@ async def _at(rig: Rig, rate: int, seconds: int, times: dict[int, list[float]], 
     socket = rig.folder.run / "api.sock"
     ids: list[str] = []
 
-    async def ask(request: bytes) -> tuple[int, bytes]:
-        """0 where no answer came in time or whole."""
+    async def ask(request: bytes, ends: bool = True) -> tuple[int, bytes]:
+        """0 where no answer came in time or whole. A stream that does not end lasts as long as its job waits and runs."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 status, body = await _answer(socket, request)
         except TimeoutError:
-            answers["given up"] += 1
+            answers["given up"] += ends
         except (OSError, ValueError):
             answers["broken"] += 1
         else:
@@ -84,7 +84,7 @@ async def _at(rig: Rig, rate: int, seconds: int, times: dict[int, list[float]], 
         while True:
             await asyncio.sleep(pause)
             if ids:
-                await ask(_get(f"/v1/jobs/{random.choice(ids[-100:])}{path}", accept))
+                await ask(_get(f"/v1/jobs/{random.choice(ids[-100:])}{path}", accept), ends=not path)
 
     crowd = [asyncio.create_task(follow(1, "", "application/json")) for _ in range(POLLERS)]
     crowd += [asyncio.create_task(follow(0.1, "/events", "text/event-stream")) for _ in range(READERS)]
