@@ -134,7 +134,7 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         _until(lambda worker=worker, log=log: not _training(worker, log), fuse + 0.4)
         figures.expect(not _training(worker, log), f"{job_id} is still trained {fuse + 0.4:.1f} s after the last beat")
         if chance.random() < 0.5:
-            rig.note("and back within the lease")
+            figures.notes["links back within the lease"] = figures.notes.get("links back within the lease", 0) + 1
             proxy.resume()
         rig.keep_workers(2)
         rig.wait(lambda job_id=job_id: _taken_again(rig, job_id), 60, "another attempt at the job")
