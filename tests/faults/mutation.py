@@ -331,8 +331,7 @@ GUARDS = (
         SUPERVISOR,
         "        if self._fuse is not None and self._fuse.blown:\n            return",
         "        if False:\n            return",
-        "worker cut off",
-        6,
+        "tests/worker/test_trainers.py::test_a_fuse_that_has_blown_extends_no_lease",
     ),
     Guard(
         "what a trainer has started ends with its worker",

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from app import jobs
+from app.jobs import Claim
 from tests.worker.conftest import wait_for
-from worker import machine
+from worker import machine, supervisor
 from worker import trainers as trainer_processes
 from worker.fuse import Fuse, now
 from worker.reports import Exit, Ready
@@ -223,6 +225,17 @@ def test_a_kill_of_ours_is_not_taken_for_want_of_memory(trainers: Trainers, tmp_
     os.kill(trainer.pid, signal.SIGKILL)
     assert wait_for(trainer.ended) == Ended(None, 9, True)
     trainer.close()
+
+
+def test_a_fuse_that_has_blown_extends_no_lease(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = supervisor._Attempt(Claim("job_cut_off", 1, "light", "host-1-0", 60), now(), lambda: False)
+    attempt._fuse = fuse = Fuse(0.05, now(), lambda: None)
+    attempt._beaten -= 60
+    wait_for(lambda: fuse.blown, 5)
+    beats: list[Claim] = []
+    monkeypatch.setattr(jobs, "beat", beats.append)
+    attempt._beat()
+    assert not beats
 
 
 def test_the_fuse_blows_once_and_only_when_it_was_not_extended() -> None:

@@ -18,6 +18,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import text
 
 from app import api, db
+from app.api import deps
 from app.api.admission import Admission
 from app.db import transaction
 from app.errors import Problem
@@ -100,6 +101,13 @@ def test_more_reads_than_threads_and_connections_are_all_answered(
     with stuck(client, admission, 90, reads) as sent:
         assert client.get("/healthz").status_code == 200
     assert {answer.result().status_code for answer in sent} == {200}
+
+
+def test_fewer_sessions_are_open_than_there_are_connections() -> None:
+    """The test above hangs without it only where threads and connections are taken in the one order."""
+    (depends,) = deps.InTransaction.__metadata__
+    pool = db.engine().pool
+    assert depends.max_concurrency < pool.size() + pool._max_overflow  # type: ignore[attr-defined]
 
 
 def test_nothing_is_waited_for_once_a_session_is_held() -> None:
