@@ -286,6 +286,15 @@ class Rig:
                     begun += [again - at] if again is not None else []
         return requeued, begun
 
+    def tried_again(self, outcome: str) -> list[float]:
+        """For each attempt that ended so, and was not the job's last: the seconds until the next one began."""
+        waits = self.rows(
+            "SELECT extract(epoch FROM next.started_at - over.ended_at)::float FROM attempts AS over"
+            " JOIN attempts AS next ON next.job_id = over.job_id AND next.attempt = over.attempt + 1 WHERE over.outcome = %s",
+            outcome,
+        )
+        return [seconds for (seconds,) in waits]
+
     def kill_postgres(self, how: str) -> float:
         """Ends it as `how` says and brings it back; the seconds until it answered again."""
         assert self.postgres is not None

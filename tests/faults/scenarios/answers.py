@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults.figures import Figures
@@ -42,9 +43,12 @@ def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         heard = rig.submit(key=key, **body)
         figures.expect(heard is None, f"{key}: the API answered, although it had been killed")
         rig.api.process.wait()
+        died = time.monotonic()
         rig.start_api(**rig.through("api"))
-        for _ in range(2):  # once more than it needs
+        for again in (False, True):  # once more than it needs
             job_id = rig.submit(key=key, **body)
+            if not again:
+                figures.recovery.append(time.monotonic() - died)
             figures.expect(job_id is not None, f"{key}: the retry was refused")
             figures.expect(answers.setdefault(key, str(job_id)) == job_id, f"{key} names two jobs")
     rig.settle(120)

@@ -36,6 +36,7 @@ def full(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
         time.sleep(chance.uniform(0.2, 1.5))
         balloon.unlink()
     rig.settle(240)
+    figures.recovery += rig.tried_again("disk_full")
     after = [rig.submit(**chain(chance)) for _ in range(3)]
     rig.settle(60)
     well = rig.rows("SELECT count(*) FROM jobs WHERE id = ANY(%s) AND state = 'succeeded'", after)[0][0]

@@ -51,6 +51,7 @@ def ended(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
                 os.kill(pid, signal.SIGKILL)
                 rig.note(fault)
     rig.settle(180, 3)
+    figures.recovery += rig.tried_again("crashed")
 
 
 def _expected(spec: dict[str, Any], budget: int) -> tuple[str, int, str | None]:
