@@ -202,9 +202,10 @@ def _environment(folder: Folder) -> dict[str, str]:
 
 def _api(folder: Folder, environment: dict[str, str], options: Options) -> Program:
     command = (sys.executable, "-m", "uvicorn", "app.main:app", "--host", options.host, "--port", str(options.port))
+    patience = ("--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS), "--timeout-graceful-shutdown", "2")
     return Program(
         "the API",
-        (*command, "--timeout-graceful-shutdown", "2", "--no-server-header", "--no-access-log"),
+        (*command, *patience, "--no-server-header", "--no-access-log"),
         environment,
         folder.logs / "api.log",
         ready=lambda: _answers(f"http://{_for_url(options.host)}:{options.port}/healthz"),

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from app.programs import KEEP_ALIVE_SECONDS
 from app.serve import worker_command
 from app.settings import Settings
 
@@ -204,7 +205,9 @@ def test_an_image_runs_as_nobody_and_says_when_it_is_ill(target: str) -> None:
 
 
 def test_the_images_start_the_programs_of_the_design() -> None:
-    assert command("api")[:2] == ["uvicorn", "app.main:app"]
+    api = command("api")
+    assert api[:2] == ["uvicorn", "app.main:app"]
+    assert api[api.index("--timeout-keep-alive") + 1] == str(KEEP_ALIVE_SECONDS)
     assert command("worker") == same_as_on_a_laptop()
 
 

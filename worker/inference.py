@@ -35,6 +35,7 @@ from starlette.routing import Route
 
 from app import logs
 from app.data.encode import encode_rows
+from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec.faults import Invalid
 from app.spec.models import Manifest
@@ -224,7 +225,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     listener = listen(bind)
     log.info("inference_listens", bind=bind)
     server = uvicorn.Server(
-        uvicorn.Config(create_app(), log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            create_app(),
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=2,
+        )
     )
     server.run(sockets=[listener])
 

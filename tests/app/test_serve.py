@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -171,6 +172,17 @@ def test_a_child_that_dies_is_started_again(serving: Any, home: Path) -> None:
     os.kill(broker, signal.SIGKILL)
     job_id = submit(client, steps=3)
     assert succeeded(client, job_id)["attempt"] == 1
+
+
+def test_an_idle_connection_is_kept_longer_than_a_client_pools_it(serving: Any) -> None:
+    _, client = serving()
+    connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port)
+    for pause in (6, 0):  # uvicorn's own patience is 5 s
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+        time.sleep(pause)
+        connection.auto_open = 0  # type: ignore[assignment]
+    connection.close()
 
 
 def test_what_cannot_work_is_one_sentence_and_status_2(run_dir: Path) -> None:

@@ -62,6 +62,7 @@ class Figures:
             found = checker.check(scene)
             self.jobs += len(scene.jobs)
         self.notes |= _ends(scene) | _cancelled_after(scene)
+        self.notes["answers"] = dict(sorted(rig.record.answers.items(), key=str))
         by_invariant = Counter(violation.invariant for violation in found)
         self.lost += by_invariant["I1"]
         self.doubled += by_invariant["I2"]

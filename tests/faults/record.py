@@ -23,7 +23,7 @@ class Record:
 
     submitted: dict[str, dict[str, Any]] = field(default_factory=dict)
     cancels: list[Cancel] = field(default_factory=list)
-    answers: Counter[int] = field(default_factory=Counter)
+    answers: Counter[int | str] = field(default_factory=Counter)  # statuses, and the errors of connections that broke
     faulty: list[str] = field(default_factory=list)  # answers of the 500s that no fault excuses
     submit_seconds: list[float] = field(default_factory=list)
     cancels_asked: set[str] = field(default_factory=set)  # whatever was answered, if anything

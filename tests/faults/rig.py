@@ -130,9 +130,9 @@ class Rig:
         self.patience = float(os.environ.get("BEQUEST_FAULTS_PATIENCE", "1"))  # limits of time are so much wider
         self._count = 0
         self.postgres = self.broker = self.api = None  # type: Running | None
-        self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(folder.run / "api.sock")), base_url="http://localhost", timeout=30
-        )
+        everyone = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # see app/api/inference.py
+        transport = httpx.HTTPTransport(uds=str(folder.run / "api.sock"), limits=everyone)
+        self._client = httpx.Client(transport=transport, base_url="http://localhost", timeout=30)
 
     # ------------------------------------------------------------ the programs
 
@@ -158,7 +158,13 @@ class Rig:
         self.api = programs.start(
             Program(
                 "the API",
-                (*command, "--timeout-graceful-shutdown", "1"),
+                (
+                    *command,
+                    "--timeout-keep-alive",
+                    str(programs.KEEP_ALIVE_SECONDS),
+                    "--timeout-graceful-shutdown",
+                    "1",
+                ),
                 self.environment | environment,
                 log,
                 self._api_answers,
@@ -365,7 +371,8 @@ class Rig:
         """The answer, or None where the connection broke. A 5xx is written down unless the fault `excused` it."""
         try:
             answer = self._client.request(method, path, **options)
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            self.record.answers[type(error).__name__] += 1
             return None
         self.record.answers[answer.status_code] += 1
         if answer.status_code >= 500 and not (excused and answer.status_code in (503, 507)):
