@@ -154,22 +154,10 @@ class Rig:
         socket = self.folder.run / "api.sock"
         socket.unlink(missing_ok=True)
         command = (sys.executable, "-m", "uvicorn", "app.main:app", "--uds", str(socket), "--no-access-log")
+        patience = ("--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS), "--timeout-graceful-shutdown", "1")
         log = self.folder.logs / "api.log"
-        self.api = programs.start(
-            Program(
-                "the API",
-                (
-                    *command,
-                    "--timeout-keep-alive",
-                    str(programs.KEEP_ALIVE_SECONDS),
-                    "--timeout-graceful-shutdown",
-                    "1",
-                ),
-                self.environment | environment,
-                log,
-                self._api_answers,
-            )
-        )
+        program = Program("the API", (*command, *patience), self.environment | environment, log, self._api_answers)
+        self.api = programs.start(program)
         self.api.wait_ready(60)
 
     def restart_api(self, **environment: str) -> None:

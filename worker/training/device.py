@@ -79,6 +79,9 @@ def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     if deterministic is True or (deterministic == "auto" and not gpus):
         tf.config.experimental.enable_op_determinism()
+        # Operations are repeatable then, graphs are not: in one of some sixty tracings this pass of TensorFlow 2.21's adds up the
+        # terms of a loss in another order, and its last bit is another.
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from tests.worker.training.small import DIGIT, ODD, feed, network, stored
 from tests.worker.training.test_checkpoint import SPOIL
 from tests.worker.training.test_trainer import assignment as resolved
 from worker.reports import Checkpoint, Exit, Resumed, Warned
-from worker.training import checkpoint, fitting
+from worker.training import checkpoint, device, fitting
 from worker.training.checkpoint import Saved
 from worker.training.fitting import Course, Lesson, Phase, Pool
 from worker.training.learner import Goal
@@ -154,6 +154,13 @@ def test_at_whatever_moments(seed: int, case: str, tmp_path: Path) -> None:
     straight = unbroken(words, tmp_path / "a")
     killed = broken(words, tmp_path / "b", random.Random(f"{case} {seed}"), len(told(straight)), kills=4)
     assert not differences(straight.result, killed.result)
+
+
+def test_no_pass_over_a_graph_may_add_up_in_another_order() -> None:
+    import tensorflow as tf
+
+    device.prepare()
+    assert tf.config.optimizer.get_experimental_options()["arithmetic_optimization"] is False
 
 
 def test_an_arm_that_fails_fails_alike_before_and_after(tmp_path: Path) -> None:
