@@ -163,6 +163,28 @@ def test_no_pass_over_a_graph_may_add_up_in_another_order() -> None:
     assert tf.config.optimizer.get_experimental_options()["arithmetic_optimization"] is False
 
 
+@pytest.mark.long
+def test_a_fit_that_is_traced_anew_is_the_same_however_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[Any, ...]] = []
+    make = Course.__init__
+    monkeypatch.setattr(Course, "__init__", lambda self, *given: (begun.append(given), make(self, *given))[1])
+    unbroken(assignment(CASES["a head first, held by its source"]), tmp_path)
+    monkeypatch.undo()
+    given = next(one for one in begun if one[2].goal.regularizer)
+    once, *others = (logged(Course(Pool(), *given[1:])) for _ in range(200))
+    assert [number for number, other in enumerate(others) if other != once] == []
+
+
+def logged(course: Course) -> list[dict[str, float]]:
+    """What each step of a fit tells."""
+    found = []
+    course.begin()
+    while course.step < course.planned:
+        course.advance()
+        found.append(dict(course._losses.latest))
+    return found
+
+
 def test_an_arm_that_fails_fails_alike_before_and_after(tmp_path: Path) -> None:
     words = assignment(UNSTEADY)
     straight = unbroken(words, tmp_path / "a")
