@@ -103,6 +103,13 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "The path exists, the method does not; the Allow header lists the methods that do.",
     ),
     ProblemType(
+        "request_timeout",
+        408,
+        "The body came too slowly",
+        "A body holds room in the service while it is on its way. Send it without pauses, or in smaller parts: fewer rows to predict at "
+        "a time, a smaller file. Nothing was stored; the same request may be sent again.",
+    ),
+    ProblemType(
         "conflict",
         409,
         "The present state does not allow that",

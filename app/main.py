@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -15,8 +17,10 @@ from app.api import catalog, datasets, deps, docs, events, files, health, models
 from app.api import jobs as jobs_api
 from app.api.admission import Admission
 from app.api.changes import Changes, at_signal
+from app.api.connections import quiet
 from app.api.health import version
 from app.api.middleware import Gate
+from app.api.receiving import Receiving
 from app.settings import settings
 
 log = logs.get(__name__)
@@ -36,7 +40,8 @@ def create_app() -> FastAPI:
         dependencies=[Depends(deps.known_parameters)],
     )
     app.state.admission = Admission()
-    app.add_middleware(Gate, admission=app.state.admission)
+    app.state.receiving = Receiving()
+    app.add_middleware(Gate, admission=app.state.admission, receiving=app.state.receiving)
     problems.install(app)
     for resource in (jobs_api, events, results, files, datasets, models, catalog, workers, health):
         app.include_router(resource.router)
@@ -47,7 +52,9 @@ def create_app() -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Brings the schema up to date, then listens and sweeps for as long as requests are served."""
+    quiet(asyncio.get_running_loop())
     await run_in_threadpool(db.migrate)
+    tempfile.tempdir = str(_folder_for_temporary_files())
     changes = app.state.changes = Changes()
     listening = asyncio.create_task(changes.listen())
     stop = threading.Event()
@@ -56,12 +63,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     log.info("ready", version=version())
     with at_signal(changes.close):
         yield
+    tempfile.tempdir = None
     changes.close()
     stop.set()
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
     await run_in_threadpool(sweeping.join, 5.0)
     log.info("stopped")
+
+
+def _folder_for_temporary_files() -> Path:
+    """Beside the store: an upload on its way is on the disk whose free bytes are watched, and not in a /tmp that may be memory."""
+    folder = settings().store / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.absolute()
 
 
 def _sweep_until(stop: threading.Event) -> None:

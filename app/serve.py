@@ -201,15 +201,20 @@ def _environment(folder: Folder) -> dict[str, str]:
 
 
 def _api(folder: Folder, environment: dict[str, str], options: Options) -> Program:
-    command = (sys.executable, "-m", "uvicorn", "app.main:app", "--host", options.host, "--port", str(options.port))
-    patience = ("--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS), "--timeout-graceful-shutdown", "2")
+    where = ("--host", options.host, "--port", str(options.port), "--timeout-graceful-shutdown", "2")
     return Program(
         "the API",
-        (*command, *patience, "--no-server-header", "--no-access-log"),
+        (*api_command(), *where),
         environment,
         folder.logs / "api.log",
         ready=lambda: _answers(f"http://{_for_url(options.host)}:{options.port}/healthz"),
     )
+
+
+def api_command() -> tuple[str, ...]:
+    """Without where it listens."""
+    bounds = ("--http", "app.api.connections:Connection", "--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS))
+    return (sys.executable, "-m", "uvicorn", "app.main:app", *bounds, "--no-server-header", "--no-access-log")
 
 
 def _worker(folder: Folder, environment: dict[str, str], index: int, count: int) -> Program:

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     max_queued: int = Field(1000, gt=0, alias="BEQUEST_MAX_QUEUED")
     max_streams: int = Field(200, gt=0, alias="BEQUEST_MAX_STREAMS")
     max_requests: int = Field(200, gt=0, alias="BEQUEST_MAX_REQUESTS")
+    max_connections: int = Field(2000, gt=0, alias="BEQUEST_MAX_CONNECTIONS")
+    max_bodies_bytes: int = Field(64 * 2**20, gt=0, alias="BEQUEST_MAX_BODIES_BYTES")
+    max_uploads_bytes: int = Field(2**30, gt=0, alias="BEQUEST_MAX_UPLOADS_BYTES")
     docs: bool = Field(True, alias="BEQUEST_DOCS")
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field((), alias="BEQUEST_FILE_ROOTS")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -66,7 +67,7 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag: the answer is 3
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuses query parameters that the path does not have: a filter with a typing error would list everything."""
+    """Refuses query parameters that the path does not have, or that stand twice: a filter that is not heard would list everything."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
     if not isinstance(dependant, Dependant):
         return
@@ -75,6 +76,12 @@ async def known_parameters(request: Request) -> None:
     faults = [
         Fault(pointer("query", name), "this path has no such parameter", nearest(name, known, "parameters"), "unknown")
         for name in unknown[:MOST]
+    ]
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    faults += [
+        Fault(pointer("query", name), f"this parameter stands {times} times", "give it once", "duplicate_key")
+        for name, times in given.items()
+        if times > 1 and name in known
     ]
     if faults:
         raise refused(faults, code="invalid_parameter")
@@ -162,6 +169,7 @@ def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
         "host_not_allowed",
         "origin_not_allowed",
         "invalid_parameter",
+        "request_timeout",
         "overloaded",
         "internal",
         "database_unavailable",

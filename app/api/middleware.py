@@ -1,7 +1,7 @@
 """What every request passes through, as plain ASGI so that streams are never buffered.
 
-Outermost first: the request's id and its one log line, the last catch for a fault of our own, the check of Host and
-Origin, a slot among the requests that are worked on, the count of the body's bytes.
+Outermost first: the request's id and its one log line, the last catch for a fault of our own, HTTP's own rules (HEAD, the
+absolute form, framing), the check of Host and Origin, a slot among the requests that are worked on, the body's bounds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -17,6 +18,7 @@ from structlog.contextvars import bound_contextvars
 from app import ids, logs
 from app.api import problems
 from app.api.admission import Admission, Slot
+from app.api.receiving import Body, Receiving
 from app.errors import Problem
 from app.settings import settings
 
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-# Boundaries, part headers and the small fields beside the file.
-_FORM_OVERHEAD = 64 * 1024
+_ABSOLUTE = re.compile(rb"https?://([^/]*)(/?.*)", re.IGNORECASE)
 # Answers are data: no browser shall run, frame or embed them. The pages of /docs say for themselves what they need.
 _SECURITY = {
     "x-content-type-options": "nosniff",
@@ -41,21 +42,25 @@ _QUIET = ("/healthz", "/readyz", "/docs/")
 class Gate:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, admission: Admission) -> None:
-        self.app, self._admission = app, admission
+    def __init__(self, app: ASGIApp, admission: Admission, receiving: Receiving) -> None:
+        self.app, self._admission, self._receiving = app, admission, receiving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        request_id = _request_id(headers)
-        scope.setdefault("state", {})["request_id"] = request_id
+        # What is changed in here is not the server's own: it frames the answer by the request that it read.
+        scope = {**scope, "state": {**scope.get("state", {})}}
+        is_head = scope["method"] == "HEAD"
+        request_id = scope["state"]["request_id"] = _request_id(Headers(scope=scope))
         status, started = 0, time.monotonic()
         slot: Slot | None = None
+        body: Body | None = None
 
         async def send_named(message: Message) -> None:
             nonlocal status
+            if status and is_head:
+                return
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if slot:  # a stream, or a slow client, may take its time from now on
@@ -65,12 +70,19 @@ class Gate:
                 for name, value in _SECURITY.items():
                     answer.setdefault(name, value)
             await send(message)
+            if is_head:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         with bound_contextvars(request_id=request_id):
             try:
+                headers = _origin_form(scope)
+                _check_framing(headers)
                 _check_host(headers)
+                if is_head:
+                    scope["method"] = "GET"
                 slot = self._admission.admit(scope)
-                await self.app(scope, _counted(scope, headers, _unhurried(slot, receive)), send_named)
+                body = self._receiving.body(scope, headers)
+                await self.app(scope, body.received(_unhurried(slot, receive), lambda: bool(status)), send_named)
             except ClientDisconnect:
                 log.info("the client went away in the middle of its request")
             except Exception as error:
@@ -81,16 +93,38 @@ class Gate:
             finally:
                 if slot:
                     slot.leave()
+                if body:
+                    body.leave()
                 seconds = round(time.monotonic() - started, 4)
                 level = log.debug if scope["path"].startswith(_QUIET) else log.info
                 # As it came, still percent-encoded: a path may hold what a terminal would obey.
                 path = scope.get("raw_path", b"").decode("latin-1")[:500]
-                level("request", method=scope["method"], path=path, status=status, seconds=seconds)
+                method = "HEAD" if is_head else scope["method"]
+                level("request", method=method, path=path, status=status, seconds=seconds)
 
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else ids.new("req")
+
+
+def _origin_form(scope: Scope) -> Headers:
+    """The headers. A target in the absolute form (`GET http://host/path`) becomes a path, and its host the Host header (RFC 9112 3.2.2)."""
+    if found := _ABSOLUTE.fullmatch(scope.get("raw_path", b"")):
+        host, path = found[1], found[2] or b"/"
+        scope["raw_path"], scope["path"] = path, unquote(path.decode("ascii"))
+        scope["headers"] = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
+    return Headers(scope=scope)
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuses a body whose length is said in two ways: a proxy before us may have believed the other (RFC 9112 6.3)."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise Problem(
+            "malformed_body",
+            "Content-Length and Transfer-Encoding exclude each other: send one of them.",
+            headers={"connection": "close"},
+        )
 
 
 def _check_host(headers: Headers) -> None:
@@ -119,34 +153,3 @@ def _unhurried(slot: Slot, receive: Receive) -> Receive:
             return await receive()
 
     return unhurried
-
-
-def _limit(method: str, path: str) -> tuple[int, str]:
-    """How many bytes of body this path takes, and the setting that says so."""
-    if method == "POST" and path == "/v1/datasets":
-        return settings().max_upload_bytes + _FORM_OVERHEAD, "BEQUEST_MAX_UPLOAD_BYTES"
-    if method == "POST" and path.startswith("/v1/models/") and path.endswith("/predict"):
-        return settings().max_predict_bytes, "BEQUEST_MAX_PREDICT_BYTES"
-    return settings().max_body_bytes, "BEQUEST_MAX_BODY_BYTES"
-
-
-def _counted(scope: Scope, headers: Headers, receive: Receive) -> Receive:
-    """`receive`, ending in a 413 as soon as more bytes came than this path takes, whatever the headers claim."""
-    limit, setting = _limit(scope["method"], scope["path"])
-    too_large = Problem(
-        "body_too_large", f"At most {limit} bytes are taken here ({setting}).", headers={"connection": "close"}
-    )
-    declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise too_large
-    taken = 0
-
-    async def counted() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > limit:
-            raise too_large
-        return message
-
-    return counted

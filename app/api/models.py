@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from app import artifacts, db, models
 from app.api import deps, inference, shapes
@@ -16,6 +17,7 @@ from app.data.encode import encode_rows
 from app.errors import Problem
 from app.spec.faults import Fault, Invalid
 from app.spec.models import Manifest, TaskManifest
+from app.tables import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -65,9 +67,10 @@ def list_models(
     ),
     summary="Predict with a model",
 )
-async def predict(ref: Reference, body: Annotated[dict[str, Any], Depends(object_body)]) -> Predictions:
+async def predict(request: Request, ref: Reference) -> Predictions:
     """Every task's answer for every row. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`."""
-    return await apart("predictions", _predict, ref, body)
+    await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
+    return await apart("predictions", _predict, ref, await object_body(request))
 
 
 @router.get(
@@ -84,9 +87,7 @@ def get_model(session: InTransaction, ref: Reference, if_none_match: IfNoneMatch
 
 @deps.looks_twice
 def _predict(ref: str, body: dict[str, Any]) -> Predictions:
-    # No session is held while the inference program works.
-    with db.transaction() as session:
-        model = models.get(session, ref)
+    model = _model(ref)
     manifest = models.manifest(model)
     rows = _rows(body, manifest)
     outputs = inference.predict(artifacts.model_file(model.sha256), model.manifest, rows)
@@ -96,6 +97,12 @@ def _predict(ref: str, body: dict[str, Any]) -> Predictions:
         {name: _said(task, outputs[name][index]) for name, task in manifest.tasks.items()} for index in range(len(rows))
     ]
     return Predictions(model=model.id, predictions=answers)
+
+
+def _model(ref: str) -> Model:
+    """Read in a session of its own: none is held while a body comes or the inference program works."""
+    with db.transaction() as session:
+        return models.get(session, ref)
 
 
 def _rows(body: dict[str, Any], manifest: Manifest) -> list[Any]:

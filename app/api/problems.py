@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app import logs
 from app.errors import PROBLEMS, Fault, Problem, refused
@@ -94,7 +95,21 @@ def install(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    return respond(of(error), request.state.request_id)
+    problem = of(error)
+    if problem.code == "method_not_allowed":
+        problem.headers["allow"] = ", ".join(_methods(request))
+    return respond(problem, request.state.request_id)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that the path takes, over all routes: Starlette names those of the first that has the path."""
+    scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
+    taken = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+    return [*taken, *(["HEAD"] if "GET" in taken else [])]
 
 
 def of(error: Exception) -> Problem:

@@ -13,7 +13,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,7 +27,7 @@ import psycopg
 
 from app import embedded, programs
 from app.programs import NotStarted, Program, Running
-from app.serve import worker_command
+from app.serve import api_command, worker_command
 from tests.faults import witness
 from tests.faults.proxy import Proxy
 from tests.faults.record import Cancel, Record
@@ -153,10 +152,9 @@ class Rig:
     def start_api(self, **environment: str) -> None:
         socket = self.folder.run / "api.sock"
         socket.unlink(missing_ok=True)
-        command = (sys.executable, "-m", "uvicorn", "app.main:app", "--uds", str(socket), "--no-access-log")
-        patience = ("--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS), "--timeout-graceful-shutdown", "1")
+        command = (*api_command(), "--uds", str(socket), "--timeout-graceful-shutdown", "1")
         log = self.folder.logs / "api.log"
-        program = Program("the API", (*command, *patience), self.environment | environment, log, self._api_answers)
+        program = Program("the API", command, self.environment | environment, log, self._api_answers)
         self.api = programs.start(program)
         self.api.wait_ready(60)
 

@@ -6,20 +6,22 @@ import importlib
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import uvicorn
 
 from app import ids, jobs
+from app.api.connections import Connection
 from app.db import Session, transaction
 from app.jobs import Claim
+from app.serve import api_command
 from app.tables import Job
 
 
@@ -29,7 +31,7 @@ def serving(app: Any) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2, http=Connection))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         deadline = time.monotonic() + 20
@@ -49,7 +51,7 @@ def api_process(**environment: str) -> Iterator[tuple[int, subprocess.Popen[byte
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--log-level", "critical"]
+    command = [*api_command(), "--port", str(port), "--log-level", "critical"]
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: _answers(port), 60)
@@ -128,6 +130,27 @@ def deleting(monkeypatch: pytest.MonkeyPatch, path: str, delete: Callable[[Sessi
         return function(*arguments, **named)
 
     monkeypatch.setattr(path, called)
+
+
+def begun(
+    client: httpx.Client, method: str, headers: str = "", body: str = "", path: str = "/v1/jobs"
+) -> socket.socket:
+    """A line on which a request was sent, perhaps not all of it."""
+    address = urlsplit(str(client.base_url))
+    line = socket.create_connection((address.hostname or "", address.port or 80), 10)
+    line.sendall(f"{method} {path} HTTP/1.1\r\nhost: {address.netloc}\r\n{headers}\r\n{body}".encode())
+    return line
+
+
+def everything(line: socket.socket) -> bytes:
+    """What the server sends until it closes."""
+    found = b""
+    try:
+        while part := line.recv(65536):
+            found += part
+    except ConnectionResetError:
+        pass
+    return found
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -23,7 +21,7 @@ from app.api.admission import Admission
 from app.db import transaction
 from app.errors import Problem
 from app.settings import settings
-from tests.app.api.conftest import add_job, end_job, problem, serving, start_job, wait_for
+from tests.app.api.conftest import add_job, begun, end_job, problem, serving, start_job, wait_for
 
 LIGHT = {"kind": "light", "steps": 3}
 
@@ -162,16 +160,6 @@ def slowly(client: httpx.Client, path: str, count: int) -> Iterator[None]:
     finally:
         for line in lines:
             line.close()
-
-
-def begun(
-    client: httpx.Client, method: str, headers: str = "", body: str = "", path: str = "/v1/jobs"
-) -> socket.socket:
-    """A line on which a request was sent, perhaps not all of it."""
-    address = urlsplit(str(client.base_url))
-    line = socket.create_connection((address.hostname or "", address.port or 80), 10)
-    line.sendall(f"{method} {path} HTTP/1.1\r\nhost: {address.netloc}\r\n{headers}\r\n{body}".encode())
-    return line
 
 
 def test_a_slot_is_left_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,152 @@
+"""uvicorn's HTTP/1.1 connection, bounded: `uvicorn app.main:app --http app.api.connections:Connection`.
+
+uvicorn gives a client any time for the head of a request, and takes any number of connections. A thousand clients that never finish
+a head would then use up the process's files, and nobody else could connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.server import ServerState
+
+from app import logs
+from app.settings import settings
+
+log = logs.get(__name__)
+
+HEAD_SECONDS = 10.0  # for a whole head, and for the rest of a body that nobody reads any more
+STALLED_SECONDS = 60.0  # for a client to take some of an answer that waits for it
+OTHER_FILES = 256  # open files that are no clients' connections: the database's, those being read, the process's own
+LOG_SECONDS = 10.0  # between two log lines about the same shortage
+
+_waiting: WeakKeyDictionary[ServerState, dict[Connection, None]] = WeakKeyDictionary()
+
+
+def most_connections() -> int:
+    """How many connections this process may hold: as set, and as its limit of open files allows."""
+    return max(1, min(settings().max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES))
+
+
+class Connection(H11Protocol):
+    """A connection *waits* while it has no request in progress. When there are too many, the one that has waited longest makes room."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._waiting = _waiting.setdefault(
+            self.server_state, {}
+        )  # those of this server, in the order in which they began to wait
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._waiting[self] = None
+        self._expect_head()
+        if len(self.connections) > most_connections():
+            _crowded.tell("a connection was closed: as many are open as may be", most=most_connections())
+            oldest = next(iter(self._waiting))  # this one, where no other waits
+            oldest.transport.abort()
+            self.connections.discard(oldest)
+            del self._waiting[oldest]
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_idle():
+            self._expect_head()
+        super().data_received(data)
+        self._settle()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()  # and begins the next request, where its head is here already
+        self._settle()
+        # What is left of a body is thrown away as it comes, and a head may have begun to come.
+        if self._is_idle() and (self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]):
+            self._expect_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_write_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._waiting.pop(self, None)
+        self._expect_no_head()
+        self._stop_write_timer()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None before the first request
+
+    def _settle(self) -> None:
+        """Notes whether it waits now."""
+        if self._is_idle():
+            self._waiting.setdefault(self)
+        else:
+            self._waiting.pop(self, None)
+            self._expect_no_head()
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _expect_no_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _head_is_late(self) -> None:
+        """Closes. A client that has begun a head is told why; one that has sent nothing would take it for another answer."""
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            headers = [("content-length", "0"), ("connection", "close")]
+            answer = h11.Response(status_code=408, headers=headers, reason=STATUS_PHRASES[408])
+            self.transport.write(self.conn.send(answer))
+        self.transport.close()
+
+
+class _Shortage:
+    """Says the same thing once in a while, and how often it came about meanwhile."""
+
+    def __init__(self) -> None:
+        self._count, self._said = 0, float("-inf")
+
+    def tell(self, text: str, **values: object) -> None:
+        self._count += 1
+        if time.monotonic() - self._said >= LOG_SECONDS:
+            log.warning(text, times=self._count, **values)
+            self._count, self._said = 0, time.monotonic()
+
+
+_crowded = _Shortage()
+_refused = _Shortage()
+
+
+def quiet(loop: asyncio.AbstractEventLoop) -> None:
+    """Has `loop` log a line now and then while it can accept no connection, where asyncio logs two thousand tracebacks a second."""
+    former = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(error := context.get("exception"), OSError) and "accept" in context.get("message", ""):
+            _refused.tell("no connection can be accepted", reason=error.strerror)
+        elif former is None:
+            loop.default_exception_handler(context)
+        else:
+            former(loop, context)
+
+    loop.set_exception_handler(handle)
