@@ -213,8 +213,18 @@ def _api(folder: Folder, environment: dict[str, str], options: Options) -> Progr
 
 def api_command() -> tuple[str, ...]:
     """Without where it listens."""
-    bounds = ("--http", "app.api.connections:Connection", "--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS))
-    return (sys.executable, "-m", "uvicorn", "app.main:app", *bounds, "--no-server-header", "--no-access-log")
+    bounds = ("--http", "app.api.connections:Connection", "--backlog", str(programs.BACKLOG))
+    patience = ("--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS))
+    return (
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "app.main:app",
+        *bounds,
+        *patience,
+        "--no-server-header",
+        "--no-access-log",
+    )
 
 
 def _worker(folder: Folder, environment: dict[str, str], index: int, count: int) -> Program:

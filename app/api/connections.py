@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,16 +18,17 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
 from app import logs
+from app.programs import BACKLOG
 from app.settings import settings
 
 log = logs.get(__name__)
 
 HEAD_SECONDS = 10.0  # for a whole head, and for the rest of a body that nobody reads any more
 STALLED_SECONDS = 60.0  # for a client to take some of an answer that waits for it
-OTHER_FILES = 256  # open files that are no clients' connections: the database's, those being read, the process's own
+OTHER_FILES = (
+    256 + BACKLOG
+)  # open files that are no clients' connections: the database's, those being read, the process's own
 LOG_SECONDS = 10.0  # between two log lines about the same shortage
-
-_waiting: WeakKeyDictionary[ServerState, dict[Connection, None]] = WeakKeyDictionary()
 
 
 def most_connections() -> int:
@@ -34,27 +36,44 @@ def most_connections() -> int:
     return max(1, min(settings().max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES))
 
 
+@dataclass
+class _Waiting:
+    """A server's connections that have no request in progress, each since it began to wait: those that never had one, and the others."""
+
+    new: dict[Connection, None] = field(default_factory=dict)
+    known: dict[Connection, None] = field(default_factory=dict)
+
+    def forget(self, connection: Connection) -> None:
+        self.new.pop(connection, None)
+        self.known.pop(connection, None)
+
+    def longest(self) -> Connection:
+        return next(iter(self.new or self.known))
+
+
+_waiting: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
+
+
 class Connection(H11Protocol):
-    """A connection *waits* while it has no request in progress. When there are too many, the one that has waited longest makes room."""
+    """A connection *waits* while it has no request in progress. When there are too many, one that waits makes room: of those that never
+    had a request, if there are any, the one that has waited longest."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._waiting = _waiting.setdefault(
-            self.server_state, {}
-        )  # those of this server, in the order in which they began to wait
+        self._waiting = _waiting.setdefault(self.server_state, _Waiting())
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._waiting[self] = None
+        self._waiting.new[self] = None
         self._expect_head()
         if len(self.connections) > most_connections():
             _crowded.tell("a connection was closed: as many are open as may be", most=most_connections())
-            oldest = next(iter(self._waiting))  # this one, where no other waits
-            oldest.transport.abort()
-            self.connections.discard(oldest)
-            del self._waiting[oldest]
+            leaving = self._waiting.longest()  # this one, where no other waits
+            leaving.transport.abort()
+            self.connections.discard(leaving)
+            self._waiting.forget(leaving)
 
     def data_received(self, data: bytes) -> None:
         if self._is_idle():
@@ -79,7 +98,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._waiting.pop(self, None)
+        self._waiting.forget(self)
         self._expect_no_head()
         self._stop_write_timer()
 
@@ -88,11 +107,11 @@ class Connection(H11Protocol):
 
     def _settle(self) -> None:
         """Notes whether it waits now."""
-        if self._is_idle():
-            self._waiting.setdefault(self)
-        else:
-            self._waiting.pop(self, None)
+        if not self._is_idle():
+            self._waiting.forget(self)
             self._expect_no_head()
+        elif self not in self._waiting.new:
+            self._waiting.known.setdefault(self)
 
     def _expect_head(self) -> None:
         if self._head_timer is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,6 +50,7 @@ class Readiness(BaseModel):
     )
 
 
+@cache
 def version() -> str:
     try:
         return metadata.version("bequest")

@@ -7,7 +7,9 @@ If the server closed at once, the client's system would throw away the answer.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from app.errors import Problem
@@ -23,6 +25,7 @@ PIECE_SECONDS = 30.0
 PRESSED_SECONDS = 2.0
 """Within so many, while others wait for the room that the body takes."""
 
+LARGE_BYTES, TRIM_SECONDS = 2**20, 1.0
 _FORM_OVERHEAD = 64 * 1024  # boundaries, part headers and the small fields beside the file
 _RETRY_SECONDS = 2
 
@@ -35,6 +38,7 @@ class Kind:
         self.what, self._largest, self._together, self._overhead = what, largest, together, overhead
         self.held = 0
         self.coming: set[Body] = set()
+        self._trims = False
 
     @property
     def largest(self) -> int:
@@ -54,6 +58,19 @@ class Kind:
             f"The bodies of {self.what} that are held here take {self.together} bytes, as many as may be ({_name(self._together)}).",
             headers={"retry-after": str(_RETRY_SECONDS)},
         )
+
+    def give_memory_back(self) -> None:
+        """To the system, in a moment. By itself glibc does so at its heap's end alone, and pieces of bodies lie between what stays."""
+        trim = _allocator()
+        if trim is None or self._trims:
+            return
+        self._trims = True
+
+        def give() -> None:
+            self._trims = False
+            trim(0)
+
+        asyncio.get_running_loop().call_later(TRIM_SECONDS, give)
 
     def make_room(self, wanted: int) -> None:
         """Room for so many bytes more, if need be that of bodies which come too slowly.
@@ -146,6 +163,8 @@ class Body:
         """It is held no longer."""
         self._kind.coming.discard(self)
         self._kind.held -= self._held
+        if self._held > LARGE_BYTES:
+            self._kind.give_memory_back()
         self._held = 0
 
     def _count(self, length: int) -> None:
@@ -175,6 +194,11 @@ def _too_slow() -> Problem:
         "others wait for the room that it takes.",
         headers={"connection": "close"},
     )
+
+
+@cache
+def _allocator() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def _now() -> float:

@@ -118,7 +118,7 @@ def _world(connect: Connect, folder: Path) -> tuple[World, Callable[[], None]]:
         for name, entry in catalog["kinds"].items()
         if name in ("transfer", "multitask", "distillation")
     ]
-    finished = _finished_job(bodies[0], folder)
+    finished = finished_job(bodies[0], folder)
     with transaction() as session:
         queued = jobs.submit(session, bodies[1]).id
     resolved = [_post(connect, "/v1/jobs/validate", body)["resolved_spec"] for body in bodies]
@@ -138,7 +138,7 @@ def _world(connect: Connect, folder: Path) -> tuple[World, Callable[[], None]]:
     return World(document, catalog, ids, [*bodies, *resolved]), clean_up
 
 
-def _finished_job(body: Any, folder: Path) -> str:
+def finished_job(body: Any, folder: Path) -> str:
     with transaction() as session:
         job_id = jobs.submit(session, body).id
         job = jobs.get(session, job_id)
@@ -201,4 +201,5 @@ def _post(connect: Connect, path: str, body: Any) -> Any:
 def _answer(connect: Connect, raw: bytes) -> Any:
     answer = send(connect, Request("a sound one", raw))
     assert answer is not None
+    assert answer.status == 200, answer.body
     return json.loads(answer.body)

@@ -142,6 +142,19 @@ def test_the_connection_that_has_waited_longest_makes_room(
     assert caplog.text.count("as many are open as may be") == 1, "said once in a while, not once a connection"
 
 
+def test_a_connection_that_has_had_a_request_makes_room_last(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "max_connections", 20)
+    with ExitStack() as stack:
+        kept = stack.enter_context(line_to(client))
+        assert asked(kept).startswith(b"HTTP/1.1 200")
+        for _ in range(60):
+            stack.enter_context(line_to(client)).sendall(HALF_A_HEAD)
+        time.sleep(0.2)
+        assert asked(kept).startswith(b"HTTP/1.1 200")
+
+
 def test_who_is_answered_makes_no_room(client: httpx.Client, monkeypatch: pytest.MonkeyPatch, database: None) -> None:
     """All connections are busy: the new one is closed, and they are not."""
     from tests.app.api.conftest import add_job, end_job, start_job
@@ -184,7 +197,7 @@ def test_a_shortage_of_files_is_a_line_now_and_then(caplog: pytest.LogCaptureFix
 
 def test_connections_that_are_gone_are_forgotten(client: httpx.Client) -> None:
     def waiting() -> int:
-        return sum(map(len, connections._waiting.values()))
+        return sum(len(server.new) + len(server.known) for server in connections._waiting.values())
 
     before = waiting()
     with ExitStack() as stack:

@@ -16,6 +16,7 @@ from tests.faults.scenarios import (
     model,
     real,
     rogue,
+    slow,
     trainers,
     workers,
 )
@@ -33,6 +34,7 @@ _MODULES = (
     model,
     hostile,
     loaded,
+    slow,
     mixed,
     real,
 )
