@@ -39,8 +39,8 @@ def asked(line: socket.socket) -> bytes:
     """The answer to a whole request."""
     line.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
     found = b""
-    while not found.endswith(b"}"):
-        found += line.recv(65536)
+    while not found.endswith(b"}") and (part := line.recv(65536)):
+        found += part
     return found
 
 
