@@ -51,7 +51,7 @@ def test_rows_of_words_take_no_time_for_each_word_that_they_do_not_hold() -> Non
     rows: list[object] = [dict.fromkeys(columns, f"w{row * 7 % 1000}") for row in range(1024)]
     before = time.thread_time()
     encoded = encode_rows(rows, shape)
-    assert time.thread_time() - before < 1
+    assert time.thread_time() - before < 0.25  # it takes 0.01, and with a look at every word 1.2
     assert np.array_equal(np.flatnonzero(encoded[3]), [21, 1021, 2021, 3021])
     assert (encoded.sum(axis=1) == 4).all()
 

@@ -225,7 +225,7 @@ def test_a_million_names_of_classes_are_not_compared_with_each_word() -> None:
     words = np.array([f"w{number}" for number in range(1000)])
     before = time.thread_time()
     faults(npz(x=np.zeros((1000, 1)), y=words, classes_y=np.array([f"c{number}" for number in range(400_000)])))
-    assert time.thread_time() - before < 4
+    assert time.thread_time() - before < 1  # each word was once compared with each name: 2.8 s
 
 
 def test_every_fault_of_the_contents_is_named_at_once() -> None:
