@@ -23,11 +23,21 @@ class DatabaseWorld:
 
     def __init__(self, session: Session):
         self._session = session
+        # A spec may name one data set a hundred times, and a schema may be megabytes.
+        self._schemas: dict[str, Schema] = {}
+        self._manifests: dict[str, Manifest] = {}
 
     def schema(self, ref: str) -> Schema:
-        return datasets.schema(self._session, ref)
+        if ref not in self._schemas:
+            self._schemas[ref] = datasets.schema(self._session, ref)
+        return self._schemas[ref]
 
     def manifest(self, ref: str) -> Manifest:
+        if ref not in self._manifests:
+            self._manifests[ref] = self._manifest(ref)
+        return self._manifests[ref]
+
+    def _manifest(self, ref: str) -> Manifest:
         model = models.find(self._session, ref)
         if model.role == UNFINISHED and self._session.get_one(Job, model.job_id).finished_at is None:
             raise Missing(

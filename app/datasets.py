@@ -265,8 +265,8 @@ def _uploaded(row: Dataset) -> Known:
 
 
 def _missing(session: Session, ref: str) -> Missing:
-    recent = session.scalars(select(Dataset.id).order_by(Dataset.id.desc()).limit(100)).all()
-    known = [*builtins.BUILTINS, *(recent if ref.startswith("ds_") else ())]
+    recent = select(Dataset.id).order_by(Dataset.id.desc()).limit(100)
+    known = [*builtins.BUILTINS, *(session.scalars(recent) if ref.startswith("ds_") else ())]
     return Missing(ref, "there is no such data set", nearest(ref, known, "data sets"))
 
 

@@ -9,24 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from app.spec.faults import MOST
+from app.spec.faults import MOST, Fault
 
 Blame = Literal["user", "system"]
-
-
-class Fault(Protocol):
-    """One thing wrong with a request; `app.spec.faults.Fault` is the one that everybody builds."""
-
-    @property
-    def pointer(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def hint(self) -> str | None: ...
-    @property
-    def code(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -64,9 +51,9 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         400,
         "The body cannot be read",
         "The body is not JSON as RFC 8259 defines it: bad syntax, bytes that are not UTF-8, NaN or Infinity, a number "
-        "that a 64-bit float or integer cannot hold, a key given twice, a NUL or a lone surrogate in a string, or "
-        "nesting deeper than 32 levels, or more than 1,000,000 lists and objects. `errors[].pointer` names the place. "
-        "Nothing was stored.",
+        "that a 64-bit float or integer cannot hold, a key given twice, a NUL or a lone surrogate in a string, "
+        "a key of more than 256 characters, nesting deeper than 32 levels, or more than 1,000,000 lists and objects. "
+        "`errors[].pointer` names the place. Nothing was stored.",
     ),
     ProblemType(
         "host_not_allowed",

@@ -5,8 +5,7 @@ None of them needs Keras to be read.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
@@ -17,7 +16,7 @@ from app import data
 from app.data import splits
 from app.data.table import HASH_BYTES, Hashes
 from app.spec.base import JobSpec
-from app.spec.faults import Fault, Invalid, nearest, validate
+from app.spec.faults import Fault, Invalid, above, nearest, validate
 from app.spec.registry import modules
 from app.spec.world import HeldOut, Inputs, World
 
@@ -40,7 +39,7 @@ def parse(body: object) -> JobSpec:
         )
     kind = body.get("kind")
     if not isinstance(kind, str) or kind not in kinds():
-        hint = nearest(kind if isinstance(kind, str) else "", sorted(kinds()), "kinds")
+        hint = nearest(kind if isinstance(kind, str) else "", kinds(), "kinds")
         raise Invalid([Fault("/kind", "expected the name of a kind of job", hint, "unknown_name")])
     return cast("JobSpec", validate(kinds()[kind].Spec, body))
 
@@ -69,16 +68,18 @@ def check(body: object, world: World) -> JobSpec:
             raise
         wrong = {fault.pointer for fault in invalid.faults}
         rest = _without(body, wrong)
-        if rest == body:
+        if rest is body:
             raise
         try:
             _resolved(rest, world)
         except Invalid as more:
+            around = {place for pointer in wrong for place in above(pointer)}
             also = [
                 fault
                 for fault in more.faults
                 if fault.code not in ("missing", "unknown_field")
-                and not any(_meet(fault.pointer, place) for place in wrong)
+                and fault.pointer not in around
+                and wrong.isdisjoint(above(fault.pointer))
             ]
             raise Invalid([*invalid.faults, *also]) from None
         raise
@@ -132,19 +133,26 @@ def _written(fault: Fault, written: dict[str, str]) -> Fault:
     return fault
 
 
-def _without(body: dict[str, Any], pointers: set[str]) -> dict[str, Any]:
-    """A copy of `body` without the fields at these places. Elements of arrays stay: without one, the others would move."""
-    rest: dict[str, Any] = copy.deepcopy(body)
+def _without(body: dict[str, Any], pointers: Iterable[str]) -> dict[str, Any]:
+    """`body` without the fields at these places; it is not changed, and what holds none of them is not copied. Elements of
+    arrays stay: without one, the others would move."""
+    rest = body
     for place in pointers:
         *way, last = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]] or [""]
-        here: Any = rest
-        for part in way:
-            here = here.get(part) if isinstance(here, dict) else None
-        if isinstance(here, dict):
-            here.pop(last, None)
+        rest = _dropped(rest, way, last)
     return rest
 
 
-def _meet(one: str, other: str) -> bool:
-    """Whether a place is the other or lies inside it, either way round."""
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+def _dropped(value: Any, way: Sequence[str], last: str) -> Any:
+    """`value` without the field `last` of the object to which `way` leads; `value` itself where there is none."""
+    if not isinstance(value, dict):
+        return value
+    if not way:
+        if last not in value:
+            return value
+        rest = dict(value)
+        del rest[last]
+        return rest
+    inner = value.get(way[0])
+    rest = _dropped(inner, way[1:], last)
+    return value if rest is inner else {**value, way[0]: rest}

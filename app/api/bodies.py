@@ -19,6 +19,9 @@ from app.errors import Problem, refused
 from app.spec.faults import MOST, Fault, nearest, pointer
 
 MAX_DEPTH = 32
+LONGEST_KEY = (
+    256  # a fault's pointer repeats the keys above it, and an answer a hundred pointers; no name is half as long
+)
 MAX_CONTAINERS = 1_000_000  # of some 100 bytes each in memory, while a picture needs one for a pixel at most
 _INT_RANGE = range(-(2**63), 2**64)
 _SMALL = 256 * 1024
@@ -68,10 +71,7 @@ async def optional_object_body(request: Request) -> dict[str, Any]:
 def unknown_fields(body: dict[str, Any], known: Collection[str]) -> list[Fault]:
     """A fault for each field of a body that has no meaning, up to `MOST`."""
     strange = [name for name in body if name not in known][:MOST]
-    return [
-        Fault(pointer(name), "unknown field", nearest(name, sorted(known), "fields"), "unknown_field")
-        for name in strange
-    ]
+    return [Fault(pointer(name), "unknown field", nearest(name, known, "fields"), "unknown_field") for name in strange]
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -173,7 +173,9 @@ def _note(faults: list[Fault], path: tuple[str | int, ...], message: str, hint: 
 def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in pairs:
-        if reason := complaint(key):
+        if reason := complaint(key) or (
+            f"it is longer than {LONGEST_KEY} characters" if len(key) > LONGEST_KEY else None
+        ):
             # The key itself cannot be written into a pointer, so the pointer is the object's.
             _note(faults, path, f"a key of this object is unusable: {reason}", "rename it", "text")
             continue

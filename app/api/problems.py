@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from app import logs
-from app.errors import PROBLEMS, Fault, Problem, refused
+from app.errors import PROBLEMS, Problem, refused
 from app.spec import faults
 
 log = logs.get(__name__)
@@ -66,7 +66,7 @@ def respond(problem: Problem, request_id: str) -> Response:
         "detail": problem.detail,
         "code": problem.code,
         "request_id": request_id,
-        "errors": [_fault(fault) for fault in problem.errors],
+        "errors": faults.written(problem.errors),
     }
     return Response(
         json.dumps(body, ensure_ascii=True),
@@ -89,6 +89,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(OperationalError, _answer)
     app.add_exception_handler(InterfaceError, _answer)
+    app.add_exception_handler(InternalError, _answer)
     app.add_exception_handler(PoolTimeout, _answer)
     app.add_exception_handler(DataError, _answer)
     app.add_exception_handler(OSError, _answer)
@@ -123,7 +124,7 @@ def of(error: Exception) -> Problem:
             return refused(_parameter_faults(error.errors()), code="invalid_parameter")
         case HTTPException():
             return _of_http(error.status_code, error.headers or {})
-        case OperationalError() | InterfaceError() | PoolTimeout():
+        case OperationalError() | InterfaceError() | PoolTimeout() | InternalError(connection_invalidated=True):
             log.error("the database does not answer", exc_info=error)
             return Problem(
                 "database_unavailable", "The database does not answer; ask again.", headers={"retry-after": "5"}
@@ -147,7 +148,7 @@ def _of_http(status: int, headers: Mapping[str, str]) -> Problem:
     return Problem(code, detail, headers=headers)
 
 
-def _parameter_faults(errors: Sequence[Any]) -> list[Fault]:
+def _parameter_faults(errors: Sequence[Any]) -> list[faults.Fault]:
     # Only place and kind are taken: `input` and `ctx` hold the caller's text.
     return [
         faults.Fault(
@@ -158,7 +159,3 @@ def _parameter_faults(errors: Sequence[Any]) -> list[Fault]:
         )
         for error in errors
     ]
-
-
-def _fault(fault: Fault) -> dict[str, str | None]:
-    return {"pointer": fault.pointer, "message": fault.message, "hint": fault.hint, "code": fault.code}

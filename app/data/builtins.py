@@ -32,7 +32,7 @@ class Builtin:
 def load(name: str) -> Table:
     """The built-in `name`. Its arrays are shared and read-only. Raises Missing with the nearest name."""
     if name not in BUILTINS:
-        raise Missing(name, "there is no such built-in data set", nearest(name, list(BUILTINS), "data sets"))
+        raise Missing(name, "there is no such built-in data set", nearest(name, BUILTINS, "data sets"))
     return _load(name)
 
 

@@ -18,6 +18,8 @@ Wanted = Literal["number", "category"]
 Values = np.ndarray
 
 MOST_NAMED = 1001  # one more class than any limit allows is enough to know that there are too many
+BLOCK = 2**20  # values
+MOST_EXACT_FLOAT32, MOST_EXACT_FLOAT64 = 2**24, 2**53  # up to there a float holds every whole number
 FEW_WHOLE_NUMBERS = 20  # a target of at most so many different whole numbers is read as classes
 
 
@@ -31,12 +33,13 @@ class Target:
 
 def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Target], list[Fault]]:
     """`age:number` reads age as numbers, `grade:category` as classes, `age` by its values. Unknown and repeated columns are faults."""
-    targets: list[Target] = []
+    targets: dict[str, Target] = {}
     faults: list[Fault] = []
+    known = set(there)
     for number, text in enumerate(asked):
         place = pointer("targets", number)
         name, _, suffix = text.rpartition(":")
-        if text in there:
+        if text in known:
             target = Target(text)
         elif suffix == "number":
             target = Target(name, "number")
@@ -44,15 +47,55 @@ def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Targ
             target = Target(name, "category")
         else:
             target = Target(text)
-        if target.column not in there:
+        if target.column not in known:
             faults.append(
                 Fault(place, "the file has no such column", nearest(target.column, there, "columns"), "unknown_name")
             )
-        elif target.column in (known.column for known in targets):
-            faults.append(Fault(place, "this column is named twice"))
+        elif target.column in targets:
+            faults.append(Fault(place, "this column is named twice", "name it once"))
         else:
-            targets.append(target)
-    return targets, faults
+            targets[target.column] = target
+    return list(targets.values()), faults
+
+
+def fault_in_whole_numbers(values: Values, place: str, written: Values | None = None) -> Fault | None:
+    """Why a column of whole numbers cannot be kept as 32-bit floats, or None. Beyond 2^24 they hold only some of them: two
+    numbers would become one. A column that holds a fraction is a measurement, which may be rounded.
+
+    Args:
+        values: integers or floats, NaN is missing.
+        written: of floats, which were written as whole numbers. Beyond 2^53, where a float has no fraction, no others count as such.
+    """
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if size <= 2 or (kind == "f" and size <= 4) or _largest(values) <= MOST_EXACT_FLOAT32:
+        return None
+    step = max(1, BLOCK // max(1, values[0].size))  # a copy of the whole may not fit
+    parts = [slice(start, start + step) for start in range(0, len(values), step)]
+    if kind == "f" and any((np.floor(values[part]) < values[part]).any() for part in parts):
+        return None
+    changed = [_changed(values[part], None if written is None else written[part]) for part in parts]
+    rows = np.flatnonzero(np.concatenate([part.reshape(len(part), -1).any(axis=1) for part in changed]))
+    if not len(rows):
+        return None
+    message = f"row {rows[0] + 1} holds a whole number that a 32-bit float cannot hold exactly, as do {len(rows)} rows"
+    return Fault(place, message, "scale or shift the column, give it as fractions, or leave it out")
+
+
+def _largest(values: Values) -> float:
+    """The largest absolute value; NaN does not count."""
+    return max(float(np.fmax.reduce(values, axis=None)), -float(np.fmin.reduce(values, axis=None)))
+
+
+def _changed(values: Values, written: Values | None) -> Values:
+    """Which of these whole numbers are others as 32-bit floats."""
+    if values.dtype.kind == "f":
+        counted = np.abs(values) <= MOST_EXACT_FLOAT64
+        counted = counted if written is None else counted | written
+        return np.asarray(counted & (values.astype(np.float32) != values))
+    signed = values.dtype.kind == "i"
+    size = np.abs(values.astype(np.int64)).view(np.uint64) if signed else values.astype(np.uint64)
+    lowest = size & (~size + np.uint64(1))  # its lowest bit that is 1: a float32 holds 24 bits from there on
+    return np.asarray((size >> np.uint64(24)) >= np.maximum(lowest, np.uint64(1)))
 
 
 def of_codes(
@@ -75,8 +118,11 @@ def of_distinct(
     return fault or _category(name, inverse.astype(np.int32), distinct, place)
 
 
-def of_numbers(name: str, values: Values, place: str) -> tuple[Values, Column] | Fault:
-    """Numbers or vectors of numbers; NaN is missing, anything infinite (also once it is a float32) a fault."""
+def of_numbers(name: str, values: Values, place: str, written: Values | None = None) -> tuple[Values, Column] | Fault:
+    """Numbers or vectors of numbers; NaN is missing, anything infinite (also once it is a float32) a fault.
+
+    `written`: as in `fault_in_whole_numbers`.
+    """
     with np.errstate(over="ignore"):
         small = values.astype(np.float32)
     infinite = np.flatnonzero(np.isinf(small).reshape(len(small), -1).any(axis=1))
@@ -86,6 +132,9 @@ def of_numbers(name: str, values: Values, place: str) -> tuple[Values, Column] |
             f"row {infinite[0] + 1} is infinite or beyond a 32-bit float, as are {len(infinite)} rows",
             "scale the column",
         )
+    fault = fault_in_whole_numbers(values, place, written)
+    if fault:
+        return fault
     if small.ndim > 1:  # a vector is there or it is not
         small[np.isnan(small).any(axis=1)] = np.nan
     if not labelled(small).any():

@@ -27,6 +27,7 @@ from app.spec.faults import Fault, Invalid, pointer
 TARGETS = ("target", "label", "class", "y")
 NO_ROWS = Fault("/file", "there is no row below the header", "give the rows to learn from")
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+WHOLE_NUMBER = r"^[+-]?[0-9]+$"
 NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 
 
@@ -53,7 +54,10 @@ def read(file: IO[bytes], asked: Sequence[str], limits: UploadLimits) -> Table:
     features: list[Feature] = []
     parts: list[np.ndarray] = []
     width = 0
-    for name in (name for name in names if name not in {target.column for target in targets}):
+    learnt = {target.column for target in targets}
+    for name in names:
+        if name in learnt:
+            continue
         parsed = _parsed(cells, name)
         fault = _feature_fault(parsed, limits)
         if fault:
@@ -115,9 +119,10 @@ def _header(file: IO[bytes], limits: UploadLimits) -> list[str]:
         marks = [mark for mark in (";", "\t") if names and mark in names[0]]
         hint = "separate the cells by commas" if marks else "a CSV needs a feature column and a target column"
         raise Invalid([Fault("/file", f"{len(names)} columns were found, two or more are needed", hint)])
-    faults = []
+    faults, earlier = [], set[str]()
     for number, name in enumerate(names):
-        reason = fault_in_name(name) or ("an earlier column has this name too" if name in names[:number] else None)
+        reason = fault_in_name(name) or ("an earlier column has this name too" if name in earlier else None)
+        earlier.add(name)
         if reason:
             faults.append(
                 Fault(column_pointer(name, number), reason, "name each column once, in 1 to 128 printable characters")
@@ -179,6 +184,7 @@ class _Parsed:
     codes: np.ndarray  # (n,), -1 missing; meaningless where there are more words than that
     numbers: np.ndarray | None  # (n,) float64, NaN missing
     fault: Fault | None
+    written: np.ndarray | None = None  # (n,) bool: which of the numbers were written as whole numbers
 
 
 def _parsed(cells: pa.Table, name: str) -> _Parsed:
@@ -202,13 +208,31 @@ def _parsed(cells: pa.Table, name: str) -> _Parsed:
         numbers = values[codes]
         with np.errstate(over="ignore"):
             bad = np.flatnonzero(np.isinf(numbers.astype(np.float32)))
+        written = np.zeros(len(values), bool)
+        written[:-1] = pc.match_substring_regex(different, WHOLE_NUMBER).to_numpy(zero_copy_only=False)
         fault = (
             Fault(place, f"row {bad[0] + 1} is infinite or beyond a 32-bit float", "scale the column")
             if len(bad)
-            else None
+            else _fault_in_large(different, values, written, codes, place)
         )
-        return _Parsed(name, missing, [], codes, numbers, fault)
+        return _Parsed(name, missing, [], codes, numbers, fault, written[codes])
     return _of_words(name, different, codes, missing, numeric, real, place)
+
+
+def _fault_in_large(
+    different: pa.Array, values: np.ndarray, written: np.ndarray, codes: np.ndarray, place: str
+) -> Fault | None:
+    """A fault where a whole number is not the one that was read: a 64-bit float holds only some beyond 2^53."""
+    large = np.flatnonzero(written & (np.abs(values) >= columns.MOST_EXACT_FLOAT64))
+    digits = {code: different[int(code)].as_py().lstrip("+-").lstrip("0") for code in large}
+    changed = [code for code, text in digits.items() if int(text) != int(abs(values[code]))]
+    if not changed:
+        return None
+    rows = np.flatnonzero(np.isin(codes, changed))
+    message = f"row {rows[0] + 1} holds a whole number that a 64-bit float cannot hold exactly, as do {len(rows)} rows"
+    return Fault(
+        place, message, "for classes put a letter before each number; else scale or shift the column, or leave it out"
+    )
 
 
 def _of_words(
@@ -258,7 +282,7 @@ def _target(target: columns.Target, parsed: _Parsed, limits: UploadLimits) -> tu
         codes[known] = inverse
         names = columns.whole_number_names(distinct[: limits.classes + 1])
         return columns.of_distinct(target.column, codes, names, place, limits)
-    return columns.of_numbers(target.column, parsed.numbers, place)
+    return columns.of_numbers(target.column, parsed.numbers, place, parsed.written)
 
 
 def _feature_fault(parsed: _Parsed, limits: UploadLimits) -> Fault | None:
@@ -271,7 +295,7 @@ def _feature_fault(parsed: _Parsed, limits: UploadLimits) -> Fault | None:
         return Fault(place, message, "fill the gaps in, leave the rows or the column out, or make it a target")
     if parsed.numbers is None:
         return columns.fault_in_classes(parsed.words, place, limits, least=1)
-    return None
+    return columns.fault_in_whole_numbers(parsed.numbers, place, parsed.written)
 
 
 def _add_feature(parsed: _Parsed, features: list[Feature], parts: list[np.ndarray]) -> None:

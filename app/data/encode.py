@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,18 @@ def encode_rows(rows: Sequence[object], input: InputSchema) -> NDArray[np.float3
     """
     encoded = np.zeros((len(rows), *input.shape), np.float32)
     faults: list[Fault] = []
+    places = _places(input)
     for number, row in enumerate(rows):
         place, found = pointer(number), len(faults)
         if input.kind == "table" and isinstance(row, Mapping):
-            flat = _of_columns(row, input, place, faults)
+            for position, value in _of_columns(row, places, input, place, faults):
+                encoded[number, position] = value
         else:
             flat = list(_of_lists(row, _shape(row, input), input, place, faults))
+            if len(faults) == found:
+                encoded[number] = np.array(flat, np.float64).reshape(input.shape)
         if len(faults) >= MOST:
             break
-        if len(faults) == found:
-            encoded[number] = np.array(flat, np.float64).reshape(input.shape)
     if faults:
         raise Invalid(faults[:MOST])
     return encoded
@@ -71,35 +74,49 @@ def _of_lists(
             yield from _of_lists(part, shape[1:], input, place + pointer(index), faults)
 
 
-def _of_columns(row: Mapping[str, object], input: InputSchema, place: str, faults: list[Fault]) -> list[float]:
-    """The feature vector of an object {column: value}."""
-    columns = dict.fromkeys(feature.column for feature in input.features)
-    unknown = [str(name) for name in row if name not in columns][:MOST]
+def _places(input: InputSchema) -> dict[str, int | dict[str, int]]:
+    """Where each column of a table stands in its vector: its number's place, or the place of each of its words."""
+    places: dict[str, int | dict[str, int]] = {}
+    for position, feature in enumerate(input.features):
+        if feature.equals is None:
+            places[feature.column] = position
+        else:
+            words = places.setdefault(feature.column, {})
+            assert isinstance(words, dict)
+            words[feature.equals] = position
+    return places
+
+
+def _of_columns(
+    row: Mapping[str, object],
+    places: Mapping[str, int | dict[str, int]],
+    input: InputSchema,
+    at: str,
+    faults: list[Fault],
+) -> Iterator[tuple[int, float]]:
+    """The places in the vector that are not 0, each with its number, of an object {column: value}."""
+    unknown = islice((str(name) for name in row if name not in places), MOST)
     faults += [
-        Fault(place + pointer(name), "unknown column", nearest(name, list(columns), "columns"), "unknown_field")
+        Fault(at + pointer(name), "unknown column", nearest(name, places, "columns"), "unknown_field")
         for name in unknown
     ]
-    missing = [name for name in columns if name not in row]
-    faults += [Fault(place + pointer(name), "this column is required", None, "missing") for name in missing]
-    words: dict[str, list[str]] = {}
-    for feature in input.features:
-        if feature.equals is not None:
-            words.setdefault(feature.column, []).append(feature.equals)
-    for name, known in words.items():
-        if name in row and row[name] not in known:
-            text = row[name]
+    for name, there in places.items():
+        if len(faults) >= MOST:
+            return
+        value, place = row.get(name), at + pointer(name)
+        if name not in row:
+            faults.append(Fault(place, "this column is required", None, "missing"))
+        elif isinstance(there, int):
+            number = _number(value, input, place, faults)
+            if number is not None:
+                yield there, number
+        elif isinstance(value, str) and value in there:
+            yield there[value], 1.0
+        else:
             hint = (
-                nearest(text, known, "words") if isinstance(text, str) else "expected one of the words of this column"
+                nearest(value, there, "words") if isinstance(value, str) else "expected one of the words of this column"
             )
-            faults.append(Fault(place + pointer(name), "this column has no such word", hint, "unknown_name"))
-    flat: list[float] = []
-    for feature in input.features:
-        if feature.equals is not None:
-            flat.append(float(row.get(feature.column) == feature.equals))
-        elif feature.column in row:
-            number = _number(row[feature.column], input, place + pointer(feature.column), faults)
-            flat.append(0.0 if number is None else number)
-    return flat
+            faults.append(Fault(place, "this column has no such word", hint, "unknown_name"))
 
 
 def _number(value: object, input: InputSchema, place: str, faults: list[Fault]) -> float | None:

@@ -18,7 +18,7 @@ import numpy as np
 from app.data import jail, npz_file, prepared
 from app.data.limits import MIB, UploadLimits
 from app.data.table import Table
-from app.spec.faults import Fault, Invalid
+from app.spec.faults import Fault, Invalid, nearest, written
 
 Reader = Callable[[IO[bytes], Sequence[str], UploadLimits], Table]
 
@@ -42,9 +42,9 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
             table = reader(source, asked.get("targets", []), limits)
             prepared.write(table, target)
         except Invalid as invalid:
-            return {"faults": [fault.as_dict() for fault in invalid.faults]}
+            return {"faults": written(invalid.faults)}
         except (MemoryError, OSError):
-            return {"faults": [TOO_MUCH.as_dict()]}
+            return {"faults": written([TOO_MUCH])}
     return {"schema": table.schema.model_dump(mode="json")}
 
 
@@ -67,7 +67,7 @@ def _rehearsed(format: str) -> Reader:
         np.savez_compressed(sample, x=np.zeros((2, 3)), y=np.array(["a", "b"]))
         "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
     prepared.write(reader(sample, [], UploadLimits()), io.BytesIO())
-    json.dumps(TOO_MUCH.as_dict())
+    json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
     return reader
 
 

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from app.data import columns
 from app.data.limits import MIB, UploadLimits
-from app.data.names import fault_in_name
+from app.data.names import column_pointer, fault_in_name
 from app.data.table import Table, row_hashes
 from app.spec.data import Column, Feature, InputSchema, Schema
 from app.spec.faults import Fault, Invalid, pointer
@@ -328,6 +328,10 @@ def _inputs(
         message = f"row {bad[0] + 1} holds NaN, infinity or a number beyond a 32-bit float, as do {len(bad)} rows"
         faults.append(Fault(place, message, "inputs must be finite: fill the gaps in or leave the rows out"))
         return None, None
+    whole = _whole_number_faults(values, image, arrays.get("feature_names"), place)
+    if whole:
+        faults += whole
+        return None, None
     if image:
         numbers = numbers[..., None] if numbers.ndim == 3 else numbers
         scale = max(1.0, float(np.abs(numbers).max()))
@@ -349,6 +353,21 @@ def _inputs(
     )
 
 
+def _whole_number_faults(values: np.ndarray, image: bool, names: np.ndarray | None, place: str) -> list[Fault]:
+    """A fault for each feature, or for the pictures, whose whole numbers a 32-bit float would change."""
+    if image:
+        fault = columns.fault_in_whole_numbers(values, place)
+        return [fault] if fault else []
+    named = names is not None and len(names) == values.shape[1]
+    found = []
+    for number in range(values.shape[1]):
+        fault = columns.fault_in_whole_numbers(values[:, number], place)
+        if fault:
+            name = str(names[number]) if named and names is not None else f"x{number}"
+            found.append(replace(fault, pointer=column_pointer(name, number)))
+    return found
+
+
 def _column(
     name: str, values: np.ndarray, named: np.ndarray | None, wanted: columns.Wanted | None, limits: UploadLimits
 ) -> tuple[np.ndarray, Column] | Fault:
@@ -368,7 +387,7 @@ def _column(
                 f"classes_{name} names classes, but the column holds floats",
                 "give class numbers, -1 for missing",
             )
-        return columns.of_codes(name, values.astype(np.int64), classes, place, limits)
+        return columns.of_codes(name, values, classes, place, limits)
     whole = values.dtype.kind in "biu"
     if wanted == "number" or (wanted is None and not whole):
         return columns.of_numbers(name, values, place)
@@ -396,7 +415,7 @@ def _words(
     distinct, inverse = np.unique(values, return_inverse=True)
     there = [str(text) for text in distinct[: limits.classes + 2]]
     order = classes if classes is not None else [text for text in there if text]
-    unknown = [text for text in there if text and text not in order]
+    unknown = {text for text in there if text}.difference(order)
     if unknown:
         return Fault(place, f"{len(unknown)} of its values are not among classes_{name}", "name every class there")
     if len(order) > limits.classes:

@@ -59,9 +59,10 @@ def split(table: Table, spec: SplitSpec, targets: Sequence[str]) -> Split:
 
 def split_faults(schema: Schema, spec: SplitSpec, targets: Sequence[str]) -> list[Fault]:
     """What is wrong with a split as far as the schema alone tells, at submission, before any row is read."""
-    known = list(schema.columns)
     faults = [
-        Fault("/split", f"the data set has no column {name!r}", nearest(name, known, "columns"), "unknown_name")
+        Fault(
+            "/split", f"the data set has no column {name!r}", nearest(name, schema.columns, "columns"), "unknown_name"
+        )
         for name in targets
         if name not in schema.columns
     ]
@@ -72,7 +73,7 @@ def split_faults(schema: Schema, spec: SplitSpec, targets: Sequence[str]) -> lis
                 Fault(
                     "/split/column",
                     "the data set has no such column",
-                    nearest(spec.column, list(schema.columns), "columns"),
+                    nearest(spec.column, schema.columns, "columns"),
                     "unknown_name",
                 )
             )

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from heapq import nsmallest
+from itertools import islice
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
+from rapidfuzz import fuzz, process
 
 T = TypeVar("T")
 
 MOST = 100
 """So many faults are said in one answer. What is not said must cost nothing either: a body may hold tens of thousands."""
+
+MOST_COMPARED = 100_000
+"""So many names are compared for the hints of one answer. That takes some 30 ms; the faults after it go without a hint."""
+
+LONGEST_NAME = 128
+"""Of a name that is looked for, and of those that it is compared with, so many characters count."""
+
+LEAST_LIKENESS = 65
+"""Percent of two names' letters that must stand in both, in the same order, for the one to be meant by the other."""
+
+MOST_LISTED = 20
+"""So many names are listed where none is near."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A hint that is made when it is read, by `str`: the nearest of the known names, or a list of them where none is near.
+
+    Until then it costs nothing, so a fault that nobody reads costs nothing. Two of one name and one kind are equal.
+    """
+
+    name: str
+    known: Collection[str] = field(compare=False, repr=False)
+    what: str = ""
+
+    def __str__(self) -> str:
+        known = list(islice(self.known, MOST_COMPARED))
+        cut = [name[:LONGEST_NAME] for name in known]
+        near = process.extractOne(self.name, cut, scorer=fuzz.ratio, score_cutoff=LEAST_LIKENESS)
+        if near is not None:
+            return f"did you mean {known[near[2]]!r}?"
+        shown = ", ".join(nsmallest(MOST_LISTED, known)) or "none"
+        return f"known{' ' + self.what if self.what else ''}: {shown}{', …' if len(known) > MOST_LISTED else ''}"
+
+
+Hint = str | Nearest | None
 
 
 @dataclass(frozen=True)
@@ -26,23 +65,35 @@ class Fault:
 
     pointer: str
     message: str
-    hint: str | None = None
+    hint: Hint = None
     code: str = "invalid"
 
     def under(self, prefix: str) -> Fault:
         """The same fault, seen from one level further out."""
         return replace(self, pointer=prefix + self.pointer)
 
-    def as_dict(self) -> dict[str, str | None]:
-        return asdict(self)
-
 
 class Invalid(Exception):
-    """What was sent cannot be accepted; `faults` holds all that is wrong with it, in the order of the document."""
+    """What was sent cannot be accepted; `faults` holds what is wrong with it, in the order of the document, up to `MOST`."""
 
     def __init__(self, faults: Iterable[Fault]):
-        self.faults = list(faults)
-        super().__init__("; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in self.faults))
+        self.faults = list(islice(faults, MOST))
+        super().__init__(self.faults)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in self.faults)
+
+
+def written(faults: Iterable[Fault]) -> list[dict[str, str | None]]:
+    """The first `MOST` faults as JSON types. Their hints are made here, from at most `MOST_COMPARED` names in all."""
+    left, result = MOST_COMPARED, list[dict[str, str | None]]()
+    for fault in islice(faults, MOST):
+        hint = fault.hint
+        if isinstance(hint, Nearest):
+            left -= len(hint.known)
+            hint = str(hint) if left >= 0 else None
+        result.append({"pointer": fault.pointer, "message": fault.message, "hint": hint, "code": fault.code})
+    return result
 
 
 def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
@@ -55,17 +106,17 @@ def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
     try:
         return adapter.validate_python(body)
     except ValidationError as error:
-        raise Invalid(of_validation(error, body, adapter)) from None
+        raise Invalid(of_validation(error, body, shape)) from None
 
 
 def of_validation(
-    error: ValidationError, body: object, shape: TypeAdapter[Any] | type[BaseModel] | None = None
+    error: ValidationError, body: object, shape: TypeAdapter[Any] | type[Any] | None = None
 ) -> list[Fault]:
     """The faults in a pydantic error about `body`, from the first `MOST` of its errors. Values are never echoed.
 
     They may hold secrets, or text that no JSON can carry.
     """
-    names = _field_names(shape) if shape is not None else []
+    names = _field_names(shape) if shape is not None else []  # type: ignore[arg-type]  # an adapter is hashed by identity
     found = error.errors(include_url=False, include_input=False)[:MOST]
     return _of_unions([_fault(details, body, names) for details in found])
 
@@ -75,13 +126,17 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def nearest(name: str, known: Sequence[str], what: str = "") -> str:
-    """A hint that names the nearest of `known`, or lists them all where none is near."""
-    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    shown = ", ".join(sorted(known)[:20]) or "none"
-    return f"known{' ' + what if what else ''}: {shown}{', …' if len(known) > 20 else ''}"
+def above(place: str) -> Iterator[str]:
+    """A pointer and all that it lies inside, the document itself last: `/tasks/digit`, `/tasks`, ``."""
+    while place:
+        yield place
+        place = place.rpartition("/")[0]
+    yield ""
+
+
+def nearest(name: str, known: Collection[str], what: str = "") -> Nearest:
+    """A hint that names the nearest of `known`, or lists the first of them where none is near."""
+    return Nearest(name[:LONGEST_NAME], known, what)
 
 
 def _fault(details: ErrorDetails, body: object, names: list[str]) -> Fault:
@@ -124,9 +179,10 @@ def _of_unions(faults: list[Fault]) -> list[Fault]:
     The deepest say most, equals are joined.
     """
     kept: dict[str, Fault] = {}
+    parents = {place for fault in faults for place in above(fault.pointer.rpartition("/")[0]) if fault.pointer}
     for fault in sorted(faults, key=lambda fault: fault.pointer):
         mismatch = fault.code.endswith("_type") or fault.code in ("literal_error", "string_pattern_mismatch")
-        if mismatch and any(other.pointer.startswith(fault.pointer + "/") for other in faults):
+        if mismatch and fault.pointer in parents:
             continue
         known = kept.get(fault.pointer)
         if known is None:
@@ -136,8 +192,9 @@ def _of_unions(faults: list[Fault]) -> list[Fault]:
     return list(kept.values())
 
 
-def _field_names(shape: TypeAdapter[Any] | type[BaseModel]) -> list[str]:
-    schema = shape.json_schema() if isinstance(shape, TypeAdapter) else shape.model_json_schema()
+@lru_cache(maxsize=256)
+def _field_names(shape: TypeAdapter[Any] | type[Any]) -> list[str]:
+    schema = (shape if isinstance(shape, TypeAdapter) else TypeAdapter(shape)).json_schema()
     names: set[str] = set()
     for part in (schema, *schema.get("$defs", {}).values()):
         names.update(part.get("properties", {}))

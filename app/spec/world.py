@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.spec.data import Schema, SplitSpec
+from app.spec.faults import Hint
 from app.spec.models import Manifest
 
 
 class Missing(Exception):
     """There is no such data set or model; `hint` says what there is."""
 
-    def __init__(self, ref: str, message: str, hint: str | None = None):
+    def __init__(self, ref: str, message: str, hint: Hint = None):
         super().__init__(message)
         self.ref, self.message, self.hint = ref, message, hint
 

@@ -171,7 +171,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with transaction() as session:
         with pytest.raises(Missing) as missing:
             datasets.schema(session, "digitz")
-        assert missing.value.hint == "did you mean 'digits'?"
+        assert str(missing.value.hint) == "did you mean 'digits'?"
         with pytest.raises(Missing):
             datasets.entry(session, "ds_0")
         with pytest.raises(NotFound, match="did you mean 'iris'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf, nan
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import TypeAdapter
 
 from app.spec import architectures
 from app.spec.data import PerClass, SplitSpec
-from app.spec.faults import Invalid, nearest, pointer, validate
+from app.spec.faults import MOST, MOST_COMPARED, Fault, Invalid, nearest, pointer, validate, written
 from app.spec.models import ModelRef, ModelSource, TrainedHere
 from app.spec.training import TrainingSpec
 
@@ -48,7 +49,7 @@ def test_a_hint_names_the_nearest_field_and_never_the_value() -> None:
     with pytest.raises(Invalid) as caught:
         validate(TrainingSpec, {"epoch": "hunter2-secret"})
     (fault,) = caught.value.faults
-    assert fault.hint == "did you mean 'epochs'?"
+    assert str(fault.hint) == "did you mean 'epochs'?"
     assert "hunter2" not in str(caught.value)
 
 
@@ -85,7 +86,32 @@ def test_pointers_are_escaped_as_rfc_6901_says() -> None:
 
 
 def test_nearest_lists_what_there_is_when_nothing_is_near() -> None:
-    assert nearest("zzz", ["b", "a"], "columns") == "known columns: a, b"
+    assert str(nearest("zzz", ["b", "a"], "columns")) == "known columns: a, b"
+
+
+def test_a_hint_is_made_when_it_is_read_and_of_no_more_names_than_an_answer_may_compare() -> None:
+    class Counted(list[str]):
+        read = 0
+
+        def __iter__(self) -> Iterator[str]:
+            self.read += len(self)
+            return super().__iter__()
+
+    names = Counted(f"{'measurement_' * 9}{number:05d}" for number in range(30_000))
+    found = [Fault(f"/{number}", "no such column", nearest(f"{names[number]}x", names)) for number in range(5_000)]
+    refused = Invalid(dict.fromkeys(found))
+    assert len(refused.faults) == MOST
+    assert str(refused).startswith("/0: no such column; /1: ")
+    assert names.read == 0
+    said = written(refused.faults)
+    assert names.read <= MOST_COMPARED
+    assert [fault["hint"] for fault in said] == [*(f"did you mean {names[n]!r}?" for n in range(3)), *[None] * 97]
+
+
+def test_faults_of_one_place_name_and_word_are_one() -> None:
+    one, other = (Fault("/a", "no such column", nearest("agee", names)) for names in (["age"], ["age"]))
+    assert list(dict.fromkeys([one, other, Fault("/a", "no such column", nearest("sise", ["age"]))])) != [one]
+    assert len({one, other}) == 1
 
 
 def test_the_article_s_network_has_93322_parameters() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
-from app.spec.faults import Invalid
+from app.spec.faults import Hint, Invalid
 from app.spec.world import Missing
 from worker.reports import Exit, Failed
 
@@ -38,7 +38,7 @@ class Stopped(Exception):
 class Failure(Exception):
     """The job cannot succeed as asked. `message` says what was found and what was expected; `hint` None: the code's own."""
 
-    def __init__(self, code: str, message: str, hint: str | None = None, param: str | None = None):
+    def __init__(self, code: str, message: str, hint: Hint = None, param: str | None = None):
         super().__init__(message)
         self.code, self.message, self.hint, self.param = code, message, hint, param
 
@@ -71,6 +71,7 @@ def exit_code(report: Failed) -> Exit:
     return Exit.RETRY if report.retryable else Exit.FAILED
 
 
-def _report(code: str, message: str, stage: str | None, hint: str | None = None, param: str | None = None) -> Failed:
+def _report(code: str, message: str, stage: str | None, hint: Hint = None, param: str | None = None) -> Failed:
     blame, retryable = KINDS[code]
-    return Failed(code=code, message=message, hint=hint, blame=blame, param=param, retryable=retryable, stage=stage)
+    said = None if hint is None else str(hint)
+    return Failed(code=code, message=message, hint=said, blame=blame, param=param, retryable=retryable, stage=stage)

@@ -86,9 +86,7 @@ def resolved_alone(body: object) -> dict[str, Any]:
     kinds = modules("methods")
     kind = body.get("kind") if isinstance(body, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise Invalid(
-            [Fault("/kind", "expected the name of a kind of job", nearest(str(kind), sorted(kinds), "kinds"))]
-        )
+        raise Invalid([Fault("/kind", "expected the name of a kind of job", nearest(str(kind), kinds, "kinds"))])
     method = kinds[kind]
     spec = method.resolve(validate(method.Spec, body), LocalWorld())
     from app.data import builtins

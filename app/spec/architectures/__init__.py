@@ -40,7 +40,7 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
         else (ref.get("arch"), {key: value for key, value in ref.items() if key != "arch"})
     )
     if not isinstance(name, str):
-        raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", sorted(known)), "missing")])
+        raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", known), "missing")])
     name = name.removeprefix("arch:")
     if name not in known:
         raise Invalid(
@@ -48,7 +48,7 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
                 Fault(
                     at if isinstance(ref, str) else at + "/arch",
                     "there is no such architecture",
-                    nearest(name, sorted(known)),
+                    nearest(name, known),
                     "unknown_name",
                 )
             ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.bodies import MAX_DEPTH, parse
+from app.api.bodies import LONGEST_KEY, MAX_DEPTH, parse
 from app.errors import Problem
 
 
@@ -51,6 +51,14 @@ def test_every_fault_is_found_and_the_rest_kept() -> None:
     body = parse(b'{"a": NaN, "b": "\\u0000", "c": 1, "c": 1e999, "d": 4}')
     assert {fault.pointer for fault in body.faults} == {"/a", "/b", "/c"}
     assert body.value["d"] == 4
+
+
+def test_a_key_that_no_name_could_be_is_refused_without_being_repeated() -> None:
+    """A hundred faults below it would repeat it a hundred times."""
+    body = parse(json.dumps({"a": {"k" * (LONGEST_KEY + 1): {}, "k" * LONGEST_KEY: 1}}).encode())
+    assert [(fault.pointer, fault.code) for fault in body.faults] == [("/a", "text")]
+    assert f"longer than {LONGEST_KEY} characters" in body.faults[0].message
+    assert body.value == {"a": {"k" * LONGEST_KEY: 1}}
 
 
 def test_of_many_faults_a_hundred_are_kept() -> None:

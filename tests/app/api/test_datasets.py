@@ -112,6 +112,29 @@ def test_targets_that_no_database_and_no_command_line_can_hold_are_refused(
     assert uploads(client) == []
 
 
+def test_misspelt_targets_are_named_at_once_and_hold_up_no_other_upload(client: httpx.Client, address: str) -> None:
+    """The hints once took a minute of the processor for each, and the file was blamed; two readers are all there are."""
+    names = [f"{'measurement_of_the_quantity_' * 3}{number:05d}_of_the_day" for number in range(2048)]
+    content = "\n".join([",".join(names), ",".join("1" * 2048), ""]).encode()
+    targets = ",".join(name.replace("quantity", "quantty") for name in names[:100])
+
+    def send(content: bytes, **fields: str) -> httpx.Response:
+        with httpx.Client(base_url=address, timeout=120, trust_env=False) as own:
+            return upload(own, content, **fields)
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        misspelt = [pool.submit(send, content + b" " * number, targets=targets) for number in range(2)]
+        third = pool.submit(send, CSV.encode(), targets="species")
+        assert third.result().status_code == 201
+        for answer in misspelt:
+            errors = problem(answer.result(), 422, "invalid")["errors"]
+            assert [error["pointer"] for error in errors] == [f"/targets/{number}" for number in range(100)]
+            assert {error["message"] for error in errors} == {"the file has no such column"}
+            assert errors[7]["hint"] == f"did you mean {names[7]!r}?"
+    assert time.monotonic() - begun < 40
+
+
 def test_a_data_set_that_is_deleted_while_it_is_looked_at_was_gone_before(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

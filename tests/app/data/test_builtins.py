@@ -134,4 +134,4 @@ def test_what_is_handed_out_cannot_be_changed() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(Missing) as missing:
         builtins.load("digit")
-    assert missing.value.hint == "did you mean 'digits'?"
+    assert str(missing.value.hint) == "did you mean 'digits'?"

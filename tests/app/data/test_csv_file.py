@@ -127,9 +127,53 @@ def test_a_slash_in_a_name_is_escaped_in_the_pointer() -> None:
     assert fault.pointer == "/file/column/a~1b~0c"
 
 
+@pytest.mark.parametrize(
+    ("column", "row"),
+    [
+        (["16777216", "16777217", "3"], 2),  # 2^24 + 1, as a float32 the first one
+        (["1700000001", "1700000002.0", "1700000003"], 1),  # seconds of a clock
+        (["-16777217", "2", "3"], 1),
+        (["1", "100000000000000000000000", "3"], 2),  # beyond 64 bits
+        (["9007199254740992", "9007199254740993", "3"], 2),  # 2^53 + 1, as a float64 the first one
+    ],
+)
+def test_a_whole_number_that_would_become_another_one_is_refused_with_its_row(column: list[str], row: int) -> None:
+    text = "\n".join(["id,y", *(f"{cell},{number % 2}" for number, cell in enumerate(column))]) + "\n"
+    (feature,) = faults(text)
+    assert feature.pointer == "/file/column/id"
+    assert f"row {row} holds a whole number" in feature.message
+    assert "scale or shift the column" in str(feature.hint)
+    (target,) = faults("\n".join(["x,y", *(f"{n}.5,{cell}" for n, cell in enumerate(column))]) + "\n", "y:number")
+    assert (target.pointer, target.message) == ("/file/column/y", feature.message)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        ["16777216", "16777218", "4294967296"],  # all of them are float32
+        ["123456789.25", "16777217", "3"],  # a measurement, which may be rounded
+        ["6.02e23", "1.6e19", "3e8"],
+        ["0.1", "16777217.5", ""],
+    ],
+)
+def test_numbers_that_may_be_rounded_are_taken(column: list[str]) -> None:
+    text = "\n".join(["x,y", *(f"{n}.5,{cell}" for n, cell in enumerate(column))]) + "\n"
+    values = parse(text, "y:number").columns["y"]
+    assert np.array_equal(values, np.array([float(cell or "nan") for cell in column], np.float32), equal_nan=True)
+
+
+def test_classes_are_whole_numbers_as_they_were_written() -> None:
+    table = parse("x,y\n1,9007199254740990\n2,9007199254740991\n3,9007199254740990\n", "y:category")
+    assert table.schema.columns["y"].classes == ["9007199254740990", "9007199254740991"]
+    (fault,) = faults("x,y\n1,9007199254740992\n2,7\n3,9007199254740993\n", "y:category")
+    assert fault.pointer == "/file/column/y"
+    assert fault.message.startswith("row 3 holds a whole number that a 64-bit float cannot hold exactly, as do 1 rows")
+    assert "letter" in str(fault.hint)
+
+
 def test_unknown_targets_are_answered_with_the_nearest() -> None:
     found = faults("age,size,y\n1,2,3\n", "agee", "size", "size", "zzz")
-    assert found[0].hint == "did you mean 'age'?"
+    assert str(found[0].hint) == "did you mean 'age'?"
     assert [fault.pointer for fault in found] == ["/targets/0", "/targets/2", "/targets/3"]
 
 

@@ -172,6 +172,62 @@ def test_every_fault_of_the_members_is_named_at_once() -> None:
     ]
 
 
+def test_a_class_number_that_no_int64_holds_is_refused_and_not_missing() -> None:
+    codes = np.array([0, 2**64 - 1, 1, 2**64 - 1], np.uint64)
+    (fault,) = faults(npz(x=np.zeros((4, 2)), y=codes, classes_y=np.array(["a", "b"])))
+    assert fault.pointer == "/file/column/y"
+    assert fault.message.startswith("row 2 has a class number outside -1 (missing) to 1, as 2 rows")
+
+
+def test_whole_numbers_of_64_bits_are_classes_of_their_own() -> None:
+    labels = np.array([2**53, 2**53 + 1, 2**63 - 1, -(2**63)])
+    column = parse(npz(x=np.zeros((4, 2)), y=labels)).schema.columns["y"]
+    assert column.classes == [str(-(2**63)), str(2**53), str(2**53 + 1), str(2**63 - 1)]
+    assert column.counts == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([1, 2**24 + 1, 2**24, 2**40 + 1]),
+        np.array([1, 2**64 - 1, 2**24, 2**40 + 1], np.uint64),
+        np.array([1, -(2**31) + 1, 2**24, 2**24 + 1], np.int32),
+        np.array([1, 1.7e9 + 1, 2**24, 1.7e9 + 2]),  # seconds of a clock, as floats
+    ],
+    ids=lambda values: str(values.dtype),
+)
+def test_a_whole_number_that_would_become_another_one_is_refused_with_its_row(values: np.ndarray) -> None:
+    says = "row 2 holds a whole number that a 32-bit float cannot hold exactly, as do 2 rows"
+    table = np.stack([np.array([1, 2, 3, 4], values.dtype), values], axis=1)
+    (feature,) = faults(npz(x=table, feature_names=np.array(["a", "b"]), y=np.array([0, 1, 0, 1])))
+    assert (feature.pointer, feature.message) == ("/file/column/b", says)
+    assert "scale or shift the column" in str(feature.hint)
+    (target,) = faults(npz(x=np.zeros((4, 2)), y=values), "y:number")
+    assert (target.pointer, target.message) == ("/file/column/y", says)
+    (picture,) = faults(npz(x=values.reshape(4, 1, 1)))
+    assert (picture.pointer, picture.message) == ("/file/member/x.npy", says)
+
+
+def test_numbers_that_may_be_rounded_are_taken() -> None:
+    fractions = np.array([0.1, 2**24 + 1, 1e9 + 0.5, np.nan])
+    exact = np.array([2**24, 2**24 + 2, 2**62, -(2**63)])
+    measured = np.array([6.02e23, 1.6e19, 1e8, 0])
+    small = np.array([2**24 + 2, 1.7e9, 3e38, 1], np.float32)
+    table = parse(
+        npz(x=np.stack([exact, exact], axis=1), fractions=fractions, exact=exact, measured=measured, small=small),
+        "exact:number",
+    )
+    for name, values in {"fractions": fractions, "exact": exact, "measured": measured, "small": small}.items():
+        assert np.array_equal(table.columns[name], values.astype(np.float32), equal_nan=True)
+
+
+def test_a_million_names_of_classes_are_not_compared_with_each_word() -> None:
+    words = np.array([f"w{number}" for number in range(1000)])
+    before = time.thread_time()
+    faults(npz(x=np.zeros((1000, 1)), y=words, classes_y=np.array([f"c{number}" for number in range(400_000)])))
+    assert time.thread_time() - before < 1  # each word was once compared with each name: 2.8 s
+
+
 def test_every_fault_of_the_contents_is_named_at_once() -> None:
     x = np.zeros((4, 2))
     x[2, 1] = np.nan

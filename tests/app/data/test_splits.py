@@ -156,7 +156,7 @@ def test_a_task_without_labels_in_a_part_is_refused() -> None:
 def test_every_fault_of_a_split_is_named_at_once() -> None:
     schema = builtins.schema("digits")
     faults = split_faults(schema, SplitSpec(by="group", column="digitt"), ["odd", "oddd"])
-    assert [(fault.pointer, fault.hint) for fault in faults] == [
+    assert [(fault.pointer, str(fault.hint)) for fault in faults] == [
         ("/split", "did you mean 'odd'?"),
         ("/split/column", "did you mean 'digit'?"),
     ]

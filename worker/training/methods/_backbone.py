@@ -23,7 +23,7 @@ def written_out(source: str | TrainedHere | Backbone, at: str, faults: Faults) -
     name = source.removeprefix(applications.PREFIX)
     known = {one: one for one in applications.NAMES}
     if name not in known:
-        hint = nearest(name, list(known), "networks")
+        hint = nearest(name, known, "networks")
         faults.add(at, "there is no such network of keras.applications here", hint, "unknown_name")
         return None
     return Backbone(applications=known[name])

@@ -6,14 +6,14 @@ top; the depth of a group is its distance from them, 1 for the last.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import re2
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from app.spec.base import Words
-from app.spec.faults import nearest
+from app.spec.faults import nearest, pointer
 
 if TYPE_CHECKING:
     from app.spec.architectures import Layer
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 KERNELS = ("conv2d", "dense")
-MOST_REPEATS = 4
+
+_RE2 = re2.Options()
+"""Of a pattern that a user wrote: RE2 takes time in proportion to the name, whatever the pattern, and this much memory at most."""
+_RE2.max_mem = 1 << 18
+_RE2.log_errors = False
 
 
 class FreezeSpec(Words):
     """Layers that are never trained: exactly one of the three.
 
-    `until_layer`: it and all below. `regex`: must match a whole name.
+    `until_layer`: it and all below. `regex`: must match a whole name; in the syntax of RE2.
     """
 
     until_layer: LayerName | None = None
@@ -43,20 +47,15 @@ class FreezeSpec(Words):
 
     @field_validator("regex")
     @classmethod
-    def _plain(cls, regex: str | None) -> str | None:
+    def _compiles(cls, regex: str | None) -> str | None:
         if regex is not None:
-            # A stranger's expression runs in the API process: one group that is not repeated, few repeats, so no exponential
-            # search. "(?x)" would hide a repeat behind a blank.
-            if (
-                re.search(r"\)[*+?{]|\(\?", regex)
-                or regex.count("(") > 1
-                or len(re.findall(r"[*+{]", regex)) > MOST_REPEATS
-            ):
-                raise ValueError(f"at most {MOST_REPEATS} repeats and one plain group, which is not repeated")
             try:
-                re.compile(regex)
-            except re.error as error:
-                raise ValueError(f"no regular expression: {error}") from None
+                re2.compile(regex, _RE2)
+            except re2.error:  # whose text repeats the pattern
+                raise ValueError(
+                    "expected a regular expression in the syntax of RE2 (github.com/google/re2/wiki/Syntax): "
+                    "without lookaround and backreferences, and with few and small repeat counts"
+                ) from None
         return regex
 
 
@@ -116,7 +115,8 @@ def frozen(freeze: FreezeSpec | None, layers: Sequence[Layer]) -> list[str]:
         return names[: names.index(freeze.until_layer) + 1] if freeze.until_layer in names else []
     if freeze.layers is not None:
         return [name for name in names if name in freeze.layers]
-    return [name for name in names if re.fullmatch(freeze.regex or "", name)]
+    pattern = re2.compile(freeze.regex or "", _RE2)
+    return [name for name in names if pattern.fullmatch(name)]
 
 
 def gradual(layers: Sequence[Layer], never: Collection[str], units: int) -> list[tuple[int, list[str]]]:
@@ -140,9 +140,9 @@ def check_freeze(freeze: FreezeSpec | None, layers: Sequence[Layer], faults: Fau
     if freeze is None:
         return
     if freeze.until_layer is not None:
-        _known([freeze.until_layer], layers, "/freeze/until_layer", faults)
+        _known({"/freeze/until_layer": freeze.until_layer}, layers, faults)
     elif freeze.layers is not None:
-        _known(freeze.layers, layers, "/freeze/layers", faults)
+        _known(_places("/freeze/layers", freeze.layers), layers, faults)
     elif not frozen(freeze, layers):
         names = ", ".join(layer.name for layer in layers)
         faults.add("/freeze/regex", "it matches no layer", f"the layers are {names}")
@@ -152,13 +152,15 @@ def check_thaws(
     thaws: Sequence[Thaw], layers: Sequence[Layer], never: Collection[str], epochs: int | None, faults: Faults
 ) -> None:
     seen: set[str] = set()
+    there = {layer.name for layer in layers}
     for number, thaw in enumerate(thaws):
         at = f"/unfreeze/{number}"
-        _known(thaw.layers, layers, f"{at}/layers", faults)
-        if again := seen.intersection(thaw.layers):
+        _known(_places(f"{at}/layers", thaw.layers), layers, faults)
+        named = there.intersection(thaw.layers)
+        if again := seen & named:
             faults.add(f"{at}/layers", f"{', '.join(sorted(again))} learn already", "name each layer once")
-        seen.update(thaw.layers)
-        if held := [name for name in thaw.layers if name in never]:
+        seen |= named
+        if held := sorted(named.intersection(never)):
             faults.add(
                 f"{at}/layers", f"`freeze` keeps {', '.join(held)} frozen for good", "name them in one of the two"
             )
@@ -172,7 +174,7 @@ def check_targets(lora: LoraSpec, layers: Sequence[Layer], faults: Faults) -> No
     if lora.target_modules == "all":
         return
     at = "/lora/target_modules"
-    _known(lora.target_modules, layers, at, faults)
+    _known(_places(at, lora.target_modules), layers, faults)
     without = [layer.name for layer in layers if layer.name in lora.target_modules and layer.kind not in KERNELS]
     if without:
         kernels = ", ".join(layer.name for layer in layers if layer.kind in KERNELS)
@@ -228,8 +230,13 @@ GOES_WITH: dict[str, tuple[str, ...]] = {
 }
 
 
-def _known(asked: Sequence[str], layers: Sequence[Layer], at: str, faults: Faults) -> None:
-    names = [layer.name for layer in layers]
-    for one in asked:
-        if one not in names:
-            faults.add(at, f"the trunk has no layer {one}", nearest(one, names, "layers"), "unknown_name")
+def _places(at: str, names: Sequence[str]) -> dict[str, str]:
+    return {at + pointer(number): name for number, name in enumerate(names)}
+
+
+def _known(asked: Mapping[str, str], layers: Sequence[Layer], faults: Faults) -> None:
+    """`asked`: where each name of a layer stands in the spec."""
+    names = {layer.name: None for layer in layers}
+    for at, name in asked.items():
+        if name not in names:
+            faults.add(at, "the trunk has no such layer", nearest(name, names, "layers"), "unknown_name")

@@ -11,7 +11,7 @@ from app.spec.architectures import Architecture
 from app.spec.base import JobSpec
 from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
 from app.spec.exports import ExportFormat, unavailable
-from app.spec.faults import Fault, Invalid, nearest, pointer
+from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
 from app.spec.limits import most_epochs, most_parameters
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.registry import modules
@@ -52,7 +52,7 @@ class Faults:
     def __init__(self, world: World):
         self.world, self.found = world, list[Fault]()
 
-    def add(self, pointer: str, message: str, hint: str | None = None, code: str = "invalid") -> None:
+    def add(self, pointer: str, message: str, hint: Hint = None, code: str = "invalid") -> None:
         self.found.append(Fault(pointer, message, hint, code))
 
     def done(self) -> None:
@@ -79,12 +79,10 @@ class Faults:
             return None
         wanted = name or schema.target
         if wanted is None:
-            self.add(at, "this data set names no target", nearest("", list(schema.columns), "columns"), "missing")
+            self.add(at, "this data set names no target", nearest("", schema.columns, "columns"), "missing")
             return None
         if wanted not in schema.columns:
-            self.add(
-                at, "the data set has no such column", nearest(wanted, list(schema.columns), "columns"), "unknown_name"
-            )
+            self.add(at, "the data set has no such column", nearest(wanted, schema.columns, "columns"), "unknown_name")
             return None
         return schema.columns[wanted]
 
@@ -115,12 +113,13 @@ class Faults:
         trunk = {layer.name for layer in architecture.layers()} if architecture is not None else set[str]()
         trunk |= {node.name for node in graph.nodes} if graph is not None else set()
         heads_ = {f"{task}_{part}": task for task in tasks for part in ("hidden", "dropout", "logits")}
+        crossed = {heads_[name] for name in trunk & heads_.keys()}
         for name in tasks:
             if TAKEN.fullmatch(name) or name in trunk:
                 message = f"{name!r} is the name of another layer of the model"
             elif name in heads_:
                 message = f"{name!r} is the name of a layer of the task {heads_[name]!r}"
-            elif trunk & {layer for layer, task in heads_.items() if task == name}:
+            elif name in crossed:
                 message = f"a layer of the trunk has a name of this task's head ({name}_…)"
             else:
                 continue

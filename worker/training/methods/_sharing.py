@@ -27,7 +27,7 @@ def resolved(
     given = _words(spec, faults)
     known, name = modules("sharing"), given.get("name")
     if not isinstance(name, str) or name not in known:
-        hint = nearest(str(name), sorted(known), "sharings")
+        hint = nearest(str(name), known, "sharings")
         faults.add(_place(spec, "/name"), "expected the name of a sharing", hint, "unknown_name")
         return given, None
     try:

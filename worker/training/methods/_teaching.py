@@ -28,6 +28,9 @@ LABEL_WEIGHT = 0.1
 LABEL_WEIGHT_OF_OTHERS = 1.0
 """Of a lone `logits` objective, and with any other one (mdistiller)."""
 
+MOST_HEADS = 5
+"""Of a teacher, so many are named where none fits."""
+
 MOST_CACHED_BYTES = 1 << 30
 """Of what the teachers' layers say about all rows; more is computed with each batch."""
 
@@ -58,7 +61,10 @@ def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
     """A teacher has a head that means the same as the task."""
     if any(order_of(task, one) is not None for one in teacher.tasks.values()):
         return
-    theirs = "; ".join(f"{one.name}: {_classes(one)}" for one in teacher.tasks.values())
+    heads = list(teacher.tasks.values())
+    theirs = "; ".join(f"{one.name}: {_classes(one)}" for one in heads[:MOST_HEADS]) + (
+        "; …" * (len(heads) > MOST_HEADS)
+    )
     faults.add(
         at,
         f"no head of this teacher fits the student's {_classes(task)}: it has {theirs}",
@@ -87,7 +93,7 @@ def objectives(
             faults.add(
                 f"{place}/type",
                 "expected the name of an objective",
-                nearest(str(kind), sorted(known), "objectives"),
+                nearest(str(kind), known, "objectives"),
                 "unknown_name",
             )
             continue

@@ -462,9 +462,7 @@ def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> dict[str, Any
     name = given.get("name")
     at = "/weighting" if isinstance(spec.weighting, str) else "/weighting/name"
     if not isinstance(name, str) or name not in known:
-        faults.add(
-            at, "expected the name of a weighting", nearest(str(name), sorted(known), "weightings"), "unknown_name"
-        )
+        faults.add(at, "expected the name of a weighting", nearest(str(name), known, "weightings"), "unknown_name")
         return given
     try:
         words = validate(known[name].Spec, given)

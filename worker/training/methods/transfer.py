@@ -350,7 +350,7 @@ def _regularizer(spec: Spec, training: TrainingSpec, known: Known | None, faults
     name = _name(spec.regularizer)
     if name not in kinds:
         at = "/regularizer" if isinstance(spec.regularizer, str) else "/regularizer/name"
-        hint = nearest(str(name), sorted(kinds), "regularizers")
+        hint = nearest(str(name), kinds, "regularizers")
         faults.add(at, "expected the name of a regularizer, or none", hint, "unknown_name")
         return spec.regularizer
     if spec.strategy not in _layers.GOES_WITH["regularizer"]:

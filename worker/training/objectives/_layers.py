@@ -69,9 +69,7 @@ def settle(spec: Any, setting: Setting, fits: Fits, automatic: Callable[[Setting
     for number, (theirs, ours) in enumerate(pairs):
         at = f"/layers/{number}"
         absent = [
-            Fault(
-                f"{at}/{place}", f"the {who} has no such layer", nearest(name, list(layers), "layers"), "unknown_name"
-            )
+            Fault(f"{at}/{place}", f"the {who} has no such layer", nearest(name, layers, "layers"), "unknown_name")
             for place, who, name, layers in (
                 (0, "teacher", theirs, setting.teacher),
                 (1, "student", ours, setting.student),

@@ -45,10 +45,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     settings.cache_clear()
 
 
-def refused(body: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+def refused(body: dict[str, Any]) -> dict[str, tuple[str, str]]:
     with pytest.raises(Invalid) as caught:
         resolve(body)
-    return {fault.pointer: (fault.code, fault.hint) for fault in caught.value.faults}
+    return {fault.pointer: (fault.code, str(fault.hint)) for fault in caught.value.faults}
 
 
 # --- words
@@ -57,8 +57,8 @@ def refused(body: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
 def test_without_the_file_imagenet_is_weights_unavailable_and_the_hint_says_where_it_goes(folder: Path) -> None:
     code, hint = refused(BODY)["/source/weights"]
     assert code == "weights_unavailable"
-    assert FILE in (hint or "")
-    assert "BEQUEST_FILE_ROOTS" in (hint or "")
+    assert FILE in hint
+    assert "BEQUEST_FILE_ROOTS" in hint
     (folder / FILE).write_bytes(b"numbers")
     spec = resolve(BODY)
     expected = {"applications": "MobileNetV2", "alpha": 1.0, "size": [32, 32], "weights": "imagenet"}
@@ -93,7 +93,7 @@ def test_only_files_in_the_open_folders_are_found_and_links_lead_nowhere(folder:
     for name in (str(outside), "../outside.h5", "link.h5", "folder.h5", "missing.h5", "x/../../outside.h5"):
         code, hint = refused({**BODY, "source": {"applications": "MobileNetV2", "weights": name}})["/source/weights"]
         assert code == "weights_unavailable"
-        assert str(tmp_path) not in (hint or "")
+        assert str(tmp_path) not in hint
         with pytest.raises(Missing, match="there is no such file"):
             files.find(name)
     for name in ("fine.h5", str(folder / "fine.h5"), "./fine.h5"):

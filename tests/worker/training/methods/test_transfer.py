@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.spec import architectures
+from app.spec.architectures import Layer
 from app.spec.base import plain
 from app.spec.training import TrainingSpec
 from tests.worker.training import small
@@ -86,7 +88,7 @@ def test_lora_and_regularizers_are_filled_in() -> None:
 
 FAULTS: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"freeze": {"until_layer": "conv9"}}, {"/freeze/until_layer": "did you mean"}),
-    ({"freeze": {"layers": ["conv1", "x"]}}, {"/freeze/layers": "no layer x"}),
+    ({"freeze": {"layers": ["conv1", "x"]}}, {"/freeze/layers/1": "no such layer"}),
     ({"freeze": {"regex": "conv"}}, {"/freeze/regex": "the layers are conv1, norm1"}),  # a whole name
     ({"strategy": "feature_extraction", "freeze": {"layers": ["conv1"]}}, {"/freeze": "not with feature_extraction"}),
     ({"strategy": "lp_ft", "unfreeze": [{"epoch": 1, "layers": ["conv1"]}]}, {"/unfreeze": "not with lp_ft"}),
@@ -101,7 +103,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, str]]] = [
         {
             "/unfreeze/1/layers": "conv1 learn already",
             "/unfreeze/1/epoch": "must rise",
-            "/unfreeze/2/layers": "no layer y",
+            "/unfreeze/2/layers/0": "no such layer",
             "/unfreeze/2/epoch": "at most 7",
         },
     ),
@@ -112,7 +114,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"strategy": "lora", "lora": {"target_modules": ["relu1"]}},
         {"/lora/target_modules": "layers with kernels are conv1"},
     ),
-    ({"strategy": "lora", "lora": {"target_modules": ["convx"]}}, {"/lora/target_modules": "did you mean"}),
+    ({"strategy": "lora", "lora": {"target_modules": ["convx"]}}, {"/lora/target_modules/0": "did you mean"}),
     ({"strategy": "lora", "batch_norm": "trainable"}, {"/batch_norm": "as it is"}),
     ({"strategy": "lora", "regularizer": "l2_sp"}, {"/regularizer": "nothing to pull back"}),
     ({"regularizer": "l2sp"}, {"/regularizer": "did you mean 'l2_sp'"}),
@@ -152,11 +154,10 @@ def test_what_does_not_go_together_is_refused_at_its_place(words: dict[str, Any]
     [
         {"freeze": {}},
         {"freeze": {"until_layer": "conv1", "regex": "c"}},
-        {"freeze": {"regex": "(c+)+"}},
-        {"freeze": {"regex": "c*o*n*v*x*"}},
-        {"freeze": {"regex": "(?x)(c|.|o|.) *1"}},
-        {"freeze": {"regex": "(c|.)(o|.)(n|.)(v|.)1"}},
         {"freeze": {"regex": "["}},
+        {"freeze": {"regex": "(?=conv).*"}},
+        {"freeze": {"regex": r"(.)\1"}},
+        {"freeze": {"regex": r"\pL{100}"}},
         {"learning_rates": {}},
         {"learning_rates": {"decay": 2.6, "lr_mult": 10}},
         {"learning_rates": {"decay": 0.5}},
@@ -166,6 +167,33 @@ def test_what_does_not_go_together_is_refused_at_its_place(words: dict[str, Any]
 def test_words_that_mean_nothing_are_refused(words: dict[str, Any]) -> None:
     (place,) = faults(body(**words))
     assert place.split("/")[1] == next(iter(words))
+
+
+@pytest.mark.parametrize(
+    ("regex", "name"),
+    [(".?" * 48 + "#", "backbone"), ("(c+)+#", "c" * 27), ("(.|c|..)*#", "c" * 20), ("c*" * 49 + "#", "c" * 7)],
+)
+def test_no_pattern_takes_longer_than_its_name_is_long(regex: str, name: str) -> None:
+    """Tried one way after another, each takes seconds or minutes, and the process with it."""
+    layers = [Layer(name, "dense")]
+    before = time.thread_time()
+    assert _layers.frozen(_layers.FreezeSpec(regex=regex), layers) == []
+    assert time.thread_time() - before < 1
+
+
+def test_a_pattern_may_repeat_its_groups() -> None:
+    layers = architectures.resolve(NORMED).layers()
+    freeze = _layers.FreezeSpec(regex="(conv|norm)(1|2)")
+    assert _layers.frozen(freeze, layers) == ["conv1", "norm1", "conv2", "norm2"]
+
+
+@pytest.mark.parametrize(
+    "regex", ["(?=hunter2)", r"(hunter2)\1", r"(hunter2|\pL){100}"]
+)  # the last one takes a megabyte
+def test_a_pattern_that_is_refused_is_told_its_syntax_and_not_repeated(regex: str) -> None:
+    (fault,) = faults(body(freeze={"regex": regex})).values()
+    assert "syntax of RE2" in fault
+    assert "hunter2" not in fault
 
 
 def test_rates_fall_with_depth() -> None:

@@ -202,7 +202,7 @@ def test_automatic_pairs_are_sensible() -> None:
 def test_pairs_that_name_no_layer_or_do_not_fit_are_refused_all_at_once() -> None:
     with pytest.raises(Invalid) as refused:
         hint.resolve(hint.Spec(layers=[["conv9", "conv2"], ["conv1", "dens1"], ["conv1", "dense1"]]), setting())
-    found = {fault.pointer: fault.hint for fault in refused.value.faults}
+    found = {fault.pointer: str(fault.hint) for fault in refused.value.faults}
     assert list(found) == ["/layers/0/0", "/layers/1/1", "/layers/2"]
     assert found["/layers/1/1"] == "did you mean 'dense1'?"
     with pytest.raises(Invalid) as refused:
