@@ -36,8 +36,9 @@ FROM base AS runtime
 RUN groupadd --gid 10001 bequest \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin bequest \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data
-ENV PATH=/opt/bequest/bin:$PATH BEQUEST_DATA=/data BEQUEST_LOG_FORMAT=json
-WORKDIR /data
+ENV PATH=/opt/bequest/bin:$PATH PYTHONSAFEPATH=1 BEQUEST_DATA=/data BEQUEST_LOG_FORMAT=json
+# uvicorn and Celery take modules from the folder that they work in: it is one that they cannot write to.
+WORKDIR /opt/bequest
 USER 10001:10001
 VOLUME /data
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.exit("bequest: run `bequest`, or `python -P -m app.cli`: without -P modules come from the folder you stand in")
+
 import os
 from pathlib import Path
 from typing import Annotated
@@ -38,11 +43,16 @@ def serve(
 @main.command()
 def worker() -> None:
     """Run one worker. Needs DATABASE_URL, BROKER_URL and the service's data folder in BEQUEST_DATA."""
-    from app.serve import worker_command
+    from app.serve import work
+    from app.settings import settings
 
     _need_addresses("a worker")
-    command = worker_command()
-    os.execv(command[0], command)
+    data = settings().data.expanduser().absolute()
+    try:
+        work(data)
+    except OSError as error:
+        typer.echo(f"bequest: the data folder {data} in BEQUEST_DATA cannot be used: {error.strerror}", err=True)
+        raise typer.Exit(2) from None
 
 
 @main.command()

@@ -31,7 +31,7 @@ from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from app.embedded import short_folder
-from app.programs import die_with_parent
+from app.programs import die_with_parent, safe_path
 
 _OVER = ("succeeded", "failed", "cancelled")
 _START_SECONDS = 120.0
@@ -126,7 +126,7 @@ def _service(folder: Path, console: Console) -> Iterator[str]:
     outside = ("DATABASE_URL", "BROKER_URL", "INFERENCE_URL", "BEQUEST_DATA")
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "serve", "--data", str(folder), "--port", str(port)],
-        env={name: value for name, value in os.environ.items() if name not in outside},
+        env=safe_path({name: value for name, value in os.environ.items() if name not in outside}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -11,6 +11,7 @@ import hashlib
 import os
 import pwd
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -25,7 +26,18 @@ from urllib.parse import quote
 import psycopg
 from redis import Redis
 
-from app.programs import NotStarted, Program, Running, runs, start, stop_stranger
+from app.programs import (
+    NotOurs,
+    NotStarted,
+    Program,
+    Running,
+    open_own,
+    own_folder,
+    runs,
+    start,
+    stop_stranger,
+    user_name,
+)
 
 _LONGEST_SOCKET = 103
 _ROOTS_STAND_IN = "pgserver"  # Postgres refuses to run as root; the wheel's own choice of a name
@@ -53,23 +65,24 @@ def folder(home: Path) -> Iterator[Folder]:
     """The data folder, made if need be, closed to other users and locked against a second service.
 
     Raises:
-        Refused: it cannot be made or written, another service uses it, or root's Postgres could not reach it.
+        Refused: it cannot be made or written, it or a part of it is not this user's, others could put another in its place, another
+            service uses it, or root's Postgres could not reach it.
     """
-    home = home.expanduser().resolve()
+    home = home.expanduser().absolute()
+    _check_who_may_swap(home)
+    home = home.resolve()
+    _check_who_may_swap(home)
     stand_in = _stand_in()
     try:
         if stand_in:
             _check_way(home, "choose another with --data, for instance --data /var/lib/bequest")
-        home.mkdir(parents=True, exist_ok=True)
-        if stand_in:
-            # Postgres must pass through; what lies inside is closed folder by folder.
-            home.chmod(0o711)
-        else:
-            home.chmod(0o700)
-        for part in ("store", "jobs", "logs"):
-            (home / part).mkdir(exist_ok=True)
-            (home / part).chmod(0o700)
-        lock = (home / "lock").open("a+")
+        # As root: Postgres must pass through; what lies inside is closed folder by folder.
+        own_folder(home, 0o711 if stand_in else 0o700)
+        for part in ("store", "jobs", "logs", "home", "cache"):
+            own_folder(home / part)
+        lock = open_own(home / "lock")  # whoever can open it can lock it
+    except NotOurs as fault:
+        raise Refused(f"the data folder {home} cannot be used: {fault}") from None
     except OSError as error:
         raise Refused(f"the data folder {home} cannot be used ({error.strerror}): choose another with --data") from None
     with lock:
@@ -77,14 +90,19 @@ def folder(home: Path) -> Iterator[Folder]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            owner = lock.read().strip() or "unknown"
+            owner = lock.read().decode().strip() or "unknown"
             raise Refused(
                 f"another bequest (process {owner}) uses the data folder {home}: stop it, or choose another with --data"
             ) from None
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(str(os.getpid()).encode())
         lock.flush()
-        yield Folder(home, _run_folder(home, stand_in is not None))
+        run = _run_folder(home, stand_in is not None)
+        try:
+            yield Folder(home, run)
+        finally:
+            if not run.is_relative_to(home):
+                shutil.rmtree(run, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- Postgres
@@ -100,13 +118,12 @@ def start_postgres(folder: Folder) -> Running:
     data, binaries = folder.home / "postgres", _postgres_binaries()
     if stand_in:
         _check_way(binaries, "make the virtual environment outside root's home, or run as another user")
-    sockets = folder.run / "pg"
-    sockets.mkdir(mode=0o700, exist_ok=True)
-    if stand_in:
-        os.chown(sockets, *stand_in)
+    sockets = own_folder(folder.run / "pg", owner=stand_in)
+    own_folder(data, owner=stand_in)
     if not (data / "PG_VERSION").exists():
         _make_cluster(data, binaries, folder.logs / "postgres.log", stand_in)
     _stop_leftover_postgres(data)
+    _refuse_network(data, stand_in)
     command = (str(binaries / "postgres"), "-D", str(data), "-k", str(sockets), "-c", "listen_addresses=")
     running = start(
         Program(
@@ -133,15 +150,15 @@ def _make_cluster(data: Path, binaries: Path, log: Path, stand_in: tuple[int, in
     fresh = data.with_name("postgres.new")
     if fresh.exists():
         subprocess.run(["rm", "-rf", str(fresh)], check=True)
-    fresh.mkdir(mode=0o700)
+    own_folder(fresh, owner=stand_in)
     user, group = stand_in or (None, None)
-    if stand_in:
-        os.chown(fresh, *stand_in)
-    command = [str(binaries / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=utf8"]
-    with log.open("ab") as output:
+    command = [str(binaries / "initdb"), "-D", str(fresh), "-U", "postgres", "--encoding=utf8"]
+    access = ("--auth-local=trust", "--auth-host=reject")  # a socket in a closed folder, and nothing else
+    with open_own(log) as output:
         made = subprocess.run(
-            [*command, "--locale=C", "--no-instructions"],
+            [*command, *access, "--locale=C", "--no-instructions"],
             env=_CALM_ENV,
+            cwd=log.parent,
             stdout=output,
             stderr=output,
             user=user,
@@ -153,6 +170,27 @@ def _make_cluster(data: Path, binaries: Path, log: Path, stand_in: tuple[int, in
         last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-2:])
         raise NotStarted(f"Postgres could not make its data folder {fresh}: {last}")
     fresh.rename(data)
+
+
+def _refuse_network(data: Path, stand_in: tuple[int, int] | None) -> None:
+    """Whoever starts the cluster by hand, with an address to listen on, shall not make every user of the machine its superuser.
+
+    Clusters of earlier versions trusted callers from this machine.
+    """
+    rules = data / "pg_hba.conf"
+    before = rules.read_bytes() if rules.is_file() else b""
+    after = re.sub(rb"^(host.*[ \t])trust[ \t]*$", rb"\1reject", before, flags=re.MULTILINE)
+    if after == before:
+        return
+    fresh = rules.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with open_own(fresh) as file:
+        file.write(after)
+        file.flush()
+        os.fsync(file.fileno())
+        if stand_in:
+            os.fchown(file.fileno(), *stand_in)
+    fresh.replace(rules)
 
 
 def _stop_leftover_postgres(data: Path) -> None:
@@ -192,8 +230,7 @@ def _postgres_binaries() -> Path:
 
 def start_valkey(folder: Folder) -> Running:
     """Starts Valkey. It holds nothing but wake-ups, so a file that it cannot read is put aside and it starts empty."""
-    home = folder.home / "valkey"
-    home.mkdir(mode=0o700, exist_ok=True)
+    home = own_folder(folder.home / "valkey")
     try:
         pid = int((home / "pid").read_text())
     except (OSError, ValueError):
@@ -207,7 +244,7 @@ def start_valkey(folder: Folder) -> Running:
         running.kill()
         subprocess.run(["rm", "-rf", str(home) + ".unreadable"], check=True)
         home.rename(str(home) + ".unreadable")
-        home.mkdir(mode=0o700)
+        own_folder(home)
         running = start(_valkey(folder, home))
         running.wait_ready(15)
     return running
@@ -249,17 +286,17 @@ def _valkey_answers(folder: Folder) -> bool:
 
 def _run_folder(home: Path, as_root: bool) -> Path:
     """Where sockets lie: their paths are short by law (103 bytes), and plain so that they fit a URL."""
+    mode = 0o711 if as_root else 0o700
     run = home / "run"
-    if len(os.fsencode(run / "pg" / ".s.PGSQL.5432.lock")) > _LONGEST_SOCKET or not re.fullmatch(
+    if len(os.fsencode(run / "pg" / ".s.PGSQL.5432.lock")) <= _LONGEST_SOCKET and re.fullmatch(
         r"[\w./-]+", str(run), re.ASCII
     ):
-        run = short_folder() / f"bequest-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-    run.mkdir(exist_ok=True)
-    there = run.lstat()
-    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
-        raise Refused(f"{run} belongs to somebody else: remove it, or choose a data folder with a shorter path")
-    run.chmod(0o711 if as_root else 0o700)
-    return run
+        return own_folder(run, mode)
+    place = Path("/run") if as_root and os.access("/run", os.W_OK) else short_folder()
+    try:
+        return own_folder(place / f"bequest-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}", mode)
+    except NotOurs:  # where all may write, somebody was there first: a name that cannot be guessed
+        return own_folder(Path(tempfile.mkdtemp(prefix="bequest-", dir=place)), mode)
 
 
 def short_folder() -> Path:
@@ -302,3 +339,29 @@ def _check_way(path: Path, advice: str) -> None:
             raise Refused(
                 f"Postgres runs as user {_ROOTS_STAND_IN}, which may not enter {parent} on its way to {path}: {advice}"
             )
+
+
+def _check_who_may_swap(path: Path) -> None:
+    """Refuses a path that somebody else could turn elsewhere while it is in use: by a link, or as the owner of a folder on the way.
+
+    In a sticky folder (/tmp) nobody can rename what is another's. As a user, owners of folders on the way are taken on trust, as in shared
+    projects; root has more to lose.
+    """
+    for part in (path, *path.parents):
+        try:
+            there = part.lstat()
+        except OSError:
+            continue  # not made yet
+        ours = there.st_uid in {0, os.geteuid()}
+        if stat.S_ISLNK(there.st_mode):
+            if not ours:
+                raise Refused(
+                    f"{part} is a link of {user_name(there.st_uid)}'s, which may lead anywhere: name the folder itself with --data"
+                )
+        elif part != path:
+            open_to_all = there.st_mode & stat.S_IWOTH and not there.st_mode & stat.S_ISVTX
+            if open_to_all or (os.geteuid() == 0 and not ours):
+                who = "everybody" if open_to_all else user_name(there.st_uid)
+                raise Refused(
+                    f"{who} may put another folder in place of {path}, by way of {part}: choose another with --data"
+                )

@@ -18,9 +18,9 @@ from app.api import jobs as jobs_api
 from app.api.admission import Admission
 from app.api.changes import Changes, at_signal
 from app.api.connections import quiet
-from app.api.health import version
 from app.api.middleware import Gate
 from app.api.receiving import Receiving
+from app.programs import version
 from app.settings import settings
 
 log = logs.get(__name__)

@@ -1,16 +1,27 @@
-"""Programs that this one starts: each in a session of its own, so that Ctrl-C reaches only the parent, and none outlives its parent."""
+"""Programs that this one starts: each in a session of its own, so that Ctrl-C reaches only the parent, and none outlives its parent.
+
+Their code and their files are ours: modules never come from the folder in which somebody happens to stand, and folders and logs belong
+to this user. Others can neither put anything into them nor a link in their place.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import pwd
+import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
 from pathlib import Path
+from typing import BinaryIO
 
 KEEP_ALIVE_SECONDS = 75
 """How long a server of ours keeps an idle connection. After uvicorn's own 5 s it closes some just as a request is on its way, and whoever
@@ -19,22 +30,44 @@ sent that (httpx pools for 5 s, proxies for 60) cannot tell whether it was done.
 BACKLOG = 256
 """How many clients may wait for the API to accept them. asyncio accepts as many at once, before it closes those that make room for them."""
 
+CODE = Path(__file__).resolve().parent.parent
+"""The folder that holds our packages: a checkout, or where pip has put them."""
+
+LONGEST_LOG = 20 * 2**20
+"""A log keeps so many bytes, and as many in its older part."""
+
+ROUND_SECONDS = 5.0
+"""How often a watched program is asked, and how long it may take to answer."""
+
+_TIMES_AT_START = 3  # so much more patience until the first answer
+_MOST_FILES = 65_536
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_LONGEST_LOG = 20 * 2**20
 
 
 class NotStarted(Exception):
     """A program did not come up. Its message is one sentence for the person who started it."""
 
 
+class NotOurs(PermissionError):
+    """A folder or file of another user, or a link. Its message is one sentence for the person who named the place."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.EPERM, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 @dataclass(frozen=True)
 class Program:
     """What to run and how to end it.
 
-    `orphaned` is the signal that the kernel sends when the parent dies, however it dies. It fires when the *thread* that
-    started the program ends, so programs are started from the main thread. `user` is a user id to run as (needs root).
+    `frozen_after`: seconds without an answer by `ready` after which it is taken for frozen; None: nobody asks. `user` is a user id
+    to run as (needs root).
+    `orphaned` is the signal that the kernel sends when the parent dies, however it dies. It fires when the *thread* that started the
+    program ends, so programs are started from the main thread.
     """
 
     name: str
@@ -42,6 +75,7 @@ class Program:
     env: Mapping[str, str]
     log: Path
     ready: Callable[[], bool] | None = None
+    frozen_after: float | None = None
     user: tuple[int, int] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     orphaned: signal.Signals = signal.SIGKILL
@@ -54,9 +88,25 @@ class Running:
     program: Program
     process: subprocess.Popen[bytes]
     started: float = field(default_factory=time.monotonic)
+    answered: bool = False
+    unanswered: int = 0  # rounds of the watch in a row
 
     def alive(self) -> bool:
         return self.process.poll() is None
+
+    def is_frozen(self) -> bool:
+        """Whether it runs and has not answered for as long as `frozen_after` says; at its start three times as long."""
+        patience = self.program.frozen_after
+        if patience is None or not self.alive():
+            return False
+        return self.unanswered * ROUND_SECONDS >= patience * (1 if self.answered else _TIMES_AT_START)
+
+    def end_frozen(self) -> None:
+        """Kills it, since it hears no request. A Python first writes to its log where it hangs (PYTHONFAULTHANDLER)."""
+        self.process.send_signal(signal.SIGABRT)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        self.kill()
 
     def wait_ready(self, seconds: float, given_up: Callable[[], bool] = lambda: False) -> None:
         """Returns when the program answers.
@@ -99,16 +149,16 @@ class Running:
 
 
 def start(program: Program) -> Running:
-    """Starts a program; its output goes to its log, which keeps one older part once it is long."""
-    program.log.parent.mkdir(parents=True, exist_ok=True)
-    if program.log.exists() and program.log.stat().st_size > _LONGEST_LOG:
-        program.log.replace(program.log.with_suffix(".1.log"))
+    """Starts a program. Its output goes to its log, and the log's folder is where it works: nobody else can write there."""
     user, group = program.user or (None, None)
-    with program.log.open("ab") as log:
+    own_folder(program.log.parent)
+    cut(program.log)
+    with open_own(program.log) as log:
         try:
             process = subprocess.Popen(
                 program.argv,
                 env=dict(program.env),
+                cwd=program.log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -120,7 +170,141 @@ def start(program: Program) -> Running:
             )
         except OSError as error:
             raise NotStarted(f"{program.name} could not be started: {program.argv[0]}: {error.strerror}") from error
-    return Running(program, process)
+    running = Running(program, process)
+    if program.frozen_after is not None:
+        threading.Thread(target=_watch, args=(running,), name=f"watch {program.name}", daemon=True).start()
+    return running
+
+
+def _watch(running: Running) -> None:
+    """Rounds are counted, not seconds: a machine that slept, or this program while it was stopped, has asked nobody."""
+    assert running.program.ready is not None
+    while running.alive():
+        until = time.monotonic() + ROUND_SECONDS
+        if running.program.ready():
+            running.answered, running.unanswered = True, 0
+        else:
+            running.unanswered += 1
+        time.sleep(max(0.0, until - time.monotonic()))
+
+
+def cut(log: Path) -> None:
+    """Empties a log that has become too long, also while it is written to; its end is kept as the older part.
+
+    Programs append to their logs, so these can be emptied under them. Lines that come while the end is copied are lost.
+    """
+    with suppress(OSError):  # the next call tries again
+        if log.stat().st_size <= LONGEST_LOG:
+            return
+        older = log.with_suffix(".1.log")
+        older.unlink(missing_ok=True)
+        with open_own(log) as long:
+            with suppress(OSError), open_own(older) as part:  # on a full disk the log alone makes room
+                long.seek(-LONGEST_LOG, os.SEEK_END)
+                part.write(long.read(LONGEST_LOG))
+            long.truncate(0)
+
+
+# ---------------------------------------------------------------- our code, our folders, our files
+
+
+@cache
+def version() -> str:
+    """The version of all programs of ours."""
+    try:
+        return metadata.version("bequest")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def safe_path(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a Python of ours, whose modules never come from the folder that it works in.
+
+    PYTHONPATH keeps the absolute folders that a person has named, for plugins. An empty entry means the working folder, as does a
+    relative one wherever that is.
+    """
+    named = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if Path(entry).is_absolute()]
+    if CODE.name not in (
+        "site-packages",
+        "dist-packages",
+    ):  # these are known, and named first would hide the standard library
+        named.insert(0, str(CODE))
+    path = os.pathsep.join(dict.fromkeys(named))
+    others = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    return {**others, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": path} if path else {})}
+
+
+def own_folder(path: Path, mode: int | None = 0o700, owner: tuple[int, int] | None = None) -> Path:
+    """`path` as a folder of this user, made if need be, with that mode (None: as it is).
+
+    Args:
+        owner: the user and group that shall have it instead (needs root).
+
+    Raises:
+        NotOurs: it belongs to another user, or is a link.
+        OSError: it cannot be made.
+    """
+    with suppress(FileExistsError):  # a folder, a link or a file, which is looked at below
+        path.mkdir(mode=0o700, parents=True)
+    folder = _open(path, os.O_RDONLY | os.O_DIRECTORY, owner)
+    try:
+        if owner:
+            os.fchown(folder, *owner)
+        if mode is not None:
+            os.fchmod(folder, mode)
+    finally:
+        os.close(folder)
+    return path
+
+
+def open_own(path: Path) -> BinaryIO:
+    """`path` as a file of this user, made if need be and closed to others, to read and to append to.
+
+    Raises:
+        NotOurs: it belongs to another user, or is a link.
+        OSError: it cannot be made.
+    """
+    file = os.fdopen(_open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b")
+    os.fchmod(file.fileno(), 0o600)
+    return file
+
+
+def _open(path: Path, flags: int, owner: tuple[int, int] | None = None) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        if path.is_symlink():
+            raise NotOurs(f"{path} is a link, which may lead anywhere: remove it") from None
+        raise
+    uid = os.fstat(descriptor).st_uid
+    if uid != os.geteuid() and (owner is None or uid != owner[0]):
+        os.close(descriptor)
+        us = user_name(os.geteuid())
+        raise NotOurs(
+            f"{path} belongs to {user_name(uid)}, and this is {us}: run as {user_name(uid)}, or choose another place"
+        )
+    return descriptor
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def set_limits() -> None:
+    """For this process and all that it starts: as many open files as it may have, since connections spend the usual 1,024 soon,
+    and no core dumps, which would hold passwords and data.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+# ---------------------------------------------------------------- life and death
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import httpx
 
 from app import embedded, programs
 from app.embedded import Folder, Refused
-from app.programs import NotStarted, Program, Running
+from app.programs import NotOurs, NotStarted, Program, Running, own_folder
 from app.settings import settings
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -22,7 +23,13 @@ _LONGEST_DELAY = 30.0
 _PROVEN_SECONDS = 60.0
 _STOP_SECONDS = 25.0
 _FOR_THE_SERVERS = 6.0  # of those, kept for inference, broker and database
+_FOR_THE_API = 5.0  # it finishes requests in 2 s; one that is frozen would take all of them
 _GRACE_SECONDS = "12"  # for a checkpoint, so that workers are gone before the servers must go
+_SAME_REQUEST_SECONDS = 0.5  # a terminal that closes sends two signals, an impatient finger some more
+_SKIP_SECONDS = 5.0
+_API_FROZEN_AFTER = 20.0
+_INFERENCE_FROZEN_AFTER = 60.0  # while it loads Keras, or a large model, it may be mute for a while
+_INSTANCE = "bequest-instance"
 
 
 @dataclass(frozen=True)
@@ -43,23 +50,62 @@ class _Child:
     due: float | None = None
 
     def tend(self) -> None:
-        """Starts it again when it has died, later each time it dies young."""
-        if self.running.alive():
+        """Starts it again when it has died or is frozen, later each time it dies young."""
+        program = self.running.program
+        if self.running.is_frozen():
+            self.running.end_frozen()
+            ended = f"{program.name} has not answered for {program.frozen_after:.0f} s and was killed"
+        elif self.running.alive():
             return
+        else:
+            ended = f"{program.name} ended with status {self.running.process.returncode}"
         clock = time.monotonic()
         if self.due is None:
             if clock - self.running.started > _PROVEN_SECONDS:
                 self.delay = 1.0
             self.due = clock + self.delay
-            ended = f"{self.running.program.name} ended with status {self.running.process.returncode}"
-            _say(f"{ended}; again in {self.delay:.0f} s. Log: {self.running.program.log}")
+            _say(f"{ended}; again in {self.delay:.0f} s. Log: {program.log}")
             self.delay = min(_LONGEST_DELAY, 2 * self.delay)
         elif clock >= self.due:
             try:
-                self.running = programs.start(self.running.program)
-            except NotStarted as fault:
+                self.running = programs.start(program)
+            except (NotStarted, NotOurs) as fault:
                 _say(str(fault))
             self.due = None
+
+
+@dataclass
+class _Requests:
+    """What signals have asked for. Signals in quick succession are one request.
+
+    The first request stops. After that only Ctrl-C counts: one asks for the warning, another soon after the warning skips the checkpoint.
+    """
+
+    stop: bool = False
+    skip: bool = False
+    to_warn: bool = False
+    _last: float = float("-inf")
+    _warned: float = float("-inf")
+
+    def hear(self, number: int, *_: object) -> None:
+        """The handler. It only takes notes, since it may interrupt a write."""
+        clock = time.monotonic()
+        another = clock - self._last > _SAME_REQUEST_SECONDS
+        self._last = clock
+        if not self.stop:
+            self.stop = True
+        elif number == signal.SIGINT and another:
+            self.skip = clock - self._warned < _SKIP_SECONDS
+            self.to_warn, self._warned = not self.skip, clock
+
+    def warn(self, seconds: float) -> None:
+        """Says at the second request, once, the price of a third; the checkpoint has `seconds` left."""
+        if self.to_warn:
+            self.to_warn = False
+            _say(
+                f"the running job, if any, is still writing its checkpoint ({seconds:.0f} s at most). Press Ctrl-C again within "
+                f"{_SKIP_SECONDS:.0f} s to give that up: the job goes back to its last checkpoint and an attempt is charged"
+            )
 
 
 @dataclass
@@ -69,26 +115,33 @@ class _Service:
     servers: list[_Child] = field(default_factory=list)
     workers: list[_Child] = field(default_factory=list)
     front: list[_Child] = field(default_factory=list)
-    signals: int = 0
+    requests: _Requests = field(default_factory=_Requests)
 
     def told_to_stop(self) -> bool:
-        return self.signals > 0
+        return self.requests.stop
 
     def tend(self) -> None:
         for child in (*self.servers, *self.workers, *self.front):
             child.tend()
+            programs.cut(child.running.program.log)
 
     def stop(self) -> None:
         """API and workers first, so that a running job is checkpointed and given back while there is a database to write to."""
-        until = time.monotonic() + _STOP_SECONDS
+        began = time.monotonic()
+        until = began + _STOP_SECONDS
         first = [*self.front, *self.workers]
         for child in first:
             child.running.ask_to_stop()
-        while (
-            any(child.running.alive() for child in first)
-            and self.signals < 2
-            and time.monotonic() < until - _FOR_THE_SERVERS
-        ):
+        while any(child.running.alive() for child in first) and not self.requests.skip:
+            left = until - _FOR_THE_SERVERS - time.monotonic()
+            if left < 0:
+                break
+            if time.monotonic() > began + _FOR_THE_API:
+                for child in self.front:
+                    if child.running.alive():
+                        child.running.kill()
+            if any(child.running.alive() for child in self.workers):
+                self.requests.warn(left)
             time.sleep(0.05)
         for child in first:
             child.running.kill()
@@ -99,12 +152,9 @@ class _Service:
 def serve(options: Options) -> int:
     """Runs the service until SIGTERM or Ctrl-C; the exit status."""
     service = _Service()
-
-    def stop(*_: object) -> None:
-        service.signals += 1
-
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)
+        signal.signal(number, service.requests.hear)
+    programs.set_limits()
     try:
         _check(options)
         with embedded.folder(options.data or settings().data) as folder:
@@ -116,7 +166,7 @@ def serve(options: Options) -> int:
                 _say("stopping: the running job, if any, is checkpointed and goes on at the next start")
             finally:
                 service.stop()
-    except (Refused, NotStarted) as fault:
+    except (Refused, NotStarted, NotOurs) as fault:
         if service.told_to_stop():
             return 0
         _say(f"bequest: {fault}", error=True)
@@ -191,23 +241,34 @@ def _migrate(environment: dict[str, str]) -> None:
 # ---------------------------------------------------------------- the programs
 
 
+def own_environment(data: Path) -> dict[str, str]:
+    """This process's, for a program that works in another folder: modules are not taken from there, and paths are absolute."""
+    own = {**programs.safe_path(os.environ), "BEQUEST_DATA": str(data)}
+    if roots := settings().file_roots:
+        own["BEQUEST_FILE_ROOTS"] = ",".join(str(root.absolute()) for root in roots)
+    return own
+
+
 def _environment(folder: Folder) -> dict[str, str]:
     given = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in own_environment(folder.home).items()
         if value or name not in ("DATABASE_URL", "BROKER_URL", "INFERENCE_URL")
     }
-    return {"BEQUEST_GRACE_SECONDS": _GRACE_SECONDS, "PYTHONUNBUFFERED": "1", **given, "BEQUEST_DATA": str(folder.home)}
+    # PYTHONFAULTHANDLER: a frozen program writes down where it hangs, see Running.end_frozen
+    return {"BEQUEST_GRACE_SECONDS": _GRACE_SECONDS, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **given}
 
 
 def _api(folder: Folder, environment: dict[str, str], options: Options) -> Program:
     where = ("--host", options.host, "--port", str(options.port), "--timeout-graceful-shutdown", "2")
+    instance = uuid.uuid4().hex
     return Program(
         "the API",
-        (*api_command(), *where),
+        (*api_command(), *where, "--header", f"{_INSTANCE}:{instance}"),
         environment,
         folder.logs / "api.log",
-        ready=lambda: _answers(f"http://{_for_url(options.host)}:{options.port}/healthz"),
+        ready=lambda: _is_ours(_healthz(f"http://{_for_url(options.host)}:{options.port}"), instance),
+        frozen_after=_API_FROZEN_AFTER,
     )
 
 
@@ -244,19 +305,52 @@ def worker_command() -> tuple[str, ...]:
     return (sys.executable, "-m", "celery", "-A", "worker.main", "worker", "-P", "solo", "-c", "1", *quiet)
 
 
+def work(data: Path) -> None:
+    """Becomes a worker on that data folder. Returns only by an exception.
+
+    Raises:
+        NotOurs: the data folder belongs to another user.
+        OSError: the data folder cannot be made.
+    """
+    own_folder(data, mode=None)  # as `serve` has closed it, here or on another machine
+    os.chdir(programs.CODE)  # Celery takes modules from the folder that it works in
+    command = worker_command()
+    os.execve(command[0], command, own_environment(data))
+
+
 def _inference(folder: Folder, environment: dict[str, str]) -> Program:
     own = {name: value for name, value in environment.items() if name not in ("DATABASE_URL", "BROKER_URL")}
     bind = environment["INFERENCE_URL"]
     return Program(
-        "inference", (sys.executable, "-m", "worker.inference", "--bind", bind), own, folder.logs / "inference.log"
+        "inference",
+        (sys.executable, "-m", "worker.inference", "--bind", bind),
+        own,
+        folder.logs / "inference.log",
+        ready=lambda: _healthz("http://inference", bind.removeprefix("unix://")) is not None,
+        frozen_after=_INFERENCE_FROZEN_AFTER,
     )
 
 
-def _answers(url: str) -> bool:
+def _healthz(address: str, socket_path: str | None = None) -> httpx.Response | None:
+    """The answer of a program that lives there; None where there is none."""
+    transport = httpx.HTTPTransport(uds=socket_path, verify=False)  # no certificates need be read
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.OK
+        with httpx.Client(transport=transport, timeout=programs.ROUND_SECONDS, trust_env=False) as client:
+            answer = client.get(f"{address}/healthz")
     except httpx.HTTPError:
+        return None
+    return answer if answer.status_code == httpx.codes.OK else None
+
+
+def _is_ours(answer: httpx.Response | None, instance: str) -> bool:
+    """Whether the API that this program started has answered, not another service on its port, nor another project's `app`."""
+    if answer is None or answer.headers.get(_INSTANCE) != instance:
         return False
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    return isinstance(body, dict) and body.get("version") == programs.version()
 
 
 def _for_url(host: str) -> str:

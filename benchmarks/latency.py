@@ -44,7 +44,7 @@ def main() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in outside}
     # No inference program: its own import of Keras would be measured too.
     environment |= {"INFERENCE_URL": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "app.cli", "serve", "--data", str(folder), "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "app.cli", "serve", "--data", str(folder), "--port", str(port)]
     service = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:

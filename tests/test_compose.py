@@ -203,6 +203,13 @@ def test_an_image_runs_as_nobody_and_says_when_it_is_ill(target: str) -> None:
     compile(check[2], "healthcheck", "exec")
 
 
+def test_an_image_takes_no_module_from_a_folder_that_its_programs_write_to() -> None:
+    runtime = stages()["runtime"]
+    assert re.findall(r"^WORKDIR (\S+)$", runtime, re.MULTILINE) == ["/opt/bequest"]
+    assert "PYTHONSAFEPATH=1" in runtime
+    assert all("WORKDIR" not in stages()[target] for target in ("api", "worker"))
+
+
 def test_the_images_start_the_programs_of_the_design() -> None:
     api = command("api")
     ours = list(api_command()[2:])

@@ -27,7 +27,7 @@ from typing import Any
 
 import structlog
 
-from app.programs import adopt_orphans, die_with_parent, kill_group
+from app.programs import CODE, adopt_orphans, die_with_parent, kill_group, own_folder, safe_path
 from app.settings import settings
 from worker import machine, reports
 from worker.reports import Exit
@@ -136,7 +136,7 @@ class Trainer:
         self._incoming, self._outgoing = bytearray(), b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.training", "--spare"],
-            cwd=Path(__file__).parent.parent,
+            cwd=CODE,
             env={**environment(), MARK: self._mark},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -288,11 +288,11 @@ def environment() -> dict[str, str]:
     }
     home = settings().home
     for folder in (home, home / "tmp"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_folder(folder)
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "KERAS_BACKEND": "tensorflow",
-        **passed,
+        **safe_path(passed),
         "HOME": str(home),
         "KERAS_HOME": str(home / "keras"),
         "TMPDIR": str(home / "tmp"),  # until it has a job, whose folder takes such files then

@@ -16,9 +16,9 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from app.api import catalog
-from app.api.health import version
 from app.api.problems import ProblemShape
 from app.errors import PROBLEMS, NotFound, ProblemType
+from app.programs import version
 from app.settings import settings
 
 router = APIRouter(include_in_schema=False)

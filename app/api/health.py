@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +15,7 @@ from app.api import deps
 from app.api.inference import alive
 from app.api.threads import apart
 from app.data.uploads import walls
+from app.programs import version
 from app.settings import settings
 
 router = APIRouter(tags=["service"])
@@ -48,14 +47,6 @@ class Readiness(BaseModel):
     embedded: Literal["trust"] | None = Field(
         description="trust: the embedded database, where every process that reaches its socket is a superuser"
     )
-
-
-@cache
-def version() -> str:
-    try:
-        return metadata.version("bequest")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 @router.get("/healthz", responses=deps.problem_responses(), summary="Does this process live?")

@@ -16,6 +16,8 @@ import pytest
 
 from app import jobs
 from app.jobs import Claim
+from app.programs import CODE
+from app.settings import Settings
 from tests.worker.conftest import wait_for
 from worker import machine, supervisor
 from worker import trainers as trainer_processes
@@ -48,6 +50,16 @@ def test_only_what_a_trainer_needs_is_passed_on(monkeypatch: pytest.MonkeyPatch)
     }  # fmt: skip
     assert passed["HOME"] != os.environ.get("HOME")
     assert passed["KERAS_BACKEND"] == "tensorflow"
+    assert (passed["PYTHONPATH"], passed["PYTHONSAFEPATH"]) == (str(CODE), "1"), "where it works there may be modules"
+
+
+def test_a_home_that_is_a_link_is_none_for_a_trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "home").symlink_to("elsewhere")
+    monkeypatch.setattr("worker.trainers.settings", lambda: Settings(data=tmp_path))
+    with pytest.raises(OSError, match="home is a link"):
+        environment()
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_spare_that_died_is_replaced_before_it_is_needed(trainers: Trainers, tmp_path: Path) -> None:
