@@ -44,7 +44,7 @@ def list_models(
     "/{ref:path}/predict",
     response_model_exclude_none=True,
     responses=deps.problem_responses(
-        "not_found", "malformed_body", "body_too_large", "unsupported_media_type", "invalid", "inference_unavailable"
+        "not_found", "malformed_body", "unsupported_media_type", "invalid", "inference_unavailable"
     ),
     openapi_extra=deps.body_in_openapi(
         {
@@ -57,7 +57,7 @@ def list_models(
                     "minItems": 1,
                     "maxItems": MAX_ROWS,
                     "description": "rows: nested lists of the manifest's input shape, or objects of a table's columns",
-                    "items": {},
+                    "items": {"type": ["array", "object"]},
                 }
             },
         },
@@ -71,7 +71,7 @@ async def predict(ref: Reference, body: Annotated[dict[str, Any], Depends(object
 
 
 @router.get(
-    "/{ref:path}",
+    "/{ref:model}",
     response_model=ModelShape,
     responses={304: {"description": "It has not changed."}, **deps.problem_responses("not_found")},
     summary="Get a model",
