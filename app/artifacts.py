@@ -29,6 +29,18 @@ from app.tables import Artifact, Dataset, Model
 
 _BLOCK = 1 << 20
 _COLLECT_LOCK = 7_265_719
+
+MEDIA_TYPES = {
+    ".csv": "text/csv; charset=utf-8",
+    ".json": "application/json",
+    ".log": "text/plain; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".zip": "application/zip",
+}
+OTHER_MEDIA_TYPE = "application/octet-stream"
+"""An artifact's media type follows from its name, so that the list is closed: the OpenAPI document names all of it."""
+
 _NAMING = (Artifact.sha256, Model.sha256, Model.rows_sha256, Dataset.prepared_sha256)
 
 
@@ -133,12 +145,13 @@ def collect_unnamed(older_than: float = 86_400.0) -> None:
         collect(old)
 
 
-def add(session: Session, job_id: str, attempt: int, name: str, stored: Stored, media_type: str) -> None:
+def add(session: Session, job_id: str, attempt: int, name: str, stored: Stored) -> None:
     """Names a stored file as the job's `name`. The caller holds the attempt's fence.
 
     A later attempt's file replaces an earlier one's.
     """
     hold(session, stored.sha256)
+    media_type = MEDIA_TYPES.get(Path(name).suffix, OTHER_MEDIA_TYPE)
     statement = insert(Artifact).values(
         job_id=job_id, name=name, attempt=attempt, sha256=stored.sha256, bytes=stored.bytes, media_type=media_type
     )

@@ -25,7 +25,6 @@ from worker import reports
 
 _BATCH = 2000
 _MOST_ROWS = 10_000
-_MEDIA_TYPES = {".json": "application/json", ".csv": "text/csv", ".log": "text/plain; charset=utf-8"}
 _LONGEST_LOG = 16 * 2**20
 
 
@@ -55,7 +54,7 @@ class Recorder:
     result: reports.Result | None = None
     failed: reports.Failed | None = None
     _sources: list[Path] = field(default_factory=list)
-    _files: dict[str, tuple[Stored, str]] = field(default_factory=dict)
+    _files: dict[str, Stored] = field(default_factory=dict)
     _waiting: deque[Any] = field(default_factory=deque)
     _epochs: dict[str, int] = field(default_factory=dict)
     _not_finite: set[str] = field(default_factory=set)
@@ -97,7 +96,7 @@ class Recorder:
                     self.failed = report
                     continue
                 case reports.Artifact():
-                    self._files[report.name] = (self._keep_file(report.path), report.media_type)
+                    self._files[report.name] = self._keep_file(report.path)
                     continue
                 case reports.Kept():
                     report = self._store(report)  # noqa: PLW2901 - from here on its files are durable
@@ -201,12 +200,12 @@ class Recorder:
 
     def keep_files(self, session: Session) -> None:
         """The artifacts that were reported, in the caller's transaction."""
-        for name, (stored, media_type) in self._files.items():
-            artifacts.add(session, self.claim.job_id, self.claim.attempt, name, stored, media_type)
+        for name, stored in self._files.items():
+            artifacts.add(session, self.claim.job_id, self.claim.attempt, name, stored)
 
     def keep_log(self, session: Session, stored: Stored | None) -> None:
         if stored is not None:
-            artifacts.add(session, self.claim.job_id, self.claim.attempt, "trainer.log", stored, _MEDIA_TYPES[".log"])
+            artifacts.add(session, self.claim.job_id, self.claim.attempt, "trainer.log", stored)
 
     def _keep(self, session: Session, job: Job, kept: StoredModel) -> None:
         model = models.keep(
@@ -215,8 +214,7 @@ class Recorder:
         if (model.role, model.sha256) != (kept.role, kept.stored.sha256):
             return  # there was one already, and its files are the job's
         for name, stored in kept.files.items():
-            media_type = _MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
-            artifacts.add(session, job.id, self.claim.attempt, name, stored, media_type)
+            artifacts.add(session, job.id, self.claim.attempt, name, stored)
         jobs.note(session, self.claim, "model", {"role": kept.role, "model": model.id})
 
     def _store(self, report: reports.Kept) -> StoredModel:

@@ -134,7 +134,6 @@ class Artifact(_Report):
     report: Literal["artifact"] = "artifact"
     name: Name
     path: str
-    media_type: str = "application/octet-stream"
 
 
 class Warned(_Report):

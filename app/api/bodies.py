@@ -23,7 +23,7 @@ LONGEST_KEY = (
     256  # a fault's pointer repeats the keys above it, and an answer a hundred pointers; no name is half as long
 )
 MAX_CONTAINERS = 1_000_000  # of some 100 bytes each in memory, while a picture needs one for a pixel at most
-_INT_RANGE = range(-(2**63), 2**64)
+INTEGERS = range(-(2**63), 2**64)
 _SMALL = 256 * 1024
 
 
@@ -137,7 +137,7 @@ class _Refused:
 
 def _integer(digits: str) -> int | _Refused:
     # 20 digits hold every 64-bit integer; int() of a very long text takes quadratic time.
-    if len(digits) <= 21 and int(digits) in _INT_RANGE:
+    if len(digits) <= 21 and int(digits) in INTEGERS:
         return int(digits)
     return _Refused("this integer does not fit 64 bits", "give a smaller number")
 

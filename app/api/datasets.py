@@ -17,9 +17,10 @@ from app import datasets, db
 from app.api import deps
 from app.api.admission import aside
 from app.api.bodies import complaint, expect_multipart
-from app.api.deps import Cursor, IfNoneMatch, InTransaction, Limit, Reference
+from app.api.deps import Cursor, DatasetId, IfNoneMatch, InTransaction, Limit
 from app.api.shapes import DatasetShape, Page, Preview
 from app.api.threads import apart
+from app.data.names import LONGEST
 from app.errors import refused
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, nearest
@@ -35,11 +36,22 @@ _FORM = {
     "additionalProperties": False,
     "properties": {
         "file": {"type": "string", "format": "binary", "description": "an .npz (numpy.savez) or a .csv with a header"},
-        "name": {"type": "string", "maxLength": 128, "description": "a label; the file's name when left out"},
+        "name": {
+            "type": "string",
+            "maxLength": LONGEST,
+            "pattern": r"^[^/\\\x00-\x1f\x7f]*$",
+            "description": "a label; the file's name when left out",
+        },
         "format": {"type": "string", "enum": ["npz", "csv"], "description": "found by looking when left out"},
-        "targets": {"type": "string", "description": "columns to learn: a,b or a:category,b:number; may be repeated"},
+        "targets": {
+            "type": "string",
+            "maxLength": _FIELD_BYTES,
+            "description": "columns to learn: a,b or a:category,b:number; may be repeated. At most "
+            f"{_MOST_TARGETS} columns of {_LONGEST_TARGET} characters.",
+        },
     },
 }
+_EXAMPLE = {"file": "petal,species\n1.4,setosa\n4.7,versicolor\n", "name": "flowers", "targets": "species"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +70,9 @@ class Upload:
     response_model=DatasetShape,
     responses={
         200: {"description": "These bytes are known: the data set that they made before.", "model": DatasetShape},
-        **deps.problem_responses(
-            "malformed_body", "body_too_large", "unsupported_media_type", "invalid", "dataset_invalid", "disk_full"
-        ),
+        **deps.problem_responses("malformed_body", "unsupported_media_type", "invalid", "dataset_invalid", "disk_full"),
     },
-    openapi_extra=deps.body_in_openapi(_FORM, "multipart/form-data"),
+    openapi_extra=deps.body_in_openapi(_FORM, "multipart/form-data", example=_EXAMPLE),
     summary="Upload a data set",
 )
 async def upload_dataset(request: Request) -> Response:
@@ -166,7 +176,7 @@ def list_datasets(
     responses={304: {"description": "It has not changed."}, **deps.problem_responses("not_found")},
     summary="Get a data set",
 )
-def get_dataset(session: InTransaction, dataset_id: Reference, if_none_match: IfNoneMatch = None) -> Response:
+def get_dataset(session: InTransaction, dataset_id: DatasetId, if_none_match: IfNoneMatch = None) -> Response:
     """What it looks like: rows, input, columns with their classes and counts."""
     return deps.tagged(DatasetShape.of(datasets.get(session, dataset_id)), if_none_match)
 
@@ -174,7 +184,7 @@ def get_dataset(session: InTransaction, dataset_id: Reference, if_none_match: If
 @router.get("/{dataset_id}/preview", responses=deps.problem_responses("not_found"), summary="A data set's first rows")
 @deps.looks_twice
 def preview_dataset(
-    session: InTransaction, dataset_id: Reference, rows: Annotated[int, Query(ge=1, le=100)] = 10
+    session: InTransaction, dataset_id: DatasetId, rows: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> Preview:
     """`input` is as `predict` takes it; columns are in words. Of large pictures fewer rows come, a million numbers in all."""
     return Preview(rows=datasets.preview(session, dataset_id, rows))
@@ -186,6 +196,6 @@ def preview_dataset(
     responses=deps.problem_responses("not_found", "conflict", "dataset_in_use"),
     summary="Delete an upload",
 )
-def delete_dataset(session: InTransaction, dataset_id: Reference) -> None:
+def delete_dataset(session: InTransaction, dataset_id: DatasetId) -> None:
     """Bytes and all. 409 names the jobs and models that rest on it."""
     datasets.delete(session, dataset_id)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from collections import Counter
@@ -15,12 +13,14 @@ from urllib.parse import urlencode
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.dependencies.models import Dependant
 from pydantic import AfterValidator, BaseModel
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from app.api.problems import MEDIA_TYPE, ProblemShape
 from app.db import Session, get_session
 from app.errors import PROBLEMS, NotFound, refused
 from app.spec.faults import MOST, Fault, nearest, pointer
+from app.spec.models import DATASET_REF
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,30 +39,66 @@ all threads waiting for one, nothing would move.
 """
 
 
-def _identifier(text: str) -> str:
-    # No name holds such characters, so there is nothing under it; the database would refuse a NUL with an error.
-    if not re.fullmatch(r"[^\x00-\x1f\x7f]{1,300}", text):
-        raise NotFound("Nothing has an id or name like this one.")
-    return text
+_JOB_ID = r"^job_[0-9a-f]{32}$"
+_MODEL_REF = (
+    r"^(job:job_[0-9a-f]{32}(/[A-Za-z0-9/_-]{1,200})?|mdl_[0-9a-f]{32}|model:[^\x00-\x1f\x7f]{1,128}(@[0-9]{1,9})?)$"
+)
+_ARTIFACT = r"^[^\x00-\x1f\x7f]{1,256}$"
+_CURSOR = r"^1\.[A-Za-z0-9_.-]{1,128}$"
 
 
-def _cursor(text: str) -> str:
-    try:
-        form, _, last = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(":")
-    except (binascii.Error, ValueError):
-        form, last = "", ""
-    if form != "1" or not re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", last):
+def _named(pattern: str) -> AfterValidator:
+    """Refuses, as a 404, what cannot be the name of anything: the database, to which a NUL is an error, is not asked."""
+
+    def named(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise NotFound("Nothing has an id or name like this one.")
+        return text
+
+    return AfterValidator(named)
+
+
+def _cursor(text: str | None) -> str | None:
+    """The id behind which the page begins."""
+    if text is None:
+        return None
+    if not re.fullmatch(_CURSOR, text):
         raise ValueError("take next_cursor from the page before, as it is")
-    return last
+    return text.removeprefix("1.")
 
 
-JobId = Annotated[str, Path(description="job_…"), AfterValidator(_identifier)]
-Reference = Annotated[str, AfterValidator(_identifier)]
+class _JobPath(StringConvertor):
+    """`{job_id:job}`, which leaves `/v1/jobs/validate` to its own path: of each path, one resource alone says its methods."""
+
+    regex = "job_[^/]+"
+
+
+class _ModelPath(StringConvertor):
+    """`{ref:model}`, which may hold slashes and leaves `/v1/models/{ref}/predict` to its own path."""
+
+    regex = ".*(?<!/predict)"
+
+
+register_url_convertor("job", _JobPath())
+register_url_convertor("model", _ModelPath())
+
+JobId = Annotated[str, Path(description="job_…", json_schema_extra={"pattern": _JOB_ID}), _named(_JOB_ID)]
+DatasetId = Annotated[
+    str, Path(description="a built-in's name, or ds_…", json_schema_extra={"pattern": DATASET_REF}), _named(DATASET_REF)
+]
+Reference = Annotated[
+    str,
+    Path(description="mdl_…, job:ID, job:ID/ROLE, or model:NAME@VERSION", json_schema_extra={"pattern": _MODEL_REF}),
+    _named(_MODEL_REF),
+]
+ArtifactName = Annotated[str, Path(json_schema_extra={"pattern": _ARTIFACT}), _named(_ARTIFACT)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="entries a page")]
-Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before"), AfterValidator(
-    lambda text: None if text is None else _cursor(text)
-)]  # fmt: skip
-FilterText = Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Cursor = Annotated[
+    str | None,
+    Query(description="next_cursor of the page before", json_schema_extra={"pattern": _CURSOR}),
+    AfterValidator(_cursor),
+]
+FilterText = Annotated[str | None, Query(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 IfNoneMatch = Annotated[str | None, Header(description="an ETag: the answer is 304 while it still holds")]
 
 
@@ -138,7 +174,7 @@ def turn(
     if len(found) <= limit:
         return list(found), None
     kept = list(found[:limit])
-    cursor = base64.urlsafe_b64encode(f"1:{ids(kept[-1])}".encode()).decode().rstrip("=")
+    cursor = f"1.{ids(kept[-1])}"
     query = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
     response.headers["link"] = f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'
     return kept, cursor
@@ -168,6 +204,7 @@ def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     for code in (
         "host_not_allowed",
         "origin_not_allowed",
+        "body_too_large",
         "invalid_parameter",
         "request_timeout",
         "overloaded",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,25 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         # FastAPI's own error shape: no path answers with it.
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        for parameter in _parameters(document):
+            parameter["schema"] = _without_null(parameter["schema"])
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _parameters(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            yield from operation.get("parameters", ())
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter, which is text or left out. Python's default of None is no value that could be sent."""
+    match schema:
+        case {"anyOf": [dict(given), {"type": "null"}], **about}:
+            return given | about
+        case _:
+            return schema
 
 
 def _adopt(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:

@@ -14,14 +14,19 @@ from zipstream import ZIP_STORED, ZipStream
 
 from app import artifacts, jobs
 from app.api import deps, shapes
-from app.api.deps import IfNoneMatch, InTransaction, JobId, Reference
+from app.api.deps import ArtifactName, IfNoneMatch, InTransaction, JobId
 from app.api.shapes import Artifacts
 from app.errors import NotFound, Problem
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 
 _BLOCK = 256 * 1024
-_FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_FILE = {
+    "content": {
+        media_type: {"schema": {} if media_type == "application/json" else {"type": "string", "format": "binary"}}
+        for media_type in sorted({*artifacts.MEDIA_TYPES.values(), artifacts.OTHER_MEDIA_TYPE})
+    }
+}
 
 
 @router.get("/{job_id}/artifacts", responses=deps.problem_responses("not_found"), summary="List a job's files")
@@ -78,7 +83,7 @@ def get_zip(session: InTransaction, job_id: JobId) -> Response:
 def get_artifact(
     session: InTransaction,
     job_id: JobId,
-    name: Reference,
+    name: ArtifactName,
     if_none_match: IfNoneMatch = None,
     range_: Annotated[str | None, Header(alias="range", description="bytes=FROM-TO: one part")] = None,
     if_range: Annotated[str | None, Header(description="an ETag: the range is given only while it still holds")] = None,

@@ -26,13 +26,14 @@ _SPEC_BODY = deps.body_in_openapi(
     {"$ref": "#/components/schemas/JobSpec"},
     example={"kind": "transfer", "dataset": "digits", "source": {"train": {"dataset": "strokes"}}},
 )
+_KEY = r"^[\x21-\x7e]{1,255}$"
 _NO_KEY = Fault(
     "/header/idempotency-key",
     "expected one key of 1 to 255 visible ASCII characters",
     "a random UUID, sent again with every retry",
     "idempotency_key",
 )
-_REFUSALS = ("malformed_body", "body_too_large", "unsupported_media_type", "invalid", "not_available")
+_REFUSALS = ("malformed_body", "unsupported_media_type", "invalid")
 
 
 async def idempotency_key(
@@ -42,12 +43,13 @@ async def idempotency_key(
         Header(
             alias="idempotency-key",
             description="1 to 255 visible ASCII characters: what is submitted again under the same key is one job",
+            json_schema_extra={"pattern": _KEY},
         ),
     ] = None,
 ) -> str | None:
     """The key of a submission. Raises 422 for one that is none, or for several."""
     given = request.headers.getlist("idempotency-key")
-    if len(given) > 1 or not all(re.fullmatch(r"[\x21-\x7e]{1,255}", one) for one in given):
+    if len(given) > 1 or not all(re.fullmatch(_KEY, one) for one in given):
         raise refused([_NO_KEY], code="invalid_parameter")
     return key
 
@@ -65,7 +67,7 @@ async def idempotency_key(
                 }
             }
         },
-        **deps.problem_responses(*_REFUSALS, "conflict", "idempotency_key_reused", "queue_full"),
+        **deps.problem_responses(*_REFUSALS, "not_available", "conflict", "idempotency_key_reused", "queue_full"),
     },
     openapi_extra=_SPEC_BODY,
     summary="Submit a job",
@@ -92,7 +94,7 @@ async def submit_job(
 
 @router.post(
     "/validate",
-    responses=deps.problem_responses(*_REFUSALS, "conflict"),
+    responses=deps.problem_responses(*_REFUSALS, "not_available", "conflict"),
     openapi_extra=_SPEC_BODY,
     summary="Check a job without starting it",
 )
@@ -120,7 +122,7 @@ def list_jobs(
 
 
 @router.get(
-    "/{job_id}",
+    "/{job_id:job}",
     response_model=JobShape,
     responses={304: {"description": "It has not changed."}, **deps.problem_responses("not_found")},
     summary="Get a job",
@@ -209,7 +211,7 @@ def resume_job(session: InTransaction, job_id: JobId) -> Response:
 
 
 @router.delete(
-    "/{job_id}",
+    "/{job_id:job}",
     status_code=204,
     responses=deps.problem_responses("not_found", "conflict"),
     summary="Delete a finished job",

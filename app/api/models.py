@@ -46,7 +46,7 @@ def list_models(
     "/{ref:path}/predict",
     response_model_exclude_none=True,
     responses=deps.problem_responses(
-        "not_found", "malformed_body", "body_too_large", "unsupported_media_type", "invalid", "inference_unavailable"
+        "not_found", "malformed_body", "unsupported_media_type", "invalid", "inference_unavailable"
     ),
     openapi_extra=deps.body_in_openapi(
         {
@@ -59,7 +59,7 @@ def list_models(
                     "minItems": 1,
                     "maxItems": MAX_ROWS,
                     "description": "rows: nested lists of the manifest's input shape, or objects of a table's columns",
-                    "items": {},
+                    "items": {"type": ["array", "object"]},
                 }
             },
         },
@@ -74,7 +74,7 @@ async def predict(request: Request, ref: Reference) -> Predictions:
 
 
 @router.get(
-    "/{ref:path}",
+    "/{ref:model}",
     response_model=ModelShape,
     responses={304: {"description": "It has not changed."}, **deps.problem_responses("not_found")},
     summary="Get a model",

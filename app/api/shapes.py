@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app import waiting
@@ -27,6 +27,8 @@ class Page(BaseModel, Generic[Item]):
 
 class JobError(BaseModel):
     """Why a job failed, in closed words."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     code: str
     message: str | None = None
@@ -144,7 +146,7 @@ class DatasetShape(BaseModel):
     name: str
     builtin: bool
     format: str | None
-    description: str | None = None
+    description: str | None
     bytes: int | None
     sha256: str
     created_at: datetime | None

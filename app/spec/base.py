@@ -12,7 +12,9 @@ from app.spec.exports import ExportFormat
 class Words(BaseModel):
     """Unknown fields are refused, numbers are finite, nothing is coerced (true is no number, "3" is no integer)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
 
 
 Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]

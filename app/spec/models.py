@@ -13,7 +13,9 @@ from app.spec.training import TrainingSpec
 
 TaskType = Literal["binary", "multiclass", "multilabel", "regression"]
 
-DatasetRef = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
+DATASET_REF = r"^[A-Za-z0-9_.-]{1,128}$"
+
+DatasetRef = Annotated[str, StringConstraints(pattern=DATASET_REF)]
 """A built-in's name or `ds_…`."""
 
 ModelRef = Annotated[

@@ -181,7 +181,7 @@ def test_bytes_that_another_job_keeps_too_outlive_a_deleted_one(tmp_path: Path) 
     stored = artifacts.keep_file(tmp_path / "same")
     for job in (one, other):
         with transaction() as session:
-            artifacts.add(session, job.id, 1, "report.json", stored, "application/json")
+            artifacts.add(session, job.id, 1, "report.json", stored)
     succeed(one, other)
     for job, left in ((one, True), (other, False)):
         with transaction() as session:
@@ -197,7 +197,7 @@ def test_old_bytes_that_no_row_names_go_and_all_others_stay(tmp_path: Path) -> N
         (tmp_path / name).write_text(name)
         stored[name] = artifacts.keep_file(tmp_path / name)
     with transaction() as session:
-        artifacts.add(session, job.id, 1, "named", stored["named"], "text/plain")
+        artifacts.add(session, job.id, 1, "named", stored["named"])
         model = models.get(session, own)
     for sha256 in (model.sha256, stored["named"].sha256, stored["unnamed"].sha256):
         os.utime(artifacts.blob(sha256), (time.time() - 90_000,) * 2)
@@ -213,7 +213,7 @@ def test_old_bytes_that_no_row_names_go_and_all_others_stay(tmp_path: Path) -> N
 
 def test_no_row_can_name_bytes_that_are_gone() -> None:
     with pytest.raises(FileNotFoundError), transaction() as session:
-        artifacts.add(session, a_job().id, 1, "x", artifacts.Stored("0" * 64, 1), "text/plain")
+        artifacts.add(session, a_job().id, 1, "x", artifacts.Stored("0" * 64, 1))
 
 
 def test_bytes_that_a_row_is_about_to_name_are_not_collected(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_bytes_that_a_row_is_about_to_name_are_not_collected(tmp_path: Path) -> 
     stored = artifacts.keep_file(tmp_path / "file")
     with ThreadPoolExecutor(1) as pool:
         with transaction() as session:
-            artifacts.add(session, job.id, 1, "report.json", stored, "application/json")
+            artifacts.add(session, job.id, 1, "report.json", stored)
             collected = pool.submit(artifacts.collect, [stored.sha256])
             time.sleep(0.3)
             assert not collected.done()
@@ -253,9 +253,7 @@ def test_an_artifact_of_a_later_attempt_replaces_an_earlier_one_s(tmp_path: Path
             if attempt == 2:
                 session.execute(text("UPDATE jobs SET state = 'queued', lease_until = NULL"))
                 session.execute(text("UPDATE jobs SET state = 'running', lease_until = now(), attempt = 2"))
-            artifacts.add(
-                session, job.id, attempt, "report.json", artifacts.keep_file(tmp_path / "f"), "application/json"
-            )
+            artifacts.add(session, job.id, attempt, "report.json", artifacts.keep_file(tmp_path / "f"))
     with transaction() as session:
         found = artifacts.get(session, job.id, "report.json")
         assert artifacts.blob(found.sha256).read_bytes() == b"new"
@@ -395,7 +393,6 @@ def test_a_cancel_keeps_finished_stages_unless_they_are_discarded(discard: bool,
                 1,
                 name,
                 artifacts.keep_file(tmp_path / ("log" if name.endswith("log") else "s")),
-                "x",
             )
         jobs.cancel(session, waiting.id, discard=discard)
     with transaction() as session:

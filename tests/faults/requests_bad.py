@@ -139,6 +139,7 @@ def _world(connect: Connect, folder: Path) -> tuple[World, Callable[[], None]]:
 
 
 def finished_job(body: Any, folder: Path) -> str:
+    """A job that has succeeded, in an empty queue, with a model and a file of each media type; its id."""
     with transaction() as session:
         job_id = jobs.submit(session, body).id
         job = jobs.get(session, job_id)
@@ -148,6 +149,8 @@ def finished_job(body: Any, folder: Path) -> str:
     assert claim.job_id == job_id, "a queue that is not empty"
     (folder / "model.keras").write_bytes(random.Random(0).randbytes(10_000))
     stored = artifacts.keep_file(folder / "model.keras")
+    report = folder / "report.json"
+    report.write_text("{}")
     manifest = Manifest.model_validate(
         {
             "role": "model",
@@ -163,7 +166,9 @@ def finished_job(body: Any, folder: Path) -> str:
     )
     with transaction() as session:
         job = jobs.fence(session, claim)
-        artifacts.add(session, job_id, claim.attempt, "model.keras", stored, "application/octet-stream")
+        artifacts.add(session, job_id, claim.attempt, "model.keras", stored)
+        for suffix in artifacts.MEDIA_TYPES:
+            artifacts.add(session, job_id, claim.attempt, f"report{suffix}", artifacts.keep_file(report))
         models.keep(session, job, job.attempt, "model", stored, None, manifest, [])
         jobs.finish(session, claim, JobState.SUCCEEDED, reason="done")
     return job_id

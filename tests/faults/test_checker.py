@@ -100,7 +100,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     with transaction() as session:
         manifest = chain.manifest("model", stored.sha256)
         models.keep(session, jobs.fence(session, claim), claim.attempt, "model", stored, None, manifest, [])
-        artifacts.add(session, done, 2, "model.keras", stored, "application/octet-stream")
+        artifacts.add(session, done, 2, "model.keras", stored)
         jobs.finish(session, claim, JobState.SUCCEEDED, reason="completed")
     with transaction() as session:
         waiting = jobs.submit(session, spec).id

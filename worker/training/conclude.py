@@ -24,13 +24,7 @@ if TYPE_CHECKING:
     from worker.training.run import Run
 
 
-FILES = {
-    "report.json": "application/json",
-    "metrics.csv": "text/csv",
-    "card.md": "text/markdown; charset=utf-8",
-    "curve.svg": "image/svg+xml",
-    "seeds.svg": "image/svg+xml",
-}
+FILES = ("report.json", "metrics.csv", "card.md", "curve.svg", "seeds.svg")
 """`seeds.svg` is there where the job has a pair of arms."""
 
 
@@ -183,10 +177,10 @@ def conclude(
     seeds = card.seeds(report)
     if seeds is not None:
         _write(run.out / "seeds.svg", seeds)
-    for name, media_type in FILES.items():
+    for name in FILES:
         if name == "seeds.svg" and seeds is None:
             continue
-        run.send(Artifact(name=name, path=name, media_type=media_type))
+        run.send(Artifact(name=name, path=name))
     seconds = sum(one.spent.device_seconds for one in run.models.values())
     run.send(
         Result(

@@ -32,9 +32,6 @@ Answers = dict[str, np.ndarray]
 TOLERANCE = 1e-4
 """Of probabilities; of numbers in the user's units, relative to the largest answer where that is above 1."""
 
-MEDIA_TYPES: dict[ExportFormat, str] = {"saved_model": "application/zip"}
-DEFAULT_MEDIA_TYPE = "application/octet-stream"
-
 
 def require(formats: Sequence[ExportFormat]) -> None:
     """Before anything is trained: a worker may lack what the API had, or the API may be on a machine without Keras.

@@ -383,9 +383,8 @@ class Run:
         written = formats.write(
             model.network, self.formats, data.table.inputs[data.split.train[:EXPORT_ROWS]], self.out, self.obey
         )
-        for kind, told in written.items():
-            media_type = formats.MEDIA_TYPES.get(kind, formats.DEFAULT_MEDIA_TYPE)  # type: ignore[call-overload]
-            self.send(Artifact(name=told["file"], path=told["file"], media_type=media_type))
+        for told in written.values():
+            self.send(Artifact(name=told["file"], path=told["file"]))
         return written
 
     def write_metrics(self) -> Path:

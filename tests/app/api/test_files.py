@@ -26,7 +26,7 @@ def job(client: httpx.Client, tmp_path: Path) -> str:
     job = add_job()
     claim = start_job(job)
     keep(claim, tmp_path, "model.keras", CONTENT)
-    keep(claim, tmp_path, "manifest.json", b'{"format": 1}', "application/json")
+    keep(claim, tmp_path, "manifest.json", b'{"format": 1}')
     end_job(claim)
     return job
 

@@ -18,14 +18,14 @@ from app.settings import settings
 from tests.app.api.conftest import add_job, end_job, problem, start_job
 
 
-def keep(claim: Claim, folder: Path, name: str, content: bytes, media_type: str = "application/octet-stream") -> str:
+def keep(claim: Claim, folder: Path, name: str, content: bytes) -> str:
     """Stores an artifact of the job; returns its sha256."""
     path = folder / name
     path.write_bytes(content)
     stored = artifacts.keep_file(path)
     with transaction() as session:
         jobs.fence(session, claim)
-        artifacts.add(session, claim.job_id, claim.attempt, name, stored, media_type)
+        artifacts.add(session, claim.job_id, claim.attempt, name, stored)
     return stored.sha256
 
 
@@ -128,7 +128,7 @@ def test_a_followed_log_ends_with_its_job_and_misses_nothing(client: httpx.Clien
             with log.open("ab") as file:
                 file.write("".join(lines[number : number + 20]).encode())
             time.sleep(0.05)
-        keep(claim, tmp_path, "trainer.log", log.read_bytes(), "text/plain")
+        keep(claim, tmp_path, "trainer.log", log.read_bytes())
         end_job(claim)
         shutil.rmtree(log.parent)
 
@@ -146,7 +146,7 @@ def test_a_report_is_404_until_there_is_one(client: httpx.Client, tmp_path: Path
     assert "queued" in body["detail"]
     claim = start_job(job)
     report = {"decision": "helped", "reason": None}
-    sha256 = keep(claim, tmp_path, "report.json", json.dumps(report).encode(), "application/json")
+    sha256 = keep(claim, tmp_path, "report.json", json.dumps(report).encode())
     end_job(claim)
     answer = client.get(f"/v1/jobs/{job}/report")
     assert answer.json() == report

@@ -68,7 +68,7 @@ def train(spec: Spec, run: Any) -> None:
         _count(spec, run, "target", spec.steps)
         _keep(run, "model", "model.keras")
     (run.out / "report.json").write_text(json.dumps({"kind": "light", "steps": spec.steps}))
-    run.send(Artifact(name="report.json", path="report.json", media_type="application/json"))
+    run.send(Artifact(name="report.json", path="report.json"))
     run.send(Result(best={"metric": "val_count", "value": float(spec.steps), "step": spec.steps}, seed=0))
 
 
@@ -151,7 +151,7 @@ def _misbehave(spec: Spec, run: Any, step: int) -> None:
         case "spy":
             seen = {"environment": dict(os.environ)}
             (run.out / "seen.json").write_text(json.dumps(seen))
-            run.send(Artifact(name="seen.json", path="seen.json", media_type="application/json"))
+            run.send(Artifact(name="seen.json", path="seen.json"))
         case "nonsense":
             os.write(1, b"this goes to the log\n")
             endless = b"{" * (9 * 2**20)

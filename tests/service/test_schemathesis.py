@@ -1,0 +1,126 @@
+"""The service does as its OpenAPI document says: schemathesis makes requests from the document, with every check that it knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app import jobs, methods
+from app.db import transaction
+from tests.app.api.conftest import api_process
+from tests.faults.requests_bad import finished_job
+
+SPECS = ("POST /v1/jobs", "POST /v1/jobs/validate")
+FINISHED = 10
+
+# Checks are all on. What a schema cannot say is said here: statuses that a request which fits its schema may get besides.
+CONFIG = """
+request-timeout = 20
+
+[generation]
+deterministic = true
+
+# Most ids are those of things that are there: a random one meets nothing but 404.
+[dictionaries.jobs]
+values = {jobs}
+[dictionaries.files]
+values = ["model.keras", "report.json", "report.csv", "report.md", "report.svg"]
+[dictionaries.models]
+values = {models}
+[parameters]
+"path.job_id" = {{dictionary = "jobs", probability = 0.7}}
+"path.ref" = {{dictionary = "models", probability = 0.7}}
+"path.name" = {{dictionary = "files", probability = 0.7}}
+
+# A spec may name what is not there, and its numbers must fit each other: 422. Parts of it are open objects, in which NUL in a
+# text and integers beyond 64 bits are refused as everywhere: 400.
+[[operations]]
+include-name = ["POST /v1/jobs", "POST /v1/jobs/validate"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "409", "422"]
+phases.coverage.enabled = {specs}
+
+# Rows must fit the model, 422; as above, 400. No inference program runs here: 503.
+[[operations]]
+include-name = "POST /v1/models/{{ref}}/predict"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "422", "503"]
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "503"]
+
+# A file of random bytes is no data set.
+[[operations]]
+include-name = "POST /v1/datasets"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
+
+# Followed, the log of a job that waits has no end.
+[[operations]]
+include-name = "GET /v1/jobs/{{job_id}}/logs"
+parameters.job_id = "{ended}"
+"""
+
+
+@pytest.mark.slow
+def test_the_service_does_as_its_document_says(database: None, tmp_path: Path) -> None:
+    # To cover a spec takes 8,000 requests: here the bodies of specs are drawn at random alone.
+    schemathesis(tmp_path, at_least=500, examples=8, specs=False)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_the_service_does_as_its_document_says_of_every_part_of_a_spec(database: None, tmp_path: Path) -> None:
+    schemathesis(tmp_path, at_least=5000, examples=30, specs=True)
+
+
+def schemathesis(folder: Path, *, at_least: int, examples: int, specs: bool) -> None:
+    """Runs it against an API of its own; prints how many requests each operation got, and the statuses of the answers."""
+    example = methods.kinds()["transfer"].EXAMPLE
+    finished = [finished_job(example, folder) for _ in range(FINISHED)]
+    with transaction() as session:
+        queued = [jobs.submit(session, example).id for _ in range(FINISHED)]
+    config, report = folder / "schemathesis.toml", folder / "report.ndjson"
+    config.write_text(
+        CONFIG.format(
+            jobs=json.dumps(finished + queued),
+            ended=finished[0],
+            models=json.dumps([f"job:{job}" for job in finished]),
+            specs=json.dumps(specs),
+        )
+    )
+    with api_process(BEQUEST_MAX_QUEUED="100000") as (port, _):
+        command = [Path(sys.executable).with_name("st"), "--config-file", config, "run", "--no-color"]
+        command += [f"http://127.0.0.1:{port}/openapi.json", "--checks", "all"]
+        command += ["--max-examples", str(examples), "--continue-on-failure", "--suppress-health-check", "all"]
+        command += ["--warnings", "off", "--report", "ndjson", "--report-ndjson-path", report]
+        paths = httpx.get(f"http://127.0.0.1:{port}/openapi.json", trust_env=False).json()["paths"]
+        direct = os.environ | {"NO_PROXY": "127.0.0.1"}
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=direct, timeout=3000, check=False)
+    operations = [f"{method.upper()} {path}" for path, item in paths.items() for method in item]
+    statuses = answers(report)
+    total = sum(counted.total() for counted in statuses.values())
+    lines = [f"{statuses[label].total():6} {label}: {dict(sorted(statuses[label].items()))}" for label in operations]
+    print(f"{total:6} requests in all", *lines, sep="\n")  # noqa: T201 - shown where it fails
+    assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2000:]
+    assert total >= at_least
+    assert all(statuses[label] for label in operations)
+    never_taken = [label for label in operations if not any(200 <= status < 300 for status in statuses[label])]
+    assert never_taken == ["POST /v1/models/{ref}/predict"], "without an inference program that one alone takes nothing"
+
+
+def answers(report: Path) -> dict[str, Counter[int]]:
+    """How often each method and path gave which status; 0 is none."""
+    found: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    with report.open() as lines:
+        for line in lines:
+            scenario = json.loads(line).get("ScenarioFinished")
+            if scenario is None:
+                continue
+            recorder = scenario["recorder"]
+            for name, interaction in recorder.get("interactions", {}).items():
+                case, answer = recorder["cases"][name]["value"], interaction["response"]
+                found[f"{case['method']} {case['path']}"][answer["status_code"] if answer else 0] += 1
+    return found
