@@ -26,6 +26,8 @@ request-timeout = 20
 
 [generation]
 deterministic = true
+[phases.coverage]
+generate-duplicate-query-parameters = true
 
 # Most ids are those of things that are there: a random one meets nothing but 404.
 [dictionaries.jobs]
