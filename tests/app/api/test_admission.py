@@ -145,7 +145,7 @@ def test_who_sends_slowly_takes_no_room(client: httpx.Client, most: int) -> None
 
 
 def test_who_sends_slowly_holds_no_session(client: httpx.Client) -> None:
-    with slowly(client, "/v1/jobs/job_0/cancel", 40):
+    with slowly(client, "/v1/jobs/job_00000000000000000000000000000000/cancel", 40):
         assert client.get("/v1/jobs", timeout=5).status_code == 200
 
 

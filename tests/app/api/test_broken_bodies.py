@@ -175,7 +175,7 @@ def test_what_the_client_wrote_is_not_sent_back(client: httpx.Client) -> None:
         ("/v1/jobs", {"metadata": {f"k{number}": number for number in range(14_000)}}),
         ("/v1/jobs", {f"k{number}": {} for number in range(14_000)}),
         ("/v1/jobs", {"tasks": {f"k{number}": 1 for number in range(14_000)}}),
-        ("/v1/jobs/job_0/cancel", {f"k{number}": {} for number in range(14_000)}),
+        ("/v1/jobs/job_00000000000000000000000000000000/cancel", {f"k{number}": {} for number in range(14_000)}),
         ("/v1/jobs?" + "&".join(f"k{number}" for number in range(5_000)), {}),
     ],
     ids=["metadata", "unknown fields", "tasks", "cancel", "parameters"],

@@ -187,11 +187,11 @@ def test_a_help_page_that_is_none_is_a_problem(client: httpx.Client) -> None:
     ("path", "expected"),
     [
         ("/v1/jobs", {"GET", "HEAD", "POST"}),
-        ("/v1/jobs/job_0", {"GET", "HEAD", "DELETE"}),
+        ("/v1/jobs/job_00000000000000000000000000000000", {"GET", "HEAD", "DELETE"}),
         ("/v1/datasets", {"GET", "HEAD", "POST"}),
         ("/v1/datasets/digits", {"GET", "HEAD", "DELETE"}),
         ("/v1/models", {"GET", "HEAD"}),
-        ("/v1/jobs/job_0/cancel", {"POST"}),
+        ("/v1/jobs/job_00000000000000000000000000000000/cancel", {"POST"}),
         ("/healthz", {"GET", "HEAD"}),
         ("/openapi.json", {"GET", "HEAD"}),
     ],
@@ -222,7 +222,7 @@ def test_head_of_a_stream_ends(client: httpx.Client) -> None:
 
 
 def test_head_where_only_post_is_taken_is_refused(client: httpx.Client) -> None:
-    assert client.head("/v1/jobs/job_0/cancel").status_code == 405
+    assert client.head("/v1/jobs/job_00000000000000000000000000000000/cancel").status_code == 405
 
 
 @pytest.mark.parametrize(
