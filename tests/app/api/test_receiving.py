@@ -115,9 +115,13 @@ def test_predictions_and_submissions_have_rooms_of_their_own(
     monkeypatch.setattr(settings(), "max_bodies_bytes", settings().max_predict_bytes)
     head = f"content-type: application/json\r\ncontent-length: {settings().max_predict_bytes}\r\n"
     monkeypatch.setattr("app.api.models._model", lambda _ref: None)
-    with begun(client, "POST", head, "{", "/v1/models/mdl_some/predict"):
+    with begun(client, "POST", head, "{", "/v1/models/job:job_00000000000000000000000000000000/predict"):
         time.sleep(0.2)
-        problem(client.post("/v1/models/mdl_some/predict", json={"inputs": [1]}), 429, "overloaded")
+        problem(
+            client.post("/v1/models/job:job_00000000000000000000000000000000/predict", json={"inputs": [1]}),
+            429,
+            "overloaded",
+        )
         assert client.post("/v1/jobs", json={}).status_code == 422
 
 
