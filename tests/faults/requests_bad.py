@@ -8,6 +8,7 @@ import random
 import socket
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -93,8 +94,16 @@ def at_socket(path: Path) -> Connect:
     def connect() -> socket.socket:
         line = socket.socket(socket.AF_UNIX)
         line.settimeout(60)
-        line.connect(str(path))
-        return line
+        until = time.monotonic() + 60
+        while True:
+            try:
+                line.connect(str(path))
+            except BlockingIOError:  # as many wait as may: a system asks a TCP port again by itself
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+            else:
+                return line
 
     return connect
 
