@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import logs
+from app import db, logs
 from app.errors import PROBLEMS, Fault, Problem, refused
 from app.spec import faults
 
@@ -108,6 +108,9 @@ def of(error: Exception) -> Problem:
             return refused(_parameter_faults(error.errors()), code="invalid_parameter")
         case HTTPException():
             return _of_http(error.status_code, error.headers or {})
+        case OperationalError() | InterfaceError() | PoolTimeout() if db.ran_out_of_disk(error):
+            log.error("the disk of the database is full", exc_info=error)
+            return _disk_full()
         case OperationalError() | InterfaceError() | PoolTimeout():
             log.error("the database does not answer", exc_info=error)
             return Problem(
@@ -115,10 +118,16 @@ def of(error: Exception) -> Problem:
             )
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             log.error("the disk is full", exc_info=error)
-            return Problem("disk_full", "The disk of the data folder is full; nothing was stored.")
+            return _disk_full()
         case _:
             log.error("request failed", exc_info=error)
             return internal()
+
+
+def _disk_full() -> Problem:
+    return Problem(
+        "disk_full", "The disk of the data folder is full; nothing was stored. Delete jobs or data sets, then send it again."
+    )
 
 
 def _of_http(status: int, headers: Mapping[str, str]) -> Problem:
