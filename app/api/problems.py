@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import db, logs
+from app.data import disk
 from app.errors import PROBLEMS, Fault, Problem, refused
 from app.spec import faults
 
@@ -116,7 +116,7 @@ def of(error: Exception) -> Problem:
             return Problem(
                 "database_unavailable", "The database does not answer; ask again.", headers={"retry-after": "5"}
             )
-        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        case OSError() if disk.is_full(error):
             log.error("the disk is full", exc_info=error)
             return _disk_full()
         case _:
@@ -126,7 +126,8 @@ def of(error: Exception) -> Problem:
 
 def _disk_full() -> Problem:
     return Problem(
-        "disk_full", "The disk of the data folder is full; nothing was stored. Delete jobs or data sets, then send it again."
+        "disk_full",
+        "The disk of the data folder is full; nothing was stored. Delete jobs or data sets, then send it again.",
     )
 
 

@@ -26,7 +26,10 @@ ILL: dict[str, tuple[Change, Change]] = {
         lambda broker: broker.execute_command("ACL", "SETUSER", "default", "+@all"),
     ),
     "NOAUTH": (
-        lambda broker: (broker.config_set("requirepass", "new"), broker.client_kill_filter(skipme=True, _type="normal")),
+        lambda broker: (
+            broker.config_set("requirepass", "new"),
+            broker.client_kill_filter(skipme=True, _type="normal"),
+        ),
         lambda broker: broker.config_set("requirepass", ""),
     ),
     "OOM": (lambda broker: broker.config_set("maxmemory", 1), lambda broker: broker.config_set("maxmemory", 0)),
