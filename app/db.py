@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -18,7 +18,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import errors
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, Select, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -33,15 +33,19 @@ __all__ = [
     "migrate",
     "ping",
     "ran_out_of_disk",
+    "stream",
     "transaction",
     "url",
 ]
+
+Row = TypeVar("Row")
 
 log = structlog.get_logger(__name__)
 
 _MIGRATION_LOCK = 7_265_717  # any number, the same in every process
 _PATIENCE_SECONDS, _PROBE_SECONDS = 2.5, 2  # together less than the 5 s in which a request is answered
 _SILENCE_SECONDS = 1.0
+_AT_A_TIME = 8  # each row may hold megabytes
 _WAL_SEGMENT = 16 * 2**20
 _probing = threading.Lock()
 _silent_until = _answered_until = 0.0
@@ -169,6 +173,12 @@ def get_session() -> Iterator[Session]:
     """For `Depends(get_session, scope="function")`: with that scope the answer is sent after the commit, not before."""
     with transaction() as session:
         yield session
+
+
+def stream(session: Session, query: Select[Row]) -> Generator[Row]:
+    """The rows of a query, of which a few at a time are in memory. Close it where not all are taken."""
+    with closing(session.scalars(query.execution_options(yield_per=_AT_A_TIME))) as rows:
+        yield from rows
 
 
 def ran_out_of_disk(error: BaseException) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from app.spec.base import LONGEST_NAME, fault_in_name
+from app.spec.base import LONGEST_NAME as LONGEST
+from app.spec.base import fault_in_name
 from app.spec.faults import Fault, pointer
 
-__all__ = ["column_pointer", "fault_in_label", "fault_in_name"]
+__all__ = ["LONGEST", "column_pointer", "fault_in_label", "fault_in_name"]
 
 
 def fault_in_label(label: str, field: str) -> Fault | None:
@@ -19,7 +20,7 @@ def fault_in_label(label: str, field: str) -> Fault | None:
         reason = "the name is a path"
     if reason is None:
         return None
-    return Fault(pointer(field), reason, f"give 1 to {LONGEST_NAME} printable characters, without / and \\")
+    return Fault(pointer(field), reason, f"give 1 to {LONGEST} printable characters, without / and \\")
 
 
 def column_pointer(name: str, number: int) -> str:

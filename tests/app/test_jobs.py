@@ -414,8 +414,8 @@ def test_only_ended_jobs_can_be_deleted() -> None:
 def test_a_page_goes_on_where_the_last_one_ended() -> None:
     made = [queued(name="a" if number % 2 else "b", tags=["even"] if number % 2 == 0 else []) for number in range(7)]
     with transaction() as session:
-        first = jobs.page(session, limit=4)
-        rest = jobs.page(session, limit=4, before=first[-1].id)
+        first = list(jobs.page(session, limit=4))
+        rest = list(jobs.page(session, limit=4, before=first[-1].id))
         assert [job.id for job in [*first, *rest]] == made[::-1]
         assert [job.id for job in jobs.page(session, tag="even")] == made[::-1][::2]
         assert [job.id for job in jobs.page(session, name="a", kind="light", state="queued")] == [
@@ -423,7 +423,7 @@ def test_a_page_goes_on_where_the_last_one_ended() -> None:
             made[3],
             made[1],
         ]
-        assert jobs.page(session, state="failed") == []
+        assert list(jobs.page(session, state="failed")) == []
 
 
 def test_workers_are_online_while_they_are_heard() -> None:
