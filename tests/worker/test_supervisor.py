@@ -6,8 +6,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +18,6 @@ from app.errors import NotFound
 from app.settings import settings
 from app.spec.world import Missing
 from app.states import JobState
-from tests.small_disk import fill, free, small_disk
 from tests.worker.conftest import event_types, metric_steps, outcomes, read, run, steps_done, submit, wait_for
 from worker import machine, supervisor
 from worker.fuse import now
@@ -127,40 +124,6 @@ def test_another_attempt_follows_what_it_may_mend_and_goes_on_from_the_checkpoin
     assert outcomes(job_id) == [outcome, "succeeded"]
     with transaction() as session:
         assert jobs.attempts(session, job_id)[1].resumed == {"target": 5}
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What the service keeps and writes lies on a small disk."""
-    with small_disk(tmp_path / "disk", 4) as disk:
-        monkeypatch.setattr(settings(), "data", disk)
-        (disk / "jobs").mkdir()
-        yield disk
-
-
-@pytest.mark.parametrize("kept", [0, 4096, 8192, 12_288, 16_384])
-def test_an_attempt_on_a_full_disk_ends_as_such_and_another_one_follows(
-    trainers: Trainers, full_disk: Path, kept: int
-) -> None:
-    trainers.warm()
-    job_id = submit(steps=6, step_seconds=0, checkpoint_every=1)
-    fill(full_disk, kept)
-    assert run(trainers) == "queued"
-    assert outcomes(job_id) == ["disk_full"]
-    free(full_disk)
-    wait_for(lambda: run(trainers) == "succeeded")
-
-
-@pytest.mark.parametrize("behave", ["crash", "segfault"])
-def test_a_trainer_that_dies_without_a_word_on_a_full_disk_is_not_said_to_have_crashed(
-    trainers: Trainers, full_disk: Path, behave: str
-) -> None:
-    job_id = submit(steps=60, step_seconds=0.02, checkpoint_every=1000, behave=behave, at=50)
-    filling = threading.Timer(0.7, fill, (full_disk,))
-    filling.start()
-    assert run(trainers) == "queued"
-    filling.join()
-    assert outcomes(job_id) == ["disk_full"]
 
 
 def test_a_trainer_that_ends_well_has_not_succeeded_when_a_file_of_its_could_not_be_kept(trainers: Trainers) -> None:
