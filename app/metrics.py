@@ -104,5 +104,7 @@ def series(
     place = {step: index for index, step in enumerate(steps)}
     columns: dict[str, list[float | None]] = {}
     for step, name, value in found:
-        columns.setdefault(name, [None] * len(steps))[place[step]] = value
+        if name not in columns:  # `setdefault` would make a column for each value
+            columns[name] = [None] * len(steps)
+        columns[name][place[step]] = value
     return steps, columns
