@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-BALLOON = "balloon"
+BALLOON, CROWD = "balloon", "crowd"
+MOST_FILES = 400
 
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
     """A disk of that size at `folder`, which is made."""
     folder.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=711", "tmpfs", str(folder)]
+    line = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,nr_inodes={MOST_FILES},mode=711", "tmpfs", str(folder)]
     if subprocess.run(line, capture_output=True, check=False).returncode:
         pytest.skip("a small disk is a tmpfs, which only root may mount")
     try:
@@ -37,5 +39,16 @@ def fill(disk: Path, keep: int = 0) -> None:
         balloon.truncate(max(0, balloon.tell() - keep))
 
 
+def fill_with_files(disk: Path) -> None:
+    """Leaves room for no other file."""
+    (disk / CROWD).mkdir()
+    try:
+        for number in range(MOST_FILES):
+            (disk / CROWD / str(number)).touch()
+    except OSError:
+        pass
+
+
 def free(disk: Path) -> None:
+    shutil.rmtree(disk / CROWD, ignore_errors=True)
     (disk / BALLOON).unlink(missing_ok=True)

@@ -320,11 +320,6 @@ class _Attempt:
             case None, Ended(out_of_memory=True):
                 message = "The kernel killed the trainer, since the machine had no main memory left"
                 return self._say(self._again_or_fail, "out_of_memory", self._error("out_of_memory", message))
-            case None, Ended(status=None, signal=None) if failed:  # it said why, and could not end as it meant to
-                error = self._error_reported()
-                return (
-                    self._say(self._again, error["code"], error) if failed.retryable else self._say(self._fail, error)
-                )
             case None, _ if machine.disk_is_full():
                 return self._say(self._again, "disk_full", self._error("disk_full"))
             case _:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.settings import settings
-from tests.small_disk import fill, free, small_disk
-from tests.worker.conftest import outcomes, run, submit, wait_for
+from tests.small_disk import fill, fill_with_files, free, small_disk
+from tests.worker.conftest import outcomes, read, run, submit, wait_for
 from worker.trainers import Trainers
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -36,6 +36,28 @@ def test_an_attempt_on_a_full_disk_ends_as_such_and_another_one_follows(
     assert outcomes(job_id) == ["disk_full"]
     free(full_disk)
     wait_for(lambda: run(trainers) == "succeeded")
+
+
+def test_an_attempt_whose_folder_cannot_be_made_ends_as_such_too(trainers: Trainers, full_disk: Path) -> None:
+    trainers.warm()
+    job_id = submit(steps=2)
+    fill_with_files(full_disk)
+    assert run(trainers) == "queued"
+    assert outcomes(job_id) == ["disk_full"]
+
+
+@pytest.mark.parametrize(
+    ("behave", "ending", "reason"), [("well", "succeeded", "completed"), ("fail", "failed", "loss_not_finite")]
+)
+def test_a_job_whose_log_cannot_be_written_ends_as_it_would_have(
+    trainers: Trainers, behave: str, ending: str, reason: str
+) -> None:
+    job_id = submit(steps=3, behave=behave)
+    log = settings().jobs_dir / job_id / "trainer.log"
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+    assert run(trainers) == ending
+    assert read(job_id).reason == reason
 
 
 @pytest.mark.parametrize("behave", ["crash", "segfault"])

@@ -39,9 +39,7 @@ class Terminal:
 
     def send(self, report: Any) -> None:
         self._lines.send(report)
-        with contextlib.suppress(
-            OSError
-        ):  # a log that cannot be written ends no job, and takes no word of its end back
+        with contextlib.suppress(OSError):  # a log that cannot be written ends no job
             self._show(report)
 
     def _show(self, report: Any) -> None:
