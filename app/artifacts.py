@@ -106,8 +106,11 @@ def model_file(sha256: str) -> Path:
             pass
         except OSError:  # a file system without hard links
             temporary = link.with_suffix(f".{uuid.uuid4().hex}.tmp")
-            shutil.copyfile(blob(sha256), temporary)
-            temporary.rename(link)
+            try:
+                shutil.copyfile(blob(sha256), temporary)
+                temporary.rename(link)
+            finally:
+                temporary.unlink(missing_ok=True)
     return link
 
 

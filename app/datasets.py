@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ from app.data import builtins, prepared, uploads
 from app.data.limits import UploadLimits
 from app.data.names import fault_in_label
 from app.data.table import Table
-from app.db import after_commit, transaction
+from app.db import after_commit, stream, transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
 from app.spec.data import Column, Schema
@@ -153,16 +153,20 @@ def entry(session: Session, ref: str) -> dict[str, Any]:
     return {"id": ref, "schema": known.schema.model_dump(mode="json"), "path": None, "sha256": known.sha256}
 
 
-def page(session: Session, *, limit: int = 50, before: str | None = None) -> list[Known]:
-    """Uploads, the newest first, then the built-in ones; at most `limit`, from behind the data set with id `before`."""
+def page(session: Session, *, limit: int = 50, before: str | None = None) -> Generator[Known]:
+    """Uploads, the newest first, then the built-in ones; at most `limit`, from behind the data set with id `before`. A few at a time are in
+    memory."""
     names = list(builtins.BUILTINS)
     if before in builtins.BUILTINS:
-        return [_built_in(name) for name in names[names.index(before) + 1 :][:limit]]
+        yield from map(_built_in, names[names.index(before) + 1 :][:limit])
+        return
     query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)
     if before is not None:
         query = query.where(Dataset.id < before)
-    uploaded = [_uploaded(row) for row in session.scalars(query)]
-    return uploaded + [_built_in(name) for name in names[: limit - len(uploaded)]]
+    for row in stream(session, query):
+        yield _uploaded(row)
+        limit -= 1
+    yield from map(_built_in, names[:limit])
 
 
 def delete(session: Session, ref: str) -> None:

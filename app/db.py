@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
 import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, text
+from psycopg import errors
+from sqlalchemy import Engine, Select, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.settings import settings
 
-__all__ = ["Session", "after_commit", "behind", "engine", "get_session", "migrate", "ping", "transaction", "url"]
+__all__ = [
+    "Session",
+    "after_commit",
+    "behind",
+    "engine",
+    "get_session",
+    "migrate",
+    "ping",
+    "ran_out_of_disk",
+    "stream",
+    "transaction",
+    "url",
+]
+
+Row = TypeVar("Row")
 
 log = structlog.get_logger(__name__)
 
 _MIGRATION_LOCK = 7_265_717  # any number, the same in every process
+_PATIENCE_SECONDS, _PROBE_SECONDS = 2.5, 2  # together less than the 5 s in which a request is answered
+_SILENCE_SECONDS = 1.0
+_AT_A_TIME = 8  # each row may hold megabytes
+_WAL_SEGMENT = 16 * 2**20
+_probing = threading.Lock()
+_silent_until = _answered_until = 0.0
 
 
 def url() -> str:
@@ -42,16 +68,16 @@ def engine() -> Engine:
     """One pool a process; a connection that died is noticed before it is used.
 
     A process frozen within a transaction holds its locks, the sweep's too: the server ends such a transaction. A server
-    that vanished from the network is given up within seconds, not after TCP's quarter of an hour.
+    that is frozen, or vanished from the network, is given up within seconds, not after TCP's quarter of an hour.
     """
     idle = int(1000 * max(5.0, settings().lease_seconds))
-    return create_engine(
+    made = create_engine(
         url(),
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=20,
         connect_args={
-            "connect_timeout": 5,
+            "connect_timeout": 4,
             "application_name": "bequest",
             "options": f"-c idle_in_transaction_session_timeout={idle}",
             "keepalives_idle": 10,
@@ -60,6 +86,58 @@ def engine() -> Engine:
             "tcp_user_timeout": 20_000,
         },
     )
+    event.listen(made, "do_connect", _connect)
+    return made
+
+
+class _Connection(psycopg.Connection[Any]):
+    """Gives up waiting for an answer once the server leaves a new connection unanswered as well.
+
+    A statement may take as long as it likes, and wait for any lock, as long as the server lives. A kernel's time limits cannot tell
+    the two apart, and a Unix socket has none.
+    """
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        silent = False
+        while timeout is None:
+            try:
+                return super().wait(gen, interval, 0 if silent else _PATIENCE_SECONDS)
+            except errors._WaitTimeout:
+                if silent:  # and what has come while the server was asked was looked at
+                    self.close()
+                    raise psycopg.OperationalError("the server does not answer") from None
+                silent = _is_silent()
+        return super().wait(gen, interval, timeout)
+
+
+def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> psycopg.Connection[Any]:
+    """A connection; while the server is known to be silent, at once none: whoever has waited for it waits no second time."""
+    global _silent_until
+    if time.monotonic() < _silent_until:
+        raise psycopg.OperationalError("the server does not answer")
+    try:
+        return _Connection.connect(*arguments, **named)
+    except errors.ConnectionTimeout:
+        _silent_until = time.monotonic() + _SILENCE_SECONDS
+        raise
+
+
+def _is_silent() -> bool:
+    """Whether the server leaves a new connection without any answer. Those who ask at the same time share one probe."""
+    global _silent_until, _answered_until
+    with _probing:
+        if time.monotonic() < max(_silent_until, _answered_until):
+            return _silent_until > _answered_until
+        arguments, named = engine().dialect.create_connect_args(engine().url)
+        try:
+            psycopg.connect(*arguments, **{**named, "connect_timeout": _PROBE_SECONDS}).close()
+        except errors.ConnectionTimeout:
+            _silent_until = time.monotonic() + _SILENCE_SECONDS
+            return True
+        except psycopg.Error:  # it refuses, and so it lives; or it has gone, which its connections are told
+            pass
+        _answered_until = time.monotonic() + _SILENCE_SECONDS
+        return False
 
 
 @contextmanager
@@ -95,6 +173,24 @@ def get_session() -> Iterator[Session]:
     """For `Depends(get_session, scope="function")`: with that scope the answer is sent after the commit, not before."""
     with transaction() as session:
         yield session
+
+
+def stream(session: Session, query: Select[Row]) -> Generator[Row]:
+    """The rows of a query, of which a few at a time are in memory. Close it where not all are taken."""
+    with closing(session.scalars(query.execution_options(yield_per=_AT_A_TIME))) as rows:
+        yield from rows
+
+
+def ran_out_of_disk(error: BaseException) -> bool:
+    """Whether the database failed because its disk is full.
+
+    It says so, or it is gone: Postgres ends when it cannot make the next segment of its log. Then the disk is asked, where the
+    database's files lie in the data folder.
+    """
+    if isinstance(error, DBAPIError) and isinstance(error.orig, errors.DiskFull):
+        return True
+    own = settings().data / "postgres"
+    return "/" in engine().url.query.get("host", "") and own.is_dir() and shutil.disk_usage(own).free < _WAL_SEGMENT
 
 
 def ping() -> bool:

@@ -6,7 +6,7 @@ names that attempt under a lock of the job's row, and is refused (`Stale`) once 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.orm import Session
 
 from app import artifacts, assignments, events, ids, models, queue
-from app.db import after_commit, transaction
+from app.db import after_commit, stream, transaction
 from app.errors import FAILURES, Conflict, NotFound, failure
 from app.settings import settings
 from app.spec.base import plain
@@ -132,8 +132,8 @@ def page(
     state: str | None = None,
     name: str | None = None,
     tag: str | None = None,
-) -> Sequence[Job]:
-    """Newest first: jobs with ids below `before` that match all that is given."""
+) -> Generator[Job]:
+    """Newest first: jobs with ids below `before` that match all that is given. A few at a time are in memory."""
     conditions: list[ColumnElement[bool]] = []
     for column, value in ((Job.kind, kind), (Job.state, state), (Job.name, name)):
         if value is not None:
@@ -142,7 +142,8 @@ def page(
         conditions.append(Job.tags.contains([tag]))
     if before is not None:
         conditions.append(Job.id < before)
-    return session.scalars(select(Job).where(*conditions).order_by(Job.id.desc()).limit(limit)).all()
+    query = select(Job).where(*conditions).order_by(Job.id.desc()).limit(limit)
+    return stream(session, query)
 
 
 def attempts(session: Session, job_id: str) -> Sequence[Attempt]:

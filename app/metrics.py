@@ -23,6 +23,25 @@ _RECORD = text("""
         WHERE metrics.attempt <= excluded.attempt
 """)
 
+# Rows by their place in their series, so that no more of them leave the database than are answered. Of the even ones there is one wherever
+# the whole part of place × (even - 1) / (total - 1) grows.
+_THINNED = text("""
+    WITH placed AS (
+        SELECT step, name, value,
+            row_number() OVER (PARTITION BY name ORDER BY step) - 1 AS place,
+            count(*) OVER (PARTITION BY name) AS total,
+            row_number() OVER (PARTITION BY name ORDER BY value, step) AS from_below,
+            row_number() OVER (PARTITION BY name ORDER BY value DESC NULLS LAST, step) AS from_above
+        FROM metrics WHERE job_id = :job AND (:all OR name = ANY(CAST(:names AS text[])))
+    )
+    SELECT step, name, value FROM placed
+    WHERE total <= :most
+        OR place = total - 1
+        OR (:even > 1 AND (place = 0 OR place * (:even - 1) / (total - 1) > (place - 1) * (:even - 1) / (total - 1)))
+        OR (:extremes AND value IS NOT NULL AND (from_below = 1 OR from_above = 1))
+    ORDER BY step
+""")
+
 Rows = Sequence[tuple[int, dict[str, float | None]]]
 
 
@@ -69,24 +88,23 @@ def series(
 ) -> tuple[list[int], dict[str, list[float | None]]]:
     """One ascending axis of steps, and for each name a value or None at every step.
 
-    With `max_points` the axis is thinned evenly, its first and last step kept.
+    With `max_points` each series is thinned by itself to so many values at most, so the axis may be longer: the first and the last, the
+    lowest and the highest, and others evenly between. Below four, the extremes give way, and then the first.
     """
-    query = select(Metric.step, Metric.name, Metric.value).where(Metric.job_id == job_id).order_by(Metric.step)
-    if wanted is not None:
-        query = query.where(Metric.name.in_(wanted))
-    found = session.execute(query).all()
-    steps = _thin(sorted({step for step, _, _ in found}), max_points)
+    if max_points is None:
+        query = select(Metric.step, Metric.name, Metric.value).where(Metric.job_id == job_id).order_by(Metric.step)
+        if wanted is not None:
+            query = query.where(Metric.name.in_(wanted))
+        found = session.execute(query).all()
+    else:
+        extremes = max_points >= 4
+        given = {"job": job_id, "most": max_points, "extremes": extremes, "even": max_points - 2 * extremes}
+        found = session.execute(_THINNED, {**given, "all": wanted is None, "names": list(wanted or ())}).all()
+    steps = sorted({step for step, _, _ in found})
     place = {step: index for index, step in enumerate(steps)}
     columns: dict[str, list[float | None]] = {}
     for step, name, value in found:
-        if step in place:
-            columns.setdefault(name, [None] * len(steps))[place[step]] = value
+        if name not in columns:  # `setdefault` would make a column for each value
+            columns[name] = [None] * len(steps)
+        columns[name][place[step]] = value
     return steps, columns
-
-
-def _thin(steps: list[int], most: int | None) -> list[int]:
-    if most is None or len(steps) <= most:
-        return steps
-    if most < 2:
-        return steps[-1:]
-    return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]

@@ -5,7 +5,7 @@ Every finished stage of a job is one, with a manifest, and edges that say what i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 from sqlalchemy import Cast, Text, cast, false, func, select, text
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import artifacts, ids
 from app.artifacts import Stored
-from app.db import after_commit
+from app.db import after_commit, stream
 from app.errors import Conflict, NotFound
 from app.spec.base import FREE_WORDS
 from app.spec.models import UNFINISHED, Manifest
@@ -144,8 +144,8 @@ def page(
     name: str | None = None,
     job_id: str | None = None,
     role: str | None = None,
-) -> Sequence[Model]:
-    """Newest first, ids below `before`; at most `limit`."""
+) -> Generator[Model]:
+    """Newest first, ids below `before`; at most `limit`. A few at a time are in memory."""
     query = select(Model).order_by(Model.id.desc()).limit(limit)
     for condition, value in (
         (Model.id < (before or ""), before),
@@ -155,7 +155,7 @@ def page(
     ):
         if value is not None:
             query = query.where(condition)
-    return session.scalars(query).all()
+    return stream(session, query)
 
 
 def dependents(session: Session, job_id: str) -> list[str]:

@@ -18,7 +18,7 @@ from app.settings import settings
 
 WAKE = "bequest.wake"
 _BACK_OFF_SECONDS = 5.0
-_asleep_until = [0.0]
+_asleep_until = [0.0]  # 0 while wake-ups leave
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +31,11 @@ def wake(count: int = 1) -> bool:
         for _ in range(count):
             _sender().send_task(WAKE, queue=settings().queue, ignore_result=True, retry=False)
     except Exception as error:  # a broker can fail in any way; the job row is already safe
+        if not _asleep_until[0]:  # once an outage: the sweep tries again and again
+            log.warning("wake_not_sent", error=type(error).__name__)
         _asleep_until[0] = time.monotonic() + _BACK_OFF_SECONDS
-        log.warning("wake_not_sent", error=type(error).__name__)
         return False
+    _asleep_until[0] = 0.0
     return True
 
 
@@ -46,11 +48,20 @@ def length() -> int | None:
 
 
 def ping() -> bool:
-    """Whether the broker answers."""
+    """Whether the broker takes wake-ups."""
     try:
-        return bool(_redis().ping())
+        probe(_redis())
     except Exception:
         return False
+    return True
+
+
+def probe(broker: Redis) -> None:
+    """Raises what the broker would answer to a wake-up, and sends none: RPUSHX adds nothing to a list that does not exist.
+
+    A PING says less: a broker that is read-only, short of replicas or of memory, or cannot save, answers it well.
+    """
+    broker.rpushx(f"{settings().queue}.probe", "")
 
 
 @cache

@@ -14,6 +14,7 @@ from app.settings import settings
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SHARE = 0.9
 _MOST_FREE_BYTES_ASKED = 2**30
+_NEXT_TO_NOTHING = 2**20
 
 
 def main_memory() -> int:
@@ -37,6 +38,11 @@ def has_room() -> bool:
     settings().jobs_dir.mkdir(parents=True, exist_ok=True)
     disk = shutil.disk_usage(settings().jobs_dir)
     return disk.free >= min(disk.total // 20, _MOST_FREE_BYTES_ASKED)
+
+
+def disk_is_full() -> bool:
+    """Whether nothing to speak of can be written to a job's folder."""
+    return shutil.disk_usage(settings().jobs_dir).free < _NEXT_TO_NOTHING
 
 
 def family(pid: int) -> list[int]:

@@ -16,9 +16,12 @@ from typing import Any
 
 import structlog
 from celery import Celery, signals
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 from kombu.transport import redis
+from redis.exceptions import ResponseError
 
-from app import artifacts, jobs, logs, workers
+from app import artifacts, jobs, logs, queue, workers
 from app.db import transaction
 from app.errors import NotFound
 from app.queue import WAKE
@@ -29,6 +32,7 @@ from worker.fuse import now
 from worker.trainers import Trainers
 
 _TIDY_SECONDS = 300.0
+_LONGEST_BROKER_DELAY = 5
 
 log = structlog.get_logger(__name__)
 worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
@@ -45,7 +49,19 @@ class _Channel(redis.Channel):
     Losing a wake-up is harmless. But kombu fetches no message while it owes the broker an acknowledgement, and one that a hung broker
     did not take is never made up for: the worker would be deaf for the rest of its life. A message that is none would end the worker by
     its error on the way up.
+
+    A connection counts as made only if the broker does on it all that a worker needs: else one whose broker answers with errors would
+    be made, lost and made again without a pause.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        try:
+            queue.probe(self.client)
+            self.client.brpop(f"{settings().queue}.probe", timeout=0.01)
+        except Exception:
+            self.close()
+            raise
 
     def basic_consume(self, queue: str, no_ack: bool, *where: Any, **options: Any) -> Any:  # noqa: ARG002
         return super().basic_consume(queue, True, *where, **options)
@@ -61,7 +77,30 @@ class _Channel(redis.Channel):
             raise Empty from None
 
 
+class _Consumer(Consumer):
+    """Waits for a broker for as long as it takes, looking every few seconds, and says so twice: when it is away, and when it is back."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        away = False
+
+        def note(error: Exception, _: float) -> None:
+            nonlocal away
+            if not away:
+                log.warning("broker_away", error=type(error).__name__, said=str(error)[:200])
+            away = True
+
+        conn.ensure_connection(
+            note, interval_start=1, interval_step=1, interval_max=_LONGEST_BROKER_DELAY, callback=maybe_shutdown
+        )
+        if away:
+            log.info("broker_back")
+        return conn
+
+
 redis.Transport.Channel = _Channel
+# An error that a broker answers with (MISCONF, READONLY, NOREPLICAS …) passes as one that hangs up does. To Celery it is a fault of ours,
+# which ends the worker.
+redis.Transport.connection_errors += (ResponseError,)
 
 app = Celery("bequest", broker=settings().broker_url)
 app.conf.update(
@@ -78,6 +117,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
+    worker_consumer=_Consumer,
     broker_connection_retry=True,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,

@@ -9,7 +9,7 @@
 | fails as the trainer says, for good                     | failed               | yes     | either |
 | fails as the trainer says, and may do better            | again, after a delay | yes     | system |
 | breaks time_, memory_, disk_ or metric_limit            | failed               | yes     | user   |
-| stalls; the store is full; crashes; reports nonsense    | again, after a delay | yes     | system |
+| stalls; the disk is full; crashes; reports nonsense     | again, after a delay | yes     | system |
 | is killed by the kernel for want of memory              | again once           | yes     | user   |
 | names a data set or a model that is gone                | failed               | yes     | user   |
 | is lost with its worker, or cut off from the database   | again, by the sweep  | yes     | system |
@@ -20,7 +20,6 @@ each failure (`jobs.LONGEST_DELAY`). `succeeded` and `failed` are cancelled when
 
 from __future__ import annotations
 
-import errno
 import shutil
 import signal
 import time
@@ -33,6 +32,7 @@ from sqlalchemy import exc
 
 from app import assignments, jobs, metrics
 from app.artifacts import Stored
+from app.data import disk
 from app.db import Session, transaction
 from app.errors import FAILURES, failure
 from app.jobs import Claim, Stale
@@ -92,10 +92,10 @@ def run(claim: Claim, since: float, trainers: Trainers, draining: Callable[[], b
             ending = attempt.run(trainers)
         except Stale:
             ending = "lost"
-        except Exception:  # a fault of ours
+        except Exception as error:  # a fault of ours, or of the machine's
             log.exception("attempt_broke")
             attempt.close()
-            ending = attempt.give_up()
+            ending = attempt.give_up(error)
         finally:
             attempt.close()
         log.info("attempt_ended", ending=ending)
@@ -124,9 +124,6 @@ class _Attempt:
             self._trainer = trainer = trainers.take(assignment, self._out)
         except (Missing, Invalid) as fault:
             return self._say(self._fail, _error_of(fault))
-        except OSError as fault:
-            code = "disk_full" if _is_full(fault) else "internal"
-            return self._say(self._again, "disk_full" if _is_full(fault) else "crashed", failure(code))
         self._fuse = Fuse(lease, self._claimed, trainer.kill)
         self._follow(trainer, trainers)
         self._fuse.close()
@@ -137,11 +134,12 @@ class _Attempt:
             self._receipt.sign(trainer)
         return self._last_word(ended)
 
-    def give_up(self) -> str:
+    def give_up(self, error: Exception) -> str:
         """Gives the job back without what could not be recorded; the lease runs out if even that fails."""
         self._recorder.forget()
+        outcome, code = ("disk_full", "disk_full") if disk.is_full(error) else ("crashed", "internal")
         try:
-            return self._say(self._again, "crashed", self._error("internal"))
+            return self._say(self._again, outcome, self._error(code))
         except Stale:
             return "lost"
 
@@ -199,7 +197,7 @@ class _Attempt:
                 arrived, urgent = [], False
             except OSError as fault:
                 log.error("cannot_store", error=fault.strerror)
-                self._end(Stop.DISK_FULL if _is_full(fault) else Stop.NONSENSE, grace=0)
+                self._end(Stop.DISK_FULL if disk.is_full(fault) else Stop.NONSENSE, grace=0)
                 arrived, urgent = [], False
             self._beat()
             self._check_limits(trainer)
@@ -322,6 +320,8 @@ class _Attempt:
             case None, Ended(out_of_memory=True):
                 message = "The kernel killed the trainer, since the machine had no main memory left"
                 return self._say(self._again_or_fail, "out_of_memory", self._error("out_of_memory", message))
+            case None, _ if machine.disk_is_full():
+                return self._say(self._again, "disk_full", self._error("disk_full"))
             case _:
                 if ended.status is None:
                     log.error("trainer_crashed", ended=str(ended))
@@ -474,7 +474,3 @@ def _error_of(fault: Missing | Invalid) -> dict[str, Any]:
         return failure("internal", "The stored spec does not fit this version of the service; submit the job again")
     is_model = fault.ref.startswith(("job:", "model:", "mdl_"))
     return failure("weights_unavailable" if is_model else "dataset_invalid", f"{fault.ref}: {fault.message}")
-
-
-def _is_full(fault: OSError) -> bool:
-    return fault.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -18,7 +18,8 @@ from app.api import deps
 from app.api.admission import aside
 from app.api.bodies import complaint, expect_multipart
 from app.api.deps import Cursor, DatasetId, IfNoneMatch, InTransaction, Limit
-from app.api.shapes import DatasetShape, Page, Preview
+from app.api.pages import page
+from app.api.shapes import DatasetShape, DatasetSummary, Page, Preview
 from app.api.threads import apart
 from app.data.names import LONGEST
 from app.errors import refused
@@ -163,11 +164,11 @@ def _spooled(file: UploadFile) -> Iterator[Path]:
 @router.get("", responses=deps.problem_responses(), summary="List data sets")
 def list_datasets(
     request: Request, response: Response, session: InTransaction, limit: Limit = 50, cursor: Cursor = None
-) -> Page[DatasetShape]:
-    """Uploads, the newest first, then the built-in ones."""
+) -> Page[DatasetSummary]:
+    """Uploads, the newest first, then the built-in ones. An entry names the first 20 columns, features and classes and counts them all; the
+    data set itself has them. A page may hold fewer than `limit`: it ends at 4 MiB."""
     found = datasets.page(session, limit=limit + 1, before=cursor)
-    kept, following = deps.turn(request, response, found, limit, lambda known: known.id)
-    return Page(data=[DatasetShape.of(known) for known in kept], next_cursor=following)
+    return page(request, response, found, limit, lambda known: known.id, DatasetSummary.of)
 
 
 @router.get(

@@ -83,7 +83,7 @@ def _readiness() -> Readiness:
         workers_online=_workers() if migrations == "ok" else None,
         free_bytes=_free_bytes(),
         upload_walls=walls(),
-        embedded="trust" if _embedded() else None,
+        embedded="trust" if database and _embedded() else None,
     )
 
 

@@ -15,6 +15,7 @@ from app.api.admission import aside
 from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
 from app.api.changes import changes_of
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
+from app.api.pages import page
 from app.api.shapes import JobShape, Page, Validated
 from app.errors import refused
 from app.spec.faults import Fault, Invalid
@@ -115,10 +116,9 @@ def list_jobs(
     name: FilterText = None,
     tag: FilterText = None,
 ) -> Page[JobShape]:
-    """Newest first. Filters are combined."""
+    """Newest first. Filters are combined. A page may hold fewer than `limit`: it ends at 4 MiB."""
     found = jobs.page(session, limit=limit + 1, before=cursor, kind=kind, state=state, name=name, tag=tag)
-    kept, following = deps.turn(request, response, found, limit, lambda job: job.id)
-    return Page(data=[shapes.of_job(session, job) for job in kept], next_cursor=following)
+    return page(request, response, found, limit, lambda job: job.id, lambda job: shapes.of_job(session, job))
 
 
 @router.get(

@@ -11,9 +11,11 @@ from app import artifacts, db, models
 from app.api import deps, inference, shapes
 from app.api.bodies import object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
+from app.api.pages import page
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.api.threads import apart
 from app.data.encode import encode_rows
+from app.db import Session
 from app.errors import Problem
 from app.spec.faults import Fault, Invalid
 from app.spec.models import Manifest, TaskManifest
@@ -35,11 +37,10 @@ def list_models(
     job: FilterText = None,
     role: FilterText = None,
 ) -> Page[ModelShape]:
-    """Newest first: jobs' own models (`role` model) and those of their stages (source, teacher, control/0, …)."""
+    """Newest first: jobs' own models (`role` model) and those of their stages (source, teacher, control/0, …). A page may hold fewer than
+    `limit`: it ends at 4 MiB."""
     found = models.page(session, limit=limit + 1, before=cursor, name=name, job_id=job, role=role)
-    kept, following = deps.turn(request, response, found, limit, lambda model: model.id)
-    edges = list(models.edges(session, [model.id for model in kept]))
-    return Page(data=[shapes.of_model(model, edges) for model in kept], next_cursor=following)
+    return page(request, response, found, limit, lambda model: model.id, lambda model: _shape(session, model))
 
 
 @router.post(
@@ -81,8 +82,11 @@ async def predict(request: Request, ref: Reference) -> Predictions:
 )
 def get_model(session: InTransaction, ref: Reference, if_none_match: IfNoneMatch = None) -> Response:
     """`ref` is a model's id, `job:ID`, `job:ID/ROLE`, or `model:NAME@VERSION`."""
-    model = models.get(session, ref)
-    return deps.tagged(shapes.of_model(model, list(models.edges(session, [model.id]))), if_none_match)
+    return deps.tagged(_shape(session, models.get(session, ref)), if_none_match)
+
+
+def _shape(session: Session, model: Model) -> ModelShape:
+    return shapes.of_model(model, list(models.edges(session, [model.id])))
 
 
 @deps.looks_twice

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from app import logs
+from app import db, logs
+from app.data import disk
 from app.errors import PROBLEMS, Problem, refused
 from app.spec import faults
 
@@ -125,16 +125,26 @@ def of(error: Exception) -> Problem:
         case HTTPException():
             return _of_http(error.status_code, error.headers or {})
         case OperationalError() | InterfaceError() | PoolTimeout() | InternalError(connection_invalidated=True):
+            if db.ran_out_of_disk(error):
+                log.error("the disk of the database is full", exc_info=error)
+                return _disk_full()
             log.error("the database does not answer", exc_info=error)
             return Problem(
                 "database_unavailable", "The database does not answer; ask again.", headers={"retry-after": "5"}
             )
-        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        case OSError() if disk.is_full(error):
             log.error("the disk is full", exc_info=error)
-            return Problem("disk_full", "The disk of the data folder is full; nothing was stored.")
+            return _disk_full()
         case _:
             log.error("request failed", exc_info=error)
             return internal()
+
+
+def _disk_full() -> Problem:
+    return Problem(
+        "disk_full",
+        "The disk of the data folder is full; nothing was stored. Delete jobs or data sets, then send it again.",
+    )
 
 
 def _of_http(status: int, headers: Mapping[str, str]) -> Problem:

@@ -48,7 +48,15 @@ def get_metrics(
     names: Annotated[
         str | None, Query(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$", description="a,b,c; all when left out")
     ] = None,
-    max_points: Annotated[int | None, Query(ge=1, le=100_000, description="thin the axis to so many steps")] = None,
+    max_points: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=100_000,
+            description="thin each series by itself to so many values at most: its first and last, its lowest and highest (from 4 on), "
+            "and others evenly between; `step` has every step that a series has kept, so it may be longer",
+        ),
+    ] = None,
 ) -> Response:
     """`source/loss` belongs to the stage source, plain `loss` to the target. CSV where Accept names text/csv."""
     jobs.get(session, job_id)

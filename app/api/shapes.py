@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import waiting
 from app.datasets import Known
-from app.spec.data import Schema
+from app.spec.data import Column, InputSchema, Schema
 from app.spec.models import Manifest
 from app.states import JobState
 from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Worker
@@ -165,6 +165,63 @@ class DatasetShape(BaseModel):
             created_at=known.created_at,
             data_schema=known.schema,
         )
+
+
+MOST_LISTED = 20
+"""Columns, features and classes of a data set that a list names."""
+
+
+class ColumnSummary(Column):
+    """A column, with the first 20 of its classes and their counts."""
+
+    classes_count: int | None = Field(description="how many classes it has in all")
+
+    @classmethod
+    def cut(cls, column: Column) -> ColumnSummary:
+        listed = {name: value and value[:MOST_LISTED] for name, value in column if name in ("classes", "counts")}
+        return cls(**{**dict(column), **listed, "classes_count": column.classes and len(column.classes)})
+
+
+class SchemaSummary(BaseModel):
+    """What a data set looks like, with the first 20 of its columns (its target among them) and of its features."""
+
+    rows: int
+    input: InputSchema
+    features_count: int = Field(description="how many features it has in all")
+    columns: dict[str, ColumnSummary]
+    columns_count: int = Field(description="how many columns it has in all")
+    target: str | None
+
+    @classmethod
+    def cut(cls, schema: Schema) -> SchemaSummary:
+        names = sorted(schema.columns, key=lambda name: name != schema.target)[:MOST_LISTED]
+        return cls(
+            rows=schema.rows,
+            input=schema.input.model_copy(update={"features": schema.input.features[:MOST_LISTED]}),
+            features_count=len(schema.input.features),
+            columns={name: ColumnSummary.cut(column) for name, column in schema.columns.items() if name in names},
+            columns_count=len(schema.columns),
+            target=schema.target,
+        )
+
+
+class DatasetSummary(BaseModel):
+    """A data set as lists show it: bounded, however many columns and classes it has."""
+
+    id: str
+    name: str
+    builtin: bool
+    format: str | None
+    description: str | None
+    bytes: int | None
+    sha256: str
+    created_at: datetime | None
+    data_schema: SchemaSummary = Field(serialization_alias="schema")
+
+    @classmethod
+    def of(cls, known: Known) -> DatasetSummary:
+        whole = dict(DatasetShape.of(known))
+        return cls(**{**whole, "data_schema": SchemaSummary.cut(known.schema)})
 
 
 class Preview(BaseModel):

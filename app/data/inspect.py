@@ -1,6 +1,7 @@
 """`python -m app.data.inspect RAW FORMAT OUT [OPTIONS]`: the process that reads a client's bytes, and nothing else.
 
-It confines itself, parses RAW, writes the prepared file OUT and prints one JSON line: {"schema": …} or {"faults": […]}.
+It confines itself, parses RAW, writes the prepared file OUT and prints one JSON line: {"schema": …} or {"faults": […]}. It ends with
+`disk.NO_ROOM`, and may have printed nothing, where the disk is full: that is no fault of the file's.
 OPTIONS is JSON: {"targets": […], "limits": {…}}, see `UploadLimits`. The API runs it by `app.data.uploads.inspect_upload`.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from app.data import jail, npz_file, prepared
+from app.data import disk, jail, npz_file, prepared
 from app.data.limits import MIB, UploadLimits
 from app.data.table import Table
 from app.spec.faults import Fault, Invalid, nearest, written
@@ -43,7 +45,9 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
             prepared.write(table, target)
         except Invalid as invalid:
             return {"faults": written(invalid.faults)}
-        except (MemoryError, OSError):
+        except (MemoryError, OSError) as error:
+            if disk.is_full(error):
+                raise
             return {"faults": written([TOO_MUCH])}
     return {"schema": table.schema.model_dump(mode="json")}
 
@@ -72,4 +76,9 @@ def _rehearsed(format: str) -> Reader:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(*sys.argv[1:])) + "\n")
+    try:
+        print(json.dumps(main(*sys.argv[1:])), flush=True)
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        os._exit(disk.NO_ROOM)  # what the interpreter would still write on its way out could not be written either

@@ -1,21 +1,12 @@
-"""What may be a name: of a column, a class, a file, a data set. Names are shown to people and put in pointers; none becomes a path."""
+"""Names of columns, classes, files and data sets. They are shown to people and put in pointers; none becomes a path."""
 
 from __future__ import annotations
 
+from app.spec.base import LONGEST_NAME as LONGEST
+from app.spec.base import fault_in_name
 from app.spec.faults import Fault, pointer
 
-LONGEST = 128
-
-
-def fault_in_name(name: str) -> str | None:
-    """Why `name` cannot name a column or a class, or None."""
-    if not name.strip():
-        return "the name is empty"
-    if len(name) > LONGEST:
-        return f"the name is longer than {LONGEST} characters"
-    if not name.isprintable():
-        return "the name holds characters that cannot be printed"
-    return None
+__all__ = ["LONGEST", "column_pointer", "fault_in_label", "fault_in_name"]
 
 
 def fault_in_label(label: str, field: str) -> Fault | None:

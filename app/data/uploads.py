@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from app.data import disk
 from app.data.limits import MIB, UploadLimits
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
@@ -43,6 +45,7 @@ def inspect_upload(
 
     Raises:
         Invalid: with every fault, pointers below /file, /format and /targets.
+        OSError: the disk is full.
     """
     limits = limits or UploadLimits()
     known = format_of(raw, format)
@@ -166,10 +169,13 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _answer(path: Path, code: int) -> dict[str, Any]:
-    """What the child printed; raises Invalid where it was killed or fell over: that is the file's fault, and said without guessing."""
+    """What the child printed; raises Invalid where it was killed or fell over: that is the file's fault, and said without guessing.
+    Raises OSError where the disk was full."""
     if code == 0 and path.stat().st_size <= _LONGEST_ANSWER:
         said: dict[str, Any] = json.loads(path.read_bytes())
         return said
+    if code == disk.NO_ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
         message = "reading it took longer than an upload may take"
     elif code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):

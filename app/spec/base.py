@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.spec.exports import ExportFormat
 
@@ -17,7 +18,56 @@ class Words(BaseModel):
     )
 
 
-Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+LONGEST_NAME = 128
+
+_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Characters that show nothing although their class is that of letters, marks or symbols."""
+
+_CLASSES = {
+    "Cc": "a control character",
+    "Cf": "a format character",
+    "Cs": "half a character",
+    "Co": "a private character",
+    "Cn": "an unassigned character",
+    "Zl": "a line separator",
+    "Zp": "a paragraph separator",
+    "Zs": "a blank other than U+0020",
+}
+
+
+def fault_in_name(name: str) -> str | None:
+    """Why `name` cannot name anything: a job, a data set, a column, a class. None where it can.
+
+    Two names that differ look different, but for letters that are alike: what shows nothing, or changes the direction of what follows,
+    is refused. Names are kept and compared as they come, without normalization: a file's header and a request's keys must meet again.
+    """
+    if not name.strip():
+        return "the name is empty"
+    if len(name) > LONGEST_NAME:
+        return f"the name is longer than {LONGEST_NAME} characters"
+    for place, letter in enumerate(name, 1):
+        if not letter.isprintable() or letter in _UNSEEN:
+            kind = _CLASSES.get(unicodedata.category(letter), "an invisible character")
+            return f"character {place} of the name is {kind}, which cannot be printed"
+    return None
+
+
+def _named(name: str) -> str:
+    if fault := fault_in_name(name):
+        raise ValueError(fault)
+    return name
+
+
+Label = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=LONGEST_NAME,
+        description="printable characters of Unicode, not blanks alone",
+        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"},
+    ),
+    AfterValidator(_named),
+]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=-]*$")]
 TaskName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 

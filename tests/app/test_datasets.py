@@ -151,7 +151,7 @@ def test_pages_hold_uploads_newest_first_then_the_built_in_ones(tmp_path: Path) 
     with transaction() as session:
         assert [known.id for known in datasets.page(session, limit=100)] == expected
         seen: list[str] = []
-        while page := datasets.page(session, limit=2, before=seen[-1] if seen else None):
+        while page := list(datasets.page(session, limit=2, before=seen[-1] if seen else None)):
             seen += [known.id for known in page]
         assert seen == expected
 

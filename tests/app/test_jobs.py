@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -357,14 +358,37 @@ def test_a_prefix_is_no_pattern() -> None:
         assert metrics.rewind(session, claim.job_id, "a_b/", 0) == 1
 
 
-def test_a_series_is_thinned_with_both_ends_kept() -> None:
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 10, 20, 131, 1000])
+def test_each_series_is_thinned_by_itself_with_its_ends_and_its_best_kept(most: int) -> None:
     claim = claimed()
+    told: dict[str, dict[int, float | None]] = {
+        "source/loss": {step: 1 / step for step in range(1, 14)},
+        "loss": {step: math.sin(step) for step in range(1, 133)},
+        "val_accuracy": {step: None if step % 3 else 0.5 + (step == 63) for step in range(3, 133, 3)},
+        "late": {131: 1.0},
+        "nothing": {40: None},
+    }
     with transaction() as session:
-        metrics.record(session, claim.job_id, 1, [(step, {"loss": float(step)}) for step in range(1, 1001)])
-        steps, series = metrics.series(session, claim.job_id, ["loss"], 11)
-    assert len(steps) == 11
-    assert (steps[0], steps[-1]) == (1, 1000)
-    assert series["loss"] == [float(step) for step in steps]
+        for name, values in told.items():
+            metrics.record(session, claim.job_id, 1, [(step, {name: value}) for step, value in values.items()])
+        steps, series = metrics.series(session, claim.job_id, None, most)
+        assert metrics.series(session, claim.job_id, ["loss"], most)[1].keys() == {"loss"}
+    assert steps == sorted(set(steps))
+    assert series.keys() == told.keys()
+    for name, values in told.items():
+        kept = {step: value for step, value in zip(steps, series[name], strict=True) if value is not None}
+        finite = {step: value for step, value in values.items() if value is not None}
+        assert kept.items() <= finite.items()
+        assert min(most - 2, len(finite)) <= len(kept) <= most
+        if finite:
+            assert max(values) in kept
+        if finite and most >= 2:
+            assert min(values) in kept
+        if finite and most >= 4:
+            assert {min(finite.values()), max(finite.values())} <= set(kept.values())
+        gaps = [after - before for before, after in itertools.pairwise(sorted(kept))]
+        if name == "loss" and most >= 10:
+            assert max(gaps) <= 132 / (most - 3) + 1, "evenly between"
 
 
 def test_a_sweep_sends_the_wake_ups_that_the_broker_lacks() -> None:
@@ -390,8 +414,8 @@ def test_only_ended_jobs_can_be_deleted() -> None:
 def test_a_page_goes_on_where_the_last_one_ended() -> None:
     made = [queued(name="a" if number % 2 else "b", tags=["even"] if number % 2 == 0 else []) for number in range(7)]
     with transaction() as session:
-        first = jobs.page(session, limit=4)
-        rest = jobs.page(session, limit=4, before=first[-1].id)
+        first = list(jobs.page(session, limit=4))
+        rest = list(jobs.page(session, limit=4, before=first[-1].id))
         assert [job.id for job in [*first, *rest]] == made[::-1]
         assert [job.id for job in jobs.page(session, tag="even")] == made[::-1][::2]
         assert [job.id for job in jobs.page(session, name="a", kind="light", state="queued")] == [
@@ -399,7 +423,7 @@ def test_a_page_goes_on_where_the_last_one_ended() -> None:
             made[3],
             made[1],
         ]
-        assert jobs.page(session, state="failed") == []
+        assert list(jobs.page(session, state="failed")) == []
 
 
 def test_workers_are_online_while_they_are_heard() -> None:

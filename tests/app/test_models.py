@@ -171,7 +171,7 @@ def test_a_job_with_heirs_cannot_be_deleted(tmp_path: Path) -> None:
         jobs.cancel(session, waiting.id)
         jobs.delete(session, heir.id)
         jobs.delete(session, parent.id)
-        assert models.page(session) == []
+        assert list(models.page(session)) == []
     assert list((settings().store / "blob").glob("*")) == []
 
 

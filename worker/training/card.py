@@ -323,10 +323,30 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _text(words: str) -> str:
-    """As plain text on one line of Markdown: nothing in it is markup, in whatever renders the card."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", line).replace("://", ":\u200b//")
+    """As plain text on one line of Markdown: nothing in it is markup, a link, a mention or a picture, in whatever renders the card."""
+    line = "".join(letter if letter.isprintable() else " " for letter in words)
+    return " ".join(map(_word, line.split()))
+
+
+_CORE = re.compile(r"""([("'\[{]*)(.*?)([)"'\]},;:.!?]*)""")
+_LIVE = re.compile(r"[@#$]|:\S|www|\w[.。．｡][^\W\d]|\bGH-\d|\b[0-9a-f]{7,}\b", re.IGNORECASE)
+"""What renderers make a link, a mention, a picture or a formula of without any markup: addresses, @name, #1, :name:, $x$, commits."""
+
+
+def _word(word: str) -> str:
+    """Escaped; as code where it would come alive even so. Escapes do not help there: renderers look at the text that they stand for."""
+    found = _CORE.fullmatch(word)
+    if found is None or not _LIVE.search(found[2]):
+        return _escaped(word)
+    # A backtick, a pipe or a backslash within code means something else in each renderer, so they stand outside.
+    parts = re.split(r"([`|\\]+)", found[2])
+    code = "".join(_escaped(part) if number % 2 else part and f"`{part}`" for number, part in enumerate(parts))
+    return _escaped(found[1]) + code + _escaped(found[3])
+
+
+def _escaped(word: str) -> str:
+    word = word.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", word)
 
 
 def _fence(words: str, language: str) -> str:

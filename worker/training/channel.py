@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -38,6 +39,10 @@ class Terminal:
 
     def send(self, report: Any) -> None:
         self._lines.send(report)
+        with contextlib.suppress(OSError):  # a log that cannot be written ends no job
+            self._show(report)
+
+    def _show(self, report: Any) -> None:
         match report:
             case Started():
                 about = ", ".join(f"{name} {value}" for name, value in report.environment.items() if value)

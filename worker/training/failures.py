@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
+from app.data import disk
 from app.spec.faults import Hint, Invalid
 from app.spec.world import Missing
 from worker.reports import Exit, Failed
@@ -58,7 +59,7 @@ def failed(error: BaseException, stage: str | None) -> Failed:
             return _report("memory_limit", MEMORY_LIMIT, stage)
         case OSError() if error.errno == errno.ENOMEM:
             return _report("memory_limit", MEMORY_LIMIT, stage)
-        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        case _ if disk.is_full(error):
             return _report("disk_full", "there was no room to store checkpoints or artifacts", stage)
     if "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ == "ResourceExhaustedError":
         if "device:CPU" in str(error):  # TensorFlow's word for main memory

@@ -10,6 +10,7 @@ from worker.training.measures import METRICS
 MOST_SEEDS = 20
 SEEDS_ADVISED = 5
 MOST_TOLD = 2
+MOST_PLACES = 6
 
 
 def sentence(told: Mapping[str, Any]) -> str:
@@ -137,12 +138,29 @@ def scale(told: Mapping[str, Any]) -> float:
 
 
 def _amount(told: Mapping[str, Any], value: float) -> str:
-    """With a digit after the point; a margin near the ceiling with its first one that is not 0."""
-    amount = scale(told) * value
-    return f"{amount:.1f}" if amount >= 0.05 else f"{amount:.1g}"
+    return f"{scale(told) * value:.{_places(told)}f}"
 
 
 def signed(told: Mapping[str, Any], value: float) -> str:
     """A difference as the sentence tells it: with its sign, in the verdict's unit."""
-    text = f"{scale(told) * value:+.1f}"
+    text = f"{scale(told) * value:+.{_places(told)}f}"
     return text.replace("-", "−") if float(text) else text.replace("-", "+")
+
+
+def _places(told: Mapping[str, Any]) -> int:
+    """Digits after the point of all numbers of a verdict: so many that one sees what it rests on, which is on which side of 0 and of the
+    margin each end of the interval lies."""
+    by = scale(told)
+    ends = [by * end for end in told.get("interval") or () if end is not None]
+    margin = by * (told.get("margin") or 0.0)
+    marks = [(margin, 0.0), *((end, mark) for end in ends for mark in (0.0, margin, -margin))]
+
+    def shown(places: int) -> bool:
+        return all(_side(round(value, places), round(mark, places)) == _side(value, mark) for value, mark in marks)
+
+    return next(filter(shown, range(1, MOST_PLACES)), MOST_PLACES)
+
+
+def _side(value: float, mark: float) -> int:
+    """-1, 0 or 1; what no number of digits that is told would show counts as nothing."""
+    return 0 if abs(value - mark) < 10.0**-MOST_PLACES else (1 if value > mark else -1)

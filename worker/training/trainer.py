@@ -45,9 +45,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading.Event) -> Exit:
     """Trains one job and reports how it ended."""
-    out.mkdir(parents=True, exist_ok=True)
     stage: list[str] = []
     try:
+        out.mkdir(parents=True, exist_ok=True)
         method = modules("methods")[assignment["kind"]]
         spec = validate(method.Spec, assignment["spec"])
         if getattr(method, "KERAS", True):
@@ -58,11 +58,16 @@ def run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading
     except failures.Stopped:
         return Exit.STOPPED
     except BaseException as error:  # whatever leaves a method is reported; only words of ours reach the client
-        traceback.print_exc()
-        report = failures.failed(error, stage[-1] if stage else None)
-        told.send(report)
-        return failures.exit_code(report)
+        with contextlib.suppress(OSError):  # the log's disk may be what is full
+            traceback.print_exc()
+        return _fail(error, told, stage[-1] if stage else None)
     return Exit.DONE
+
+
+def _fail(error: BaseException, told: Channel, stage: str | None = None) -> Exit:
+    report = failures.failed(error, stage)
+    told.send(report)
+    return failures.exit_code(report)
 
 
 class LocalWorld:
@@ -166,9 +171,12 @@ def _spare() -> int:
     _obey_signals(stop)
     order = json.loads(line)
     out = Path(order["out"])
-    (out / "tmp").mkdir(parents=True, exist_ok=True)
+    try:
+        (out / "tmp").mkdir(parents=True, exist_ok=True)
+        log = os.open(out / "trainer.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        return int(_fail(error, lines))
     _keep_temporary_files(out / "tmp")
-    log = os.open(out / "trainer.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     return int(run(order["assignment"], out, Terminal(lines), stop))

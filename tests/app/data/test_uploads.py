@@ -18,6 +18,7 @@ from app.data import builtins, prepared
 from app.data.limits import MIB, UploadLimits
 from app.data.uploads import format_of, inspect_upload
 from app.spec.faults import Invalid
+from tests.small_disk import fill, free, small_disk
 
 ROOT = Path(__file__).parents[3]
 
@@ -187,3 +188,15 @@ def test_the_child_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.Monkey
     inspect_upload(file_of(tmp_path, npz(x=np.zeros((3, 2)))), None, tmp_path / "out")
     assert "canary" not in seen.read_text()
     assert "DATABASE_URL" not in seen.read_text()
+
+
+@pytest.mark.parametrize("kept", [0, 4096, 8192, 12_288, 16_384, 65_536])
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, kept: int) -> None:
+    raw = file_of(tmp_path, b"a,b,y\n" + b"1,2,x\n3,4,y\n" * 4000)
+    with small_disk(tmp_path / "disk", 2) as disk:
+        fill(disk, kept)
+        with pytest.raises(OSError, match="No space left"):
+            inspect_upload(raw, "csv", disk / "out.npz")
+        free(disk)
+        assert list(disk.iterdir()) == []
+        assert inspect_upload(raw, "csv", disk / "out.npz").rows == 8000

@@ -1,4 +1,4 @@
-"""4, 9: a broker that dies, forgets, hangs or vanishes from the network, and one that is full of nonsense."""
+"""4, 9: a broker that dies, forgets, hangs, vanishes from the network or answers with errors, and one that is full of nonsense."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from tests.faults.rig import PRODUCTION, Rig
 from tests.faults.scenarios import Scenario, chain
 
 DEATH, LOSS = "kill -9, empty", "FLUSHALL"
-KINDS = (DEATH, LOSS, "hung", "half-open", *4 * (DEATH, LOSS, LOSS), LOSS)
+REFUSALS = ("min-replicas-to-write", "maxmemory", "replicaof")
+KINDS = (DEATH, LOSS, "hung", "half-open", "refusing", *4 * (DEATH, LOSS, LOSS), LOSS)
 """Rarely those that take a minute, but early enough for a short cut."""
 
 
 def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
-    """Dies and comes back empty, is emptied, hangs, or is cut off without a word, while jobs are submitted and wait.
+    """Dies and comes back empty, is emptied, hangs, is cut off without a word, or refuses, while jobs are submitted and wait.
 
     At work again: from the broker's return until a job that had waited for it began; three wait for two workers.
     """
@@ -47,6 +48,15 @@ def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             ids = [rig.submit(**chain(chance)) for _ in range(3)]
             time.sleep(chance.uniform(1, hang))
             proxy.resume()
+        elif kind == "refusing":
+            pids = [worker.pid for worker in rig.workers]
+            setting = chance.choice(REFUSALS)
+            _refuse(setting, True)
+            ids = [rig.submit(**chain(chance)) for _ in range(3)]
+            time.sleep(chance.uniform(1, hang))
+            _refuse(setting, False)
+            alive = [worker.pid for worker in rig.workers if worker.alive()]
+            figures.expect(alive == pids, f"workers {pids} were there before the broker refused, {alive} after")
         else:
             rig.kill_broker(empty=True)
             ids = [rig.submit(**chain(chance)) for _ in range(3)]
@@ -69,6 +79,15 @@ def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     figures.expect(len(rig.record.submitted) == 3 * size, "a submit was refused while the broker was away")
     again = rig.rows("SELECT count(*) FROM jobs WHERE attempt <> 1")[0][0]
     figures.expect(again == 0, f"{again} jobs ran more than once because of a broker")
+
+
+def _refuse(setting: str, on: bool) -> None:
+    """From now on the broker answers to writes with an error of that setting's, or no more."""
+    broker = queue._redis()
+    if setting == "replicaof":
+        broker.replicaof("127.0.0.1", 9) if on else broker.replicaof("NO", "ONE")
+    else:
+        broker.config_set(setting, int(on))
 
 
 def _all_started(rig: Rig) -> bool:

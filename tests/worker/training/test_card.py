@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from typing import Any
@@ -88,7 +89,7 @@ def test_the_card_tells_what_is_known() -> None:
         "helped: +5.3 points",
         "2,403 parameters",
         "60,796 bytes",
-        "model.onnx, 1,234 bytes",
+        "`model.onnx`, 1,234 bytes",
     ]
     told += [
         "1.25 ms a row, 7.5 ms for 256",
@@ -110,19 +111,51 @@ def test_the_card_tells_what_is_known() -> None:
     assert f"| accuracy | {accuracy:.4g} |" in text
 
 
+def outside_of_code(text: str) -> str:
+    """A card without its blocks and spans of code, and without what is escaped. Within a span of ours nothing is escaped, and no mark."""
+    text = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`|\\\n]+`", "CODE", re.sub(r"\\[^\w\s]", "", text))
+
+
 def test_nothing_in_a_name_is_markup() -> None:
     text = card.card(report(), manifest(), SPEC, [SOURCE])
-    outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
-    assert "<" not in outside
-    assert "](javascript" not in re.sub(r"\\.", "", outside)
-    assert "https://e.org" not in outside
-    headings = [line for line in outside.splitlines() if line.startswith("#")]
+    bare = outside_of_code(text)
+    assert "<" not in bare
+    assert "](javascript" not in bare
+    headings = [line for line in bare.splitlines() if line.startswith("#")]
     assert len(headings) == 8 + 1  # a name's own "#" is none of them
-    bare = re.sub(r"\\.", "", outside)
     assert "`" not in bare
     tables = [block.splitlines() for block in bare.split("\n\n") if block.startswith("|")]
     assert len(tables) >= 6
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
+
+
+LIVE = {
+    "extended autolinks of GitHub's Markdown": r"(?i)www\.|(?:https?|ftp)://|(?:mailto|xmpp):|[\w.+-]+@[\w-]+\.\w",
+    "mentions, issues, emoji, formulas": r"(?i)@\w|#\d|\bGH-\d|:[\w+-]+:|\$",
+    "addresses as others guess them": r"[\w-]+\.(?:com|org|io|md)\b",
+    "hashes of commits": r"\b[0-9a-f]{7,40}\b",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "www.evil.com", "WWW.evil.com/a?b", "user@evil.com", "https://evil.com", "(http://evil.com).", "ftp://evil.com", "x://y",
+        "evil.com/path", "\"evil.io\",", "@user", "(@user)", "a@b", "#123", "GH-123", "owner/repo#1", "mailto:a@b.de", "xmpp:a@b.de",
+        ":octocat:", "$x$", "0123abc", "a|www.evil.com", "www.ev|il.com", "`www.evil.com", "www.`evil.com`", "\\@user", "@user\\",
+        "&#64;user &commat;user@evil.com", "www&#46;evil.com", "<https://evil.com>", "[a](https://evil.com)", "![a](//evil.com/x.png)",
+        "a@b`|`c@d", "www.", "_www.}", "``@user``", "@\\`user",
+    ],
+)  # fmt: skip
+def test_nothing_in_a_name_comes_alive(name: str) -> None:
+    """As a renderer goes about it: entities and escapes are resolved first, then links and mentions are looked for in what is left."""
+    text = card._text(f"{name} and {name}")
+    bare = html.unescape(outside_of_code(text))
+    assert "`" not in bare
+    assert "|" not in bare
+    assert not [what for what, pattern in LIVE.items() if re.search(pattern, bare)]
+    assert "\u200b" not in text
 
 
 def test_no_verdict_and_unknown_overlap_are_said() -> None:

@@ -18,6 +18,11 @@ def test_codes_blame_and_retries_are_those_of_the_one_list(code: str) -> None:
     assert failures.KINDS[code] == (FAILURES[code].blame, FAILURES[code].retryable)
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 class ResourceExhaustedError(Exception):
     """As TensorFlow's is called."""
 
@@ -37,6 +42,10 @@ class ResourceExhaustedError(Exception):
         (ResourceExhaustedError("secret, OOM on /job:localhost/device:GPU:0"), "out_of_memory", Exit.FAILED),
         (RuntimeError("RESOURCE_EXHAUSTED: secret"), "out_of_memory", Exit.FAILED),
         (OSError(errno.ENOSPC, "secret"), "disk_full", Exit.RETRY),
+        (RuntimeError("secret, errno = 28, error message = 'No space left on device'"), "disk_full", Exit.RETRY),
+        (ResourceExhaustedError("secret/device:CPU:0: No space left on device"), "disk_full", Exit.RETRY),
+        (KeyError(OSError(errno.EDQUOT, "secret")), "internal", Exit.RETRY),
+        (caused(KeyError("secret"), OSError(errno.EDQUOT, "secret")), "disk_full", Exit.RETRY),
         (KeyError("secret"), "internal", Exit.RETRY),
     ],
 )

@@ -88,6 +88,24 @@ def test_a_margin_near_the_ceiling_is_not_told_as_0() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("interval", "margin", "said"),
+    [
+        ([0.0004, 0.111], 0.02, "interval +0.04 to +11.10; 5 paired seeds, 719 test rows, margin 2.00"),
+        ([-0.111, -0.0004], 0.02, "interval −11.10 to −0.04;"),
+        ([0.0204, 0.111], 0.02, "interval +2.04 to +11.10; 5 paired seeds, 719 test rows, margin 2.00"),
+        ([0.000041, 0.111], 0.02, "interval +0.004 to +11.100;"),
+        ([0.02, 0.111], 0.02, "interval +2.0 to +11.1; 5 paired seeds, 719 test rows, margin 2.0"),
+        ([0.02 + 1e-12, 0.111], 0.02, "interval +2.0 to +11.1;"),
+        ([0.0, 0.111], 0.0004, "interval +0.00 to +11.10; 5 paired seeds, 719 test rows, margin 0.04"),
+    ],
+)
+def test_an_interval_shows_on_which_side_of_0_and_of_the_margin_it_ends(
+    interval: list[float], margin: float, said: str
+) -> None:
+    assert said in sentence({**TOLD, "interval": interval, "margin": margin})
+
+
 def test_no_effect_says_that_the_interval_is_inside_the_margin() -> None:
     none = {**TOLD, "decision": "no_effect", "delta": {"mean": -0.0001}, "interval": [-0.009, 0.008]}
     assert "+0.0 points, 95 % interval −0.9 to +0.8, inside the margin; 5 paired seeds" in sentence(none)
