@@ -52,4 +52,4 @@ def test_what_people_write_is_a_name_as_it_comes(name: str) -> None:
 def test_the_published_pattern_allows_every_name() -> None:
     pattern = JobSpec.model_json_schema()["properties"]["name"]["anyOf"][0]["pattern"]
     assert re.fullmatch(pattern, "petal length (cm)")
-    assert not [name for name in ("", " a", "a ", "a\tb", "a\x9bb") if re.fullmatch(pattern, name)]
+    assert not [name for name in ("", " ", "a\tb", "a\x9bb") if re.fullmatch(pattern, name)]
