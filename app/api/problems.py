@@ -98,7 +98,7 @@ def install(app: FastAPI) -> None:
 async def _answer(request: Request, error: Exception) -> Response:
     problem = of(error)
     if problem.code == "method_not_allowed":
-        problem.headers["allow"] = ", ".join(_methods(request))
+        problem.headers = {"allow": ", ".join(_methods(request))}
     return respond(problem, request.state.request_id)
 
 
