@@ -82,3 +82,5 @@ if __name__ == "__main__":
         if not disk.is_full(error):
             raise
         os._exit(disk.NO_ROOM)  # what the interpreter would still write on its way out could not be written either
+    # All is said. On the way out a thread of pyarrow's may still abort the process, on a busy machine.
+    os._exit(0)
