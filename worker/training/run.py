@@ -22,7 +22,7 @@ from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED, HeadSpec, TaskSpec, TrainStage
-from app.spec.training import TrainingSpec
+from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Artifact, Warned
 from worker.training import batches, build, canvas, checkpoint, device, evaluate, export, formats, heads, keeping, rows
 from worker.training.augmentation import Augment
@@ -35,7 +35,7 @@ from worker.training.keeping import Model
 from worker.training.learner import Goal
 from worker.training.ledger import Ledger, Pace
 from worker.training.measures import Measure
-from worker.training.methods._resolve import SCRATCH_RATES, task_name
+from worker.training.names import task_name
 from worker.training.outputs import Outputs
 from worker.training.rows import Data, Draw
 from worker.training.verdict import Scored

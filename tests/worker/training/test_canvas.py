@@ -227,7 +227,7 @@ def test_every_export_also_to_three_channels(tmp_path: Path) -> None:
 
 
 def test_a_task_may_not_bear_the_name_of_an_adapting_layer() -> None:
-    from worker.training.methods._resolve import task_name
+    from worker.training.names import task_name
 
     whole = network([DIGIT], 0, CNN, PICTURE)
     for shape in ([30, 8, 3], [8, 8, 1]):

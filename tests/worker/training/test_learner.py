@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from app.spec.training import TrainingSpec
+from app.spec.training import SCRATCH_RATES, TrainingSpec
 from tests.worker.training import small
 from tests.worker.training.small import DIGIT, ODD, PICTURE, SIGNS, SIZE, compiled, feed, network, same, stored
 from worker.reports import Metrics
@@ -17,7 +17,6 @@ from worker.training import batches, build, heads
 from worker.training.batches import Line
 from worker.training.fitting import Lesson, Phase
 from worker.training.learner import Goal
-from worker.training.methods._resolve import SCRATCH_RATES
 from worker.training.objectives import logits as soft
 from worker.training.weighting import equal
 

@@ -15,8 +15,8 @@ from app.spec.models import Manifest, TaskManifest
 from app.spec.registry import modules
 from app.spec.world import Missing
 from worker.training import trainer
-from worker.training.methods._resolve import task_name
 from worker.training.methods.transfer import FINE_TUNING_RATE
+from worker.training.names import task_name
 
 KINDS = ("transfer", "multitask", "distillation")
 MODEL = "job:job_1"

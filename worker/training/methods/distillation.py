@@ -34,8 +34,9 @@ from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.annealing import WeightSchedule
 from worker.training.methods import _teaching
-from worker.training.methods._resolve import Faults, Known, base_update, is_model, task_name
+from worker.training.methods._resolve import Faults, Known, base_update, is_model
 from worker.training.methods.transfer import copyable
+from worker.training.names import task_name
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture

@@ -22,12 +22,13 @@ from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid, nearest, validate
 from app.spec.models import ArchitectureRef, Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHere, TransferSource
 from app.spec.registry import modules
-from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training import rates
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
-from worker.training.methods._resolve import SCRATCH_RATES, Faults, Known, base_update, task_name
+from worker.training.methods._resolve import Faults, Known, base_update
+from worker.training.names import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
