@@ -122,7 +122,8 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
     architecture = faults.architecture(spec.trunk, input_, "/trunk")
-    sharing, graph = _sharing.resolved(spec, architecture, input_, faults)
+    short = {"experts": spec.experts, "experts_per_task": spec.experts_per_task}
+    sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, architecture, input_, faults)
     faults.names(list(spec.tasks), architecture, graph)
     if architecture is not None and input_ is not None:
         units = {name: (tasks[name].head.units, task.units) for name, task in made.items()}
