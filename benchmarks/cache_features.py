@@ -27,7 +27,7 @@ from worker.training import batches, build, device, heads
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.fitting import Check, Fitter, Lesson, Phase, Pool
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.ledger import Ledger, Pace
 from worker.training.scaling import Scaling
 

@@ -23,7 +23,8 @@ from app.spec.training import OptimizerSpec
 from worker.training import batches, build, device, heads, learner
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
-from worker.training.learner import Compiled, Goal
+from worker.training.goal import Goal
+from worker.training.learner import Compiled
 from worker.training.scaling import Scaling
 
 ROWS, BATCH = 1024, 64

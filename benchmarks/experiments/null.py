@@ -17,7 +17,8 @@ from app.spec.data import PerClass, SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
 from benchmarks.experiments.jobs import Bench, Clock, Told
-from worker.training import evaluate, learner
+from worker.training import evaluate
+from worker.training.goal import Goal
 from worker.training.inheritance import inherit
 from worker.training.run import Run
 from worker.training.verdict import Outcome, Scored, Spent, judge
@@ -66,7 +67,7 @@ def pair_of_verdicts(run: Run, number: int) -> dict[str, Any]:
             network = run.fresh(architecture, draw, seed)
             if arm == "treated":
                 network = inherit(network, source).network
-            goal = learner.Goal({"wine": ["class"]}, network.tasks)
+            goal = Goal({"wine": ["class"]}, network.tasks)
             lesson = run.lesson(goal, {"wine": run.feed(network, draw, training, seed)}, [draw])
             trained = run.fit(f"{number}-{k}-{arm}", network, lesson, [run.phase(STEPS, RATE)], training, seed)
             outcomes[arm].append(Outcome(10 * number + k, {"class": scored(run, trained.network, data)}))

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from app.spec.training import TrainingSpec
     from worker.training.batches import Batch, Feed
     from worker.training.channel import Channel
-    from worker.training.learner import Compiled, Goal
+    from worker.training.goal import Goal
+    from worker.training.learner import Compiled
     from worker.training.ledger import Ledger, Pace
 
 EVALUATION_STEPS = 15  # at least so many between two validations: a few rows make an epoch of one step

@@ -31,8 +31,8 @@ from worker.training.build import Network
 from worker.training.channel import Channel
 from worker.training.failures import Failure, Stopped
 from worker.training.fitting import Fitter, Lesson, Phase, Pool, Trained
+from worker.training.goal import Goal
 from worker.training.keeping import Model
-from worker.training.learner import Goal
 from worker.training.ledger import Ledger, Pace
 from worker.training.measures import Measure
 from worker.training.names import task_name

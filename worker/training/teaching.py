@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from worker.training.annealing import Factors
     from worker.training.build import Network
     from worker.training.conclude import Trial
+    from worker.training.goal import Goal
     from worker.training.heads import Task
     from worker.training.keeping import Model
-    from worker.training.learner import Goal
     from worker.training.rows import Data, Draw
     from worker.training.run import Run
 

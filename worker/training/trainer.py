@@ -225,11 +225,14 @@ def _warm_up() -> dict[str, str | None]:
     device.import_keras()
     import numpy as np
 
+    import worker.training.conclude
+    import worker.training.inheritance  # noqa: F401 - both are imported now rather than within a job
     from app.spec import architectures
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec
     from app.spec.training import OptimizerSpec
-    from worker.training import batches, build, conclude, heads, inheritance, learner  # noqa: F401 - imported now rather than within a job
+    from worker.training import batches, build, heads, learner
+    from worker.training.goal import Goal
     from worker.training.scaling import Scaling
 
     device.prepare()
@@ -240,7 +243,7 @@ def _warm_up() -> dict[str, str | None]:
     )
     live = build.live(network)
     live.load(build.initial(live, 0))
-    goal = learner.Goal({"warm": ["warm"]}, {"warm": task})
+    goal = Goal({"warm": ["warm"]}, {"warm": task})
     compiled = learner.Compiled(
         live, goal, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
     )

@@ -20,8 +20,8 @@ from worker.training.objectives import Answers, standardised
 if TYPE_CHECKING:
     from app.spec.base import Words
     from worker.training.build import Live
+    from worker.training.goal import Goal
     from worker.training.heads import Task
-    from worker.training.learner import Goal
 
 
 def student_layers(objectives: Sequence[Words]) -> list[str]:

@@ -14,7 +14,7 @@ from app.spec.faults import Invalid
 from app.spec.registry import modules
 from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, feed, network, stored
 from worker.training import batches, build, fitting
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.objectives import Answers, Setting, standardised
 
 TASKS = [DIGIT, ODD, SIZE]

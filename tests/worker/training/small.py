@@ -18,8 +18,9 @@ from worker.training import build, heads, learner
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.fitting import Fitter, Lesson, Phase, Pool
+from worker.training.goal import Goal
 from worker.training.heads import Task
-from worker.training.learner import Compiled, Goal
+from worker.training.learner import Compiled
 from worker.training.ledger import Ledger, Pace
 from worker.training.scaling import Scaling
 

@@ -19,7 +19,7 @@ from worker.training import backbone, build, export, formats, heads, sharing
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 

@@ -17,7 +17,7 @@ from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, sto
 from worker.training import caching
 from worker.training.build import Lora, Network
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.regularizers import bss, l2_sp
 from worker.training.watching import Check
 

@@ -20,8 +20,8 @@ from worker.training.batches import Line
 from worker.training.build import Network
 from worker.training.failures import Failure
 from worker.training.fitting import Lesson, Phase
+from worker.training.goal import Goal
 from worker.training.heads import Task
-from worker.training.learner import Goal
 from worker.training.watching import Check
 from worker.training.weighting import uncertainty
 

@@ -16,7 +16,7 @@ from worker.reports import Metrics
 from worker.training import batches, build, heads
 from worker.training.batches import Line
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.objectives import logits as soft
 from worker.training.weighting import equal
 

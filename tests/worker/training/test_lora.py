@@ -15,7 +15,8 @@ from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, sto
 from worker.training import batches, build, export, learner
 from worker.training.build import Lora, Network
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Compiled, Goal
+from worker.training.goal import Goal
+from worker.training.learner import Compiled
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

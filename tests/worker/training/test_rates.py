@@ -14,7 +14,8 @@ from tests.worker.training.small import DIGIT, feed, network, same, stored
 from worker.training import batches, build, learner, rates
 from worker.training.build import Network
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Compiled, Goal
+from worker.training.goal import Goal
+from worker.training.learner import Compiled
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

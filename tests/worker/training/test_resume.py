@@ -24,7 +24,7 @@ from worker.reports import Checkpoint, Exit, Resumed, Warned
 from worker.training import checkpoint, device, fitting
 from worker.training.checkpoint import Saved
 from worker.training.fitting import Course, Lesson, Phase, Pool
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 
 pytestmark = [
     pytest.mark.slow,

@@ -20,7 +20,7 @@ from tests.worker.training.watched import hashes
 from worker.training import batches
 from worker.training.batches import Feed, Line
 from worker.training.failures import Failure
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.objectives import logits as soft
 from worker.training.run import Run
 from worker.training.teaching import Teachers

@@ -18,7 +18,7 @@ from worker.training.annealing import Factors
 from worker.training.batches import Some
 from worker.training.build import Network
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.objectives import attention, dist, dkd, hint, logits, relational, similarity
 from worker.training.tuition import teacher_layers
 

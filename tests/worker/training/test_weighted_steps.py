@@ -17,7 +17,7 @@ from tests.worker.training.small import DIGIT, ODD, SIZE, Quiet, compiled, feed,
 from worker.reports import Metrics
 from worker.training import batches, build
 from worker.training.fitting import Lesson, Phase, Pool
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 
 pytestmark = [
     pytest.mark.slow,

@@ -33,6 +33,7 @@ from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.annealing import WeightSchedule
+from worker.training.goal import Goal
 from worker.training.methods import _teaching
 from worker.training.methods._resolve import Faults, Known, base_update, is_model
 from worker.training.methods.transfer import copyable
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from worker.training.build import Network
     from worker.training.control import Arm
     from worker.training.keeping import Model
-    from worker.training.learner import Goal
     from worker.training.rows import Data, Draw
     from worker.training.run import Run
 
@@ -233,7 +233,7 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 the teachers; 2 what they say about the rows; 3 a small model trained on that and on the labels. Beside it, on labels alone."""
-    from worker.training import canvas, control, learner
+    from worker.training import canvas, control
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
     from worker.training.run import steps
@@ -312,7 +312,7 @@ def train(spec: Spec, run: Run) -> None:
                     unlabelled=[] if unlabelled is None else [(unlabelled, free_rows(draw, unlabelled))],
                 )
             elif model is None:
-                goal = learner.Goal({spec.dataset: [name]}, network.tasks)
+                goal = Goal({spec.dataset: [name]}, network.tasks)
                 feed = run.feed(network, draw, spec.training, seed)
                 phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
                 epoch = Teachers.epoch_steps(draw, unlabelled, spec.training)
@@ -381,13 +381,12 @@ def _lesson(
     objectives: list[Words], budget: int, seed: int,
 ) -> tuple[Goal, Feed]:  # fmt: skip
     """What a student minimises, and its batches with all that its teachers say."""
-    from worker.training import learner
     from worker.training.annealing import Factors
     from worker.training.teaching import Teachers, taught, warn_if_silent
 
     (name,) = network.tasks
     teachers = Teachers(run, taught_by, shares, objectives, online=spec.teacher_outputs == "online")
-    goal = learner.Goal({spec.dataset: [name]}, network.tasks)
+    goal = Goal({spec.dataset: [name]}, network.tasks)
     feed = teachers.feed(network, draw, unlabelled, spec.training, seed)
     factors = Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch)
     feed.timed.append(factors)

@@ -25,6 +25,7 @@ from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.annealing import WeightSchedule
+from worker.training.goal import Goal
 from worker.training.methods import _sharing, _teaching
 from worker.training.methods._resolve import Faults, base_update
 
@@ -255,7 +256,6 @@ def _together_model(
     teachers: dict[str, Teachers],
 ) -> Model:
     """An arm that learns all tasks at once, from its teachers where it has any."""
-    from worker.training import learner
     from worker.training.annealing import Factors
     from worker.training.batches import epoch_steps
     from worker.training.teaching import taught, warn_if_silent
@@ -266,7 +266,7 @@ def _together_model(
     draws = [data.draw(arm.seed) for data in sets]
     head = {name: words.head for name, words in spec.tasks.items()}
     network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision, sharing=_sharing_words(spec))
-    goal = learner.Goal(
+    goal = Goal(
         {data.ref: list(data.tasks) for data in sets},
         network.tasks,
         weighting=_weighting_words(spec),
@@ -295,7 +295,6 @@ def _alone(
     spec: Spec, run: Run, data: Data, name: str, architecture: Architecture, arm: Arm, budget: int, epoch: int
 ) -> Model:
     """The control of one task: a model of its own, on the rows labelled for it."""
-    from worker.training import learner
 
     role = f"{arm.role}/{name}"
     model = run.kept(role, role)
@@ -303,7 +302,7 @@ def _alone(
         return model
     draw = data.draw(arm.seed).only(name)
     network = run.fresh(architecture, draw, arm.seed, {name: spec.tasks[name].head}, spec.training.precision)
-    goal = learner.Goal({data.ref: [name]}, network.tasks)
+    goal = Goal({data.ref: [name]}, network.tasks)
     lesson = run.lesson(goal, {data.ref: run.feed(network, draw, spec.training, arm.seed)}, [draw], epoch)
     phases = [run.phase(budget, spec.control.training.learning_rate)]
     trained = run.fit(role, network, lesson, phases, spec.training, arm.seed)

@@ -25,6 +25,7 @@ from app.spec.registry import modules
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training import rates
+from worker.training.goal import Goal
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
 from worker.training.methods._resolve import Faults, Known, base_update
@@ -171,7 +172,7 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
-    from worker.training import backbone, canvas, control, learner
+    from worker.training import backbone, canvas, control
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
     from worker.training.run import steps
@@ -224,7 +225,7 @@ def train(spec: Spec, run: Run) -> None:
                 inherited.update(passed.as_data())
         model = run.kept(arm.role, arm.stage)
         if model is None:
-            goal = learner.Goal({spec.dataset: [name]}, network.tasks, regularizer=held)
+            goal = Goal({spec.dataset: [name]}, network.tasks, regularizer=held)
             lesson = run.lesson(goal, {spec.dataset: run.feed(network, draw, spec.training, arm.seed)}, [draw])
             trained = run.fit(arm.stage, network, lesson, phases, spec.training, arm.seed)
             model = run.keep(

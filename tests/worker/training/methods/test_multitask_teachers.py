@@ -13,7 +13,7 @@ from tests.worker.training.small import DIGIT, ODD, SIZE, compiled, feed, networ
 from tests.worker.training.test_methods import MODEL, faults, resolve
 from worker.training import batches
 from worker.training.annealing import Factors
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.objectives import logits as soft
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")

@@ -19,7 +19,7 @@ from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, sto
 from tests.worker.training.test_methods import faults, resolve
 from worker.training.build import Network
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 from worker.training.methods import _layers, transfer
 from worker.training.run import Run
 

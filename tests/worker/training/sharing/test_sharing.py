@@ -20,7 +20,7 @@ from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, fee
 from worker.training import batches, build, export, formats
 from worker.training.build import Network, Weights
 from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.goal import Goal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
