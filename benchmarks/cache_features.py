@@ -26,9 +26,10 @@ from app.spec.training import CheckpointSpec, TrainingSpec
 from worker.training import batches, build, device, heads
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
-from worker.training.fitting import Check, Fitter, Lesson, Phase, Pool
+from worker.training.fitting import Fitter, Pool
 from worker.training.goal import Goal
 from worker.training.ledger import Ledger, Pace
+from worker.training.plan import Check, Lesson, Phase
 from worker.training.scaling import Scaling
 
 ROWS = 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
     from worker.training.batches import Feed
     from worker.training.build import Live, Network
-    from worker.training.fitting import Lesson, Phase
-
-Asked = Literal["auto"] | bool
+    from worker.training.plan import Lesson, Phase
 
 MOST_BYTES = 1 << 30
 """Under `auto`, of the features of all rows; `true` sets no bound."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,13 +20,13 @@ from worker.training import batches, build, caching, checkpoint, learner
 from worker.training.build import Live, Network
 from worker.training.conflicts import Conflicts
 from worker.training.failures import Failure, Stopped
-from worker.training.watching import Check, Means, Watch
+from worker.training.plan import Lesson, Phase, Trained
+from worker.training.watching import Means, Watch
 
 if TYPE_CHECKING:
     from app.spec.training import TrainingSpec
     from worker.training.batches import Batch, Feed
     from worker.training.channel import Channel
-    from worker.training.goal import Goal
     from worker.training.learner import Compiled
     from worker.training.ledger import Ledger, Pace
 
@@ -34,64 +34,6 @@ EVALUATION_STEPS = 15  # at least so many between two validations: a few rows ma
 MOST_EVALUATIONS = 500
 CHECKPOINT_SHARE = 20  # a checkpoint may cost a twentieth of the time since the last one
 CHECKPOINT_SECONDS = 1.0  # at least so long between two that come by epochs: each is an event in the database
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Part of a fit with its own freezing, rate and optimizer. `frozen`: names of layers; `norms`: every BatchNorm is frozen too.
-
-    `factors`: of the rate, by patterns of variable paths (empty: 1 for all). `cache`: of a frozen trunk's features.
-    """
-
-    steps: int
-    rate: float
-    frozen: frozenset[str] = frozenset()
-    norms: bool = False
-    factors: Mapping[str, float] = field(default_factory=dict)
-    cache: caching.Asked = False
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What is learnt: the goal, the batches, and the validation rows of each task (a task without any is not watched)."""
-
-    goal: Goal
-    feeds: Mapping[str, Feed]
-    checks: Mapping[str, Check] = field(default_factory=dict)
-    epoch: int | None = None
-
-    @property
-    def epoch_steps(self) -> int:
-        """Steps between two looks at the validation rows; a control's are its treated arm's, so patience means the same in both."""
-        return self.epoch or batches.epoch_steps(self.feeds)
-
-    @property
-    def batch_size(self) -> int:
-        return sum(feed.batch_size for feed in self.feeds.values())
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched.
-
-    `conflicts`: how the tasks' gradients pointed; None where there are no two of them. `planned`: the steps of the whole budget.
-    `stopped`: the trainer was asked to stop before the fit's end, and its checkpoint is saved. `weights`: of the best watched value,
-    or those after the last step.
-    """
-
-    network: Network
-    seed: int
-    steps: int
-    rate: float
-    seconds: float
-    batch_size: int
-    epochs: int
-    best_epoch: int | None = None
-    best: dict[str, Any] | None = None
-    conflicts: dict[str, Any] | None = None
-    planned: int = 0
-    stopped: bool = False
-    weights: Literal["best", "last"] = "last"
 
 
 class Pool:

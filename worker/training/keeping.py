@@ -17,7 +17,7 @@ from worker.training.failures import Failure
 from worker.training.verdict import Spent
 
 if TYPE_CHECKING:
-    from worker.training.fitting import Trained
+    from worker.training.plan import Trained
     from worker.training.rows import Data, Draw
 
 

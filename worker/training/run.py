@@ -30,16 +30,16 @@ from worker.training.batches import Feed, Line
 from worker.training.build import Network
 from worker.training.channel import Channel
 from worker.training.failures import Failure, Stopped
-from worker.training.fitting import Fitter, Lesson, Phase, Pool, Trained
+from worker.training.fitting import Fitter, Pool
 from worker.training.goal import Goal
 from worker.training.keeping import Model
 from worker.training.ledger import Ledger, Pace
 from worker.training.measures import Measure
 from worker.training.names import task_name
 from worker.training.outputs import Outputs
+from worker.training.plan import Check, Lesson, Phase, Trained
 from worker.training.rows import Data, Draw
 from worker.training.verdict import Scored
-from worker.training.watching import Check
 
 EXPORT_ROWS = 32
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +13,7 @@ from worker.training import evaluate, heads
 if TYPE_CHECKING:
     from app.spec.training import TrainingSpec
     from worker.training.build import Live, Network, Weights
-
-
-@dataclass(frozen=True)
-class Check:
-    """One task's validation: raw inputs and stored labels of the validation rows, and the verdict's metric."""
-
-    metric: str
-    inputs: np.ndarray
-    values: np.ndarray
+    from worker.training.plan import Check
 
 
 class Watch:

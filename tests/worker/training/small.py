@@ -17,11 +17,12 @@ from app.spec.training import OptimizerSpec, TrainingSpec
 from worker.training import build, heads, learner
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
-from worker.training.fitting import Fitter, Lesson, Phase, Pool
+from worker.training.fitting import Fitter, Pool
 from worker.training.goal import Goal
 from worker.training.heads import Task
 from worker.training.learner import Compiled
 from worker.training.ledger import Ledger, Pace
+from worker.training.plan import Lesson, Phase
 from worker.training.scaling import Scaling
 
 PICTURE = InputSchema(kind="image", shape=[12, 12, 1], scale=255.0)

@@ -18,8 +18,8 @@ from tests.worker.training.small import DIGIT, fit, network, same, stored
 from worker.training import backbone, build, export, formats, heads, sharing
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
+from worker.training.plan import Lesson, Phase
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 

@@ -16,10 +16,9 @@ from tests.worker.training import small
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
 from worker.training import caching
 from worker.training.build import Lora, Network
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
+from worker.training.plan import Caching, Check, Lesson, Phase
 from worker.training.regularizers import bss, l2_sp
-from worker.training.watching import Check
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
@@ -43,7 +42,7 @@ def lesson(whole: Network, regularizer: Any = None) -> Lesson:
     return Lesson(Goal({"d": ["digit"]}, {"digit": DIGIT}, regularizer=regularizer), {"d": data}, {"digit": check})
 
 
-def asked(phases: Sequence[Phase], how: caching.Asked) -> list[Phase]:
+def asked(phases: Sequence[Phase], how: Caching) -> list[Phase]:
     return [replace(phase, cache=how) for phase in phases]
 
 

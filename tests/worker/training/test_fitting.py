@@ -19,10 +19,9 @@ from worker.training import fitting, heads
 from worker.training.batches import Line
 from worker.training.build import Network
 from worker.training.failures import Failure
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
 from worker.training.heads import Task
-from worker.training.watching import Check
+from worker.training.plan import Check, Lesson, Phase
 from worker.training.weighting import uncertainty
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]

@@ -14,9 +14,9 @@ from tests.worker.training.small import DIGIT, ODD, PICTURE, compiled, feed, net
 from tests.worker.training.test_weighted_steps import TASKS, goal_of, lesson_of
 from worker.training import batches, build
 from worker.training.conflicts import Conflicts
-from worker.training.fitting import Phase
 from worker.training.goal import Goal
 from worker.training.objectives import logits as soft
+from worker.training.plan import Phase
 
 pytestmark = [
     pytest.mark.slow,

@@ -17,9 +17,9 @@ from tests.worker.training.small import Quiet
 from worker.reports import Kept
 from worker.training import export, keeping
 from worker.training.conclude import Besides
-from worker.training.fitting import Trained
 from worker.training.keeping import Model
 from worker.training.ledger import Ledger
+from worker.training.plan import Trained
 from worker.training.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]

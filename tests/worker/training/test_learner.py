@@ -15,9 +15,9 @@ from tests.worker.training.small import DIGIT, ODD, PICTURE, SIGNS, SIZE, compil
 from worker.reports import Metrics
 from worker.training import batches, build, heads
 from worker.training.batches import Line
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
 from worker.training.objectives import logits as soft
+from worker.training.plan import Lesson, Phase
 from worker.training.weighting import equal
 
 # Keras 3.15 converts TensorFlow's variables in a way that NumPy 2 deprecates.

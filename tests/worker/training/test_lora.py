@@ -14,9 +14,9 @@ from tests.worker.training import small
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
 from worker.training import batches, build, export, learner
 from worker.training.build import Lora, Network
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
 from worker.training.learner import Compiled
+from worker.training.plan import Lesson, Phase
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

@@ -13,9 +13,9 @@ from tests.worker.training import small
 from tests.worker.training.small import DIGIT, feed, network, same, stored
 from worker.training import batches, build, learner, rates
 from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
 from worker.training.learner import Compiled
+from worker.training.plan import Lesson, Phase
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

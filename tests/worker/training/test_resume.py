@@ -23,8 +23,9 @@ from tests.worker.training.test_trainer import assignment as resolved
 from worker.reports import Checkpoint, Exit, Resumed, Warned
 from worker.training import checkpoint, device, fitting
 from worker.training.checkpoint import Saved
-from worker.training.fitting import Course, Lesson, Phase, Pool
+from worker.training.fitting import Course, Pool
 from worker.training.goal import Goal
+from worker.training.plan import Lesson, Phase
 
 pytestmark = [
     pytest.mark.slow,

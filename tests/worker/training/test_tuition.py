@@ -17,9 +17,9 @@ from worker.training import batches, build, export, fitting, heads
 from worker.training.annealing import Factors
 from worker.training.batches import Some
 from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
 from worker.training.objectives import attention, dist, dkd, hint, logits, relational, similarity
+from worker.training.plan import Lesson, Phase
 from worker.training.tuition import teacher_layers
 
 # Keras 3.15 converts TensorFlow's variables in a way that NumPy 2 deprecates.

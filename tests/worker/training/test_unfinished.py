@@ -23,9 +23,8 @@ from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Result, Resu
 from worker.training import fitting, trainer
 from worker.training.batches import Line
 from worker.training.failures import Stopped
-from worker.training.fitting import Lesson, Phase
+from worker.training.plan import Check, Lesson, Phase
 from worker.training.run import Run
-from worker.training.watching import Check
 
 pytestmark = [
     pytest.mark.slow,

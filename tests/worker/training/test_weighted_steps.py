@@ -16,8 +16,9 @@ from tests.worker.training import small
 from tests.worker.training.small import DIGIT, ODD, SIZE, Quiet, compiled, feed, network, same, stored
 from worker.reports import Metrics
 from worker.training import batches, build
-from worker.training.fitting import Lesson, Phase, Pool
+from worker.training.fitting import Pool
 from worker.training.goal import Goal
+from worker.training.plan import Lesson, Phase
 
 pytestmark = [
     pytest.mark.slow,

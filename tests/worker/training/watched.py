@@ -22,7 +22,7 @@ from tests.worker.training.test_combining import World
 from worker.training import device
 from worker.training.batches import Feed, Line
 from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase, Trained
+from worker.training.plan import Lesson, Phase, Trained
 from worker.training.rows import Data
 from worker.training.run import Run
 from worker.training.verdict import Scored

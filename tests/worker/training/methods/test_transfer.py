@@ -18,9 +18,9 @@ from tests.worker.training import small
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
 from tests.worker.training.test_methods import faults, resolve
 from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
 from worker.training.methods import _layers, transfer
+from worker.training.plan import Lesson, Phase
 from worker.training.run import Run
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]

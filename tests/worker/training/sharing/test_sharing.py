@@ -19,8 +19,8 @@ from tests.worker.training.sharing import naive
 from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, feed, network, same, stored
 from worker.training import batches, build, export, formats
 from worker.training.build import Network, Weights
-from worker.training.fitting import Lesson, Phase
 from worker.training.goal import Goal
+from worker.training.plan import Lesson, Phase
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
