@@ -1,4 +1,4 @@
-"""Networks of keras.applications as one layer of a trunk, and the numbers to start one from. Nothing is downloaded."""
+"""Networks of keras.applications as one layer of a trunk, and the numbers in a file of weights. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from app.data.table import HASH_BYTES
-from app.spec import architectures, files
-from app.spec.architectures import applications
-from app.spec.base import plain
-from app.spec.data import InputSchema
-from app.spec.models import Manifest
-from app.spec.world import Missing
 from worker.training.failures import Failure
-from worker.training.scaling import Scaling
 
 if TYPE_CHECKING:
     from app.spec.models import Backbone
-    from worker.training.keeping import Model
-    from worker.training.run import Run
 
 
 def made(options: Mapping[str, Any], name: str, dtype: Any) -> Any:
@@ -55,63 +45,12 @@ def parts(name: str, layer: Any) -> Iterator[tuple[str, Any]]:
         yield from parts(f"{name}/{number}", one)
 
 
-def source(run: Run, words: Backbone, seed: int) -> Model:
-    """A backbone as a model to inherit from: a trunk without heads. Its rows are not known, but for random numbers there are none.
+def loaded(live: Any, path: str, words: Backbone) -> list[np.ndarray]:
+    """The numbers of a Keras file of weights, `.weights.h5` or the older `.h5`: read layer by layer, counts and shapes compared.
 
     Raises:
-        Failure: `weights_unavailable`: the file is not there, has changed, or is not of this network.
+        Failure: `weights_unavailable`: it is not of this network.
     """
-    from worker.training import build
-    from worker.training.keeping import Model
-
-    architecture = architectures.resolve(words.architecture)
-    assert isinstance(architecture, applications.Spec)
-    assert architecture.size is not None, "a resolved spec has a size"
-    (layer,) = (one for one in architecture.layers() if one.kind == "application")
-    live = made(layer.options, layer.name, keras.dtype_policies.get("float32"))
-    weights = build.drawn({layer.name: live}, seed)
-    size, sha256 = 0, ""
-    if words.weights != "none":
-        name = weights_file(words, architecture)
-        try:
-            path, sha256 = files.find(name, words.sha256)
-        except Missing as missing:
-            raise Failure(
-                "weights_unavailable", f"{name}: {missing.message}", missing.hint, "/source/weights"
-            ) from None
-        weights[layer.name], size = _loaded(live, str(path), words), path.stat().st_size
-        run.overlap_unknown = True
-        run.warn(
-            "overlap_unknown", f"the rows that trained {name} are not known: overlap with the test rows is unknown"
-        )
-    input_ = InputSchema(kind="image", shape=[*architecture.size, 3], scale=255.0)
-    network = build.Network(architecture, input_, {}, {}, Scaling((0.0,), (255.0,)), weights)
-    manifest = Manifest(
-        role="source",
-        architecture=architectures.as_data(architecture),
-        input=input_,
-        tasks={},
-        layers=list(weights),
-        parameters=network.parameters,
-        sha256=sha256,
-        versions={"keras": keras.__version__},
-        training={"steps": 0},
-    )
-    rows = np.zeros((0, HASH_BYTES), np.uint8) if words.weights == "none" else None
-    return Model(f"{applications.PREFIX}{words.applications}", network, manifest, rows, size)
-
-
-def weights_file(words: Backbone, architecture: applications.Spec) -> str:
-    return applications.imagenet_file(architecture) if words.weights == "imagenet" else words.weights
-
-
-def about(words: Any) -> dict[str, Any] | None:
-    """What the report says of a source that is a backbone."""
-    return plain(words) if hasattr(words, "applications") else None
-
-
-def _loaded(live: Any, path: str, words: Backbone) -> list[np.ndarray]:
-    """The numbers of a Keras file of weights, `.weights.h5` or the older `.h5`: read layer by layer, counts and shapes compared."""
     expected = f"weights of {words.applications} without its top"
     if words.alpha != 1:
         expected += f" at width {words.alpha:g}"

@@ -9,17 +9,7 @@ repeated three times, three are averaged. What needs none of it gets no layer. K
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-from worker.training.scaling import Scaling
-
-if TYPE_CHECKING:
-    from app.spec.data import InputSchema
-    from worker.training.build import Network
-    from worker.training.keeping import Model
-    from worker.training.rows import Data
-    from worker.training.run import Run
+from typing import Any
 
 CHANNELS = {(1, 3): "repeated", (3, 1): "averaged"}
 """What is done to channels: {(fed, seen): how}. Others mean nothing known, so they are refused."""
@@ -38,35 +28,8 @@ def between(fed: Sequence[int], seen: Sequence[int] | None) -> list[int] | None:
     return None if seen is None or list(seen) == list(fed) else list(seen)
 
 
-def facing(network: Network, input_: InputSchema) -> Network:
-    """`network` as it takes pictures of `input_`, divided by their own scale; its trunk sees what it always saw.
-
-    The very same where nothing differs, and for tables, whose columns are always the same.
-    """
-    if input_.kind == "table" or (network.input.shape, network.input.scale) == (input_.shape, input_.scale):
-        return network
-    scaling = Scaling((0.0,), (input_.scale,))
-    return replace(network, input=input_, scaling=scaling, canvas=between(input_.shape, network.seen))
-
-
-def introduced(run: Run, model: Model, data: Data) -> Model:
-    """A kept model as it takes the rows of `data`. The user is told where its trunk sees other pictures than those, and where rows
-    behind it cannot be compared with the test rows for that: a picture has another hash at another size."""
-    own = data.table.schema.input
-    network = facing(model.network, own)
-    if network.canvas is not None:
-        message = f"{model.id} sees {_times(network.seen)}, {data.ref} has {_times(own.shape)}"
-        run.warn("input_adapted", f"{message}: {sentence(own.shape, network.seen)}")
-    if any(shape != own.shape for shape in model.shapes):
-        run.overlap_unknown = True
-        message = f"pictures of another shape than those of {data.ref} are behind {model.id}"
-        run.warn("overlap_unknown", f"{message}: whether a test row is among them cannot be told")
-    return replace(model, network=network)
-
-
-def about(network: Network) -> dict[str, Any] | None:
+def about(fed: list[int], seen: list[int]) -> dict[str, Any] | None:
     """What the report says of it; None where the trunk sees what it is fed."""
-    fed, seen = network.input.shape, network.seen
     if fed == seen:
         return None
     how = CHANNELS.get((fed[-1], seen[-1]), "kept")
@@ -75,7 +38,7 @@ def about(network: Network) -> dict[str, Any] | None:
 
 def sentence(fed: Sequence[int], seen: Sequence[int]) -> str:
     """The same in words, for the user."""
-    done = [f"stretched from {_times(fed[:2])} to {_times(seen[:2])}"] if list(fed[:2]) != list(seen[:2]) else []
+    done = [f"stretched from {times(fed[:2])} to {times(seen[:2])}"] if list(fed[:2]) != list(seen[:2]) else []
     if fed[-1] != seen[-1]:
         done.append("repeated for three channels" if fed[-1] == 1 else "averaged over its three channels")
     return f"each picture is {' and '.join(done)}"
@@ -116,7 +79,8 @@ def _blocks(fed: Sequence[int], seen: Sequence[int]) -> tuple[int, int] | None:
     return None if blocks == (1, 1) else blocks
 
 
-def _times(shape: Sequence[int]) -> str:
+def times(shape: Sequence[int]) -> str:
+    """A shape in words: 28×28×1."""
     return "×".join(str(side) for side in shape)
 
 

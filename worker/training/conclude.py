@@ -150,7 +150,7 @@ def conclude(
             "latency": run.latency(model, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
-        "input": canvas.about(model.network),
+        "input": canvas.about(model.network.input.shape, model.network.seen),
         "export": exported,
         "rows": {
             data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}

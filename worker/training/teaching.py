@@ -179,7 +179,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
                 "weight": weight,
                 "parameters": one.manifest.parameters,
                 "labels": one.manifest.training.get("labels"),
-                "input": canvas.about(one.network),
+                "input": canvas.about(one.network.input.shape, one.network.seen),
             }
             for one, weight in zip(teachers.models, teachers.weights, strict=True)
         ],

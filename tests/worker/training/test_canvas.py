@@ -16,6 +16,7 @@ from tests.worker.training.small import DIGIT, PICTURE, SIZE, network, same
 from worker.training import build, canvas, export, formats
 from worker.training.build import Network
 from worker.training.inheritance import inherit
+from worker.training.methods import _sources
 from worker.training.scaling import Scaling
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -49,7 +50,7 @@ def bilinear(rows: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def fed(whole: Network, shape: list[int], scale: float = 255.0) -> Network:
-    return canvas.facing(whole, PICTURE.model_copy(update={"shape": shape, "scale": scale}))
+    return _sources.facing(whole, PICTURE.model_copy(update={"shape": shape, "scale": scale}))
 
 
 # --- layers
@@ -59,7 +60,7 @@ def test_where_shapes_agree_no_layer_is_added_and_answers_are_the_same_bits() ->
     whole = network([DIGIT], 0, CNN, PICTURE)
     inputs = keras.Input((12, 12, 1))
     assert canvas.adapted(inputs, [12, 12, 1]) is inputs
-    assert canvas.facing(whole, PICTURE) is whole
+    assert _sources.facing(whole, PICTURE) is whole
     assert canvas.between([12, 12, 1], (12, 12, 1)) is None
     there_and_back = fed(fed(whole, [8, 9, 3]), [12, 12, 1])
     assert there_and_back.canvas is None
@@ -101,8 +102,9 @@ def test_size_and_channels_change_together() -> None:
 
 def test_the_report_s_field_and_the_warning_name_what_is_done() -> None:
     whole = network([DIGIT], 0, CNN, PICTURE)
-    assert canvas.about(whole) is None
-    assert canvas.about(fed(whole, [30, 8, 3])) == {
+    assert canvas.about(whole.input.shape, whole.seen) is None
+    other = fed(whole, [30, 8, 3])
+    assert canvas.about(other.input.shape, other.seen) == {
         "fed": [30, 8, 3],
         "seen": [12, 12, 1],
         "channels": "averaged",

@@ -233,9 +233,10 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 the teachers; 2 what they say about the rows; 3 a small model trained on that and on the labels. Beside it, on labels alone."""
-    from worker.training import canvas, control
+    from worker.training import control
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
+    from worker.training.methods import _sources
     from worker.training.run import steps
     from worker.training.teaching import Teachers, about, free_rows
 
@@ -272,9 +273,9 @@ def train(spec: Spec, run: Run) -> None:
         known[one] if isinstance(one, str) else run.train_stage(role, *stages[role])
         for role, one in zip(roles, sources, strict=True)
     ]
-    models = [canvas.introduced(run, one, target) for one in models]
+    models = [_sources.introduced(run, one, target) for one in models]
     begun_from = (
-        canvas.introduced(run, run.model(str(spec.student), [target]), target) if is_model(spec.student) else None
+        _sources.introduced(run, run.model(str(spec.student), [target]), target) if is_model(spec.student) else None
     )
     architecture = begun_from.network.architecture if begun_from else architectures.resolve(spec.student or "")
     seen = begun_from.network.seen if begun_from else None

@@ -343,7 +343,7 @@ def _teachers(
     spec: Spec, run: Run, stages: Mapping[str, tuple[TrainStage, Data]], known: Mapping[str, Model], sets: list[Data]
 ) -> dict[str, Teachers]:
     """The teachers of each task that has one, trained first where this job trains them."""
-    from worker.training import canvas
+    from worker.training.methods import _sources
     from worker.training.teaching import Teachers
 
     found = {}
@@ -355,7 +355,7 @@ def _teachers(
         else:
             model = run.train_stage(f"teacher/{name}", *stages[name])
         (data,) = (data for data in sets if name in data.tasks)
-        model = canvas.introduced(run, model, data)
+        model = _sources.introduced(run, model, data)
         objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in words.objectives or []]
         found[name] = Teachers(run, [model], [1.0], objectives, online=spec.teacher_outputs == "online")
     return found

@@ -172,9 +172,10 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
-    from worker.training import backbone, canvas, control
+    from worker.training import control
     from worker.training.conclude import Besides, Trial, conclude
     from worker.training.inheritance import inherit
+    from worker.training.methods import _sources
     from worker.training.run import steps
 
     name = task_name(spec.target or "")
@@ -197,12 +198,12 @@ def train(spec: Spec, run: Run) -> None:
     if known is not None:
         source = known
     elif isinstance(spec.source, Backbone):
-        source = backbone.source(run, spec.source, spec.training.seed)
+        source = _sources.of_backbone(run, spec.source, spec.training.seed)
     else:
         assert isinstance(spec.source, TrainedHere)
         assert source_data is not None
         source = run.train_stage("source", spec.source.train, source_data)
-    source = canvas.introduced(run, source, target)
+    source = _sources.introduced(run, source, target)
 
     architecture = architectures.resolve(spec.architecture or "")
     words = _regularizer_words(spec)
@@ -246,7 +247,7 @@ def train(spec: Spec, run: Run) -> None:
         more={
             "strategy": spec.strategy,
             "inherited": inherited,
-            "backbone": backbone.about(spec.source),
+            "backbone": _sources.about(spec.source),
             "regularizer": None if words is None else plain(words),
             "lora": None if spec.lora is None else plain(spec.lora),
         },
