@@ -23,14 +23,17 @@ from app.spec import architectures
 from app.spec.data import SplitSpec
 from app.spec.models import HeadSpec, TaskSpec
 from app.spec.training import CheckpointSpec, TrainingSpec
-from worker.training import batches, build, device, heads
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.fitting import Fitter, Pool
-from worker.training.goal import Goal
-from worker.training.ledger import Ledger, Pace
-from worker.training.plan import Check, Lesson, Phase
-from worker.training.scaling import Scaling
+from worker.training.data import batches
+from worker.training.data.batches import Feed, Line
+from worker.training.data.scaling import Scaling
+from worker.training.fitting.fit import Fitter, Pool
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Check, Lesson, Phase
+from worker.training.networks import build
+from worker.training.networks.build import Network
+from worker.training.process import device
+from worker.training.process.ledger import Ledger, Pace
+from worker.training.tasks import heads
 
 ROWS = 1024
 ARCHITECTURES = ("cnn-small", "cnn", "cnn-large")

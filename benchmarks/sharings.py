@@ -20,12 +20,16 @@ from app.spec.data import InputSchema
 from app.spec.models import HeadSpec, TaskSpec
 from app.spec.registry import modules
 from app.spec.training import OptimizerSpec
-from worker.training import batches, build, device, heads, learner
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.goal import Goal
-from worker.training.learner import Compiled
-from worker.training.scaling import Scaling
+from worker.training.data import batches
+from worker.training.data.batches import Feed, Line
+from worker.training.data.scaling import Scaling
+from worker.training.fitting import learner
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.learner import Compiled
+from worker.training.networks import build
+from worker.training.networks.build import Network
+from worker.training.process import device
+from worker.training.tasks import heads
 
 ROWS, BATCH = 1024, 64
 COLUMNS = ("digit", "odd", "at_least_5")

@@ -17,11 +17,11 @@ from app.spec.data import PerClass, SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
 from benchmarks.experiments.jobs import Bench, Clock, Told
-from worker.training import evaluate
-from worker.training.goal import Goal
-from worker.training.inheritance import inherit
+from worker.training.fitting.goal import Goal
+from worker.training.networks.inheritance import inherit
 from worker.training.run import Run
-from worker.training.verdict import Outcome, Scored, Spent, judge
+from worker.training.scores import evaluate
+from worker.training.scores.verdict import Outcome, Scored, Spent, judge
 
 COST, PIECES = 560.0, 1
 VERDICTS, SEEDS, STEPS, RATE = 200, 5, 60, 1e-3
@@ -30,7 +30,7 @@ ALLOWED = 11
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    from worker.training import device
+    from worker.training.process import device
 
     device.prepare()
     verdicts = 20 if bench.quick else VERDICTS

@@ -24,22 +24,28 @@ from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED, HeadSpec, TaskSpec, TrainStage
 from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Artifact, Warned
-from worker.training import batches, build, canvas, checkpoint, device, evaluate, export, formats, heads, keeping, rows
-from worker.training.augmentation import Augment
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.channel import Channel
-from worker.training.failures import Failure, Stopped
-from worker.training.fitting import Fitter, Pool
-from worker.training.goal import Goal
-from worker.training.keeping import Model
-from worker.training.ledger import Ledger, Pace
-from worker.training.measures import Measure
-from worker.training.names import task_name
-from worker.training.outputs import Outputs
-from worker.training.plan import Check, Lesson, Phase, Trained
-from worker.training.rows import Data, Draw
-from worker.training.verdict import Scored
+from worker.training.data import batches, rows
+from worker.training.data.augmentation import Augment
+from worker.training.data.batches import Feed, Line
+from worker.training.data.rows import Data, Draw
+from worker.training.fitting import checkpoint
+from worker.training.fitting.fit import Fitter, Pool
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Check, Lesson, Phase, Trained
+from worker.training.kept import export, formats, keeping
+from worker.training.kept.keeping import Model
+from worker.training.kept.outputs import Outputs
+from worker.training.networks import build, canvas
+from worker.training.networks.build import Network
+from worker.training.process import device
+from worker.training.process.channel import Channel
+from worker.training.process.failures import Failure, Stopped
+from worker.training.process.ledger import Ledger, Pace
+from worker.training.scores import evaluate
+from worker.training.scores.measures import Measure
+from worker.training.scores.verdict import Scored
+from worker.training.tasks import heads
+from worker.training.tasks.names import task_name
 
 EXPORT_ROWS = 32
 

@@ -16,9 +16,10 @@ from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStag
 from app.spec.registry import modules
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import Missing, World
-from worker.training import canvas, heads
-from worker.training.heads import Task
-from worker.training.names import TAKEN, task_name
+from worker.training.networks import canvas
+from worker.training.tasks import heads
+from worker.training.tasks.heads import Task
+from worker.training.tasks.names import TAKEN, task_name
 
 if TYPE_CHECKING:
     from worker.training.sharing import Graph

@@ -15,15 +15,15 @@ from app.spec.base import plain
 from app.spec.data import InputSchema
 from app.spec.models import Manifest
 from app.spec.world import Missing
-from worker.training import backbone, build, canvas
-from worker.training.build import Network
-from worker.training.failures import Failure
-from worker.training.keeping import Model
-from worker.training.scaling import Scaling
+from worker.training.data.scaling import Scaling
+from worker.training.kept.keeping import Model
+from worker.training.networks import backbone, build, canvas
+from worker.training.networks.build import Network
+from worker.training.process.failures import Failure
 
 if TYPE_CHECKING:
     from app.spec.models import Backbone
-    from worker.training.rows import Data
+    from worker.training.data.rows import Data
     from worker.training.run import Run
 
 

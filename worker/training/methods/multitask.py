@@ -24,9 +24,9 @@ from app.spec.models import ArchitectureRef, DatasetRef, Objectives, TaskSpec, T
 from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
-from worker.training.annealing import WeightSchedule
-from worker.training.goal import Goal
+from worker.training.fitting.goal import Goal
 from worker.training.methods import _sharing, _teaching
+from worker.training.methods._annealing import WeightSchedule
 from worker.training.methods._resolve import Faults, base_update
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema, Schema
     from app.spec.models import TrainStage
-    from worker.training.conclude import Trial
-    from worker.training.control import Arm
-    from worker.training.heads import Task
-    from worker.training.keeping import Model
-    from worker.training.rows import Data
+    from worker.training.data.rows import Data
+    from worker.training.kept.keeping import Model
+    from worker.training.methods._teachers import Teachers
+    from worker.training.report.conclude import Trial
+    from worker.training.report.control import Arm
     from worker.training.run import Run
     from worker.training.sharing import Graph
-    from worker.training.teaching import Teachers
+    from worker.training.tasks.heads import Task
 
 
 class Spec(JobSpec):
@@ -175,8 +175,8 @@ def held_out(spec: Spec) -> list[HeldOut]:
 def train(spec: Spec, run: Run) -> None:
     """1 the tasks' teachers; 2 one model on all tasks at once; 3 its answers for each of them. Beside it, a model for each task
     alone, or with teachers the same model on labels alone."""
-    from worker.training import control
-    from worker.training.conclude import Besides, Trial, conclude
+    from worker.training.report import control
+    from worker.training.report.conclude import Besides, Trial, conclude
     from worker.training.run import steps
 
     sets = _apart(run, spec)
@@ -256,9 +256,9 @@ def _together_model(
     teachers: dict[str, Teachers],
 ) -> Model:
     """An arm that learns all tasks at once, from its teachers where it has any."""
-    from worker.training.annealing import Factors
-    from worker.training.batches import epoch_steps
-    from worker.training.teaching import taught, warn_if_silent
+    from worker.training.data.batches import epoch_steps
+    from worker.training.methods._annealing import Factors
+    from worker.training.methods._teachers import taught, warn_if_silent
 
     model = run.kept(arm.role, arm.stage)
     if model is not None:
@@ -311,7 +311,7 @@ def _alone(
 
 def _about(spec: Spec, run: Run, trial: Trial, teachers: dict[str, Teachers], sets: list[Data]) -> dict[str, Any]:
     """How near each taught task came to its teacher."""
-    from worker.training.teaching import about
+    from worker.training.methods._teachers import about
 
     return {
         name: about(run, teachers[name], trial, data, trial.model.network.tasks[name], spec.split)
@@ -344,7 +344,7 @@ def _teachers(
 ) -> dict[str, Teachers]:
     """The teachers of each task that has one, trained first where this job trains them."""
     from worker.training.methods import _sources
-    from worker.training.teaching import Teachers
+    from worker.training.methods._teachers import Teachers
 
     found = {}
     for name, words in spec.tasks.items():
@@ -363,7 +363,7 @@ def _teachers(
 
 def _apart(run: Run, spec: Spec) -> list[Data]:
     """The job's data sets; none trains on a row that another one is examined on."""
-    from worker.training.rows import without
+    from worker.training.data.rows import without
 
     limits = {
         name: words.limit_train_labels for name, words in spec.tasks.items() if words.limit_train_labels is not None

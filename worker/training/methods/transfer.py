@@ -24,21 +24,21 @@ from app.spec.models import ArchitectureRef, Backbone, DatasetRef, HeadSpec, Tas
 from app.spec.registry import modules
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
-from worker.training import rates
-from worker.training.goal import Goal
+from worker.training.fitting import rates
+from worker.training.fitting.goal import Goal
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
 from worker.training.methods._resolve import Faults, Known, base_update
-from worker.training.names import task_name
+from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema
-    from worker.training.build import Network
-    from worker.training.control import Arm
-    from worker.training.keeping import Model
+    from worker.training.kept.keeping import Model
+    from worker.training.networks.build import Network
+    from worker.training.report.control import Arm
     from worker.training.run import Run
 
 Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "gradual_unfreezing", "lora", "initialize"]
@@ -172,10 +172,10 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
-    from worker.training import control
-    from worker.training.conclude import Besides, Trial, conclude
-    from worker.training.inheritance import inherit
     from worker.training.methods import _sources
+    from worker.training.networks.inheritance import inherit
+    from worker.training.report import control
+    from worker.training.report.conclude import Besides, Trial, conclude
     from worker.training.run import steps
 
     name = task_name(spec.target or "")
@@ -399,7 +399,7 @@ def _adapted(spec: Spec, network: Network) -> Network:
         return network
     from dataclasses import replace
 
-    from worker.training.build import Lora
+    from worker.training.networks.build import Lora
 
     targets = _layers.targets(spec.lora, network.architecture.layers())
     return replace(network, lora=Lora(spec.lora.r, spec.lora.lora_alpha, targets))

@@ -18,8 +18,8 @@ from app.spec import files
 from app.spec.base import plain
 from app.spec.faults import Invalid
 from app.spec.world import Missing
+from tests.worker.training.methods.test_methods import World, faults, resolve
 from tests.worker.training.small import Quiet
-from tests.worker.training.test_methods import World, faults, resolve
 from worker.reports import Exit, Failed, Warned
 from worker.training import trainer
 
@@ -168,7 +168,7 @@ def written(path: Path, alpha: float = 0.35) -> list[np.ndarray]:
     """A file of weights as Keras writes it, and the numbers in it."""
     import keras
 
-    from worker.training import build
+    from worker.training.networks import build
 
     made = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3), alpha=alpha, pooling="avg"
@@ -225,8 +225,8 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
     folder: Path, tmp_path: Path
 ) -> None:
     from app.spec.models import Backbone
-    from worker.training.failures import Failure
     from worker.training.methods import _sources
+    from worker.training.process.failures import Failure
 
     class Told:
         overlap_unknown = False

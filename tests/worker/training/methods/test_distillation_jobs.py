@@ -12,7 +12,8 @@ from app import data as datasets
 from app.spec.models import Manifest
 from tests.worker.training.small import same
 from tests.worker.training.watched import Watched, kept, train
-from worker.training import build, export
+from worker.training.kept import export
+from worker.training.networks import build
 
 pytestmark = [
     pytest.mark.slow,
