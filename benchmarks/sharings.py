@@ -27,7 +27,8 @@ from worker.training.fitting import learner
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.learner import Compiled
 from worker.training.networks import build
-from worker.training.networks.build import Network
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
 from worker.training.process import device
 from worker.training.tasks import heads
 
@@ -74,7 +75,7 @@ def made(name: str, trunk: str) -> tuple[Compiled, dict[str, Feed], int]:
         architectures.resolve(trunk), input_, tasks, {one: HeadSpec() for one in tasks}, scaling, {}, sharing=words
     )
     live = build.live(network)
-    network.weights = build.initial(live, 0)
+    network.weights = initial(live, 0)
     live.load(network.weights)
     given: dict[str, np.ndarray] = {}
     for task in tasks.values():

@@ -36,7 +36,8 @@ from worker.training.kept import export, formats, keeping
 from worker.training.kept.keeping import Model
 from worker.training.kept.outputs import Outputs
 from worker.training.networks import build, canvas
-from worker.training.networks.build import Network
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
 from worker.training.process import device
 from worker.training.process.channel import Channel
 from worker.training.process.failures import Failure, Stopped
@@ -179,7 +180,7 @@ class Run:
             canvas=canvas.between(fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))),
             **more,
         )
-        network.weights = build.initial(self._fitter.pool.live(network), seed)
+        network.weights = initial(self._fitter.pool.live(network), seed)
         return network
 
     def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:

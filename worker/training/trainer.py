@@ -236,16 +236,16 @@ def _warm_up() -> dict[str, str | None]:
     from worker.training.fitting import learner
     from worker.training.fitting.goal import Goal
     from worker.training.networks import build
+    from worker.training.networks.initial import initial
+    from worker.training.networks.network import Network
     from worker.training.tasks import heads
 
     device.prepare()
     task = heads.Task("warm", "multiclass", "warm", 2, ("a", "b"))
     shape = InputSchema(kind="image", shape=[28, 28, 1], scale=255.0)
-    network = build.Network(
-        architectures.resolve("cnn-small"), shape, {"warm": task}, {"warm": HeadSpec()}, Scaling(), {}
-    )
+    network = Network(architectures.resolve("cnn-small"), shape, {"warm": task}, {"warm": HeadSpec()}, Scaling(), {})
     live = build.live(network)
-    live.load(build.initial(live, 0))
+    live.load(initial(live, 0))
     goal = Goal({"warm": ["warm"]}, {"warm": task})
     compiled = learner.Compiled(
         live, goal, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False

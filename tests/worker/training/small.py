@@ -22,7 +22,8 @@ from worker.training.fitting.goal import Goal
 from worker.training.fitting.learner import Compiled
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.networks import build
-from worker.training.networks.build import Network
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
 from worker.training.process.ledger import Ledger, Pace
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
@@ -63,7 +64,7 @@ def network(
         {},
         **({} if sharing is None else {"sharing": sharing}),
     )
-    made.weights = build.initial(build.live(made), seed)
+    made.weights = initial(build.live(made), seed)
     return made
 
 

@@ -22,7 +22,7 @@ from tests.worker.training.test_combining import World
 from worker.training.data.batches import Feed, Line
 from worker.training.data.rows import Data
 from worker.training.fitting.plan import Lesson, Phase, Trained
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 from worker.training.process import device
 from worker.training.run import Run
 from worker.training.scores.verdict import Scored

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from worker.training.data.batches import Feed
     from worker.training.fitting.plan import Lesson, Phase
-    from worker.training.networks.build import Live, Network
+    from worker.training.networks.build import Live
+    from worker.training.networks.network import Network
 
 MOST_BYTES = 1 << 30
 """Under `auto`, of the features of all rows; `true` sets no bound."""

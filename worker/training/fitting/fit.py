@@ -22,7 +22,8 @@ from worker.training.fitting.conflicts import Conflicts
 from worker.training.fitting.plan import Lesson, Phase, Trained
 from worker.training.fitting.watching import Means, Watch
 from worker.training.networks import build
-from worker.training.networks.build import Live, Network
+from worker.training.networks.build import Live
+from worker.training.networks.network import Network
 from worker.training.process.failures import Failure, Stopped
 
 if TYPE_CHECKING:

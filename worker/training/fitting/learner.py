@@ -18,7 +18,7 @@ from app.spec.registry import modules
 from worker.training.fitting import gradients, rates
 from worker.training.fitting.tuition import Tuition
 from worker.training.networks import build
-from worker.training.networks.build import FEATURES
+from worker.training.networks.network import FEATURES
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
 from worker.training.weighting import Moment, TaskWeighting
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from app.spec.training import OptimizerSpec
     from worker.training.data.batches import Batch
     from worker.training.fitting.goal import Goal
-    from worker.training.networks.build import Live, Weights
+    from worker.training.networks.build import Live
+    from worker.training.networks.network import Weights
     from worker.training.tasks.heads import Task
 
 

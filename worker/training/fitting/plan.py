@@ -13,7 +13,7 @@ from worker.training.data import batches
 if TYPE_CHECKING:
     from worker.training.data.batches import Feed
     from worker.training.fitting.goal import Goal
-    from worker.training.networks.build import Network
+    from worker.training.networks.network import Network
 
 Caching = Literal["auto"] | bool
 

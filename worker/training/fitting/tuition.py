@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from app.spec.registry import modules
-from worker.training.networks import build
+from worker.training.networks.seeds import derive
 from worker.training.objectives import Answers, standardised
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Tuition:
     def reseed(self, seed: int) -> None:
         """Fresh projectors: kernels Glorot-uniform from (seed, name) as a network's, biases 0."""
         for name, layer in self.projectors.items():
-            rng = np.random.default_rng(build.derive(seed, name))
+            rng = np.random.default_rng(derive(seed, name))
             fan_in, fan_out = layer.kernel.shape
             limit = (6 / (fan_in + fan_out)) ** 0.5
             layer.kernel.assign(rng.uniform(-limit, limit, (fan_in, fan_out)).astype(np.float32))

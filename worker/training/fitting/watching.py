@@ -14,7 +14,8 @@ from worker.training.tasks import heads
 if TYPE_CHECKING:
     from app.spec.training import TrainingSpec
     from worker.training.fitting.plan import Check
-    from worker.training.networks.build import Live, Network, Weights
+    from worker.training.networks.build import Live
+    from worker.training.networks.network import Network, Weights
 
 
 class Watch:

@@ -19,7 +19,7 @@ from app.spec.models import Manifest
 from app.spec.registry import modules
 from worker.training.data.scaling import Scaling
 from worker.training.networks import build, canvas
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
 

@@ -25,7 +25,7 @@ from worker.training.kept import export
 from worker.training.process.failures import Failure
 
 if TYPE_CHECKING:
-    from worker.training.networks.build import Network
+    from worker.training.networks.network import Network
 
 Answers = dict[str, np.ndarray]
 

@@ -12,7 +12,7 @@ import numpy as np
 from app.spec.models import Manifest
 from worker.reports import Edge, Kept
 from worker.training.kept import export
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 from worker.training.scores.verdict import Spent
 

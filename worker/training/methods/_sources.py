@@ -17,8 +17,9 @@ from app.spec.models import Manifest
 from app.spec.world import Missing
 from worker.training.data.scaling import Scaling
 from worker.training.kept.keeping import Model
-from worker.training.networks import backbone, build, canvas
-from worker.training.networks.build import Network
+from worker.training.networks import backbone, canvas
+from worker.training.networks.initial import drawn
+from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def of_backbone(run: Run, words: Backbone, seed: int) -> Model:
     assert architecture.size is not None, "a resolved spec has a size"
     (layer,) = (one for one in architecture.layers() if one.kind == "application")
     live = backbone.made(layer.options, layer.name, keras.dtype_policies.get("float32"))
-    weights = build.drawn({layer.name: live}, seed)
+    weights = drawn({layer.name: live}, seed)
     size, sha256 = 0, ""
     if words.weights != "none":
         name = weights_file(words, architecture)

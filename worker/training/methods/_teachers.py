@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from worker.training.fitting.goal import Goal
     from worker.training.kept.keeping import Model
     from worker.training.methods._annealing import Factors
-    from worker.training.networks.build import Network
+    from worker.training.networks.network import Network
     from worker.training.report.conclude import Trial
     from worker.training.run import Run
     from worker.training.tasks.heads import Task

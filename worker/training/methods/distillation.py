@@ -37,6 +37,7 @@ from worker.training.methods import _teaching
 from worker.training.methods._annealing import WeightSchedule
 from worker.training.methods._resolve import Faults, Known, base_update, is_model
 from worker.training.methods.transfer import copyable
+from worker.training.networks.seeds import derive
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from worker.training.data.batches import Feed
     from worker.training.data.rows import Data, Draw
     from worker.training.kept.keeping import Model
-    from worker.training.networks.build import Network
+    from worker.training.networks.network import Network
     from worker.training.report.control import Arm
     from worker.training.run import Run
 
@@ -361,8 +362,6 @@ def _words(spec: Spec) -> list[Words]:
 
 def _generations(spec: Spec, arm: Arm) -> list[tuple[str, str, int]]:
     """(role, stage, seed) of each student of a treated arm; the last is the arm's own and shares its control's seed."""
-    from worker.training.networks.build import derive
-
     numbers = range(1, spec.generations)
     before = [(f"generation/{arm.k}/{number}", derive(arm.seed, f"generation {number}")) for number in numbers]
     return [*((name, name, seed) for name, seed in before), (arm.role, arm.stage, arm.seed)]

@@ -29,6 +29,7 @@ from worker.training.fitting.goal import Goal
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
 from worker.training.methods._resolve import Faults, Known, base_update
+from worker.training.networks.network import Lora, Network
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema
     from worker.training.kept.keeping import Model
-    from worker.training.networks.build import Network
     from worker.training.report.control import Arm
     from worker.training.run import Run
 
@@ -398,8 +398,6 @@ def _adapted(spec: Spec, network: Network) -> Network:
     if spec.lora is None:
         return network
     from dataclasses import replace
-
-    from worker.training.networks.build import Lora
 
     targets = _layers.targets(spec.lora, network.architecture.layers())
     return replace(network, lora=Lora(spec.lora.r, spec.lora.lora_alpha, targets))

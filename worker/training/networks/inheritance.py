@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from worker.training.networks.build import Network, Weights
+    from worker.training.networks.network import Network, Weights
     from worker.training.tasks.heads import Task
 
 

@@ -14,7 +14,8 @@ from tests.worker.training.small import ODD, TABLE
 from worker.training.data import rows
 from worker.training.kept import export
 from worker.training.networks import build
-from worker.training.networks.build import Network
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
@@ -26,6 +27,6 @@ def test_a_feature_that_hardly_varies_is_scaled_in_the_kept_model_as_in_training
     scaling = rows.scaling([(data, np.arange(40))])
     assert [std == 1.0 for std in scaling.std] == [False, True, True, False, True]
     made = Network(architectures.resolve("mlp"), TABLE, {"odd": ODD}, {"odd": HeadSpec()}, scaling, {})
-    made.weights = build.initial(build.live(made), 0)
+    made.weights = initial(build.live(made), 0)
     kept = export.inference_model(made).get_layer("preprocessing")
     assert np.allclose(kept(inputs), scaling(inputs), rtol=1e-5, atol=1e-6)

@@ -17,7 +17,7 @@ from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, sto
 from worker.training.fitting import caching
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Caching, Check, Lesson, Phase
-from worker.training.networks.build import Lora, Network
+from worker.training.networks.network import Lora, Network
 from worker.training.regularizers import bss, l2_sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]

@@ -19,7 +19,7 @@ from worker.training.data.batches import Line
 from worker.training.fitting import fit
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Check, Lesson, Phase
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task

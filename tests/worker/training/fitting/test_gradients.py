@@ -16,7 +16,7 @@ from worker.training.data import batches
 from worker.training.fitting.conflicts import Conflicts
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Phase
-from worker.training.networks import build
+from worker.training.networks.network import Network
 from worker.training.objectives import logits as soft
 
 pytestmark = [
@@ -30,11 +30,11 @@ NORMED = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dro
 Moves = dict[str, list[np.ndarray]]
 
 
-def moved(before: build.Network, after: Moves) -> Moves:
+def moved(before: Network, after: Moves) -> Moves:
     return {name: [a - b for a, b in zip(after[name], before.weights[name], strict=True)] for name in after}
 
 
-def by_task(whole: build.Network, batch: batches.Batch) -> list[Moves]:
+def by_task(whole: Network, batch: batches.Batch) -> list[Moves]:
     """What one SGD step on each task alone moves: −rate · its gradient, found by Keras's own train step."""
     found = []
     for task in TASKS:
@@ -48,7 +48,7 @@ def flat(moves: Moves, layers: list[str]) -> np.ndarray:
     return np.concatenate([array.ravel() for name in layers if name in moves for array in moves[name]]) / -RATE
 
 
-def batch_of(whole: build.Network) -> batches.Batch:
+def batch_of(whole: Network) -> batches.Batch:
     return batches.batch({"d": feed(whole, {task.name: stored(task, 8) for task in TASKS}, 8)}, 0)
 
 

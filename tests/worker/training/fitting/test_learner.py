@@ -18,6 +18,7 @@ from worker.training.data.batches import Line
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.networks import build
+from worker.training.networks.network import Network
 from worker.training.objectives import logits as soft
 from worker.training.tasks import heads
 from worker.training.weighting import equal
@@ -250,7 +251,7 @@ def test_cached_teacher_logits_equal_online_ones_after_twenty_steps() -> None:
     assert same(live.read(), teacher.weights)  # teaching never changes the teacher
 
 
-def lesson_of(whole: build.Network, n: int = 32) -> Lesson:
+def lesson_of(whole: Network, n: int = 32) -> Lesson:
     return Lesson(goal_of(DIGIT), {"d": feed(whole, {"digit": stored(DIGIT, n)}, 8)})
 
 

@@ -19,7 +19,7 @@ from worker.training.fitting.learner import Compiled
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.kept import export
 from worker.training.networks import build
-from worker.training.networks.build import Lora, Network
+from worker.training.networks.network import Lora, Network
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

@@ -17,7 +17,7 @@ from worker.training.fitting.goal import Goal
 from worker.training.fitting.learner import Compiled
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.networks import build
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

@@ -22,7 +22,7 @@ from worker.training.fitting.tuition import teacher_layers
 from worker.training.kept import export
 from worker.training.methods._annealing import Factors
 from worker.training.networks import build
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 from worker.training.objectives import attention, dist, dkd, hint, logits, relational, similarity
 from worker.training.tasks import heads
 

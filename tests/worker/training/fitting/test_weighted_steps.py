@@ -20,6 +20,7 @@ from worker.training.fitting.fit import Pool
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.networks import build
+from worker.training.networks.network import Network
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +44,7 @@ def goal_of(name: str, *tasks: Any, **words: Any) -> Goal:
     )
 
 
-def lesson_of(whole: build.Network, goal: Goal, n: int = 24, batch: int = 6) -> Lesson:
+def lesson_of(whole: Network, goal: Goal, n: int = 24, batch: int = 6) -> Lesson:
     columns = {name: stored(task, n) for name, task in goal.tasks.items()}
     columns["digit"][::3] = -1
     return Lesson(goal, {"d": feed(whole, columns, batch)})

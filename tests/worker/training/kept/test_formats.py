@@ -20,7 +20,7 @@ from tests.worker.training import small
 from worker.training.data.scaling import Scaling
 from worker.training.kept import export, formats
 from worker.training.networks import build
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 
 BODY: dict[str, Any] = {

@@ -168,12 +168,12 @@ def written(path: Path, alpha: float = 0.35) -> list[np.ndarray]:
     """A file of weights as Keras writes it, and the numbers in it."""
     import keras
 
-    from worker.training.networks import build
+    from worker.training.networks.initial import drawn
 
     made = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3), alpha=alpha, pooling="avg"
     )
-    numbers = build.drawn({"backbone": keras.Model(made.inputs, made.outputs[0])}, 7)["backbone"]
+    numbers = drawn({"backbone": keras.Model(made.inputs, made.outputs[0])}, 7)["backbone"]
     made.set_weights(numbers)
     if path.name.endswith(".weights.h5"):
         made.save_weights(path)

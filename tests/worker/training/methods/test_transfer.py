@@ -20,7 +20,7 @@ from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, sto
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.methods import _layers, transfer
-from worker.training.networks.build import Network
+from worker.training.networks.network import Network
 from worker.training.run import Run
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]

@@ -21,7 +21,8 @@ from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.kept import export, formats
 from worker.training.networks import backbone, build
-from worker.training.networks.build import Network
+from worker.training.networks.initial import drawn
+from worker.training.networks.network import Network
 from worker.training.tasks import heads
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -61,7 +62,7 @@ def test_what_is_written_of_an_application_is_what_keras_builds(name: applicatio
     keras_own = getattr(keras.applications, name)(
         include_top=False, weights=None, input_shape=(side, side, 3), pooling="avg"
     )
-    numbers = build.drawn({"backbone": live}, 0)["backbone"]
+    numbers = drawn({"backbone": live}, 0)["backbone"]
     assert sum(array.size for array in numbers) == about.parameters[1.0]
     for model in (live, keras_own):
         model.set_weights(numbers)
@@ -113,7 +114,7 @@ def test_keras_own_file_names() -> None:
 def test_numbers_are_drawn_from_the_seed_alone_and_depthwise_kernels_by_their_own_fan(whole: Network) -> None:
     live = build.live(whole).layers["backbone"]
     for seed, alike in ((3, True), (4, False)):
-        assert same(build.drawn({"backbone": live}, seed), {"backbone": whole.weights["backbone"]}) == alike
+        assert same(drawn({"backbone": live}, seed), {"backbone": whole.weights["backbone"]}) == alike
     assert whole.parameters == 410_208 + 1281 * 4
     depthwise = live.get_layer("block_3_depthwise").kernel.numpy()
     assert 0.9 * (6 / 18) ** 0.5 < np.abs(depthwise).max() <= (6 / 18) ** 0.5

@@ -17,8 +17,8 @@ from worker.training.data.scaling import Scaling
 from worker.training.kept import export, formats
 from worker.training.methods import _sources
 from worker.training.networks import build, canvas
-from worker.training.networks.build import Network
 from worker.training.networks.inheritance import inherit
+from worker.training.networks.network import FEATURES, Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
@@ -128,8 +128,8 @@ def test_a_network_sees_what_its_own_layers_say_of_a_resized_picture() -> None:
     rows = pictures(8, 8, 3)
     resized = bilinear(rows.mean(axis=-1, keepdims=True), 12, 12).astype(np.float32)
     live, own = build.live(other), build.live(whole)
-    for name, values in live.tap(["conv2", build.FEATURES]).predict_on_batch(other.scaling(rows)).items():
-        expected = own.tap(["conv2", build.FEATURES]).predict_on_batch(resized)[name]
+    for name, values in live.tap(["conv2", FEATURES]).predict_on_batch(other.scaling(rows)).items():
+        expected = own.tap(["conv2", FEATURES]).predict_on_batch(resized)[name]
         assert np.asarray(values) == pytest.approx(np.asarray(expected), abs=1e-5)
     assert live.body.predict_on_batch(rows) == pytest.approx(own.body.predict_on_batch(resized), abs=1e-5)
 

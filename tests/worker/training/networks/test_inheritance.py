@@ -14,8 +14,8 @@ from tests.worker.training.small import DIGIT, PICTURE, SIZE, TABLE, network, sa
 from worker.training.data.scaling import Scaling
 from worker.training.kept import export
 from worker.training.networks import build
-from worker.training.networks.build import Network
 from worker.training.networks.inheritance import inherit, order_of
+from worker.training.networks.network import Network
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
 

@@ -22,7 +22,7 @@ from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.kept import export, formats
 from worker.training.networks import build
-from worker.training.networks.build import Network, Weights
+from worker.training.networks.network import Network, Weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
