@@ -23,13 +23,18 @@ from app.spec import architectures
 from app.spec.data import SplitSpec
 from app.spec.models import HeadSpec, TaskSpec
 from app.spec.training import CheckpointSpec, TrainingSpec
-from worker.training import batches, build, device, heads
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.fitting import Check, Fitter, Lesson, Phase, Pool
-from worker.training.learner import Goal
-from worker.training.ledger import Ledger, Pace
-from worker.training.scaling import Scaling
+from worker.training.data import batches
+from worker.training.data.batches import Feed, Line
+from worker.training.data.scaling import Scaling
+from worker.training.fitting.fit import Fitter, Pool
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Check, Lesson, Phase
+from worker.training.networks import build
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network, Weights
+from worker.training.process import device
+from worker.training.process.ledger import Ledger, Pace
+from worker.training.tasks import heads
 
 ROWS = 1024
 ARCHITECTURES = ("cnn-small", "cnn", "cnn-large")
@@ -77,14 +82,14 @@ def made(name: str) -> tuple[Network, Lesson]:
     network = Network(
         architectures.resolve(name), table.schema.input, {"digit": task}, {"digit": HeadSpec()}, scaling, {}
     )
-    network.weights = build.initial(build.live(network), 0)
+    network.weights = initial(build.live(network), 0)
     values = table.columns["digit"]
     feed = Feed(table.inputs, scaling, heads.targets(task, values), [Line(split.train[:ROWS], 64, 0)])
     check = Check("accuracy", table.inputs[split.validation], values[split.validation])
     return network, Lesson(Goal({"digits": ["digit"]}, {"digit": task}), {"digits": feed}, {"digit": check})
 
 
-def timed(pool: Pool, network: Network, lesson: Lesson, epochs: int, cached: bool) -> tuple[float, build.Weights]:
+def timed(pool: Pool, network: Network, lesson: Lesson, epochs: int, cached: bool) -> tuple[float, Weights]:
     steps = epochs * batches.epoch_steps(lesson.feeds)
     phase = Phase(steps, 1e-3, frozenset(network.trunk), True, cache=cached)
     training = TrainingSpec(checkpoint=CheckpointSpec(every_epochs=10_000, every_seconds=86_400.0))

@@ -20,11 +20,17 @@ from app.spec.data import InputSchema
 from app.spec.models import HeadSpec, TaskSpec
 from app.spec.registry import modules
 from app.spec.training import OptimizerSpec
-from worker.training import batches, build, device, heads, learner
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.learner import Compiled, Goal
-from worker.training.scaling import Scaling
+from worker.training.data import batches
+from worker.training.data.batches import Feed, Line
+from worker.training.data.scaling import Scaling
+from worker.training.fitting import learner
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.learner import Compiled
+from worker.training.networks import build
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
+from worker.training.process import device
+from worker.training.tasks import heads
 
 ROWS, BATCH = 1024, 64
 COLUMNS = ("digit", "odd", "at_least_5")
@@ -69,7 +75,7 @@ def made(name: str, trunk: str) -> tuple[Compiled, dict[str, Feed], int]:
         architectures.resolve(trunk), input_, tasks, {one: HeadSpec() for one in tasks}, scaling, {}, sharing=words
     )
     live = build.live(network)
-    network.weights = build.initial(live, 0)
+    network.weights = initial(live, 0)
     live.load(network.weights)
     given: dict[str, np.ndarray] = {}
     for task in tasks.values():

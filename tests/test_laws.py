@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,58 @@ def imported(node: ast.AST) -> list[str]:
             return [f"{node.module}.{alias.name}" for alias in node.names]
         return [node.module]
     return []
+
+
+def circle(texts: Mapping[str, str]) -> list[str]:
+    """Modules that import each other in a ring, the first one again at the end; [] where there is none. `texts`: source by module.
+
+    Every import counts: within a function, and for types alone.
+    """
+    graph = {
+        name: {module for node in ast.walk(ast.parse(text)) for module in modules_of(node, texts)} - {name}
+        for name, text in texts.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def modules_of(node: ast.AST, known: Mapping[str, str]) -> set[str]:
+    """The `known` modules that a statement imports: `from app import data` is app.data, and `from app.data import load` too."""
+    names = set[str]()
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports name the whole module"
+        names = {one if (one := f"{node.module}.{alias.name}") in known else str(node.module) for alias in node.names}
+    return names & known.keys()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    texts = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
+        for path in sources(*PROGRAMS)
+    }
+    assert len(texts) > 100
+    assert not circle(texts)
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import app.a",
+        "from app.a import one",
+        "from app import a",
+        "def late() -> None:\n    from app.a import one",
+        "if TYPE_CHECKING:\n    from app.a import one",
+    ],
+)
+def test_a_circle_is_found_whichever_way_it_is_closed(back: str) -> None:
+    texts = {"app": "", "app.a": "from app.b import two", "app.b": "from app import c", "app.c": back}
+    assert sorted(circle(texts)[1:]) == ["app.a", "app.b", "app.c"]
+    assert circle({**texts, "app.c": ""}) == []
 
 
 def test_only_the_database_module_commits() -> None:

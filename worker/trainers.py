@@ -1,8 +1,8 @@
 """Trainer processes: started ahead of need, handed one job each, listened to, stopped, killed.
 
 A trainer imports Keras, which takes seconds; so one warm spare waits, and the next is started while a job runs. It lives in a
-session of its own, dies with this process, as does all that it has started itself (`worker.training.guard`), and its environment holds
-no address and no secret.
+session of its own, dies with this process, as does all that it has started itself (`worker.training.process.guard`), and its
+environment holds no address and no secret.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from app.programs import CODE, adopt_orphans, die_with_parent, kill_group, own_f
 from app.settings import settings
 from worker import machine, reports
 from worker.reports import Exit
-from worker.training import guard
-from worker.training.guard import MARK
+from worker.training.process import guard
+from worker.training.process.guard import MARK
 
 LONGEST_LINE = 8 * 2**20
 _ADDRESSES, _ADDRESSES_PER_CORE = 4 * 2**30, 2**29

@@ -21,6 +21,10 @@ class OptimizerSpec(Words):
     momentum: float = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
 
 
+SCRATCH_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3}
+"""The learning rate of each optimizer for a network that starts from nothing."""
+
+
 class EarlyStopping(Words):
     """Watches the validation value of the verdict's metric; `patience` in evaluations (one an epoch)."""
 

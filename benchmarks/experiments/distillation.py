@@ -10,7 +10,7 @@ from app.data.splits import limit, split
 from app.spec.data import SplitSpec
 from benchmarks.experiments.jobs import SPLIT, Bench, Job, examined, load, relabelled, shortened, told
 from benchmarks.experiments.transfer import UNTRAINED
-from worker.training.verdict import judge
+from worker.training.scores.verdict import judge
 
 COST, PIECES = 530.0, 19
 LONG = 1500

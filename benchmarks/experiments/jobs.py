@@ -30,7 +30,7 @@ from app.spec.registry import modules
 from app.spec.world import Missing
 from worker.reports import Exit, Failed
 from worker.training import trainer
-from worker.training.verdict import Outcome
+from worker.training.scores.verdict import Outcome
 
 SPLIT = {"train": 0.6, "validation": 0.0, "test": 0.4, "seed": 0}
 """719 test rows of the digits. Nothing is chosen by validation here, so no row is spent on it."""

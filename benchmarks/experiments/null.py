@@ -17,10 +17,11 @@ from app.spec.data import PerClass, SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
 from benchmarks.experiments.jobs import Bench, Clock, Told
-from worker.training import evaluate, learner
-from worker.training.inheritance import inherit
+from worker.training.fitting.goal import Goal
+from worker.training.networks.inheritance import inherit
 from worker.training.run import Run
-from worker.training.verdict import Outcome, Scored, Spent, judge
+from worker.training.scores import evaluate
+from worker.training.scores.verdict import Outcome, Scored, Spent, judge
 
 COST, PIECES = 560.0, 1
 VERDICTS, SEEDS, STEPS, RATE = 200, 5, 60, 1e-3
@@ -29,7 +30,7 @@ ALLOWED = 11
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    from worker.training import device
+    from worker.training.process import device
 
     device.prepare()
     verdicts = 20 if bench.quick else VERDICTS
@@ -66,7 +67,7 @@ def pair_of_verdicts(run: Run, number: int) -> dict[str, Any]:
             network = run.fresh(architecture, draw, seed)
             if arm == "treated":
                 network = inherit(network, source).network
-            goal = learner.Goal({"wine": ["class"]}, network.tasks)
+            goal = Goal({"wine": ["class"]}, network.tasks)
             lesson = run.lesson(goal, {"wine": run.feed(network, draw, training, seed)}, [draw])
             trained = run.fit(f"{number}-{k}-{arm}", network, lesson, [run.phase(STEPS, RATE)], training, seed)
             outcomes[arm].append(Outcome(10 * number + k, {"class": scored(run, trained.network, data)}))

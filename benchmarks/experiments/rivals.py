@@ -21,8 +21,9 @@ from app.spec.faults import validate
 from app.spec.registry import modules
 from benchmarks.experiments import distillation, multitask
 from benchmarks.experiments.jobs import Bench, Job, examined, shortened
-from worker.training import evaluate, heads
-from worker.training.verdict import Outcome, Scored, Spent, judge
+from worker.training.scores import evaluate
+from worker.training.scores.verdict import Outcome, Scored, Spent, judge
+from worker.training.tasks import heads
 
 COST, PIECES = 700.0, 8
 REQUIRED = ("torch", "torchdistill==1.1.5", "torchjd[cagrad,quadprog-projector]==0.18.0", "numpy")
@@ -80,7 +81,7 @@ def versions(python: Path) -> dict[str, str]:
 
 def distilled(bench: Bench, job: Job, python: Path, *, keras: bool) -> dict[str, Any]:
     """One distillation job beside the libraries: {arm: ours against it}."""
-    from worker.training.teaching import Teachers
+    from worker.training.methods._teachers import Teachers
 
     run, spec = job.again(), _spec(job)
     (data,) = examined(run, job)
@@ -160,7 +161,7 @@ def keras_fits(lessons: Sequence[Any], teacher: Any, loss: str, init: str) -> li
     """Keras's Distiller over the same batches. "class": with the loss object that it computes rightly; "default": as it comes."""
     import keras
 
-    from worker.training import build
+    from worker.training.networks import build
 
     def one_output(live: Any) -> Any:
         return keras.Model(live.forward.inputs, live.forward.outputs[0])
@@ -261,7 +262,7 @@ def _as_keras_begins(network: Any) -> Any:
     """Layers as Keras itself initialises them."""
     from dataclasses import replace
 
-    from worker.training import build
+    from worker.training.networks import build
 
     return build.live(replace(network, weights={}))
 

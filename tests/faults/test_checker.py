@@ -23,7 +23,7 @@ from tests.faults import checker, witness
 from tests.faults.methods import chain
 from tests.faults.record import Cancel
 from tests.faults.rig import Rig
-from worker.training.guard import MARK
+from worker.training.process.guard import MARK
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import LiteralString
 
-from worker.training.guard import MARK
+from worker.training.process.guard import MARK
 
 Process = tuple[int, str]
 """A pid and when it was started, by the kernel's clock: the number alone may soon be another's."""

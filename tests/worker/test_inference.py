@@ -149,9 +149,11 @@ MAKE_PICTURES = """
 import json, sys, numpy as np
 from pathlib import Path
 from tests.worker.training.small import DIGIT, PICTURE, network
-from worker.training import build, canvas, export
+from worker.training.kept import export
+from worker.training.methods import _sources
+from worker.training.networks import build
 seen = network([DIGIT], 0, {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True}, PICTURE)
-made = canvas.facing(seen, PICTURE.model_copy(update={"shape": [5, 7, 3]}))
+made = _sources.facing(seen, PICTURE.model_copy(update={"shape": [5, 7, 3]}))
 path = Path(sys.argv[1])
 about = export.manifest(
     made, "model", export.write(made, path), file=path.name, rows_file=None, dataset={}, training={}

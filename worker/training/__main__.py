@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from worker.training import guard
+from worker.training.process import guard
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--spare"]:

@@ -22,24 +22,31 @@ from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED, HeadSpec, TaskSpec, TrainStage
-from app.spec.training import TrainingSpec
+from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Artifact, Warned
-from worker.training import batches, build, canvas, checkpoint, device, evaluate, export, formats, heads, keeping, rows
-from worker.training.augmentation import Augment
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.channel import Channel
-from worker.training.failures import Failure, Stopped
-from worker.training.fitting import Fitter, Lesson, Phase, Pool, Trained
-from worker.training.keeping import Model
-from worker.training.learner import Goal
-from worker.training.ledger import Ledger, Pace
-from worker.training.measures import Measure
-from worker.training.methods._resolve import SCRATCH_RATES, task_name
-from worker.training.outputs import Outputs
-from worker.training.rows import Data, Draw
-from worker.training.verdict import Scored
-from worker.training.watching import Check
+from worker.training.data import batches, rows
+from worker.training.data.augmentation import Augment
+from worker.training.data.batches import Feed, Line
+from worker.training.data.rows import Data, Draw
+from worker.training.fitting import checkpoint
+from worker.training.fitting.fit import Fitter, Pool
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Check, Lesson, Phase, Trained
+from worker.training.kept import export, formats, keeping
+from worker.training.kept.keeping import Model
+from worker.training.kept.outputs import Outputs
+from worker.training.networks import build, canvas
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
+from worker.training.process import device
+from worker.training.process.channel import Channel
+from worker.training.process.failures import Failure, Stopped
+from worker.training.process.ledger import Ledger, Pace
+from worker.training.scores import evaluate
+from worker.training.scores.measures import Measure
+from worker.training.scores.verdict import Scored
+from worker.training.tasks import heads
+from worker.training.tasks.names import task_name
 
 EXPORT_ROWS = 32
 
@@ -173,7 +180,7 @@ class Run:
             canvas=canvas.between(fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))),
             **more,
         )
-        network.weights = build.initial(self._fitter.pool.live(network), seed)
+        network.weights = initial(self._fitter.pool.live(network), seed)
         return network
 
     def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:

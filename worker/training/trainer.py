@@ -24,8 +24,8 @@ from app.spec.models import UNFINISHED, Manifest
 from app.spec.registry import modules
 from app.spec.world import Missing
 from worker.reports import Exit, Ready, Started
-from worker.training import channel, failures
-from worker.training.channel import Channel, Lines, Terminal
+from worker.training.process import channel, failures
+from worker.training.process.channel import Channel, Lines, Terminal
 
 USAGE = "usage: python -m worker.training job.json out/ | python -m worker.training --spare"
 
@@ -191,7 +191,7 @@ def _train_with_keras(
     stop: threading.Event,
     stage: list[str],
 ) -> None:
-    from worker.training import device
+    from worker.training.process import device
 
     device.import_keras()
     from worker.training.run import Run
@@ -220,27 +220,33 @@ def _plain_run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: th
 
 def _warm_up() -> dict[str, str | None]:
     """Imports all that a job will need, and takes one training step, so that the first of a job finds everything loaded."""
-    from worker.training import device
+    from worker.training.process import device
 
     device.import_keras()
     import numpy as np
 
+    import worker.training.networks.inheritance
+    import worker.training.report.conclude  # noqa: F401 - both are imported now rather than within a job
     from app.spec import architectures
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec
     from app.spec.training import OptimizerSpec
-    from worker.training import batches, build, conclude, heads, inheritance, learner  # noqa: F401 - imported now rather than within a job
-    from worker.training.scaling import Scaling
+    from worker.training.data import batches
+    from worker.training.data.scaling import Scaling
+    from worker.training.fitting import learner
+    from worker.training.fitting.goal import Goal
+    from worker.training.networks import build
+    from worker.training.networks.initial import initial
+    from worker.training.networks.network import Network
+    from worker.training.tasks import heads
 
     device.prepare()
     task = heads.Task("warm", "multiclass", "warm", 2, ("a", "b"))
     shape = InputSchema(kind="image", shape=[28, 28, 1], scale=255.0)
-    network = build.Network(
-        architectures.resolve("cnn-small"), shape, {"warm": task}, {"warm": HeadSpec()}, Scaling(), {}
-    )
+    network = Network(architectures.resolve("cnn-small"), shape, {"warm": task}, {"warm": HeadSpec()}, Scaling(), {})
     live = build.live(network)
-    live.load(build.initial(live, 0))
-    goal = learner.Goal({"warm": ["warm"]}, {"warm": task})
+    live.load(initial(live, 0))
+    goal = Goal({"warm": ["warm"]}, {"warm": task})
     compiled = learner.Compiled(
         live, goal, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
     )

@@ -1,6 +1,6 @@
 """Layers as data: kinds, shapes, parameters.
 
-`worker/training/build.py` makes Keras layers of the same names from them.
+`worker/training/networks/layers.py` makes Keras layers of the same names from them.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ GUARDS = (
     ),
     Guard(
         "a log without room ends no job",
-        "worker/training/channel.py",
+        "worker/training/process/channel.py",
         "with contextlib.suppress(OSError):  # a log",
         "if True:  # a log",
         W,
@@ -100,17 +100,17 @@ GUARDS = (
     ),
     Guard(
         "libraries' words for a full disk",
-        "worker/training/failures.py",
+        "worker/training/process/failures.py",
         "        case _ if disk.is_full(error):\n",
         "        case _ if False:\n",
-        "tests/worker/training/test_failures.py",
+        "tests/worker/training/process/test_failures.py",
     ),
     Guard(
         "live words are code",
-        "worker/training/card.py",
+        "worker/training/report/card.py",
         "if found is None or not _LIVE.search(found[2]):",
         "if True:",
-        "tests/worker/training/test_card.py",
+        "tests/worker/training/report/test_card.py",
     ),
     Guard(
         "a job's name is a name",
@@ -138,9 +138,9 @@ GUARDS = (
     ),
     Guard(
         "an interval shows its side",
-        "worker/training/sentence.py",
+        "worker/training/scores/sentence.py",
         "    return next(filter(shown, range(1, MOST_PLACES)), MOST_PLACES)\n",
         "    return 1\n",
-        "tests/worker/training/test_sentence.py",
+        "tests/worker/training/scores/test_sentence.py",
     ),
 )

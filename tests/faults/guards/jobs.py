@@ -243,7 +243,7 @@ GUARDS = (
     ),
     Guard(
         "a checkpoint's hashes are compared",
-        "worker/training/checkpoint.py",
+        "worker/training/fitting/checkpoint.py",
         "if any(hashlib.sha256(data).hexdigest() != sums.get(name) for name, data in files.items()):",
         "if False:",
         "checkpoint spoilt",
@@ -299,7 +299,7 @@ GUARDS = (
     ),
     Guard(
         "what has begun a session of its own ends with its worker",
-        "worker/training/guard.py",
+        "worker/training/process/guard.py",
         ' or (state != b"Z" and _bears(pid, mark))',
         "",
         ORPHANS,

@@ -22,9 +22,9 @@ from app.spec.data import InputSchema
 from app.spec.models import Manifest, TaskManifest
 from app.spec.world import HeldOut, Inputs, World
 from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage
-from worker.training import checkpoint
-from worker.training.checkpoint import Saved
-from worker.training.failures import Failure, Stopped
+from worker.training.fitting import checkpoint
+from worker.training.fitting.checkpoint import Saved
+from worker.training.process.failures import Failure, Stopped
 
 KERAS = False
 

@@ -21,7 +21,7 @@ from app.spec.data import InputSchema
 from app.spec.models import Manifest, TaskManifest
 from app.spec.world import HeldOut, Inputs, World
 from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage, Warned
-from worker.training.failures import Failure, Stopped
+from worker.training.process.failures import Failure, Stopped
 
 KERAS = False
 

@@ -13,8 +13,10 @@ import numpy as np
 from app.spec.faults import Invalid
 from app.spec.registry import modules
 from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, feed, network, stored
-from worker.training import batches, build, fitting
-from worker.training.learner import Goal
+from worker.training.data import batches
+from worker.training.fitting import fit
+from worker.training.fitting.goal import Goal
+from worker.training.networks import build
 from worker.training.objectives import Answers, Setting, standardised
 
 TASKS = [DIGIT, ODD, SIZE]
@@ -118,7 +120,7 @@ def taught() -> list[Any]:
     whole = network([DIGIT], architecture={"arch": "cnn", "filters": [3], "dense": 6}, shape=PICTURE)
     teacher = network([DIGIT], seed=9, architecture={"arch": "cnn", "filters": [5], "dense": 9}, shape=PICTURE)
     data = feed(whole, {"digit": stored(DIGIT, 16)}, 8)
-    told = fitting.predict(build.live(teacher), teacher, data.inputs, ["conv1", "dense1"])
+    told = fit.predict(build.live(teacher), teacher, data.inputs, ["conv1", "dense1"])
     data.given |= {"digit/teacher/0": told["digit"]}
     data.given |= {f"digit/teacher/0/{layer}": told[f"feature/{layer}"] for layer in ("conv1", "dense1")}
     goal = Goal(

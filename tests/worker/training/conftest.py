@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from worker.training import device
+from worker.training.process import device
 
 device.import_keras()
 # Tracing a network makes objects by the hundred thousand: collected less often, the tests take a tenth less time.

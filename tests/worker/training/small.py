@@ -14,14 +14,19 @@ from app.spec.base import Words
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.training import OptimizerSpec, TrainingSpec
-from worker.training import build, heads, learner
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.fitting import Fitter, Lesson, Phase, Pool
-from worker.training.heads import Task
-from worker.training.learner import Compiled, Goal
-from worker.training.ledger import Ledger, Pace
-from worker.training.scaling import Scaling
+from worker.training.data.batches import Feed, Line
+from worker.training.data.scaling import Scaling
+from worker.training.fitting import learner
+from worker.training.fitting.fit import Fitter, Pool
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.learner import Compiled
+from worker.training.fitting.plan import Lesson, Phase
+from worker.training.networks import build
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
+from worker.training.process.ledger import Ledger, Pace
+from worker.training.tasks import heads
+from worker.training.tasks.heads import Task
 
 PICTURE = InputSchema(kind="image", shape=[12, 12, 1], scale=255.0)
 TABLE = InputSchema(kind="table", shape=[5])
@@ -59,7 +64,7 @@ def network(
         {},
         **({} if sharing is None else {"sharing": sharing}),
     )
-    made.weights = build.initial(build.live(made), seed)
+    made.weights = initial(build.live(made), seed)
     return made
 
 

@@ -118,7 +118,7 @@ def test_a_model_without_row_hashes_is_used_and_the_report_says_that_overlap_is_
 
 
 def test_feature_extraction_keeps_the_source_s_trunk_in_the_kept_file(kept: dict[str, Any], tmp_path: Path) -> None:
-    from worker.training import export
+    from worker.training.kept import export
 
     code, _ = run({**WINE, "source": "job:job_1", "strategy": "feature_extraction"}, tmp_path, kept)
     assert code == Exit.DONE

@@ -20,7 +20,8 @@ from app.spec.registry import modules
 from tests import every_name
 from tests.worker.training.attempts import broken, differences, told, unbroken
 from worker.reports import Result
-from worker.training import fitting, trainer
+from worker.training import trainer
+from worker.training.fitting import fit
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,9 +61,9 @@ def stages() -> dict[str, dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each epoch of a few steps is looked at and saved."""
-    monkeypatch.setattr(fitting, "EVALUATION_STEPS", 1)
-    monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
-    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
+    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
 
 
 NAMES = pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from app.spec.data import Schema
 from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
+from tests.worker.training.methods.test_distillation import StopIn
 from tests.worker.training.small import Quiet
-from tests.worker.training.test_distillation import StopIn
 from worker.reports import Exit, Kept, Warned
 from worker.training import trainer
 
@@ -228,7 +228,7 @@ def test_a_teacher_and_a_student_of_two_other_sizes_distil_alike_online_and_cach
 
     import keras
 
-    from worker.training.export import read
+    from worker.training.kept.export import read
 
     logits = read(Path(teacher["path"]), Manifest.model_validate(teacher["manifest"]))
     assert logits.canvas == [28, 28, 1]

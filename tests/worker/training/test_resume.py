@@ -17,14 +17,16 @@ import pytest
 
 from app.spec.training import TrainingSpec
 from tests.worker.training.attempts import Job, broken, differences, number, told, unbroken
+from tests.worker.training.fitting.test_checkpoint import SPOIL
 from tests.worker.training.small import DIGIT, ODD, feed, network, stored
-from tests.worker.training.test_checkpoint import SPOIL
 from tests.worker.training.test_trainer import assignment as resolved
 from worker.reports import Checkpoint, Exit, Resumed, Warned
-from worker.training import checkpoint, device, fitting
-from worker.training.checkpoint import Saved
-from worker.training.fitting import Course, Lesson, Phase, Pool
-from worker.training.learner import Goal
+from worker.training.fitting import checkpoint, fit
+from worker.training.fitting.checkpoint import Saved
+from worker.training.fitting.fit import Course, Pool
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Lesson, Phase
+from worker.training.process import device
 
 pytestmark = [
     pytest.mark.slow,
@@ -128,9 +130,9 @@ UNSTEADY: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each epoch of a few steps is looked at and saved."""
-    monkeypatch.setattr(fitting, "EVALUATION_STEPS", 1)
-    monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", 0)
-    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
+    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
 
 
 def assignment(body: dict[str, Any]) -> dict[str, Any]:
@@ -211,9 +213,9 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Job:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fitting, "EVALUATION_STEPS", 1)
-        patched.setattr(fitting, "CHECKPOINT_SHARE", 0)
-        patched.setattr(fitting, "CHECKPOINT_SECONDS", 0)
+        patched.setattr(fit, "EVALUATION_STEPS", 1)
+        patched.setattr(fit, "CHECKPOINT_SHARE", 0)
+        patched.setattr(fit, "CHECKPOINT_SECONDS", 0)
         return unbroken(assignment(SMALL), tmp_path_factory.mktemp("small"))
 
 

@@ -15,17 +15,17 @@ import pytest
 
 from app.spec.registry import modules
 from tests.worker.training.attempts import Job, told
+from tests.worker.training.fitting.test_fit import PHASES, TRAINING, learnable
 from tests.worker.training.small import Quiet, StopAt, fitter, same, stored
-from tests.worker.training.test_fitting import PHASES, TRAINING, learnable
 from tests.worker.training.test_resume import CNN, PICTURES, TABLE
 from tests.worker.training.test_resume import assignment as resolved
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Result, Resumed, Stage
-from worker.training import fitting, trainer
-from worker.training.batches import Line
-from worker.training.failures import Stopped
-from worker.training.fitting import Lesson, Phase
+from worker.training import trainer
+from worker.training.data.batches import Line
+from worker.training.fitting import fit
+from worker.training.fitting.plan import Check, Lesson, Phase
+from worker.training.process.failures import Stopped
 from worker.training.run import Run
-from worker.training.watching import Check
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,7 +65,7 @@ STAGES = [
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "EVALUATION_STEPS", 1)
+    monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
 
 
 @pytest.mark.parametrize(("kind", "stage", "lineage"), STAGES)

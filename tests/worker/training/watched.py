@@ -19,13 +19,13 @@ from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training.small import Quiet
 from tests.worker.training.test_combining import World
-from worker.training import device
-from worker.training.batches import Feed, Line
-from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase, Trained
-from worker.training.rows import Data
+from worker.training.data.batches import Feed, Line
+from worker.training.data.rows import Data
+from worker.training.fitting.plan import Lesson, Phase, Trained
+from worker.training.networks.network import Network
+from worker.training.process import device
 from worker.training.run import Run
-from worker.training.verdict import Scored
+from worker.training.scores.verdict import Scored
 
 
 @dataclass(frozen=True)

@@ -3,4 +3,7 @@
 A module has `Spec` (its words), `EXAMPLE` (a job that ends within a minute on two cores), `resolve(spec, world)` (every default,
 or every fault), `inputs(spec)` and `held_out(spec)` (what the job is given and examined on), and `train(spec, run)`. None of them
 imports Keras before `train` is called, so that the API can read their words without it.
+
+Files that begin with "_" are what they share; `_sources` and `_teachers` import Keras, so only `train` imports those. The room may
+import `run`, `report` and all below.
 """

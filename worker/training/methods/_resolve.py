@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from app import data as datasets
@@ -15,35 +14,22 @@ from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
 from app.spec.limits import most_epochs, most_parameters
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.registry import modules
-from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import Missing, World
-from worker.training import canvas, heads
-from worker.training.heads import Task
+from worker.training.networks import canvas
+from worker.training.tasks import heads
+from worker.training.tasks.heads import Task
+from worker.training.tasks.names import TAKEN, task_name
 
 if TYPE_CHECKING:
     from worker.training.sharing import Graph
 
-SCRATCH_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3}
 DEFAULT_EPOCHS = 10
 
 MISMATCH = "input_mismatch"
 HARD = "hard_sharing"
 
 DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
-
-# Names that other layers of a kept model have: a task's output layer bears the task's name.
-TAKEN = re.compile(
-    r"input(_(shrunk|flattened|averaged|restored|repeated))?|resize(_\d+)?|preprocessing(_mean|_std)?|(head_)?flatten|"
-    r"backbone(_scaled)?|(conv|dense|norm|activation|dropout|pool|relu)\d+",
-    re.ASCII,
-)
-
-
-def task_name(column: str) -> str:
-    """A column's name as that of a task and its layers: letters, digits and underscores, and no other layer's name."""
-    plain = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_")[:60]
-    name = plain if plain[:1].isalpha() else f"task_{plain}".rstrip("_")
-    return f"{name[:59]}_task" if TAKEN.fullmatch(name) else name
 
 
 class Faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.spec.base import plain
@@ -13,31 +14,32 @@ if TYPE_CHECKING:
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema
     from worker.training.methods._resolve import Faults
-    from worker.training.methods.multitask import Spec
     from worker.training.sharing import Graph
 
-SHORT = ("experts", "experts_per_task")
-"""Words of a sharing that may stand in the job itself."""
+Given = str | dict[str, Any]
+Short = Mapping[str, int | None]
+"""The sharing's words that may stand in the job itself; None where they do not."""
 
 
 def resolved(
-    spec: Spec, architecture: Architecture | None, input_: InputSchema | None, faults: Faults
-) -> tuple[dict[str, Any], Graph | None]:
+    asked: Given, short: Short, tasks: Iterable[str], architecture: Architecture | None, input_: InputSchema | None,
+    faults: Faults,
+) -> tuple[dict[str, Any], Graph | None]:  # fmt: skip
     """The sharing's words with every default, and the layers that it makes of the trunk; None where something is wrong."""
-    given = _words(spec, faults)
+    given = _words(asked, short, faults)
     known, name = modules("sharing"), given.get("name")
     if not isinstance(name, str) or name not in known:
         hint = nearest(str(name), known, "sharings")
-        faults.add(_place(spec, "/name"), "expected the name of a sharing", hint, "unknown_name")
+        faults.add(_place(asked, short, "/name"), "expected the name of a sharing", hint, "unknown_name")
         return given, None
     try:
         words = validate(known[name].Spec, given)
         if architecture is None or input_ is None:
             return plain(words), None
-        graph = sharing.graph(words, architecture, input_.shape, spec.tasks)
+        graph = sharing.graph(words, architecture, input_.shape, tasks)
     except Invalid as invalid:
         for fault in invalid.faults:
-            faults.add(_place(spec, fault.pointer), fault.message, fault.hint, fault.code)
+            faults.add(_place(asked, short, fault.pointer), fault.message, fault.hint, fault.code)
         return given, None
     if len(graph.nodes) > sharing.MOST_LAYERS:
         message = f"{len(graph.nodes):,} layers before the heads are more than the {sharing.MOST_LAYERS:,} allowed"
@@ -57,18 +59,17 @@ def check_weighting(level: str, name: str, at: str, graph: Graph | None, faults:
         )
 
 
-def _words(spec: Spec, faults: Faults) -> dict[str, Any]:
-    given = {"name": spec.sharing} if isinstance(spec.sharing, str) else dict(spec.sharing)
-    for word in SHORT:
-        value = getattr(spec, word)
+def _words(asked: Given, short: Short, faults: Faults) -> dict[str, Any]:
+    given: dict[str, Any] = {"name": asked} if isinstance(asked, str) else dict(asked)
+    for word, value in short.items():
         if value is not None and given.setdefault(word, value) != value:
             faults.add(f"/{word}", f"`sharing` says {given[word]}", "leave one of the two out")
     return given
 
 
-def _place(spec: Spec, pointer: str) -> str:
+def _place(asked: Given, short: Short, pointer: str) -> str:
     """Where a client wrote what a pointer into the sharing's words means."""
     word = pointer[1:].partition("/")[0]
-    if isinstance(spec.sharing, dict) and word in (*spec.sharing, "name"):
+    if isinstance(asked, dict) and word in (*asked, "name"):
         return "/sharing" + pointer
-    return pointer if getattr(spec, word, None) is not None and word in SHORT else "/sharing"
+    return pointer if short.get(word) is not None else "/sharing"

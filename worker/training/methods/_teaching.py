@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from app.spec.data import Limit
 from app.spec.faults import Invalid, nearest, validate
 from app.spec.registry import modules
-from worker.training.inheritance import order_of
 from worker.training.methods._resolve import HARD
+from worker.training.networks.inheritance import order_of
 from worker.training.objectives import Setting
 from worker.training.objectives._layers import trunk
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
     from app.spec.training import TrainingSpec
-    from worker.training.annealing import WeightSchedule
-    from worker.training.heads import Task
+    from worker.training.methods._annealing import WeightSchedule
     from worker.training.methods._resolve import Faults, Known
+    from worker.training.tasks.heads import Task
 
 Outputs = Literal["cached", "online"]
 

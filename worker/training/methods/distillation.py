@@ -32,20 +32,22 @@ from app.spec.models import (
 from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
-from worker.training.annealing import WeightSchedule
+from worker.training.fitting.goal import Goal
 from worker.training.methods import _teaching
-from worker.training.methods._resolve import Faults, Known, base_update, is_model, task_name
+from worker.training.methods._annealing import WeightSchedule
+from worker.training.methods._resolve import Faults, Known, base_update, is_model
 from worker.training.methods.transfer import copyable
+from worker.training.networks.seeds import derive
+from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema
-    from worker.training.batches import Feed
-    from worker.training.build import Network
-    from worker.training.control import Arm
-    from worker.training.keeping import Model
-    from worker.training.learner import Goal
-    from worker.training.rows import Data, Draw
+    from worker.training.data.batches import Feed
+    from worker.training.data.rows import Data, Draw
+    from worker.training.kept.keeping import Model
+    from worker.training.networks.network import Network
+    from worker.training.report.control import Arm
     from worker.training.run import Run
 
 
@@ -232,11 +234,12 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 the teachers; 2 what they say about the rows; 3 a small model trained on that and on the labels. Beside it, on labels alone."""
-    from worker.training import canvas, control, learner
-    from worker.training.conclude import Besides, Trial, conclude
-    from worker.training.inheritance import inherit
+    from worker.training.methods import _sources
+    from worker.training.methods._teachers import Teachers, about, free_rows
+    from worker.training.networks.inheritance import inherit
+    from worker.training.report import control
+    from worker.training.report.conclude import Besides, Trial, conclude
     from worker.training.run import steps
-    from worker.training.teaching import Teachers, about, free_rows
 
     name = task_name(spec.target or "")
     target = run.data(spec.dataset, {name: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples)
@@ -271,9 +274,9 @@ def train(spec: Spec, run: Run) -> None:
         known[one] if isinstance(one, str) else run.train_stage(role, *stages[role])
         for role, one in zip(roles, sources, strict=True)
     ]
-    models = [canvas.introduced(run, one, target) for one in models]
+    models = [_sources.introduced(run, one, target) for one in models]
     begun_from = (
-        canvas.introduced(run, run.model(str(spec.student), [target]), target) if is_model(spec.student) else None
+        _sources.introduced(run, run.model(str(spec.student), [target]), target) if is_model(spec.student) else None
     )
     architecture = begun_from.network.architecture if begun_from else architectures.resolve(spec.student or "")
     seen = begun_from.network.seen if begun_from else None
@@ -311,7 +314,7 @@ def train(spec: Spec, run: Run) -> None:
                     unlabelled=[] if unlabelled is None else [(unlabelled, free_rows(draw, unlabelled))],
                 )
             elif model is None:
-                goal = learner.Goal({spec.dataset: [name]}, network.tasks)
+                goal = Goal({spec.dataset: [name]}, network.tasks)
                 feed = run.feed(network, draw, spec.training, seed)
                 phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
                 epoch = Teachers.epoch_steps(draw, unlabelled, spec.training)
@@ -359,8 +362,6 @@ def _words(spec: Spec) -> list[Words]:
 
 def _generations(spec: Spec, arm: Arm) -> list[tuple[str, str, int]]:
     """(role, stage, seed) of each student of a treated arm; the last is the arm's own and shares its control's seed."""
-    from worker.training.build import derive
-
     numbers = range(1, spec.generations)
     before = [(f"generation/{arm.k}/{number}", derive(arm.seed, f"generation {number}")) for number in numbers]
     return [*((name, name, seed) for name, seed in before), (arm.role, arm.stage, arm.seed)]
@@ -380,13 +381,12 @@ def _lesson(
     objectives: list[Words], budget: int, seed: int,
 ) -> tuple[Goal, Feed]:  # fmt: skip
     """What a student minimises, and its batches with all that its teachers say."""
-    from worker.training import learner
-    from worker.training.annealing import Factors
-    from worker.training.teaching import Teachers, taught, warn_if_silent
+    from worker.training.methods._annealing import Factors
+    from worker.training.methods._teachers import Teachers, taught, warn_if_silent
 
     (name,) = network.tasks
     teachers = Teachers(run, taught_by, shares, objectives, online=spec.teacher_outputs == "online")
-    goal = learner.Goal({spec.dataset: [name]}, network.tasks)
+    goal = Goal({spec.dataset: [name]}, network.tasks)
     feed = teachers.feed(network, draw, unlabelled, spec.training, seed)
     factors = Factors(name, objectives, spec.weight_schedule, budget, feed.steps_per_epoch)
     feed.timed.append(factors)

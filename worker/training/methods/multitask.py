@@ -24,8 +24,9 @@ from app.spec.models import ArchitectureRef, DatasetRef, Objectives, TaskSpec, T
 from app.spec.registry import modules
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
-from worker.training.annealing import WeightSchedule
+from worker.training.fitting.goal import Goal
 from worker.training.methods import _sharing, _teaching
+from worker.training.methods._annealing import WeightSchedule
 from worker.training.methods._resolve import Faults, base_update
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema, Schema
     from app.spec.models import TrainStage
-    from worker.training.conclude import Trial
-    from worker.training.control import Arm
-    from worker.training.heads import Task
-    from worker.training.keeping import Model
-    from worker.training.rows import Data
+    from worker.training.data.rows import Data
+    from worker.training.kept.keeping import Model
+    from worker.training.methods._teachers import Teachers
+    from worker.training.report.conclude import Trial
+    from worker.training.report.control import Arm
     from worker.training.run import Run
     from worker.training.sharing import Graph
-    from worker.training.teaching import Teachers
+    from worker.training.tasks.heads import Task
 
 
 class Spec(JobSpec):
@@ -122,7 +123,8 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
     architecture = faults.architecture(spec.trunk, input_, "/trunk")
-    sharing, graph = _sharing.resolved(spec, architecture, input_, faults)
+    short = {"experts": spec.experts, "experts_per_task": spec.experts_per_task}
+    sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, architecture, input_, faults)
     faults.names(list(spec.tasks), architecture, graph)
     if architecture is not None and input_ is not None:
         units = {name: (tasks[name].head.units, task.units) for name, task in made.items()}
@@ -173,8 +175,8 @@ def held_out(spec: Spec) -> list[HeldOut]:
 def train(spec: Spec, run: Run) -> None:
     """1 the tasks' teachers; 2 one model on all tasks at once; 3 its answers for each of them. Beside it, a model for each task
     alone, or with teachers the same model on labels alone."""
-    from worker.training import control
-    from worker.training.conclude import Besides, Trial, conclude
+    from worker.training.report import control
+    from worker.training.report.conclude import Besides, Trial, conclude
     from worker.training.run import steps
 
     sets = _apart(run, spec)
@@ -254,10 +256,9 @@ def _together_model(
     teachers: dict[str, Teachers],
 ) -> Model:
     """An arm that learns all tasks at once, from its teachers where it has any."""
-    from worker.training import learner
-    from worker.training.annealing import Factors
-    from worker.training.batches import epoch_steps
-    from worker.training.teaching import taught, warn_if_silent
+    from worker.training.data.batches import epoch_steps
+    from worker.training.methods._annealing import Factors
+    from worker.training.methods._teachers import taught, warn_if_silent
 
     model = run.kept(arm.role, arm.stage)
     if model is not None:
@@ -265,7 +266,7 @@ def _together_model(
     draws = [data.draw(arm.seed) for data in sets]
     head = {name: words.head for name, words in spec.tasks.items()}
     network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision, sharing=_sharing_words(spec))
-    goal = learner.Goal(
+    goal = Goal(
         {data.ref: list(data.tasks) for data in sets},
         network.tasks,
         weighting=_weighting_words(spec),
@@ -294,7 +295,6 @@ def _alone(
     spec: Spec, run: Run, data: Data, name: str, architecture: Architecture, arm: Arm, budget: int, epoch: int
 ) -> Model:
     """The control of one task: a model of its own, on the rows labelled for it."""
-    from worker.training import learner
 
     role = f"{arm.role}/{name}"
     model = run.kept(role, role)
@@ -302,7 +302,7 @@ def _alone(
         return model
     draw = data.draw(arm.seed).only(name)
     network = run.fresh(architecture, draw, arm.seed, {name: spec.tasks[name].head}, spec.training.precision)
-    goal = learner.Goal({data.ref: [name]}, network.tasks)
+    goal = Goal({data.ref: [name]}, network.tasks)
     lesson = run.lesson(goal, {data.ref: run.feed(network, draw, spec.training, arm.seed)}, [draw], epoch)
     phases = [run.phase(budget, spec.control.training.learning_rate)]
     trained = run.fit(role, network, lesson, phases, spec.training, arm.seed)
@@ -311,7 +311,7 @@ def _alone(
 
 def _about(spec: Spec, run: Run, trial: Trial, teachers: dict[str, Teachers], sets: list[Data]) -> dict[str, Any]:
     """How near each taught task came to its teacher."""
-    from worker.training.teaching import about
+    from worker.training.methods._teachers import about
 
     return {
         name: about(run, teachers[name], trial, data, trial.model.network.tasks[name], spec.split)
@@ -343,8 +343,8 @@ def _teachers(
     spec: Spec, run: Run, stages: Mapping[str, tuple[TrainStage, Data]], known: Mapping[str, Model], sets: list[Data]
 ) -> dict[str, Teachers]:
     """The teachers of each task that has one, trained first where this job trains them."""
-    from worker.training import canvas
-    from worker.training.teaching import Teachers
+    from worker.training.methods import _sources
+    from worker.training.methods._teachers import Teachers
 
     found = {}
     for name, words in spec.tasks.items():
@@ -355,7 +355,7 @@ def _teachers(
         else:
             model = run.train_stage(f"teacher/{name}", *stages[name])
         (data,) = (data for data in sets if name in data.tasks)
-        model = canvas.introduced(run, model, data)
+        model = _sources.introduced(run, model, data)
         objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in words.objectives or []]
         found[name] = Teachers(run, [model], [1.0], objectives, online=spec.teacher_outputs == "online")
     return found
@@ -363,7 +363,7 @@ def _teachers(
 
 def _apart(run: Run, spec: Spec) -> list[Data]:
     """The job's data sets; none trains on a row that another one is examined on."""
-    from worker.training.rows import without
+    from worker.training.data.rows import without
 
     limits = {
         name: words.limit_train_labels for name, words in spec.tasks.items() if words.limit_train_labels is not None

@@ -22,21 +22,23 @@ from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid, nearest, validate
 from app.spec.models import ArchitectureRef, Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHere, TransferSource
 from app.spec.registry import modules
-from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
-from worker.training import rates
+from worker.training.fitting import rates
+from worker.training.fitting.goal import Goal
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
-from worker.training.methods._resolve import SCRATCH_RATES, Faults, Known, base_update, task_name
+from worker.training.methods._resolve import Faults, Known, base_update
+from worker.training.networks.network import Lora, Network
+from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema
-    from worker.training.build import Network
-    from worker.training.control import Arm
-    from worker.training.keeping import Model
+    from worker.training.kept.keeping import Model
+    from worker.training.report.control import Arm
     from worker.training.run import Run
 
 Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "gradual_unfreezing", "lora", "initialize"]
@@ -170,9 +172,10 @@ def held_out(spec: Spec) -> list[HeldOut]:
 
 def train(spec: Spec, run: Run) -> None:
     """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
-    from worker.training import backbone, canvas, control, learner
-    from worker.training.conclude import Besides, Trial, conclude
-    from worker.training.inheritance import inherit
+    from worker.training.methods import _sources
+    from worker.training.networks.inheritance import inherit
+    from worker.training.report import control
+    from worker.training.report.conclude import Besides, Trial, conclude
     from worker.training.run import steps
 
     name = task_name(spec.target or "")
@@ -195,12 +198,12 @@ def train(spec: Spec, run: Run) -> None:
     if known is not None:
         source = known
     elif isinstance(spec.source, Backbone):
-        source = backbone.source(run, spec.source, spec.training.seed)
+        source = _sources.of_backbone(run, spec.source, spec.training.seed)
     else:
         assert isinstance(spec.source, TrainedHere)
         assert source_data is not None
         source = run.train_stage("source", spec.source.train, source_data)
-    source = canvas.introduced(run, source, target)
+    source = _sources.introduced(run, source, target)
 
     architecture = architectures.resolve(spec.architecture or "")
     words = _regularizer_words(spec)
@@ -223,7 +226,7 @@ def train(spec: Spec, run: Run) -> None:
                 inherited.update(passed.as_data())
         model = run.kept(arm.role, arm.stage)
         if model is None:
-            goal = learner.Goal({spec.dataset: [name]}, network.tasks, regularizer=held)
+            goal = Goal({spec.dataset: [name]}, network.tasks, regularizer=held)
             lesson = run.lesson(goal, {spec.dataset: run.feed(network, draw, spec.training, arm.seed)}, [draw])
             trained = run.fit(arm.stage, network, lesson, phases, spec.training, arm.seed)
             model = run.keep(
@@ -244,7 +247,7 @@ def train(spec: Spec, run: Run) -> None:
         more={
             "strategy": spec.strategy,
             "inherited": inherited,
-            "backbone": backbone.about(spec.source),
+            "backbone": _sources.about(spec.source),
             "regularizer": None if words is None else plain(words),
             "lora": None if spec.lora is None else plain(spec.lora),
         },
@@ -395,8 +398,6 @@ def _adapted(spec: Spec, network: Network) -> Network:
     if spec.lora is None:
         return network
     from dataclasses import replace
-
-    from worker.training.build import Lora
 
     targets = _layers.targets(spec.lora, network.architecture.layers())
     return replace(network, lora=Lora(spec.lora.r, spec.lora.lora_alpha, targets))

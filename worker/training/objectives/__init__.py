@@ -3,7 +3,7 @@
 A module has `Spec` (its words, with `type` and `weight`), `EXAMPLE`, `NEEDS`, `resolve(spec, setting)` and `loss(…)`: as
 in `LogitObjective` where it needs the logits, as in `FeatureObjective` where it needs what named layers give. It may have
 `factor(spec, epoch, epochs)`, which multiplies its weight. Keras is imported only inside functions, so that the API can
-read the words without it.
+read the words without it. The room may import `app.spec`, and no other room.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What holds a fine-tuned network near to its source, or its features apart: one module a regularizer, found by its file's name.
 
 A module has `Spec` (its words, with `name`), `EXAMPLE`, `resolve(spec, about)` and `Term`, a `Regularizer`. Keras is imported only
-inside functions, so that the API can read the words without it.
+inside functions, so that the API can read the words without it. The room may import `app.spec`, and no other room.
 
 The learner calls `build(learner)` once, before it is built; `start(weights)` at the beginning of every phase of a fit, also of one
 that goes on from a checkpoint, with the numbers that the *fit* began with; and the term itself inside `compute_loss`.

@@ -3,7 +3,8 @@
 A module has `Spec` (its words, with `name`), `EXAMPLE`, and `graph(plan, tasks, words)`: plain data, no Keras. It adds copies of the
 job's trunk to `plan`, a `Plan`, joins them, and answers the name of the layer whose numbers each task's head is given. `tasks` are
 sorted by name, so that their order in a job or in a file means nothing. It raises Invalid, pointers from the sharing's own words,
-where the words do not fit the trunk or the tasks. `worker/training/build.py` makes stock Keras layers of the same names from it.
+where the words do not fit the trunk or the tasks. `worker/training/networks/layers.py` makes stock Keras layers of the same names
+from it. The room may import `app.spec`, and no other room.
 """
 
 from __future__ import annotations

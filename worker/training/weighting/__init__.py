@@ -1,7 +1,7 @@
 """How the losses of several tasks become one: one module a weighting, found by its file's name.
 
 A module has `Spec` (its words, with `name`), `EXAMPLE` and `Weighting`, a `TaskWeighting`. Keras is imported only
-inside functions, so that the API can read the words without it.
+inside functions, so that the API can read the words without it. The room may import `app.spec`, and no other room.
 
 What happens, in this order: `build(learner)` once, before the learner is built; `start(first_losses)` at the start of a
 fresh fit (a resumed one restores `variables` instead); before each step `before_step(seed, number)`; the step itself,

@@ -18,8 +18,8 @@ from app.spec import files
 from app.spec.base import plain
 from app.spec.faults import Invalid
 from app.spec.world import Missing
+from tests.worker.training.methods.test_methods import World, faults, resolve
 from tests.worker.training.small import Quiet
-from tests.worker.training.test_methods import World, faults, resolve
 from worker.reports import Exit, Failed, Warned
 from worker.training import trainer
 
@@ -168,12 +168,12 @@ def written(path: Path, alpha: float = 0.35) -> list[np.ndarray]:
     """A file of weights as Keras writes it, and the numbers in it."""
     import keras
 
-    from worker.training import build
+    from worker.training.networks.initial import drawn
 
     made = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3), alpha=alpha, pooling="avg"
     )
-    numbers = build.drawn({"backbone": keras.Model(made.inputs, made.outputs[0])}, 7)["backbone"]
+    numbers = drawn({"backbone": keras.Model(made.inputs, made.outputs[0])}, 7)["backbone"]
     made.set_weights(numbers)
     if path.name.endswith(".weights.h5"):
         made.save_weights(path)
@@ -225,8 +225,8 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
     folder: Path, tmp_path: Path
 ) -> None:
     from app.spec.models import Backbone
-    from worker.training import backbone
-    from worker.training.failures import Failure
+    from worker.training.methods import _sources
+    from worker.training.process.failures import Failure
 
     class Told:
         overlap_unknown = False
@@ -237,18 +237,18 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
     numbers = written(folder / FILE.replace("1.0_224", "0.35_224"))
     words = Backbone(applications="MobileNetV2", alpha=0.35, size=[32, 32])
     told: Any = Told()
-    found = backbone.source(told, words, 0)
+    found = _sources.of_backbone(told, words, 0)
     assert told.overlap_unknown
     assert all(np.array_equal(a, b) for a, b in zip(found.network.weights["backbone"], numbers, strict=True))
     written(folder / "wide.h5", alpha=0.5)
     (folder / "none.h5").write_bytes(b"\x89HDF nothing")
     for name in ("wide.h5", "none.h5", "missing.h5"):
         with pytest.raises(Failure) as caught:
-            backbone.source(told, words.model_copy(update={"weights": name}), 0)
+            _sources.of_backbone(told, words.model_copy(update={"weights": name}), 0)
         assert (caught.value.code, caught.value.param) == ("weights_unavailable", "/source/weights")
     with pytest.raises(Failure, match="not the one"):
-        backbone.source(told, words.model_copy(update={"sha256": "0" * 64}), 0)
-    random = backbone.source(Told(), words.model_copy(update={"weights": "none"}), 0)  # type: ignore[arg-type]
+        _sources.of_backbone(told, words.model_copy(update={"sha256": "0" * 64}), 0)
+    random = _sources.of_backbone(Told(), words.model_copy(update={"weights": "none"}), 0)  # type: ignore[arg-type]
     assert random.rows is not None
     assert (len(random.rows), random.shapes, random.manifest.sha256) == (0, [], "")
 

@@ -12,7 +12,10 @@ from app import data as datasets
 from app.spec.models import Manifest
 from tests.worker.training.small import same
 from tests.worker.training.watched import Watched, kept, train
-from worker.training import build, export
+from worker.training.kept import export
+from worker.training.networks import build
+from worker.training.networks.initial import initial
+from worker.training.networks.seeds import derive
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,7 +106,7 @@ def test_from_teacher_is_where_the_student_begins_and_not_its_control(tmp_path: 
     assert said.std(axis=0).max() > 0.05  # rows are told apart
     assert np.array_equal(run.logits(student.network, inputs)["digit"], said)
     assert not np.allclose(run.logits(control.network, inputs)["digit"], said, atol=0.1)
-    assert same(control.network.weights, build.initial(build.live(control.network), 4))
+    assert same(control.network.weights, initial(build.live(control.network), 4))
     assert set(run.report["inherited"]["copied"]) == set(student.network.weights)
 
 
@@ -114,7 +117,7 @@ def test_a_student_of_another_width_begins_with_all_layers_but_that_one_and_its_
     source, student = run.stages["teacher"].trained.network, run.stages["target"].network
     fresh = {"dense1", "digit_logits"}
     assert set(run.report["inherited"]["fresh"]) == fresh
-    drawn = build.initial(build.live(student), 4)
+    drawn = initial(build.live(student), 4)
     for name, arrays in student.weights.items():
         expected = drawn if name in fresh else source.weights
         assert same({name: arrays}, {name: expected[name]}), name
@@ -179,7 +182,7 @@ def test_the_second_generation_is_a_plain_job_whose_teacher_is_the_first(tmp_pat
     deep = teacher("wine", {"arch": "mlp", "units": [7, 5]})
     both = train(body("dense2", teacher=deep, generations=2), tmp_path / "both")
     assert list(both.stages) == ["teacher", "generation/0/1", "target"]
-    seed = build.derive(4, "generation 1")
+    seed = derive(4, "generation 1")
     words = {"training": {**body("")["training"], "seed": seed}}
     first = train(body("dense2", teacher="job:job_1", **words), tmp_path / "first", kept(both.out, "teacher"))
     assert list(first.stages) == ["target"]

@@ -9,11 +9,11 @@ import pytest
 
 from app.spec.faults import Invalid
 from app.spec.registry import modules
+from tests.worker.training.methods.test_methods import MODEL, faults, resolve
 from tests.worker.training.small import DIGIT, ODD, SIZE, compiled, feed, network, stored
-from tests.worker.training.test_methods import MODEL, faults, resolve
-from worker.training import batches
-from worker.training.annealing import Factors
-from worker.training.learner import Goal
+from worker.training.data import batches
+from worker.training.fitting.goal import Goal
+from worker.training.methods._annealing import Factors
 from worker.training.objectives import logits as soft
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")

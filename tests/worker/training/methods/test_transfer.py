@@ -15,12 +15,12 @@ from app.spec.architectures import Layer
 from app.spec.base import plain
 from app.spec.training import TrainingSpec
 from tests.worker.training import small
+from tests.worker.training.methods.test_methods import faults, resolve
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
-from tests.worker.training.test_methods import faults, resolve
-from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Lesson, Phase
 from worker.training.methods import _layers, transfer
+from worker.training.networks.network import Network
 from worker.training.run import Run
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]

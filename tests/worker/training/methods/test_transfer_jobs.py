@@ -12,7 +12,8 @@ import pytest
 
 from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed, Kept
-from worker.training import caching, trainer
+from worker.training import trainer
+from worker.training.fitting import caching
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

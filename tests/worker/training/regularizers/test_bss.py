@@ -7,8 +7,9 @@ import pytest
 
 from app.spec.faults import Invalid
 from tests.worker.training.small import DIGIT, PICTURE, compiled, feed, network, stored
-from worker.training import batches, build
-from worker.training.learner import Goal
+from worker.training.data import batches
+from worker.training.fitting.goal import Goal
+from worker.training.networks import build
 from worker.training.regularizers import About, bss
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]

@@ -11,10 +11,11 @@ import pytest
 from app.spec.faults import Invalid
 from tests.worker.training import small
 from tests.worker.training.small import DIGIT, compiled, feed, network, same, stored
-from worker.training import batches
-from worker.training.build import Network
-from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Compiled, Goal
+from worker.training.data import batches
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.learner import Compiled
+from worker.training.fitting.plan import Lesson, Phase
+from worker.training.networks.network import Network
 from worker.training.regularizers import About, l2_sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]

@@ -17,10 +17,12 @@ from app.spec.registry import modules
 from tests.worker.training import small
 from tests.worker.training.sharing import naive
 from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, feed, network, same, stored
-from worker.training import batches, build, export, formats
-from worker.training.build import Network, Weights
-from worker.training.fitting import Lesson, Phase
-from worker.training.learner import Goal
+from worker.training.data import batches
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Lesson, Phase
+from worker.training.kept import export, formats
+from worker.training.networks import build
+from worker.training.networks.network import Network, Weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
@@ -386,7 +388,7 @@ def test_a_manifest_from_before_there_were_sharings_is_of_hard_sharing(tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmoe", "ple", "cross_stitch"])
 def test_other_formats_answer_as_keras_does(name: str, tmp_path: Path) -> None:
-    from tests.worker.training.test_formats import INSTALLED
+    from tests.worker.training.kept.test_formats import INSTALLED
 
     whole = disturbed(network(TASKS, 0, PICTURE_TRUNK, PICTURE, HeadSpec(units=3), words(name)))
     told = formats.write(whole, INSTALLED, (255 * inputs(whole, 6)).astype(np.uint8), tmp_path)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.worker.training.test_combining import run
 from worker.reports import Exit, Failed, Kept
-from worker.training import export
+from worker.training.kept import export
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,0 +1,127 @@
+"""Augmentation: each change against a plain re-statement, its bounds, that it depends on seed and step alone, and who sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from app.spec.training import Flip, Noise, Rotation, Translation, Zoom
+from tests.worker.training.methods.test_methods import MODEL, faults, resolve
+from tests.worker.training.small import DIGIT, PICTURE, feed, network, stored
+from worker.training.data.augmentation import Augment, warp
+from worker.training.data.scaling import Scaling
+
+RNG = np.random.default_rng(0)
+PICTURES = RNG.integers(0, 256, (6, 9, 9, 2)).astype(np.uint8)
+BYTES = Scaling((0.0,), (255.0,))
+
+
+def maps(*rows: list[list[float]]) -> np.ndarray:
+    return np.repeat(np.array([rows[0]], np.float64), len(PICTURES), axis=0)
+
+
+def augment(*spec: Any, seed: int = 0, step: int = 0, rows: np.ndarray = PICTURES) -> np.ndarray:
+    return Augment(spec, seed, "d", BYTES)(rows, step)
+
+
+def test_the_identity_a_whole_shift_a_mirror_and_a_quarter_turn_are_exact() -> None:
+    raw = PICTURES.astype(np.float32)
+    assert np.array_equal(warp(raw, maps([[1, 0, 0], [0, 1, 0]])), raw)
+    shifted = warp(raw, maps([[1, 0, 2], [0, 1, -1]]))  # reads two lower, one to the left
+    assert np.array_equal(shifted[:, :-2, 1:], raw[:, 2:, :-1])
+    assert np.array_equal(shifted[:, -1, 1:], raw[:, -1, :-1])  # beyond the edge: the edge
+    assert np.array_equal(warp(raw, maps([[1, 0, 0], [0, -1, 0]])), raw[:, :, ::-1])
+    assert np.allclose(warp(raw, maps([[0, 1, 0], [-1, 0, 0]])), np.rot90(raw, axes=(1, 2)), atol=1e-4)
+
+
+def test_any_map_equals_scipy_s_bilinear_one() -> None:
+    matrix = np.array([[0.9, -0.2], [0.15, 1.1]])
+    offset = np.array([0.7, -0.4])
+    found = warp(PICTURES.astype(np.float32), maps([[*matrix[0], offset[0]], [*matrix[1], offset[1]]]))
+    middle = np.array([4.0, 4.0])
+    for picture, result in zip(PICTURES, found, strict=True):
+        for channel in range(2):
+            expected = ndimage.affine_transform(
+                picture[..., channel].astype(np.float64),
+                matrix,
+                offset=middle - matrix @ middle + offset,
+                order=1,
+                mode="nearest",
+            )
+            assert result[..., channel] == pytest.approx(expected, abs=1e-3)
+
+
+def test_flips_are_about_half_and_along_the_chosen_axis() -> None:
+    rows = np.tile(PICTURES[:1], (400, 1, 1, 1))
+    found = augment(Flip(horizontal=False, vertical=True), rows=rows)
+    as_is = np.array([np.array_equal(one, rows[0]) for one in found])
+    mirrored = np.array([np.array_equal(one, rows[0][::-1]) for one in found])
+    assert (as_is ^ mirrored).all()
+    assert 150 < mirrored.sum() < 250
+
+
+def test_places_move_no_further_than_asked() -> None:
+    made = Augment([Translation(fraction=0.2)], 0, "d", BYTES)
+    moved = made._maps(np.random.default_rng(1), 500, 10, 20)
+    assert np.allclose(moved[:, :, :2], np.eye(2))
+    assert 1.8 < np.abs(moved[:, 0, 2]).max() <= 2.0
+    assert 3.6 < np.abs(moved[:, 1, 2]).max() <= 4.0
+    turned = Augment([Rotation(degrees=30)], 0, "d", BYTES)._maps(np.random.default_rng(1), 500, 10, 10)
+    degrees = np.rad2deg(np.arctan2(turned[:, 1, 0], turned[:, 0, 0]))
+    assert 28 < np.abs(degrees).max() <= 30
+    zoomed = Augment([Zoom(fraction=0.25)], 0, "d", BYTES)._maps(np.random.default_rng(1), 500, 10, 10)
+    factors = 1 / zoomed[:, 0, 0]
+    assert 0.75 <= factors.min() < 0.77
+    assert 1.23 < factors.max() <= 1.25
+
+
+def test_noise_is_a_share_of_the_scale_and_of_each_column_s_deviation() -> None:
+    grey = np.full((50, 9, 9, 1), 128, np.uint8)
+    spread = (augment(Noise(std=0.1), rows=grey) - 128).std()
+    assert spread == pytest.approx(25.5, rel=0.05)
+    table = np.zeros((4000, 2), np.float32)
+    found = Augment([Noise(std=0.5)], 0, "d", Scaling((0.0, 0.0), (2.0, 10.0)))(table, 0)
+    assert found.std(axis=0) == pytest.approx([1.0, 5.0], rel=0.1)
+
+
+def test_a_batch_is_a_function_of_seed_data_set_and_step() -> None:
+    spec = [Flip(), Rotation(), Noise()]
+    one = augment(*spec)
+    assert np.array_equal(one, augment(*spec))
+    assert not np.array_equal(one, augment(*spec, step=1))
+    assert not np.array_equal(one, augment(*spec, seed=1))
+    assert not np.array_equal(one, Augment(spec, 0, "other", BYTES)(PICTURES, 0))
+
+
+def test_teachers_hear_the_very_pictures_that_the_student_sees_and_stored_ones_stay() -> None:
+    whole = network([DIGIT], architecture={"arch": "cnn", "filters": [3], "dense": 6}, shape=PICTURE)
+    data = feed(whole, {"digit": stored(DIGIT, 8)}, 8, augment=Augment([Translation(), Noise()], 0, "d", BYTES))
+    before = data.inputs.copy()
+    heard: list[np.ndarray] = []
+    data.computed.append(lambda raw: heard.append(raw) or {})
+    seen, _ = data.batch(3)
+    assert np.array_equal(whole.scaling(heard[0]), seen)
+    assert np.array_equal(data.inputs, before)
+
+
+# --- words
+
+
+def test_pictures_alone_can_be_moved() -> None:
+    body = {"kind": "transfer", "dataset": "wine", "source": {"train": {"dataset": "wine"}}}
+    training = {"augmentation": [{"type": "noise"}, {"type": "flip"}]}
+    found = faults({**body, "training": training, "source": {"train": {"dataset": "wine", "training": training}}})
+    assert set(found) == {"/training/augmentation/1/type", "/source/train/training/augmentation/1/type"}
+
+
+def test_what_is_cached_is_refused_under_augmentation_and_online_is_then_the_default() -> None:
+    training = {"augmentation": [{"type": "rotation"}]}
+    body = {"kind": "distillation", "dataset": "digits", "teacher": MODEL, "training": training}
+    assert resolve(body).teacher_outputs == "online"
+    assert "/teacher_outputs" in faults({**body, "teacher_outputs": "cached"})
+    transfer = {"kind": "transfer", "dataset": "digits", "source": MODEL, "strategy": "feature_extraction"}
+    assert resolve({**transfer, "training": training})
+    assert "/cache_features" in faults({**transfer, "training": training, "cache_features": True})

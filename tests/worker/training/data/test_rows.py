@@ -1,0 +1,31 @@
+"""Which rows and labels an arm may use, and how many it is told to have used. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app import data
+from app.spec.data import SplitSpec
+from app.spec.models import TaskSpec
+from worker.training.data.rows import Data
+from worker.training.tasks import heads
+
+
+def of_digits(*names: str, **more: Any) -> Data:
+    table = data.load("digits")
+    tasks = {name: heads.task(name, TaskSpec(column=name), table.schema.columns[name]) for name in names}
+    return Data("digits", table, data.split(table, SplitSpec(), list(names)), tasks, **more)
+
+
+def test_labels_of_validation_rows_are_counted_as_used() -> None:
+    limited = of_digits("digit", limit=60).draw(0)
+    assert (len(limited.train), len(limited.validation)) == (60, 9)
+    assert limited.labels == {"digit": 69}
+    whole = of_digits("digit").draw(0)
+    assert whole.labels["digit"] == len(whole.train) + len(whole.validation)
+
+
+def test_a_task_s_limited_labels_are_counted_and_another_task_s_are_all() -> None:
+    draw = of_digits("digit", "odd", label_limits={"digit": 50}).draw(0)
+    assert draw.labels == {"digit": 57, "odd": len(draw.train) + len(draw.validation)}
+    assert draw.only("digit").labels == {"digit": 57}

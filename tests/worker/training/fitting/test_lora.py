@@ -1,0 +1,155 @@
+"""Low-rank adapters: nothing before the first step, the base untouched after it, merged in what is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from app.spec.training import OptimizerSpec
+from tests.worker.training import small
+from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
+from worker.training.data import batches
+from worker.training.fitting import learner
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.learner import Compiled
+from worker.training.fitting.plan import Lesson, Phase
+from worker.training.kept import export
+from worker.training.networks import build
+from worker.training.networks.network import Lora, Network
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
+
+ARCH = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dropout": 0.3}
+TARGETS = ("conv1", "conv2", "dense1")
+R, ALPHA = 2, 6.0
+
+
+def goal() -> Goal:
+    return Goal({"d": ["digit"]}, {"digit": DIGIT})
+
+
+def plain() -> Network:
+    return network([DIGIT], architecture=ARCH, shape=PICTURE)
+
+
+def adapted(whole: Network, targets: tuple[str, ...] = TARGETS) -> Network:
+    return replace(whole, lora=Lora(R, ALPHA, targets))
+
+
+def frozen(whole: Network) -> frozenset[str]:
+    assert whole.lora is not None
+    return frozenset(name for name in whole.trunk if name not in whole.lora.targets)
+
+
+def begun(whole: Network, seed: int = 0) -> Compiled:
+    live = build.live(whole)
+    words = OptimizerSpec(name="adam")
+    made = Compiled(live, goal(), lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen(whole), True)
+    live.reseed(seed)
+    made.begin()
+    return made
+
+
+def inputs(whole: Network, n: int = 8) -> np.ndarray:
+    return whole.scaling(np.random.default_rng(1).integers(0, 256, (n, *whole.input.shape)).astype(np.uint8))
+
+
+def train(made: Compiled, whole: Network, steps: int = 5) -> None:
+    data = {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)}
+    for number in range(steps):
+        made.step(batches.batch(data, number))
+
+
+def test_before_the_first_step_all_is_exactly_as_it_was() -> None:
+    whole = adapted(plain())
+    made = begun(whole)
+    x = inputs(whole)
+    before = build.live(plain()).forward.predict_on_batch(x)["digit"]
+    assert np.array_equal(made.live.forward.predict_on_batch(x)["digit"], before)
+    assert same(made.live.read(), whole.weights)
+    assert all(keras.ops.any(made.live.layers[name].lora_kernel_a != 0) for name in TARGETS)
+
+
+def test_only_adapters_and_the_head_learn() -> None:
+    whole = adapted(plain())
+    made = begun(whole)
+    before = {variable.path: np.array(variable.value) for variable in made.live.forward.variables}
+    train(made, whole)
+    changed = {
+        variable.path
+        for variable in made.live.forward.variables
+        if "seed" not in variable.path and not np.array_equal(np.array(variable.value), before[variable.path])
+    }
+    adapters = {f"{name}/lora_kernel_{letter}" for name in TARGETS for letter in "ab"}
+    assert changed == adapters | {"digit_logits/kernel", "digit_logits/bias"}
+    count = sum(int(np.prod(variable.shape)) for variable in made.learner.trainable_variables)
+    fans = {"conv1": (9, 3), "conv2": (27, 4), "dense1": (9 * 4, 6)}
+    assert count == sum(R * (d_in + d_out) for d_in, d_out in fans.values()) + 6 * 4 + 4
+
+
+def test_merged_equals_unmerged_and_the_difference_has_the_rank_and_scale() -> None:
+    whole = adapted(plain())
+    made = begun(whole)
+    train(made, whole)
+    merged = replace(whole, weights=made.live.read(), lora=None)
+    x = inputs(whole)
+    unmerged = made.live.forward.predict_on_batch(x)["digit"]
+    assert np.allclose(build.live(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-5)
+    for name in TARGETS:
+        layer = made.live.layers[name]
+        difference = (merged.weights[name][0] - whole.weights[name][0]).reshape(-1, whole.weights[name][0].shape[-1])
+        assert 1 <= np.linalg.matrix_rank(difference, tol=1e-5) <= R
+        a, b = np.array(layer.lora_kernel_a.value), np.array(layer.lora_kernel_b.value)
+        assert np.allclose(difference, ALPHA / R * (a.reshape(-1, R) @ b), atol=1e-6)
+    for name in set(merged.weights) - {*TARGETS, "digit_logits"}:
+        assert same({name: merged.weights[name]}, {name: whole.weights[name]}), name
+
+
+def test_the_kept_file_is_of_stock_layers_without_adapters(tmp_path: Path) -> None:
+    whole = adapted(plain())
+    lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
+    kept = small.fit(tmp_path, whole, lesson, [Phase(6, 1e-2, frozen(whole), True)])
+    assert kept.lora is None
+    assert kept.parameters == plain().parameters
+    export.write(kept, tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    assert not any(getattr(layer, "lora_enabled", False) for layer in model.layers)
+    assert not [variable.path for variable in model.variables if "lora" in variable.path]
+    raw = np.random.default_rng(1).integers(0, 256, (8, *whole.input.shape)).astype(np.float32)
+    logits = build.live(kept).forward.predict_on_batch(kept.scaling(raw))["digit"]
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(model.predict_on_batch(raw)["digit"], expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_a_fit_with_adapters_that_was_stopped_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+    whole = adapted(plain(), ("conv2", "dense1"))
+    lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
+    phases = [Phase(10, 1e-2, frozen(whole), True)]
+    straight = small.fit(tmp_path / "a", whole, lesson, phases, seed=3)
+    assert same(
+        small.stopped_and_continued(tmp_path / "b", whole, lesson, phases, (4, 7), seed=3).weights, straight.weights
+    )
+    assert not same({"c": straight.weights["conv2"]}, {"c": whole.weights["conv2"]})
+    assert same({"c": straight.weights["conv1"]}, {"c": whole.weights["conv1"]})
+    other = small.fit(tmp_path / "c", whole, lesson, phases, seed=4)
+    assert not same(other.weights, straight.weights)  # each seed draws its own adapters
+
+
+def test_adapters_that_were_trained_begin_anew_with_the_next_fit(tmp_path: Path) -> None:
+    whole = adapted(plain())
+    lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
+    from app.spec.training import TrainingSpec
+
+    reused, ends = small.fitter(tmp_path), []
+    for number in range(2):
+        reused.pool.live(whole)
+        trained = reused.fit(
+            f"treated/{number}", whole, lesson, [Phase(5, 1e-2, frozen(whole), True)], TrainingSpec(), 0
+        )
+        ends.append(trained.network.weights)
+    assert same(*ends)

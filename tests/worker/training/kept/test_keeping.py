@@ -1,0 +1,66 @@
+"""What is left of a finished stage: the files of its model, in an order that a kill does no harm to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.spec import architectures
+from app.spec.data import SplitSpec
+from app.spec.models import TaskSpec
+from tests.worker.training.small import Quiet
+from worker.reports import Kept
+from worker.training.fitting.plan import Trained
+from worker.training.kept import export, keeping
+from worker.training.kept.keeping import Model
+from worker.training.process.ledger import Ledger
+from worker.training.report.conclude import Besides
+from worker.training.run import Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
+
+
+def kept(out: Path, told: Quiet) -> Model:
+    """A source that has learnt from some rows twice, kept without a training."""
+    run = Run({"datasets": {"iris": {"path": None, "sha256": "0" * 64}}}, out, told, threading.Event())
+    draw = run.data("iris", {"class": TaskSpec()}, SplitSpec()).draw(0)
+    network = run.fresh(architectures.resolve({"arch": "mlp", "units": [4]}), draw, 0)
+    return run.keep("source", "source", Trained(network, 0, 3, 0.1, 1.0, 8, 1), learnt_from=[draw, draw])
+
+
+def test_a_model_is_the_same_to_the_attempt_that_kept_it_and_to_a_later_one(tmp_path: Path) -> None:
+    told = Quiet()
+    model = kept(tmp_path, told)
+    (line,) = told.reports
+    assert isinstance(line, Kept)
+    assert line.rows is not None
+    words = json.loads((tmp_path / line.manifest).read_text())
+    assert words["training"]["weights"] == "last"
+    again = keeping.read("source", {"path": tmp_path / line.model, "manifest": words, "rows": tmp_path / line.rows})
+    assert again.manifest == model.manifest
+    assert np.array_equal(again.rows, model.rows)
+    assert Besides("source", again).counts == Besides("source", model).counts
+
+
+class Killed(BaseException):
+    """As a kill: no handler of an error runs."""
+
+
+@pytest.mark.parametrize(("where", "name"), [(export, "check"), (Ledger, "save")])
+def test_a_stage_has_a_manifest_once_its_model_is_checked_and_its_metrics_are_saved(
+    where: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run without a server, killed there, takes what has a manifest for finished."""
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(where, name, killed)
+    with pytest.raises(Killed):
+        kept(tmp_path, Quiet())
+    assert {path.name for path in tmp_path.iterdir()} == {"source.keras", "source.rows.npy"}

@@ -1,0 +1,87 @@
+"""Training rows changed at random, as a function of (seed, data set, step) alone: a stopped run goes on with the same pictures.
+
+Both arms of a pair see the same ones, and so does a teacher that is asked about each batch (Beyer et al. 2022: teacher and student
+should see one view). All changes of place make one map, and a picture is sampled once. NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.spec.training import Flip, Noise, Rotation, Translation, Zoom
+
+if TYPE_CHECKING:
+    from app.spec.training import Augmentation
+    from worker.training.data.scaling import Scaling
+
+
+class Augment:
+    """`spec` applied to the raw rows of a batch. `scaling` says how large a step of `noise` is."""
+
+    def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling):
+        self.spec, self._scaling = list(spec), scaling
+        self._entropy = [seed, *name.encode()]
+
+    def __call__(self, raw: np.ndarray, step: int) -> np.ndarray:
+        """(n, …) float32, in the units of `raw` (n, …). Pictures (n, height, width, channels); noise alone takes any shape."""
+        rng = np.random.default_rng([*self._entropy, 257, step])
+        rows = raw.astype(np.float32)
+        if any(not isinstance(one, Noise) for one in self.spec):
+            rows = warp(rows, self._maps(rng, *rows.shape[:3]))
+        for one in self.spec:
+            if isinstance(one, Noise):
+                rows = rows + rng.standard_normal(rows.shape, np.float32) * np.float32(one.std) * np.array(
+                    self._scaling.std, np.float32
+                )
+        return rows
+
+    def _maps(self, rng: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
+        """(n, 2, 3): where each pixel (y, x), counted from the middle, is read from."""
+        maps = np.tile(np.eye(2, 3, dtype=np.float64), (n, 1, 1))
+        for one in self.spec:
+            step = np.tile(np.eye(2), (n, 1, 1))
+            match one:
+                case Flip():
+                    signs = np.where(rng.random((n, 2)) < 0.5, -1.0, 1.0)
+                    step[:, 0, 0] = signs[:, 0] if one.vertical else 1.0
+                    step[:, 1, 1] = signs[:, 1] if one.horizontal else 1.0
+                case Translation():
+                    sides = one.fraction * np.array([height, width])
+                    maps[:, :, 2] += np.einsum("nij,nj->ni", maps[:, :, :2], rng.uniform(-1, 1, (n, 2)) * sides)
+                    continue
+                case Rotation():
+                    turn = np.deg2rad(rng.uniform(-one.degrees, one.degrees, n))
+                    step = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(n, 2, 2)
+                case Zoom():
+                    step /= rng.uniform(1 - one.fraction, 1 + one.fraction, (n, 1, 1))
+                case Noise():
+                    continue
+            maps[:, :, :2] = maps[:, :, :2] @ step
+        return maps
+
+
+def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Pictures (n, h, w, c) float32 read bilinearly at A (y, x) + b, counted from the middle, for maps [A | b] (n, 2, 3).
+
+    What lies outside has the value of the nearest edge.
+    """
+    n, height, width, _ = pictures.shape
+    middle = np.array([(height - 1) / 2, (width - 1) / 2])
+    grid = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=-1) - middle
+    places = np.einsum("nij,hwj->nhwi", maps[:, :, :2], grid) + maps[:, None, None, :, 2] + middle
+    places = np.clip(places, 0, np.array([height - 1, width - 1]))
+    low = np.floor(places + 1e-9).astype(np.int64)
+    low = np.minimum(low, np.array([height - 1, width - 1]))
+    high = np.minimum(low + 1, np.array([height - 1, width - 1]))
+    part = np.clip(places - low, 0, 1).astype(np.float32)[..., None]
+    rows = np.arange(n)[:, None, None]
+
+    def at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return np.asarray(pictures[rows, y[..., 0], x[..., 1]])
+
+    top = at(low, low) * (1 - part[..., 1, :]) + at(low, high) * part[..., 1, :]
+    bottom = at(high, low) * (1 - part[..., 1, :]) + at(high, high) * part[..., 1, :]
+    return np.asarray(top * (1 - part[..., 0, :]) + bottom * part[..., 0, :], np.float32)

@@ -1,0 +1,119 @@
+"""Batches as a pure function of (seed, step): what a run that was stopped sees next is what it would have seen.
+
+Rows come in the order of one permutation after another, each drawn from (seed, name, pass); a batch takes the next rows of that
+endless line, so all batches have one shape and every row comes equally often. Several data sets give one batch each to every
+step; an epoch is the longest of them, shorter ones cycle with permutations of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from worker.training.data.augmentation import Augment
+    from worker.training.data.scaling import Scaling
+
+Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+class Line:
+    """The endless line of `rows`: permutation after permutation, each a function of (seed, name, pass) alone."""
+
+    def __init__(self, rows: np.ndarray, size: int, seed: int, name: str = ""):
+        if not len(rows):
+            raise ValueError(f"no rows to draw batches from ({name or 'unnamed'})")
+        self.rows, self.size = rows, size
+        self._entropy = [seed, *name.encode()]
+        self._passes: dict[int, np.ndarray] = {}
+
+    def batch(self, step: int) -> np.ndarray:
+        """The row numbers of batch `step` (from 0): (size,)."""
+        positions = np.arange(step * self.size, (step + 1) * self.size)
+        passes, places = positions // len(self.rows), positions % len(self.rows)
+        return np.concatenate([self._pass(int(number))[places[passes == number]] for number in np.unique(passes)])
+
+    def _pass(self, number: int) -> np.ndarray:
+        if number not in self._passes:
+            self._passes = {known: rows for known, rows in self._passes.items() if known == number - 1}
+            order = np.random.default_rng([*self._entropy, 256, number]).permutation(len(self.rows))
+            self._passes[number] = self.rows[order]
+        return self._passes[number]
+
+
+class Some:
+    """Values of some rows, found by the rows' numbers: `values[i]` belongs to row `rows[i]`. Other rows are never asked for."""
+
+    def __init__(self, rows: np.ndarray, values: np.ndarray, among: int):
+        self._values, self._places = values, np.full(among, -1, np.int64)
+        self._places[rows] = np.arange(len(rows))
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        places = self._places[rows]
+        if len(places) and places.min() < 0:
+            raise IndexError("a row that was not cached")
+        return np.asarray(self._values[places])
+
+
+@dataclass
+class Feed:
+    """One data set's part of every batch.
+
+    `inputs` are raw, `scaling` is applied to each batch. `given` holds what goes with a row, whole (labels, masks), `cached` what is
+    known of the drawn rows alone (what teachers said); `computed` what is computed from a batch's raw inputs (an online teacher),
+    `timed` what depends on the step alone (from 0). `augment` changes raw inputs before anything sees them. `lines` are drawn side
+    by side: labelled rows alone, or labelled and unlabelled ones half and half.
+    """
+
+    inputs: np.ndarray
+    scaling: Scaling
+    given: dict[str, np.ndarray]
+    lines: list[Line]
+    computed: list[Callable[[np.ndarray], Mapping[str, np.ndarray]]] = field(default_factory=list)
+    timed: list[Callable[[int], Mapping[str, np.ndarray]]] = field(default_factory=list)
+    cached: dict[str, Some] = field(default_factory=dict)
+    augment: Augment | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Until every row has been seen once; shorter lines cycle."""
+        return longest(self.lines)
+
+    @property
+    def batch_size(self) -> int:
+        return sum(line.size for line in self.lines)
+
+    def batch(self, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        rows = np.concatenate([line.batch(step) for line in self.lines])
+        raw = self.inputs[rows]
+        if self.augment is not None:
+            raw = self.augment(raw, step)
+        y = {name: values[rows] for name, values in self.given.items()}
+        y |= {name: values[rows] for name, values in self.cached.items()}
+        for compute in self.computed:
+            y |= compute(raw)
+        for at in self.timed:
+            y |= at(step)
+        return self.scaling(raw), y
+
+
+def batch(feeds: Mapping[str, Feed], step: int) -> Batch:
+    """One batch of every data set: ({data set: inputs}, labels and the like of all tasks together)."""
+    x: dict[str, np.ndarray] = {}
+    y: dict[str, np.ndarray] = {}
+    for name, feed in feeds.items():
+        x[name], more = feed.batch(step)
+        y |= more
+    return x, y
+
+
+def longest(lines: Sequence[Line]) -> int:
+    """Steps until the longest line has been gone through once."""
+    return max(-(-len(line.rows) // line.size) for line in lines)
+
+
+def epoch_steps(feeds: Mapping[str, Feed]) -> int:
+    return max(feed.steps_per_epoch for feed in feeds.values())

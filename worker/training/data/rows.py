@@ -1,0 +1,164 @@
+"""Which rows an arm learns from: a data set, its split, and what one run seed draws of it. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app import data as datasets
+from worker.training.data.scaling import Scaling
+from worker.training.scores import evaluate
+from worker.training.tasks import heads
+
+if TYPE_CHECKING:
+    from app.data import Split, Table
+    from app.spec.data import Limit
+    from worker.training.tasks.heads import Task
+
+LEAST_STD = (
+    1e-7  # what keras.layers.Normalization divides by at least: below it the exported model would scale otherwise
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set as a job sees it. `split` holds row numbers; `dropped` rows met another set's held-out rows and are in no part.
+
+    `limit`: how few training rows an arm may use. `label_limits`: how few labels of a task; the rows stay, for other tasks.
+    """
+
+    ref: str
+    table: Table
+    split: Split
+    tasks: dict[str, Task]
+    sha256: str | None = None
+    limit: Limit | None = None
+    label_limits: Mapping[str, int] | None = None
+    dropped: int = 0
+    group: str | None = None
+
+    def metric(self, task: str) -> str:
+        """The verdict's metric of a task, the same for every arm, seed and validation."""
+        column = self.table.schema.columns[self.tasks[task].column]
+        return evaluate.metric_for(self.tasks[task].type, column.counts)
+
+    @property
+    def test_units(self) -> np.ndarray:
+        """What counts as one in a verdict: each test row, or with a split by group all rows of a group."""
+        if self.group is None:
+            return self.split.test
+        values = self.table.columns[self.group]
+        numbers = np.unique(values, return_inverse=True)[1].astype(np.int64)
+        known = datasets.labelled(values)
+        return np.asarray(np.where(known, numbers, len(values) + np.arange(len(values)))[self.split.test])
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Hashes of the validation and test rows: what no stage of the job may train on."""
+        return np.asarray(self.table.hashes[np.concatenate([self.split.validation, self.split.test])])
+
+    @property
+    def test_hashes(self) -> np.ndarray:
+        return np.asarray(self.table.hashes[self.split.test])
+
+    def draw(self, seed: int) -> Draw:
+        """What run seed `seed` may see: nested subsets, validation cut in proportion, numbers standardised by the training rows."""
+        column = next(iter(self.tasks.values())).column if len(self.tasks) == 1 else None
+        train = datasets.limit(self.table, self.split.train, self.limit, column, seed)
+        validation = datasets.limit_validation(self.table, self.split, train, self.limit, column, seed)
+        values: dict[str, Any] = {}
+        tasks: dict[str, Task] = {}
+        for name, task in self.tasks.items():
+            stored = self.table.columns[task.column].copy()
+            n = (self.label_limits or {}).get(name)
+            visible = np.zeros(len(stored), bool)
+            visible[train] = datasets.limit_labels(train, stored, n, seed)
+            share = None if n is None else max(1, round(n * len(validation) / max(1, len(train))))
+            visible[validation] = datasets.limit_labels(validation, stored, share, seed)
+            stored[~visible] = -1 if stored.dtype.kind in "iu" else np.nan
+            values[name], tasks[name] = stored, heads.fit_scale(task, stored[train])
+        if len(tasks) == 1:  # rows without the only label would train nothing
+            train = train[datasets.labelled(stored[train])]
+        return Draw(self, train, validation, tasks, values)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """`train` and `validation`: row numbers. `values`: each task's stored column with all labels that may not be used missing."""
+
+    data: Data
+    train: np.ndarray
+    validation: np.ndarray
+    tasks: dict[str, Task]
+    values: dict[str, np.ndarray]
+
+    def targets(self) -> dict[str, np.ndarray]:
+        """Targets and masks of all tasks, over the whole table, as `heads.targets` names them."""
+        whole: dict[str, np.ndarray] = {}
+        for name, task in self.tasks.items():
+            whole |= heads.targets(task, self.values[name])
+        return whole
+
+    def labelled_rows(self) -> dict[str, np.ndarray]:
+        """The training rows that have a label for each task."""
+        return {name: self.train[datasets.labelled(values[self.train])] for name, values in self.values.items()}
+
+    def only(self, name: str) -> Draw:
+        """The rows labelled for one task, and nothing of the others: what its single-task control sees."""
+        return replace(
+            self, train=self.labelled_rows()[name], tasks={name: self.tasks[name]}, values={name: self.values[name]}
+        )
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """How many labels of each task were used: those of validation rows, by which a model may be chosen, among them."""
+        used = np.concatenate([self.train, self.validation])
+        return {name: int(datasets.labelled(values[used]).sum()) for name, values in self.values.items()}
+
+    @property
+    def hashes(self) -> np.ndarray:
+        return np.asarray(self.data.table.hashes[self.train])
+
+
+def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
+    """How raw inputs are scaled: pictures by their schema, tables by mean and deviation of all rows that train."""
+    shape = parts[0][0].table.schema.input
+    if shape.kind == "image":
+        return Scaling((0.0,), (shape.scale,))
+    inputs = np.concatenate([data.table.inputs[rows] for data, rows in parts]).astype(np.float64)
+    mean, std = inputs.mean(axis=0), inputs.std(axis=0)
+    std = np.where(std > np.maximum(LEAST_STD, 1e-12 * np.abs(mean)), std, 1.0)
+    return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()))
+
+
+def without(data: Data, held_out: np.ndarray) -> Data:
+    """`data` without the rows whose input is among `held_out` in its training part; `dropped` says how many they were."""
+    if not len(held_out):
+        return data
+    meets = datasets.among(data.table.hashes[data.split.train], held_out)
+    validation = data.split.validation
+    also = datasets.among(data.table.hashes[validation], held_out)
+    return replace(
+        data,
+        split=replace(data.split, train=data.split.train[~meets], validation=validation[~also]),
+        dropped=data.dropped + int(meets.sum()) + int(also.sum()),
+    )
+
+
+def stage_split(table: Table, held_out: np.ndarray, seed: int, column: str | None) -> tuple[Split, int]:
+    """How a stage that the job trains itself uses a data set: a tenth validates, the rest trains, nothing is tested.
+
+    Rows whose input is among `held_out` are in no part. Equal inputs stay on one side. Returns the split and how many rows were dropped.
+    """
+    free = np.flatnonzero(~datasets.among(table.hashes, held_out)) if len(held_out) else np.arange(len(table))
+    known = free if column is None else free[datasets.labelled(table.columns[column][free])]
+    rng = np.random.default_rng([seed, 7])
+    keys = np.ascontiguousarray(table.hashes[known]).view("V16").ravel()
+    groups = np.unique(keys, return_inverse=True)[1]
+    order = rng.permutation(groups.max() + 1 if len(groups) else 0)
+    held = np.isin(groups, order[: len(order) // 10])
+    rows = known.astype(np.int64)
+    return datasets.Split(rows[~held], rows[held], np.zeros(0, np.int64)), len(table) - len(free)

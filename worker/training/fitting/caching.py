@@ -1,0 +1,107 @@
+"""What a frozen trunk says of the rows of a lesson, computed once; from there on only the head is computed.
+
+Exact: a frozen trunk runs in inference mode (BatchNorm by its statistics, no dropout), so it says the same of a row each time. The
+features are a function of the network and the rows alone, so a fit that goes on from a checkpoint computes the same ones again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.spec.registry import modules
+from worker.training.data.scaling import Scaling
+from worker.training.process.failures import Stopped
+
+if TYPE_CHECKING:
+    from threading import Event
+
+    from worker.training.data.batches import Feed
+    from worker.training.fitting.plan import Lesson, Phase
+    from worker.training.networks.build import Live
+    from worker.training.networks.network import Network
+
+MOST_BYTES = 1 << 30
+"""Under `auto`, of the features of all rows; `true` sets no bound."""
+
+CHUNK = 256
+
+
+def worthwhile(phase: Phase, network: Network, lesson: Lesson, width: int | None) -> bool:
+    """Whether a phase is computed from cached features: where they are fixed, fit into memory and are read more than once."""
+    asked = phase.cache
+    if width is None:
+        return False
+    fixed = phase.frozen.issuperset(network.trunk) and network.lora is None
+    changing = any(feed.computed or feed.augment is not None for feed in lesson.feeds.values())
+    if asked is False or not fixed or changing or lesson.goal.objectives or _asks_features(lesson):
+        return False
+    if asked is True:
+        return True
+    rows = sum(len(_rows(feed)) for feed in lesson.feeds.values())
+    return rows * width * 4 <= MOST_BYTES and phase.steps * lesson.batch_size > rows
+
+
+def _asks_features(lesson: Lesson) -> bool:
+    regularizer = lesson.goal.regularizer
+    return regularizer is not None and modules("regularizers")[regularizer.name].Term.features  # type: ignore[attr-defined]
+
+
+class Cached:
+    """A lesson's batches with features for inputs, and the head's logits of whatever has been asked before."""
+
+    def __init__(self, live: Live, network: Network, feeds: Mapping[str, Feed], stop: Event | None = None):
+        self._live, self._network, self._stop = live, network, stop
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.feeds = {name: self._feed(feed) for name, feed in feeds.items()}
+
+    def logits(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """{task: logits (n, units)} of raw inputs, whose features are kept for the next time."""
+        if id(inputs) not in self._known:
+            # The array itself is kept beside: an id is only its own as long as it lives.
+            self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
+        head = partial(self._live.ask, self._live.head)
+        return in_chunks(head, self._known[id(inputs)][1], stop=self._stop)
+
+    def _feed(self, feed: Feed) -> Feed:
+        rows = _rows(feed)
+        found = in_chunks(self._features, feed.inputs, rows, self._stop)[""]
+        features = np.zeros((len(feed.inputs), *found.shape[1:]), np.float32)
+        features[rows] = found
+        return replace(feed, inputs=features, scaling=Scaling())
+
+    def _features(self, raw: np.ndarray) -> dict[str, Any]:
+        return {"": self._live.ask(self._live.body, self._network.scaling(raw))}
+
+
+def in_chunks(
+    compute: Any, inputs: np.ndarray, rows: np.ndarray | None = None, stop: Event | None = None
+) -> dict[str, np.ndarray]:
+    """What `compute` gives for `inputs` (or some `rows` of them), in batches of one shape so that nothing is traced twice.
+
+    Raises:
+        Stopped: `stop` was set and it would have gone on for more than one batch.
+    """
+    rows = np.arange(len(inputs)) if rows is None else rows
+    if not len(rows):
+        return {
+            name: np.asarray(part)[:0] for name, part in compute(np.zeros((1, *inputs.shape[1:]), inputs.dtype)).items()
+        }
+    size = 32 if len(rows) <= 32 else CHUNK
+    chunks: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(rows), size):
+        if start and stop is not None and stop.is_set():
+            raise Stopped
+        some = inputs[rows[start : start + size]]
+        padded = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)]) if len(some) < size else some
+        for name, part in compute(padded).items():
+            chunks.setdefault(name, []).append(np.asarray(part)[: len(some)])
+    return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def _rows(feed: Feed) -> np.ndarray:
+    return np.unique(np.concatenate([line.rows for line in feed.lines]))

@@ -1,0 +1,396 @@
+"""One fit: steps, validation, early stopping, checkpoints. It can be stopped between any two steps and goes on bit by bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker.reports import Checkpoint
+from worker.training.data import batches
+from worker.training.fitting import caching, checkpoint, learner
+from worker.training.fitting.conflicts import Conflicts
+from worker.training.fitting.plan import Lesson, Phase, Trained
+from worker.training.fitting.watching import Means, Watch
+from worker.training.networks import build
+from worker.training.networks.build import Live
+from worker.training.networks.network import Network
+from worker.training.process.failures import Failure, Stopped
+
+if TYPE_CHECKING:
+    from app.spec.training import TrainingSpec
+    from worker.training.data.batches import Batch, Feed
+    from worker.training.fitting.learner import Compiled
+    from worker.training.process.channel import Channel
+    from worker.training.process.ledger import Ledger, Pace
+
+EVALUATION_STEPS = 15  # at least so many between two validations: a few rows make an epoch of one step
+MOST_EVALUATIONS = 500
+CHECKPOINT_SHARE = 20  # a checkpoint may cost a twentieth of the time since the last one
+CHECKPOINT_SECONDS = 1.0  # at least so long between two that come by epochs: each is an event in the database
+
+
+class Pool:
+    """Live layers and compiled learners, made once for each shape and lent to every fit that needs the like.
+
+    Reuse is exact: numbers, optimizer, weighting and dropout streams are set anew at the beginning of each fit, and batches of
+    another size have a learner of their own, since Keras would relax the one to any size, whose last bits are others.
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[str, Live] = {}
+        self._loaded: dict[
+            str, Network
+        ] = {}  # whose numbers live layers surely hold: those that no learner was lent since
+        self._compiled: dict[str, Compiled] = {}
+
+    def live(self, network: Network) -> Live:
+        """The layers for this network, its numbers loaded."""
+        key = network.shape_key()
+        if key not in self._live:
+            self._live[key] = build.live(network)
+        if network.weights and self._loaded.get(key) is not network:
+            self._live[key].load(network.weights)
+            self._loaded[key] = network
+        return self._live[key]
+
+    def width(self, network: Network) -> int | None:
+        """Of the features that the heads are given; None where these are not the same for all."""
+        body = self._live[network.shape_key()].body
+        return None if body is None else body.output.shape[-1]
+
+    def compiled(
+        self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, cached: bool = False
+    ) -> Compiled:
+        goal = lesson.goal
+        shape = network.shape_key()
+        self._loaded.pop(shape, None)
+        optimizer = training.optimizer.model_dump()
+        about: list[Any] = [shape, goal.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen)]
+        about += [
+            phase.norms,
+            dict(phase.factors),
+            cached,
+            {name: feed.batch_size for name, feed in lesson.feeds.items()},
+        ]
+        if training.schedule != "constant":
+            about.append(phase.steps)
+        key = json.dumps(about)
+        if key not in self._compiled:
+            self._compiled[key] = learner.Compiled(
+                self._live[shape],
+                goal,
+                lambda: learner.optimizer(
+                    training.optimizer, phase.rate, training.schedule, phase.steps, network.precision, phase.factors
+                ),
+                phase.frozen,
+                phase.norms,
+                cached,
+            )
+        return self._compiled[key]
+
+
+class Course:
+    """A fit on its way. Between two steps its state is what a checkpoint holds; what is no state follows from what it was given.
+
+    `step`: of the whole fit, all phases together. `number`: the phase; `begun`: the step before its first one. `looked`: the step
+    of the newest validation; `safe`: of the newest checkpoint.
+    """
+
+    def __init__(
+        self, pool: Pool, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int,
+        stop: threading.Event,
+    ):  # fmt: skip
+        self._pool, self.network, self.lesson, self.training, self.seed = pool, network, lesson, training, seed
+        self._phases, self._stop = [phase for phase in phases if phase.steps], stop
+        self.planned = sum(phase.steps for phase in self._phases)
+        self._every = self._spacing()
+        self.live = pool.live(network)
+        self.live.reseed(seed)
+        self.step = self.number = self.begun = self.looked = self.safe = 0
+        self._watch, self._losses, self._conflicts = (
+            Watch(lesson.checks, training),
+            Means(),
+            Conflicts([*lesson.goal.tasks]),
+        )
+        self.clock = Clock(training)
+        self._batch: Batch | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether this step is to be validated, and has not been."""
+        last = self._is_last and self.step == self._end
+        return self.step > self.looked and (self.step % self._every == 0 or last)
+
+    @property
+    def over(self) -> bool:
+        return self._is_last and self._is_phase_over and not self.due
+
+    @property
+    def known_by(self) -> str:
+        """The same for the same fit alone, in every process."""
+        phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
+        sizes = [self.lesson.epoch_steps, self.lesson.batch_size]
+        about = [self.network.shape_key(), self.lesson.goal.key(), phases, self.training.model_dump(), self.seed, sizes]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    @property
+    def latest(self) -> dict[str, float]:
+        return self._losses.latest | self._watch.latest
+
+    def begin(self, number: int = 0) -> None:
+        """Phase `number` with a learner as new. Raises Stopped, and nothing is changed."""
+        phase = self._phases[number]
+        view = self._view(phase)
+        self.number, self.begun = number, self.step
+        self._watch.begin_phase()
+        self._lend(phase)
+        self._feeds, self._ask = view.feeds, view.logits
+        self._compiled.start(batches.batch(self._feeds, self.step + more) for more in range(self.lesson.epoch_steps))
+
+    def advance(self) -> None:
+        """One step, the first of the next phase where one is over.
+
+        Raises:
+            Failure: `loss_not_finite`.
+            Stopped: the batch was not made; nothing is changed but perhaps the phase.
+        """
+        if self._is_phase_over:
+            self.begin(self.number + 1)
+        self._batch = batches.batch(self._feeds, self.step)
+        logs = self._compiled.step(self._batch)
+        self.step += 1
+        if self.step % self.lesson.epoch_steps == 0:
+            self._compiled.end_epoch(self.step // self.lesson.epoch_steps - 1)
+        self._losses.add(logs)
+        if not math.isfinite(logs["loss"]):
+            message = f"the loss was {logs['loss']} at step {self.step} of {self.planned}"
+            raise Failure("loss_not_finite", message, param="/training")
+
+    def look(self) -> dict[str, float]:
+        """What is logged of this step: mean losses since the last look, the rate, validation. Raises Stopped, and nothing is changed."""
+        phase, schedule = self._phases[self.number], self.training.schedule
+        batch = self._batch or batches.batch(self._feeds, self.step - 1)
+        values = self._watch.look(self.live, self.network, self.step, self._ask)
+        self._conflicts.add(self._compiled.gram(batch))
+        self.looked = self.step
+        rate = learner.rate_at(phase.rate, schedule, self.step - 1 - self.begun, phase.steps)
+        return {**self._losses.take(), "learning_rate": rate, **values}
+
+    def saved(self) -> checkpoint.Saved:
+        state = {
+            "fit": self.known_by,
+            "phase": self.number,
+            "begun": self.begun,
+            "looked": self.looked,
+            "seconds": self.clock.seconds,
+            "watch": self._watch.state(),
+            "losses": self._losses.sums,
+        }
+        arrays = [*self._compiled.state(), self._conflicts.sums, *self._watch.arrays()]
+        return checkpoint.Saved(self.step, arrays, state)
+
+    def restore(self, saved: checkpoint.Saved) -> bool:
+        """Takes up that state; `go_on` comes next. False where it is one of another fit, and nothing is changed."""
+        state = saved.state
+        if state.get("fit") != self.known_by:
+            return False
+        phase = self._phases[state["phase"]]
+        self._lend(phase, saved.step)
+        known = self._compiled.state()
+        own, rest = saved.arrays[: len(known)], saved.arrays[len(known) :]
+        expected = [*known, self._conflicts.sums]
+        if [(one.shape, one.dtype) for one in [*own, *rest[:1]]] != [(one.shape, one.dtype) for one in expected]:
+            return False
+        self.step = self.safe = saved.step
+        self.number, self.begun, self.looked = state["phase"], state["begun"], state["looked"]
+        self._compiled.restore(own)
+        self._conflicts.sums = rest[0]
+        self._watch.restore(state["watch"], rest[1:])
+        self._losses.sums = {name: (total, count) for name, (total, count) in state["losses"].items()}
+        self.clock.before = state["seconds"]
+        return True
+
+    def go_on(self) -> None:
+        """With the phase that was restored. Raises Stopped, and nothing is changed."""
+        view = self._view(self._phases[self.number])
+        self._feeds, self._ask = view.feeds, view.logits
+
+    def trained(self) -> Trained:
+        """The best watched numbers where there are any, else the present ones."""
+        kept, best, epoch_steps = self._watch.best_weights, self._watch.best, self.lesson.epoch_steps
+        return Trained(
+            replace(self.network, weights=self.live.read() if kept is None else kept, lora=None),
+            self.seed,
+            self.step,
+            self._phases[self.number].rate,
+            self.clock.seconds,
+            self.lesson.batch_size,
+            -(-self.step // epoch_steps),
+            None if best is None else -(-best["step"] // epoch_steps),
+            best,
+            self._conflicts.table(),
+            self.planned,
+            not self.over,
+            "last" if kept is None else "best",
+        )
+
+    @property
+    def _is_last(self) -> bool:
+        return self.number == len(self._phases) - 1
+
+    @property
+    def _end(self) -> int:
+        return self.begun + self._phases[self.number].steps
+
+    @property
+    def _is_phase_over(self) -> bool:
+        return self.step >= self._end or self._watch.over
+
+    def _lend(self, phase: Phase, step: int | None = None) -> None:
+        """The learner of a phase, as new; its next step comes after `step` (None: the present one)."""
+        self._compiled = self._pool.compiled(self.network, self.lesson, phase, self.training, self._is_cached(phase))
+        self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights)
+
+    def _view(self, phase: Phase) -> Plain | caching.Cached:
+        """How a phase sees the lesson, by the network's present numbers, of which cached features are."""
+        kind = caching.Cached if self._is_cached(phase) else Plain
+        return kind(self.live, self.network, self.lesson.feeds, self._stop)
+
+    def _is_cached(self, phase: Phase) -> bool:
+        return caching.worthwhile(phase, self.network, self.lesson, self._pool.width(self.network))
+
+    def _spacing(self) -> int:
+        """Steps between two validations: whole epochs; each one where early stopping counts them."""
+        epoch_steps = self.lesson.epoch_steps
+        if self.training.early_stopping != "off":
+            return epoch_steps
+        least = max(EVALUATION_STEPS, self.planned / MOST_EVALUATIONS)
+        return epoch_steps * math.ceil(least / epoch_steps)
+
+
+@dataclass
+class Fitter:
+    """Fits networks for one job: where checkpoints lie, whom to tell, when to stop."""
+
+    pool: Pool
+    channel: Channel
+    ledger: Ledger
+    pace: Pace
+    checkpoints: Path
+    stop: threading.Event
+    looking: Pool = field(default_factory=Pool)
+
+    def fit(
+        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+    ) -> Trained:
+        """Trains `network` and returns it as trained, or as far as it came: then it is `stopped`.
+
+        It goes on from the newest checkpoint of this very fit that is whole, where there is one.
+
+        Raises:
+            Stopped: asked to before the first step.
+            Failure: `loss_not_finite`.
+        """
+        course = Course(self.pool, network, lesson, phases, training, seed, self.stop)
+        resumed = any(course.restore(saved) for saved in checkpoint.whole(self.checkpoints, stage))
+        self.ledger.resume(stage, course.step)
+        try:
+            course.go_on() if resumed else course.begin()
+            while not course.over:
+                self._go_on(stage, course)
+        except Stopped:
+            if course.step == 0:
+                raise
+            if course.step > course.safe:
+                self._save(stage, course)
+            return course.trained()
+        self.pace.finish(stage, course.step)
+        return course.trained()
+
+    def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}; and `layers` of the trunk, under `feature/LAYER`.
+
+        On layers apart from those that train: a teacher that is asked in the middle of a fit may have its student's shape.
+
+        Raises:
+            Stopped: asked to, between two chunks of rows.
+        """
+        return predict(self.looking.live(network), network, inputs, layers, self.stop)
+
+    def _go_on(self, stage: str, course: Course) -> None:
+        """One step and all that falls due after it. Raises Stopped between two steps, and before a validation is through."""
+        if self.stop.is_set():
+            raise Stopped
+        if not course.due:  # else an earlier attempt was stopped before it had looked
+            course.advance()
+        if course.due:
+            self.ledger.record(stage, course.step, course.look())
+        epoch_steps, batch_size = course.lesson.epoch_steps, course.lesson.batch_size
+        self.pace.step(stage, course.step, epoch_steps, batch_size, course.latest)
+        if not course.over and course.clock.due(course.step // epoch_steps):
+            with course.clock.saving(course.step // epoch_steps):
+                self._save(stage, course)
+
+    def _save(self, stage: str, course: Course) -> None:
+        self.ledger.save()
+        path = checkpoint.save(self.checkpoints, stage, course.saved())
+        course.safe = course.step
+        self.channel.send(Checkpoint(stage=stage, step=course.step, path=str(path)))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A lesson as it is: every row goes through the whole network each time."""
+
+    live: Live
+    network: Network
+    feeds: Mapping[str, Feed]
+    stop: threading.Event | None = None
+
+    def logits(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return predict(self.live, self.network, inputs, stop=self.stop)
+
+
+class Clock:
+    """Seconds of a fit over all attempts, and when a checkpoint is due: by epochs or seconds, at a bounded share of the time."""
+
+    def __init__(self, training: TrainingSpec):
+        self._spec = training.checkpoint
+        self._started = self._last = time.monotonic()
+        self._epoch, self._cost = 0, 0.02
+        self.before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self._started
+
+    def due(self, epoch: int) -> bool:
+        passed = time.monotonic() - self._last
+        by_epochs = epoch >= self._epoch + self._spec.every_epochs and passed >= CHECKPOINT_SECONDS
+        asked = by_epochs or passed >= self._spec.every_seconds
+        return asked and passed >= CHECKPOINT_SHARE * self._cost
+
+    @contextmanager
+    def saving(self, epoch: int) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self._last, self._epoch = time.monotonic(), epoch
+        self._cost = self._last - begun
+
+
+def predict(
+    live: Live, network: Network, inputs: np.ndarray, layers: Sequence[str] = (), stop: threading.Event | None = None
+) -> dict[str, np.ndarray]:
+    """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`. Raises Stopped between two chunks."""
+    forward = live.tap(layers)
+    return caching.in_chunks(lambda raw: live.ask(forward, network.scaling(raw)), inputs, stop=stop)

@@ -1,0 +1,407 @@
+"""The Keras model that is trained: one network, the losses of its tasks, what weighs them, what a teacher adds.
+
+Only `compute_loss` is ours, so the same code trains on every Keras backend. Each step passes each data set's batch through the
+network exactly once, whatever the number of tasks and objectives, so that BatchNorm moves once and all see the same dropout mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.spec.registry import modules
+from worker.training.fitting import gradients, rates
+from worker.training.fitting.tuition import Tuition
+from worker.training.networks import build
+from worker.training.networks.network import FEATURES
+from worker.training.process.failures import Failure
+from worker.training.tasks import heads
+from worker.training.weighting import Moment, TaskWeighting
+
+if TYPE_CHECKING:
+    from app.spec.training import OptimizerSpec
+    from worker.training.data.batches import Batch
+    from worker.training.fitting.goal import Goal
+    from worker.training.networks.build import Live
+    from worker.training.networks.network import Weights
+    from worker.training.tasks.heads import Task
+
+
+class Learner(keras.Model):
+    """`goal` on the layers of `live`. Inputs {data set: scaled inputs}; labels as `heads.targets` names them."""
+
+    def __init__(self, live: Live, goal: Goal, network: Any = None):
+        super().__init__(name="learner")
+        self.goal = goal
+        self.regularizer = _regularizer(goal, live)
+        if self.regularizer is not None:
+            self.regularizer.build(self)
+        self.tuition = Tuition(live, goal)
+        self.projectors = list(self.tuition.projectors.values())
+        taps = [layer for layers in self.tuition.layers.values() for layer in layers]
+        if self.regularizer is not None and self.regularizer.features:
+            taps.append(FEATURES)
+        self.network = live.tap(taps) if network is None else network
+        self.views = _views(self.network, goal, self.tuition)
+        self.weighting = _weighting(goal)
+        if self.weighting is not None:
+            self.weighting.build(self)
+        terms = self.regularizer.names if self.regularizer is not None else ()
+        self._apart = self.weighting is None and bool(goal.objectives or terms)
+        names = ["loss", *(["label_loss"] if self._apart else []), *terms]
+        if self.weighting is None and goal.objectives:
+            names.append("label_weight")
+        for task in goal.tasks:
+            names += [f"{task}_loss", f"{task}_weight", f"{task}_weighted_loss"] if self.tells_tasks else []
+            names += [f"{task}_label_loss", f"{task}_label_weight"] if self._whole(task) else []
+            names += [part for name in self.tuition.names(task) for part in (name, f"{name}_weight")]
+        self.parts = {name: keras.metrics.Mean(name=name) for name in names}
+
+    @property
+    def metrics(self) -> list[Any]:
+        return list(self.parts.values())
+
+    @property
+    def tells_tasks(self) -> bool:
+        """Whether each task's loss is logged: as it is (nan where the batch has no label of it), its weight, and weighted.
+
+        Weighted ones add up to the label loss; 0 for a task that is left out, so that their means over steps do so too.
+        """
+        return len(self.goal.tasks) > 1 or self.weighting is not None
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        logits: dict[str, Any] = {}
+        for name, tasks in self.goal.feeds.items():
+            outputs = self.views[name](inputs[name], training=training)
+            logits |= {task: outputs[task] for task in tasks}
+            if FEATURES in outputs:
+                logits[FEATURES] = outputs[FEATURES]
+            for task in tasks:
+                logits |= {
+                    f"{task}/feature/{layer}": outputs[f"feature/{layer}"]
+                    for layer in self.tuition.layers.get(task, ())
+                }
+        return logits
+
+    def compute_loss(
+        self,
+        x: Any = None,  # noqa: ARG002 - Keras calls it so
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,  # noqa: ARG002
+        training: bool = True,  # noqa: ARG002
+    ) -> Any:
+        """Without a weighting: label_weight · label loss + Σ weight · objective + regularisers. With one: what it makes of the tasks'
+        losses, which hold their objectives, + regularisers.
+
+        A label loss is the mean over the labelled rows, an objective the mean over all rows.
+        """
+        losses, present, values = self.task_losses(y, y_pred)
+        beside, more = self.beside(y, y_pred)
+        if self.weighting is not None:
+            total = self.weighting(losses, present) + beside
+        else:
+            labels, label_weight = sum(losses.values()), self.goal.label_weight * self._label_factor(y)
+            total = label_weight * labels + beside
+            if self._apart:
+                self._log("label_loss", labels)
+            if self.goal.objectives:
+                self._log("label_weight", label_weight)
+        self._log("loss", total)
+        for name, value in (values | more).items():
+            self._log(name, value)
+        if self.tells_tasks:
+            self._log_tasks(losses, present)
+        return total
+
+    def task_losses(self, y: Any, y_pred: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Each task's loss, whether it has one in this batch, and the parts of it that are logged, by name.
+
+        The mean over the labelled rows; a task that has none in the batch is left out of the step. Where a weighting weighs a task
+        that has teachers, its loss is the whole: label_weight · label loss + Σ weight · objective, there in every batch.
+        """
+        losses, present, values = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+        for name, task in self.goal.tasks.items():
+            losses[name], count = heads.loss(task, y, y_pred[name])
+            present[name] = count > 0
+            if self._whole(name):
+                factor = self.goal.label_weight * ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
+                values[f"{name}_label_loss"] = ops.where(present[name], losses[name], np.float32("nan"))
+                values[f"{name}_label_weight"] = factor
+                objectives, parts = self._objectives(task, y, y_pred)
+                taught = sum(parts[f"{one}_weight"] for one in self.tuition.names(name))
+                losses[name], present[name] = factor * losses[name] + objectives, ops.logical_or(count > 0, taught > 0)
+                values |= parts
+        return losses, present, values
+
+    def beside(self, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
+        """What the total has besides the tasks' losses: objectives that no weighting weighs, and regularisers; and what is logged of it."""
+        total, values = ops.zeros(()), dict[str, Any]()
+        for task in self.goal.tasks.values() if self.weighting is None else ():
+            objectives, parts = self._objectives(task, y, y_pred)
+            total, values = total + objectives, values | parts
+        if self.regularizer is not None:
+            terms = self.regularizer(y_pred.get(FEATURES))
+            total = total + sum(terms.values())
+            values |= terms
+        for penalty in self.losses:
+            total = total + ops.cast(penalty, total.dtype)
+        return total, values
+
+    def _objectives(self, task: Task, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
+        """Σ weight · objective of a task, and each one's value and weight by the names that they are logged under."""
+        total, values = ops.zeros(()), dict[str, Any]()
+        parts = self.tuition.values(task, y, y_pred)
+        for name, (value, weight) in zip(self.tuition.names(task.name), parts, strict=True):
+            total = total + weight * value
+            values |= {name: value, f"{name}_weight": weight}
+        return total, values
+
+    def _whole(self, task: str) -> bool:
+        """Whether a weighting weighs a task's objectives together with its labels."""
+        return self.weighting is not None and bool(self.goal.objectives.get(task))
+
+    def _label_factor(self, y: Any) -> Any:
+        """What multiplies the label loss in this step, where there is one task; a plain sum of several is not annealed."""
+        name = next(iter(self.goal.tasks)) if len(self.goal.tasks) == 1 else ""
+        return ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        return {name: metric.result() for name, metric in self.parts.items()}
+
+    def _log_tasks(self, losses: dict[str, Any], present: dict[str, Any]) -> None:
+        ones = dict.fromkeys(losses, 1.0)
+        used = ones if self.weighting is None else self.weighting.weights_in_use(losses, present)
+        parts = losses if self.weighting is None else self.weighting.parts_by_task(losses, present)
+        for name, value in losses.items():
+            self._log(f"{name}_loss", ops.where(present[name], value, np.float32("nan")))
+            self._log(f"{name}_weight", used[name])
+            self._log(f"{name}_weighted_loss", parts[name])
+
+    def _log(self, name: str, value: Any) -> None:
+        self.parts[name].update_state(value)
+
+
+def _weighting(goal: Goal) -> Any:
+    if goal.weighting is None:
+        return None
+    module = modules("weighting")[goal.weighting.name]  # type: ignore[attr-defined]
+    return module.Weighting(goal.weighting, {name: goal.task_weights.get(name, 1.0) for name in goal.tasks})
+
+
+def _views(network: Any, goal: Goal, tuition: Tuition) -> dict[str, Any]:
+    """What each data set's batch passes through: of several sets only what its own tasks need.
+
+    So a BatchNorm in another task's own expert does not see it, and nothing is computed in vain.
+    """
+    if len(goal.feeds) == 1:
+        return dict.fromkeys(goal.feeds, network)
+    views = {}
+    for data, tasks in goal.feeds.items():
+        layers = {f"feature/{layer}" for task in tasks for layer in tuition.layers.get(task, ())}
+        wanted = {*tasks, *layers, FEATURES}
+        some = {name: output for name, output in network.output.items() if name in wanted}
+        views[data] = keras.Model(network.input, some, name="view")
+    return views
+
+
+def _regularizer(goal: Goal, live: Live) -> Any:
+    if goal.regularizer is None:
+        return None
+    trunk = {name: live.layers[name] for name in live.trunk}
+    head = {name: layer for name, layer in live.layers.items() if name not in trunk}
+    return modules("regularizers")[goal.regularizer.name].Term(goal.regularizer, trunk, head)  # type: ignore[attr-defined]
+
+
+def optimizer(
+    spec: OptimizerSpec,
+    rate: float,
+    schedule: str,
+    steps: int,
+    precision: str = "float32",
+    factors: Mapping[str, float] | None = None,
+) -> Any:
+    """A new optimizer: state never passes from one stage to the next. `factors`: of the rate, by patterns of variable paths."""
+    options: dict[str, Any] = {
+        "learning_rate": rate if schedule == "constant" else keras.optimizers.schedules.CosineDecay(rate, steps)
+    }
+    if spec.weight_decay is not None:
+        options["weight_decay"] = spec.weight_decay
+    if spec.global_clipnorm is not None:
+        options["global_clipnorm"] = spec.global_clipnorm
+    if spec.name in ("sgd", "rmsprop") and spec.momentum:
+        options["momentum"] = spec.momentum
+    kinds = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+        "rmsprop": keras.optimizers.RMSprop,
+    }
+    kind = rates.scaled(kinds[spec.name], factors) if factors else kinds[spec.name]
+    made = kind(**options)
+    return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
+
+
+def rate_at(rate: float, schedule: str, step: int, steps: int) -> float:
+    """The learning rate of a phase's step (from 0): what `optimizer` uses there."""
+    if schedule == "constant":
+        return rate
+    return float(rate * 0.5 * (1 + np.cos(np.pi * min(step, steps) / steps)))
+
+
+class Compiled:
+    """A learner ready to step, with its state as a list of arrays: everything that a step reads or writes."""
+
+    def __init__(
+        self, live: Live, goal: Goal, make_optimizer: Any, frozen: frozenset[str], norms: bool, cached: bool = False
+    ):
+        self.live, self._frozen, self._norms = live, frozen, norms
+        live.freeze(frozen, norms)
+        self.learner = Learner(live, goal, live.head if cached else None)
+        self.learner.built = True
+        optimizer = make_optimizer()
+        if self.learner.weighting is not None and self.learner.weighting.variables:
+            # Weights of losses are no weights of the network: to decay them would move the balance that they are to find.
+            plain = getattr(optimizer, "inner_optimizer", optimizer)
+            plain.exclude_from_weight_decay(var_list=self.learner.weighting.variables)
+        self.learner.compile(optimizer=optimizer, loss=None, jit_compile=build.XLA)
+        self.learner.optimizer.build(self.learner.trainable_variables)
+        self._blank = [_array(variable) for variable in self._own()]
+        self._tasks = list(goal.tasks)
+        self._gradients = gradients.TaskGradients(live, self.learner)
+        self.begin()
+
+    def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None) -> None:
+        """A new fit or phase of run seed `seed` whose next step is `step`: freezing, optimizer, weighting and projectors as new.
+
+        The network's numbers stay as they are. `origin`: those that the fit began with; needed where there is a regularizer.
+        """
+        self.live.freeze(self._frozen, self._norms)
+        self._seed, self._number = seed, step
+        self._sums = np.zeros((2, len(self._tasks)))  # of each task's losses in this epoch, and how many
+        if self.learner.regularizer is not None and origin is not None:
+            self.learner.regularizer.start(origin)
+        for variable, array in zip(self._own(), self._blank, strict=True):
+            variable.assign(array)
+        self.learner.tuition.reseed(seed)
+
+    def start(self, batches: Iterable[Batch]) -> None:
+        """Tells a weighting the first loss of each task, from the first batch of `batches` that has labels for it."""
+        weighting = self.learner.weighting
+        if weighting is None or type(weighting).start is TaskWeighting.start:
+            return
+        first = dict[str, float]()
+        for batch in batches:
+            there = self._present(batch)
+            for k, name in enumerate(self._tasks):
+                if name not in first and there[k]:
+                    first[name] = float(self.losses(batch)[k])
+                    if not math.isfinite(first[name]):
+                        message = f"the loss of {name} was {first[name]} before the first step"
+                        raise Failure("loss_not_finite", message, param="/training")
+            if len(first) == len(self._tasks):
+                break
+        weighting.start(first)
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One optimizer step; each logged value of this batch, nan for the loss of a task without labels in it."""
+        weighting = self.learner.weighting
+        if weighting is None:
+            logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
+        else:
+            logs = self._weighted_step(batch)
+            losses = np.array([logs[f"{name}_loss"] for name in self._tasks])
+            known = np.isfinite(losses)
+            self._sums += np.stack([np.where(known, losses, 0.0), known])
+        self._number += 1
+        return logs
+
+    def end_epoch(self, epoch: int) -> None:
+        """Tells a weighting each task's mean loss over the steps of epoch `epoch` (from 0), which is over."""
+        if self.learner.weighting is not None:
+            means = {name: total / n for name, (total, n) in zip(self._tasks, self._sums.T.tolist(), strict=True) if n}
+            self.learner.weighting.on_epoch_end(epoch, means)
+        self._sums[:] = 0
+
+    def losses(self, batch: Batch) -> np.ndarray:
+        """Each task's loss on a batch in inference mode, (K,); nan for a task without labels in it. Nothing is changed."""
+        weighting = self.learner.weighting
+        if weighting is not None and weighting.level == "gradient":
+            return self._gradients.losses(batch)  # it makes no total that Keras could test
+        logs = self.learner.test_on_batch(*batch, return_dict=True)
+        return np.array([logs[f"{name}_loss"] for name in self._tasks], np.float64)
+
+    def gram(self, batch: Batch) -> np.ndarray | None:
+        """Dot products of the tasks' gradients on the shared layers, (K, K), in inference mode; nan for a task without labels.
+
+        Nothing is changed. None where there are no two tasks, or nothing that is shared and trained.
+        """
+        return self._gradients.gram(batch)
+
+    def state(self) -> list[np.ndarray]:
+        return [*(_array(variable) for variable in (*self._network(), *self._own())), self._sums.copy()]
+
+    def restore(self, arrays: list[np.ndarray]) -> None:
+        """Raises ValueError where `arrays` belong to another learner."""
+        *numbers, self._sums = arrays
+        for variable, array in zip((*self._network(), *self._own()), numbers, strict=True):
+            variable.assign(array)
+
+    def _weighted_step(self, batch: Batch) -> dict[str, float]:
+        weighting = self.learner.weighting
+        present = self._present(batch)
+        weighting.before_step(self._seed, self._number)
+        if weighting.level == "gradient":
+            return self._gradient_step(batch)
+        before = self.losses(batch) if weighting.second_forward else None
+        with weighting.hold([name for name, there in zip(self._tasks, present, strict=True) if not there]):
+            logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
+        if before is not None:
+            weighting.after_step(before, self.losses(batch), present)
+        return logs
+
+    def _gradient_step(self, batch: Batch) -> dict[str, float]:
+        weighting = self.learner.weighting
+        slopes = self._gradients.differentiate(batch)
+        here = np.flatnonzero(slopes.present)
+        weights, among = slopes.present.astype(np.float64), np.ix_(here, here)
+        # Where half precision overflowed the weights stay 1: its optimizer will skip the step.
+        if len(here) and np.isfinite(slopes.gram[among]).all():
+            moment = Moment(slopes.gram[among], slopes.last[among], slopes.losses[here], here, self._seed, self._number)
+            weights[here] = weighting.weigh(moment)
+        own = weights if weighting.weighs_heads else slopes.present
+        self._gradients.apply(slopes, weights, own)
+        parts = np.where(slopes.present, weights * slopes.losses, 0.0)
+        logs = {"loss": float(parts.sum()) + slopes.rest, **slopes.values}
+        for k, name in enumerate(self._tasks):
+            logs[f"{name}_loss"] = float(slopes.losses[k]) if slopes.present[k] else float("nan")
+            logs[f"{name}_weight"], logs[f"{name}_weighted_loss"] = float(weights[k]), float(parts[k])
+        return logs
+
+    def _present(self, batch: Batch) -> np.ndarray:
+        """Which tasks have a loss in a batch, (K,): those with a label, and those with teachers."""
+        objectives = self.learner.goal.objectives
+
+        def taught(name: str) -> bool:
+            weights = enumerate(one.weight for one in objectives.get(name, ()))  # type: ignore[attr-defined]
+            return any(weight * batch[1].get(f"{name}/factor/{number}", 1.0) > 0 for number, weight in weights)
+
+        return np.array([taught(name) or batch[1][f"{name}/labelled"].any() for name in self._tasks])
+
+    def _network(self) -> list[Any]:
+        return list(self.live.forward.variables)
+
+    def _own(self) -> list[Any]:
+        mine = list(self.learner.weighting.variables) if self.learner.weighting is not None else []
+        projectors = [variable for layer in self.learner.projectors for variable in layer.variables]
+        return [*mine, *projectors, *self.learner.optimizer.variables]
+
+
+def _array(variable: Any) -> np.ndarray:
+    # A copy: on a CPU both backends may hand out a view of memory that the next step writes to.
+    return np.array(keras.ops.convert_to_numpy(variable.value))

@@ -1,0 +1,85 @@
+"""What a fit is told and what it gives back, as values: phases, a lesson with its validation rows, a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from worker.training.data import batches
+
+if TYPE_CHECKING:
+    from worker.training.data.batches import Feed
+    from worker.training.fitting.goal import Goal
+    from worker.training.networks.network import Network
+
+Caching = Literal["auto"] | bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """One task's validation: raw inputs and stored labels of the validation rows, and the verdict's metric."""
+
+    metric: str
+    inputs: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Part of a fit with its own freezing, rate and optimizer. `frozen`: names of layers; `norms`: every BatchNorm is frozen too.
+
+    `factors`: of the rate, by patterns of variable paths (empty: 1 for all). `cache`: of a frozen trunk's features.
+    """
+
+    steps: int
+    rate: float
+    frozen: frozenset[str] = frozenset()
+    norms: bool = False
+    factors: Mapping[str, float] = field(default_factory=dict)
+    cache: Caching = False
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt: the goal, the batches, and the validation rows of each task (a task without any is not watched)."""
+
+    goal: Goal
+    feeds: Mapping[str, Feed]
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    epoch: int | None = None
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps between two looks at the validation rows; a control's are its treated arm's, so patience means the same in both."""
+        return self.epoch or batches.epoch_steps(self.feeds)
+
+    @property
+    def batch_size(self) -> int:
+        return sum(feed.batch_size for feed in self.feeds.values())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched.
+
+    `conflicts`: how the tasks' gradients pointed; None where there are no two of them. `planned`: the steps of the whole budget.
+    `stopped`: the trainer was asked to stop before the fit's end, and its checkpoint is saved. `weights`: of the best watched value,
+    or those after the last step.
+    """
+
+    network: Network
+    seed: int
+    steps: int
+    rate: float
+    seconds: float
+    batch_size: int
+    epochs: int
+    best_epoch: int | None = None
+    best: dict[str, Any] | None = None
+    conflicts: dict[str, Any] | None = None
+    planned: int = 0
+    stopped: bool = False
+    weights: Literal["best", "last"] = "last"

@@ -1,0 +1,112 @@
+"""What the objectives of a goal add to a step: their values, the layers that they read, the projectors that they train.
+
+A batch holds what teacher NUMBER says under `TASK/teacher/NUMBER` (logits) and `TASK/teacher/NUMBER/LAYER` (features); the student's
+own features come from the very pass that gives its logits, under `TASK/feature/LAYER`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.spec.registry import modules
+from worker.training.networks.seeds import derive
+from worker.training.objectives import Answers, standardised
+
+if TYPE_CHECKING:
+    from app.spec.base import Words
+    from worker.training.fitting.goal import Goal
+    from worker.training.networks.build import Live
+    from worker.training.tasks.heads import Task
+
+
+def student_layers(objectives: Sequence[Words]) -> list[str]:
+    """The student's layers that these objectives read, each once."""
+    return list(dict.fromkeys(pair[1] for one in objectives for pair in getattr(one, "layers", None) or ()))
+
+
+def teacher_layers(objectives: Sequence[Words]) -> list[str]:
+    """The teachers' layers that these objectives read, each once."""
+    return list(dict.fromkeys(pair[0] for one in objectives for pair in getattr(one, "layers", None) or ()))
+
+
+class Tuition:
+    """`projectors`: {name: layer}, built; they are the student's side, trained with it, and no part of its network."""
+
+    def __init__(self, live: Live, goal: Goal):
+        self.goal = goal
+        self.layers = {task: student_layers(objectives) for task, objectives in goal.objectives.items()}
+        self.projectors: dict[str, Any] = {}
+        for task, objectives in goal.objectives.items():
+            for number, one in enumerate(objectives):
+                if getattr(one, "projector", "none") == "auto":
+                    self._project(live, task, number, one)
+
+    def reseed(self, seed: int) -> None:
+        """Fresh projectors: kernels Glorot-uniform from (seed, name) as a network's, biases 0."""
+        for name, layer in self.projectors.items():
+            rng = np.random.default_rng(derive(seed, name))
+            fan_in, fan_out = layer.kernel.shape
+            limit = (6 / (fan_in + fan_out)) ** 0.5
+            layer.kernel.assign(rng.uniform(-limit, limit, (fan_in, fan_out)).astype(np.float32))
+            layer.bias.assign(np.zeros(fan_out, np.float32))
+
+    def names(self, task: str) -> list[str]:
+        """What each objective's value is logged as: its type, numbered where it comes twice."""
+        types = [one.type for one in self.goal.objectives.get(task, ())]  # type: ignore[attr-defined]
+        counts = [types[: number + 1].count(name) for number, name in enumerate(types)]
+        named = [name if count == 1 else f"{name}_{count}" for name, count in zip(types, counts, strict=True)]
+        return [f"{task}_{name}" for name in named] if len(self.goal.tasks) > 1 else named
+
+    def values(self, task: Task, y: Mapping[str, Any], y_pred: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+        """(value, weight in this step) of each objective, both scalars; the value is the mean over all rows."""
+        found = []
+        for number, one in enumerate(self.goal.objectives.get(task.name, ())):
+            module = modules("objectives")[one.type]  # type: ignore[attr-defined]
+            if module.NEEDS == "logits":
+                value = module.loss(self._answers(task, y, y_pred[task.name]), one)
+            else:
+                value = self._of_features(module, task.name, number, one, y, y_pred)
+            weight = one.weight * ops.cast(y.get(f"{task.name}/factor/{number}", 1.0), "float32")  # type: ignore[attr-defined]
+            found.append((ops.mean(value), weight))
+        return found
+
+    def _answers(self, task: Task, y: Mapping[str, Any], logits: Any) -> Answers:
+        weights = self.goal.teachers[task.name]
+        student = ops.cast(logits, "float32")
+        given = [ops.stop_gradient(y[f"{task.name}/teacher/{number}"]) for number in range(len(weights))]
+        if self.goal.logit_standardization:
+            student, given = standardised(student), [standardised(one) for one in given]
+        return Answers(task.type, student, given, weights, y.get(task.name), y.get(f"{task.name}/labelled"))
+
+    def _of_features(
+        self, module: Any, task: str, number: int, spec: Any, y: Mapping[str, Any], y_pred: Mapping[str, Any]
+    ) -> Any:
+        """Σ over the pairs, mean over the teachers by their weights."""
+        weights = self.goal.teachers[task]
+        total: Any = 0.0
+        for place, (theirs, ours) in enumerate(spec.layers):
+            student = ops.cast(y_pred[f"{task}/feature/{ours}"], "float32")
+            for teacher, weight in enumerate(weights):
+                given = ops.stop_gradient(ops.cast(y[f"{task}/teacher/{teacher}/{theirs}"], "float32"))
+                projector = self.projectors.get(_name(task, number, place, teacher))
+                seen = student if projector is None else projector(student)
+                total = total + weight / sum(weights) * ops.mean(module.loss(given, seen, spec))
+        return total
+
+    def _project(self, live: Live, task: str, number: int, spec: Any) -> None:
+        """A dense layer over the last axis, which on feature maps is a 1×1 convolution."""
+        for place, (theirs, ours) in enumerate(spec.layers):
+            for teacher in range(len(self.goal.teachers[task])):
+                name = _name(task, number, place, teacher)
+                layer = keras.layers.Dense(self.goal.widths[task][theirs], name=name, dtype="float32")
+                layer.build((None, live.layers[ours].output.shape[-1]))
+                self.projectors[name] = layer
+
+
+def _name(task: str, objective: int, pair: int, teacher: int) -> str:
+    return f"{task}_projector_{objective}_{pair}_{teacher}"

@@ -1,0 +1,1 @@
+"""What outlives a fit: models as files, other formats of them, what teachers said. Imports `fitting` and what is below."""

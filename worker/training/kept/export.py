@@ -1,0 +1,219 @@
+"""A finished network as files: an inference `.keras` of stock layers, its manifest, and the hashes of the rows that trained it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from app.spec import architectures
+from app.spec.base import plain
+from app.spec.faults import validate
+from app.spec.models import Manifest
+from app.spec.registry import modules
+from worker.training.data.scaling import Scaling
+from worker.training.networks import build, canvas
+from worker.training.networks.network import Network
+from worker.training.process.failures import Failure
+from worker.training.tasks import heads
+
+LOADING = (
+    'model = keras.saving.load_model("{file}")\n'
+    "answers = model.predict(rows)  # rows: float32 or uint8 of shape (n, {shape})\n"
+    "# {tasks}"
+)
+
+
+def inference_model(network: Network, *, constants: bool = False) -> Any:
+    """Raw inputs to {task: answers}: preprocessing, trunk, `<task>_logits`, and the output layer `<task>`; stock layers only.
+
+    `constants`: preprocessing as numbers within the graph. What Normalization holds becomes further inputs of an ONNX file.
+    """
+    live = build.live(network)
+    inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
+    x = inputs
+    for layer in _constants(network) if constants else [_preprocessing(network)]:
+        x = layer(x)
+    reached = build.through(live.graph, live.layers, canvas.adapted(x, network.seen))
+    outputs = {}
+    for name, task in network.tasks.items():
+        out = reached[live.graph.features[name]]
+        for layer in (f"{name}_hidden", f"{name}_dropout", f"{name}_logits"):
+            if layer in live.layers:
+                out = live.layers[layer](out)
+        outputs[name] = heads.output_layer(task)(out)
+    return keras.Model(inputs, outputs, name="model")
+
+
+def write(network: Network, path: Path) -> str:
+    """Saves the inference model at `path`, whole or not at all; returns the file's sha256."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.keras")
+    try:
+        inference_model(network).save(beside)
+        data = beside.read_bytes()
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return hashlib.sha256(data).hexdigest()
+
+
+def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+    """Success needs a model that loads in plain Keras and answers as the trained network did.
+
+    Raises:
+        Failure: it does not; `internal`, since no spec can be at fault.
+    """
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    answers = model.predict_on_batch(rows.astype(np.float32))
+    for name in network.tasks:
+        found = np.asarray(answers[name])
+        scale = max(1.0, float(np.abs(expected[name]).max(initial=0)))
+        if not np.isfinite(found).all() or np.abs(found - expected[name]).max(initial=0) > 2e-3 * scale:
+            raise Failure("internal", f"the saved model's answers for {name} differ from the trained network's")
+
+
+def manifest(
+    network: Network,
+    role: str,
+    sha256: str,
+    *,
+    file: str,
+    rows_file: str | None,
+    dataset: dict[str, Any],
+    training: dict[str, Any],
+    rows_shapes: Sequence[Sequence[int]] = (),
+    edges: Sequence[tuple[str, str]] = (),
+) -> Manifest:
+    shape = ", ".join(str(side) for side in network.input.shape)
+    kinds = "; ".join(f"answers[{name!r}]: {_meaning(task)}" for name, task in network.tasks.items())
+    return Manifest(
+        role=role,
+        architecture=architectures.as_data(network.architecture),
+        sharing=plain(network.sharing),
+        input=network.input,
+        canvas=network.canvas,
+        tasks={name: task.manifest() for name, task in network.tasks.items()},
+        heads=dict(network.heads),
+        layers=list(network.weights),
+        parameters=network.parameters,
+        sha256=sha256,
+        versions={"bequest": _version("bequest"), "keras": keras.__version__, "backend": keras.backend.backend()},
+        dataset=dataset,
+        training=training,
+        rows_file=rows_file,
+        rows_shapes=[list(shape) for shape in rows_shapes],
+        edges=[{"relation": relation, "target": target} for relation, target in edges],
+        loading=LOADING.format(file=file, shape=shape, tasks=kinds),
+    )
+
+
+def read(path: Path, manifest: Manifest) -> Network:
+    """The network in a kept model.
+
+    Raises:
+        Failure: the file is not what its manifest says.
+    """
+    architecture = architectures.resolve(manifest.architecture)
+    sharing = modules("sharing").get(manifest.sharing["name"])
+    if sharing is None:
+        raise Failure("weights_unavailable", f"the model {manifest.role!r} shares as no module here knows")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise Failure("weights_unavailable", f"the model {manifest.role!r} cannot be loaded") from error
+    weights = {
+        layer.name: [keras.ops.convert_to_numpy(variable.value) for variable in layer.weights]
+        for layer in model.layers
+        if layer.weights and layer.name != "preprocessing"
+    }
+    missing = [name for name in manifest.layers if name not in weights]
+    if missing:
+        raise Failure("weights_unavailable", f"the model {manifest.role!r} lacks the layers {', '.join(missing)}")
+    return Network(
+        architecture,
+        manifest.input,
+        {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()},
+        {name: manifest.heads[name] for name in manifest.tasks},
+        _scaling(model.get_layer("preprocessing")),
+        {name: weights[name] for name in manifest.layers},
+        canvas=manifest.canvas,
+        sharing=validate(sharing.Spec, manifest.sharing),
+    )
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(manifest.model_dump_json(indent=2))
+    beside.rename(path)
+
+
+def distinct(hashes: np.ndarray) -> np.ndarray:
+    """(n, 16) uint8, each hash once, in order."""
+    flat = np.ascontiguousarray(hashes).view("V16").ravel()
+    return np.unique(flat).view(np.uint8).reshape(-1, 16)
+
+
+def write_rows(hashes: np.ndarray, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        np.save(file, hashes, allow_pickle=False)
+    beside.rename(path)
+
+
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _preprocessing(network: Network) -> Any:
+    """The stock layer that does what `Scaling` does."""
+    mean, std = network.scaling.mean, network.scaling.std
+    if network.input.kind == "image":
+        return keras.layers.Rescaling(1 / std[0], -mean[0] / std[0], name="preprocessing", dtype="float32")
+    wide = network.input.shape[-1] if len(mean) == 1 else 1
+    variance = [float(one) ** 2 for one in std]
+    return keras.layers.Normalization(
+        axis=-1, mean=list(mean) * wide, variance=variance * wide, name="preprocessing", dtype="float32"
+    )
+
+
+def _constants(network: Network) -> list[Any]:
+    """The same in two layers: first the mean is taken away, so that a large one costs no precision."""
+    mean, std = network.scaling.mean, network.scaling.std
+    return [
+        keras.layers.Rescaling(1.0, [-one for one in mean], name="preprocessing_mean", dtype="float32"),
+        keras.layers.Rescaling([1 / one for one in std], name="preprocessing_std", dtype="float32"),
+    ]
+
+
+def _scaling(layer: Any) -> Scaling:
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Rescaling):
+        std = 1 / config["scale"]
+        return Scaling((-config["offset"] * std,), (round(std, 6),))
+    mean, variance = np.ravel(config["mean"]), np.ravel(config["variance"])
+    return Scaling(tuple(float(one) for one in mean), tuple(float(np.float32(np.sqrt(one))) for one in variance))
+
+
+def _meaning(task: heads.Task) -> str:
+    match task.type:
+        case "regression":
+            return "numbers in the units of the column"
+        case "binary":
+            return f"probability of {task.classes[1] if task.classes else 'the second class'!r}"
+        case _:
+            return f"probabilities of {', '.join((task.classes or ())[:12])}"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "source"

@@ -1,0 +1,182 @@
+"""A finished network for other programs: SavedModel, LiteRT and ONNX, each run once and held against Keras before it is kept.
+
+All three are written from the same inference model as `model.keras`, in float32: raw inputs to one answer for each task, under
+the tasks' names. The batch size is free in all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from app.spec.exports import FILES, ExportFormat, unavailable
+from worker.training.kept import export
+from worker.training.process.failures import Failure
+
+if TYPE_CHECKING:
+    from worker.training.networks.network import Network
+
+Answers = dict[str, np.ndarray]
+
+TOLERANCE = 1e-4
+"""Of probabilities; of numbers in the user's units, relative to the largest answer where that is above 1."""
+
+
+def require(formats: Sequence[ExportFormat]) -> None:
+    """Before anything is trained: a worker may lack what the API had, or the API may be on a machine without Keras.
+
+    Raises:
+        Failure: `export_failed`, the first format that cannot be written.
+    """
+    for kind in formats:
+        reason = unavailable(kind)
+        if reason is not None:
+            raise Failure("export_failed", reason[0], reason[1], param="/export")
+
+
+def write(
+    network: Network,
+    formats: Sequence[ExportFormat],
+    rows: np.ndarray,
+    out: Path,
+    before_each: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, Any]]:
+    """Writes `formats` (all but keras) into `out` and answers {kind: {file, bytes, largest_difference}}.
+
+    Args:
+        rows: raw inputs on which each file is compared with Keras, all at once and the first one alone.
+        before_each: called before each file, and may raise.
+
+    Raises:
+        Failure: `export_failed`, a file could not be written or answers otherwise than Keras does.
+    """
+    wanted = [one for one in formats if one != "keras"]
+    if not wanted:
+        return {}
+    network, rows = replace(network, precision="float32"), rows.astype(np.float32)
+    kept = export.inference_model(network)
+    expected = [_plain(kept.predict_on_batch(some)) for some in (rows, rows[:1])]
+    model = export.inference_model(network, constants=True)
+    model.predict_on_batch(rows)  # Keras writes ONNX only of a model that was called
+    told: dict[str, dict[str, Any]] = {}
+    for kind in wanted:
+        before_each()
+        path = out / FILES[kind]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the converters' own, about Python and NumPy of years ago
+            try:
+                answer = _WRITERS[kind](model, path)
+                found = [answer(some) for some in (rows, rows[:1])]
+            except (OSError, MemoryError):
+                raise
+            except Exception as error:
+                raise Failure(
+                    "export_failed", f"{kind} could not be written ({type(error).__name__})", param="/export"
+                ) from error
+        differences = [_difference(kind, *pair) for pair in zip(found, expected, strict=True)]
+        told[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": max(differences)}
+    return told
+
+
+def _difference(format: str, found: Answers, expected: Answers) -> float:
+    """The largest, relative to the task's largest answer where that is above 1."""
+    worst = 0.0
+    for name, wanted in expected.items():
+        if name not in found or found[name].shape != wanted.shape:
+            raise Failure(
+                "export_failed", f"the {format} file does not answer for {name} as Keras does", param="/export"
+            )
+        scale = max(1.0, float(np.abs(wanted).max(initial=0)))
+        off = float(np.abs(found[name] - wanted).max(initial=0)) / scale
+        if not off <= TOLERANCE:  # also where it is not a number
+            raise Failure(
+                "export_failed",
+                f"the {format} file's answers for {name} differ from Keras's by {off:.1e}, more than {TOLERANCE:.0e}",
+                param="/export",
+            )
+        worst = max(worst, off)
+    return worst
+
+
+def _saved_model(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
+    """A zip with the folder `saved_model`; what is run is what the zip holds."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saved_model.") as folder:
+        made = Path(folder) / "made" / "saved_model"
+        model.export(str(made), format="tf_saved_model", verbose=False)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        _zip(made, beside)
+        with zipfile.ZipFile(beside) as whole:
+            whole.extractall(Path(folder) / "read")
+        loaded = tf.saved_model.load(str(Path(folder) / "read" / "saved_model"))
+        beside.rename(path)
+    serve = loaded.signatures["serving_default"]
+    return lambda rows: _plain(serve(tf.constant(rows)))
+
+
+def _litert(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
+    beside = path.with_name(f".{os.getpid()}.{path.name}")  # Keras asks for a name that ends in .tflite
+    model.export(str(beside), format="litert", verbose=False)
+    beside.rename(path)
+    interpreter = _interpreter()(model_path=str(path))
+    runner = interpreter.get_signature_runner("serving_default")
+    (name,) = runner.get_input_details()
+    return lambda rows: _plain(runner(**{name: rows}))
+
+
+def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
+    import onnxruntime
+
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    model.export(str(beside), format="onnx", verbose=False)
+    beside.rename(path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    names = [one.name for one in session.get_outputs()]
+    return lambda rows: dict(zip(names, session.run(None, {given.name: rows}), strict=True))
+
+
+_WRITERS: dict[ExportFormat, Callable[[Any, Path], Callable[[np.ndarray], Answers]]] = {
+    "saved_model": _saved_model,
+    "litert": _litert,
+    "onnx": _onnx,
+}
+
+
+def _interpreter() -> Any:
+    """LiteRT's own where it is installed; TensorFlow still brings the same one and says that it will not for ever."""
+    if find_spec("ai_edge_litert") is not None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter
+    import tensorflow as tf
+
+    return tf.lite.Interpreter
+
+
+def _zip(folder: Path, path: Path) -> None:
+    """Without times, so that the same model gives the same listing; deflated."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
+        for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+            entry = zipfile.ZipInfo(str(Path(folder.name) / file.relative_to(folder)))
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            with whole.open(entry, "w") as target, file.open("rb") as source:
+                shutil.copyfileobj(source, target)
+
+
+def _plain(answers: Any) -> Answers:
+    return {name: np.asarray(keras.ops.convert_to_numpy(values)) for name, values in answers.items()}

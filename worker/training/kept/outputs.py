@@ -1,0 +1,146 @@
+"""What teachers said about rows, kept: each row is asked about once, whatever the number of arms, attempts and jobs.
+
+The key is the teacher's file (sha256) and the row's own bytes, so a cache is never wrong, only useless. Values come from batches of
+one shape, so that a row's do not depend on which other rows were new. Files of an earlier job that cannot be read are forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from worker.training.fitting import caching
+from worker.training.process import device
+
+if TYPE_CHECKING:
+    from worker.training.kept.keeping import Model
+
+MOST_BYTES = 2 << 30
+"""Of all files together; the longest unused go first."""
+
+MOST_FILE_BYTES = 256 << 20
+"""Of what one teacher's file may hold; more stays in memory for the job alone."""
+
+HASH_BYTES = 16
+
+Ask = Callable[[Any, np.ndarray, Sequence[str]], dict[str, np.ndarray]]
+
+
+@dataclass
+class Known:
+    """Hashes of rows (n, 16) uint8, and what was said of each: {name: (n, …)}."""
+
+    places: dict[bytes, int] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in self.values.values()) + HASH_BYTES * len(self.places)
+
+
+class Outputs:
+    """`ask`: what a network says of raw inputs, as `Run.logits`. `folder`: where files outlive the job (None: nowhere)."""
+
+    def __init__(self, ask: Ask, folder: Path | None = None):
+        self._ask, self._folder = ask, folder
+        self._known: dict[str, Known] = {}
+
+    def __call__(self, model: Model, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """{task: logits (n, units)} and {feature/LAYER: …} of raw `inputs`."""
+        key = _key(model, inputs, layers)
+        if key not in self._known:
+            self._known[key] = self._read(key)
+        known, hashes = self._known[key], _hashes(inputs)
+        first = {digest: row for row, digest in reversed([*enumerate(hashes)])}
+        new = sorted(row for digest, row in first.items() if digest not in known.places)
+        if new or not known.values:
+            said = self._whole(model, inputs[new], layers)
+            values = known.values or {name: array[:0] for name, array in said.items()}
+            known.values = {name: np.concatenate([values[name], said[name]]) for name in said}
+            known.places |= {hashes[row]: len(known.places) + number for number, row in enumerate(new)}
+            self._write(key, known)
+        places = np.array([known.places[digest] for digest in hashes], np.int64)
+        return {name: array[places] for name, array in known.values.items()}
+
+    def _whole(self, model: Model, inputs: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Asked in whole chunks alone: a smaller batch would be computed by other kernels, whose last bits differ."""
+        n = len(inputs)
+        if n == 0 or n % caching.CHUNK:
+            last = inputs[-1:] if n else np.zeros((1, *inputs.shape[1:]), inputs.dtype)
+            inputs = np.concatenate([inputs, np.repeat(last, caching.CHUNK - n % caching.CHUNK, axis=0)])
+        return {name: np.asarray(array)[:n] for name, array in self._ask(model.network, inputs, layers).items()}
+
+    def _path(self, key: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"{key}.npz"
+
+    def _read(self, key: str) -> Known:
+        path = self._path(key)
+        try:
+            if path is None or not path.is_file():
+                return Known()
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                hashes = stored["hashes"]
+                values = {name.removeprefix("value/"): stored[name] for name in stored.files if name != "hashes"}
+            os.utime(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return Known()
+        if any(len(array) != len(hashes) for array in values.values()):
+            return Known()
+        return Known({row.tobytes(): number for number, row in enumerate(hashes)}, values)
+
+    def _write(self, key: str, known: Known) -> None:
+        """A cache that cannot be written is no reason to fail."""
+        path = self._path(key)
+        if path is None or not known.places or known.bytes > MOST_FILE_BYTES:
+            return
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hashes = np.frombuffer(b"".join(known.places), np.uint8).reshape(-1, HASH_BYTES)
+            with beside.open("wb") as file:
+                arrays: dict[str, Any] = {f"value/{name}": array for name, array in known.values.items()}
+                np.savez(file, hashes=hashes, **arrays)
+            beside.rename(path)
+            _prune(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+
+
+def _key(model: Model, inputs: np.ndarray, layers: Sequence[str]) -> str:
+    """All that what is said depends on, besides a row's numbers."""
+    network = model.network
+    about = [
+        model.manifest.sha256,
+        network.scaling.mean,
+        network.scaling.std,
+        list(inputs.shape[1:]),
+        str(inputs.dtype),
+        sorted(set(layers)),
+        [keras.__version__, keras.backend.backend(), device.name()],
+    ]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]
+
+
+def _hashes(inputs: np.ndarray) -> list[bytes]:
+    rows = np.ascontiguousarray(inputs)
+    return [hashlib.blake2b(row.tobytes(), digest_size=HASH_BYTES).digest() for row in rows]
+
+
+def _prune(folder: Path) -> None:
+    files = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npz")), reverse=True)
+    total = 0
+    for _, size, path in files:
+        total += size
+        if total > MOST_BYTES:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""Models that a method begins from or learns from, as they take the rows of the job: kept ones, and networks of keras.applications."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from app.data.table import HASH_BYTES
+from app.spec import architectures, files
+from app.spec.architectures import applications
+from app.spec.base import plain
+from app.spec.data import InputSchema
+from app.spec.models import Manifest
+from app.spec.world import Missing
+from worker.training.data.scaling import Scaling
+from worker.training.kept.keeping import Model
+from worker.training.networks import backbone, canvas
+from worker.training.networks.initial import drawn
+from worker.training.networks.network import Network
+from worker.training.process.failures import Failure
+
+if TYPE_CHECKING:
+    from app.spec.models import Backbone
+    from worker.training.data.rows import Data
+    from worker.training.run import Run
+
+
+def facing(network: Network, input_: InputSchema) -> Network:
+    """`network` as it takes pictures of `input_`, divided by their own scale; its trunk sees what it always saw.
+
+    The very same where nothing differs, and for tables, whose columns are always the same.
+    """
+    if input_.kind == "table" or (network.input.shape, network.input.scale) == (input_.shape, input_.scale):
+        return network
+    scaling = Scaling((0.0,), (input_.scale,))
+    return replace(network, input=input_, scaling=scaling, canvas=canvas.between(input_.shape, network.seen))
+
+
+def introduced(run: Run, model: Model, data: Data) -> Model:
+    """A kept model as it takes the rows of `data`. The user is told where its trunk sees other pictures than those, and where rows
+    behind it cannot be compared with the test rows for that: a picture has another hash at another size."""
+    own = data.table.schema.input
+    network = facing(model.network, own)
+    if network.canvas is not None:
+        message = f"{model.id} sees {canvas.times(network.seen)}, {data.ref} has {canvas.times(own.shape)}"
+        run.warn("input_adapted", f"{message}: {canvas.sentence(own.shape, network.seen)}")
+    if any(shape != own.shape for shape in model.shapes):
+        run.overlap_unknown = True
+        message = f"pictures of another shape than those of {data.ref} are behind {model.id}"
+        run.warn("overlap_unknown", f"{message}: whether a test row is among them cannot be told")
+    return replace(model, network=network)
+
+
+def of_backbone(run: Run, words: Backbone, seed: int) -> Model:
+    """A backbone as a model to inherit from: a trunk without heads. Its rows are not known, but for random numbers there are none.
+
+    Raises:
+        Failure: `weights_unavailable`: the file is not there, has changed, or is not of this network.
+    """
+    architecture = architectures.resolve(words.architecture)
+    assert isinstance(architecture, applications.Spec)
+    assert architecture.size is not None, "a resolved spec has a size"
+    (layer,) = (one for one in architecture.layers() if one.kind == "application")
+    live = backbone.made(layer.options, layer.name, keras.dtype_policies.get("float32"))
+    weights = drawn({layer.name: live}, seed)
+    size, sha256 = 0, ""
+    if words.weights != "none":
+        name = weights_file(words, architecture)
+        try:
+            path, sha256 = files.find(name, words.sha256)
+        except Missing as missing:
+            raise Failure(
+                "weights_unavailable", f"{name}: {missing.message}", missing.hint, "/source/weights"
+            ) from None
+        weights[layer.name], size = backbone.loaded(live, str(path), words), path.stat().st_size
+        run.overlap_unknown = True
+        run.warn(
+            "overlap_unknown", f"the rows that trained {name} are not known: overlap with the test rows is unknown"
+        )
+    input_ = InputSchema(kind="image", shape=[*architecture.size, 3], scale=255.0)
+    network = Network(architecture, input_, {}, {}, Scaling((0.0,), (255.0,)), weights)
+    manifest = Manifest(
+        role="source",
+        architecture=architectures.as_data(architecture),
+        input=input_,
+        tasks={},
+        layers=list(weights),
+        parameters=network.parameters,
+        sha256=sha256,
+        versions={"keras": keras.__version__},
+        training={"steps": 0},
+    )
+    rows = np.zeros((0, HASH_BYTES), np.uint8) if words.weights == "none" else None
+    return Model(f"{applications.PREFIX}{words.applications}", network, manifest, rows, size)
+
+
+def weights_file(words: Backbone, architecture: applications.Spec) -> str:
+    return applications.imagenet_file(architecture) if words.weights == "imagenet" else words.weights
+
+
+def about(words: Any) -> dict[str, Any] | None:
+    """What the report says of a source that is a backbone."""
+    return plain(words) if hasattr(words, "applications") else None

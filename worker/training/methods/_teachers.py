@@ -1,0 +1,211 @@
+"""Teachers at work: what they say about the student's rows, in the student's order of classes and its units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app import data as datasets
+from worker.training.data.batches import Feed, Line, Some
+from worker.training.fitting.tuition import teacher_layers
+from worker.training.networks import canvas
+from worker.training.networks.inheritance import order_of
+from worker.training.objectives._layers import trunk
+from worker.training.process.failures import Failure
+from worker.training.run import epoch_steps
+from worker.training.scores import evaluate
+from worker.training.scores.verdict import agreement, gap_recovered
+from worker.training.tasks import heads
+
+if TYPE_CHECKING:
+    from app.spec.base import Words
+    from app.spec.data import SplitSpec
+    from app.spec.training import TrainingSpec
+    from worker.training.data.rows import Data, Draw
+    from worker.training.fitting.goal import Goal
+    from worker.training.kept.keeping import Model
+    from worker.training.methods._annealing import Factors
+    from worker.training.networks.network import Network
+    from worker.training.report.conclude import Trial
+    from worker.training.run import Run
+    from worker.training.tasks.heads import Task
+
+
+class Teachers:
+    """Kept models that teach one task. `online`: they see each batch; else every row once, and what they say is part of the data.
+
+    A teacher runs in inference mode on live layers of its own: teaching never changes it, nor a student of the same shape.
+    `objectives`: what is learnt from them.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        models: Sequence[Model],
+        weights: Sequence[float],
+        objectives: Sequence[Words] = (),
+        *,
+        online: bool = True,
+    ):
+        self._run, self.models, self.weights = run, list(models), list(weights)
+        self.objectives, self._online = list(objectives), online
+        self._layers = teacher_layers(objectives)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Of the layers that the objectives read: the last side of what each gives."""
+        network = self.models[0].network
+        shapes, _ = trunk(network.architecture, network.seen)
+        return {layer: shapes[layer][-1] for layer in self._layers}
+
+    @staticmethod
+    def epoch_steps(draw: Draw, unlabelled: Data | None, training: TrainingSpec) -> int:
+        """Until every row has been seen once; with unlabelled rows the longer of the two halves."""
+        if unlabelled is None:
+            return epoch_steps(len(draw.train), training.batch_size)
+        half = max(1, training.batch_size // 2)
+        return max(epoch_steps(len(draw.train), half), epoch_steps(len(free_rows(draw, unlabelled)), half))
+
+    def feed(self, network: Network, draw: Draw, unlabelled: Data | None, training: TrainingSpec, seed: int) -> Feed:
+        """Batches of the draw's rows with the teachers' logits; with `unlabelled` half of each batch is those rows, under a mask."""
+        feed = self._run.feed(network, draw, training, seed)
+        inputs, given, lines = feed.inputs, dict(feed.given), list(feed.lines)
+        if unlabelled is not None:
+            free = free_rows(draw, unlabelled)
+            half = max(1, training.batch_size // 2)
+            first = len(inputs)
+            inputs = np.concatenate([inputs, unlabelled.table.inputs[free]])
+            given = {name: _padded(values, len(free)) for name, values in given.items()}
+            lines = [
+                Line(draw.train, min(half, len(draw.train)), seed, draw.data.ref),
+                Line(np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.ref}"),
+            ]
+        (task,) = network.tasks.values()
+        return self.teach(replace(feed, inputs=inputs, given=given, lines=lines), task)
+
+    def teach(self, feed: Feed, task: Task) -> Feed:
+        """`feed` with what the teachers say of its rows about `task`."""
+        rows = np.unique(np.concatenate([line.rows for line in feed.lines]))
+        for number, model in enumerate(self.models):
+            key = f"{task.name}/teacher/{number}"
+            if self._online:
+                feed.computed.append(partial(self._lecture, model, task, key))
+            else:
+                known = self._told(model, task, key, self._run.outputs(model, feed.inputs[rows], self._layers))
+                feed.cached |= {name: Some(rows, values, len(feed.inputs)) for name, values in known.items()}
+        return feed
+
+    def _lecture(self, model: Model, task: Task, key: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return self._told(model, task, key, self._run.logits(model.network, inputs, self._layers))
+
+    def _told(self, model: Model, task: Task, key: str, heard: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A teacher's logits under `key`, its layers' outputs under `key/LAYER`."""
+        features = {f"{key}/{layer}": np.asarray(heard[f"feature/{layer}"], np.float32) for layer in self._layers}
+        return {key: _in_order(model, task, heard), **features}
+
+    def answers(self, task: Task, inputs: np.ndarray) -> np.ndarray:
+        """The teachers' weighted mean of probabilities (numbers in regression)."""
+        shares = np.array(self.weights) / sum(self.weights)
+        each = [heads.answers(task, said(self._run, model, task, inputs)) for model in self.models]
+        return np.asarray(sum(share * one for share, one in zip(shares, each, strict=True)))
+
+
+def taught(goal: Goal, by: Mapping[str, Teachers], label_weight: float | None, standardization: bool) -> Goal:
+    """`goal` with the objectives of each task that has teachers. `label_weight` is given in every resolved spec."""
+    assert label_weight is not None
+    return replace(
+        goal,
+        objectives={task: teachers.objectives for task, teachers in by.items()},
+        teachers={task: teachers.weights for task, teachers in by.items()},
+        widths={task: teachers.widths for task, teachers in by.items()},
+        label_weight=label_weight,
+        logit_standardization=standardization,
+    )
+
+
+def warn_if_silent(run: Run, factors: Factors) -> None:
+    """A budget in steps may turn out to be no longer than an epoch."""
+    if factors.silent:
+        run.warn(
+            "teachers_silent",
+            "linear_anneal ends on labels alone, and this budget is a single epoch: nothing is learnt from the teachers",
+        )
+
+
+def said(run: Run, model: Model, task: Task, inputs: np.ndarray) -> np.ndarray:
+    """A teacher's logits for raw inputs, its outputs in the student's order, its numbers standardised as the student's: (n, units) float32.
+
+    Raises:
+        Failure: `teacher_incompatible`.
+    """
+    return _in_order(model, task, run.logits(model.network, inputs))
+
+
+def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndarray:
+    for name, theirs in sorted(model.network.tasks.items(), key=lambda item: item[0] != task.name):
+        order = order_of(task, theirs)
+        if order is not None:
+            logits = heard[name][:, order]
+            if task.type == "regression":
+                logits = heads.standardised(task, heads.in_units(theirs, logits.astype(np.float64)))
+            return np.asarray(logits, np.float32)
+    raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
+
+
+def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
+    """How near the students came in one task: agreement with the teachers, how much of the gap was closed, how much smaller and
+    faster they are."""
+    inputs = target.table.inputs[target.split.test]
+    said_by_teachers = teachers.answers(task, inputs)
+    student, teacher = trial.model, teachers.models[0]
+    ours, *theirs = (run.latency(one, target.table.inputs) for one in (student, *teachers.models))
+    latency = {"student": ours["ms_per_batch"], "teachers": round(sum(one["ms_per_batch"] for one in theirs), 3)}
+    students, alone = trial.measures(task.name)
+    teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
+    measure = evaluate.measure(
+        task.type,
+        said_by_teachers,
+        target.table.columns[task.column][target.split.test],
+        metric=target.metric(task.name),
+        units=target.test_units,
+        dataset=target.ref,
+    )
+    return {
+        "teachers": [
+            {
+                "model": one.id,
+                "weight": weight,
+                "parameters": one.manifest.parameters,
+                "labels": one.manifest.training.get("labels"),
+                "input": canvas.about(one.network.input.shape, one.network.seen),
+            }
+            for one, weight in zip(teachers.models, teachers.weights, strict=True)
+        ],
+        "teacher_head": teacher_name,
+        "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
+        "agreement": agreement(task.type, run.answers(student.network, inputs)[task.name], said_by_teachers),
+        "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
+        "latency_ratio": round(latency["teachers"] / latency["student"], 3),
+        "latency_ms_per_batch": {"device": ours["device"], "batch": ours["batch"], **latency},
+        "gap_recovered": gap_recovered(students, alone, measure, split_seed=split.seed),
+    }
+
+
+def _padded(values: np.ndarray, more: int) -> np.ndarray:
+    """Zeros for further rows: their mask is 0, so no label is made up."""
+    return np.concatenate([values, np.zeros((more, *values.shape[1:]), values.dtype)])
+
+
+def free_rows(draw: Draw, unlabelled: Data) -> np.ndarray:
+    """The unlabelled rows that are not among the draw's labelled ones."""
+    rows = unlabelled.split.train
+    free = rows[~datasets.among(unlabelled.table.hashes[rows], draw.hashes)]
+    if not len(free):
+        raise Failure(
+            "dataset_invalid", f"{unlabelled.ref} has no row beyond the labelled ones", "leave `unlabelled` out"
+        )
+    return np.asarray(free)

@@ -1,0 +1,189 @@
+"""The Keras layers that compute with a network (`Live`), made once for each shape of network and lent from arm to arm.
+
+The numbers are loaded before a fit and read back after it, so that five seeds cost one tracing and still are five independent
+trainings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from worker.training.networks import backbone, canvas
+from worker.training.networks.layers import keras_layer
+from worker.training.networks.network import FEATURES, Network, Weights
+from worker.training.networks.seeds import derive
+from worker.training.sharing import INPUT
+from worker.training.tasks import heads
+
+if TYPE_CHECKING:
+    from worker.training.sharing import Graph
+
+XLA = keras.backend.backend() == "jax"
+"""Elsewhere compiling costs seconds for each shape and gains nothing on small networks; JAX cannot do without."""
+
+
+@dataclass
+class Live:
+    """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}.
+
+    `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}; None where the heads are given
+    different ones. `graph`: the layers before the heads; `reached`: what each of them gives, as a symbolic tensor of `forward`.
+    """
+
+    forward: Any
+    body: Any
+    head: Any
+    layers: dict[str, Any]
+    graph: Graph
+    reached: dict[str, Any]
+    taps: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    functions: dict[tuple[int, int], Any] = field(default_factory=dict)
+
+    @property
+    def trunk(self) -> list[str]:
+        """The layers that the tasks share."""
+        return self.graph.shared
+
+    def tap(self, names: Iterable[str]) -> Any:
+        """`forward` that in the same pass also gives what each of these layers gives, under `feature/LAYER`.
+
+        `FEATURES` is no layer but what the heads are given, and has that name.
+        """
+        key = tuple(sorted(set(names)))
+        if not key:
+            return self.forward
+        if key not in self.taps:
+            inner = {f"feature/{name}": self.reached[name] for name in key if name != FEATURES}
+            if FEATURES in key:
+                inner[FEATURES] = self.body.output
+            self.taps[key] = keras.Model(self.forward.input, {**self.forward.output, **inner}, name="network")
+            self.taps[key].jit_compile = XLA
+        return self.taps[key]
+
+    def ask(self, model: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """What one of these models gives for a batch, in inference mode, by a function of its own for each number of rows.
+
+        Keras's one is relaxed to any number of rows as soon as it has seen two, and its last bits are then others: what is said of a
+        row would hang on what was asked before, which in a run that goes on elsewhere is something else.
+        """
+        key = (id(model), len(batch))
+        model.predict_function = self.functions.get(key)
+        said: dict[str, np.ndarray] = model.predict_on_batch(batch)
+        self.functions[key] = model.predict_function
+        return said
+
+    def load(self, weights: Weights) -> None:
+        """Adapters begin at nothing."""
+        for name, layer in self.layers.items():
+            for variable, array in zip(_own(layer), weights.get(name, []), strict=True):
+                variable.assign(array)
+            if _adapted(layer):
+                layer.lora_kernel_b.assign(np.zeros(layer.lora_kernel_b.shape, np.float32))
+
+    def read(self) -> Weights:
+        """The numbers of all layers, adapters merged into their kernels."""
+        found = {
+            name: [keras.ops.convert_to_numpy(variable.value) for variable in _own(layer)]
+            for name, layer in self.layers.items()
+            if layer.weights
+        }
+        for name, layer in self.layers.items():
+            if _adapted(layer):
+                a, b = (keras.ops.convert_to_numpy(one.value) for one in (layer.lora_kernel_a, layer.lora_kernel_b))
+                found[name][0] = found[name][0] + np.float32(layer.lora_alpha / layer.lora_rank) * (a @ b)
+        return found
+
+    def reseed(self, seed: int) -> None:
+        """Starts every dropout layer's stream anew, and every adapter's A, from (seed, the layer's name)."""
+        begins_as = {node.name: node.begins_as for node in self.graph.nodes}
+        for name, layer in self.layers.items():
+            if _adapted(layer):
+                shape = tuple(layer.lora_kernel_a.shape)
+                limit = (6 / prod(shape[:-1])) ** 0.5
+                rng = np.random.default_rng(derive(seed, f"{name}/lora"))
+                layer.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
+            for part, inner in backbone.parts(begins_as.get(name, name), layer):
+                generator = getattr(inner, "seed_generator", None)
+                if generator is not None:
+                    generator.state.assign(np.array([derive(seed, part), 0], np.uint32))
+
+    def freeze(self, frozen: Iterable[str], norms: bool) -> None:
+        """Layers in `frozen` are not trained, nor is any BatchNorm where `norms`; a frozen layer also runs in inference mode.
+
+        Set layer by layer: `training=False` on a call is ignored by Keras 3.15 once the base is unfrozen.
+        """
+        stopped = set(frozen)
+        for name, layer in self.layers.items():
+            layer.trainable = name not in stopped
+            if _adapted(layer):
+                for variable in _own(layer):  # the setter above has woken them
+                    variable.trainable = False
+            for _, inner in backbone.parts(name, layer):
+                if isinstance(inner, keras.layers.BatchNormalization) and norms:
+                    inner.trainable = False
+                if isinstance(inner, keras.layers.Dropout):
+                    inner.rate = 0.0 if name in stopped else inner.asked_rate
+
+
+def _adapted(layer: Any) -> bool:
+    return getattr(layer, "lora_enabled", False)
+
+
+def _own(layer: Any) -> list[Any]:
+    """A layer's variables without an adapter's."""
+    return [variable for variable in layer.weights if not variable.name.startswith("lora_kernel")]
+
+
+def live(network: Network) -> Live:
+    """Layers for `network`'s shape, its numbers loaded."""
+    dtype = keras.dtype_policies.get(network.precision)
+    graph = network.graph
+    made: dict[str, Any] = {node.name: keras_layer(node, dtype) for node in graph.nodes}
+    inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
+    reached = through(graph, made, canvas.adapted(inputs, network.seen))
+    trunk = reached[next(iter(graph.features.values()))] if graph.one_trunk else None
+    features = None if trunk is None else keras.Input(tuple(trunk.shape[1:]), name="features", dtype="float32")
+    outputs: dict[str, Any] = {}
+    behind: dict[str, Any] = {}
+    for name, task in network.tasks.items():
+        outputs[name], behind[name] = reached[graph.features[name]], features
+        for layer in heads.layers(task, network.heads[name], dtype):
+            made[layer.name] = layer
+            outputs[name] = layer(outputs[name])
+            behind[name] = None if features is None else layer(behind[name])
+    if network.lora is not None:
+        for target in network.lora.targets:
+            made[target].enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
+    for name, layer in made.items():
+        for _, inner in backbone.parts(name, layer):
+            if isinstance(inner, keras.layers.Dropout):
+                inner.asked_rate = inner.rate
+    result = Live(
+        keras.Model(inputs, outputs, name="network"),
+        None if trunk is None else keras.Model(inputs, trunk, name="body"),
+        None if features is None else keras.Model(features, behind, name="head"),
+        made,
+        graph,
+        reached,
+    )
+    for model in (result.forward, result.body, result.head):
+        if model is not None:
+            model.jit_compile = XLA
+    if network.weights:
+        result.load(network.weights)
+    return result
+
+
+def through(graph: Graph, layers: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
+    """What each of the `layers` of `graph` gives for a tensor of scaled inputs, by its name."""
+    found = {INPUT: inputs}
+    for node in graph.nodes:
+        given = [found[name] for name in node.after]
+        found[node.name] = layers[node.name](given if len(given) > 1 else given[0])
+    return found

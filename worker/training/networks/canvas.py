@@ -1,0 +1,88 @@
+"""From what a network is fed to what its trunk sees: pictures of another size or number of channels than the trunk was made for.
+
+The layers are stock Keras and hold no numbers; they stand between preprocessing and trunk, and are part of every kept or exported
+model. Pictures are stretched to the trunk's size (bilinear, half-pixel centres); one that is at least twice as large first gives way
+to the means of whole blocks of pixels, since bilinear reading alone would look at a few pixels and skip the rest. One channel is
+repeated three times, three are averaged. What needs none of it gets no layer. Keras is imported only where a tensor is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+CHANNELS = {(1, 3): "repeated", (3, 1): "averaged"}
+"""What is done to channels: {(fed, seen): how}. Others mean nothing known, so they are refused."""
+
+
+def refusal(fed: Sequence[int], seen: Sequence[int]) -> str | None:
+    """Why pictures of shape `fed` cannot be shown to a trunk that sees `seen`, both (height, width, channels); None: they can."""
+    if fed[-1] == seen[-1] or (fed[-1], seen[-1]) in CHANNELS:
+        return None
+    known = ", ".join(f"{ours} to {theirs} ({how})" for (ours, theirs), how in CHANNELS.items())
+    return f"pictures of {_channels(fed)} cannot become pictures of {_channels(seen)}; known are {known}"
+
+
+def between(fed: Sequence[int], seen: Sequence[int] | None) -> list[int] | None:
+    """What a network has for `canvas`: `seen` where it is another shape than `fed`, else None."""
+    return None if seen is None or list(seen) == list(fed) else list(seen)
+
+
+def about(fed: list[int], seen: list[int]) -> dict[str, Any] | None:
+    """What the report says of it; None where the trunk sees what it is fed."""
+    if fed == seen:
+        return None
+    how = CHANNELS.get((fed[-1], seen[-1]), "kept")
+    return {"fed": fed, "seen": seen, "channels": how, "block_means": list(_blocks(fed, seen) or (1, 1))}
+
+
+def sentence(fed: Sequence[int], seen: Sequence[int]) -> str:
+    """The same in words, for the user."""
+    done = [f"stretched from {times(fed[:2])} to {times(seen[:2])}"] if list(fed[:2]) != list(seen[:2]) else []
+    if fed[-1] != seen[-1]:
+        done.append("repeated for three channels" if fed[-1] == 1 else "averaged over its three channels")
+    return f"each picture is {' and '.join(done)}"
+
+
+def adapted(x: Any, seen: Sequence[int]) -> Any:
+    """A symbolic (batch, height, width, channels) tensor of scaled inputs as the trunk sees it, (batch, *seen); or `x` itself.
+
+    On channels the cheaper order: averaged before pixels are read, repeated after.
+    """
+    fed = list(x.shape[1:])
+    if fed == list(seen):
+        return x
+    from keras import layers, ops
+
+    plain: dict[str, Any] = {"dtype": "float32"}
+    first = {**plain, "data_format": "channels_last"}
+    blocks = _blocks(fed, seen)
+    if blocks is not None:
+        x = layers.AveragePooling2D(blocks, name="input_shrunk", **first)(x)
+    if fed[-1] > seen[-1]:
+        sides = tuple(x.shape[1:3])
+        x = layers.Reshape((sides[0] * sides[1], fed[-1], 1), name="input_flattened", **plain)(x)
+        x = layers.AveragePooling2D((1, fed[-1]), name="input_averaged", **first)(x)
+        x = layers.Reshape((*sides, 1), name="input_restored", **plain)(x)
+    if list(x.shape[1:3]) != list(seen[:2]):
+        # The operation and not the layer `Resizing`: called without `training`, as a user and `export` do, that layer lets all that
+        # follow it run as in training (Keras 3.15), and BatchNorm answers by the batch.
+        x = ops.image.resize(x, tuple(seen[:2]), interpolation="bilinear", data_format="channels_last")
+    if fed[-1] < seen[-1]:
+        x = layers.Concatenate(axis=-1, name="input_repeated", **plain)([x] * seen[-1])
+    return x
+
+
+def _blocks(fed: Sequence[int], seen: Sequence[int]) -> tuple[int, int] | None:
+    """How many pixels, down and across, are averaged into one before pictures are resized; None: none."""
+    blocks = max(1, fed[0] // seen[0]), max(1, fed[1] // seen[1])
+    return None if blocks == (1, 1) else blocks
+
+
+def times(shape: Sequence[int]) -> str:
+    """A shape in words: 28×28×1."""
+    return "×".join(str(side) for side in shape)
+
+
+def _channels(shape: Sequence[int]) -> str:
+    return f"{shape[-1]} channel{'s' * (shape[-1] != 1)}"

@@ -1,0 +1,113 @@
+"""What one network passes to another: numbers, layer by layer, wherever names and shapes agree; and a report of what was copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from worker.training.networks.network import Network, Weights
+    from worker.training.tasks.heads import Task
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """`copied`: {layer: the source's layer}; `fresh`: layers with numbers that were not copied, each with the reason."""
+
+    network: Network
+    copied: dict[str, str]
+    fresh: dict[str, str]
+
+    def as_data(self) -> dict[str, object]:
+        return {"copied": self.copied, "fresh": self.fresh}
+
+
+def inherit(network: Network, source: Network) -> Inherited:
+    """`network` with every trunk layer of `source` that fits, and each head whose task means the same.
+
+    Scaling comes along with a table's columns; pictures are divided by the scale of their own data.
+
+    All arrays of a layer are copied or none. A layer is found by its name, else, among those whose names the other side does not
+    know, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
+    network's order) or, for regression, the column is; a regression head then also takes over the source's units.
+    """
+    kinds = {layer.name: layer.kind for layer in network.architecture.layers()}
+    theirs = {layer.name: layer.kind for layer in source.architecture.layers()}
+    strangers = [name for name in theirs if name not in kinds and name in source.weights]
+    weights, copied, fresh = dict(network.weights), {}, {}
+    for name in (name for name in network.trunk if name in network.weights):
+        found = name if name in source.weights and name in theirs else None
+        if found is None and name not in theirs:
+            found = next(
+                (one for one in strangers if theirs[one] == kinds[name] and _same(weights[name], source.weights[one])),
+                None,
+            )
+            strangers = strangers[strangers.index(found) + 1 :] if found else strangers
+        if found is None:
+            fresh[name] = "the source has no such layer"
+        elif not _same(weights[name], source.weights[found]):
+            fresh[name] = (
+                f"shapes differ: {_shapes(weights[name])} here, {_shapes(source.weights[found])} in the source"
+            )
+        else:
+            weights[name], copied[name] = list(source.weights[found]), found
+    tasks = dict(network.tasks)
+    for name, task in network.tasks.items():
+        tasks[name] = _head(name, task, network, source, weights, copied, fresh)
+    scaling = network.scaling if network.input.kind == "image" else source.scaling
+    return Inherited(replace(network, weights=weights, tasks=tasks, scaling=scaling), copied, fresh)
+
+
+def order_of(task: Task, source: Task) -> list[int] | None:
+    """Where each output of `task` stands among the source's; None where the two do not mean the same."""
+    if task.type != source.type or task.units != source.units:
+        return None
+    if task.type == "regression":
+        return list(range(task.units)) if task.column == source.column else None
+    ours, theirs = list(task.classes or ()), list(source.classes or ())
+    if sorted(ours) != sorted(theirs):
+        return None
+    if task.type == "binary":
+        return [0] if ours == theirs else None
+    return [theirs.index(name) for name in ours]
+
+
+def _head(
+    name: str,
+    task: Task,
+    network: Network,
+    source: Network,
+    weights: Weights,
+    copied: dict[str, str],
+    fresh: dict[str, str],
+) -> Task:
+    own = network.head_layers[name]
+    orders: Mapping[str, list[int] | None] = {other: order_of(task, theirs) for other, theirs in source.tasks.items()}
+    twin = next((other for other, order in orders.items() if order is not None), None)
+    if twin is None:
+        fresh |= dict.fromkeys(own, "no head of the source has the same classes")
+        return task
+    order, theirs = orders[twin], source.head_layers[twin]
+    offered = [list(source.weights[layer]) for layer in theirs]
+    offered[-1] = [array[..., order] for array in offered[-1]]
+    if len(own) != len(theirs) or not all(
+        _same(weights[layer], arrays) for layer, arrays in zip(own, offered, strict=True)
+    ):
+        fresh |= dict.fromkeys(own, "the source's head has other shapes")
+        return task
+    for layer, other, arrays in zip(own, theirs, offered, strict=True):
+        weights[layer], copied[layer] = arrays, other
+    return (
+        replace(task, mean=source.tasks[twin].mean, std=source.tasks[twin].std) if task.type == "regression" else task
+    )
+
+
+def _same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
+    return [array.shape for array in ours] == [array.shape for array in theirs]
+
+
+def _shapes(arrays: list[np.ndarray]) -> str:
+    return ", ".join("×".join(str(side) for side in array.shape) or "scalar" for array in arrays)

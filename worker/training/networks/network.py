@@ -1,0 +1,102 @@
+"""A network by value: an architecture, its heads, and a list of arrays for each layer. No Keras.
+
+Methods build networks, copy between them and hand them to a fit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.spec import architectures, base
+from worker.training import sharing
+from worker.training.sharing import hard_sharing
+
+if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
+    from app.spec.base import Words
+    from app.spec.data import InputSchema
+    from app.spec.models import HeadSpec
+    from worker.training.data.scaling import Scaling
+    from worker.training.sharing import Graph
+    from worker.training.tasks.heads import Task
+
+Weights = dict[str, list[np.ndarray]]
+
+FEATURES = "/features"
+"""Beside the tasks' logits in what a network with features gives; no task can have this name."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapters of rank `rank` beside the kernels of the layers `targets`: W + alpha/rank · A·B (Hu et al. 2021, equation 3)."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+
+@dataclass
+class Network:
+    """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers.
+
+    `sharing`: the words of how its tasks share copies of the trunk. `lora`: what a fit trains in place of the trunk. The adapters
+    themselves live only within the fit, which gives back a network with them merged into its kernels. `canvas`: the shape that the
+    trunk sees, where it is not fed that very shape.
+    """
+
+    architecture: Architecture
+    input: InputSchema
+    tasks: dict[str, Task]
+    heads: dict[str, HeadSpec]
+    scaling: Scaling
+    weights: Weights
+    precision: str = "float32"
+    lora: Lora | None = None
+    canvas: list[int] | None = None
+    sharing: Words = field(default_factory=hard_sharing.Spec)
+
+    @property
+    def seen(self) -> list[int]:
+        """The shape that the trunk sees, without the batch."""
+        return self.canvas or self.input.shape
+
+    @property
+    def graph(self) -> Graph:
+        """The layers between what the trunk sees and the heads."""
+        return sharing.graph(self.sharing, self.architecture, self.seen, self.tasks)
+
+    @property
+    def trunk(self) -> list[str]:
+        """The layers that the tasks share: under hard sharing those of the architecture."""
+        return [name for name in self.graph.shared if name != "head_flatten"]
+
+    @property
+    def head_layers(self) -> dict[str, list[str]]:
+        """The layers with numbers of each task's head, the logits last."""
+        return {
+            name: [layer for layer in (f"{name}_hidden", f"{name}_logits") if layer in self.weights]
+            for name in self.tasks
+        }
+
+    def shape_key(self) -> str:
+        """Networks of equal key can share live layers: everything that is not a number."""
+        return json.dumps(
+            [
+                architectures.as_data(self.architecture),
+                self.input.shape,
+                self.seen,
+                {name: [task.type, task.units, self.heads[name].model_dump()] for name, task in self.tasks.items()},
+                self.precision,
+                None if self.lora is None else [self.lora.rank, self.lora.alpha, self.lora.targets],
+                base.plain(self.sharing),
+            ]
+        )
+
+    @property
+    def parameters(self) -> int:
+        return sum(prod(array.shape) for arrays in self.weights.values() for array in arrays)

@@ -1,0 +1,161 @@
+"""Metrics and progress of a whole job: what is sent, how often, and when it will be done."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from worker.reports import Metrics, Progress, Resumed, Stage
+from worker.training.process import durable
+from worker.training.process.channel import Channel
+
+COPIES = ("metrics-1", "metrics-2")
+
+
+def prefix_of(stage: str) -> str:
+    """What a stage's metric names begin with: nothing for the target."""
+    return "" if stage == "target" else f"{stage}/"
+
+
+class Ledger:
+    """Every metric of the job, sent as it comes and written to `metrics.csv`, stage after stage as they began.
+
+    `home` holds what a later attempt needs of it, saved before each checkpoint: rows beyond the checkpoint that is gone on from are
+    taken back by `resume`, rows short of it could not be. It lies there twice, each with its sha256, since no older one would do.
+    """
+
+    def __init__(self, channel: Channel, home: Path):
+        self._channel, self._home = channel, home
+        self._stages: dict[str, list[tuple[str, int, float | None]]] = {}
+        text = next((text for name in COPIES if (text := _whole(home / name)) is not None), "")
+        for name, step, value in list(csv.reader(io.StringIO(text)))[1:]:
+            self._of(name.rpartition("/")[0] or "target").append((name, int(step), float(value) if value else None))
+
+    def record(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        named = {prefix_of(stage) + name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._of(stage).extend((name, step, value) for name, value in named.items())
+        self._channel.send(Metrics(step=step, values=named))
+
+    def resume(self, stage: str, step: int) -> None:
+        """The stage goes on from `step`; what an earlier attempt recorded beyond it no longer counts."""
+        self._stages[stage] = [row for row in self._of(stage) if row[1] <= step]
+        self._channel.send(Resumed(stage=stage, step=step, metric_prefix=prefix_of(stage)))
+
+    def series(self) -> dict[str, list[tuple[int, float | None]]]:
+        """{name: (step, value) …}, names in the order in which they first came."""
+        found: dict[str, list[tuple[int, float | None]]] = {}
+        for rows in self._stages.values():
+            for name, step, value in rows:
+                found.setdefault(name, []).append((step, value))
+        return found
+
+    def save(self) -> None:
+        """Durably, for a later attempt."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        data = self._csv().encode()
+        for name in COPIES:
+            durable.replace(self._home / name, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        durable.sync(self._home)
+
+    def write(self, path: Path) -> Path:
+        """As CSV, for people."""
+        durable.replace(path, self._csv().encode())
+        return path
+
+    def _of(self, stage: str) -> list[tuple[str, int, float | None]]:
+        return self._stages.setdefault(stage, [])
+
+    def _csv(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["name", "step", "value"])
+        for rows in self._stages.values():
+            writer.writerows((name, step, "" if value is None else repr(value)) for name, step, value in rows)
+        return text.getvalue()
+
+
+class Pace:
+    """Where the job stands among all its stages' steps. Sends progress at most once a second, and at each stage's first and last step."""
+
+    def __init__(self, channel: Channel, clock: Callable[[], float] = time.monotonic):
+        self._channel, self._clock = channel, clock
+        self._stages: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._marks: list[tuple[float, int]] = []
+        self._sent = -math.inf
+        self._entered = ""
+
+    def plan(self, stages: Sequence[tuple[str, int]]) -> None:
+        """All stages of the job in their order, with the optimizer steps of each."""
+        self._stages = {**dict(stages), "evaluate": 0}
+
+    def enter(self, stage: str) -> None:
+        self._stages.setdefault(stage, 0)
+        self._entered = stage
+        self._channel.send(Stage(name=stage, index=list(self._stages).index(stage), of=len(self._stages)))
+
+    def skip(self, stage: str) -> None:
+        """An earlier attempt finished it."""
+        self._done[stage] = self._stages.get(stage, 0)
+        self._marks = []
+
+    def step(self, stage: str, step: int, epoch_steps: int, batch: int, latest: Mapping[str, float]) -> None:
+        """`step` optimizer steps of the stage are done."""
+        first, steps = stage not in self._done, self._stages.get(stage, 0)
+        self._done[stage] = step
+        now = self._clock()
+        if not (first or step == steps or now - self._sent >= 1):
+            return
+        done, total = sum(self._done.values()), max(1, sum(self._stages.values()))
+        self._marks = [*self._marks[-20:], (now, done)]
+        seconds, steps_since = now - self._marks[0][0], done - self._marks[0][1]
+        speed = steps_since / seconds if seconds > 0 and steps_since > 0 else None
+        self._sent = now
+        self._channel.send(
+            Progress(
+                stage=stage,
+                epoch=min(-(-step // epoch_steps), -(-steps // epoch_steps)),
+                epochs=-(-steps // epoch_steps),
+                step=step,
+                steps=steps,
+                fraction=min(1.0, done / total),
+                samples_per_second=None if speed is None else round(speed * batch, 1),
+                eta_seconds=None if speed is None else round((total - done) / speed, 1),
+                latest={
+                    prefix_of(stage) + name: value if math.isfinite(value) else None for name, value in latest.items()
+                },
+            )
+        )
+
+    def finish(self, stage: str, step: int) -> None:
+        """The stage is over, perhaps before its budget was spent: early stopping."""
+        self._stages[stage] = step
+        self._done[stage] = step
+
+    def give_up(self, stage: str) -> None:
+        """The arm that was to end with `stage` goes no further: up to there, what is done is all there is.
+
+        Stages come in the order of the plan, so the arm's lie before its last one (a student's generations) or within it (STAGE/TASK).
+        """
+        names = list(self._stages)
+        own = [place for place, name in enumerate(names) if name == stage or name.startswith(f"{stage}/")]
+        for name in names[: max(own, default=-1) + 1]:
+            self._stages[name] = self._done.get(name, 0)
+
+    @property
+    def stage(self) -> str:
+        return self._entered
+
+
+def _whole(path: Path) -> str | None:
+    """The text of a saved copy; None where there is none that is what was saved."""
+    try:
+        digest, _, data = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return data.decode() if hashlib.sha256(data).hexdigest().encode() == digest else None

@@ -1,0 +1,355 @@
+"""The model card: what a job made, from what, how well it does on rows that nothing was trained on, and how to load it.
+
+Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a program can know. Pure text, from the report, the manifest and
+the spec; names that come from users are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from worker.training.report.picture import Curve, Pairs, Panel, chart, paired
+from worker.training.scores.measures import METRICS
+from worker.training.scores.sentence import scale, signed, unit
+
+if TYPE_CHECKING:
+    from app.spec.models import Manifest
+
+MOST_CLASSES = 12
+"""A confusion table of more is left to report.json."""
+
+CHOICES = ("strategy", "batch_norm", "sharing", "weighting")
+CHOICES_OF_TEACHING = (
+    "objectives",
+    "label_weight",
+    "weight_schedule",
+    "logit_standardization",
+    "teacher_outputs",
+    "student_init",
+    "generations",
+    "unlabelled",
+)
+"""Words of a spec that say what the method was."""
+
+RATIOS = {"params_ratio": "parameters", "latency_ratio": "latency on a CPU"}
+
+History = Mapping[str, Sequence[tuple[int, float | None]]]
+"""{metric's name: (step, value) …}, as metrics.csv has them."""
+
+
+def card(
+    report: Mapping[str, Any], manifest: Manifest, spec: Mapping[str, Any], lineage: Sequence[Mapping[str, Any]]
+) -> str:
+    """The whole card. `lineage`: of each model behind this one, `heir` (who comes from it), `relation`, `id`, `architecture`, `dataset`,
+    `steps`, `parameters` and `sha256`."""
+    name = str(spec.get("name") or f"A model by {report['kind']}")
+    parts = [
+        f"# {_text(name)}",
+        f"> {_text(report['sentence'] or 'no verdict: the job asked for no control')}",
+        "![Training curves](curve.svg)",
+        "## What it is",
+        _about(report, manifest),
+        "## Data",
+        _data(report, manifest),
+        "## Method",
+        _method(report, spec),
+        "## Held-out results",
+        "![Each seed's value](seeds.svg)" if _judged(report) else "",
+        *_results(report),
+        "## Lineage",
+        _lineage(manifest, lineage),
+        "## How to load it",
+        _fence(manifest.loading, "python"),
+        "## The job in full",
+        _fence(json.dumps({key: value for key, value in spec.items() if key != "metadata"}, indent=2), "json"),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def curve(report: Mapping[str, Any], history: History) -> str:
+    """The training curve as SVG: losses of the job's model, and its validation values beside those of the first control."""
+    losses = [name for name in history if name == "loss" or ("/" not in name and name.endswith("_loss"))]
+    validation = [name for name in history if "/" not in name and name.startswith("val_")]
+    panels = [
+        Panel("training loss", "step", [Curve(name, history[name], colour=place) for place, name in enumerate(losses)])
+    ]
+    watched: list[Curve] = []
+    for place, name in enumerate(validation):
+        watched.append(Curve(name.removeprefix("val_"), history[name], colour=place))
+        twin = _twin(name, history)
+        if twin is not None:
+            watched.append(Curve(f"{name.removeprefix('val_')}, control", history[twin], dashed=True, colour=place))
+    panels += [Panel("validation", "step", watched)] if watched else []
+    return chart(f"Training curves of a {report['kind']} job", panels)
+
+
+def seeds(report: Mapping[str, Any]) -> str | None:
+    """Each seed's values as SVG, task by task and for Δm, since a mean may hide one run that collapsed; None without a pair."""
+    blocks = []
+    for name, told in _judged(report).items():
+        by = scale(told)
+        arms = [told[arm]["values"] if arm in told else [None] * len(told["seeds"]) for arm in ("treated", "control")]
+        known = told["interval"][0] is not None
+        blocks.append(
+            Pairs(
+                f"{name}: {_label(told['metric'])}" if "treated" in told else name,
+                unit(told) or _label(told["metric"]),
+                [
+                    (f"seed {seed}", ours, theirs, by * delta)
+                    for seed, ours, theirs, delta in zip(told["seeds"], *arms, told["delta"]["values"], strict=True)
+                ],
+                by * told["delta"]["mean"],
+                (by * told["interval"][0], by * told["interval"][1]) if known else None,
+                None if told["margin"] is None else by * told["margin"],
+            )
+        )
+    return paired(f"Each seed's value of a {report['kind']} job", blocks) if blocks else None
+
+
+def _judged(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The verdicts that have a pair of runs to show: each task's, and the one on all tasks together."""
+    verdict = report.get("verdict") or {}
+    found = {**(verdict.get("tasks") or {}), "all tasks together": verdict.get("delta_m")}
+    return {name: told for name, told in found.items() if told and (told.get("delta") or {}).get("mean") is not None}
+
+
+def _twin(name: str, history: History) -> str | None:
+    """The first control's series for `val_METRIC`, or for `val_TASK_METRIC` that of the task's own model."""
+    for other in history:
+        arm, _, last = other.rpartition("/")
+        if not arm.startswith("control/0") or not last.startswith("val_"):
+            continue
+        task = arm.removeprefix("control/0").strip("/")
+        if last == name or (task and name == f"val_{task}_{last.removeprefix('val_')}"):
+            return other
+    return None
+
+
+def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
+    model, shape = report["model"], " × ".join(str(side) for side in manifest.input.shape)
+    latency = model.get("latency") or {}
+    rows = [
+        ("kind of job", report["kind"]),
+        ("architecture", f"{named(manifest.architecture)}, {manifest.parameters:,} parameters"),
+        ("input", f"{manifest.input.kind}, {shape}" + _adapted(report)),
+        ("file", f"model.keras, {model['bytes']:,} bytes" if model.get("bytes") else "model.keras"),
+        *((kind, f"{told['file']}, {told['bytes']:,} bytes") for kind, told in report.get("export", {}).items()),
+        ("sha256", manifest.sha256),
+        ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+    ]
+    if latency:
+        rows.append(
+            (
+                "latency on a CPU",
+                f"{latency['ms_per_row']:g} ms a row, {latency['ms_per_batch']:g} ms for {latency['batch']} (median)",
+            )
+        )
+    tasks = [
+        (
+            name,
+            task.type,
+            task.column,
+            _names(task.classes) if task.classes else f"{task.units} number{'s' * (task.units != 1)}",
+        )
+        for name, task in manifest.tasks.items()
+    ]
+    return _table(("", ""), rows) + "\n\n" + _table(("task", "type", "column", "answers"), tasks)
+
+
+def named(architecture: Mapping[str, Any]) -> Any:
+    """Its name among those of keras.applications, where it is one of them."""
+    return architecture.get("name") if architecture.get("arch") == "applications" else architecture.get("arch")
+
+
+def _adapted(report: Mapping[str, Any]) -> str:
+    told = report.get("input")
+    if told is None:
+        return ""
+    channels = "" if told["channels"] == "kept" else f", channels {told['channels']}"
+    return f"; its layers see it as {' × '.join(str(side) for side in told['seen'])}{channels}"
+
+
+def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
+    hashes = {one["ref"]: one.get("sha256") for one in manifest.dataset.get("sets", [])}
+    rows = [
+        (
+            ref,
+            parts["train"],
+            parts["validation"],
+            parts["test"],
+            report.get("dropped_rows", {}).get(ref, 0),
+            hashes.get(ref) or "not recorded",
+        )
+        for ref, parts in report["rows"].items()
+    ]
+    labels = ", ".join(f"{name} {count:,}" for name, count in (report.get("labels") or {}).items())
+    words = f"Labels used, those of validation rows among them: {_text(labels)}. " if labels else ""
+    words += (
+        "Rows behind this model came without hashes or are pictures of another shape: overlap with the test rows is unknown."
+        if report["overlap"] == "unknown"
+        else "No stage and no arm was trained on a test row."
+    )
+    return _table(("data set", "training rows", "validation", "test", "dropped", "sha256"), rows) + "\n\n" + words
+
+
+def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    training, chosen = spec.get("training", {}), []
+    for key in (*CHOICES, *(CHOICES_OF_TEACHING if report.get("distillation") else ())):
+        if spec.get(key) is not None:
+            value = spec[key]
+            chosen.append((key, value if isinstance(value, str) else json.dumps(value)))
+    optimizer = training.get("optimizer", {})
+    budget = f"{training['epochs']} epochs" if training.get("epochs") else f"{training.get('steps')} steps"
+    chosen.append(("training", f"{budget}, batch size {training.get('batch_size')}, seed {training.get('seed')}"))
+    chosen.append(("optimizer", f"{optimizer.get('name')}, learning rate {optimizer.get('learning_rate'):g}"))
+    arms = [
+        (role, told["steps"], f"{told['learning_rate']:g}", told["device_seconds"])
+        for role, told in report["models"].items()
+    ]
+    arms += [(role, f"failed: {why}", "", "") for role, why in report.get("failed", {}).items()]
+    return _table(("", ""), chosen) + "\n\n" + _table(("model", "steps", "learning rate", "device seconds"), arms)
+
+
+def _results(report: Mapping[str, Any]) -> list[str]:
+    parts: list[str] = []
+    verdict, taught = report.get("verdict") or {}, report.get("distillation") or {}
+    taught = taught.get("tasks", dict.fromkeys(report["tasks"], taught) if taught else {})
+    for name, figures in report["tasks"].items():
+        parts.append(f"### {_text(name)}")
+        judged = (verdict.get("tasks") or {}).get(name)
+        if judged:
+            parts.append(_text(judged.get("sentence") or ""))
+        parts.append(_seeds(judged or {}))
+        plain = [(key, _figure(value)) for key, value in figures.items() if isinstance(value, float)]
+        ece = (figures.get("calibration") or {}).get("ece_15")
+        rows = [
+            ("test rows", str(figures["n"])),
+            *plain,
+            *([("calibration error (15 bins)", _figure(ece))] if ece is not None else []),
+        ]
+        parts.append(_table(("figure", "value"), [(_label(key), value) for key, value in rows]))
+        parts += [f"Not defined: {_text(key)}, {_text(why)}." for key, why in (figures.get("undefined") or {}).items()]
+        if figures["type"] in ("binary", "multiclass") and figures.get("confusion"):
+            parts.append(_confusion(figures["confusion"]))
+        if name in taught:
+            parts.append(_teaching(taught[name]))
+    delta = verdict.get("delta_m")
+    if delta:
+        parts += ["### All tasks together", _text(f"{delta['sentence']} {delta['sign_rule']}."), _seeds(delta)]
+    return parts
+
+
+def _seeds(told: Mapping[str, Any]) -> str:
+    """Each pair of runs that a verdict rests on."""
+    if not told.get("seeds"):
+        return ""
+    differences = [signed(told, value) for value in told["delta"]["values"]]
+    head = f"difference ({unit(told)})" if unit(told) else "difference"
+    if "treated" not in told:
+        return _table(("seed", head), list(zip(told["seeds"], differences, strict=True)))
+    arms = [[_figure(value) for value in told[arm]["values"]] for arm in ("treated", "control")]
+    return _table(("seed", "treated", "control", head), list(zip(told["seeds"], *arms, differences, strict=True)))
+
+
+def _teaching(told: Mapping[str, Any]) -> str:
+    """How near a student came to its teachers."""
+    value, gap, agreed = told["teacher_value"], told["gap_recovered"], told["agreement"]
+    rows = [(f"teacher {one['model']}", f"weight {one['weight']:g}") for one in told["teachers"]]
+    if value["value"] is not None:
+        rows.append((f"{_label(value['metric'])} of the teachers", _figure(value["value"])))
+    if agreed is not None:
+        rows.append(("agreement with the teachers", _figure(agreed)))
+    gained = _figure(gap["value"]) if gap["value"] is not None else f"not defined: {gap['reason']}"
+    rows.append(("share of the gap recovered", gained))
+    rows += [(f"{what}, teachers / student", f"{told[key]:g}") for key, what in RATIOS.items()]
+    return _table(("beside its teachers", "value"), rows)
+
+
+def _confusion(confusion: Mapping[str, Any]) -> str:
+    classes = confusion["classes"]
+    if len(classes) > MOST_CLASSES:
+        return f"The confusion table of {len(classes)} classes is in report.json."
+    rows = [(name, *counts) for name, counts in zip(classes, confusion["counts"], strict=True)]
+    return _table(("true \\ predicted", *classes), rows)
+
+
+def learnt_from(manifest: Manifest) -> list[str]:
+    """The data sets that a model has learnt from, each once, in words."""
+    named = manifest.dataset.get("sets", [])
+    return list(dict.fromkeys(one["ref"] if one.get("labelled", True) else f"inputs of {one['ref']}" for one in named))
+
+
+def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
+    sets = [
+        (
+            manifest.role,
+            "trained on" if one.get("labelled", True) else "trained on the inputs of",
+            one["ref"],
+            one.get("sha256") or "not recorded",
+        )
+        for one in manifest.dataset.get("sets", [])
+    ]
+    behind = [
+        (
+            one["heir"],
+            one["relation"],
+            f"{one['id']}: {one['architecture']}, {one['parameters']:,} parameters, {one['steps']:,} steps on {one['dataset']}",
+            one["sha256"],
+        )
+        for one in lineage
+    ]
+    return _table(("model", "relation", "what", "sha256"), [*behind, *sets])
+
+
+def _label(key: str) -> str:
+    return METRICS[key].label if key in METRICS else key.replace("_", " ")
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _names(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:MOST_CLASSES])
+    return shown + (f", … ({len(classes)})" if len(classes) > MOST_CLASSES else "")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(_text(str(cell)) for cell in row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def _text(words: str) -> str:
+    """As plain text on one line of Markdown: nothing in it is markup, a link, a mention or a picture, in whatever renders the card."""
+    line = "".join(letter if letter.isprintable() else " " for letter in words)
+    return " ".join(map(_word, line.split()))
+
+
+_CORE = re.compile(r"""([("'\[{]*)(.*?)([)"'\]},;:.!?]*)""")
+_LIVE = re.compile(r"[@#$]|:\S|www|\w[.。．｡][^\W\d]|\bGH-\d|\b[0-9a-f]{7,}\b", re.IGNORECASE)
+"""What renderers make a link, a mention, a picture or a formula of without any markup: addresses, @name, #1, :name:, $x$, commits."""
+
+
+def _word(word: str) -> str:
+    """Escaped; as code where it would come alive even so. Escapes do not help there: renderers look at the text that they stand for."""
+    found = _CORE.fullmatch(word)
+    if found is None or not _LIVE.search(found[2]):
+        return _escaped(word)
+    # A backtick, a pipe or a backslash within code means something else in each renderer, so they stand outside.
+    parts = re.split(r"([`|\\]+)", found[2])
+    code = "".join(_escaped(part) if number % 2 else part and f"`{part}`" for number, part in enumerate(parts))
+    return _escaped(found[1]) + code + _escaped(found[3])
+
+
+def _escaped(word: str) -> str:
+    word = word.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", word)
+
+
+def _fence(words: str, language: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", words)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{words}\n{fence}"

@@ -1,0 +1,225 @@
+"""The end of a job: every arm's scores, the verdict, and the files that say so."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from worker.reports import Artifact, Result
+from worker.training.networks import canvas
+from worker.training.process import device
+from worker.training.process.failures import Failure
+from worker.training.report import card
+from worker.training.scores.verdict import Outcome, Scored, judge
+
+if TYPE_CHECKING:
+    from app.spec.data import SplitSpec
+    from app.spec.training import ControlSpec
+    from worker.training.data.rows import Data
+    from worker.training.kept.keeping import Model
+    from worker.training.report.control import Arm
+    from worker.training.run import Run
+    from worker.training.scores.measures import Measure
+
+
+FILES = ("report.json", "metrics.csv", "card.md", "curve.svg", "seeds.svg")
+"""`seeds.svg` is there where the job has a pair of arms."""
+
+
+@dataclass
+class Trial:
+    """The models of all arms with their scores on the test rows of `examined`, which are the same for every one of them."""
+
+    run: Run
+    examined: Sequence[Data]
+    treated: dict[int, Outcome] = field(default_factory=dict)
+    control: dict[int, Outcome] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def each(self, arms: Sequence[Arm], models: Callable[[Arm], Sequence[Model]]) -> None:
+        """Every arm with what `models` makes for it: its model, or a multi-task control's several.
+
+        A control, or a treated arm besides the first, whose loss is not finite ends itself alone: `failed` says why, its pair has
+        no difference, and the others go on. The first treated arm is the job's model, and fails the job. A later attempt is told
+        nothing of it: it takes the arm up at its newest checkpoint and, where training is deterministic, fails again at the same
+        step.
+        """
+        for arm in arms:
+            try:
+                self.add(arm, *models(arm))
+            except Failure as failure:
+                if arm.role == "model" or failure.code != "loss_not_finite":
+                    raise
+                self._give_up(arm, failure)
+
+    def add(self, arm: Arm, *models: Model) -> None:
+        """One arm's model; a multi-task control has one for each task."""
+        tasks: dict[str, Scored] = {}
+        for model in models:
+            for data in self.examined:
+                tasks |= self.run.score(model, data)
+            self.models[model.id] = model
+        outcomes = self.treated if arm.treated else self.control
+        outcomes[arm.seed] = Outcome(arm.seed, tasks)
+
+    def measures(self, task: str) -> tuple[list[Measure], list[Measure]]:
+        """Of `task`, treated and control, seed by seed where both are there."""
+        ours, theirs = (
+            {seed: one.tasks[task].measure for seed, one in outcomes.items() if task in one.tasks}
+            for outcomes in (self.treated, self.control)
+        )
+        both = [seed for seed in ours if seed in theirs]
+        return [ours[seed] for seed in both], [theirs[seed] for seed in both]
+
+    def _give_up(self, arm: Arm, failure: Failure) -> None:
+        stage = self.run.pace.stage
+        why = failure.message if stage == arm.stage else f"{stage}: {failure.message}"
+        outcomes = self.treated if arm.treated else self.control
+        outcomes[arm.seed] = Outcome(arm.seed, failed=why)
+        self.failed[arm.role] = why
+        self.run.warn("arm_failed", f"{arm.role} has no model ({why}); the other arms go on, without a verdict")
+        self.run.pace.give_up(arm.stage)
+
+    @property
+    def model(self) -> Model:
+        """The job's: the treated arm of the first seed, never the best on test."""
+        return self.models["model"]
+
+
+class Besides:
+    """What the method used and the control did not."""
+
+    def __init__(self, role: str = "", *models: Model, **counts: int | None):
+        self.conditional_on = role or None
+        self.counts: dict[str, int | None] = dict(counts)
+        self.models = models
+        if models:
+            self.counts |= {f"{role}_steps": sum(model.manifest.training.get("steps", 0) for model in models)}
+            known = [model.rows for model in models if model.rows is not None]
+            self.counts |= {f"{role}_rows": sum(len(rows) for rows in known) if len(known) == len(models) else None}
+        if models and role == "teacher":
+            labels = [model.manifest.training.get("labels") for model in models]
+            self.counts["teacher_labels"] = None if None in labels else sum(sum(one.values()) for one in labels if one)
+
+
+def conclude(
+    run: Run,
+    trial: Trial,
+    kind: str,
+    control: ControlSpec,
+    split: SplitSpec,
+    *,
+    arm: str,
+    besides: Besides,
+    dropped: Mapping[str, int] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result."""
+    run.pace.enter("evaluate")
+    overlap: Literal["unknown", "none"] = "unknown" if run.overlap_unknown else "none"
+    verdict = judge(
+        list(trial.treated.values()),
+        list(trial.control.values()),
+        seeds=control.seeds,
+        margin=control.margin,
+        primary=control.primary,
+        split_seed=split.seed,
+        arm=arm,
+        besides=besides.counts,
+        overlap=overlap,
+        conditional_on=besides.conditional_on,
+    )
+    model, first = trial.model, trial.examined[0]
+    exported = run.export(model, first)
+    figures: dict[str, Any] = {}
+    for data in trial.examined:
+        figures |= run.figures(model, data)
+    report = {
+        "kind": kind,
+        "decision": verdict["decision"],
+        "reason": verdict["reason"],
+        "sentence": verdict["sentence"],
+        "verdict": verdict,
+        "tasks": figures,
+        "model": {
+            "parameters": model.manifest.parameters,
+            "bytes": model.bytes,
+            "latency": run.latency(model, first.table.inputs),
+            "architecture": model.manifest.architecture,
+        },
+        "input": canvas.about(model.network.input.shape, model.network.seen),
+        "export": exported,
+        "rows": {
+            data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
+            for data in trial.examined
+        },
+        "labels": model.manifest.training.get("labels"),
+        "dropped_rows": dict(dropped or {}),
+        "overlap": overlap,
+        "models": {
+            role: {
+                "steps": one.spent.steps,
+                "learning_rate": one.spent.learning_rate,
+                "device_seconds": one.spent.device_seconds,
+            }
+            for role, one in trial.models.items()
+        },
+        "failed": trial.failed,
+        **(more or {}),
+    }
+    run.write_metrics()
+    _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False))
+    _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(run, model, besides)))
+    _write(run.out / "curve.svg", card.curve(report, run.history))
+    seeds = card.seeds(report)
+    if seeds is not None:
+        _write(run.out / "seeds.svg", seeds)
+    for name in FILES:
+        if name == "seeds.svg" and seeds is None:
+            continue
+        run.send(Artifact(name=name, path=name))
+    seconds = sum(one.spent.device_seconds for one in run.models.values())
+    run.send(
+        Result(
+            best=model.manifest.training.get("best"),
+            seed=model.manifest.training["seed"],
+            usage={"device_seconds": round(seconds, 3), "peak_memory_bytes": float(device.peak_memory_bytes())},
+        )
+    )
+
+
+def _lineage(run: Run, model: Model, besides: Besides) -> list[dict[str, Any]]:
+    """What the card says of each model behind the job's, by the kept edges: from heir to heir within the job, and where they lead
+    out of it."""
+    known = {one.id: one for one in besides.models} | run.handed | dict(run.models)
+    found: list[dict[str, Any]] = []
+    heirs = [model.id]
+    for heir in heirs:
+        for edge in known[heir].manifest.edges:
+            one = known[edge["target"]]
+            found.append(
+                {
+                    "heir": heir,
+                    "relation": edge["relation"].replace("_", " "),
+                    "id": one.id,
+                    "architecture": card.named(one.manifest.architecture),
+                    "parameters": one.manifest.parameters,
+                    "steps": one.manifest.training.get("steps", 0),
+                    "dataset": ", ".join(card.learnt_from(one.manifest)) or "rows not recorded",
+                    "sha256": one.manifest.sha256,
+                }
+            )
+            if one.id in run.models and one.id not in heirs:
+                heirs.append(one.id)
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.rename(path)

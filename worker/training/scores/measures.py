@@ -1,0 +1,135 @@
+"""What was measured on the test rows, kept in the parts it is computed from, so that it can be resampled.
+
+Pure numpy. `worker.training.scores.evaluate` makes measures, `worker.training.scores.verdict` compares them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a value is computed from sums of per-row statistics, and how it is read.
+
+    `of` maps sums of shape (..., p) to values of shape (...). `mean`: the value is the mean of the statistics' first
+    column (the second is 1 for each row), so that its variance over rows needs no bootstrap.
+    """
+
+    label: str
+    of: Callable[[Array], Array]
+    better: Literal["higher", "lower"] = "higher"
+    mean: bool = False
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.better == "higher" else -1
+
+
+def _ratio(sums: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _rmse(sums: Array) -> Array:
+    return np.sqrt(_ratio(sums))
+
+
+def _mean_recall(sums: Array) -> Array:
+    """Balanced accuracy from (correct rows of each class, rows of each class); a class with no row does not count."""
+    correct, rows = np.split(sums, 2, axis=-1)
+    recall = np.divide(correct, rows, out=np.zeros_like(correct), where=rows > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(recall.sum(-1) / (rows > 0).sum(-1))
+
+
+def _micro_f1(sums: Array) -> Array:
+    """From (true positives, false positives, false negatives); 0 where no positive is there or claimed."""
+    hits = 2 * sums[..., 0]
+    total = hits + sums[..., 1] + sums[..., 2]
+    return np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", _ratio, mean=True),
+    "balanced_accuracy": Metric("balanced accuracy", _mean_recall),
+    "micro_f1": Metric("micro-F1", _micro_f1),
+    "r2": Metric("R²", _ratio, mean=True),
+    "rmse": Metric("RMSE", _rmse, better="lower"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """One metric of one model on one task's labelled test rows, kept as the parts that it is computed from.
+
+    `statistics` is (n, p), additive over rows; `units` is (n,) and names the test unit of each row: its index in the
+    data set, or its group's number under `split.by: group`. Measures on one `dataset` are resampled together.
+    `undefined` says why there is no value.
+    """
+
+    metric: str
+    statistics: Array
+    units: NDArray[np.int64]
+    dataset: str = ""
+    undefined: str | None = None
+
+    @cached_property
+    def value(self) -> float:
+        if self.undefined is not None:
+            return math.nan
+        return float(METRICS[self.metric].of(self.statistics.sum(axis=0)))
+
+    @cached_property
+    def n_units(self) -> int:
+        return len(np.unique(self.units))
+
+
+def resample(measures: Sequence[Measure], seed: int, resamples: int = RESAMPLES) -> Array:
+    """Each measure's value on the same bootstrap resamples of test units: (len(measures), resamples).
+
+    Units are drawn with replacement from all that any of the measures has on a data set; a resample serves every
+    measure on it.
+    """
+    values = np.empty((len(measures), resamples))
+    for dataset in sorted({measure.dataset for measure in measures}):
+        members = [i for i, measure in enumerate(measures) if measure.dataset == dataset]
+        pool = np.unique(np.concatenate([measures[i].units for i in members]))
+        sums = [_by_unit(measures[i], pool) for i in members]
+        edges = np.cumsum([0, *(of_units.shape[1] for of_units in sums)])
+        side_by_side = np.hstack(sums)
+        rng = np.random.default_rng([seed, crc32(dataset.encode())])
+        for start, counts in _draws(rng, len(pool), resamples):
+            drawn = counts @ side_by_side
+            for i, first, last in zip(members, edges, edges[1:], strict=False):
+                values[i, start : start + len(counts)] = METRICS[measures[i].metric].of(drawn[:, first:last])
+    return values
+
+
+def _by_unit(measure: Measure, pool: NDArray[np.int64]) -> Array:
+    """Sums of the statistics over each unit of `pool`: (len(pool), p)."""
+    summed = np.zeros((len(pool), measure.statistics.shape[1]))
+    np.add.at(summed, np.searchsorted(pool, measure.units), measure.statistics)
+    return summed
+
+
+def _draws(rng: np.random.Generator, units: int, resamples: int) -> Iterable[tuple[int, Array]]:
+    """How often each unit is drawn, (rows, units) at a time: at most about 32 MB of counts."""
+    rows = max(1, min(resamples, 4_000_000 // max(units, 1)))
+    for start in range(0, resamples, rows):
+        drawn = [
+            np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(min(rows, resamples - start))
+        ]
+        yield start, np.asarray(drawn, dtype=np.float64)

@@ -1,0 +1,166 @@
+"""A verdict in one sentence that a person can read aloud, with what it rests on or what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.training.scores.measures import METRICS
+
+MOST_SEEDS = 20
+SEEDS_ADVISED = 5
+MOST_TOLD = 2
+MOST_PLACES = 6
+
+
+def sentence(told: Mapping[str, Any]) -> str:
+    """One sentence for a task's verdict, or for Δm's, from its report."""
+    decision, reason = told["decision"], told["reason"]
+    if decision == "not_measured":
+        return f"not_measured: {_treated(told)}no control was trained; control.seeds {SEEDS_ADVISED} gives a verdict."
+    if told["delta"]["mean"] is None:
+        return f"{decision}: {_why(told)}."
+    if decision == "inconclusive" and reason == "uncertain":
+        if told["ci95"][0] is None:
+            return f"inconclusive: {'; '.join(told['notes']) or 'the interval could not be computed'}."
+        if told["margin"] == 0:
+            return f"inconclusive: {_values(told)}{_delta(told)}{_no_room(told)}; {_paired(told)}."
+        return f"inconclusive: {_delta(told)}, {_interval(told)}: {_not_excluded(told)}; {_advice(told)}."
+    if decision == "inconclusive":
+        return f"inconclusive: {_values(told)}{_delta(told)}; {_why(told)}{_costs(told)}."
+    inside = ", inside the margin" if decision == "no_effect" else ""
+    percent = f"{100 * (1 - told['alpha']):.3g} % interval "
+    return (
+        f"{decision}: {_values(told)}{_delta(told)}, {percent}{_interval(told)}{inside}; {_paired(told)}, "
+        f"margin {_amount(told, told['margin'])}{_costs(told)}."
+    )
+
+
+def _advice(told: Mapping[str, Any]) -> str:
+    """More of what the uncertainty is made of: seeds, or test rows."""
+    seeds, test = told["variance"]["seeds"], told["variance"]["test"]
+    share = seeds / (seeds + test) if seeds + test > 0 else 0.0
+    if share <= 0.5:
+        return f"{100 * (1 - share):.0f} % of the uncertainty is test rows: more test rows would narrow it"
+    if told["n_seeds"] >= MOST_SEEDS:
+        return f"{100 * share:.0f} % of the uncertainty is seeds, and {MOST_SEEDS} is the most that a job runs"
+    return f"{100 * share:.0f} % of the uncertainty is seeds: try control.seeds {min(2 * told['n_seeds'], MOST_SEEDS)}"
+
+
+def _not_excluded(told: Mapping[str, Any]) -> str:
+    lo, hi = told["interval"]
+    margin = told["margin"]
+    sign = ("±" if lo <= -margin else "") if hi >= margin else "−"
+    return f"neither 0 nor {sign}{_amount(told, margin)} {unit(told)} can be excluded"
+
+
+def _no_room(told: Mapping[str, Any]) -> str:
+    """Where the control is perfect its margin is 0: no difference is small enough to be none, and none can be a gain."""
+    text = "the control makes no mistake on these test rows, which leaves no room for a gain"
+    if told["interval"][0] < 0:
+        return f", {_interval(told)}: {text}, and a loss can be neither shown nor excluded"
+    return f": {text}; a harder task, fewer labels or a shorter budget might show a difference"
+
+
+def _why(told: Mapping[str, Any]) -> str:
+    match told["reason"]:
+        case "few_seeds":
+            return f"{_paired(told)}: a verdict needs 3 seeds at least ({SEEDS_ADVISED} advised)"
+        case "few_test_rows":
+            return f"{_paired(told)}: a verdict needs 30 test {told.get('test_unit', 'row')}s at least"
+        case "run_failed":
+            broken = [note for note in told["notes"] if note.startswith("seed ")]
+            more = f"; {len(broken) - MOST_TOLD} more" if len(broken) > MOST_TOLD else ""
+            return f"not every pair was completed: {'; '.join(broken[:MOST_TOLD]) or 'a run failed'}{more}"
+        case "overlap":
+            return "test rows were seen in training, so the difference says nothing about new rows"
+    return "; ".join(told["notes"]) or "nothing was measured"
+
+
+def _treated(told: Mapping[str, Any]) -> str:
+    if "treated" not in told or told["treated"]["mean"] is None:
+        return ""
+    return f"{METRICS[told['metric']].label} {told['treated']['mean']:.3f}; "
+
+
+def _values(told: Mapping[str, Any]) -> str:
+    if told["metric"] == "delta_m":
+        return f"Δm over {len(told['tasks'])} tasks (positive is better) "
+    control, label = told["control"], METRICS[told["metric"]].label
+    return f"{label} {told['treated']['mean']:.3f} against {control['mean']:.3f} ({control['arm']}), "
+
+
+def _delta(told: Mapping[str, Any]) -> str:
+    return f"{signed(told, told['delta']['mean'])} {unit(told)}"
+
+
+def _interval(told: Mapping[str, Any]) -> str:
+    return f"{signed(told, told['interval'][0])} to {signed(told, told['interval'][1])}"
+
+
+def _paired(told: Mapping[str, Any]) -> str:
+    seeds, rows, unit = told["n_seeds"], told["n_test"], told.get("test_unit", "row")
+    return f"{seeds} paired seed{'s' if seeds != 1 else ''}, {rows:,} test {unit}{'s' if rows != 1 else ''}"
+
+
+def _costs(told: Mapping[str, Any]) -> str:
+    """Steps on the target of both arms, and what the method used besides."""
+    budget = told.get("budget") or {}
+    if not budget.get("treated") or not budget.get("control"):
+        return ""
+    ours, theirs = budget["treated"]["steps"], budget["control"]["steps"]
+    if isinstance(ours, int) and ours == theirs:
+        text = f"; {ours:,} target steps each"
+    else:
+        text = f"; target steps {ours} against {theirs}"
+    besides = budget.get("besides") or {}
+    extra = [_stage(besides, stage) for stage in ("source", "teacher") if besides.get(f"{stage}_steps")]
+    if besides.get("generation_steps"):
+        extra.append(f"earlier generations {besides['generation_steps']:,} steps")
+    if besides.get("unlabelled_rows"):
+        extra.append(f"{besides['unlabelled_rows']:,} unlabelled rows")
+    return f"{text}, {' and '.join(extra)} besides" if extra else text
+
+
+def _stage(besides: Mapping[str, Any], stage: str) -> str:
+    rows, labels = besides.get(f"{stage}_rows"), besides.get(f"{stage}_labels")
+    told = [f"{count:,} {what}" for count, what in ((rows, "rows"), (labels, "labels")) if count]
+    return f"{stage} {besides[f'{stage}_steps']:,} steps" + (f" on {' with '.join(told)}" if told else "")
+
+
+def unit(told: Mapping[str, Any]) -> str:
+    """Of a verdict's differences, once multiplied by `scale`."""
+    return {"delta_m": "%", "rmse": ""}.get(told["metric"], "points")
+
+
+def scale(told: Mapping[str, Any]) -> float:
+    return 1.0 if told["metric"] in ("delta_m", "rmse") else 100.0
+
+
+def _amount(told: Mapping[str, Any], value: float) -> str:
+    return f"{scale(told) * value:.{_places(told)}f}"
+
+
+def signed(told: Mapping[str, Any], value: float) -> str:
+    """A difference as the sentence tells it: with its sign, in the verdict's unit."""
+    text = f"{scale(told) * value:+.{_places(told)}f}"
+    return text.replace("-", "−") if float(text) else text.replace("-", "+")
+
+
+def _places(told: Mapping[str, Any]) -> int:
+    """Digits after the point of all numbers of a verdict: so many that one sees what it rests on, which is on which side of 0 and of the
+    margin each end of the interval lies."""
+    by = scale(told)
+    ends = [by * end for end in told.get("interval") or () if end is not None]
+    margin = by * (told.get("margin") or 0.0)
+    marks = [(margin, 0.0), *((end, mark) for end in ends for mark in (0.0, margin, -margin))]
+
+    def shown(places: int) -> bool:
+        return all(_side(round(value, places), round(mark, places)) == _side(value, mark) for value, mark in marks)
+
+    return next(filter(shown, range(1, MOST_PLACES)), MOST_PLACES)
+
+
+def _side(value: float, mark: float) -> int:
+    """-1, 0 or 1; what no number of digits that is told would show counts as nothing."""
+    return 0 if abs(value - mark) < 10.0**-MOST_PLACES else (1 if value > mark else -1)
