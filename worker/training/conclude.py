@@ -16,6 +16,7 @@ from worker.training.verdict import Outcome, Scored, judge
 
 if TYPE_CHECKING:
     from app.spec.data import SplitSpec
+    from app.spec.report import Report
     from app.spec.training import ControlSpec
     from worker.training.control import Arm
     from worker.training.keeping import Model
@@ -108,7 +109,7 @@ class Besides:
 def conclude(
     run: Run,
     trial: Trial,
-    kind: str,
+    kind: type[Report],
     control: ControlSpec,
     split: SplitSpec,
     *,
@@ -117,7 +118,10 @@ def conclude(
     dropped: Mapping[str, int] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result."""
+    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result.
+
+    `kind` describes the method's report, each key of `more` among them.
+    """
     run.pace.enter("evaluate")
     overlap: Literal["unknown", "none"] = "unknown" if run.overlap_unknown else "none"
     verdict = judge(
@@ -138,7 +142,7 @@ def conclude(
     for data in trial.examined:
         figures |= run.figures(model, data)
     report = {
-        "kind": kind,
+        "kind": run.words["kind"],
         "decision": verdict["decision"],
         "reason": verdict["reason"],
         "sentence": verdict["sentence"],
@@ -171,7 +175,7 @@ def conclude(
         **(more or {}),
     }
     run.write_metrics()
-    _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False))
+    _write(run.out / "report.json", kind.model_validate_json(json.dumps(report, allow_nan=False)).text())
     _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(run, model, besides)))
     _write(run.out / "curve.svg", card.curve(report, run.history))
     seeds = card.seeds(report)
