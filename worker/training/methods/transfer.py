@@ -86,15 +86,25 @@ class Spec(JobSpec):
     control: ControlSpec = ControlSpec()
 
 
+class BackboneUsed(Backbone):
+    """The network of keras.applications that a transfer started from."""
+
+
+class LoraUsed(LoraSpec):
+    """The adapters that a transfer trained, merged into the model that is kept."""
+
+
 class TransferReport(Report):
     """The report of a transfer."""
 
     kind: Literal["transfer"] = Field(description="the kind of job")
     strategy: Strategy = Field(description="as in the spec")
     inherited: Inherited = Field(description="what the first seed's model got from the source")
-    backbone: Backbone | None = Field(description="the source, where it is a network of keras.applications; else null")
+    backbone: BackboneUsed | None = Field(
+        description="the source, where it is a network of keras.applications; else null"
+    )
     regularizer: dict[str, Any] | None = Field(description="its name and numbers; null: none")
-    lora: LoraSpec | None = Field(description="the adapters; null: none")
+    lora: LoraUsed | None = Field(description="the adapters; null: none")
 
 
 REPORT = TransferReport
