@@ -238,9 +238,7 @@ def train(spec: Spec, run: Run) -> None:
         return [_alone(spec, run, data, name, architecture, arm, budget, epoch) for data, name in single]
 
     trial.each(arms, of_arm)
-    more: dict[str, Any] = {}
-    if taught:
-        more["distillation"] = {"tasks": _about(spec, run, trial, teachers, sets)}
+    more = {"distillation": {"tasks": _about(spec, run, trial, teachers, sets)}} if taught else {}
     conclude(
         run,
         trial,
