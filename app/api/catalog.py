@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, TypeAdapter
+from pydantic.json_schema import models_json_schema
 
 from app import methods
 from app.api import deps
@@ -57,6 +58,26 @@ def get_catalog() -> Catalog:
 def spec_schema() -> dict[str, Any]:
     """What POST /v1/jobs takes, of whatever kind: for the OpenAPI document."""
     return {"oneOf": [entry.schema_ for entry in _catalog().kinds.values()], "discriminator": {"propertyName": "kind"}}
+
+
+def report_schemas() -> dict[str, Any]:
+    """By name: `Report`, what GET /v1/jobs/{id}/report answers, and all that it is made of: for the OpenAPI document.
+
+    A kind whose module has no `REPORT` answers with whatever object its method writes.
+    """
+    kinds = methods.kinds()
+    reports = {name: module.REPORT for name, module in kinds.items() if hasattr(module, "REPORT")}
+    places, made = models_json_schema(
+        [(report, "serialization") for report in reports.values()], ref_template="#/components/schemas/{model}"
+    )
+    of_kind = {name: places[report, "serialization"] for name, report in reports.items()}
+    either: dict[str, Any] = {"oneOf": list(of_kind.values())}
+    if len(reports) == len(kinds):
+        mapping = {name: place["$ref"] for name, place in of_kind.items()}
+        either["discriminator"] = {"propertyName": "kind", "mapping": mapping}
+    else:
+        either["oneOf"].append({"type": "object", "properties": {"kind": {"not": {"enum": list(reports)}}}})
+    return {**made["$defs"], "Report": either}
 
 
 @cache

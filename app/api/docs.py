@@ -106,6 +106,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         _adopt(schemas, ProblemShape.__name__, ProblemShape.model_json_schema())
         _adopt(schemas, "JobSpec", catalog.spec_schema())
+        schemas |= catalog.report_schemas()
         # FastAPI's own error shape: no path answers with it.
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)

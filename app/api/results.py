@@ -101,8 +101,8 @@ async def get_logs(
     "/{job_id}/report",
     responses={
         200: {
-            "description": "Held-out metrics, the control and the verdict.",
-            "content": {"application/json": {"schema": {"type": "object"}}},
+            "description": "Held-out metrics, the control and the verdict. One that an earlier release wrote is as it was then.",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Report"}}},
         },
         304: {"description": "It has not changed."},
         **deps.problem_responses("not_found", "report_not_ready"),

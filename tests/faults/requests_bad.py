@@ -30,6 +30,9 @@ MOST_GROWTH_MIB = 64
 LINES = 4
 WARM_UP = 200
 
+REPORT = Path(__file__).parents[1] / "app" / "reports" / "transfer.json"
+"""Of a real job."""
+
 
 def run(seed: int, count: int, connect: Connect, pid: int | None = None) -> dict[str, Any]:
     """Sends `count` bad requests to an API whose database and store this process reaches too, and where no worker runs.
@@ -158,8 +161,6 @@ def finished_job(body: Any, folder: Path) -> str:
     assert claim.job_id == job_id, "a queue that is not empty"
     (folder / "model.keras").write_bytes(random.Random(0).randbytes(10_000))
     stored = artifacts.keep_file(folder / "model.keras")
-    report = folder / "report.json"
-    report.write_text("{}")
     manifest = Manifest.model_validate(
         {
             "role": "model",
@@ -177,7 +178,7 @@ def finished_job(body: Any, folder: Path) -> str:
         job = jobs.fence(session, claim)
         artifacts.add(session, job_id, claim.attempt, "model.keras", stored)
         for suffix in artifacts.MEDIA_TYPES:
-            artifacts.add(session, job_id, claim.attempt, f"report{suffix}", artifacts.keep_file(report))
+            artifacts.add(session, job_id, claim.attempt, f"report{suffix}", artifacts.keep_file(REPORT))
         models.keep(session, job, job.attempt, "model", stored, None, manifest, [])
         jobs.finish(session, claim, JobState.SUCCEEDED, reason="done")
     return job_id

@@ -13,8 +13,10 @@ import jsonschema
 import pytest
 
 from app import artifacts, ids
+from app.api import catalog
 from tests.app.api.conftest import add_job, end_job, problem, start_job
 from tests.app.api.test_results import keep
+from tests.faults.requests_bad import REPORT
 
 KINDS = ("transfer", "multitask", "distillation")
 VARIANTS = {"architecture", "student", "trunk", "weighting", "sharing", "regularizer", "objectives"}
@@ -214,4 +216,27 @@ def test_an_answer_s_fields_are_required_where_they_always_come(document: dict[s
     partly = {
         name for name in seen if set(schemas[name].get("properties", ())) != set(schemas[name].get("required", ()))
     }
-    assert partly == {"Prediction"}, "which holds the fields of its task's type alone"
+    kinds_own = {"Prediction", "MultitaskReport", "ClassificationFigures", "MultilabelFigures", "RegressionFigures"}
+    assert partly == {*kinds_own, "ExtraCost", "GapRecovered", "Inherited"}, "which leave out what has no meaning"
+
+
+def test_a_report_that_is_answered_fits_the_schema_of_its_answer(
+    client: httpx.Client, document: dict[str, Any], tmp_path: Path
+) -> None:
+    answers = document["paths"]["/v1/jobs/{job_id}/report"]["get"]["responses"]["200"]["content"]["application/json"]
+    schema = jsonschema.Draft202012Validator({**answers["schema"], "components": document["components"]})
+    claim = start_job(add_job())
+    keep(claim, tmp_path, "report.json", REPORT.read_bytes())
+    end_job(claim)
+    answer = client.get(f"/v1/jobs/{claim.job_id}/report")
+    assert answer.content == REPORT.read_bytes()
+    assert schema.is_valid(answer.json())
+    assert not schema.is_valid({**answer.json(), "decision": "perhaps"})
+
+
+def test_the_parts_of_a_report_have_names_of_their_own(document: dict[str, Any]) -> None:
+    schemas, parts = document["components"]["schemas"], catalog.report_schemas()
+    assert {name: schemas[name] for name in parts} == parts
+    # Generators of clients name a class by its schema's title.
+    others = {schema.get("title") for name, schema in schemas.items() if name not in parts}
+    assert not others & {part["title"] for part in parts.values() if "title" in part}

@@ -30,6 +30,8 @@ from app.spec.models import (
     which_source,
 )
 from app.spec.registry import modules
+from app.spec.report import Report
+from app.spec.report.methods import Distilled, Inherited
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.fitting.goal import Goal
@@ -136,6 +138,17 @@ def expand(body: dict[str, Any]) -> dict[str, Any]:
 
 
 SHORTHANDS = {"teacher": "/teachers/0"}
+
+
+class DistillationReport(Report):
+    """The report of a distillation."""
+
+    kind: Literal["distillation"] = Field(description="the kind of job")
+    inherited: Inherited = Field(description="what the first seed's student began with; empty: it began at random")
+    distillation: Distilled = Field(description="how near the students came to their teachers")
+
+
+REPORT = DistillationReport
 
 EXAMPLE: dict[str, Any] = {
     "kind": "distillation",
@@ -338,7 +351,7 @@ def train(spec: Spec, run: Run) -> None:
     conclude(
         run,
         trial,
-        spec.kind,
+        DistillationReport,
         spec.control,
         spec.split,
         arm=f"same {architecture.label} on labels alone",

@@ -22,6 +22,8 @@ from app.spec.data import Limit, PerClass, SplitSpec
 from app.spec.faults import Invalid, nearest, pointer, validate
 from app.spec.models import ArchitectureRef, DatasetRef, Objectives, TaskSpec, TrainedHere
 from app.spec.registry import modules
+from app.spec.report import Report
+from app.spec.report.methods import Conflicts, DistilledTasks
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.fitting.goal import Goal
@@ -78,6 +80,19 @@ class Spec(JobSpec):
 
 
 TEACHING = ("objectives", "label_weight", "weight_schedule", "logit_standardization", "teacher_outputs")
+
+
+class MultitaskReport(Report):
+    """The report of a multi-task job."""
+
+    kind: Literal["multitask"] = Field(description="the kind of job")
+    sharing: dict[str, Any] = Field(description="its name and numbers")
+    weighting: dict[str, Any] = Field(description="its name and numbers")
+    conflicts: Conflicts | None = Field(description="who disturbs whom; null where nothing was sampled")
+    distillation: DistilledTasks | None = Field(None, description="absent where no task has a teacher")
+
+
+REPORT = MultitaskReport
 
 EXAMPLE: dict[str, Any] = {
     "kind": "multitask",
@@ -225,13 +240,11 @@ def train(spec: Spec, run: Run) -> None:
         return [_alone(spec, run, data, name, architecture, arm, budget, epoch) for data, name in single]
 
     trial.each(arms, of_arm)
-    more: dict[str, Any] = {}
-    if taught:
-        more["distillation"] = {"tasks": _about(spec, run, trial, teachers, sets)}
+    more = {"distillation": {"tasks": _about(spec, run, trial, teachers, sets)}} if taught else {}
     conclude(
         run,
         trial,
-        spec.kind,
+        MultitaskReport,
         spec.control,
         spec.split,
         arm=f"same multitask {architecture.label} on labels alone" if taught else f"single-task {architecture.label}",

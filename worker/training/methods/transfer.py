@@ -22,6 +22,8 @@ from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid, nearest, validate
 from app.spec.models import ArchitectureRef, Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHere, TransferSource
 from app.spec.registry import modules
+from app.spec.report import Report
+from app.spec.report.methods import Inherited
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.fitting import rates
@@ -85,6 +87,29 @@ class Spec(JobSpec):
     training: TrainingSpec = TrainingSpec()
     control: ControlSpec = ControlSpec()
 
+
+class BackboneUsed(Backbone):
+    """The network of keras.applications that a transfer started from."""
+
+
+class LoraUsed(LoraSpec):
+    """The adapters that a transfer trained, merged into the model that is kept."""
+
+
+class TransferReport(Report):
+    """The report of a transfer."""
+
+    kind: Literal["transfer"] = Field(description="the kind of job")
+    strategy: Strategy = Field(description="as in the spec")
+    inherited: Inherited = Field(description="what the first seed's model got from the source")
+    backbone: BackboneUsed | None = Field(
+        description="the source, where it is a network of keras.applications; else null"
+    )
+    regularizer: dict[str, Any] | None = Field(description="its name and numbers; null: none")
+    lora: LoraUsed | None = Field(description="the adapters; null: none")
+
+
+REPORT = TransferReport
 
 EXAMPLE: dict[str, Any] = {
     "kind": "transfer",
@@ -238,7 +263,7 @@ def train(spec: Spec, run: Run) -> None:
     conclude(
         run,
         trial,
-        spec.kind,
+        TransferReport,
         spec.control,
         spec.split,
         arm=f"same {architecture.label} from scratch",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
 
 from worker.reports import Artifact, Result
 from worker.training.networks import canvas
@@ -18,6 +21,7 @@ from worker.training.scores.verdict import Outcome, Scored, judge
 
 if TYPE_CHECKING:
     from app.spec.data import SplitSpec
+    from app.spec.report import Report
     from app.spec.training import ControlSpec
     from worker.training.data.rows import Data
     from worker.training.kept.keeping import Model
@@ -110,7 +114,7 @@ class Besides:
 def conclude(
     run: Run,
     trial: Trial,
-    kind: str,
+    kind: type[Report],
     control: ControlSpec,
     split: SplitSpec,
     *,
@@ -119,7 +123,10 @@ def conclude(
     dropped: Mapping[str, int] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result."""
+    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result.
+
+    `kind` describes the method's report, each key of `more` among them.
+    """
     run.pace.enter("evaluate")
     overlap: Literal["unknown", "none"] = "unknown" if run.overlap_unknown else "none"
     verdict = judge(
@@ -140,7 +147,7 @@ def conclude(
     for data in trial.examined:
         figures |= run.figures(model, data)
     report = {
-        "kind": kind,
+        "kind": run.words["kind"],
         "decision": verdict["decision"],
         "reason": verdict["reason"],
         "sentence": verdict["sentence"],
@@ -173,7 +180,7 @@ def conclude(
         **(more or {}),
     }
     run.write_metrics()
-    _write(run.out / "report.json", json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False))
+    _write(run.out / "report.json", _text(kind, report))
     _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(run, model, besides)))
     _write(run.out / "curve.svg", card.curve(report, run.history))
     seeds = card.seeds(report)
@@ -191,6 +198,16 @@ def conclude(
             usage={"device_seconds": round(seconds, 3), "peak_memory_bytes": float(device.peak_memory_bytes())},
         )
     )
+
+
+def _text(kind: type[Report], report: dict[str, Any]) -> str:
+    """The report as its model writes it. What the model does not describe is a warning, and in a test an error: it costs no job."""
+    plain = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
+    try:
+        return kind.model_validate_json(plain).text()
+    except ValidationError as error:
+        warnings.warn(f"the report is not as {kind.__name__} describes it: {error}", stacklevel=2)
+        return plain
 
 
 def _lineage(run: Run, model: Model, besides: Besides) -> list[dict[str, Any]]:

@@ -19,12 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import stdtrit
 
+from app.spec.report.verdict import Decision, Overlap, Reason
 from worker.training.scores.measures import METRICS, Array, Measure, resample
 from worker.training.scores.sentence import sentence
 
-Decision = Literal["helped", "no_effect", "hurt", "inconclusive", "not_measured"]
-Reason = Literal["few_seeds", "few_test_rows", "run_failed", "overlap", "uncertain"]
-Overlap = Literal["none", "unknown", "seen"]
 Margin = float | Literal["auto"]
 
 ALPHA = 0.05

@@ -13,12 +13,20 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.datasets import load_wine
 
+from app.spec.report.verdict import Verdict
 from worker.training.scores import verdict
 from worker.training.scores.evaluate import measure
 from worker.training.scores.measures import METRICS, Measure
-from worker.training.scores.verdict import Outcome, Scored, Spent, judge
+from worker.training.scores.verdict import Outcome, Scored, Spent
 
 N = 200
+
+
+def judge(treated: list[Outcome], control: list[Outcome], **options: Any) -> dict[str, Any]:
+    """The verdict, which is always one that the report describes."""
+    told = verdict.judge(treated, control, **options)
+    assert Verdict.model_validate_json(json.dumps(told, allow_nan=False)).model_dump(exclude_unset=True) == told
+    return told
 
 
 def mean_measure(terms: Any, metric: str = "accuracy", dataset: str = "d", units: Any = None) -> Measure:

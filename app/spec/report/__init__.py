@@ -1,0 +1,89 @@
+"""A job's report, `report.json`: what every kind of job says. A method's module adds its own words in a subclass, its `REPORT`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from app.spec.exports import ExportFormat
+from app.spec.report._part import Part
+from app.spec.report.figures import Figures
+from app.spec.report.methods import Resized
+from app.spec.report.verdict import Decision, Reason, Verdict
+
+
+class Latency(Part):
+    """Median times on one CPU, input to answer."""
+
+    device: Literal["cpu"] = Field(description="where it was measured")
+    batch: int = Field(description="rows of a batch")
+    ms_per_row: float = Field(description="milliseconds for one row alone")
+    ms_per_batch: float = Field(description="milliseconds for a batch")
+
+
+class ModelSize(Part):
+    """The job's model."""
+
+    parameters: int = Field(description="numbers in its layers")
+    bytes: int = Field(description="size of model.keras")
+    latency: Latency = Field(description="how fast it answers")
+    architecture: dict[str, Any] = Field(description="its trunk, as in the catalog")
+
+
+class Export(Part):
+    """A file of the model for other programs."""
+
+    file: str = Field(description="name among the job's files")
+    bytes: int = Field(description="its size")
+    largest_difference: float = Field(
+        description="from Keras's answers on training rows, relative to the largest answer where that is above 1"
+    )
+
+
+class Rows(Part):
+    """The parts of a data set."""
+
+    train: int = Field(description="rows that may train")
+    validation: int = Field(description="rows that are watched in training")
+    test: int = Field(description="rows that nothing was trained on")
+
+
+class ModelCost(Part):
+    """What one kept model cost."""
+
+    steps: int = Field(description="optimizer steps")
+    learning_rate: float = Field(description="of its last phase")
+    device_seconds: float = Field(description="seconds of training")
+
+
+class Report(Part):
+    """What was measured on the held-out rows, beside the control's, and whether the method helped."""
+
+    kind: str = Field(description="the kind of job")
+    decision: Decision = Field(description="the verdict's")
+    reason: Reason | None = Field(description="the verdict's: why it is inconclusive; else null")
+    sentence: str = Field(description="the verdict in one sentence, to be read aloud")
+    verdict: Verdict = Field(description="whether the method helped, and what that rests on")
+    tasks: dict[str, Figures] = Field(description="the model's figures on the test rows, by task")
+    model: ModelSize = Field(description="the job's model")
+    input: Resized | None = Field(description="how the model sees the pictures; null: as they are")
+    export: dict[ExportFormat, Export] = Field(description="files besides model.keras, by format")
+    rows: dict[str, Rows] = Field(description="by data set that the job is examined on")
+    labels: dict[str, int] | None = Field(
+        description="labels used, those of validation rows among them, by task; null: not recorded"
+    )
+    dropped_rows: dict[str, int] = Field(
+        description="by data set: rows that trained nothing, since they meet validation or test rows"
+    )
+    overlap: Literal["unknown", "none"] = Field(
+        description="unknown: rows behind a model cannot be compared with the test rows"
+    )
+    models: dict[str, ModelCost] = Field(description="what each arm's model cost, by role")
+    failed: dict[str, str] = Field(description="by arm without a model: why")
+
+    def text(self) -> str:
+        """As `report.json` has it."""
+        told = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps(told, indent=2, allow_nan=False, ensure_ascii=False)
