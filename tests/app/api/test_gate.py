@@ -77,7 +77,7 @@ def test_a_prediction_has_its_limit_and_needs_a_model_before_its_body_is_read(
 ) -> None:
     monkeypatch.setattr(settings(), "max_predict_bytes", 1000)
     headers = {"content-type": "application/json"}
-    path = "/v1/models/mdl_none/predict"
+    path = "/v1/models/mdl_00000000000000000000000000000000/predict"
     body = problem(client.post(path, content=b" " * 1001, headers=headers), 413, "body_too_large")
     assert "BEQUEST_MAX_PREDICT_BYTES" in body["detail"]
     with begun(client, "POST", "content-type: application/json\r\ncontent-length: 1000\r\n", "{", path) as line:
