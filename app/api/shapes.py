@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app import waiting
@@ -141,7 +141,11 @@ class Artifacts(BaseModel):
     data: list[ArtifactShape]
 
 
-class DatasetShape(BaseModel):
+class _Dataset(BaseModel):
+    """A data set, apart from what it looks like."""
+
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     name: str
     builtin: bool
@@ -150,21 +154,14 @@ class DatasetShape(BaseModel):
     bytes: int | None
     sha256: str
     created_at: datetime | None
-    data_schema: Schema = Field(serialization_alias="schema")
+
+
+class DatasetShape(_Dataset):
+    data_schema: Schema = Field(alias="schema")
 
     @classmethod
     def of(cls, known: Known) -> DatasetShape:
-        return cls(
-            id=known.id,
-            name=known.name,
-            builtin=known.builtin,
-            format=known.format,
-            description=known.description,
-            bytes=known.bytes,
-            sha256=known.sha256,
-            created_at=known.created_at,
-            data_schema=known.schema,
-        )
+        return cls.model_validate(known)
 
 
 MOST_LISTED = 20
@@ -205,23 +202,14 @@ class SchemaSummary(BaseModel):
         )
 
 
-class DatasetSummary(BaseModel):
+class DatasetSummary(_Dataset):
     """A data set as lists show it: bounded, however many columns and classes it has."""
 
-    id: str
-    name: str
-    builtin: bool
-    format: str | None
-    description: str | None
-    bytes: int | None
-    sha256: str
-    created_at: datetime | None
-    data_schema: SchemaSummary = Field(serialization_alias="schema")
+    data_schema: Annotated[SchemaSummary, BeforeValidator(SchemaSummary.cut)] = Field(alias="schema")
 
     @classmethod
     def of(cls, known: Known) -> DatasetSummary:
-        whole = dict(DatasetShape.of(known))
-        return cls(**{**whole, "data_schema": SchemaSummary.cut(known.schema)})
+        return cls.model_validate(known)
 
 
 class Preview(BaseModel):

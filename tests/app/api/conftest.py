@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from app import ids, jobs
 from app.api.connections import Connection
@@ -76,10 +77,15 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def address(_service: None) -> Iterator[str]:
+def app(_service: None) -> FastAPI:
     from app.main import create_app
 
-    with serving(create_app()) as url:
+    return create_app()
+
+
+@pytest.fixture(scope="module")
+def address(app: FastAPI) -> Iterator[str]:
+    with serving(app) as url:
         yield url
 
 

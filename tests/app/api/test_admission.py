@@ -21,22 +21,9 @@ from app.api.admission import Admission
 from app.db import transaction
 from app.errors import Problem
 from app.settings import settings
-from tests.app.api.conftest import add_job, begun, end_job, problem, serving, start_job, wait_for
+from tests.app.api.conftest import add_job, begun, end_job, problem, start_job, wait_for
 
 LIGHT = {"kind": "light", "steps": 3}
-
-
-@pytest.fixture(scope="module")
-def app(_service: None) -> FastAPI:
-    from app.main import create_app
-
-    return create_app()
-
-
-@pytest.fixture(scope="module")
-def address(app: FastAPI) -> Iterator[str]:
-    with serving(app) as url:
-        yield url
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -14,23 +13,10 @@ from fastapi import FastAPI
 
 from app.api import receiving
 from app.settings import settings
-from tests.app.api.conftest import begun, everything, problem, serving, wait_for
+from tests.app.api.conftest import begun, everything, problem, wait_for
 
 FORM = "content-type: multipart/form-data; boundary=x\r\n"
 PART = '--x\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
-
-
-@pytest.fixture(scope="module")
-def app(_service: None) -> FastAPI:
-    from app.main import create_app
-
-    return create_app()
-
-
-@pytest.fixture(scope="module")
-def address(app: FastAPI) -> Iterator[str]:
-    with serving(app) as url:
-        yield url
 
 
 def json_begun(client: httpx.Client, length: int, sent: int = 1) -> socket.socket:
