@@ -1,4 +1,4 @@
-"""What the README prints works as printed."""
+"""What the README and docs/api.md print works as printed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.service.conftest import Service
 
 pytestmark = pytest.mark.slow
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGES = "".join((Path(__file__).parents[2] / name).read_text() for name in ("README.md", "docs/api.md"))
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", PAGES, flags=re.DOTALL)
 
 
 def specs() -> list[str]:
-    """The bodies of the README's submissions."""
+    """The bodies of the submissions."""
     found = [
         re.search(r"curl --json '(\{\"kind\".*?\})' \$S/v1/jobs\n", block, flags=re.DOTALL) for block in blocks("sh")
     ]
