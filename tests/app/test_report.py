@@ -77,7 +77,9 @@ def test_a_key_that_nobody_described_is_refused_by_the_model_and_by_the_schema(p
 
 
 @pytest.mark.parametrize("kind", ["distillation", "multitask", "transfer"])
-def test_a_key_that_always_comes_is_missed(kind: str) -> None:
+def test_a_key_that_always_comes_is_missed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = {name: module for name, module in methods.kinds().items() if hasattr(module, "REPORT")}
+    monkeypatch.setattr(methods, "kinds", lambda: described)  # a plugin's report may be any object, without a kind too
     report = json.loads(next(path for path in FILES if path.stem == kind).read_text(encoding="utf-8"))
     published = schema()
     for key in report.keys() - {"distillation"}:
