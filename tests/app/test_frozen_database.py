@@ -20,6 +20,8 @@ from app import db, embedded
 from tests.app.api.conftest import api_process, wait_for
 from worker import machine
 
+pytestmark = pytest.mark.slow  # starts programs, and waits for what ails them
+
 PROMISED_SECONDS = 6.0
 JOB = {"kind": "light"}
 

@@ -13,6 +13,8 @@ from app import queue
 from app.settings import settings
 from tests.worker.conftest import WorkerProcess, Workers, ended, submit, wait_for
 
+pytestmark = pytest.mark.slow  # starts programs, and waits for what ails them
+
 Change = Callable[[Redis], Any]
 
 ILL: dict[str, tuple[Change, Change]] = {
