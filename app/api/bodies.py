@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ LONGEST_KEY = (
 )
 MAX_CONTAINERS = 1_000_000  # of some 100 bytes each in memory, while a picture needs one for a pixel at most
 INTEGERS = range(-(2**63), 2**64)
+_LONG_NUMBER = re.compile("[0-9]{19}")
 _SMALL = 256 * 1024
 
 
@@ -105,8 +107,10 @@ def parse(raw: bytes) -> Body:
         raise _malformed("the body is empty", "send a JSON object")
     if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
         raise _malformed(f"it holds more than {MAX_CONTAINERS:,} lists and objects", "send fewer rows at a time")
+    # A call for each number would take most of the time, and a picture has thousands that are short.
+    integer = _integer if _LONG_NUMBER.search(text) else None
     try:
-        tree = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_Refused.constant, parse_int=_integer)
+        tree = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_Refused.constant, parse_int=integer)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise _malformed(
@@ -150,6 +154,8 @@ def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
         case _Pairs():
             return _object(node, path, faults)
         case list():
+            if set(map(type, node)) <= {int, float} and all(map(math.isfinite, node)):
+                return node
             for index, item in enumerate(node):
                 if not isinstance(item, int) and not (isinstance(item, float) and math.isfinite(item)):
                     node[index] = _walk(item, (*path, index), faults)

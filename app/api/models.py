@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from app import artifacts, db, models
@@ -94,7 +96,7 @@ def _predict(ref: str, body: dict[str, Any]) -> Predictions:
     model = _model(ref)
     manifest = models.manifest(model)
     rows = _rows(body, manifest)
-    outputs = inference.predict(artifacts.model_file(model.sha256), model.manifest, rows)
+    outputs = inference.predict(artifacts.model_file(model.sha256), rows)
     if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
         raise Problem("internal", "The inference process answered for other rows than those it was given.")
     answers = [
@@ -109,24 +111,24 @@ def _model(ref: str) -> Model:
         return models.get(session, ref)
 
 
-def _rows(body: dict[str, Any], manifest: Manifest) -> list[Any]:
-    """The rows of a body. Raises Invalid, with every fault in them."""
+def _rows(body: dict[str, Any], manifest: Manifest) -> NDArray[np.float32]:
+    """The rows of a body, as the model is fed them. Raises Invalid, with every fault in them."""
     faults = unknown_fields(body, ["inputs"])
     rows = body.get("inputs")
+    encoded = np.zeros(0, np.float32)
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ROWS:
         hint = f"the input's shape is {manifest.input.shape}; see the model's manifest.input"
         faults.append(Fault("/inputs", f"expected a list of 1 to {MAX_ROWS} rows", hint, "list_type"))
     else:
         try:
-            encode_rows(rows, manifest.input)
+            encoded = encode_rows(rows, manifest.input)
         except Invalid as invalid:
             faults += [
                 fault if fault.pointer.startswith("/inputs") else fault.under("/inputs") for fault in invalid.faults
             ]
     if faults:
         raise Invalid(faults)
-    assert isinstance(rows, list)
-    return rows
+    return encoded
 
 
 def _said(task: TaskManifest, output: list[float]) -> Prediction:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app.api import inference
@@ -61,7 +62,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_no_connection_is_closed_that_another_thread_may_be_taking_up(server: Server) -> None:
     def ask(_: int) -> dict[str, list[object]]:
-        return inference.predict(Path("model.keras"), {}, [[1]])
+        return inference.predict(Path("model.keras"), np.ones((1, 1), np.float32))
 
     with ThreadPoolExecutor(THREADS) as threads:
         for _ in range(3):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app import artifacts, jobs, models
 from app.db import transaction
@@ -43,13 +46,13 @@ ROW = {"species": [0.25, 0.5, 0.25], "odd": [0.25], "marks": [0.75, 0.25], "weig
 class Inference(BaseHTTPRequestHandler):
     """Answers each row with ROW, and remembers what it was asked."""
 
-    asked: ClassVar[list[dict[str, Any]]] = []
+    asked: ClassVar[list[tuple[Path, NDArray[np.float32]]]] = []
     status = 200
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.asked.append(request)
-        answer = {"predictions": {task: [values] * len(request["inputs"]) for task, values in ROW.items()}}
+        rows = np.load(io.BytesIO(self.rfile.read(int(self.headers["content-length"]))))
+        self.asked.append((Path(parse_qs(urlsplit(self.path).query)["model"][0]), rows))
+        answer = {"predictions": {task: [values] * len(rows) for task, values in ROW.items()}}
         body = json.dumps(answer if self.status == 200 else {"detail": "secret reason", "rows": [1, 3]}).encode()
         self.send_response(self.status)
         self.send_header("content-length", str(len(body)))
@@ -156,10 +159,10 @@ def test_a_prediction_is_said_in_the_words_of_the_data(
         "weight": {"value": 70.5},
         "place": {"value": [1.0, 2.0]},
     }
-    asked = inference.asked[0]
-    assert asked["inputs"] == rows
-    assert Path(asked["model"]).read_bytes() == b"weights"
-    assert asked["model"].endswith(".keras")
+    path, asked = inference.asked[0]
+    assert (asked.dtype, asked.tolist()) == (np.float32, [[1.5, 2], [3, 4.5]])
+    assert path.read_bytes() == b"weights"
+    assert path.suffix == ".keras"
 
 
 @pytest.mark.parametrize(
