@@ -300,6 +300,7 @@ def test_what_pip_says_becomes_one_sentence(checkout: Checkout, said: str, sente
     assert said in answer[2]
 
 
+@pytest.mark.slow
 def test_no_network_is_said_with_what_to_do(checkout: Checkout) -> None:
     """With a real environment and a real pip, whose index is a port where nobody listens."""
     with socket.socket() as closed:

@@ -12,4 +12,4 @@ pytestmark = pytest.mark.usefixtures("database")
 
 def test_whatever_the_order_of_calls_the_database_is_as_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings(), "plugins", ("tests.faults",))
-    run_protocol(steps=480, seed=1)
+    run_protocol(steps=320, seed=1)

@@ -13,7 +13,7 @@ from tests.small_disk import fill, fill_with_files, free, small_disk
 from tests.worker.conftest import outcomes, read, run, submit, wait_for
 from worker.trainers import Trainers
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("database")]
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ def test_a_failure_that_a_retry_cannot_mend_ends_the_job_with_its_log(trainers: 
     assert b"Failure" in artifacts.blob(log.sha256).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behave", "outcome"),
     [
@@ -191,6 +192,7 @@ def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
     assert read(job_id).model_id is None
 
 
+@pytest.mark.slow
 def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     job_id = submit(steps=300)
     assert run(trainers, lambda: steps_done(job_id) >= 8) == "queued"
@@ -206,6 +208,7 @@ def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     assert resumed["target"] >= 8
 
 
+@pytest.mark.slow
 def test_a_drain_waits_no_longer_than_the_grace_for_a_trainer_that_is_deaf(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +248,7 @@ def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Tr
     assert not [name for name in names(job_id) if name.startswith("unfinished")]
 
 
+@pytest.mark.slow
 def test_a_pause_taken_back_after_the_trainer_was_told_to_stop_costs_nothing(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +268,7 @@ def test_a_pause_taken_back_after_the_trainer_was_told_to_stop_costs_nothing(
     assert outcomes(job_id) == ["paused"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discard", [False, True])
 def test_a_cancel_during_a_pause_is_a_cancel(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch, discard: bool
@@ -284,6 +289,7 @@ def test_a_cancel_during_a_pause_is_a_cancel(
     assert ("unfinished.keras" in names(job_id)) is not discard
 
 
+@pytest.mark.slow
 def test_a_cancel_that_no_beat_has_brought_keeps_what_is_finished(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +325,7 @@ def test_a_discard_counts_though_the_trainer_ends_before_a_beat_has_brought_it(
         assert released(job_id) == dict(jobs.HELD_NOTHING)
 
 
+@pytest.mark.slow
 def test_every_pause_replaces_the_unfinished_model_and_its_bytes(trainers: Trainers) -> None:
     job_id = submit(steps=5000, name="slow")
     seen = []

@@ -22,6 +22,7 @@ from app import ids, jobs
 from app.api.connections import Connection
 from app.db import Session, transaction
 from app.jobs import Claim
+from app.programs import KEEP_ALIVE_SECONDS
 from app.serve import api_command
 from app.tables import Job
 
@@ -32,7 +33,9 @@ def serving(app: Any) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2, http=Connection))
+        # uvicorn's own 5 s to keep an idle connection are httpx's as well: now and then it would close one that is just taken up.
+        patience = {"timeout_keep_alive": KEEP_ALIVE_SECONDS, "timeout_graceful_shutdown": 2}
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, http=Connection, **patience))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         deadline = time.monotonic() + 20

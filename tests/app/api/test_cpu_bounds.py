@@ -203,6 +203,7 @@ def application() -> Iterator[Callable[[Any], tuple[int, str, float]]]:
         runner.run(client.aclose())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(methods.kinds()))
 @pytest.mark.usefixtures("database")
 def test_no_field_of_a_spec_takes_a_second_of_the_processor(kind: str) -> None:

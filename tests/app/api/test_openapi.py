@@ -59,6 +59,7 @@ def without(spec: dict[str, Any], way: tuple[Any, ...]) -> dict[str, Any]:
 # --- what must be given ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_field_is_required_in_the_schema_where_the_service_misses_it(client: httpx.Client, kind: str) -> None:
     entry = client.get("/v1/catalog").json()["kinds"][kind]

@@ -107,6 +107,7 @@ def test_a_repeated_submission_waits_as_the_first_one_would(client: httpx.Client
     assert (again.headers["idempotent-replayed"], again.headers["preference-applied"]) == ("true", "wait=20")
 
 
+@pytest.mark.slow
 def test_a_thousand_submissions_at_once_under_one_key_are_one_job(client: httpx.Client) -> None:
     """64 connections; each tenth submission has another body. Whichever comes first, one job is made and its body wins."""
     lines = httpx.Client(base_url=client.base_url, timeout=60, trust_env=False, limits=httpx.Limits(max_connections=64))

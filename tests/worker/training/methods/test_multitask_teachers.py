@@ -155,6 +155,7 @@ def taught_goal(weighting: str) -> tuple[Any, Any, batches.Batch, np.ndarray]:
     return whole, goal, data, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2, 5])
 def test_a_taught_task_s_loss_is_its_labels_and_its_objectives_by_the_schedule(step: int) -> None:
     """λ = epoch / (epochs − 1) of three epochs: 0, ½, 1 (BAM); 0.4 λ · cross-entropy + 0.7 (1 − λ) · KD."""
@@ -173,6 +174,7 @@ def test_a_taught_task_s_loss_is_its_labels_and_its_objectives_by_the_schedule(s
     assert logs["loss"] == pytest.approx(sum(logs[f"{task}_loss"] for task in ("digit", "odd", "size")), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_teacher_teaches_on_rows_without_any_label_of_the_task() -> None:
     whole, goal, data, said = taught_goal("equal")
     made = compiled(whole, goal)
@@ -206,6 +208,7 @@ def test_weightings_of_gradients_see_the_objectives_too(weighting: str) -> None:
     assert grams[1][1:, 1:] == pytest.approx(grams[0][1:, 1:], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["equal", "gls", "imtl_l", "stch", "uncertainty"])
 def test_a_taught_task_is_left_out_where_neither_labels_nor_its_teacher_speak(weighting: str) -> None:
     """In the last epoch of an annealing the teacher's share is 0: without labels nothing is left, not a loss of 0."""

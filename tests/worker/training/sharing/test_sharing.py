@@ -82,6 +82,7 @@ def trained(whole: Network, names: dict[str, str] | None = None, steps: int = 3,
     return {(names or {}).get(name, name): arrays for name, arrays in one.live.read().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trunk", "shape"), [(TABLE_TRUNK, small.TABLE), (PICTURE_TRUNK, PICTURE)])
 @pytest.mark.parametrize(
     ("name", "more"),
@@ -187,6 +188,7 @@ def test_ple_of_one_level_is_cgc() -> None:
     assert same(one.weights, other.weights)
 
 
+@pytest.mark.slow
 def test_stitches_begin_as_asked_and_learn() -> None:
     whole = made("cross_stitch", alpha=0.8)
     assert whole.weights["stitch1-odd"][0] == pytest.approx(np.tile([0.1, 0.8, 0.1], (6, 1)))
@@ -418,6 +420,7 @@ def test_a_stopped_fit_goes_on_bit_by_bit(name: str, tmp_path: Path) -> None:
     assert once.sharing == whole.sharing
 
 
+@pytest.mark.slow
 def test_the_order_of_tasks_changes_nothing() -> None:
     for name in NAMES:
         one, other = made(name, TASKS), made(name, TASKS[::-1])
