@@ -1,8 +1,7 @@
 """Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures.
 
-A variant is one module. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have
-subpackages of
-the same six names. Nothing is edited to add one.
+A variant is a module, or a package. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may
+have subpackages of the same six names. Nothing is edited to add one.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ HOME: dict[Kind, str] = {
 
 
 def modules(kind: Kind) -> dict[str, ModuleType]:
-    """Every module of `kind` by its name in a spec: the file's name with "-" for "_".
+    """Every module of `kind` by its name in a spec: the file's or package's name, with "-" for "_" in architectures.
 
     Files that begin with "_" are not variants.
     """
@@ -46,9 +45,7 @@ def _of_package(package: str) -> dict[str, ModuleType]:
         if error.name is not None and package.startswith(error.name):
             return {}
         raise
-    names = sorted(
-        info.name for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_") and not info.ispkg
-    )
+    names = sorted(info.name for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_"))
     return {
         name.replace("_", "-") if package.endswith("architectures") else name: importlib.import_module(
             f"{package}.{name}"

@@ -14,7 +14,7 @@ from app.spec.models import Manifest, TaskManifest
 from app.spec.registry import modules
 from app.spec.world import Missing
 from worker.training import trainer
-from worker.training.methods.transfer import FINE_TUNING_RATE
+from worker.training.methods.transfer.spec import FINE_TUNING_RATE
 
 KINDS = ("transfer", "multitask", "distillation")
 MODEL = "job:job_1"

@@ -1,0 +1,12 @@
+"""Knowledge distillation: a student learns what its teachers say about every row, beside the labels (Hinton et al. 2015).
+
+Teachers are kept models or trained first, from the same kind of input, with a head of the same classes; one that sees pictures of
+another size is shown the student's, resized. Their logits are computed once (`teacher_outputs: cached`) or with each batch.
+`unlabelled` rows train the objectives only, half of each batch. The article's own way, copying the teacher's numbers, is
+`student_init: from_teacher`. The control is the same student on labels alone. With `generations` the student becomes the teacher of
+the next one, which begins anew (Born-Again Networks; Furlanello et al. 2018).
+"""
+
+from worker.training.methods.distillation.spec import EXAMPLE, REPORT, Spec, held_out, inputs, resolve
+
+__all__ = ["EXAMPLE", "REPORT", "Spec", "held_out", "inputs", "resolve"]
