@@ -132,7 +132,7 @@ def one_outcome(job: Job, arm: str) -> list[Any]:
     """The job's only seed, its test rows named alike for every data set."""
     from dataclasses import replace
 
-    run = job.again()
-    (data,) = examined(run, job)
+    again = job.again()
+    (data,) = examined(again.run, job)
     same = replace(data, ref="digits")
-    return job.outcomes(run, [same], arm)
+    return job.outcomes(again, [same], arm)

@@ -131,13 +131,13 @@ class Job:
         return found
 
     def again(self) -> Any:
-        """A `Run` over the same assignment that knows every model this job kept: to ask it for data, batches and scores."""
-        from worker.training.run import Run
+        """A `Job` over the same assignment that knows every model this job kept: to ask it for data, batches and scores."""
+        from worker.training import job
 
         assignment = {**self.assignment, "kept": self.kept("")}
-        return Run(assignment, self.out / "again", Told(Clock(0)), threading.Event())
+        return job.Job(assignment, self.out / "again", Told(Clock(0)), threading.Event())
 
-    def outcomes(self, run: Any, examined: Sequence[Any], arms: str) -> list[Outcome]:
+    def outcomes(self, again: Any, examined: Sequence[Any], arms: str) -> list[Outcome]:
         """One arm's scores row by row, one outcome a seed; `arms`: "treated" or "control"."""
         seeds = self.assignment["spec"]["control"]["seeds"]
         first = self.assignment["spec"]["training"]["seed"]
@@ -148,7 +148,7 @@ class Job:
             scores: dict[str, Any] = {}
             for one in roles:
                 for data in examined:
-                    scores |= run.score(run.kept(one, one), data)
+                    scores |= again.score(again.kept(one, one), data)
             found.append(Outcome(first + k, scores))
         return found
 

@@ -18,8 +18,9 @@ from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
 from benchmarks.experiments.jobs import Bench, Clock, Told
 from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Phase
+from worker.training.job import Job
 from worker.training.networks.inheritance import inherit
-from worker.training.run import Run
 from worker.training.scores import evaluate
 from worker.training.scores.verdict import Outcome, Scored, Spent, judge
 
@@ -34,10 +35,10 @@ def measure(bench: Bench) -> dict[str, Any]:
 
     device.prepare()
     verdicts = 20 if bench.quick else VERDICTS
-    run = Run({}, bench.scratch / "null", Told(Clock(0)), threading.Event())
+    job = Job({}, bench.scratch / "null", Told(Clock(0)), threading.Event())
     found: dict[str, list[Any]] = {"untrained": [], "twins": []}
     for number in range(verdicts):
-        for name, verdict in pair_of_verdicts(run, number).items():
+        for name, verdict in pair_of_verdicts(job, number).items():
             found[name].append(verdict)
         bench.clock.within((number + 1) / verdicts)
     counts = {
@@ -52,36 +53,37 @@ def measure(bench: Bench) -> dict[str, Any]:
     return {"counts": counts, "verdicts": found, "allowed": math.ceil(ALLOWED * verdicts / VERDICTS)}
 
 
-def pair_of_verdicts(run: Run, number: int) -> dict[str, Any]:
+def pair_of_verdicts(job: Job, number: int) -> dict[str, Any]:
     """Both verdicts on the data split by `number`. They share one control arm; within a kind no two verdicts share a fit."""
+    run = job.run
     split = SplitSpec(train=0.6, validation=0.0, test=0.4, seed=number)
     data = run.data("wine", {"class": TaskSpec(column="class")}, split, PerClass(per_class=10))
     training = TrainingSpec(steps=STEPS)
     architecture = architectures.resolve("mlp")
     outcomes: dict[str, list[Outcome]] = {"treated": [], "control": [], "other": []}
-    source = run.fresh(architecture, data.draw(1_000_000 + number), 1_000_000 + number)
+    source = run.fresh(architecture, [data.draw(1_000_000 + number)], 1_000_000 + number)
     for k in range(SEEDS):
         for arm, first in (("treated", 0), ("control", 0), ("other", 500_000)):
             seed = first + 10 * number + k
             draw = data.draw(seed)
-            network = run.fresh(architecture, draw, seed)
+            network = run.fresh(architecture, [draw], seed)
             if arm == "treated":
                 network = inherit(network, source).network
             goal = Goal({"wine": ["class"]}, network.tasks)
             lesson = run.lesson(goal, {"wine": run.feed(network, draw, training, seed)}, [draw])
-            trained = run.fit(f"{number}-{k}-{arm}", network, lesson, [run.phase(STEPS, RATE)], training, seed)
-            outcomes[arm].append(Outcome(10 * number + k, {"class": scored(run, trained.network, data)}))
+            trained = job.fit(f"{number}-{k}-{arm}", network, lesson, [Phase(STEPS, RATE)], training, seed)
+            outcomes[arm].append(Outcome(10 * number + k, {"class": scored(job, trained.network, data)}))
     return {
         "untrained": short(judge(outcomes["treated"], outcomes["control"], seeds=SEEDS)),
         "twins": short(judge(outcomes["other"], outcomes["control"], seeds=SEEDS)),
     }
 
 
-def scored(run: Run, network: Any, data: Any) -> Scored:
+def scored(job: Job, network: Any, data: Any) -> Scored:
     test = data.split.test
     measured = evaluate.measure(
         "multiclass",
-        run.answers(network, data.table.inputs[test])["class"],
+        job.answers(network, data.table.inputs[test])["class"],
         data.table.columns["class"][test],
         metric="accuracy",
         units=data.test_units,

@@ -83,15 +83,16 @@ def distilled(bench: Bench, job: Job, python: Path, *, keras: bool) -> dict[str,
     """One distillation job beside the libraries: {arm: ours against it}."""
     from worker.training.methods._teachers import Teachers
 
-    run, spec = job.again(), _spec(job)
+    again, spec = job.again(), _spec(job)
+    run = again.run
     (data,) = examined(run, job)
-    ours = job.outcomes(run, [data], "treated")
+    ours = job.outcomes(again, [data], "treated")
     unlabelled = run.unlabelled(spec.unlabelled, data.held_out) if spec.unlabelled else None
-    teacher = run.kept("teacher", "teacher")
+    teacher = again.kept("teacher", "teacher")
     lessons = []
     for outcome in ours:
         draw = data.draw(outcome.seed)
-        network = run.fresh(architectures.resolve(spec.student), draw, outcome.seed, {spec.target: spec.head})
+        network = run.fresh(architectures.resolve(spec.student), [draw], outcome.seed, {spec.target: spec.head})
         feed = Teachers(run, [teacher], [1.0], online=True).feed(network, draw, unlabelled, spec.training, outcome.seed)
         told = run.logits(teacher.network, feed.inputs)[spec.target]
         lessons.append(_lesson(job, data, network, feed, outcome.seed, told))
@@ -109,14 +110,15 @@ def distilled(bench: Bench, job: Job, python: Path, *, keras: bool) -> dict[str,
 
 def weighted(bench: Bench, job: Job, python: Path, methods: Sequence[str]) -> dict[str, Any]:
     """One multi-task job beside TorchJD's counterparts of its weighting."""
-    run, spec = job.again(), _spec(job)
+    again, spec = job.again(), _spec(job)
+    run = again.run
     (data,) = examined(run, job)
-    ours = job.outcomes(run, [data], "treated")
+    ours = job.outcomes(again, [data], "treated")
     head = {name: words.head for name, words in spec.tasks.items()}
     lessons = []
     for outcome in ours:
         draw = data.draw(outcome.seed)
-        network = run.fresh_for(architectures.resolve(spec.trunk), [draw], outcome.seed, head)
+        network = run.fresh(architectures.resolve(spec.trunk), [draw], outcome.seed, head)
         lessons.append(_lesson(job, data, network, run.feed(network, draw, spec.training, outcome.seed), outcome.seed))
     found = {}
     for method in methods:

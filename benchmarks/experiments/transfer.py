@@ -59,6 +59,6 @@ def arms(bench: Bench) -> dict[str, dict[str, Any]]:
 
 def zero_shot(job: Job) -> float:
     """The source's own accuracy on the target's test rows, before it has seen any row of it."""
-    run = job.again()
-    (data,) = examined(run, job)
-    return float(run.score(run.kept("source", "source"), data)["digit"].measure.value)
+    again = job.again()
+    (data,) = examined(again.run, job)
+    return float(again.score(again.kept("source", "source"), data)["digit"].measure.value)

@@ -50,9 +50,9 @@ def run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading
         out.mkdir(parents=True, exist_ok=True)
         method = modules("methods")[assignment["kind"]]
         spec = validate(method.Spec, assignment["spec"])
-        if getattr(method, "KERAS", True):
+        if hasattr(method, "experiment"):
             _train_with_keras(method, spec, assignment, out, told, stop, stage)
-        else:
+        else:  # a kind that trains no network
             told.send(Started())
             method.train(spec, _plain_run(assignment, out, told, stop))
     except failures.Stopped:
@@ -194,20 +194,21 @@ def _train_with_keras(
     from worker.training.process import device
 
     device.import_keras()
-    from worker.training.run import Run
+    from worker.training import experiment
+    from worker.training.job import Job
 
     training = getattr(spec, "training", None)
     device.prepare(training.deterministic if training is not None else "auto")
     told.send(Started(environment=device.environment()))
-    made = Run(assignment, out, told, stop)
+    job = Job(assignment, out, told, stop)
     try:
-        method.train(spec, made)
+        experiment.conduct(method.experiment(spec, job.run), job)
     except Exception:
-        if not made.cut_short:  # else it stumbled over what is only half learnt
+        if not job.cut_short:  # else it stumbled over what is only half learnt
             raise
     finally:
-        stage.append(made.pace.stage)
-    if made.cut_short:
+        stage.append(job.pace.stage)
+    if job.cut_short:
         raise failures.Stopped
 
 
@@ -225,8 +226,6 @@ def _warm_up() -> dict[str, str | None]:
     device.import_keras()
     import numpy as np
 
-    import worker.training.networks.inheritance
-    import worker.training.report.conclude  # noqa: F401 - both are imported now rather than within a job
     from app.spec import architectures
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from tests.worker.training.small import Quiet, StopAt, fitter, same, stored
 from tests.worker.training.test_resume import CNN, PICTURES, TABLE
 from tests.worker.training.test_resume import assignment as resolved
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Result, Resumed, Stage
-from worker.training import trainer
+from worker.training import experiment, trainer
+from worker.training import job as jobs
 from worker.training.data.batches import Line
 from worker.training.fitting import fit
 from worker.training.fitting.plan import Check, Lesson, Phase
 from worker.training.process.failures import Stopped
-from worker.training.run import Run
 
 pytestmark = [
     pytest.mark.slow,
@@ -223,13 +222,14 @@ def test_features_of_a_fit_that_goes_on_are_broken_off_and_it_gives_back_what_it
 # --- methods of other people
 
 
-def ran(train: Callable[[Run], None], tmp_path: Path, stop: threading.Event) -> tuple[Exit, Quiet]:
-    """A job of a method that is nothing but `train`."""
+def ran(train: Callable[[jobs.Job], None], tmp_path: Path, stop: threading.Event) -> tuple[Exit, Quiet]:
+    """A job of which `train` makes what it likes."""
     quiet = Quiet()
-    method = SimpleNamespace(Spec=modules("methods")["transfer"].Spec, train=lambda spec, run: train(run))
     words = resolved(JOBS["transfer"])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(trainer, "modules", lambda kind: {"transfer": method})
+        method = modules("methods")["transfer"]
+        patched.setattr(method, "experiment", lambda *_: None)
+        patched.setattr(experiment, "conduct", lambda _, job: train(job))
         return trainer.run({**words, "checkpoints": str(tmp_path / "c")}, tmp_path / "out", quiet, stop), quiet
 
 
@@ -237,17 +237,17 @@ def ran(train: Callable[[Run], None], tmp_path: Path, stop: threading.Event) -> 
 def test_a_method_that_knows_nothing_of_it_stops_too(then: str, tmp_path: Path) -> None:
     stop = threading.Event()
 
-    def train(run: Run) -> None:
+    def train(job: jobs.Job) -> None:
         whole, lesson = learnable()
-        run.pace.step = lambda *_: stop.set()  # type: ignore[method-assign]
-        trained = run.fit("target", whole, lesson, PHASES, TRAINING, 3)
+        job.pace.step = lambda *_: stop.set()  # type: ignore[method-assign]
+        trained = job.fit("target", whole, lesson, PHASES, TRAINING, 3)
         assert trained.stopped
         match then:
             case "stumbles":
                 raise ValueError("the network is not what was expected")
             case "fits again":
-                run.fit("control/0", whole, lesson, PHASES, TRAINING, 3)
-        run.send(Result())
+                job.fit("control/0", whole, lesson, PHASES, TRAINING, 3)
+        job.send(Result())
 
     code, quiet = ran(train, tmp_path, stop)
     assert code == Exit.STOPPED
@@ -258,10 +258,10 @@ def test_a_method_that_knows_nothing_of_it_stops_too(then: str, tmp_path: Path) 
 def test_a_stop_that_comes_before_a_fit_goes_on_gives_back_what_it_had_learnt(tmp_path: Path) -> None:
     stop, fitted = threading.Event(), []
 
-    def train(run: Run) -> None:
+    def train(job: jobs.Job) -> None:
         whole, lesson = learnable()
-        run.pace.step = lambda *_: stop.set()  # type: ignore[method-assign]
-        fitted.append(run.fit("target", whole, lesson, PHASES, TRAINING, 3))
+        job.pace.step = lambda *_: stop.set()  # type: ignore[method-assign]
+        fitted.append(job.fit("target", whole, lesson, PHASES, TRAINING, 3))
 
     for _ in range(2):
         assert ran(train, tmp_path, stop)[0] == Exit.STOPPED

@@ -19,12 +19,13 @@ from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training.small import Quiet
 from tests.worker.training.test_combining import World
+from worker.training import experiment
 from worker.training.data.batches import Feed, Line
 from worker.training.data.rows import Data
 from worker.training.fitting.plan import Lesson, Phase, Trained
+from worker.training.job import Job
 from worker.training.networks.network import Network
 from worker.training.process import device
-from worker.training.run import Run
 from worker.training.scores.verdict import Scored
 
 
@@ -49,8 +50,8 @@ class Stage:
         return self.feed.inputs[np.unique(np.concatenate([line.rows for line in self.feed.lines]))]
 
 
-class Watched(Run):
-    """A run that remembers its stages by name, and the test rows of every score by data set."""
+class Watched(Job):
+    """A job that remembers its stages by name, and the test rows of every score by data set."""
 
     def __init__(self, assignment: dict[str, Any], out: Path):
         super().__init__(assignment, out, Quiet(), threading.Event())
@@ -84,7 +85,7 @@ def train(body: dict[str, Any], out: Path, *given: dict[str, Any]) -> Watched:
     out.mkdir(parents=True, exist_ok=True)
     device.prepare()
     made = Watched({"spec": plain(spec), "models": models}, out)
-    method.train(spec, made)
+    experiment.conduct(method.experiment(spec, made.run), made)
     return made
 
 

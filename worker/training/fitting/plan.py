@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +40,12 @@ class Phase:
     norms: bool = False
     factors: Mapping[str, float] = field(default_factory=dict)
     cache: Caching = False
+
+
+def phase(steps: int, rate: float | None, frozen: Iterable[str] = (), norms: bool = False, **more: Any) -> Phase:
+    """A phase at the rate of a resolved spec, which has one. `more`: as in Phase."""
+    assert rate is not None
+    return Phase(steps, rate, frozenset(frozen), norms, **more)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def introduced(run: Run, model: Model, data: Data) -> Model:
         message = f"{model.id} sees {canvas.times(network.seen)}, {data.ref} has {canvas.times(own.shape)}"
         run.warn("input_adapted", f"{message}: {canvas.sentence(own.shape, network.seen)}")
     if any(shape != own.shape for shape in model.shapes):
-        run.overlap_unknown = True
+        run.borrowed.overlap_unknown = True
         message = f"pictures of another shape than those of {data.ref} are behind {model.id}"
         run.warn("overlap_unknown", f"{message}: whether a test row is among them cannot be told")
     return replace(model, network=network)
@@ -76,7 +76,7 @@ def of_backbone(run: Run, words: Backbone, seed: int) -> Model:
                 "weights_unavailable", f"{name}: {missing.message}", missing.hint, "/source/weights"
             ) from None
         weights[layer.name], size = backbone.loaded(live, str(path), words), path.stat().st_size
-        run.overlap_unknown = True
+        run.borrowed.overlap_unknown = True
         run.warn(
             "overlap_unknown", f"the rows that trained {name} are not known: overlap with the test rows is unknown"
         )

@@ -156,13 +156,13 @@ def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndar
     raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
 
 
-def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
+def about(teachers: Teachers, trial: Trial, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
     """How near the students came in one task: agreement with the teachers, how much of the gap was closed, how much smaller and
     faster they are."""
     inputs = target.table.inputs[target.split.test]
     said_by_teachers = teachers.answers(task, inputs)
     student, teacher = trial.model, teachers.models[0]
-    ours, *theirs = (run.latency(one, target.table.inputs) for one in (student, *teachers.models))
+    ours, *theirs = (trial.job.latency(one, target.table.inputs) for one in (student, *teachers.models))
     latency = {"student": ours["ms_per_batch"], "teachers": round(sum(one["ms_per_batch"] for one in theirs), 3)}
     students, alone = trial.measures(task.name)
     teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
@@ -187,7 +187,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
         ],
         "teacher_head": teacher_name,
         "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
-        "agreement": agreement(task.type, run.answers(student.network, inputs)[task.name], said_by_teachers),
+        "agreement": agreement(task.type, trial.job.answers(student.network, inputs)[task.name], said_by_teachers),
         "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
         "latency_ratio": round(latency["teachers"] / latency["student"], 3),
         "latency_ms_per_batch": {"device": ours["device"], "batch": ours["batch"], **latency},

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from app.spec.report import Report
     from app.spec.training import ControlSpec
     from worker.training.data.rows import Data
+    from worker.training.job import Job
     from worker.training.kept.keeping import Model
     from worker.training.report.control import Arm
-    from worker.training.run import Run
     from worker.training.scores.measures import Measure
 
 
@@ -38,7 +38,7 @@ FILES = ("report.json", "metrics.csv", "card.md", "curve.svg", "seeds.svg")
 class Trial:
     """The models of all arms with their scores on the test rows of `examined`, which are the same for every one of them."""
 
-    run: Run
+    job: Job
     examined: Sequence[Data]
     treated: dict[int, Outcome] = field(default_factory=dict)
     control: dict[int, Outcome] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Trial:
         tasks: dict[str, Scored] = {}
         for model in models:
             for data in self.examined:
-                tasks |= self.run.score(model, data)
+                tasks |= self.job.score(model, data)
             self.models[model.id] = model
         outcomes = self.treated if arm.treated else self.control
         outcomes[arm.seed] = Outcome(arm.seed, tasks)
@@ -81,13 +81,13 @@ class Trial:
         return [ours[seed] for seed in both], [theirs[seed] for seed in both]
 
     def _give_up(self, arm: Arm, failure: Failure) -> None:
-        stage = self.run.pace.stage
+        stage = self.job.pace.stage
         why = failure.message if stage == arm.stage else f"{stage}: {failure.message}"
         outcomes = self.treated if arm.treated else self.control
         outcomes[arm.seed] = Outcome(arm.seed, failed=why)
         self.failed[arm.role] = why
-        self.run.warn("arm_failed", f"{arm.role} has no model ({why}); the other arms go on, without a verdict")
-        self.run.pace.give_up(arm.stage)
+        self.job.run.warn("arm_failed", f"{arm.role} has no model ({why}); the other arms go on, without a verdict")
+        self.job.pace.give_up(arm.stage)
 
     @property
     def model(self) -> Model:
@@ -112,7 +112,7 @@ class Besides:
 
 
 def conclude(
-    run: Run,
+    job: Job,
     trial: Trial,
     kind: type[Report],
     control: ControlSpec,
@@ -127,8 +127,8 @@ def conclude(
 
     `kind` describes the method's report, each key of `more` among them.
     """
-    run.pace.enter("evaluate")
-    overlap: Literal["unknown", "none"] = "unknown" if run.overlap_unknown else "none"
+    job.pace.enter("evaluate")
+    overlap: Literal["unknown", "none"] = "unknown" if job.run.borrowed.overlap_unknown else "none"
     verdict = judge(
         list(trial.treated.values()),
         list(trial.control.values()),
@@ -142,12 +142,12 @@ def conclude(
         conditional_on=besides.conditional_on,
     )
     model, first = trial.model, trial.examined[0]
-    exported = run.export(model, first)
+    exported = job.export(model, first)
     figures: dict[str, Any] = {}
     for data in trial.examined:
-        figures |= run.figures(model, data)
+        figures |= job.figures(model, data)
     report = {
-        "kind": run.words["kind"],
+        "kind": job.words["kind"],
         "decision": verdict["decision"],
         "reason": verdict["reason"],
         "sentence": verdict["sentence"],
@@ -156,7 +156,7 @@ def conclude(
         "model": {
             "parameters": model.manifest.parameters,
             "bytes": model.bytes,
-            "latency": run.latency(model, first.table.inputs),
+            "latency": job.latency(model, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
         "input": canvas.about(model.network.input.shape, model.network.seen),
@@ -179,19 +179,19 @@ def conclude(
         "failed": trial.failed,
         **(more or {}),
     }
-    run.write_metrics()
-    _write(run.out / "report.json", _text(kind, report))
-    _write(run.out / "card.md", card.card(report, model.manifest, run.words, _lineage(run, model, besides)))
-    _write(run.out / "curve.svg", card.curve(report, run.history))
+    job.write_metrics()
+    _write(job.out / "report.json", _text(kind, report))
+    _write(job.out / "card.md", card.card(report, model.manifest, job.words, _lineage(job, model, besides)))
+    _write(job.out / "curve.svg", card.curve(report, job.history))
     seeds = card.seeds(report)
     if seeds is not None:
-        _write(run.out / "seeds.svg", seeds)
+        _write(job.out / "seeds.svg", seeds)
     for name in FILES:
         if name == "seeds.svg" and seeds is None:
             continue
-        run.send(Artifact(name=name, path=name))
-    seconds = sum(one.spent.device_seconds for one in run.models.values())
-    run.send(
+        job.send(Artifact(name=name, path=name))
+    seconds = sum(one.spent.device_seconds for one in job.models.values())
+    job.send(
         Result(
             best=model.manifest.training.get("best"),
             seed=model.manifest.training["seed"],
@@ -210,10 +210,10 @@ def _text(kind: type[Report], report: dict[str, Any]) -> str:
         return plain
 
 
-def _lineage(run: Run, model: Model, besides: Besides) -> list[dict[str, Any]]:
+def _lineage(job: Job, model: Model, besides: Besides) -> list[dict[str, Any]]:
     """What the card says of each model behind the job's, by the kept edges: from heir to heir within the job, and where they lead
     out of it."""
-    known = {one.id: one for one in besides.models} | run.handed | dict(run.models)
+    known = {one.id: one for one in besides.models} | job.run.borrowed.models | dict(job.models)
     found: list[dict[str, Any]] = []
     heirs = [model.id]
     for heir in heirs:
@@ -231,7 +231,7 @@ def _lineage(run: Run, model: Model, besides: Besides) -> list[dict[str, Any]]:
                     "sha256": one.manifest.sha256,
                 }
             )
-            if one.id in run.models and one.id not in heirs:
+            if one.id in job.models and one.id not in heirs:
                 heirs.append(one.id)
     return found
 

@@ -16,21 +16,21 @@ from app.spec.models import TaskSpec
 from tests.worker.training.small import Quiet
 from worker.reports import Kept
 from worker.training.fitting.plan import Trained
+from worker.training.job import Job
 from worker.training.kept import export, keeping
 from worker.training.kept.keeping import Model
 from worker.training.process.ledger import Ledger
 from worker.training.report.conclude import Besides
-from worker.training.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 
 def kept(out: Path, told: Quiet) -> Model:
     """A source that has learnt from some rows twice, kept without a training."""
-    run = Run({"datasets": {"iris": {"path": None, "sha256": "0" * 64}}}, out, told, threading.Event())
-    draw = run.data("iris", {"class": TaskSpec()}, SplitSpec()).draw(0)
-    network = run.fresh(architectures.resolve({"arch": "mlp", "units": [4]}), draw, 0)
-    return run.keep("source", "source", Trained(network, 0, 3, 0.1, 1.0, 8, 1), learnt_from=[draw, draw])
+    job = Job({"datasets": {"iris": {"path": None, "sha256": "0" * 64}}}, out, told, threading.Event())
+    draw = job.run.data("iris", {"class": TaskSpec()}, SplitSpec()).draw(0)
+    network = job.run.fresh(architectures.resolve({"arch": "mlp", "units": [4]}), [draw], 0)
+    return job.keep("source", "source", Trained(network, 0, 3, 0.1, 1.0, 8, 1), learnt_from=[draw, draw])
 
 
 def test_a_model_is_the_same_to_the_attempt_that_kept_it_and_to_a_later_one(tmp_path: Path) -> None:

@@ -227,9 +227,10 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
     from app.spec.models import Backbone
     from worker.training.methods import _sources
     from worker.training.process.failures import Failure
+    from worker.training.run import Borrowed
 
     class Told:
-        overlap_unknown = False
+        borrowed = Borrowed()
 
         def warn(self, code: str, message: str) -> None:
             assert code == "overlap_unknown"
@@ -238,7 +239,7 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
     words = Backbone(applications="MobileNetV2", alpha=0.35, size=[32, 32])
     told: Any = Told()
     found = _sources.of_backbone(told, words, 0)
-    assert told.overlap_unknown
+    assert told.borrowed.overlap_unknown
     assert all(np.array_equal(a, b) for a, b in zip(found.network.weights["backbone"], numbers, strict=True))
     written(folder / "wide.h5", alpha=0.5)
     (folder / "none.h5").write_bytes(b"\x89HDF nothing")

@@ -20,10 +20,10 @@ from tests.worker.training.watched import hashes
 from worker.training.data import batches
 from worker.training.data.batches import Feed, Line
 from worker.training.fitting.goal import Goal
+from worker.training.job import Job
 from worker.training.methods._teachers import Teachers
 from worker.training.objectives import logits as soft
 from worker.training.process.failures import Failure
-from worker.training.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
@@ -36,12 +36,12 @@ class Lesson:
     """A student of digits with 40 labels, and two teachers who see all other rows that may train as well."""
 
     def __init__(self, home: Path, online: bool = False):
-        self.run = Run({}, home, Quiet(), threading.Event())
+        self.run = Job({}, home, Quiet(), threading.Event()).run
         self.target = self.run.data("digits", {"digit": TaskSpec(column="digit")}, SplitSpec(), LABELLED)
         self.unlabelled = self.run.unlabelled("digits", self.target.held_out)
         self.draw = self.target.draw(SEED)
-        self.network = self.run.fresh(architectures.resolve(TINY), self.draw, SEED)
-        nets = [self.run.fresh(architectures.resolve(TINY), self.draw, seed) for seed in (8, 9)]
+        self.network = self.run.fresh(architectures.resolve(TINY), [self.draw], SEED)
+        nets = [self.run.fresh(architectures.resolve(TINY), [self.draw], seed) for seed in (8, 9)]
         models: list[Any] = [
             SimpleNamespace(id=str(n), network=net, manifest=SimpleNamespace(sha256=str(n)))
             for n, net in enumerate(nets)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +18,10 @@ from tests.worker.training.methods.test_methods import faults, resolve
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
-from worker.training.methods import _layers, transfer
+from worker.training.methods import _layers
+from worker.training.methods.transfer import train
+from worker.training.methods.transfer.spec import FINE_TUNING_RATE
 from worker.training.networks.network import Network
-from worker.training.run import Run
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
@@ -40,8 +40,7 @@ def body(**words: Any) -> dict[str, Any]:
 
 
 def planned(spec: Any, whole: Network, budget: int, epoch_steps: int) -> list[Phase]:
-    run = SimpleNamespace(phase=lambda *given, **more: Run.phase(None, *given, **more))  # type: ignore[arg-type]
-    return transfer._phases(spec, run, budget, epoch_steps, whole)  # type: ignore[arg-type]
+    return train._phases(spec, budget, epoch_steps, whole)
 
 
 def whole_network() -> Network:
@@ -67,7 +66,7 @@ def test_gradual_unfreezing_writes_its_plan_down_and_resolves_to_itself() -> Non
     spec = resolve(body(strategy="gradual_unfreezing"))
     assert [(thaw.epoch, thaw.layers) for thaw in spec.unfreeze] == [(2, GROUPS[2]), (4, GROUPS[1]), (6, GROUPS[0])]
     assert plain(resolve(plain(spec))) == plain(spec)
-    assert spec.training.optimizer.learning_rate == transfer.FINE_TUNING_RATE
+    assert spec.training.optimizer.learning_rate == FINE_TUNING_RATE
     assert spec.batch_norm == "frozen"
     held = resolve(body(strategy="gradual_unfreezing", freeze={"until_layer": "pool1"}))
     assert [(thaw.epoch, thaw.layers) for thaw in held.unfreeze] == [(2, GROUPS[2]), (5, GROUPS[1])]
@@ -258,7 +257,7 @@ def test_only_what_learns_has_a_rate_of_its_own() -> None:
     whole = whole_network()
     spec = resolve(body(strategy="lp_ft", learning_rates={"decay": 2.0}, freeze={"layers": ["conv1"]}))
     first, second = planned(spec, whole, 80, 10)
-    assert (first.rate, second.rate) == (1e-3, transfer.FINE_TUNING_RATE)
+    assert (first.rate, second.rate) == (1e-3, FINE_TUNING_RATE)
     assert first.factors == {"digit_logits/.+": 1.0}
     assert second.factors == {"conv2/.+": 0.25, "dense1/.+": 0.5, "digit_logits/.+": 1.0}  # the norms are frozen
     free = resolve(body(learning_rates={"decay": 2.0}, batch_norm="trainable"))

@@ -7,6 +7,20 @@ another size is shown the student's, resized. Their logits are computed once (`t
 the next one, which begins anew (Born-Again Networks; Furlanello et al. 2018).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from worker.training.methods.distillation.spec import EXAMPLE, REPORT, Spec, held_out, inputs, resolve
 
-__all__ = ["EXAMPLE", "REPORT", "Spec", "held_out", "inputs", "resolve"]
+if TYPE_CHECKING:
+    from worker.training.experiment import Experiment
+
+__all__ = ["EXAMPLE", "REPORT", "Spec", "experiment", "held_out", "inputs", "resolve"]
+
+
+def experiment(spec: Spec, run: Any) -> Experiment:
+    """Imports Keras."""
+    from worker.training.methods.distillation.train import Experiment
+
+    return Experiment(spec, run)

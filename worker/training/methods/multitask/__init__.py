@@ -9,6 +9,20 @@ such a task's loss, labels and objectives, on every row. What is asked then is w
 multi-task model on labels alone.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from worker.training.methods.multitask.spec import EXAMPLE, REPORT, Spec, held_out, inputs, resolve
 
-__all__ = ["EXAMPLE", "REPORT", "Spec", "held_out", "inputs", "resolve"]
+if TYPE_CHECKING:
+    from worker.training.experiment import Experiment
+
+__all__ = ["EXAMPLE", "REPORT", "Spec", "experiment", "held_out", "inputs", "resolve"]
+
+
+def experiment(spec: Spec, run: Any) -> Experiment:
+    """Imports Keras."""
+    from worker.training.methods.multitask.train import Experiment
+
+    return Experiment(spec, run)

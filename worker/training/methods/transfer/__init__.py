@@ -9,6 +9,20 @@ another size, or one channel for three, are shown to the trunk at the source's s
 scratch, on the same pictures, for as many steps.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from worker.training.methods.transfer.spec import EXAMPLE, REPORT, Spec, held_out, inputs, resolve
 
-__all__ = ["EXAMPLE", "REPORT", "Spec", "held_out", "inputs", "resolve"]
+if TYPE_CHECKING:
+    from worker.training.experiment import Experiment
+
+__all__ = ["EXAMPLE", "REPORT", "Spec", "experiment", "held_out", "inputs", "resolve"]
+
+
+def experiment(spec: Spec, run: Any) -> Experiment:
+    """Imports Keras."""
+    from worker.training.methods.transfer.train import Experiment
+
+    return Experiment(spec, run)

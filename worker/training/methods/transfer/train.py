@@ -10,100 +10,98 @@ from app.spec.base import Words, plain
 from app.spec.faults import validate
 from app.spec.models import Backbone, TaskSpec, TrainedHere
 from app.spec.registry import modules
+from worker.training import experiment
+from worker.training.experiment import About, Before, Fit, Recipe
 from worker.training.fitting import rates
 from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Phase, phase
 from worker.training.methods import _layers, _sources
 from worker.training.methods.transfer.spec import Spec, TransferReport
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.network import Lora, Network
-from worker.training.report import control
-from worker.training.report.conclude import Besides, Trial, conclude
-from worker.training.run import steps
+from worker.training.report.conclude import Besides
+from worker.training.run import feed_steps, steps
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from worker.training.kept.keeping import Model
+    from worker.training.report.conclude import Trial
     from worker.training.report.control import Arm
     from worker.training.run import Run
 
 
-def train(spec: Spec, run: Run) -> None:
+class Experiment(experiment.Experiment):
     """1 a source model; 2 the target model initialised from it; 3 trained on the target data. Beside it, the same from scratch."""
 
-    name = task_name(spec.target or "")
-    target = run.data(spec.dataset, {name: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples)
-    arms = control.arms(spec.training.seed, spec.control)
-    epoch_steps = run.feed_steps(target.draw(arms[0].seed), spec.training)
-    budget = steps(spec.training, epoch_steps)
-    _warn_of_late_phases(spec, run, budget, epoch_steps)
-    source_steps, source_data, known = 0, None, None
-    if isinstance(spec.source, TrainedHere):
-        source_data = run.stage_data(spec.source.train, target.held_out)
-        source_steps = run.stage_steps(spec.source.train, source_data)
-    elif isinstance(spec.source, str):
-        known = run.model(spec.source, [target])
-    before = source_steps if known is None else known.spent.steps
-    longer = before if spec.control.budget == "total" else 0
-    plan = [(arm.stage, budget if arm.treated else budget + longer) for arm in arms]
-    run.pace.plan([("source", source_steps), *plan] if source_steps else plan)
+    report = TransferReport
+    spec: Spec
 
-    if known is not None:
-        source = known
-    elif isinstance(spec.source, Backbone):
-        source = _sources.of_backbone(run, spec.source, spec.training.seed)
-    else:
-        assert isinstance(spec.source, TrainedHere)
-        assert source_data is not None
-        source = run.train_stage("source", spec.source.train, source_data)
-    source = _sources.introduced(run, source, target)
-
-    architecture = architectures.resolve(spec.architecture or "")
-    words = _regularizer_words(spec)
-    trial = Trial(run, [target])
-    inherited: dict[str, Any] = {}
-
-    def of_arm(arm: Arm) -> list[Model]:
-        draw = target.draw(arm.seed)
-        network = run.fresh(
-            architecture, draw, arm.seed, {name: spec.head}, spec.training.precision, source.network.seen
+    def __init__(self, spec: Spec, run: Run):
+        super().__init__(spec, run)
+        self._task = task_name(spec.target or "")
+        self._target = run.data(
+            spec.dataset, {self._task: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples
         )
-        phases = [run.phase(budget + longer, spec.control.training.learning_rate)]
-        edges, held = [("control_of", "model")], None
+        self.examined = [self._target]
+        self._epoch_steps = feed_steps(self._target.draw(self.arms[0].seed), spec.training)
+        self._budget = steps(spec.training, self._epoch_steps)
+        _warn_of_late_phases(spec, run, self._budget, self._epoch_steps)
+        if isinstance(spec.source, TrainedHere):
+            self.before["source"] = Before(spec.source.train, run.stage_data(spec.source.train, self._target.held_out))
+        elif isinstance(spec.source, str):
+            self.known = {spec.source: run.model(spec.source, [self._target])}
+        self._longer = self.steps_before if spec.control.budget == "total" else 0
+        self._architecture = architectures.resolve(spec.architecture or "")
+        self._regularizer = _regularizer_words(spec)
+        self._inherited: dict[str, Any] = {}
+
+    def begin(self, trained: Mapping[str, Model]) -> None:
+        if isinstance(self.spec.source, Backbone):
+            source = _sources.of_backbone(self.run, self.spec.source, self.spec.training.seed)
+        else:
+            (source,) = [*self.known.values(), *trained.values()]
+        self._source = _sources.introduced(self.run, source, self._target)
+
+    def fits(self, arm: Arm) -> Sequence[Fit]:
+        return [Fit(arm.role, arm.stage, self._budget + (0 if arm.treated else self._longer), arm.seed)]
+
+    def recipe(self, arm: Arm, fit: Fit, earlier: Sequence[Model]) -> Recipe:  # noqa: ARG002
+        spec, run, source = self.spec, self.run, self._source
+        draw, head = self._target.draw(arm.seed), {self._task: spec.head}
+        network = run.fresh(self._architecture, [draw], arm.seed, head, spec.training.precision, source.network.seen)
+        phases = [phase(fit.steps, spec.control.training.learning_rate)]
         if arm.treated:
             passed = inherit(network, source.network)
-            network, edges = _adapted(spec, passed.network), [("initialized_from", source.id)]
-            phases = _phases(spec, run, budget, epoch_steps, network)
-            held = words
+            network = _adapted(spec, passed.network)
+            phases = _phases(spec, fit.steps, self._epoch_steps, network)
             if arm.k == 0:
-                inherited.update(passed.as_data())
-        model = run.kept(arm.role, arm.stage)
-        if model is None:
-            goal = Goal({spec.dataset: [name]}, network.tasks, regularizer=held)
-            lesson = run.lesson(goal, {spec.dataset: run.feed(network, draw, spec.training, arm.seed)}, [draw])
-            trained = run.fit(arm.stage, network, lesson, phases, spec.training, arm.seed)
-            model = run.keep(
-                arm.role, arm.stage, trained, learnt_from=[draw], behind=[source] if arm.treated else [], edges=edges
-            )
-        return [model]
+                self._inherited = passed.as_data()
+        goal = Goal({spec.dataset: [self._task]}, network.tasks, regularizer=self._regularizer if arm.treated else None)
+        return Recipe(
+            network,
+            phases,
+            lambda: run.lesson(goal, {spec.dataset: run.feed(network, draw, spec.training, arm.seed)}, [draw]),
+            learnt_from=[draw],
+            behind=[source] if arm.treated else [],
+            edges=[("initialized_from", source.id) if arm.treated else ("control_of", "model")],
+        )
 
-    trial.each(arms, of_arm)
-    conclude(
-        run,
-        trial,
-        TransferReport,
-        spec.control,
-        spec.split,
-        arm=f"same {architecture.label} from scratch",
-        besides=Besides("source", source),
-        dropped={} if source_data is None else {source_data.ref: source_data.dropped},
-        more={
-            "strategy": spec.strategy,
-            "inherited": inherited,
-            "backbone": _sources.about(spec.source),
-            "regularizer": None if words is None else plain(words),
-            "lora": None if spec.lora is None else plain(spec.lora),
-        },
-    )
+    def about(self, trial: Trial) -> About:  # noqa: ARG002
+        spec = self.spec
+        return About(
+            control=f"same {self._architecture.label} from scratch",
+            besides=Besides("source", self._source),
+            dropped=[before.data for before in self.before.values()],
+            more={
+                "strategy": spec.strategy,
+                "inherited": self._inherited,
+                "backbone": _sources.about(spec.source),
+                "regularizer": None if self._regularizer is None else plain(self._regularizer),
+                "lora": None if spec.lora is None else plain(spec.lora),
+            },
+        )
 
 
 def _regularizer_words(spec: Spec) -> Words | None:
@@ -132,7 +130,7 @@ def _warn_of_late_phases(spec: Spec, run: Run, budget: int, epoch_steps: int) ->
         run.warn("phase_never_begins", f"nothing is unfrozen at epoch {which}: {budget} steps are {epochs} epochs")
 
 
-def _phases(spec: Spec, run: Run, budget: int, epoch_steps: int, network: Network) -> list[Any]:
+def _phases(spec: Spec, budget: int, epoch_steps: int, network: Network) -> list[Phase]:
     """The stages of the target's fit: how many steps, which layers are frozen meanwhile, and the rate of each that is not."""
     rate, norms = spec.training.optimizer.learning_rate, spec.batch_norm == "frozen"
     layers, trunk = network.architecture.layers(), network.trunk
@@ -158,7 +156,7 @@ def _phases(spec: Spec, run: Run, budget: int, epoch_steps: int, network: Networ
     own = _layers.factors(spec.learning_rates, layers)
     first_rate = spec.head_learning_rate if spec.strategy == "lp_ft" else rate
     return [
-        run.phase(
+        phase(
             steps,
             rate if number else first_rate,
             still,

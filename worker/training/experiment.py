@@ -1,0 +1,188 @@
+"""From a method's recipes to a concluded job: the one loop of all kinds.
+
+A method says which networks a job fits, from what and on what (`Experiment`). Here they are trained where an earlier attempt
+has not kept them, scored on the test rows arm by arm, and judged; the plan of the job's progress is read off the same fits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from app.spec import architectures
+from worker.training.fitting.goal import Goal
+from worker.training.fitting.plan import Lesson, Phase
+from worker.training.report import control
+from worker.training.report.conclude import Besides, Trial, conclude
+from worker.training.run import scratch_rate, stage_steps, steps
+
+if TYPE_CHECKING:
+    from app.spec.models import TrainStage
+    from app.spec.report import Report
+    from app.spec.training import TrainingSpec
+    from worker.training.data.rows import Data, Draw
+    from worker.training.job import Job
+    from worker.training.kept.keeping import Model
+    from worker.training.networks.network import Network
+    from worker.training.report.control import Arm
+    from worker.training.run import Run
+
+
+class Fit(NamedTuple):
+    """One fit of an arm: the role under which its model is kept, the stage under which its metrics stand, its steps and its seed.
+
+    `scored`: its model answers for the arm; else it is a step on the way to the one that does.
+    """
+
+    role: str
+    stage: str
+    steps: int
+    seed: int
+    scored: bool = True
+
+
+class Before(NamedTuple):
+    """A model that the job trains first, from scratch, on data of its own."""
+
+    stage: TrainStage
+    data: Data
+
+
+@dataclass
+class Recipe:
+    """A network, and how it is trained. `lesson` is made where the fit is not done yet: then teachers are asked.
+
+    `learnt_from`: whose training rows train it. `behind`: the models that it inherits or learns from. `edges`: (relation,
+    target) of its lineage. `unlabelled`: rows of data sets whose inputs alone it sees.
+    """
+
+    network: Network
+    phases: Sequence[Phase]
+    lesson: Callable[[], Lesson]
+    learnt_from: Sequence[Draw]
+    behind: Sequence[Model] = ()
+    edges: Sequence[tuple[str, str]] = ()
+    unlabelled: Sequence[tuple[Data, Any]] = ()
+
+
+@dataclass
+class About:
+    """What the report says that only the method knows.
+
+    `control`: the control arm in a few words. `besides`: what the method used and the control did not. `dropped`: data sets that
+    the arms or what they build on are trained on, without rows that are held out. `more`: the keys of its own.
+    """
+
+    control: str
+    besides: Besides = field(default_factory=Besides)
+    dropped: Sequence[Data] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Experiment(ABC):
+    """A method's part of one job. Its `__init__` loads the data, fills `examined` and `before`, and trains nothing.
+
+    Attributes:
+        report: describes the kind's report.
+        examined: the data sets on whose test rows every arm is scored.
+        before: {role: a model that the job trains first}.
+        known: kept models of other jobs that it builds on.
+    """
+
+    report: ClassVar[type[Report]]
+
+    def __init__(self, spec: Any, run: Run):
+        self.spec, self.run = spec, run
+        self.arms = control.arms(spec.training.seed, spec.control)
+        self.examined: Sequence[Data] = []
+        self.before: dict[str, Before] = {}
+        self.known: Mapping[str, Model] = {}
+
+    @property
+    def steps_before(self) -> int:
+        """What was trained, here or elsewhere, before the arms: a control of budget "total" has as many steps more."""
+        here = sum(stage_steps(*one) for one in self.before.values())
+        return here + sum(model.spent.steps for model in self.known.values())
+
+    def begin(self, trained: Mapping[str, Model]) -> None:  # noqa: B027 - a method may need nothing of them
+        """`trained`: the models of `before`, by role."""
+
+    @abstractmethod
+    def fits(self, arm: Arm) -> Sequence[Fit]:
+        """What an arm fits, in this order."""
+
+    @abstractmethod
+    def recipe(self, arm: Arm, fit: Fit, earlier: Sequence[Model]) -> Recipe:
+        """One of these. `earlier`: the models of the fits before it in the same arm. Asked for in every attempt."""
+
+    @abstractmethod
+    def about(self, trial: Trial) -> About:
+        """After the last arm."""
+
+
+def conduct(experiment: Experiment, job: Job) -> None:
+    """Trains, scores and judges; writes and reports the files of the end.
+
+    Raises:
+        Stopped: asked to; what was learnt is kept as far as it is finished.
+        Failure: one whose cause is the job's; a control arm whose loss is not finite ends itself alone.
+    """
+    spec, before = experiment.spec, experiment.before
+    plan = [(role, stage_steps(*one)) for role, one in before.items()]
+    job.pace.plan([*plan, *((fit.stage, fit.steps) for arm in experiment.arms for fit in experiment.fits(arm))])
+    experiment.begin({role: _stage(job, role, one) for role, one in before.items()})
+    trial = Trial(job, experiment.examined)
+
+    def models_of(arm: Arm) -> list[Model]:
+        fits = experiment.fits(arm)
+        models: list[Model] = []
+        for fit in fits:
+            recipe = experiment.recipe(arm, fit, models)
+            models.append(job.kept(fit.role, fit.stage) or _made(job, fit, recipe, spec.training))
+        return [model for model, fit in zip(models, fits, strict=True) if fit.scored]
+
+    trial.each(experiment.arms, models_of)
+    about = experiment.about(trial)
+    conclude(
+        job,
+        trial,
+        experiment.report,
+        spec.control,
+        spec.split,
+        arm=about.control,
+        besides=about.besides,
+        dropped={data.ref: data.dropped for data in about.dropped},
+        more=about.more,
+    )
+
+
+def _made(job: Job, fit: Fit, recipe: Recipe, training: TrainingSpec) -> Model:
+    trained = job.fit(fit.stage, recipe.network, recipe.lesson(), recipe.phases, training, fit.seed)
+    return job.keep(
+        fit.role,
+        fit.stage,
+        trained,
+        learnt_from=recipe.learnt_from,
+        behind=recipe.behind,
+        edges=recipe.edges,
+        unlabelled=recipe.unlabelled,
+    )
+
+
+def _stage(job: Job, role: str, before: Before) -> Model:
+    """A model that the job trains first, from scratch on a data set of its own, and keeps."""
+    kept = job.kept(role, role)
+    if kept is not None:
+        return kept
+    stage, data = before
+    training, run = stage.training, job.run
+    draw = data.draw(training.seed)
+    architecture = architectures.resolve(stage.architecture or "")
+    network = run.fresh(architecture, [draw], training.seed, precision=training.precision)
+    feed = run.feed(network, draw, training, training.seed)
+    lesson = run.lesson(Goal({data.ref: list(data.tasks)}, draw.tasks), {data.ref: feed}, [draw])
+    budget = steps(training, lesson.epoch_steps)
+    recipe = Recipe(network, [Phase(budget, scratch_rate(training))], lambda: lesson, [draw])
+    return _made(job, Fit(role, role, budget, training.seed), recipe, training)

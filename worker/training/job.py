@@ -1,0 +1,239 @@
+"""Job: what happens to a method's networks. Fits that resume, models that are kept, scores on the test rows, files, attempts."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.spec.exports import ExportFormat
+from app.spec.models import UNFINISHED
+from app.spec.training import TrainingSpec
+from worker.reports import Artifact
+from worker.training.data.rows import Data, Draw
+from worker.training.fitting import checkpoint
+from worker.training.fitting.fit import Fitter, Pool
+from worker.training.fitting.plan import Lesson, Phase, Trained
+from worker.training.kept import export, formats, keeping
+from worker.training.kept.keeping import Model
+from worker.training.kept.outputs import Outputs
+from worker.training.networks import build
+from worker.training.networks.initial import initial
+from worker.training.networks.network import Network
+from worker.training.process import device
+from worker.training.process.channel import Channel
+from worker.training.process.failures import Stopped
+from worker.training.process.ledger import Ledger, Pace
+from worker.training.run import Run
+from worker.training.scores import evaluate
+from worker.training.scores.measures import Measure
+from worker.training.scores.verdict import Scored
+from worker.training.tasks import heads
+
+EXPORT_ROWS = 32
+
+LEADS_ON = ("model", "source", "teacher", "generation/")
+"""The beginnings of the roles whose unfinished model is worth keeping: the job's own, and those that it builds on."""
+
+
+class Job:
+    """One job on its way. `assignment` is what `app.assignments.assignment` gives; files are written to `out`.
+
+    Attributes:
+        run: the job, as its method sees it. pace: its progress. words: its spec, as plain data.
+        cut_short: a fit was stopped. Whatever the method makes of it, the job is not done.
+    """
+
+    def __init__(self, assignment: Mapping[str, Any], out: Path, channel: Channel, stop: threading.Event):
+        self.out, self._assignment, self._channel, self._stop = out, assignment, channel, stop
+        checkpoints = Path(assignment.get("checkpoints") or out / "checkpoints")
+        self._ledger, self.pace = Ledger(channel, checkpoints), Pace(channel)
+        self._fitter = Fitter(Pool(), channel, self._ledger, self.pace, checkpoints, stop)
+        cache = assignment.get("cache")
+        outputs = Outputs(self._fitter.logits, Path(cache) / "outputs" if cache else None)
+        self.run = Run(assignment, channel, self._fitter.logits, outputs, self._initial, self.obey)
+        self._models: dict[str, Model] = {}
+        self._latencies: dict[str, dict[str, Any]] = {}
+        self._finished: str | None = None
+        self.cut_short = False
+        self.words: Mapping[str, Any] = assignment.get("spec", {})
+        self.formats: list[ExportFormat] = list(self.words.get("export", []))
+        formats.require(self.formats)
+
+    # ---- models
+
+    def kept(self, role: str, stage: str) -> Model | None:
+        """What an earlier attempt kept under `role`: nothing is trained again."""
+        if role not in self._models:
+            entry = self._assignment.get("kept", {}).get(role)
+            if entry is None:
+                return None
+            self._models[role] = self._read(role, entry)
+            self.pace.skip(stage)
+        return self._models[role]
+
+    # ---- learning
+
+    def fit(
+        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+    ) -> Trained:
+        """Trains a stage, from its newest checkpoint where an earlier attempt left one.
+
+        A trainer that is asked to stop meanwhile gives back what was learnt so far, `stopped`: hand it to `keep` without delay.
+
+        Raises:
+            Stopped: asked to before the first step.
+        """
+        if not checkpoint.begun(self._fitter.checkpoints, stage):  # else there is something to give back
+            self.obey()
+        self.pace.enter(stage)
+        trained = self._fitter.fit(stage, network, lesson, phases, training, seed)
+        self.cut_short |= trained.stopped
+        return trained
+
+    def keep(
+        self, role: str, stage: str, trained: Trained, *, learnt_from: Sequence[Draw], behind: Sequence[Model] = (),
+        edges: Sequence[tuple[str, str]] = (), unlabelled: Sequence[tuple[Data, np.ndarray]] = (),
+    ) -> Model:  # fmt: skip
+        """Writes a finished stage's model, its manifest and the hashes of all rows behind it, and reports it.
+
+        Args:
+            learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
+            unlabelled: rows of data sets whose inputs alone it saw. edges: (relation, target) of the lineage.
+
+        Raises:
+            Stopped: the stage is not finished. What it has learnt is kept as `unfinished`, where the job has no model of its own yet
+                and this stage was to make it or leads to it.
+        """
+        stopped, has_own = trained.stopped, "model" in {**self._assignment.get("kept", {}), **self._models}
+        if stopped and (has_own or not role.startswith(LEADS_ON)):
+            raise Stopped
+        model, line = keeping.write(
+            self.out, UNFINISHED if stopped else role, stage, trained, learnt_from, behind, edges, unlabelled
+        )
+        if not stopped and role.startswith(("model", "source", "teacher")):  # what is stopped has to be quick
+            some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
+            export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
+        self._ledger.save()
+        # Last: a run without a server takes each stage that has a manifest for finished.
+        export.write_manifest(model.manifest, self.out / line.manifest)
+        self._channel.send(line)
+        if stopped:
+            raise Stopped
+        if self._finished is not None:
+            checkpoint.forget(self._fitter.checkpoints, self._finished)
+        self._finished = stage  # its checkpoints stay until the worker has surely recorded that it is kept
+        if role == "model":
+            for path in self.out.glob(f"{UNFINISHED}.*"):
+                path.unlink()
+        self._models[role] = model
+        return model
+
+    # ---- scores
+
+    def answers(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """What the kept model says for raw inputs: probabilities, or numbers in the user's units."""
+        return {
+            name: heads.answers(network.tasks[name], logits)
+            for name, logits in self._fitter.logits(network, inputs).items()
+        }
+
+    def score(self, model: Model, data: Data) -> dict[str, Scored]:
+        """Each task of `data` that the model has, measured on the test rows."""
+        test = data.split.test
+        answers = self.answers(model.network, data.table.inputs[test])
+        scored = {}
+        for name in (name for name in data.tasks if name in answers):
+            task = data.tasks[name]
+            about: dict[str, Any] = {"units": data.test_units, "dataset": data.ref}
+            values = data.table.columns[task.column][test]
+            one = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
+            other: Measure | None = None
+            if task.type == "regression":
+                other = evaluate.measure(task.type, answers[name], values, metric="rmse", **about)
+            scored[name] = Scored(one, model.spent, other)
+        return scored
+
+    def figures(self, model: Model, data: Data) -> dict[str, Any]:
+        """The report's figures of each task on the test rows."""
+        test = data.split.test
+        answers = self.answers(model.network, data.table.inputs[test])
+        return {
+            name: evaluate.evaluate(
+                task.type,
+                answers[name],
+                data.table.columns[task.column][test],
+                metric=data.metric(name),
+                classes=task.classes if task.type != "regression" else None,
+            )
+            for name, task in data.tasks.items()
+            if name in answers
+        }
+
+    def latency(self, model: Model, inputs: np.ndarray) -> dict[str, Any]:
+        """Milliseconds on this machine's CPU, the medians: of one row alone, and of a batch of 256. Each model is timed once a job."""
+        if model.id not in self._latencies:
+            self._latencies[model.id] = self._timed(model.network, inputs)
+        return self._latencies[model.id]
+
+    def _timed(self, network: Network, inputs: np.ndarray) -> dict[str, Any]:
+        batch = network.scaling(np.resize(inputs[:256], (256, *inputs.shape[1:])))
+        told: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
+        with device.on_cpu():
+            forward = build.live(network).forward
+            for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
+                forward.predict_on_batch(rows)
+                told[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
+        return told
+
+    # ---- words
+
+    @property
+    def history(self) -> dict[str, list[tuple[int, float | None]]]:
+        """Every metric of the job so far, earlier attempts' included: {name: (step, value) …}."""
+        return self._ledger.series()
+
+    def send(self, report: Any) -> None:
+        self._channel.send(report)
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Every model that this job has kept so far, in whichever attempt, by role."""
+        return self._models
+
+    def export(self, model: Model, data: Data) -> dict[str, Any]:
+        """Writes the formats that the job asks for besides Keras's, each compared with it on rows of `data`, and reports them."""
+        if set(self.formats) <= {"keras"}:
+            return {}
+        written = formats.write(
+            model.network, self.formats, data.table.inputs[data.split.train[:EXPORT_ROWS]], self.out, self.obey
+        )
+        for told in written.values():
+            self.send(Artifact(name=told["file"], path=told["file"]))
+        return written
+
+    def write_metrics(self) -> Path:
+        return self._ledger.write(self.out / "metrics.csv")
+
+    def obey(self) -> None:
+        """Raises Stopped where the trainer was asked to stop: for whatever takes long and is no fit."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def _seconds(self, forward: Any, rows: np.ndarray) -> float:
+        self.obey()
+        begun = time.perf_counter()
+        forward.predict_on_batch(rows)
+        return time.perf_counter() - begun
+
+    def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
+        self.obey()
+        return keeping.read(name, entry)
+
+    def _initial(self, network: Network, seed: int) -> dict[str, list[np.ndarray]]:
+        return initial(self._fitter.pool.live(network), seed)
