@@ -359,9 +359,11 @@ def _check_who_may_swap(path: Path) -> None:
                     f"{part} is a link of {user_name(there.st_uid)}'s, which may lead anywhere: name the folder itself with --data"
                 )
         elif part != path:
-            open_to_all = there.st_mode & stat.S_IWOTH and not there.st_mode & stat.S_ISVTX
-            if open_to_all or (os.geteuid() == 0 and not ours):
-                who = "everybody" if open_to_all else user_name(there.st_uid)
+            sticky = there.st_mode & stat.S_ISVTX
+            open_to_all = there.st_mode & stat.S_IWOTH and not sticky
+            open_to_group = there.st_mode & stat.S_IWGRP and there.st_gid != 0 and not sticky
+            if open_to_all or (os.geteuid() == 0 and (open_to_group or not ours)):
+                who = "everybody" if open_to_all else user_name(there.st_uid) if not ours else f"group {there.st_gid}"
                 raise Refused(
                     f"{who} may put another folder in place of {path}, by way of {part}: choose another with --data"
                 )

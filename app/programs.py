@@ -64,8 +64,8 @@ class NotOurs(PermissionError):
 class Program:
     """What to run and how to end it.
 
-    `frozen_after`: seconds without an answer by `ready` after which it is taken for frozen; None: nobody asks. `user` is a user id
-    to run as (needs root).
+    `frozen_after`: seconds without an answer by `ready` after which it is taken for frozen; None: nobody asks. Once it has answered, only
+    those count in which it is `silent`: a program that refuses is not frozen. `user` is a user id to run as (needs root).
     `orphaned` is the signal that the kernel sends when the parent dies, however it dies. It fires when the *thread* that started the
     program ends, so programs are started from the main thread.
     """
@@ -76,6 +76,7 @@ class Program:
     log: Path
     ready: Callable[[], bool] | None = None
     frozen_after: float | None = None
+    silent: Callable[[], bool] = lambda: True
     user: tuple[int, int] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     orphaned: signal.Signals = signal.SIGKILL
@@ -183,6 +184,8 @@ def _watch(running: Running) -> None:
         until = time.monotonic() + ROUND_SECONDS
         if running.program.ready():
             running.answered, running.unanswered = True, 0
+        elif running.answered and not running.program.silent():
+            running.unanswered = 0
         else:
             running.unanswered += 1
         time.sleep(max(0.0, until - time.monotonic()))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from app.data import disk
 from app.spec.exports import FILES, ExportFormat, unavailable
 from worker.training.kept import export
 from worker.training.process.failures import Failure
@@ -81,6 +82,8 @@ def write(
             except (OSError, MemoryError):
                 raise
             except Exception as error:
+                if disk.is_full(error):  # which TensorFlow says in an error of its own
+                    raise
                 raise Failure(
                     "export_failed", f"{kind} could not be written ({type(error).__name__})", param="/export"
                 ) from error

@@ -21,7 +21,7 @@ from worker.training.data.scaling import Scaling
 from worker.training.kept import export, formats
 from worker.training.networks import build
 from worker.training.networks.network import Network
-from worker.training.process.failures import Failure
+from worker.training.process.failures import Failure, failed
 
 BODY: dict[str, Any] = {
     "kind": "transfer",
@@ -119,6 +119,20 @@ def test_a_writer_that_fails_is_told_in_words_of_ours(
     monkeypatch.setitem(formats._WRITERS, "litert", lambda model, path: 1 / 0)
     with pytest.raises(Failure, match=r"litert could not be written \(ZeroDivisionError\)"):
         formats.write(picture, ["litert"], rows(picture), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_as_such_whatever_the_writer_calls_it(
+    picture: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: object, path: Path) -> None:
+        raise RuntimeError(f"{path}; No space left on device [Op:SaveV2]")  # as TensorFlow words it
+
+    monkeypatch.setitem(formats._WRITERS, "saved_model", full)
+    with pytest.raises(RuntimeError) as caught:
+        formats.write(picture, ["saved_model"], rows(picture), tmp_path)
+    assert failed(caught.value, None).code == "disk_full"
+    assert failed(caught.value, None).retryable
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
