@@ -90,8 +90,8 @@ def test_the_import_contracts_hold() -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_training_imports_from_us_only_specs_data_and_reports() -> None:
-    allowed = re.compile(r"(app\.(spec|data)|worker\.(reports|training))(\.|$)")
+def test_training_imports_from_us_only_specs_data_durable_files_and_reports() -> None:
+    allowed = re.compile(r"(app\.(spec|data|durable)|worker\.(reports|training))(\.|$)")
     strangers = [
         f"{place(path, node)} imports {name}"
         for path in sources("worker/training")
@@ -223,6 +223,39 @@ def writes_state(node: ast.AST) -> bool:
 )
 def test_a_write_of_a_state_is_told_from_a_look_at_it(statement: str, writes: bool) -> None:
     assert any(writes_state(node) for node in ast.walk(ast.parse(statement))) is writes
+
+
+# What renames or syncs besides `durable`: content whose name is its hash, whole folders, and moves of what is only passed on.
+RENAMING = {
+    "app/artifacts.py",
+    "app/durable.py",
+    "app/data/uploads.py",
+    "app/embedded.py",
+    "worker/folders.py",
+    "worker/training/fitting/checkpoint.py",
+}
+
+
+def test_files_that_must_be_whole_are_written_by_one_function() -> None:
+    renaming = {
+        str(path.relative_to(ROOT))
+        for path in sources(*PROGRAMS)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and renames(node)
+    }
+    assert renaming == RENAMING
+
+
+def renames(call: ast.Call) -> bool:
+    """`path.rename(other)`, `path.replace(other)`, `os.replace(…)`, `os.fsync(…)`; a text's `replace` has two arguments."""
+    match call.func:
+        case ast.Attribute(attr="rename" | "fsync"):
+            return True
+        case ast.Attribute(value=ast.Name(id="os"), attr="replace"):
+            return True
+        case ast.Attribute(attr="replace"):
+            return len(call.args) == 1 and not call.keywords
+    return False
 
 
 # --- how the source is kept ------------------------------------------------------------------------------------------

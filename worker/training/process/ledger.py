@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from app import durable
 from worker.reports import Metrics, Progress, Resumed, Stage
-from worker.training.process import durable
 from worker.training.process.channel import Channel
 
 COPIES = ("metrics-1", "metrics-2")
@@ -59,12 +59,13 @@ class Ledger:
         self._home.mkdir(parents=True, exist_ok=True)
         data = self._csv().encode()
         for name in COPIES:
-            durable.replace(self._home / name, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-        durable.sync(self._home)
+            with durable.write(self._home / name) as beside:
+                beside.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
 
     def write(self, path: Path) -> Path:
         """As CSV, for people."""
-        durable.replace(path, self._csv().encode())
+        with durable.write(path) as beside:
+            beside.write_text(self._csv())
         return path
 
     def _of(self, stage: str) -> list[tuple[str, int, float | None]]:

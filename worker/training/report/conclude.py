@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from app import durable
 from worker.reports import Artifact, Result
 from worker.training.networks import canvas
 from worker.training.process import device
@@ -237,6 +237,5 @@ def _lineage(run: Run, model: Model, besides: Besides) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.rename(path)
+    with durable.write(path) as beside:
+        beside.write_text(text, encoding="utf-8")
