@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from app import durable
+from app.data.table import HASH_BYTES
 from app.spec import architectures
 from app.spec.base import plain
 from app.spec.faults import validate
@@ -149,8 +150,8 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 def distinct(hashes: np.ndarray) -> np.ndarray:
     """(n, 16) uint8, each hash once, in order."""
-    flat = np.ascontiguousarray(hashes).view("V16").ravel()
-    return np.unique(flat).view(np.uint8).reshape(-1, 16)
+    flat = np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}").ravel()
+    return np.unique(flat).view(np.uint8).reshape(-1, HASH_BYTES)
 
 
 def write_rows(hashes: np.ndarray, path: Path) -> None:

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from app import durable
+from app.data.table import HASH_BYTES
 from worker.training.fitting import caching
 from worker.training.process import device
 
@@ -31,8 +32,6 @@ MOST_BYTES = 2 << 30
 
 MOST_FILE_BYTES = 256 << 20
 """Of what one teacher's file may hold; more stays in memory for the job alone."""
-
-HASH_BYTES = 16
 
 Ask = Callable[[Any, np.ndarray, Sequence[str]], dict[str, np.ndarray]]
 
