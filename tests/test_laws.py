@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import FAILURES, PROBLEMS
+from app.errors import PROBLEMS
 from app.settings import Settings
+from app.spec.failures import FAILURES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("app", "worker")
