@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
@@ -374,6 +375,15 @@ def test_a_lock_loses_the_lines_that_name_an_index_and_may_name_no_other_host() 
     assert dev.without_hosts(text) == "a==1 \\\n    --hash=sha256:00\n"
     with pytest.raises(dev.Refused, match="would hold a host"):
         dev.without_hosts("a @ https://files.test/a.whl\n")
+
+
+@pytest.mark.parametrize(("system", "refused"), [("linux", False), ("darwin", True), ("win32", True)])
+def test_other_systems_than_linux_are_refused(system: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's parent-death signal, /proc and a clock that counts sleep are needed everywhere."""
+    script = loaded()
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(script.Refused, match="runs on Linux") if refused else contextlib.nullcontext():
+        script.refuse_other_systems()
 
 
 def loaded() -> ModuleType:
