@@ -270,6 +270,26 @@ def test_no_file_is_longer_than_one_sitting() -> None:
     assert not long, f"over {MOST_LINES} lines: {long}"
 
 
+def test_what_tests_share_does_not_live_in_a_test() -> None:
+    shared = [
+        f"{place(path, node)} imports {name}"
+        for path in sources("tests")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imported_anywhere(node)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    ]
+    assert not shared, shared
+
+
+def imported_anywhere(node: ast.AST) -> list[str]:
+    """The modules that a statement imports, and those whose names it might: `from tests import test_laws` is tests.test_laws."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
 def test_no_module_has_a_name_that_says_nothing() -> None:
     vague = [str(path) for path in sources(*PROGRAMS) if VAGUE_NAMES & set(path.stem.split("_"))]
     assert not vague, vague
