@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -353,6 +354,14 @@ def test_lint_runs_every_tool_even_after_one_found_faults(ready: Checkout) -> No
     assert refusal(ready.dev("lint", FAKE_mypy="1")) == "dev: lint found faults: mypy (see above)."
     assert ready.calls() == ["ruff check", "ruff format --check", "mypy", "lint-imports"]
     assert ready.dev("lint")[0] == 0
+
+
+def test_pre_commit_runs_what_lint_runs(ready: Checkout) -> None:
+    assert ready.dev("lint")[0] == 0
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in config["repos"]] == ["local"], "no host is asked for hooks"
+    entries = [hook["entry"].removeprefix(".venv/bin/") for repo in config["repos"] for hook in repo["hooks"]]
+    assert ready.calls() == entries
 
 
 def test_what_it_does_not_know_it_says(checkout: Checkout) -> None:

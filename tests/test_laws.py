@@ -290,6 +290,10 @@ def imported_anywhere(node: ast.AST) -> list[str]:
     return []
 
 
+def test_both_packages_say_that_they_are_typed() -> None:
+    assert all((ROOT / name / "py.typed").is_file() for name in PROGRAMS)
+
+
 def test_no_module_has_a_name_that_says_nothing() -> None:
     vague = [str(path) for path in sources(*PROGRAMS) if VAGUE_NAMES & set(path.stem.split("_"))]
     assert not vague, vague
