@@ -20,6 +20,15 @@ from app.spec.failures import FAILURES
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("app", "worker")
 MOST_LINES = 500
+MOST_LINES_OF_A_FUNCTION = 60
+# Those that are longer yet, with the lines that they may have. None joins them; what is cut short enough leaves.
+LONG_FUNCTIONS = {
+    "worker/training/methods/distillation.py:resolve": 64,
+    "worker/training/methods/distillation.py:train": 122,
+    "worker/training/methods/multitask.py:resolve": 64,
+    "worker/training/methods/multitask.py:train": 70,
+    "worker/training/methods/transfer.py:train": 82,
+}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "service", "handler", "misc"}
 
 # The first on the import path: whoever asks for Keras, or for what brings it, fails at once.
@@ -288,6 +297,19 @@ def imported_anywhere(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
     return []
+
+
+def test_no_function_is_longer_than_a_page() -> None:
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": lines
+        for path in [*sources("app", "worker", "tests", "benchmarks"), ROOT / "dev"]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
+    }
+    longer = {name: lines for name, lines in long.items() if lines > LONG_FUNCTIONS.get(name, 0)}
+    assert not longer, f"over {MOST_LINES_OF_A_FUNCTION} lines: {longer}"
+    assert long.keys() == LONG_FUNCTIONS.keys(), "what is short enough by now leaves the list"
 
 
 def test_both_packages_say_that_they_are_typed() -> None:
