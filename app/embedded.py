@@ -26,6 +26,7 @@ from urllib.parse import quote
 import psycopg
 from redis import Redis
 
+from app import durable
 from app.programs import (
     NotOurs,
     NotStarted,
@@ -182,15 +183,10 @@ def _refuse_network(data: Path, stand_in: tuple[int, int] | None) -> None:
     after = re.sub(rb"^(host.*[ \t])trust[ \t]*$", rb"\1reject", before, flags=re.MULTILINE)
     if after == before:
         return
-    fresh = rules.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with open_own(fresh) as file:
+    with durable.write(rules) as beside, open_own(beside) as file:
         file.write(after)
-        file.flush()
-        os.fsync(file.fileno())
         if stand_in:
             os.fchown(file.fileno(), *stand_in)
-    fresh.replace(rules)
 
 
 def _stop_leftover_postgres(data: Path) -> None:

@@ -23,6 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
 KEEP_ALIVE_SECONDS = 75
 """How long a server of ours keeps an idle connection. After uvicorn's own 5 s it closes some just as a request is on its way, and whoever
 sent that (httpx pools for 5 s, proxies for 60) cannot tell whether it was done."""
@@ -336,11 +338,10 @@ def kill_group(pid: int) -> None:
 def runs(pid: int, argument: str) -> bool:
     """Whether `pid` is a live process that has `argument` on its command line: a number alone may have been given to another."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and argument in process.cmdline()
+    except (psutil.Error, ValueError):  # it has ended, is hidden from us, or is no number of a process
         return False
-    return state != "Z" and argument.encode() in line.split(b"\0")
 
 
 def stop_stranger(pid: int, argument: str, *steps: tuple[signal.Signals, float]) -> bool:

@@ -30,7 +30,7 @@ from worker.training.fitting import rates
 from worker.training.fitting.goal import Goal
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
-from worker.training.methods._resolve import Faults, Known, base_update
+from worker.training.methods._resolve import Faults, Known
 from worker.training.networks.network import Lora, Network
 from worker.training.tasks.names import task_name
 
@@ -126,11 +126,7 @@ EXAMPLE: dict[str, Any] = {
 def resolve(spec: Spec, world: World) -> Spec:
     """Every default in place. Raises Invalid with all that is wrong."""
     faults = Faults(world)
-    schema = faults.schema(spec.dataset, "/dataset")
-    column = faults.column(schema, spec.target, "/target")
-    if column is not None:
-        faults.split(schema, spec.split, [column.name])
-        faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
+    schema, column = faults.target(spec)
     source, known = _source(spec, schema.input if schema is not None else None, faults)
     faults.one_trunk(known, "/source", "source")
     if isinstance(source, Backbone) and spec.control.budget == "total":
@@ -179,7 +175,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if architecture is not None:
         update["architecture"] = architectures.as_data(architecture)
     faults.done()
-    return base_update(spec, **update)
+    return spec.model_copy(update=update)
 
 
 def inputs(spec: Spec) -> Inputs:

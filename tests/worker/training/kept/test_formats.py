@@ -15,8 +15,9 @@ from app import methods
 from app.spec import exports
 from app.spec.faults import Invalid
 from app.spec.models import HeadSpec
-from tests.app.test_methods import BuiltIns
+from tests.app.builtin_world import BuiltIns
 from tests.worker.training import small
+from tests.worker.training.kept.installed import INSTALLED
 from worker.training.data.scaling import Scaling
 from worker.training.kept import export, formats
 from worker.training.networks import build
@@ -51,9 +52,6 @@ def rows(network: Network, n: int = 9) -> np.ndarray:
     if network.input.kind == "image":
         return rng.integers(0, 256, (n, *network.input.shape)).astype(np.uint8)
     return rng.standard_normal((n, *network.input.shape)).astype(np.float32)
-
-
-INSTALLED = ["saved_model", "litert", *(["onnx"] if exports.unavailable("onnx") is None else [])]
 
 
 @pytest.mark.slow
