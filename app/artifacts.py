@@ -22,6 +22,7 @@ from sqlalchemy import select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app import durable
 from app.db import transaction
 from app.errors import NotFound
 from app.settings import settings
@@ -71,7 +72,7 @@ def keep_file(path: Path) -> Stored:
             target.flush()
             os.fsync(target.fileno())
         temporary.rename(blobs / digest.hexdigest())
-        _sync_folder(blobs)
+        durable.sync(blobs)
     finally:
         temporary.unlink(missing_ok=True)
     return Stored(digest.hexdigest(), length)
@@ -105,12 +106,8 @@ def model_file(sha256: str) -> Path:
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links
-            temporary = link.with_suffix(f".{uuid.uuid4().hex}.tmp")
-            try:
-                shutil.copyfile(blob(sha256), temporary)
-                temporary.rename(link)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with durable.write(link) as beside:
+                shutil.copyfile(blob(sha256), beside)
     return link
 
 
@@ -185,11 +182,3 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:  # another has just collected it
         return time.time()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from sqlalchemy.orm import Session
 
 from app import artifacts, data, datasets, methods, models
@@ -131,7 +130,7 @@ def _overlaps(inherited: dict[str, Model], tested: Hashes, body: object) -> list
     for ref, model in inherited.items():
         if model.rows_sha256 is None:
             continue
-        seen = int(data.among(tested, np.load(artifacts.blob(model.rows_sha256), allow_pickle=False)).sum())
+        seen = data.count_common(tested, artifacts.blob(model.rows_sha256))
         if seen:
             message = f"{seen} of this job's {len(tested)} test rows trained {ref} or a model that it inherits from"
             hint = (

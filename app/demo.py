@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
-from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from app.embedded import short_folder
@@ -190,12 +188,7 @@ def _show(client: httpx.Client, quick: bool, console: Console, picture: Path | N
             )
             _table(client, good, page)
             _predict(client, good[0]["id"], page)
-            page.save_svg(
-                str(picture),
-                title="./dev demo",
-                theme=SVG_EXPORT_THEME,
-                code_format=_without_download(CONSOLE_SVG_FORMAT),
-            )
+            picture.write_text(_without_download(page.export_svg(title="./dev demo")), encoding="utf-8")
     return len(good) == len(ids)
 
 
@@ -338,7 +331,7 @@ def _verdict(decision: str) -> Text:
 
 def _without_download(svg: str) -> str:
     """rich's picture names a web font; ours needs no network."""
-    return re.sub(r"@font-face\s*{{.*?}}", "", svg, flags=re.DOTALL)
+    return re.sub(r"@font-face\s*\{.*?\}", "", svg, flags=re.DOTALL)
 
 
 def _mean(values: dict[str, Any], signed: bool = False) -> str:

@@ -26,6 +26,7 @@ from urllib.parse import quote
 import psycopg
 from redis import Redis
 
+from app import durable
 from app.programs import (
     NotOurs,
     NotStarted,
@@ -182,15 +183,10 @@ def _refuse_network(data: Path, stand_in: tuple[int, int] | None) -> None:
     after = re.sub(rb"^(host.*[ \t])trust[ \t]*$", rb"\1reject", before, flags=re.MULTILINE)
     if after == before:
         return
-    fresh = rules.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with open_own(fresh) as file:
+    with durable.write(rules) as beside, open_own(beside) as file:
         file.write(after)
-        file.flush()
-        os.fsync(file.fileno())
         if stand_in:
             os.fchown(file.fileno(), *stand_in)
-    fresh.replace(rules)
 
 
 def _stop_leftover_postgres(data: Path) -> None:
@@ -359,9 +355,11 @@ def _check_who_may_swap(path: Path) -> None:
                     f"{part} is a link of {user_name(there.st_uid)}'s, which may lead anywhere: name the folder itself with --data"
                 )
         elif part != path:
-            open_to_all = there.st_mode & stat.S_IWOTH and not there.st_mode & stat.S_ISVTX
-            if open_to_all or (os.geteuid() == 0 and not ours):
-                who = "everybody" if open_to_all else user_name(there.st_uid)
+            sticky = there.st_mode & stat.S_ISVTX
+            open_to_all = there.st_mode & stat.S_IWOTH and not sticky
+            open_to_group = there.st_mode & stat.S_IWGRP and there.st_gid != 0 and not sticky
+            if open_to_all or (os.geteuid() == 0 and (open_to_group or not ours)):
+                who = "everybody" if open_to_all else user_name(there.st_uid) if not ours else f"group {there.st_gid}"
                 raise Refused(
                     f"{who} may put another folder in place of {path}, by way of {part}: choose another with --data"
                 )

@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 
 from app import artifacts, assignments, events, ids, models, queue
 from app.db import after_commit, stream, transaction
-from app.errors import FAILURES, Conflict, NotFound, failure
+from app.errors import Conflict, NotFound
 from app.settings import settings
 from app.spec.base import plain
+from app.spec.failures import FAILURES, failure
 from app.states import MOVES, TERMINAL, JobState, is_terminal
 from app.tables import Attempt, Job, Worker
 

@@ -23,6 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
 KEEP_ALIVE_SECONDS = 75
 """How long a server of ours keeps an idle connection. After uvicorn's own 5 s it closes some just as a request is on its way, and whoever
 sent that (httpx pools for 5 s, proxies for 60) cannot tell whether it was done."""
@@ -64,8 +66,8 @@ class NotOurs(PermissionError):
 class Program:
     """What to run and how to end it.
 
-    `frozen_after`: seconds without an answer by `ready` after which it is taken for frozen; None: nobody asks. `user` is a user id
-    to run as (needs root).
+    `frozen_after`: seconds without an answer by `ready` after which it is taken for frozen; None: nobody asks. Once it has answered, only
+    those count in which it is `silent`: a program that refuses is not frozen. `user` is a user id to run as (needs root).
     `orphaned` is the signal that the kernel sends when the parent dies, however it dies. It fires when the *thread* that started the
     program ends, so programs are started from the main thread.
     """
@@ -76,6 +78,7 @@ class Program:
     log: Path
     ready: Callable[[], bool] | None = None
     frozen_after: float | None = None
+    silent: Callable[[], bool] = lambda: True
     user: tuple[int, int] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     orphaned: signal.Signals = signal.SIGKILL
@@ -183,6 +186,8 @@ def _watch(running: Running) -> None:
         until = time.monotonic() + ROUND_SECONDS
         if running.program.ready():
             running.answered, running.unanswered = True, 0
+        elif running.answered and not running.program.silent():
+            running.unanswered = 0
         else:
             running.unanswered += 1
         time.sleep(max(0.0, until - time.monotonic()))
@@ -333,11 +338,10 @@ def kill_group(pid: int) -> None:
 def runs(pid: int, argument: str) -> bool:
     """Whether `pid` is a live process that has `argument` on its command line: a number alone may have been given to another."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and argument in process.cmdline()
+    except (psutil.Error, ValueError):  # it has ended, is hidden from us, or is no number of a process
         return False
-    return state != "Z" and argument.encode() in line.split(b"\0")
 
 
 def stop_stranger(pid: int, argument: str, *steps: tuple[signal.Signals, float]) -> bool:

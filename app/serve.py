@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -262,19 +263,23 @@ def _environment(folder: Folder) -> dict[str, str]:
 def _api(folder: Folder, environment: dict[str, str], options: Options) -> Program:
     where = ("--host", options.host, "--port", str(options.port), "--timeout-graceful-shutdown", "2")
     instance = uuid.uuid4().hex
+    address = f"http://{_for_url(options.host)}:{options.port}"
+    name = next(iter(settings().allowed_hosts), "*")
+    host = None if name == "*" else name
     return Program(
         "the API",
         (*api_command(), *where, "--header", f"{_INSTANCE}:{instance}"),
         environment,
         folder.logs / "api.log",
-        ready=lambda: _is_ours(_healthz(f"http://{_for_url(options.host)}:{options.port}"), instance),
+        ready=lambda: _is_ours(_healthz(address, host=host), instance),
+        silent=lambda: _is_silent(address),
         frozen_after=_API_FROZEN_AFTER,
     )
 
 
 def api_command() -> tuple[str, ...]:
     """Without where it listens."""
-    bounds = ("--http", "app.api.connections:Connection", "--backlog", str(programs.BACKLOG))
+    bounds = ("--http", "app.api.connections:Connection", "--ws", "none", "--backlog", str(programs.BACKLOG))
     patience = ("--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS))
     return (
         sys.executable,
@@ -327,19 +332,35 @@ def _inference(folder: Folder, environment: dict[str, str]) -> Program:
         own,
         folder.logs / "inference.log",
         ready=lambda: _healthz("http://inference", bind.removeprefix("unix://")) is not None,
+        silent=lambda: _is_silent("http://inference", bind.removeprefix("unix://")),
         frozen_after=_INFERENCE_FROZEN_AFTER,
     )
 
 
-def _healthz(address: str, socket_path: str | None = None) -> httpx.Response | None:
-    """The answer of a program that lives there; None where there is none."""
-    transport = httpx.HTTPTransport(uds=socket_path, verify=False)  # no certificates need be read
+def _healthz(address: str, socket_path: str | None = None, host: str | None = None) -> httpx.Response | None:
+    """The answer of a program that lives there, called by the name `host`; None where there is none."""
     try:
-        with httpx.Client(transport=transport, timeout=programs.ROUND_SECONDS, trust_env=False) as client:
-            answer = client.get(f"{address}/healthz")
+        answer = _asked(address, socket_path, {"host": host} if host else {})
     except httpx.HTTPError:
         return None
     return answer if answer.status_code == httpx.codes.OK else None
+
+
+def _is_silent(address: str, socket_path: str | None = None) -> bool:
+    """Whether it neither answers nor refuses the connection."""
+    try:
+        _asked(address, socket_path)
+    except httpx.TimeoutException:
+        return True
+    except httpx.HTTPError:
+        return False
+    return False
+
+
+def _asked(address: str, socket_path: str | None, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    transport = httpx.HTTPTransport(uds=socket_path, verify=False)  # no certificates need be read
+    with httpx.Client(transport=transport, timeout=programs.ROUND_SECONDS, trust_env=False) as client:
+        return client.get(f"{address}/healthz", headers=headers)
 
 
 def _is_ours(answer: httpx.Response | None, instance: str) -> bool:

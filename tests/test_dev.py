@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -354,6 +356,14 @@ def test_lint_runs_every_tool_even_after_one_found_faults(ready: Checkout) -> No
     assert ready.dev("lint")[0] == 0
 
 
+def test_pre_commit_runs_what_lint_runs(ready: Checkout) -> None:
+    assert ready.dev("lint")[0] == 0
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in config["repos"]] == ["local"], "no host is asked for hooks"
+    entries = [hook["entry"].removeprefix(".venv/bin/") for repo in config["repos"] for hook in repo["hooks"]]
+    assert ready.calls() == entries
+
+
 def test_what_it_does_not_know_it_says(checkout: Checkout) -> None:
     assert "'tset' is no command" in refusal(checkout.dev("tset"))
     assert "takes no arguments" in refusal(checkout.dev("setup", "--fast"))
@@ -374,6 +384,15 @@ def test_a_lock_loses_the_lines_that_name_an_index_and_may_name_no_other_host() 
     assert dev.without_hosts(text) == "a==1 \\\n    --hash=sha256:00\n"
     with pytest.raises(dev.Refused, match="would hold a host"):
         dev.without_hosts("a @ https://files.test/a.whl\n")
+
+
+@pytest.mark.parametrize(("system", "refused"), [("linux", False), ("darwin", True), ("win32", True)])
+def test_other_systems_than_linux_are_refused(system: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's parent-death signal, /proc and a clock that counts sleep are needed everywhere."""
+    script = loaded()
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(script.Refused, match="runs on Linux") if refused else contextlib.nullcontext():
+        script.refuse_other_systems()
 
 
 def loaded() -> ModuleType:

@@ -13,12 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import FAILURES, PROBLEMS
+from app.errors import PROBLEMS
 from app.settings import Settings
+from app.spec.failures import FAILURES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("app", "worker")
 MOST_LINES = 500
+MOST_LINES_OF_A_FUNCTION = 60
+# Those that are longer yet, with the lines that they may have. None joins them; what is cut short enough leaves.
+LONG_FUNCTIONS = {
+    "worker/training/methods/distillation.py:resolve": 64,
+    "worker/training/methods/distillation.py:train": 122,
+    "worker/training/methods/multitask.py:resolve": 64,
+    "worker/training/methods/multitask.py:train": 70,
+    "worker/training/methods/transfer.py:train": 82,
+}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "service", "handler", "misc"}
 
 # The first on the import path: whoever asks for Keras, or for what brings it, fails at once.
@@ -90,8 +100,8 @@ def test_the_import_contracts_hold() -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_training_imports_from_us_only_specs_data_and_reports() -> None:
-    allowed = re.compile(r"(app\.(spec|data)|worker\.(reports|training))(\.|$)")
+def test_training_imports_from_us_only_specs_data_durable_files_and_reports() -> None:
+    allowed = re.compile(r"(app\.(spec|data|durable)|worker\.(reports|training))(\.|$)")
     strangers = [
         f"{place(path, node)} imports {name}"
         for path in sources("worker/training")
@@ -225,6 +235,39 @@ def test_a_write_of_a_state_is_told_from_a_look_at_it(statement: str, writes: bo
     assert any(writes_state(node) for node in ast.walk(ast.parse(statement))) is writes
 
 
+# What renames or syncs besides `durable`: content whose name is its hash, whole folders, and moves of what is only passed on.
+RENAMING = {
+    "app/artifacts.py",
+    "app/durable.py",
+    "app/data/uploads.py",
+    "app/embedded.py",
+    "worker/folders.py",
+    "worker/training/fitting/checkpoint.py",
+}
+
+
+def test_files_that_must_be_whole_are_written_by_one_function() -> None:
+    renaming = {
+        str(path.relative_to(ROOT))
+        for path in sources(*PROGRAMS)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and renames(node)
+    }
+    assert renaming == RENAMING
+
+
+def renames(call: ast.Call) -> bool:
+    """`path.rename(other)`, `path.replace(other)`, `os.replace(…)`, `os.fsync(…)`; a text's `replace` has two arguments."""
+    match call.func:
+        case ast.Attribute(attr="rename" | "fsync"):
+            return True
+        case ast.Attribute(value=ast.Name(id="os"), attr="replace"):
+            return True
+        case ast.Attribute(attr="replace"):
+            return len(call.args) == 1 and not call.keywords
+    return False
+
+
 # --- how the source is kept ------------------------------------------------------------------------------------------
 
 
@@ -234,6 +277,43 @@ def test_no_file_is_longer_than_one_sitting() -> None:
         str(path.relative_to(ROOT)): lines for path in files if (lines := path.read_text().count("\n")) > MOST_LINES
     }
     assert not long, f"over {MOST_LINES} lines: {long}"
+
+
+def test_what_tests_share_does_not_live_in_a_test() -> None:
+    shared = [
+        f"{place(path, node)} imports {name}"
+        for path in sources("tests")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imported_anywhere(node)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    ]
+    assert not shared, shared
+
+
+def imported_anywhere(node: ast.AST) -> list[str]:
+    """The modules that a statement imports, and those whose names it might: `from tests import test_laws` is tests.test_laws."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def test_no_function_is_longer_than_a_page() -> None:
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": lines
+        for path in [*sources("app", "worker", "tests", "benchmarks"), ROOT / "dev"]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
+    }
+    longer = {name: lines for name, lines in long.items() if lines > LONG_FUNCTIONS.get(name, 0)}
+    assert not longer, f"over {MOST_LINES_OF_A_FUNCTION} lines: {longer}"
+    assert long.keys() == LONG_FUNCTIONS.keys(), "what is short enough by now leaves the list"
+
+
+def test_both_packages_say_that_they_are_typed() -> None:
+    assert all((ROOT / name / "py.typed").is_file() for name in PROGRAMS)
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:

@@ -38,7 +38,6 @@ from app.settings import settings
 
 MOST_ROWS = 1024
 SECONDS = 30.0
-_LONGEST_BODY = 64 * 2**20
 _MOST_WAITING = 16
 _MOST_MODELS, _MOST_MODEL_BYTES = 16, 2**30
 _ROWS_AT_ONCE = 256
@@ -158,11 +157,14 @@ def create_app(warm: Warm | None = None) -> Starlette:
 
 
 async def _body(request: Request) -> bytes:
-    body = bytearray()
+    body, longest = (
+        bytearray(),
+        2 * settings().max_predict_bytes + 2**20,
+    )  # as text, a number takes two bytes at least, here four
     async for part in request.stream():
         body += part
-        if len(body) > _LONGEST_BODY:
-            raise Refused(f"the body is longer than {_LONGEST_BODY} bytes")
+        if len(body) > longest:
+            raise Refused(f"the body is longer than {longest} bytes")
     return bytes(body)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.errors import FAILURES
 from app.settings import settings
+from app.spec.failures import FAILURES
 from worker import machine, reports
 
 _MEMORY_EVERY = 0.5

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+
 from app.settings import settings
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -47,24 +49,19 @@ def disk_is_full() -> bool:
 
 def family(pid: int) -> list[int]:
     """The process and all that it has started, directly or not, as far as they live; none where it is gone."""
-    found, waiting = [], [pid]
-    while waiting:
-        member = waiting.pop()
-        if not lives(member):
-            continue
-        found.append(member)
-        try:
-            for thread in Path(f"/proc/{member}/task").iterdir():
-                waiting += map(int, (thread / "children").read_text().split())
-        except OSError:  # it has just ended
-            continue
-    return found
+    try:
+        first = psutil.Process(pid)
+        members = [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    return [member.pid for member in members if lives(member.pid)]
 
 
 def lives(pid: int) -> bool:
+    """Whether it runs: what has ended and is not buried does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except (OSError, IndexError):  # it has just ended
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -80,13 +77,11 @@ def bury(pids: Iterable[int]) -> set[int]:
 
 def resident_bytes(pids: Iterable[int]) -> int:
     """Main memory that the processes fill."""
-    pages = 0
+    total = 0
     for pid in pids:
-        try:
-            pages += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
-        except (OSError, IndexError):
-            continue
-    return pages * _PAGE
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += psutil.Process(pid).memory_info().rss
+    return total
 
 
 def folder_bytes(folder: Path) -> int:

@@ -34,9 +34,9 @@ from app import assignments, jobs, metrics
 from app.artifacts import Stored
 from app.data import disk
 from app.db import Session, transaction
-from app.errors import FAILURES, failure
 from app.jobs import Claim, Stale
 from app.settings import settings
+from app.spec.failures import FAILURES, failure
 from app.spec.faults import Invalid
 from app.spec.world import Missing
 from app.states import JobState, is_terminal

@@ -20,13 +20,12 @@ import psycopg
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.requests import Request
 
-from app import logs
+from app import events, logs
 from app.errors import Problem
 from app.settings import settings
 
 log = logs.get(__name__)
 
-CHANNEL = "bequest_events"
 POLL_SECONDS = 1.0
 CALM_SECONDS = 0.05
 READERS = 8
@@ -90,7 +89,7 @@ class Changes:
         url = (settings().database_url or "").replace("postgresql+psycopg://", "postgresql://", 1)
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="bequest-listen")
         async with connection:
-            await connection.execute(f"LISTEN {CHANNEL}".encode())
+            await connection.execute(f"LISTEN {events.CHANNEL}".encode())
             self._wake(*self._waiting)
             async for note in connection.notifies():
                 self._wake(note.payload)

@@ -10,6 +10,7 @@ import asyncio
 import resource
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ log = logs.get(__name__)
 
 HEAD_SECONDS = 10.0  # for a whole head, and for the rest of a body that nobody reads any more
 STALLED_SECONDS = 60.0  # for a client to take some of an answer that waits for it
+SILENT_SECONDS = 2.0  # after which a body on its way makes room for a new connection
 OTHER_FILES = (
     256 + BACKLOG
 )  # open files that are no clients' connections: the database's, those being read, the process's own
@@ -47,35 +49,49 @@ class _Waiting:
         self.new.pop(connection, None)
         self.known.pop(connection, None)
 
-    def longest(self) -> Connection:
-        return next(iter(self.new or self.known))
-
 
 _waiting: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
 
 
 class Connection(H11Protocol):
-    """A connection *waits* while it has no request in progress. When there are too many, one that waits makes room: of those that never
-    had a request, if there are any, the one that has waited longest."""
+    """A connection *waits* while it has no request in progress. When there are too many, one makes room for the new one."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._waiting = _waiting.setdefault(self.server_state, _Waiting())
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._unsent, self._heard = 0, self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._waiting.new[self] = None
-        self._expect_head()
+        leaving = None
         if len(self.connections) > most_connections():
             _crowded.tell("a connection was closed: as many are open as may be", most=most_connections())
-            leaving = self._waiting.longest()  # this one, where no other waits
+            leaving = self._in_favour()
             leaving.transport.abort()
             self.connections.discard(leaving)
             self._waiting.forget(leaving)
+        if leaving is not self:
+            self._waiting.new[self] = None
+            self._expect_head()
+
+    def _in_favour(self) -> Connection:
+        """Who makes room for this connection. Of those that wait, and whose client has taken its whole answer, the one that has waited
+        longest, those that never had a request first; else one whose body is silent; else one whose answer is not taken yet; else
+        this one."""
+        waiting = self._waiting
+        free = (other for other in chain(waiting.new, waiting.known) if not other.transport.get_write_buffer_size())
+        silent = (other for other in self.connections if isinstance(other, Connection) and other._is_silent())
+        return next(chain(free, silent, waiting.known), self)
+
+    def _is_silent(self) -> bool:
+        """Whether a request's body should be on its way, and has not come for a while."""
+        waits = not self._is_idle() and self.conn.their_state is h11.SEND_BODY
+        return waits and self.loop.time() - self._heard > SILENT_SECONDS
 
     def data_received(self, data: bytes) -> None:
+        self._heard = self.loop.time()
         if self._is_idle():
             self._expect_head()
         super().data_received(data)
@@ -90,7 +106,7 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+        self._expect_taking()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -104,6 +120,17 @@ class Connection(H11Protocol):
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None before the first request
+
+    def _expect_taking(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(STALLED_SECONDS, self._has_taken)
+
+    def _has_taken(self) -> None:
+        """Goes on while the client takes some of its answer; asyncio says only when it has taken nearly all."""
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._expect_taking()
+        else:
+            self.transport.abort()
 
     def _settle(self) -> None:
         """Notes whether it waits now."""

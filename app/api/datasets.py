@@ -12,6 +12,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartParser
 
 from app import datasets, db
 from app.api import deps
@@ -25,6 +26,8 @@ from app.data.names import LONGEST
 from app.errors import refused
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, nearest
+
+MultiPartParser.spool_max_size = 64 * 1024  # the rest of an upload lies on the disk, where it is counted
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -72,13 +73,13 @@ class Kind:
 
         asyncio.get_running_loop().call_later(TRIM_SECONDS, give)
 
-    def make_room(self, wanted: int) -> None:
-        """Room for so many bytes more, if need be that of bodies which come too slowly.
+    def make_room(self, wanting: Body, wanted: int) -> None:
+        """Room for so many bytes more of `wanting`, if need be that of bodies which come too slowly.
 
         Raises:
             Problem: 429 `overloaded`: all others come as fast as they should.
         """
-        slow = sorted((body for body in self.coming if body.stalled() > PRESSED_SECONDS), key=Body.stalled)
+        slow = sorted((body for body in self.coming - {wanting} if body.stalled() > PRESSED_SECONDS), key=Body.stalled)
         while self.held + wanted > self.together:
             if not slow:
                 raise self.too_many()
@@ -111,18 +112,25 @@ class Receiving:
 
 
 class Body:
-    """One body. It holds its room until the request is answered: handlers keep the bytes, and what they read from them."""
+    """One body. What has come of it holds room until the request is answered: handlers keep the bytes, and what they read from them.
+
+    Its declared length is held against the room there is now, and takes none: a client who sends slowly would have it for hours.
+    """
 
     def __init__(self, kind: Kind, headers: Headers) -> None:
         self._kind, self._taken, self._held = kind, 0, 0
-        self._marked, self._piece = _now(), 0
+        self._piece, self._waited = (
+            0,
+            0.0,
+        )  # bytes of the piece that is coming, and seconds that were spent on waiting for them
+        self._since: float | None = None  # while somebody waits
         self._timeout: asyncio.Timeout | None = None
         self._given_up = False
         declared = headers.get("content-length", "")
         length = int(declared[:20]) if declared.isdecimal() else 0
         if length > kind.largest:
             raise kind.too_large()
-        self._hold(length)
+        kind.make_room(self, length)
         if length or "transfer-encoding" in headers:
             kind.coming.add(self)
 
@@ -134,13 +142,15 @@ class Body:
                 raise _too_slow()
             if self not in self._kind.coming or answered():  # what may still come is the end of the connection
                 return await receive()
+            self._since = _now()
             try:
-                async with asyncio.timeout_at(self._marked + PIECE_SECONDS) as self._timeout:
+                async with asyncio.timeout(PIECE_SECONDS - self._waited) as self._timeout:
                     message = await receive()
             except TimeoutError:
                 raise _too_slow() from None
             finally:
                 self._timeout = None
+                self._waited, self._since = self.stalled(), None
             self._count(len(message.get("body", b"")))
             if not message.get("more_body", False):
                 self._kind.coming.discard(self)
@@ -149,15 +159,16 @@ class Body:
         return counted
 
     def stalled(self) -> float:
-        """Seconds since the last piece was whole."""
-        return _now() - self._marked
+        """Seconds that were spent on waiting for the piece that is coming. A body that nobody reads just now is not slow."""
+        return self._waited + (0.0 if self._since is None else _now() - self._since)
 
     def give_up(self) -> None:
         """Ends the wait for the rest, in favour of others."""
         self._given_up = True
         self.leave()
         if self._timeout is not None:
-            self._timeout.reschedule(_now())
+            with suppress(RuntimeError):  # it is ending just now
+                self._timeout.reschedule(_now())
 
     def leave(self) -> None:
         """It is held no longer."""
@@ -173,18 +184,10 @@ class Body:
         if self._taken > self._kind.largest:
             raise self._kind.too_large()
         if self._piece >= PIECE_BYTES:
-            self._marked, self._piece = _now(), 0
-        self._hold(self._taken)
-
-    def _hold(self, length: int) -> None:
-        """At least so many bytes."""
-        more = length - self._held
-        if more <= 0:
-            return
-        if self._kind.held + more > self._kind.together:
-            self._kind.make_room(more)
-        self._kind.held += more
-        self._held = length
+            self._piece, self._waited = 0, 0.0
+        self._kind.make_room(self, length)
+        self._kind.held += length
+        self._held += length
 
 
 def _too_slow() -> Problem:

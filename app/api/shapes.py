@@ -13,9 +13,10 @@ from app.datasets import Known
 from app.spec.data import Column, InputSchema, Schema
 from app.spec.models import Manifest
 from app.states import JobState
-from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Worker
+from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Table, Worker
 
 Item = TypeVar("Item")
+Shape = TypeVar("Shape", bound=BaseModel)
 
 
 class Page(BaseModel, Generic[Item]):
@@ -268,80 +269,37 @@ class Workers(BaseModel):
 
 def of_job(session: Session, job: Job) -> JobShape:
     """A job as a client sees it; counts the queue where it waits."""
-    return JobShape(
-        id=job.id,
-        kind=job.kind,
-        name=job.name,
-        state=JobState(job.state),
-        stage=job.stage,
-        reason=job.reason,
+    return _of(
+        JobShape,
+        job,
         waits_for=waiting.waits_for(session, job),
-        wanted=job.wanted,
-        created_at=job.created_at,
-        queued_at=job.queued_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        attempt=job.attempt,
         queue_position=waiting.position(session, job),
-        progress=job.progress,
-        latest=job.latest,
-        best=job.best,
         model=job.model_id,
-        error=JobError.model_validate(job.error) if job.error else None,
-        spec=job.spec,
-        resolved_spec=job.resolved_spec,
+        error=job.error or None,
         dataset=_main_dataset(job),
-        datasets=job.datasets,
-        seed=job.seed,
-        environment=job.environment,
-        usage=job.usage,
-        parent=job.parent,
-        tags=job.tags,
         metadata=job.meta,
         links=_links(job),
     )
 
 
 def of_event(event: Event) -> EventShape:
-    return EventShape(id=event.seq, type=event.type, at=event.at, attempt=event.attempt, data=event.data)
+    return _of(EventShape, event, id=event.seq)
 
 
 def of_attempt(attempt: Attempt) -> AttemptShape:
-    return AttemptShape(
-        attempt=attempt.attempt,
-        worker=attempt.worker_id,
-        started_at=attempt.started_at,
-        ended_at=attempt.ended_at,
-        outcome=attempt.outcome,
-        detail=attempt.detail,
-        resumed=attempt.resumed,
-    )
+    return _of(AttemptShape, attempt, worker=attempt.worker_id)
 
 
 def of_artifact(artifact: Artifact) -> ArtifactShape:
-    return ArtifactShape(
-        name=artifact.name,
-        bytes=artifact.bytes,
-        sha256=artifact.sha256,
-        media_type=artifact.media_type,
-        created_at=artifact.created_at,
-        attempt=artifact.attempt,
-        href=f"/v1/jobs/{artifact.job_id}/artifacts/{artifact.name}",
-    )
+    return _of(ArtifactShape, artifact, href=f"/v1/jobs/{artifact.job_id}/artifacts/{artifact.name}")
 
 
 def of_model(model: Model, edges: list[Edge]) -> ModelShape:
-    return ModelShape(
-        id=model.id,
-        name=model.name,
-        version=model.version,
+    return _of(
+        ModelShape,
+        model,
         ref=f"model:{model.name}@{model.version}",
         job=model.job_id,
-        role=model.role,
-        bytes=model.bytes,
-        sha256=model.sha256,
-        created_at=model.created_at,
-        manifest=Manifest.model_validate(model.manifest),
         edges=[{"relation": edge.relation, "target": edge.target} for edge in edges if edge.model_id == model.id],
         links={
             "self": f"/v1/models/{model.id}",
@@ -352,19 +310,12 @@ def of_model(model: Model, edges: list[Edge]) -> ModelShape:
 
 
 def of_worker(worker: Worker) -> WorkerShape:
-    return WorkerShape(
-        id=worker.id,
-        host=worker.host,
-        pid=worker.pid,
-        device=worker.device,
-        device_name=worker.device_name,
-        memory_bytes=worker.memory_bytes,
-        version=worker.version,
-        job=worker.job_id,
-        has_room=worker.has_room,
-        started_at=worker.started_at,
-        heartbeat_at=worker.heartbeat_at,
-    )
+    return _of(WorkerShape, worker, job=worker.job_id)
+
+
+def _of(shape: type[Shape], row: Table, **other: Any) -> Shape:
+    """The fields of `shape` as the row has them, but for the `other` ones."""
+    return shape.model_validate({name: getattr(row, name) for name in shape.model_fields.keys() - other} | other)
 
 
 def _main_dataset(job: Job) -> DatasetUsed | None:

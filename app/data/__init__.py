@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from app.data import builtins, prepared
-from app.data.splits import Split, limit, limit_labels, limit_validation, split, split_faults
+from app.data.splits import Split, count_common, limit, limit_labels, limit_validation, split, split_faults
 from app.data.table import Table, among, labelled, row_hashes
 
 __all__ = [
     "Split",
     "Table",
     "among",
+    "count_common",
     "labelled",
     "limit",
     "limit_labels",

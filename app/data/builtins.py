@@ -1,9 +1,8 @@
-"""The data sets that are always there: small real ones from scikit-learn's wheel, and generators of ours. Nothing is downloaded."""
+"""The data sets that are always there: small real ones from files beside this one, and generators of ours. Nothing is downloaded."""
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from app.data.table import Table, describe, row_hashes
 from app.spec.data import Feature, InputSchema, Schema
 from app.spec.faults import nearest
 from app.spec.world import Missing
+
+SHIPPED = Path(__file__).with_name("shipped")
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def _hash_of(name: str) -> str:
     return digest.hexdigest()
 
 
-# ---- real data, from the files in scikit-learn's wheel. Its own loaders would import SciPy and most of scikit-learn,
-# ---- a second that the first training step of a job would wait for; a test holds the two equal.
+# ---- real data, from the files in `shipped/`, which are scikit-learn's; a test holds the tables equal to those of its loaders.
 
 
 def _digits() -> Table:
@@ -99,7 +99,7 @@ def _classes_csv(file: str, features: Sequence[str]) -> Callable[[], Table]:
     """A reader of scikit-learn's format: a first line `rows,features,class,class…`, then rows that end in the class's number."""
 
     def make() -> Table:
-        classes = _file(file).read_text().splitlines()[0].split(",")[2:]
+        classes = (SHIPPED / file).read_text().splitlines()[0].split(",")[2:]
         raw = _numbers(file, skip=1)
         return _table(features, raw[:, :-1], {"class": (raw[:, -1].astype(np.int32), classes)}, "class")
 
@@ -128,18 +128,9 @@ def _table(
 
 
 def _numbers(file: str, *, skip: int = 0, separator: str | None = ",") -> np.ndarray:
-    path = _file(file)
+    path = SHIPPED / file
     text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
     return np.loadtxt(text.splitlines()[skip:], delimiter=separator)
-
-
-def _file(name: str) -> Path:
-    found = importlib.util.find_spec("sklearn")  # finds the package, does not import it
-    if found is None or found.origin is None:
-        raise FileNotFoundError(
-            "scikit-learn is not installed, and its wheel holds the built-in data sets: install bequest's requirements"
-        )
-    return Path(found.origin).parent / "datasets" / "data" / name
 
 
 # ---- our own generators
@@ -218,25 +209,26 @@ _WINE = [
 ]
 _IRIS = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
 
-_SKLEARN = "scikit-learn's wheel"
+_UCI = "UCI Machine Learning Repository, CC BY 4.0, in the files of scikit-learn"
+_EFRON = "Efron, Hastie, Johnstone and Tibshirani (2004), in the files of scikit-learn"
 _OURS = "a generator of Bequest's own"
 
 BUILTINS: dict[str, Builtin] = {
     "digits": Builtin(
         "1,797 real handwritten digits, enlarged from 8×8 to 28×28; also parity, and whether 5 or more",
-        _SKLEARN,
+        _UCI,
         _digits,
     ),
     "strokes": Builtin(
         "4,000 digits drawn as pen strokes, 28×28: a source domain for real handwriting", _OURS, _stroke_digits
     ),
     "breast_cancer": Builtin(
-        "569 cell samples, 30 measurements: malignant or benign", _SKLEARN, _classes_csv("breast_cancer.csv", _CANCER)
+        "569 cell samples, 30 measurements: malignant or benign", _UCI, _classes_csv("breast_cancer.csv", _CANCER)
     ),
-    "wine": Builtin("178 wines, 13 measurements: one of three growers", _SKLEARN, _classes_csv("wine_data.csv", _WINE)),
-    "iris": Builtin("150 flowers, 4 measurements: one of three species", _SKLEARN, _classes_csv("iris.csv", _IRIS)),
+    "wine": Builtin("178 wines, 13 measurements: one of three growers", _UCI, _classes_csv("wine_data.csv", _WINE)),
+    "iris": Builtin("150 flowers, 4 measurements: one of three species", _UCI, _classes_csv("iris.csv", _IRIS)),
     "diabetes": Builtin(
-        "442 patients, 10 measurements: a number, the disease's progression after a year", _SKLEARN, _diabetes
+        "442 patients, 10 measurements: a number, the disease's progression after a year", _EFRON, _diabetes
     ),
     "lowrank": Builtin(
         "3,000 rows, 12 features, eight number targets that share three hidden causes", _OURS, _related(3)

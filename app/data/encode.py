@@ -24,26 +24,27 @@ def encode_rows(rows: Sequence[object], input: InputSchema) -> NDArray[np.float3
     Raises:
         Invalid: with every fault (the first hundred); pointers begin with the row's number, from 0.
     """
-    encoded = np.zeros((len(rows), *input.shape), np.float32)
+    # Of sound rows alone: a body of small lists takes no room for large pictures.
+    encoded: list[NDArray[np.float32]] = []
     faults: list[Fault] = []
     places = _places(input)
     for number, row in enumerate(rows):
         place, found = pointer(number), len(faults)
         if input.kind == "table" and isinstance(row, Mapping):
+            numbers = np.zeros(input.shape)
             for position, value in _of_columns(row, places, input, place, faults):
-                encoded[number, position] = value
+                numbers[position] = value
         else:
             shape = _shape(row, input)
-            numbers = _faultless(row, shape, input)
-            if numbers is None:
-                numbers = np.array(list(_of_lists(row, shape, input, place, faults)), np.float64)
-            if len(faults) == found:
-                encoded[number] = numbers.reshape(input.shape)
+            given = _faultless(row, shape, input)
+            numbers = np.array(list(_of_lists(row, shape, input, place, faults))) if given is None else given
+        if len(faults) == found:
+            encoded.append(numbers.astype(np.float32).reshape(input.shape))
         if len(faults) >= MOST:
             break
     if faults:
         raise Invalid(faults[:MOST])
-    return encoded
+    return np.stack(encoded)
 
 
 def _shape(row: object, input: InputSchema) -> list[int]:

@@ -202,34 +202,9 @@ def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimit
     if len(found) != 1:
         message = "no member holds the inputs" if not found else f"{len(found)} members could be the inputs"
         raise Invalid([Fault("/file", message, "name the inputs x, or images, or inputs")])
-    inputs, faults = found[0], []
-    place, header = pointer("file", "member", f"{inputs}.npy"), headers[inputs]
+    inputs, header = found[0], headers[found[0]]
     rows = header.shape[0] if header.shape else 0
-    if header.dtype.kind == "U":
-        faults.append(Fault(place, "inputs must be numbers"))
-    if len(header.shape) not in (2, 3, 4) or 0 in header.shape:
-        faults.append(
-            Fault(
-                place,
-                "inputs must be (n, features), (n, height, width) or (n, height, width, channels), none of them 0",
-            )
-        )
-    elif len(header.shape) == 2 and header.shape[1] > limits.features:
-        faults.append(Fault(place, f"{header.shape[1]} features, at most {limits.features} are allowed"))
-    elif prod(header.shape[1:]) > limits.row_values:
-        faults.append(
-            Fault(
-                place,
-                f"a row has {prod(header.shape[1:])} numbers, at most {limits.row_values} are allowed",
-                "scale the pictures down",
-            )
-        )
-    elif prod(header.shape) * (4 if len(header.shape) == 2 else 1) > limits.decoded_bytes:
-        faults.append(
-            Fault(place, f"the inputs take more than {limits.decoded_bytes} bytes", "send fewer or smaller rows")
-        )
-    if rows > limits.rows:
-        faults.append(Fault(place, f"{rows} rows, at most {limits.rows} are allowed"))
+    faults = _input_faults(pointer("file", "member", f"{inputs}.npy"), header, limits)
     names = [name for name in headers if name != inputs and not name.startswith("classes_") and name != "feature_names"]
     for name in names:
         shape = headers[name].shape
@@ -258,6 +233,36 @@ def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimit
     targets, more = columns.parse_targets(asked, names)
     _raise(faults + more)
     return _Plan(inputs, names, targets)
+
+
+def _input_faults(place: str, header: _Header, limits: UploadLimits) -> list[Fault]:
+    faults = []
+    if header.dtype.kind == "U":
+        faults.append(Fault(place, "inputs must be numbers"))
+    if len(header.shape) not in (2, 3, 4) or 0 in header.shape:
+        faults.append(
+            Fault(
+                place,
+                "inputs must be (n, features), (n, height, width) or (n, height, width, channels), none of them 0",
+            )
+        )
+    elif len(header.shape) == 2 and header.shape[1] > limits.features:
+        faults.append(Fault(place, f"{header.shape[1]} features, at most {limits.features} are allowed"))
+    elif prod(header.shape[1:]) > limits.row_values:
+        faults.append(
+            Fault(
+                place,
+                f"a row has {prod(header.shape[1:])} numbers, at most {limits.row_values} are allowed",
+                "scale the pictures down",
+            )
+        )
+    elif prod(header.shape) * (4 if len(header.shape) == 2 else 1) > limits.decoded_bytes:
+        faults.append(
+            Fault(place, f"the inputs take more than {limits.decoded_bytes} bytes", "send fewer or smaller rows")
+        )
+    if header.shape and header.shape[0] > limits.rows:
+        faults.append(Fault(place, f"{header.shape[0]} rows, at most {limits.rows} are allowed"))
+    return faults
 
 
 def _array(archive: zipfile.ZipFile, name: str, header: _Header) -> np.ndarray:

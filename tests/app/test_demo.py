@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 from app import demo, jobs
 from app.db import transaction
@@ -18,6 +21,18 @@ def test_its_jobs_have_no_fault_and_one_is_of_each_kind(quick: bool) -> None:
         resolved = [jobs.validate(session, body) for body in bodies]
     assert [one["kind"] for one in resolved] == ["transfer", "multitask", "distillation"]
     assert {one["control"]["seeds"] for one in resolved} == {1 if quick else 5}
+
+
+def test_the_page_of_results_names_no_web_font() -> None:
+    page = Console(record=True, file=io.StringIO(), width=40)
+    page.print("@font-face { of the page itself }")
+    svg = page.export_svg(title="demo")
+    assert "@font-face {" in svg
+    plain = demo._without_download(svg)
+    assert "@font-face {" not in plain
+    assert "url(https" not in plain
+    assert "itself" in plain
+    ElementTree.fromstring(plain)
 
 
 def test_a_picture_is_drawn_in_as_many_lines_as_pairs_of_rows() -> None:

@@ -244,6 +244,12 @@ def test_root_s_folder_on_somebody_else_s_way_is_refused(home: Path) -> None:
     home.mkdir()
     os.chown(home, STRANGER, STRANGER)
     refuse(home / "data", f"user {STRANGER} may put another folder in place of")
+    os.chown(home, 0, STRANGER)
+    home.chmod(0o2775)
+    refuse(home / "data", f"group {STRANGER} may put another folder in place of")
+    home.chmod(0o755)
+    with embedded.folder(home / "data"):
+        pass
 
 
 def test_a_lock_of_an_earlier_version_is_closed_so_that_nobody_else_can_hold_it(home: Path) -> None:

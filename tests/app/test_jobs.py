@@ -6,7 +6,6 @@ import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -15,39 +14,12 @@ from sqlalchemy.exc import IntegrityError
 from app import events, ids, jobs, metrics, queue, waiting, workers
 from app.db import transaction
 from app.errors import Conflict, NotFound
-from app.jobs import Claim, Stale
+from app.jobs import Stale
 from app.states import MOVES, TERMINAL, JobState
 from app.tables import Job
+from tests.app.claims import claimed, expire, queued, read
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-def queued(**columns: Any) -> str:
-    given = {"max_seconds": 60, "max_attempts": 3, **columns}
-    with transaction() as session:
-        job = Job(id=ids.new("job"), kind="light", spec={}, resolved_spec={}, state="queued", **given)
-        session.add(job)
-    return job.id
-
-
-def claimed(**columns: Any) -> Claim:
-    queued(**columns)
-    claim = jobs.claim("worker-1")
-    assert claim is not None
-    return claim
-
-
-def read(job_id: str) -> Job:
-    with transaction() as session:
-        return jobs.get(session, job_id)
-
-
-def expire(claim: Claim) -> None:
-    with transaction() as session:
-        session.execute(
-            text("UPDATE jobs SET lease_until = clock_timestamp() - interval '1 second' WHERE id = :id"),
-            {"id": claim.job_id},
-        )
 
 
 def states(job_id: str) -> list[str]:

@@ -7,21 +7,8 @@ from typing import Any
 import pytest
 
 from app import methods
-from app.data import builtins
-from app.spec.data import Schema
 from app.spec.faults import Invalid
-from app.spec.models import Manifest
-from app.spec.world import Missing
-
-
-class BuiltIns:
-    """A world of the built-in data sets, without any model."""
-
-    def schema(self, ref: str) -> Schema:
-        return builtins.schema(ref)
-
-    def manifest(self, ref: str) -> Manifest:
-        raise Missing(ref, "there is no such model")
+from tests.app.builtin_world import BuiltIns
 
 
 def faults(body: Any) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from app import jobs, waiting
 from app.db import transaction
 from app.errors import Conflict
-from tests.app.test_jobs import claimed, expire, queued, read
+from tests.app.claims import claimed, expire, queued, read
 
 pytestmark = pytest.mark.usefixtures("database")
 

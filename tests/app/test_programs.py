@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts a piece of Python as a program, which is gone at the end."""
     started: list[Running] = []
 
-    def run(code: str, ready: Callable[[], bool] | None = None) -> Running:
+    def run(code: str, ready: Callable[[], bool] | None = None, **more: Any) -> Running:
         environment = safe_path(os.environ | {"PYTHONFAULTHANDLER": "1"})
         log = tmp_path / "logs" / "it.log"
         patience = None if ready is None else 4 * programs.ROUND_SECONDS
-        program = Program("it", (sys.executable, "-c", code), environment, log, ready, patience)
+        program = Program("it", (sys.executable, "-c", code), environment, log, ready, patience, **more)
         started.append(programs.start(program))
         return started[-1]
 
@@ -219,6 +220,24 @@ def test_a_program_that_answers_is_left_alone_and_one_that_starts_has_more_time(
     while len(rounds) < 100:
         assert not running.is_frozen()
         time.sleep(0.001)
+
+
+def test_a_program_that_has_answered_once_and_refuses_now_is_not_frozen(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is full, or busy, is alive: killing it would lose what it is about."""
+    monkeypatch.setattr(programs, "ROUND_SECONDS", 0.01)
+    asked: list[bool] = []
+    running = start("import time; time.sleep(60)", lambda: not running_before(asked), silent=lambda: False)
+    while len(asked) < 100:
+        assert not running.is_frozen()
+        time.sleep(0.001)
+
+
+def running_before(asked: list[bool]) -> bool:
+    """False the first time."""
+    asked.append(True)
+    return len(asked) > 1
 
 
 def test_a_program_that_never_answers_is_frozen_after_its_start(

@@ -17,8 +17,8 @@ from pathlib import Path
 from app import artifacts, jobs, metrics, models
 from app.artifacts import Stored
 from app.db import Session, transaction
-from app.errors import FAILURES
 from app.jobs import Claim, Stale
+from app.spec.failures import FAILURES
 from app.states import JobState
 from tests.faults.methods import chain
 from worker.supervisor import AWAY

@@ -31,9 +31,10 @@ from sqlalchemy import text
 
 from app import db, jobs
 from app.db import Session, transaction
-from app.errors import FAILURES, Conflict
+from app.errors import Conflict
 from app.jobs import Claim, Stale
 from app.settings import settings as service_settings
+from app.spec.failures import FAILURES
 from app.states import JobState
 from tests.faults import checker
 from tests.faults.rig import TERMINAL

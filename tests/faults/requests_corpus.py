@@ -192,20 +192,42 @@ def _other_json(world: World, chance: random.Random) -> Request:
     return Request(f"JSON of another kind, {how}", _http("POST", path, headers, raw), CANARY, codes=operation.codes)
 
 
+FILENAMES = [
+    "",
+    "; filename=a.csv",
+    '; filename="../../x"',
+    "; filename*=UTF-8''%00%ff",
+    '; filename="a\x00"',
+    '; filename="' + "x" * 2000 + '"',
+]
+
+BOUNDARIES = [
+    "multipart/form-data",
+    "multipart/form-data; boundary=",
+    "multipart/form-data; boundary=y",
+    "multipart/form-data; boundary=" + "x" * 300,
+    "multipart/form-data; boundary=\xff",
+]
+
+CODECS = [
+    "undefined",
+    "idna",
+    "punycode",
+    "utf-16",
+    "unicode_escape",
+    "zlib",
+    "rot13",
+    "utf-7",
+    "\xff",
+    "x" * 300,
+]
+
+
 def _form(world: World, chance: random.Random) -> Request:
     """An upload whose form is wrong. Its file is empty: what files can hold is `hostile_files.py`'s concern."""
     how = chance.choice(["part", "part", "part", "field", "cut", "boundary", "charset", "many", "noise", "not a form"])
     name = chance.choice(["file", "name", "targets", "format", "fil", "", "file[]", "☃", "x" * 3000, "a\x00b"])
-    filename = chance.choice(
-        [
-            "",
-            "; filename=a.csv",
-            '; filename="../../x"',
-            "; filename*=UTF-8''%00%ff",
-            '; filename="a\x00"',
-            '; filename="' + "x" * 2000 + '"',
-        ]
-    )
+    filename = chance.choice(FILENAMES)
     content = chance.choice([b"", b"\x00", CANARY, b"\xff" * 50, b"x" * 20_000, b"\r\n--x"])
     part = f'--x\r\ncontent-disposition: form-data; name="{name}"{filename}\r\n\r\n'.encode() + content + b"\r\n"
     empty = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n\r\n'
@@ -219,30 +241,9 @@ def _form(world: World, chance: random.Random) -> Request:
         case "cut":
             raw = raw[: chance.randrange(len(raw))]
         case "boundary":
-            media_type = chance.choice(
-                [
-                    "multipart/form-data",
-                    "multipart/form-data; boundary=",
-                    "multipart/form-data; boundary=y",
-                    "multipart/form-data; boundary=" + "x" * 300,
-                    "multipart/form-data; boundary=\xff",
-                ]
-            )
+            media_type = chance.choice(BOUNDARIES)
         case "charset":
-            codec = chance.choice(
-                [
-                    "undefined",
-                    "idna",
-                    "punycode",
-                    "utf-16",
-                    "unicode_escape",
-                    "zlib",
-                    "rot13",
-                    "utf-7",
-                    "\xff",
-                    "x" * 300,
-                ]
-            )
+            codec = chance.choice(CODECS)
             media_type += f"; charset={codec}"
         case "many":
             raw = part * 70 + raw

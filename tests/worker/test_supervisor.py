@@ -101,13 +101,7 @@ def test_a_failure_that_a_retry_cannot_mend_ends_the_job_with_its_log(trainers: 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("behave", "outcome"),
-    [
-        ("retry", "disk_full"),
-        ("crash", "crashed"),
-        ("segfault", "crashed"),
-        ("nonsense", "crashed"),
-        ("forge", "crashed"),
-    ],
+    [("retry", "disk_full"), *((way, "crashed") for way in ("crash", "segfault", "nonsense", "forge"))],
 )
 def test_another_attempt_follows_what_it_may_mend_and_goes_on_from_the_checkpoint(
     trainers: Trainers, behave: str, outcome: str
@@ -208,7 +202,6 @@ def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
     assert resumed["target"] >= 8
 
 
-@pytest.mark.slow
 def test_a_drain_waits_no_longer_than_the_grace_for_a_trainer_that_is_deaf(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from app.api import connections
 from app.api.connections import OTHER_FILES, most_connections, quiet
@@ -153,6 +154,82 @@ def test_a_connection_that_has_had_a_request_makes_room_last(
             stack.enter_context(line_to(client)).sendall(HALF_A_HEAD)
         time.sleep(0.2)
         assert asked(kept).startswith(b"HTTP/1.1 200")
+
+
+def test_one_that_had_a_request_makes_room_for_a_new_client(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many polite clients keep their connections: a new one is served, and the one that has waited longest goes."""
+    monkeypatch.setattr(settings(), "max_connections", 20)
+    with ExitStack() as stack:
+        lines = [stack.enter_context(line_to(client)) for _ in range(20)]
+        for line in lines:
+            assert asked(line).startswith(b"HTTP/1.1 200")
+        with line_to(client) as new:
+            assert asked(new).startswith(b"HTTP/1.1 200")
+            assert everything(lines[0]) == b""
+            assert asked(lines[1]).startswith(b"HTTP/1.1 200")
+
+
+def test_one_whose_body_does_not_come_makes_room_for_a_new_client(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "max_connections", 20)
+    monkeypatch.setattr(connections, "SILENT_SECONDS", 0.3)
+    head = "content-type: application/json\r\ncontent-length: 100\r\n"
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(begun(client, "POST", head, "{"))
+        time.sleep(0.5)
+        for _ in range(5):
+            with line_to(client) as new:
+                assert asked(new).startswith(b"HTTP/1.1 200")
+
+
+def test_one_whose_answer_is_not_taken_yet_makes_room_last(
+    app: FastAPI, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = b"x" * (32 << 20)  # more than the two systems hold for it
+    monkeypatch.setattr(settings(), "max_connections", 3)
+    with answering(app, large), ExitStack() as stack:
+        reading = stack.enter_context(line_to(client))
+        reading.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        others = [stack.enter_context(line_to(client)) for _ in range(4)]
+        for line in others[-2:]:
+            assert asked(line).startswith(b"HTTP/1.1 200")
+        left = len(large)
+        while left > 0 and (part := reading.recv(1 << 20)):
+            left -= len(part.partition(b"\r\n\r\n")[2]) if part.startswith(b"HTTP/1.1 200") else len(part)
+        assert left == 0
+
+
+def test_a_client_that_takes_its_answer_slowly_is_not_closed(
+    app: FastAPI, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes some in each span of patience, and several of them for the whole."""
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.4)
+    large = b"x" * (16 << 20)
+    with answering(app, large), line_to(client) as line:
+        line.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        taken = 0
+        while part := line.recv(1 << 20):
+            taken += len(part)
+            time.sleep(0.06)
+        assert taken > len(large)
+
+
+@contextmanager
+def answering(app: FastAPI, body: bytes) -> Iterator[None]:
+    """`GET /large` answers `body`, written in one piece."""
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    route = Route("/large", lambda _: Response(body))
+    app.router.routes.insert(0, route)
+    try:
+        yield
+    finally:
+        app.router.routes.remove(route)
 
 
 def test_who_is_answered_makes_no_room(client: httpx.Client, monkeypatch: pytest.MonkeyPatch, database: None) -> None:

@@ -52,29 +52,30 @@ class Place:
     inner: Any = 0
 
 
+def sound(node: dict[str, Any], defs: dict[str, Any]) -> Any:
+    """Some value that fits, or nearly."""
+    node = defs[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    for way in ("anyOf", "oneOf"):
+        if way in node:
+            return sound(node[way][0], defs)
+    if "const" in node or "enum" in node:
+        return node.get("const", node.get("enum", [None])[0])
+    match node.get("type"):
+        case "object":
+            return {name: sound(node["properties"][name], defs) for name in node.get("required", ())}
+        case "array":
+            return [sound(node.get("items", {}), defs)] * node.get("minItems", 1)
+        case "string":
+            return "digits"
+        case "boolean":
+            return True
+    return node.get("minimum", 1)
+
+
 def places(kind: str) -> Iterator[Place]:
     module = methods.kinds()[kind]
     schema = module.Spec.model_json_schema()
     defs, seen = schema.get("$defs", {}), set[str]()
-
-    def sound(node: dict[str, Any]) -> Any:
-        """Some value that fits, or nearly."""
-        node = defs[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
-        for way in ("anyOf", "oneOf"):
-            if way in node:
-                return sound(node[way][0])
-        if "const" in node or "enum" in node:
-            return node.get("const", node.get("enum", [None])[0])
-        match node.get("type"):
-            case "object":
-                return {name: sound(node["properties"][name]) for name in node.get("required", ())}
-            case "array":
-                return [sound(node.get("items", {}))] * node.get("minItems", 1)
-            case "string":
-                return "digits"
-            case "boolean":
-                return True
-        return node.get("minimum", 1)
 
     def walk(node: dict[str, Any], at: str, put: Callable[[Any], Any]) -> Iterator[Place]:
         if "$ref" in node:
@@ -89,16 +90,16 @@ def places(kind: str) -> Iterator[Place]:
         match node.get("type"):
             case "object" if node.get("properties"):
                 for name, inner in node["properties"].items():
-                    yield from walk(inner, f"{at}/{name}", inside(put, sound(node), name))
+                    yield from walk(inner, f"{at}/{name}", inside(put, sound(node, defs), name))
             case "object":
                 more = next(iter(node.get("patternProperties", {}).values()), node.get("additionalProperties"))
                 inner = more if isinstance(more, dict) else {}
-                yield Place(at, "object", put, sound(inner))
+                yield Place(at, "object", put, sound(inner, defs))
                 yield from walk(inner, f"{at}/*", lambda value: put({"a": value}))
                 if not isinstance(more, dict):
                     yield from variants(at, put)
             case "array":
-                yield Place(at, "array", put, sound(node.get("items", {})))
+                yield Place(at, "array", put, sound(node.get("items", {}), defs))
                 yield from walk(node.get("items", {}), f"{at}/0", lambda value: put([value]))
             case "string" if "enum" not in node and "const" not in node:
                 yield Place(at, "string", put)

@@ -18,6 +18,7 @@ from app import datasets
 from app.settings import settings
 from app.spec.faults import Fault, Invalid
 from tests.app.api.conftest import add_job, deleting, pointers, problem
+from tests.app.api.uploads import upload
 
 CSV = "length,colour,species\n" + "".join(
     f"{number % 7},{'red' if number % 2 else 'blue'},{'setosa' if number % 3 else 'virginica'}\n"
@@ -29,10 +30,6 @@ def npz(**arrays: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
-
-
-def upload(client: httpx.Client, content: bytes, filename: str = "flowers.csv", **fields: str) -> httpx.Response:
-    return client.post("/v1/datasets", files={"file": (filename, content)}, data=fields)
 
 
 def uploads(client: httpx.Client) -> list[str]:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from app import artifacts, jobs
+from tests.app.api.artifacts import keep
 from tests.app.api.conftest import add_job, deleting, end_job, problem, start_job
-from tests.app.api.test_results import keep
 
 CONTENT = bytes(range(256)) * 3000
 

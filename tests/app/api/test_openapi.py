@@ -14,8 +14,8 @@ import pytest
 
 from app import artifacts, ids
 from app.api import catalog
+from tests.app.api.artifacts import keep
 from tests.app.api.conftest import add_job, end_job, problem, start_job
-from tests.app.api.test_results import keep
 from tests.faults.requests_bad import REPORT
 
 KINDS = ("transfer", "multitask", "distillation")

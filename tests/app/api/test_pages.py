@@ -11,7 +11,7 @@ from app import datasets, db
 from app.api import pages
 from app.db import transaction
 from tests.app.api.conftest import add_job
-from tests.app.api.test_datasets import upload
+from tests.app.api.uploads import upload
 
 
 def walk(client: httpx.Client, path: str, limit: int) -> list[list[str]]:

@@ -11,22 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import artifacts, jobs, metrics
+from app import jobs, metrics
 from app.db import transaction
 from app.jobs import Claim
 from app.settings import settings
+from tests.app.api.artifacts import keep
 from tests.app.api.conftest import add_job, end_job, problem, start_job
-
-
-def keep(claim: Claim, folder: Path, name: str, content: bytes) -> str:
-    """Stores an artifact of the job; returns its sha256."""
-    path = folder / name
-    path.write_bytes(content)
-    stored = artifacts.keep_file(path)
-    with transaction() as session:
-        jobs.fence(session, claim)
-        artifacts.add(session, claim.job_id, claim.attempt, name, stored)
-    return stored.sha256
 
 
 def record(claim: Claim, rows: list[tuple[int, dict[str, float | None]]]) -> None:

@@ -330,7 +330,7 @@ GUARDS = (
     Guard(
         "a blob's name is on the disk before its row is written",
         ARTIFACTS,
-        "        _sync_folder(blobs)\n",
+        "        durable.sync(blobs)\n",
         "",
         "disk not synced",
         10,

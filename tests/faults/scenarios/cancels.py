@@ -35,21 +35,9 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
         while not stop.is_set():
             if not made:
                 time.sleep(0.01)
-                continue
             # Mostly jobs of the last moment, which are just being claimed, beaten and ended; each perhaps more than once.
-            job_id = own.choice(made[-20:])
-            asked = time.time()
-            rig.record.cancels_asked.add(job_id)
-            try:
-                with transaction() as session:
-                    job, _ = jobs.cancel(session, job_id, discard=own.random() < 0.3)
-                    state = job.state
-            except Conflict:
-                rig.note("cancel too late")
-                continue
-            rig.note("cancel")
-            rig.record.cancels.append(Cancel(job_id, asked, time.time(), state))
-            time.sleep(own.uniform(0, 0.02))
+            elif _cancelled(rig, own.choice(made[-20:]), discard=own.random() < 0.3):
+                time.sleep(own.uniform(0, 0.02))
 
     def work(number: int) -> None:
         refused.append(bare.work(stop.is_set, f"{chance.random()} {number}"))
@@ -84,6 +72,22 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     figures.stale_refused += sum(refused)
     figures.expect(sum(refused) > 0, "no attempt came too late, so no fence was tried")
     return _with_workers(rig, chance, max(6, size // 40))
+
+
+def _cancelled(rig: Rig, job_id: str, discard: bool) -> bool:
+    """Whether the job could be cancelled yet."""
+    asked = time.time()
+    rig.record.cancels_asked.add(job_id)
+    try:
+        with transaction() as session:
+            job, _ = jobs.cancel(session, job_id, discard=discard)
+            state = job.state
+    except Conflict:
+        rig.note("cancel too late")
+        return False
+    rig.note("cancel")
+    rig.record.cancels.append(Cancel(job_id, asked, time.time(), state))
+    return True
 
 
 def _with_workers(rig: Rig, chance: random.Random, size: int) -> None:

@@ -99,14 +99,15 @@ def _faults(
         rig.note("20 wake-ups for nothing")
         queue.wake(20)
 
-    def cancel() -> None:
-        alive = rig.rows("SELECT id FROM jobs WHERE NOT state = ANY(%s)", list(TERMINAL))
-        if alive:
-            rig.note("cancel")
-            rig.cancel(chance.choice(alive)[0], discard=chance.random() < 0.3)
-
-    often = [kill, freeze, kill_trainers, cancel]
+    often = [kill, freeze, kill_trainers, lambda: _cancel(rig, chance)]
     return [*often, *often, drain, hurt_database, empty_broker, flush_broker, hang_broker, wake_for_nothing]
+
+
+def _cancel(rig: Rig, chance: random.Random) -> None:
+    alive = rig.rows("SELECT id FROM jobs WHERE NOT state = ANY(%s)", list(TERMINAL))
+    if alive:
+        rig.note("cancel")
+        rig.cancel(chance.choice(alive)[0], discard=chance.random() < 0.3)
 
 
 def _sizes(rig: Rig, watched: Worker) -> dict[str, int]:

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tests.worker.training.driven import weights_of
 from tests.worker.training.small import Quiet
-from tests.worker.training.test_trainer import weights_of
 from worker import folders
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
 from worker.training import trainer

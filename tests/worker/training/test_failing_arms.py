@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.worker.training.driven import Ended, assignment, drive, kept_by
 from tests.worker.training.small import Quiet
-from tests.worker.training.test_trainer import Ended, assignment, drive, kept_by
 from worker.reports import Exit, Failed, Kept, Metrics, Progress, Result, Resumed, Warned
 from worker.training import trainer
 

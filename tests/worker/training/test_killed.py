@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.worker.training.attempts import Job, differences, number, told, unbroken
-from tests.worker.training.test_trainer import KINDS, drive
-from tests.worker.training.test_trainer import assignment as resolved
+from tests.worker.training.driven import KINDS, drive
+from tests.worker.training.driven import assignment as resolved
 from worker.reports import Exit, Failed, Progress, Ready
 
 pytestmark = [

@@ -17,9 +17,9 @@ import pytest
 
 from app.spec.training import TrainingSpec
 from tests.worker.training.attempts import Job, broken, differences, number, told, unbroken
-from tests.worker.training.fitting.test_checkpoint import SPOIL
+from tests.worker.training.fitting.spoiling import SPOIL
+from tests.worker.training.resumed import CNN, PICTURES, TABLE, assignment
 from tests.worker.training.small import DIGIT, ODD, feed, network, stored
-from tests.worker.training.test_trainer import assignment as resolved
 from worker.reports import Checkpoint, Exit, Resumed, Warned
 from worker.training.fitting import checkpoint, fit
 from worker.training.fitting.checkpoint import Saved
@@ -34,10 +34,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
-MLP = {"arch": "mlp", "units": [8, 6], "dropout": 0.25, "batch_norm": True}
-CNN = {"arch": "cnn-small", "dropout": 0.25, "batch_norm": True}
-TABLE = {"dataset": "wine", "architecture": MLP, "training": {"epochs": 3, "batch_size": 32}}
-PICTURES = {"dataset": "digits", "limit_train_examples": 90, "architecture": CNN, "training": {"steps": 5}}
 LASTING = {"epochs": 7, "batch_size": 32, "schedule": "cosine", "early_stopping": {"patience": 2}}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -133,11 +129,6 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
     monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 0)
     monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
-
-
-def assignment(body: dict[str, Any]) -> dict[str, Any]:
-    words = resolved(body, Path("unused"))
-    return {key: value for key, value in words.items() if key not in ("checkpoints", "kept")}
 
 
 @pytest.mark.parametrize("case", list(CASES))

@@ -14,10 +14,10 @@ import pytest
 
 from app.spec.registry import modules
 from tests.worker.training.attempts import Job, told
-from tests.worker.training.fitting.test_fit import PHASES, TRAINING, learnable
+from tests.worker.training.fitting.learnable import PHASES, TRAINING, learnable
+from tests.worker.training.resumed import CNN, PICTURES, TABLE
+from tests.worker.training.resumed import assignment as resolved
 from tests.worker.training.small import Quiet, StopAt, fitter, same, stored
-from tests.worker.training.test_resume import CNN, PICTURES, TABLE
-from tests.worker.training.test_resume import assignment as resolved
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Result, Resumed, Stage
 from worker.training import experiment, trainer
 from worker.training import job as jobs

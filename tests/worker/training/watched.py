@@ -18,7 +18,7 @@ from app.spec.faults import validate
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training.small import Quiet
-from tests.worker.training.test_combining import World
+from tests.worker.training.whole_jobs import World
 from worker.training import experiment
 from worker.training.data.batches import Feed, Line
 from worker.training.data.rows import Data

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app import data as datasets
+from app.data.table import HASH_BYTES
 from worker.training.data.scaling import Scaling
 from worker.training.scores import evaluate
 from worker.training.tasks import heads
@@ -156,7 +157,7 @@ def stage_split(table: Table, held_out: np.ndarray, seed: int, column: str | Non
     free = np.flatnonzero(~datasets.among(table.hashes, held_out)) if len(held_out) else np.arange(len(table))
     known = free if column is None else free[datasets.labelled(table.columns[column][free])]
     rng = np.random.default_rng([seed, 7])
-    keys = np.ascontiguousarray(table.hashes[known]).view("V16").ravel()
+    keys = np.ascontiguousarray(table.hashes[known]).view(f"V{HASH_BYTES}").ravel()
     groups = np.unique(keys, return_inverse=True)[1]
     order = rng.permutation(groups.max() + 1 if len(groups) else 0)
     held = np.isin(groups, order[: len(order) // 10])

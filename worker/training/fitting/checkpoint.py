@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.training.process import durable
+from app import durable
 
 KEPT = 2
 DEAF_SECONDS = (
@@ -61,7 +61,8 @@ def save(home: Path, stage: str, saved: Saved) -> Path:
     try:
         beside.mkdir()
         for name, data in files.items():
-            durable.write(beside / name, data)
+            (beside / name).write_bytes(data)
+            durable.sync(beside / name)
         durable.sync(beside)
         _remove(final)  # spoilt, or of another fit: else this one would have gone on from it
         beside.rename(final)

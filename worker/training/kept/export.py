@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from app import durable
+from app.data.table import HASH_BYTES
 from app.spec import architectures
 from app.spec.base import plain
 from app.spec.faults import validate
@@ -53,16 +54,9 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
 
 def write(network: Network, path: Path) -> str:
     """Saves the inference model at `path`, whole or not at all; returns the file's sha256."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.keras")
-    try:
+    with durable.write(path) as beside:
         inference_model(network).save(beside)
-        data = beside.read_bytes()
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return hashlib.sha256(data).hexdigest()
+    return file_sha256(path)
 
 
 def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np.ndarray]) -> None:
@@ -150,22 +144,19 @@ def read(path: Path, manifest: Manifest) -> Network:
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(manifest.model_dump_json(indent=2))
-    beside.rename(path)
+    with durable.write(path) as beside:
+        beside.write_text(manifest.model_dump_json(indent=2))
 
 
 def distinct(hashes: np.ndarray) -> np.ndarray:
     """(n, 16) uint8, each hash once, in order."""
-    flat = np.ascontiguousarray(hashes).view("V16").ravel()
-    return np.unique(flat).view(np.uint8).reshape(-1, 16)
+    flat = np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}").ravel()
+    return np.unique(flat).view(np.uint8).reshape(-1, HASH_BYTES)
 
 
 def write_rows(hashes: np.ndarray, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        np.save(file, hashes, allow_pickle=False)
-    beside.rename(path)
+    with durable.write(path) as beside:
+        np.save(beside, hashes, allow_pickle=False)
 
 
 def file_sha256(path: Path) -> str:

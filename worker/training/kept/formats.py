@@ -6,7 +6,6 @@ the tasks' names. The batch size is free in all of them.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from app import durable
+from app.data import disk
 from app.spec.exports import FILES, ExportFormat, unavailable
 from worker.training.kept import export
 from worker.training.process.failures import Failure
@@ -81,6 +82,8 @@ def write(
             except (OSError, MemoryError):
                 raise
             except Exception as error:
+                if disk.is_full(error):  # which TensorFlow says in an error of its own
+                    raise
                 raise Failure(
                     "export_failed", f"{kind} could not be written ({type(error).__name__})", param="/export"
                 ) from error
@@ -116,20 +119,18 @@ def _saved_model(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saved_model.") as folder:
         made = Path(folder) / "made" / "saved_model"
         model.export(str(made), format="tf_saved_model", verbose=False)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        _zip(made, beside)
-        with zipfile.ZipFile(beside) as whole:
-            whole.extractall(Path(folder) / "read")
-        loaded = tf.saved_model.load(str(Path(folder) / "read" / "saved_model"))
-        beside.rename(path)
+        with durable.write(path) as beside:
+            _zip(made, beside)
+            with zipfile.ZipFile(beside) as whole:
+                whole.extractall(Path(folder) / "read")
+            loaded = tf.saved_model.load(str(Path(folder) / "read" / "saved_model"))
     serve = loaded.signatures["serving_default"]
     return lambda rows: _plain(serve(tf.constant(rows)))
 
 
 def _litert(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
-    beside = path.with_name(f".{os.getpid()}.{path.name}")  # Keras asks for a name that ends in .tflite
-    model.export(str(beside), format="litert", verbose=False)
-    beside.rename(path)
+    with durable.write(path) as beside:  # its name ends in .tflite, as Keras asks
+        model.export(str(beside), format="litert", verbose=False)
     interpreter = _interpreter()(model_path=str(path))
     runner = interpreter.get_signature_runner("serving_default")
     (name,) = runner.get_input_details()
@@ -139,9 +140,8 @@ def _litert(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
 def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     import onnxruntime
 
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    model.export(str(beside), format="onnx", verbose=False)
-    beside.rename(path)
+    with durable.write(path) as beside:
+        model.export(str(beside), format="onnx", verbose=False)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from app import durable
+from app.data.table import HASH_BYTES
 from worker.training.fitting import caching
 from worker.training.process import device
 
@@ -30,8 +32,6 @@ MOST_BYTES = 2 << 30
 
 MOST_FILE_BYTES = 256 << 20
 """Of what one teacher's file may hold; more stays in memory for the job alone."""
-
-HASH_BYTES = 16
 
 Ask = Callable[[Any, np.ndarray, Sequence[str]], dict[str, np.ndarray]]
 
@@ -103,18 +103,13 @@ class Outputs:
         path = self._path(key)
         if path is None or not known.places or known.bytes > MOST_FILE_BYTES:
             return
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        hashes = np.frombuffer(b"".join(known.places), np.uint8).reshape(-1, HASH_BYTES)
+        arrays: dict[str, Any] = {f"value/{name}": array for name, array in known.values.items()}
+        with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            hashes = np.frombuffer(b"".join(known.places), np.uint8).reshape(-1, HASH_BYTES)
-            with beside.open("wb") as file:
-                arrays: dict[str, Any] = {f"value/{name}": array for name, array in known.values.items()}
-                np.savez(file, hashes=hashes, **arrays)
-            beside.rename(path)
+            with durable.write(path) as beside:
+                np.savez(beside, hashes=hashes, **arrays)
             _prune(path.parent)
-        except OSError:
-            with contextlib.suppress(OSError):
-                beside.unlink()
 
 
 def _key(model: Model, inputs: np.ndarray, layers: Sequence[str]) -> str:

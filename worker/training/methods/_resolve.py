@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app import data as datasets
 from app.spec import architectures
 from app.spec.architectures import Architecture
-from app.spec.base import JobSpec
 from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
 from app.spec.exports import ExportFormat, unavailable
 from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
@@ -30,6 +29,15 @@ MISMATCH = "input_mismatch"
 HARD = "hard_sharing"
 
 DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
+
+
+class OneTarget(Protocol):
+    """The spec of a job that learns one column of one data set."""
+
+    dataset: str
+    target: str | None
+    split: SplitSpec
+    limit_train_examples: int | PerClass | None
 
 
 class Faults:
@@ -71,6 +79,15 @@ class Faults:
             self.add(at, "the data set has no such column", nearest(wanted, schema.columns, "columns"), "unknown_name")
             return None
         return schema.columns[wanted]
+
+    def target(self, spec: OneTarget) -> tuple[Schema | None, Column | None]:
+        """The data set and the column of a job that learns one column; its split and its limit are checked against them."""
+        schema = self.schema(spec.dataset, "/dataset")
+        column = self.column(schema, spec.target, "/target")
+        if column is not None:
+            self.split(schema, spec.split, [column.name])
+            self.limit(spec.limit_train_examples, column, "/limit_train_examples")
+        return schema, column
 
     def task(self, name: str, spec: TaskSpec, schema: Schema | None, at: str) -> tuple[TaskSpec, Task | None]:
         """The task with type and column filled in; None where its column is not there or of another kind."""
@@ -313,11 +330,6 @@ class Known:
     ):  # fmt: skip
         self.architecture, self.tasks, self.input, self.heads = architecture, tasks, input_, head
         self.sharing = sharing
-
-
-def base_update(spec: JobSpec, **more: Any) -> Any:
-    """A copy of `spec` with resolved parts."""
-    return spec.model_copy(update=more)
 
 
 def _one_shape(what: str) -> str:

@@ -1,1 +1,1 @@
-"""The trainer as a process: reports, metrics, failures, durable files, the device, the guard. Imports no other room."""
+"""The trainer as a process: reports, metrics, failures, the device, the guard. Imports no other room."""

@@ -103,8 +103,7 @@ def on_cpu() -> Iterator[None]:
 
 def peak_memory_bytes() -> int:
     """The most main memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kibibytes
 
 
 def _version(package: str) -> str | None:

@@ -1,33 +1,17 @@
 """How a training fails: every exception that leaves a method becomes one of the closed codes of failures.
 
-What a client reads are words of ours; the exception itself, with its text, goes to the trainer's log. `app.errors.FAILURES` is the
-whole list; these are the ones that a trainer can see for itself (a test holds them equal).
+What a client reads are words of ours; the exception itself, with its text, goes to the trainer's log.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import Literal
 
 from app.data import disk
+from app.spec.failures import FAILURES
 from app.spec.faults import Hint, Invalid
 from app.spec.world import Missing
 from worker.reports import Exit, Failed
-
-KINDS: dict[str, tuple[Literal["user", "system"], bool]] = {
-    "out_of_memory": ("user", False),
-    "memory_limit": ("user", False),
-    "loss_not_finite": ("user", False),
-    "dataset_invalid": ("user", False),
-    "label_mismatch": ("user", False),
-    "data_overlap": ("user", False),
-    "teacher_incompatible": ("user", False),
-    "weights_unavailable": ("user", False),
-    "export_failed": ("system", False),
-    "disk_full": ("system", True),
-    "internal": ("system", True),
-}
-"""{code: (who is to blame, whether another attempt may help)}."""
 
 MEMORY_LIMIT = "the trainer asked for more main memory than it may have"
 
@@ -73,6 +57,8 @@ def exit_code(report: Failed) -> Exit:
 
 
 def _report(code: str, message: str, stage: str | None, hint: Hint = None, param: str | None = None) -> Failed:
-    blame, retryable = KINDS[code]
+    kind = FAILURES[code]
     said = None if hint is None else str(hint)
-    return Failed(code=code, message=message, hint=said, blame=blame, param=param, retryable=retryable, stage=stage)
+    return Failed(
+        code=code, message=message, hint=said, blame=kind.blame, param=param, retryable=kind.retryable, stage=stage
+    )

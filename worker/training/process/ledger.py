@@ -6,15 +6,18 @@ import csv
 import hashlib
 import io
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from app import durable
 from worker.reports import Metrics, Progress, Resumed, Stage
-from worker.training.process import durable
 from worker.training.process.channel import Channel
 
 COPIES = ("metrics-1", "metrics-2")
+
+Row = tuple[str, int, float | None]
 
 
 def prefix_of(stage: str) -> str:
@@ -26,24 +29,32 @@ class Ledger:
     """Every metric of the job, sent as it comes and written to `metrics.csv`, stage after stage as they began.
 
     `home` holds what a later attempt needs of it, saved before each checkpoint: rows beyond the checkpoint that is gone on from are
-    taken back by `resume`, rows short of it could not be. It lies there twice, each with its sha256, since no older one would do.
+    taken back by `resume`, rows short of it could not be. It lies there twice, since no older one would do. A copy is a list of
+    parts, one a save: a line with the sha256 of the line before and the rows, then the rows as CSV.
     """
 
     def __init__(self, channel: Channel, home: Path):
         self._channel, self._home = channel, home
-        self._stages: dict[str, list[tuple[str, int, float | None]]] = {}
-        text = next((text for name in COPIES if (text := _whole(home / name)) is not None), "")
+        self._stages: dict[str, list[Row]] = {}
+        self._digest = ""  # of the newest part of the copies; "": they are not what this attempt has recorded
+        self._unsaved: list[Row] = []
+        text = max((_read(home / name) for name in COPIES), key=len)
         for name, step, value in list(csv.reader(io.StringIO(text)))[1:]:
             self._of(name.rpartition("/")[0] or "target").append((name, int(step), float(value) if value else None))
 
     def record(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         named = {prefix_of(stage) + name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._of(stage).extend((name, step, value) for name, value in named.items())
+        came = [(name, step, value) for name, value in named.items()]
+        self._of(stage).extend(came)
+        self._unsaved.extend(came)
         self._channel.send(Metrics(step=step, values=named))
 
     def resume(self, stage: str, step: int) -> None:
         """The stage goes on from `step`; what an earlier attempt recorded beyond it no longer counts."""
-        self._stages[stage] = [row for row in self._of(stage) if row[1] <= step]
+        before = self._of(stage)
+        self._stages[stage] = [row for row in before if row[1] <= step]
+        if len(self._stages[stage]) < len(before):
+            self._digest = ""
         self._channel.send(Resumed(stage=stage, step=step, metric_prefix=prefix_of(stage)))
 
     def series(self) -> dict[str, list[tuple[int, float | None]]]:
@@ -55,28 +66,40 @@ class Ledger:
         return found
 
     def save(self) -> None:
-        """Durably, for a later attempt."""
+        """Durably, for a later attempt. What came since the last save is added; an attempt's first save begins the copies anew.
+
+        An earlier trainer that lives on, with a copy open, so writes to a file that nobody reads.
+
+        Raises:
+            OSError: there is no room, say; the next save begins the copies anew.
+        """
+        before, self._digest = self._digest, ""
+        data = (_csv(self._unsaved) if before else self._whole()).encode()
+        digest = _digest(before, data)
+        part = f"{digest}\n".encode() + data
         self._home.mkdir(parents=True, exist_ok=True)
-        data = self._csv().encode()
-        for name in COPIES:
-            durable.replace(self._home / name, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-        durable.sync(self._home)
+        for path in (self._home / name for name in COPIES):
+            if not before:
+                with durable.write(path) as beside:
+                    beside.write_bytes(part)
+            elif data:
+                with path.open("ab") as file:
+                    file.write(part)
+                durable.sync(path)
+        self._unsaved = []
+        self._digest = digest if data else before
 
     def write(self, path: Path) -> Path:
         """As CSV, for people."""
-        durable.replace(path, self._csv().encode())
+        with durable.write(path) as beside:
+            beside.write_text(self._whole())
         return path
 
-    def _of(self, stage: str) -> list[tuple[str, int, float | None]]:
+    def _of(self, stage: str) -> list[Row]:
         return self._stages.setdefault(stage, [])
 
-    def _csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["name", "step", "value"])
-        for rows in self._stages.values():
-            writer.writerows((name, step, "" if value is None else repr(value)) for name, step, value in rows)
-        return text.getvalue()
+    def _whole(self) -> str:
+        return "name,step,value\n" + "".join(_csv(rows) for rows in self._stages.values())
 
 
 class Pace:
@@ -152,10 +175,28 @@ class Pace:
         return self._entered
 
 
-def _whole(path: Path) -> str | None:
-    """The text of a saved copy; None where there is none that is what was saved."""
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows((name, step, "" if value is None else repr(value)) for name, step, value in rows)
+    return text.getvalue()
+
+
+def _read(path: Path) -> str:
+    """The rows of a saved copy, up to the first part that is not as it was written: a kill has cut it off, or a bad disk spoilt it."""
     try:
-        digest, _, data = path.read_bytes().partition(b"\n")
+        data = path.read_bytes()
     except OSError:
-        return None
-    return data.decode() if hashlib.sha256(data).hexdigest().encode() == digest else None
+        return ""
+    digest, rows = "", b""
+    for part in re.split(rb"^(?=[0-9a-f]{64}$)", data, flags=re.MULTILINE)[1:]:
+        written, _, more = part.partition(b"\n")
+        digest = _digest(digest, more)
+        if digest.encode() != written:
+            break
+        rows += more
+    return rows.decode()
+
+
+def _digest(before: str, data: bytes) -> str:
+    return hashlib.sha256(before.encode() + data).hexdigest()

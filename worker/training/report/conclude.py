@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from app import durable
 from worker.reports import Artifact, Result
 from worker.training.networks import canvas
 from worker.training.process import device
@@ -141,44 +141,8 @@ def conclude(
         overlap=overlap,
         conditional_on=besides.conditional_on,
     )
-    model, first = trial.model, trial.examined[0]
-    exported = job.export(model, first)
-    figures: dict[str, Any] = {}
-    for data in trial.examined:
-        figures |= job.figures(model, data)
-    report = {
-        "kind": job.words["kind"],
-        "decision": verdict["decision"],
-        "reason": verdict["reason"],
-        "sentence": verdict["sentence"],
-        "verdict": verdict,
-        "tasks": figures,
-        "model": {
-            "parameters": model.manifest.parameters,
-            "bytes": model.bytes,
-            "latency": job.latency(model, first.table.inputs),
-            "architecture": model.manifest.architecture,
-        },
-        "input": canvas.about(model.network.input.shape, model.network.seen),
-        "export": exported,
-        "rows": {
-            data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
-            for data in trial.examined
-        },
-        "labels": model.manifest.training.get("labels"),
-        "dropped_rows": dict(dropped or {}),
-        "overlap": overlap,
-        "models": {
-            role: {
-                "steps": one.spent.steps,
-                "learning_rate": one.spent.learning_rate,
-                "device_seconds": one.spent.device_seconds,
-            }
-            for role, one in trial.models.items()
-        },
-        "failed": trial.failed,
-        **(more or {}),
-    }
+    model = trial.model
+    report = {**_report(job, trial, verdict, dropped or {}, overlap), **(more or {})}
     job.write_metrics()
     _write(job.out / "report.json", _text(kind, report))
     _write(job.out / "card.md", card.card(report, model.manifest, job.words, _lineage(job, model, besides)))
@@ -198,6 +162,49 @@ def conclude(
             usage={"device_seconds": round(seconds, 3), "peak_memory_bytes": float(device.peak_memory_bytes())},
         )
     )
+
+
+def _report(
+    job: Job, trial: Trial, verdict: Mapping[str, Any], dropped: Mapping[str, int], overlap: str
+) -> dict[str, Any]:
+    """What the reports of all methods have. Writes the exported formats, whose sizes are in it."""
+    model, first = trial.model, trial.examined[0]
+    exported = job.export(model, first)
+    figures: dict[str, Any] = {}
+    for data in trial.examined:
+        figures |= job.figures(model, data)
+    return {
+        "kind": job.words["kind"],
+        "decision": verdict["decision"],
+        "reason": verdict["reason"],
+        "sentence": verdict["sentence"],
+        "verdict": verdict,
+        "tasks": figures,
+        "model": {
+            "parameters": model.manifest.parameters,
+            "bytes": model.bytes,
+            "latency": job.latency(model, first.table.inputs),
+            "architecture": model.manifest.architecture,
+        },
+        "input": canvas.about(model.network.input.shape, model.network.seen),
+        "export": exported,
+        "rows": {
+            data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
+            for data in trial.examined
+        },
+        "labels": model.manifest.training.get("labels"),
+        "dropped_rows": dict(dropped),
+        "overlap": overlap,
+        "models": {
+            role: {
+                "steps": one.spent.steps,
+                "learning_rate": one.spent.learning_rate,
+                "device_seconds": one.spent.device_seconds,
+            }
+            for role, one in trial.models.items()
+        },
+        "failed": trial.failed,
+    }
 
 
 def _text(kind: type[Report], report: dict[str, Any]) -> str:
@@ -237,6 +244,5 @@ def _lineage(job: Job, model: Model, besides: Besides) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.rename(path)
+    with durable.write(path) as beside:
+        beside.write_text(text, encoding="utf-8")

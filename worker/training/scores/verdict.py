@@ -12,7 +12,7 @@ A caller measures every arm of every seed with `worker.training.scores.evaluate.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,11 +121,7 @@ def judge(
     if names and on not in (*names, "delta_m"):
         raise ValueError(f"control.primary is {on!r}: expected one of {', '.join(names)} or delta_m")
     pairs, broken = _pairs(treated, control)
-    said = [*notes, *broken]
-    if conditional_on:
-        said.append(f"the {conditional_on} was trained once: the verdict is conditional on it")
-    if overlap == "unknown":
-        said.append("overlap: unknown: rows that trained a model came without hashes, or are pictures of another shape")
+    said = [*notes, *broken, *_reservations(conditional_on, overlap)]
     ask = _Asked(seeds, broken, overlap, split_seed, arm, dict(besides or {}))
     own: Margin = "auto" if primary == "delta_m" else margin
     other: Margin = margin if primary == "delta_m" else "auto"
@@ -147,6 +143,13 @@ def judge(
         chosen["sentence"] = "; ".join([str(chosen["decision"]), *said])
     keys = ("decision", "reason", "sentence", "interval", "alpha", "margin", "n_seeds")
     return {"on": on, **{key: chosen.get(key) for key in keys}, "tasks": tasks, "delta_m": delta_m, "notes": said}
+
+
+def _reservations(conditional_on: str | None, overlap: Overlap) -> Iterator[str]:
+    if conditional_on:
+        yield f"the {conditional_on} was trained once: the verdict is conditional on it"
+    if overlap == "unknown":
+        yield "overlap: unknown: rows that trained a model came without hashes, or are pictures of another shape"
 
 
 def interval(differences: Sequence[float] | Array, v_test: float, n_units: int, alpha: float = ALPHA) -> Interval:

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from app.spec.training import Flip, Noise, Rotation, Translation, Zoom
-from tests.worker.training.methods.test_methods import MODEL, faults, resolve
+from tests.worker.training.methods.resolving import MODEL, faults, resolve
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, stored
 from worker.training.data.augmentation import Augment, warp
 from worker.training.data.scaling import Scaling

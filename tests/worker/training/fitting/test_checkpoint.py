@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.worker.training.fitting.spoiling import SPOIL, cut
 from worker.training.fitting import checkpoint
 from worker.training.fitting.checkpoint import Saved
 
@@ -69,30 +69,6 @@ def test_what_an_attempt_inherited_was_recorded(tmp_path: Path) -> None:
     for step in (3, 4, 5, 6):
         checkpoint.save(tmp_path / "now", "target", saved(step))
     assert steps(tmp_path / "now", "target") == [6, 5, 3, 2]
-
-
-def cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(bytes(data))
-
-
-SPOIL: dict[str, Callable[[Path], Any]] = {
-    "cut": lambda folder: cut(folder / "arrays.npz"),
-    "flipped bit": lambda folder: flip(folder / "arrays.npz"),
-    "flipped bit of the state": lambda folder: flip(folder / "state.json"),
-    "flipped bit of the sums": lambda folder: flip(folder / "manifest.json"),
-    "empty": lambda folder: (folder / "arrays.npz").write_bytes(b""),
-    "no state": lambda folder: (folder / "state.json").unlink(),
-    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
-    "a manifest of nothing": lambda folder: (folder / "manifest.json").write_text("[]"),
-    "nothing in it": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
-    "a file": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
-}
 
 
 @pytest.mark.parametrize("how", list(SPOIL))

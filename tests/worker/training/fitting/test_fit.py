@@ -13,41 +13,19 @@ import pytest
 
 from app.spec.data import InputSchema
 from app.spec.training import CheckpointSpec, EarlyStopping, TrainingSpec
-from tests.worker.training.small import DIGIT, ODD, Quiet, feed, fitter, network, same, stored
+from tests.worker.training.fitting.learnable import PHASES, TRAINING, learnable
+from tests.worker.training.small import Quiet, feed, fitter, network, same, stored
 from worker.reports import Checkpoint, Metrics, Progress, Resumed
 from worker.training.data.batches import Line
 from worker.training.fitting import fit
 from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Check, Lesson, Phase
+from worker.training.fitting.plan import Lesson, Phase
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
-from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
 from worker.training.weighting import uncertainty
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
-
-DROPPING = {"arch": "mlp", "units": [12], "dropout": 0.3, "batch_norm": True}
-
-
-def learnable() -> tuple[Any, Lesson]:
-    """Two tasks that follow from the inputs, one with few labels, weighed by uncertainty, watched on rows of their own."""
-    whole = network([DIGIT, ODD], seed=2, architecture=DROPPING)
-    columns = {"digit": stored(DIGIT, 60), "odd": stored(ODD, 60)}
-    data = feed(whole, columns, 12)
-    codes = (data.inputs[:, 0] > 0).astype(np.int32) + 2 * (data.inputs[:, 1] > 0).astype(np.int32)
-    columns = {"digit": np.where(np.arange(60) % 3 == 0, codes, -1).astype(np.int32), "odd": codes % 2}
-    for name, values in columns.items():
-        data.given |= heads.targets(whole.tasks[name], values)
-    fresh = np.random.default_rng(5).standard_normal((30, 5)).astype(np.float32)
-    truth = (fresh[:, 0] > 0).astype(np.int32) + 2 * (fresh[:, 1] > 0).astype(np.int32)
-    goal = Goal({"d": ["digit", "odd"]}, whole.tasks, weighting=uncertainty.Spec())
-    checks = {"digit": Check("accuracy", fresh, truth), "odd": Check("accuracy", fresh, truth % 2)}
-    return whole, Lesson(goal, {"d": data}, checks)
-
-
-TRAINING = TrainingSpec(early_stopping=EarlyStopping(patience=50), schedule="cosine")
-PHASES = [Phase(23, 1e-2, frozenset({"dense1"}), True), Phase(40, 5e-3)]
 
 
 @pytest.mark.parametrize("at", [7, 23, 24, 50])

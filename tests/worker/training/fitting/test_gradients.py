@@ -10,7 +10,7 @@ import pytest
 
 from app.spec.registry import modules
 from tests.worker.training import small
-from tests.worker.training.fitting.test_weighted_steps import TASKS, goal_of, lesson_of
+from tests.worker.training.fitting.weighted import TASKS, goal_of, lesson_of
 from tests.worker.training.small import DIGIT, ODD, PICTURE, compiled, feed, network, same, stored
 from worker.training.data import batches
 from worker.training.fitting.conflicts import Conflicts

@@ -13,14 +13,13 @@ import pytest
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training import small
-from tests.worker.training.small import DIGIT, ODD, SIZE, Quiet, compiled, feed, network, same, stored
+from tests.worker.training.fitting.weighted import TASKS, goal_of, lesson_of
+from tests.worker.training.small import DIGIT, SIZE, Quiet, compiled, feed, network, same, stored
 from worker.reports import Metrics
 from worker.training.data import batches
 from worker.training.fitting.fit import Pool
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.plan import Phase
 from worker.training.networks import build
-from worker.training.networks.network import Network
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,26 +27,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Gradients do not exist"),
 ]
 
-TASKS = [DIGIT, ODD, SIZE]
 NAMES = sorted(modules("weighting"))
 DROPPING = {"arch": "mlp", "units": [8], "dropout": 0.3}
-
-
-def goal_of(name: str, *tasks: Any, **words: Any) -> Goal:
-    module = modules("weighting")[name]
-    weights = {task.name: 0.5 + k for k, task in enumerate(tasks)} if name == "fixed" else {}
-    return Goal(
-        {"d": [task.name for task in tasks]},
-        {task.name: task for task in tasks},
-        weighting=module.Spec(**words),
-        task_weights=weights,
-    )
-
-
-def lesson_of(whole: Network, goal: Goal, n: int = 24, batch: int = 6) -> Lesson:
-    columns = {name: stored(task, n) for name, task in goal.tasks.items()}
-    columns["digit"][::3] = -1
-    return Lesson(goal, {"d": feed(whole, columns, batch)})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,13 +15,14 @@ from app import methods
 from app.spec import exports
 from app.spec.faults import Invalid
 from app.spec.models import HeadSpec
-from tests.app.test_methods import BuiltIns
+from tests.app.builtin_world import BuiltIns
 from tests.worker.training import small
+from tests.worker.training.kept.installed import INSTALLED
 from worker.training.data.scaling import Scaling
 from worker.training.kept import export, formats
 from worker.training.networks import build
 from worker.training.networks.network import Network
-from worker.training.process.failures import Failure
+from worker.training.process.failures import Failure, failed
 
 BODY: dict[str, Any] = {
     "kind": "transfer",
@@ -51,9 +52,6 @@ def rows(network: Network, n: int = 9) -> np.ndarray:
     if network.input.kind == "image":
         return rng.integers(0, 256, (n, *network.input.shape)).astype(np.uint8)
     return rng.standard_normal((n, *network.input.shape)).astype(np.float32)
-
-
-INSTALLED = ["saved_model", "litert", *(["onnx"] if exports.unavailable("onnx") is None else [])]
 
 
 @pytest.mark.slow
@@ -119,6 +117,20 @@ def test_a_writer_that_fails_is_told_in_words_of_ours(
     monkeypatch.setitem(formats._WRITERS, "litert", lambda model, path: 1 / 0)
     with pytest.raises(Failure, match=r"litert could not be written \(ZeroDivisionError\)"):
         formats.write(picture, ["litert"], rows(picture), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_as_such_whatever_the_writer_calls_it(
+    picture: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: object, path: Path) -> None:
+        raise RuntimeError(f"{path}; No space left on device [Op:SaveV2]")  # as TensorFlow words it
+
+    monkeypatch.setitem(formats._WRITERS, "saved_model", full)
+    with pytest.raises(RuntimeError) as caught:
+        formats.write(picture, ["saved_model"], rows(picture), tmp_path)
+    assert failed(caught.value, None).code == "disk_full"
+    assert failed(caught.value, None).retryable
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:

@@ -18,7 +18,7 @@ from app.spec import files
 from app.spec.base import plain
 from app.spec.faults import Invalid
 from app.spec.world import Missing
-from tests.worker.training.methods.test_methods import World, faults, resolve
+from tests.worker.training.methods.resolving import World, faults, resolve
 from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed, Warned
 from worker.training import trainer

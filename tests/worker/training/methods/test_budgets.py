@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.worker.training.methods.test_methods import faults
-from tests.worker.training.test_combining import kept_model, run
+from tests.worker.training.methods.resolving import faults
+from tests.worker.training.whole_jobs import kept_model, run
 from worker.reports import Exit, Warned
 
 pytestmark = [

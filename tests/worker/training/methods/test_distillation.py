@@ -13,9 +13,10 @@ import pytest
 
 from app.spec.base import plain
 from app.spec.registry import modules
-from tests.worker.training.methods.test_methods import MODEL, faults, resolve
+from tests.worker.training.methods.distilled import EVERY, StopIn
+from tests.worker.training.methods.resolving import MODEL, faults, resolve
 from tests.worker.training.small import Quiet
-from tests.worker.training.test_combining import run
+from tests.worker.training.whole_jobs import run
 from worker.reports import Exit, Kept, Warned
 from worker.training import trainer
 from worker.training.methods import _teaching
@@ -28,7 +29,6 @@ pytestmark = [
 
 BODY: dict[str, Any] = {"kind": "distillation", "dataset": "digits", "teacher": MODEL}
 NUMBERS = {"kind": "distillation", "dataset": "diabetes", "teacher": {"train": {"dataset": "diabetes"}}}
-EVERY = [{"type": name} for name in ("logits", "dkd", "dist", "hint", "attention", "relational", "similarity")]
 
 
 # --- words
@@ -280,19 +280,6 @@ def test_an_online_teacher_of_the_students_own_shape_teaches_as_a_cached_one(tmp
     cached, online = (trained({**body, "teacher_outputs": how}, tmp_path / how) for how in ("cached", "online"))
     for one, two in zip(cached, online, strict=True):
         assert two == pytest.approx(one, abs=1e-4)
-
-
-class StopIn(Quiet):
-    """Sets the flag once a stage has reported some progress."""
-
-    def __init__(self, stop: threading.Event, stage: str) -> None:
-        super().__init__()
-        self.stop, self.stage = stop, stage
-
-    def send(self, report: Any) -> None:
-        super().send(report)
-        if getattr(report, "stage", None) == self.stage and getattr(report, "step", 0):
-            self.stop.set()
 
 
 @pytest.mark.slow

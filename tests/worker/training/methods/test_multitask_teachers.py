@@ -9,7 +9,7 @@ import pytest
 
 from app.spec.faults import Invalid
 from app.spec.registry import modules
-from tests.worker.training.methods.test_methods import MODEL, faults, resolve
+from tests.worker.training.methods.resolving import MODEL, faults, resolve
 from tests.worker.training.small import DIGIT, ODD, SIZE, compiled, feed, network, stored
 from worker.training.data import batches
 from worker.training.fitting.goal import Goal

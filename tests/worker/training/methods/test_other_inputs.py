@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.spec.faults import Invalid
-from tests.worker.training.methods.test_distillation import EVERY
-from tests.worker.training.methods.test_methods import MODEL, World, faults, resolve
+from tests.worker.training.methods.distilled import EVERY
+from tests.worker.training.methods.resolving import MODEL, World, faults, resolve
 
 
 class Other(World):

@@ -10,7 +10,7 @@ import pytest
 from app.spec import architectures
 from app.spec.base import plain
 from app.spec.registry import modules
-from tests.worker.training.methods.test_methods import MODEL, World, faults, resolve
+from tests.worker.training.methods.resolving import MODEL, World, faults, resolve
 from worker.training import sharing
 
 JOB: dict[str, Any] = {

@@ -14,7 +14,7 @@ from app.spec.architectures import Layer
 from app.spec.base import plain
 from app.spec.training import TrainingSpec
 from tests.worker.training import small
-from tests.worker.training.methods.test_methods import faults, resolve
+from tests.worker.training.methods.resolving import faults, resolve
 from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase

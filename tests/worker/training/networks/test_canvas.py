@@ -210,7 +210,7 @@ def test_behind_adapting_layers_norms_and_dropout_know_training_from_inference(s
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [[27, 31, 3], [8, 8, 3], [12, 12, 3], [5, 30, 1]])
 def test_every_export_answers_as_keras_does(shape: list[int], tmp_path: Path) -> None:
-    from tests.worker.training.kept.test_formats import INSTALLED
+    from tests.worker.training.kept.installed import INSTALLED
 
     other = fed(with_norms(), shape)
     rows = np.random.default_rng(2).integers(0, 256, (9, *shape)).astype(np.uint8)
@@ -221,7 +221,7 @@ def test_every_export_answers_as_keras_does(shape: list[int], tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_every_export_also_to_three_channels(tmp_path: Path) -> None:
-    from tests.worker.training.kept.test_formats import INSTALLED
+    from tests.worker.training.kept.installed import INSTALLED
 
     whole = network([DIGIT], 0, CNN, PICTURE.model_copy(update={"shape": [12, 12, 3]}))
     rows = np.random.default_rng(2).integers(0, 256, (9, 30, 8, 1)).astype(np.uint8)

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+from pathlib import Path
 
 import pytest
 
-from app.errors import FAILURES
+from app.spec.failures import FAILURES
 from app.spec.faults import Fault, Invalid
 from worker.reports import Exit
 from worker.training.process import failures
 from worker.training.process.failures import Failure
 
 
-@pytest.mark.parametrize("code", sorted(failures.KINDS))
-def test_codes_blame_and_retries_are_those_of_the_one_list(code: str) -> None:
-    assert failures.KINDS[code] == (FAILURES[code].blame, FAILURES[code].retryable)
+def test_every_code_that_the_trainer_names_is_in_the_one_table() -> None:
+    folder = Path(failures.__file__).parents[1]
+    calls = [
+        node
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Failure", "_report")
+    ]
+    codes = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    assert codes <= FAILURES.keys()
+    assert {"internal", "data_overlap", "export_failed", "disk_full"} <= codes
+
+
+@pytest.mark.parametrize("code", sorted(FAILURES))
+def test_blame_and_retries_are_those_of_the_one_table(code: str) -> None:
+    report = failures.failed(Failure(code, "so it is"), "target")
+    assert (report.blame, report.retryable) == (FAILURES[code].blame, FAILURES[code].retryable)
 
 
 def caused(error: Exception, cause: Exception) -> Exception:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,111 @@ def test_one_spoilt_copy_costs_no_row_and_two_no_job(spoilt: str, tmp_path: Path
     for name in COPIES:
         (tmp_path / name).write_bytes(data[: len(data) // 2])
     assert Ledger(Told(), tmp_path).series() == {}
+
+
+def test_a_save_adds_what_came_since_the_last_one(tmp_path: Path) -> None:
+    """So what a job writes grows as its rows do, and not as their square."""
+    ledger = Ledger(Told(), tmp_path)
+    copies = [tmp_path / name for name in COPIES]
+    files, sizes, old = set(), [], [b"", b""]
+    for step in range(1000, 1040):
+        ledger.record("target", step, {"loss": 1.5, "val_loss": 2.5})
+        ledger.save()
+        new = [path.read_bytes() for path in copies]
+        assert all(after.startswith(before) for before, after in zip(old, new, strict=True))
+        files |= {path.stat().st_ino for path in copies}
+        sizes.append(sum(map(len, new)) - sum(map(len, old)))
+        old = new
+    assert len(files) == 2  # never replaced, so what was written is what there is
+    assert len(set(sizes[1:])) == 1
+    assert Ledger(Told(), tmp_path).series() == ledger.series()
+    ledger.save()
+    assert [path.read_bytes() for path in copies] == old
+
+
+def test_whatever_a_kill_leaves_of_the_last_save_the_one_before_it_is_whole(tmp_path: Path) -> None:
+    ledger = Ledger(Told(), tmp_path)
+    for step in (1, 2):
+        ledger.record("source", step, {"loss": 0.1 * step})
+        ledger.save()
+    before, copies = ledger.series(), [tmp_path / name for name in COPIES]
+    whole = copies[0].read_bytes()
+    ledger.record("target", 1, {"loss": 0.3, "val_loss": 0.4})
+    ledger.save()
+    after = copies[0].read_bytes()
+    for length in range(len(whole), len(after) + 1):
+        copies[0].write_bytes(after[:length])
+        copies[1].write_bytes(whole)  # the second copy comes when the first is on the disk
+        later = Ledger(Told(), tmp_path)
+        assert later.series() == (ledger.series() if length == len(after) else before)
+        later.record("target", 9, {"loss": 0.9})
+        later.save()
+        assert Ledger(Told(), tmp_path).series() == later.series()
+
+
+def test_a_part_that_is_missing_cuts_off_all_that_follow(tmp_path: Path) -> None:
+    """Each part has been hashed with the one before."""
+    ledger = Ledger(Told(), tmp_path)
+    ends = [0]
+    for step in (1, 2, 3):
+        ledger.record("target", step, {"loss": 0.5})
+        ledger.save()
+        ends.append((tmp_path / COPIES[0]).stat().st_size)
+    data = (tmp_path / COPIES[0]).read_bytes()
+    for name in COPIES:
+        (tmp_path / name).write_bytes(data[: ends[1]] + data[ends[2] :])
+    assert Ledger(Told(), tmp_path).series() == {"loss": [(1, 0.5)]}
+
+
+def test_an_attempt_begins_files_of_its_own(tmp_path: Path) -> None:
+    """The trainer of an earlier attempt may have one open yet."""
+    first = Ledger(Told(), tmp_path)
+    first.record("target", 1, {"loss": 0.5})
+    first.save()
+    second = Ledger(Told(), tmp_path)
+    with (tmp_path / COPIES[0]).open("ab") as old:
+        second.record("target", 2, {"loss": 0.25})
+        second.save()
+        old.write(b"x" * 100)
+    second.record("target", 3, {"loss": 0.125})
+    second.save()
+    (tmp_path / COPIES[1]).unlink()
+    assert Ledger(Told(), tmp_path).series() == second.series()
+
+
+def test_rows_that_are_taken_back_after_a_save_do_not_come_back(tmp_path: Path) -> None:
+    ledger = Ledger(Told(), tmp_path)
+    for step in (1, 2, 3):
+        ledger.record("target", step, {"loss": float(step)})
+    ledger.save()
+    ledger.resume("target", 1)
+    ledger.record("target", 2, {"loss": 20.0})
+    ledger.save()
+    assert Ledger(Told(), tmp_path).series() == {"loss": [(1, 1.0), (2, 20.0)]}
+
+
+def test_after_a_save_that_failed_the_next_one_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(Told(), tmp_path)
+    ledger.record("target", 1, {"loss": 1.0})
+    ledger.save()
+    for step in (2, 3):
+        ledger.record("target", step, {"loss": float(step)})
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+            with pytest.raises(OSError, match="full"):
+                ledger.save()
+        assert Ledger(Told(), tmp_path).series()["loss"][0] == (1, 1.0)
+    ledger.save()
+    (tmp_path / COPIES[0]).unlink()
+    assert Ledger(Told(), tmp_path).series() == {"loss": [(1, 1.0), (2, 2.0), (3, 3.0)]}
+
+
+def test_a_log_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    """It was one part, written anew each time: a running job outlives an upgrade."""
+    data = b"name,step,value\nsource/loss,9,0.1\nloss,1,\n"
+    for name in COPIES:
+        (tmp_path / name).write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+    assert Ledger(Told(), tmp_path).series() == {"source/loss": [(9, 0.1)], "loss": [(1, None)]}
 
 
 def test_progress_comes_at_most_once_a_second_and_adds_up_over_all_stages() -> None:

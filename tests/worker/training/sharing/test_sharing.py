@@ -390,7 +390,7 @@ def test_a_manifest_from_before_there_were_sharings_is_of_hard_sharing(tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmoe", "ple", "cross_stitch"])
 def test_other_formats_answer_as_keras_does(name: str, tmp_path: Path) -> None:
-    from tests.worker.training.kept.test_formats import INSTALLED
+    from tests.worker.training.kept.installed import INSTALLED
 
     whole = disturbed(network(TASKS, 0, PICTURE_TRUNK, PICTURE, HeadSpec(units=3), words(name)))
     told = formats.write(whole, INSTALLED, (255 * inputs(whole, 6)).astype(np.uint8), tmp_path)  # type: ignore[arg-type]

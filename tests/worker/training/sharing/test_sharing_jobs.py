@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.worker.training.test_combining import run
+from tests.worker.training.whole_jobs import run
 from worker.reports import Exit, Failed, Kept
 from worker.training.kept import export
 

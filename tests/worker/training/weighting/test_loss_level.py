@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.worker.training.weighting.test_weighting import ALL, built, in_use, total
+from tests.worker.training.weighting.weighed import ALL, built, in_use, total
 from worker.training.weighting import dwa, equal, famo, gls, imtl_l, numbers, rlw, stch, uncertainty
 
 tf = pytest.importorskip("tensorflow")

@@ -27,7 +27,7 @@ from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.methods import _teaching
 from worker.training.methods._annealing import WeightSchedule
-from worker.training.methods._resolve import Faults, Known, base_update, is_model
+from worker.training.methods._resolve import Faults, Known, is_model
 from worker.training.methods.transfer.spec import copyable
 from worker.training.tasks.names import task_name
 
@@ -149,12 +149,9 @@ EXAMPLE: dict[str, Any] = {
 def resolve(spec: Spec, world: World) -> Spec:
     """Every default in place. Raises Invalid with all that is wrong."""
     faults = Faults(world)
-    schema = faults.schema(spec.dataset, "/dataset")
-    column = faults.column(schema, spec.target, "/target")
+    schema, column = faults.target(spec)
     task = None
     if column is not None:
-        faults.split(schema, spec.split, [column.name])
-        faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
     teachers, known = _teachers(spec, faults)
     for number, one in enumerate(known):
@@ -212,7 +209,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if column is not None:
         update["target"] = column.name
     faults.done()
-    return base_update(spec, **update)
+    return spec.model_copy(update=update)
 
 
 def inputs(spec: Spec) -> Inputs:

@@ -18,7 +18,7 @@ from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.methods import _sharing, _teaching
 from worker.training.methods._annealing import WeightSchedule
-from worker.training.methods._resolve import Faults, base_update
+from worker.training.methods._resolve import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,7 +153,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if architecture is not None:
         update["trunk"] = architectures.as_data(architecture)
     faults.done()
-    return base_update(spec, **update)
+    return spec.model_copy(update=update)
 
 
 def inputs(spec: Spec) -> Inputs:

@@ -19,7 +19,7 @@ from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
-from worker.training.methods._resolve import Faults, Known, base_update
+from worker.training.methods._resolve import Faults, Known
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
@@ -111,11 +111,7 @@ EXAMPLE: dict[str, Any] = {
 def resolve(spec: Spec, world: World) -> Spec:
     """Every default in place. Raises Invalid with all that is wrong."""
     faults = Faults(world)
-    schema = faults.schema(spec.dataset, "/dataset")
-    column = faults.column(schema, spec.target, "/target")
-    if column is not None:
-        faults.split(schema, spec.split, [column.name])
-        faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
+    schema, column = faults.target(spec)
     source, known = _source(spec, schema.input if schema is not None else None, faults)
     faults.one_trunk(known, "/source", "source")
     if isinstance(source, Backbone) and spec.control.budget == "total":
@@ -164,7 +160,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if architecture is not None:
         update["architecture"] = architectures.as_data(architecture)
     faults.done()
-    return base_update(spec, **update)
+    return spec.model_copy(update=update)
 
 
 def inputs(spec: Spec) -> Inputs:

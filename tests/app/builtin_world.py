@@ -1,0 +1,18 @@
+"""The built-in data sets as all that a spec can name."""
+
+from __future__ import annotations
+
+from app.data import builtins
+from app.spec.data import Schema
+from app.spec.models import Manifest
+from app.spec.world import Missing
+
+
+class BuiltIns:
+    """A world of the built-in data sets, without any model."""
+
+    def schema(self, ref: str) -> Schema:
+        return builtins.schema(ref)
+
+    def manifest(self, ref: str) -> Manifest:
+        raise Missing(ref, "there is no such model")
