@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from app import data as datasets
-from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED, HeadSpec, TaskSpec, TrainStage
 from app.spec.training import SCRATCH_RATES, TrainingSpec
+from app.spec.variants import settled
 from worker.reports import Artifact, Warned
 from worker.training.data import batches, rows
 from worker.training.data.augmentation import Augment
@@ -297,9 +297,7 @@ class Run:
             return kept
         training = stage.training
         draw = data.draw(training.seed)
-        network = self.fresh(
-            architectures.resolve(stage.architecture or ""), draw, training.seed, precision=training.precision
-        )
+        network = self.fresh(settled(stage.architecture), draw, training.seed, precision=training.precision)
         lesson = self.lesson(
             Goal({data.ref: list(data.tasks)}, draw.tasks),
             {data.ref: self.feed(network, draw, training, training.seed)},

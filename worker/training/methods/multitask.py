@@ -14,22 +14,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_serializer
 
-from app.spec import architectures
 from app.spec.base import JobSpec, TaskName, Words, plain
 from app.spec.data import Limit, PerClass, SplitSpec
-from app.spec.faults import Invalid, nearest, pointer, validate
-from app.spec.models import ArchitectureRef, DatasetRef, Objectives, TaskSpec, TrainedHere
-from app.spec.registry import modules
+from app.spec.faults import pointer
+from app.spec.models import DatasetRef, TaskSpec, TrainedHere
+from app.spec.registry import module_of, name_of
 from app.spec.report import Report
 from app.spec.report.methods import Conflicts, DistilledTasks
 from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.variants import AnyArchitecture, Objectives, Sharing, Weighting, settled
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.fitting.goal import Goal
 from worker.training.methods import _sharing, _teaching
 from worker.training.methods._annealing import WeightSchedule
-from worker.training.methods._resolve import Faults
+from worker.training.methods._resolve import HARD, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,11 +63,11 @@ class Spec(JobSpec):
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
     missing_labels: Literal["mask"] = "mask"
-    sharing: str | dict[str, Any] = "hard_sharing"
+    sharing: Sharing = Field("hard_sharing", validate_default=True)
     experts: int | None = None
     experts_per_task: int | None = None
-    trunk: ArchitectureRef | None = None
-    weighting: str | dict[str, Any] = "equal"
+    trunk: AnyArchitecture | None = None
+    weighting: Weighting = Field("equal", validate_default=True)
     objectives: Objectives | None = None
     label_weight: float | None = Field(None, ge=0, le=1e6)
     weight_schedule: WeightSchedule = "constant"
@@ -77,6 +77,13 @@ class Spec(JobSpec):
     )
     training: TrainingSpec = TrainingSpec()
     control: ControlSpec = ControlSpec()
+
+    @field_serializer("objectives")
+    def _as_given(self, objectives: list[Words] | None) -> list[dict[str, Any]] | None:
+        """What they are for a task, defaults included, stands with the task."""
+        if objectives is None:
+            return None
+        return [one.model_dump(mode="json", exclude_unset=True) for one in objectives]
 
 
 TEACHING = ("objectives", "label_weight", "weight_schedule", "logit_standardization", "teacher_outputs")
@@ -146,12 +153,12 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.parameters(architecture, input_.shape, units, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
-    if training.epochs is not None and not faults.found:
+    if training.epochs is not None and weighting is not None and not faults.found:
         least = _least_epochs(weighting)
         if training.epochs < least:
             faults.add(
                 "/weighting",
-                f"{weighting['name']} weighs nothing before its epoch {least}, and there are {training.epochs}",
+                f"{name_of('weighting', weighting)} weighs nothing before its epoch {least}, and there are {training.epochs}",
                 "raise training.epochs, or choose equal",
             )
     faults.augmentation(training, input_, "/training")
@@ -165,11 +172,11 @@ def resolve(spec: Spec, world: World) -> Spec:
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
-    update |= _taught(spec, tasks, made, schemas, architecture, str(sharing.get("name")), training, faults)
+    update |= _taught(spec, tasks, made, schemas, architecture, sharing, training, faults)
     if spec.control.budget == "total" and all(words.teacher is None for words in spec.tasks.values()):
         faults.add("/control/budget", "nothing is trained before this job's tasks", "leave `budget` out")
     if architecture is not None:
-        update["trunk"] = architectures.as_data(architecture)
+        update["trunk"] = architecture
     faults.done()
     return spec.model_copy(update=update)
 
@@ -202,15 +209,14 @@ def train(spec: Spec, run: Run) -> None:
         if isinstance(words.teacher, TrainedHere)
     }
     taught = any(words.teacher is not None for words in spec.tasks.values())
-    architecture = architectures.resolve(spec.trunk or "")
+    architecture = settled(spec.trunk)
     arms = control.arms(spec.training.seed, spec.control)
     epoch = max(run.feed_steps(data.draw(arms[0].seed), spec.training) for data in sets)
     budget = steps(spec.training, epoch)
-    weighting: Any = spec.weighting
-    least = _least_epochs(weighting)
+    least = _least_epochs(spec.weighting)
     if budget <= (least - 1) * epoch:
         epochs = -(-budget // epoch)
-        message = f"{weighting['name']} weighs nothing before its epoch {least}, and {budget} steps are {epochs} epochs"
+        message = f"{name_of('weighting', spec.weighting)} weighs nothing before its epoch {least}, and {budget} steps are {epochs} epochs"
         run.warn("weighting_never_begins", message)
     before = {f"teacher/{name}": run.stage_steps(stage, data) for name, (stage, data) in stages.items()}
     known = {
@@ -251,8 +257,8 @@ def train(spec: Spec, run: Run) -> None:
         besides=Besides("teacher", *_models(teachers)) if taught else Besides(),
         dropped={data.ref: data.dropped for data in [*sets, *(data for _, data in stages.values())]},
         more={
-            "sharing": plain(_sharing_words(spec)),
-            "weighting": _weighting_words(spec).model_dump(mode="json"),
+            "sharing": plain(spec.sharing),
+            "weighting": plain(spec.weighting),
             "conflicts": trial.model.manifest.training.get("conflicts"),
             **more,
         },
@@ -278,11 +284,11 @@ def _together_model(
         return model
     draws = [data.draw(arm.seed) for data in sets]
     head = {name: words.head for name, words in spec.tasks.items()}
-    network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision, sharing=_sharing_words(spec))
+    network = run.fresh_for(architecture, draws, arm.seed, head, spec.training.precision, sharing=spec.sharing)
     goal = Goal(
         {data.ref: list(data.tasks) for data in sets},
         network.tasks,
-        weighting=_weighting_words(spec),
+        weighting=spec.weighting,
         task_weights={name: one.weight for name, one in spec.tasks.items()},
     )
     feeds = {draw.data.ref: run.feed(network, draw, spec.training, arm.seed) for draw in draws}
@@ -339,17 +345,8 @@ def _models(teachers: dict[str, Teachers]) -> list[Model]:
     return list({model.id: model for one in teachers.values() for model in one.models}.values())
 
 
-def _sharing_words(spec: Spec) -> Words:
-    return validate(modules("sharing")[spec.sharing["name"]].Spec, spec.sharing)  # type: ignore[index]
-
-
-def _least_epochs(weighting: Mapping[str, Any]) -> int:
-    kind = modules("weighting")[weighting["name"]]
-    return int(kind.Weighting.least_epochs(validate(kind.Spec, weighting)))
-
-
-def _weighting_words(spec: Spec) -> Words:
-    return validate(modules("weighting")[spec.weighting["name"]].Spec, spec.weighting)  # type: ignore[index]
+def _least_epochs(weighting: Words) -> int:
+    return int(module_of("weighting", weighting).Weighting.least_epochs(weighting))
 
 
 def _teachers(
@@ -369,8 +366,7 @@ def _teachers(
             model = run.train_stage(f"teacher/{name}", *stages[name])
         (data,) = (data for data in sets if name in data.tasks)
         model = _sources.introduced(run, model, data)
-        objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in words.objectives or []]
-        found[name] = Teachers(run, [model], [1.0], objectives, online=spec.teacher_outputs == "online")
+        found[name] = Teachers(run, [model], [1.0], words.objectives or (), online=spec.teacher_outputs == "online")
     return found
 
 
@@ -428,12 +424,15 @@ def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema
 
 def _taught(
     spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
-    architecture: Architecture | None, sharing: str, training: TrainingSpec, faults: Faults,
+    architecture: Architecture | None, sharing: Words | None, training: TrainingSpec, faults: Faults,
 ) -> dict[str, Any]:  # fmt: skip
     """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
-    taught: dict[str, list[dict[str, Any]]] = {}
+    taught: dict[str, list[Words]] = {}
+    shared_by = HARD if sharing is None else name_of("sharing", sharing)
     outputs = _teaching.outputs(spec.teacher_outputs, training, faults)
+    for number, one in enumerate(spec.objectives or ()):
+        faults.fitting(one, pointer("objectives", number))
     for name, words in tasks.items():
         at, task = pointer("tasks", name), made.get(name)
         if words.teacher is None:
@@ -450,7 +449,7 @@ def _taught(
             if task is not None:
                 _teaching.check_teacher(task, known, f"{at}/teacher", faults)
         shape = None if schema is None else schema.input.shape
-        pupil = _teaching.Pupil(task, architecture, shape, training, limit, sharing)
+        pupil = _teaching.Pupil(task, architecture, shape, training, limit, shared_by)
         given, place = (
             (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
         )
@@ -469,29 +468,20 @@ def _taught(
     return {"label_weight": weight, "teacher_outputs": outputs}
 
 
-def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> dict[str, Any]:
-    known = modules("weighting")
-    given = {"name": spec.weighting} if isinstance(spec.weighting, str) else spec.weighting
-    name = given.get("name")
-    at = "/weighting" if isinstance(spec.weighting, str) else "/weighting/name"
-    if not isinstance(name, str) or name not in known:
-        faults.add(at, "expected the name of a weighting", nearest(str(name), known, "weightings"), "unknown_name")
-        return given
-    try:
-        words = validate(known[name].Spec, given)
-    except Invalid as invalid:
-        faults.found += [fault.under("/weighting") for fault in invalid.faults]
-        return given
-    _sharing.check_weighting(known[name].Weighting.level, name, at, graph, faults)
-    if not known[name].Weighting.uses_task_weights:
+def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> Words | None:
+    words = faults.fitting(spec.weighting, "/weighting")
+    if words is None:
+        return None
+    _sharing.check_weighting(words, graph, faults)
+    if not module_of("weighting", words).Weighting.uses_task_weights:
         for task, one in spec.tasks.items():
             if one.weight != 1:
                 faults.add(
                     pointer("tasks", task, "weight"),
-                    f"the weighting {name} uses no weights of tasks",
+                    f"the weighting {name_of('weighting', words)} uses no weights of tasks",
                     "set weighting: fixed, or leave `weight` out",
                 )
-    return words.model_dump(mode="json")
+    return words
 
 
 def _impossible() -> Schema:
