@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app import artifacts, data, datasets, methods, models
 from app.data.table import Hashes
 from app.errors import Conflict
-from app.spec.base import FREE_WORDS, JobSpec, plain
+from app.spec.base import FREE_WORDS, JobSpec
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, pointer
 from app.spec.models import UNFINISHED, Manifest
@@ -107,15 +108,15 @@ def _model(model: Model) -> dict[str, Any]:
 def _pinned(spec: JobSpec, ids: dict[str, str]) -> JobSpec:
     """The spec with every reference to a model replaced by that model's id: each attempt inherits from the same one, which
     cannot be deleted meanwhile. What the client wrote stays in `spec`."""
-    if not ids:
-        return spec
-    resolved = plain(spec)
-    return methods.restore(
-        {key: value if key in FREE_WORDS else _replaced(value, ids) for key, value in resolved.items()}
-    )
+    free = {name: getattr(spec, name) for name in FREE_WORDS}
+    pinned: JobSpec = _replaced(spec, ids)
+    return pinned.model_copy(update=free)
 
 
 def _replaced(value: Any, ids: dict[str, str]) -> Any:
+    if isinstance(value, BaseModel):
+        changed = {name: new for name, inner in value if (new := _replaced(inner, ids)) != inner}
+        return value.model_copy(update=changed) if changed else value
     if isinstance(value, dict):
         return {key: _replaced(inner, ids) for key, inner in value.items()}
     if isinstance(value, list):

@@ -37,6 +37,7 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # what generators call a function: `submit_job`
         dependencies=[Depends(deps.known_parameters)],
     )
     app.state.admission = Admission()

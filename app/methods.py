@@ -5,7 +5,7 @@ None of them needs Keras to be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
@@ -18,11 +18,13 @@ from app.data.table import HASH_BYTES, Hashes
 from app.spec.base import JobSpec
 from app.spec.faults import Fault, Invalid, above, nearest, validate
 from app.spec.registry import modules
+from app.spec.variants import left_over
 from app.spec.world import HeldOut, Inputs, World
 
 
 def parse(body: object) -> JobSpec:
-    """The spec in a body, its kind's defaults filled in where they need no look at data.
+    """The spec in a body, its kind's defaults filled in where they need no look at data; to be resolved, which tells of variants that
+    fit no module (`faults.LATER`).
 
     Raises:
         Invalid: no object, an unknown kind, or a spec that does not fit its kind's schema.
@@ -41,7 +43,7 @@ def parse(body: object) -> JobSpec:
     if not isinstance(kind, str) or kind not in kinds():
         hint = nearest(kind if isinstance(kind, str) else "", kinds(), "kinds")
         raise Invalid([Fault("/kind", "expected the name of a kind of job", hint, "unknown_name")])
-    return cast("JobSpec", validate(kinds()[kind].Spec, body))
+    return cast("JobSpec", validate(kinds()[kind].Spec, body, later=True))
 
 
 def resolve(spec: JobSpec, world: World) -> JobSpec:
@@ -50,7 +52,10 @@ def resolve(spec: JobSpec, world: World) -> JobSpec:
     Raises:
         Invalid: with all that is wrong.
     """
-    return cast("JobSpec", kinds()[spec.kind].resolve(spec, world))
+    resolved: JobSpec = kinds()[spec.kind].resolve(spec, world)
+    if untold := list(left_over(resolved)):
+        raise Invalid(untold)
+    return resolved
 
 
 def check(body: object, world: World) -> JobSpec:
@@ -77,9 +82,9 @@ def check(body: object, world: World) -> JobSpec:
             also = [
                 fault
                 for fault in more.faults
-                if fault.code not in ("missing", "unknown_field")
-                and fault.pointer not in around
+                if fault.pointer not in around
                 and wrong.isdisjoint(above(fault.pointer))
+                and not _of_absence(fault, wrong)
             ]
             raise Invalid([*invalid.faults, *also]) from None
         raise
@@ -124,6 +129,15 @@ def _resolved(body: object, world: World) -> JobSpec:
         shorthands: dict[str, str] = getattr(module, "SHORTHANDS", {})
         written = {meant: f"/{short}" for short, meant in shorthands.items() if short in body}
         raise Invalid(_written(fault, written) for fault in invalid.faults) from None
+
+
+def _of_absence(fault: Fault, wrong: Collection[str]) -> bool:
+    """Whether a fault may be one only because fields were left out: what is beside one of them, or missed under its name elsewhere."""
+    home, _, name = fault.pointer.rpartition("/")
+    left_out = [pointer.rpartition("/") for pointer in wrong]
+    return fault.code in ("missing", "unknown_field") and any(
+        home == place or (fault.code == "missing" and name == field) for place, _, field in left_out
+    )
 
 
 def _written(fault: Fault, written: dict[str, str]) -> Fault:

@@ -56,7 +56,17 @@ BASES: dict[str, dict[str, Any]] = {
 
 TAUGHT_PICTURES = {**DIGITS, "teacher": {"train": PICTURES}, "student": "cnn-small"}
 
-OF_ITS_OWN = ("strategy", "sharing", "device")
+OF_ITS_OWN = {
+    "architecture",
+    "objectives",
+    "regularizer",
+    "sharing",
+    "strategy",
+    "student",
+    "trunk",
+    "weighting",
+    "device",
+}
 """Words that are a section of the catalog; and where a job runs, which is the worker's affair and not the trainer's."""
 
 COMPANY: dict[str, dict[str, Any]] = {
@@ -137,7 +147,7 @@ def words(offered: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for kind, entry in offered["kinds"].items():
         for choice in sorted(_choices(entry["schema"], entry["schema"]), key=lambda one: len(one.path)):
             key = f"{choice.place}={json.dumps(choice.value)}"
-            if key in seen or choice.path[0] in ("kind", *OF_ITS_OWN):
+            if key in seen or not OF_ITS_OWN.isdisjoint(choice.path) or choice.path[0] == "kind":
                 continue
             seen.add(key)
             if not choice.default:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from app.api import catalog
+from app.api import schemas
 from app.api.problems import ProblemShape
 from app.errors import PROBLEMS, NotFound, ProblemType
 from app.programs import version
@@ -103,13 +103,14 @@ def _digest(script: bytes) -> str:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title="Bequest", version=version(), description=_DESCRIPTION, routes=app.routes)
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        _adopt(schemas, ProblemShape.__name__, ProblemShape.model_json_schema())
-        _adopt(schemas, "JobSpec", catalog.spec_schema())
-        schemas |= catalog.report_schemas()
+        specs = schemas.of_jobs()
+        document = _apart(document, specs)
+        found = document["components"]["schemas"]
+        schemas.with_open_keys(found)
         # FastAPI's own error shape: no path answers with it.
         for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
+            found.pop(unused, None)
+        found |= {**schemas.of_model(ProblemShape), **specs, **schemas.of_reports()}
         for parameter in _parameters(document):
             parameter["schema"] = _without_null(parameter["schema"])
         app.openapi_schema = document
@@ -131,33 +132,12 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
             return schema
 
 
-def _adopt(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
-    """Puts a schema beside the others, its own definitions too, under names that cannot meet another's."""
-    schemas[name] = _moved(schema, name, schemas)
-
-
-def _moved(node: Any, owner: str, schemas: dict[str, Any]) -> Any:
-    match node:
-        case {"$defs": dict(definitions), **rest}:
-            title = f"{owner}.{rest.get('title', '')}".rstrip(".")
-            for key, definition in definitions.items():
-                schemas[f"{title}.{key}"] = _moved(_renamed(definition, title), owner, schemas)
-            return _moved(_renamed(rest, title), owner, schemas)
-        case dict():
-            return {key: _moved(value, owner, schemas) for key, value in node.items()}
-        case list():
-            return [_moved(value, owner, schemas) for value in node]
-        case _:
-            return node
-
-
-def _renamed(node: Any, title: str) -> Any:
-    match node:
-        case dict():
-            return {key: _renamed(value, title) for key, value in node.items()}
-        case list():
-            return [_renamed(value, title) for value in node]
-        case str() if node.startswith("#/$defs/"):
-            return f"#/components/schemas/{title}.{node.removeprefix('#/$defs/')}"
-        case _:
-            return node
+def _apart(document: dict[str, Any], specs: Collection[str]) -> dict[str, Any]:
+    """Gives an answer's schema another name where a spec's has the same: in a spec a default may be left out, in an answer it stands."""
+    found = document["components"]["schemas"]
+    names = {name: f"{name}Output" for name in found.keys() & set(specs)}
+    for old, new in names.items():
+        found[new] = {**found.pop(old), "title": new}
+    moved = {schemas.COMPONENTS + old: schemas.COMPONENTS + new for old, new in names.items()}
+    apart: dict[str, Any] = schemas.renamed(document, moved)
+    return apart

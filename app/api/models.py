@@ -62,7 +62,7 @@ def list_models(
                     "minItems": 1,
                     "maxItems": MAX_ROWS,
                     "description": "rows: nested lists of the manifest's input shape, or objects of a table's columns",
-                    "items": {"type": ["array", "object"]},
+                    "items": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]},
                 }
             },
         },

@@ -9,12 +9,37 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.spec.exports import ExportFormat
 
+_NOUNS = {
+    "methods": "Spec",
+    "objectives": "Objective",
+    "weighting": "Weighting",
+    "sharing": "Sharing",
+    "regularizers": "Regularizer",
+    "architectures": "Architecture",
+}
+
+
+def title(words: type) -> str:
+    """What a schema calls a class: by its name, and a module's `Spec` by the module's, as `PcgradWeighting` or `TransferSpec`.
+
+    Generators of clients name classes by these titles, so no two may be alike.
+    """
+    *_, package, module = ["", *words.__module__.split(".")]
+    if words.__name__ != "Spec" or package not in _NOUNS:
+        return words.__name__
+    named = "".join(part.capitalize() for part in module.split("_"))
+    return named.removesuffix(_NOUNS[package]) + _NOUNS[package]
+
 
 class Words(BaseModel):
     """Unknown fields are refused, numbers are finite, nothing is coerced (true is no number, "3" is no integer)."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,
+        model_title_generator=title,
     )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from heapq import nsmallest
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from rapidfuzz import fuzz, process
 
@@ -29,6 +28,12 @@ LEAST_LIKENESS = 65
 
 MOST_LISTED = 20
 """So many names are listed where none is near."""
+
+UNFIT = "unfit"
+"""The type of a pydantic error whose context holds `faults` of its own, pointers from its place on."""
+
+LATER = "later"
+"""In the context of a validation: variants that fit no module are left for `resolve` to tell of, as `variants.Unfit`."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +101,26 @@ def written(faults: Iterable[Fault]) -> list[dict[str, str | None]]:
     return result
 
 
-def validate(shape: type[T] | TypeAdapter[T], body: object) -> T:
-    """`body` (decoded JSON) as an instance of `shape`.
+def validate(shape: type[T], body: object, *, later: bool = False) -> T:
+    """`body` (decoded JSON) as an instance of `shape`. `later`: what `LATER` says.
 
     Raises:
         Invalid: with one fault for each error that pydantic found; unknown fields name the nearest known one.
     """
-    adapter = shape if isinstance(shape, TypeAdapter) else TypeAdapter(shape)
     try:
-        return adapter.validate_python(body)
+        return TypeAdapter(shape).validate_python(body, context={LATER: True} if later else None)
     except ValidationError as error:
         raise Invalid(of_validation(error, body, shape)) from None
 
 
-def of_validation(
-    error: ValidationError, body: object, shape: TypeAdapter[Any] | type[Any] | None = None
-) -> list[Fault]:
+def of_validation(error: ValidationError, body: object, shape: type[Any]) -> list[Fault]:
     """The faults in a pydantic error about `body`, from the first `MOST` of its errors. Values are never echoed.
 
     They may hold secrets, or text that no JSON can carry.
     """
-    names = _field_names(shape) if shape is not None else []  # type: ignore[arg-type]  # an adapter is hashed by identity
+    names = sorted(set(_field_names(shape)))
     found = error.errors(include_url=False, include_input=False)[:MOST]
-    return _of_unions([_fault(details, body, names) for details in found])
+    return _of_unions([fault for details in found for fault in _faults(details, body, names)])[:MOST]
 
 
 def pointer(*parts: str | int) -> str:
@@ -139,15 +141,19 @@ def nearest(name: str, known: Collection[str], what: str = "") -> Nearest:
     return Nearest(name[:LONGEST_NAME], known, what)
 
 
-def _fault(details: ErrorDetails, body: object, names: list[str]) -> Fault:
+def _faults(details: ErrorDetails, body: object, names: list[str]) -> list[Fault]:
     place = pointer(*_place(details, body))
+    if details["type"] == UNFIT:
+        return [fault.under(place) for fault in details["ctx"]["faults"]]
+    return [_fault(details, place, names)]
+
+
+def _fault(details: ErrorDetails, place: str, names: list[str]) -> Fault:
     kind, context = details["type"], details.get("ctx") or {}
     if kind == "extra_forbidden":
         return Fault(place, "unknown field", nearest(str(details["loc"][-1]), names, "fields"), "unknown_field")
     if kind == "missing":
         return Fault(place, "this field is required", None, "missing")
-    if kind == "value_error" and isinstance(context.get("error"), Invalid):
-        return cast("Invalid", context["error"]).faults[0].under(place)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         expected = str(context.get("expected_tags", "")).replace("'", "")
         return Fault(
@@ -192,10 +198,14 @@ def _of_unions(faults: list[Fault]) -> list[Fault]:
     return list(kept.values())
 
 
-@lru_cache(maxsize=256)
-def _field_names(shape: TypeAdapter[Any] | type[Any]) -> list[str]:
-    schema = (shape if isinstance(shape, TypeAdapter) else TypeAdapter(shape)).json_schema()
-    names: set[str] = set()
-    for part in (schema, *schema.get("$defs", {}).values()):
-        names.update(part.get("properties", {}))
-    return sorted(names)
+def _field_names(shape: Any) -> Iterator[str]:
+    """The names of all fields in a shape and in the models that it holds; those of variants are no part of it, but of their modules."""
+    ahead, seen = [shape], set[type]()
+    while ahead:
+        part = ahead.pop()
+        if isinstance(part, type) and issubclass(part, BaseModel) and part not in seen:
+            seen.add(part)
+            yield from part.model_fields
+            ahead += [field.annotation for field in part.model_fields.values()]
+        else:
+            ahead += get_args(part)

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from app.spec.architectures.applications import ApplicationName, Size
+from app.spec.architectures.applications import NAMES, PREFIX, ApplicationName, Size
 from app.spec.base import TaskName, Words
 from app.spec.data import InputSchema, Limit, Name
 from app.spec.training import TrainingSpec
+from app.spec.variants import AnyArchitecture, Objectives
 
 TaskType = Literal["binary", "multiclass", "multilabel", "regression"]
 
@@ -32,12 +33,6 @@ The newest).
 
 UNFINISHED = "unfinished"
 """The role of what a stopped stage had learnt so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
-
-ArchitectureRef = str | dict[str, Any]
-"""A name from the catalog (`cnn`, `arch:cnn`), or an object {"arch": NAME, …bounded numbers}."""
-
-
-Objectives = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=8)]
 
 
 class HeadSpec(Words):
@@ -64,7 +59,7 @@ class TrainStage(Words):
 
     dataset: DatasetRef
     target: Name | None = None
-    architecture: ArchitectureRef | None = None
+    architecture: AnyArchitecture | None = None
     limit_train_examples: Limit | None = None
     training: TrainingSpec = TrainingSpec()
 
@@ -103,8 +98,12 @@ class TaskSpec(Words):
     objectives: Objectives | None = Field(None, description="of a task with a teacher; null: the job's")
 
 
-ApplicationRef = Annotated[str, StringConstraints(max_length=64, pattern=r"^applications:[A-Za-z0-9]+$")]
-"""`applications:NAME`, short for {"applications": NAME}."""
+ApplicationRef = Annotated[
+    str,
+    StringConstraints(max_length=64, pattern=r"^applications:[A-Za-z0-9]+$"),
+    Field(json_schema_extra={"enum": [f"{PREFIX}{name}" for name in NAMES]}),
+]
+"""`applications:NAME`, short for {"applications": NAME}. Of another name a transfer's `resolve` tells, with the nearest."""
 
 WeightsFile = Annotated[str, StringConstraints(max_length=256, pattern=r"^(imagenet|none|[^\x00-\x1f]+\.h5)$")]
 

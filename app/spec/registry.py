@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 from typing import Literal
+
+from pydantic import BaseModel
 
 from app.settings import settings
 
@@ -25,6 +28,16 @@ HOME: dict[Kind, str] = {
     "architectures": "app.spec.architectures",
 }
 
+TAGS: Mapping[Kind, str] = {
+    "methods": "kind",
+    "objectives": "type",
+    "weighting": "name",
+    "sharing": "name",
+    "regularizers": "name",
+    "architectures": "arch",
+}
+"""The field of a module's `Spec` that holds the module's name."""
+
 
 def modules(kind: Kind) -> dict[str, ModuleType]:
     """Every module of `kind` by its name in a spec: the file's or package's name, with "-" for "_" in architectures.
@@ -35,6 +48,16 @@ def modules(kind: Kind) -> dict[str, ModuleType]:
     for package in (HOME[kind], *(f"{plugin}.{kind}" for plugin in settings().plugins)):
         found.update(_of_package(package))
     return found
+
+
+def name_of(kind: Kind, words: BaseModel) -> str:
+    """The name of the module whose `Spec` these words are."""
+    return str(getattr(words, TAGS[kind]))
+
+
+def module_of(kind: Kind, words: BaseModel) -> ModuleType:
+    """The module whose `Spec` these words are."""
+    return modules(kind)[name_of(kind, words)]
 
 
 @cache

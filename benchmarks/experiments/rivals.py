@@ -92,7 +92,7 @@ def distilled(bench: Bench, job: Job, python: Path, *, keras: bool) -> dict[str,
     lessons = []
     for outcome in ours:
         draw = data.draw(outcome.seed)
-        network = run.fresh(architectures.resolve(spec.student), [draw], outcome.seed, {spec.target: spec.head})
+        network = run.fresh(spec.student, [draw], outcome.seed, {spec.target: spec.head})
         feed = Teachers(run, [teacher], [1.0], online=True).feed(network, draw, unlabelled, spec.training, outcome.seed)
         told = run.logits(teacher.network, feed.inputs)[spec.target]
         lessons.append(_lesson(job, data, network, feed, outcome.seed, told))
@@ -118,14 +118,14 @@ def weighted(bench: Bench, job: Job, python: Path, methods: Sequence[str]) -> di
     lessons = []
     for outcome in ours:
         draw = data.draw(outcome.seed)
-        network = run.fresh(architectures.resolve(spec.trunk), [draw], outcome.seed, head)
+        network = run.fresh(spec.trunk, [draw], outcome.seed, head)
         lessons.append(_lesson(job, data, network, run.feed(network, draw, spec.training, outcome.seed), outcome.seed))
     found = {}
     for method in methods:
         for init in INITS:
             answers = torch_fits(bench, python, lessons, method, init)
             name = f"torchjd {method}, {init} init"
-            found[name] = {"ours": spec.weighting["name"], **against(bench, job, data, ours, answers, name)}
+            found[name] = {"ours": spec.weighting.name, **against(bench, job, data, ours, answers, name)}
     return found
 
 

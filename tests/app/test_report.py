@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from app import methods
-from app.api import catalog
+from app.api import schemas
 from app.spec.report import Report
 from app.spec.report.verdict import Metric
 from worker.training.scores.measures import METRICS
@@ -46,7 +46,7 @@ def at(report: Any, way: tuple[Any, ...]) -> Any:
 
 
 def schema() -> jsonschema.Draft202012Validator:
-    parts = catalog.report_schemas()
+    parts = schemas.of_reports()
     return jsonschema.Draft202012Validator({"$ref": "#/components/schemas/Report", "components": {"schemas": parts}})
 
 
@@ -93,18 +93,18 @@ def test_a_kind_without_a_description_answers_with_any_object(monkeypatch: pytes
     kinds = methods.kinds()
     described = {name: module for name, module in kinds.items() if hasattr(module, "REPORT")}
     monkeypatch.setattr(methods, "kinds", lambda: described)
-    alone = catalog.report_schemas()["Report"]
+    alone = schemas.of_reports()["Report"]
     assert set(alone["discriminator"]["mapping"]) == set(described)
     monkeypatch.setattr(methods, "kinds", lambda: {**described, "own": SimpleNamespace()})
     assert schema().is_valid({"kind": "own", "anything": 1})
     assert not schema().is_valid({"kind": "transfer", "anything": 1})
-    assert "discriminator" not in catalog.report_schemas()["Report"]
+    assert "discriminator" not in schemas.of_reports()["Report"]
 
 
 def test_every_field_is_described() -> None:
     silent = [
         f"{name}.{field}"
-        for name, part in catalog.report_schemas().items()
+        for name, part in schemas.of_reports().items()
         if name not in ("BackboneUsed", "LoraUsed")  # a spec's own words
         for field, about in part.get("properties", {}).items()
         if not about.get("description")

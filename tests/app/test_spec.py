@@ -7,7 +7,6 @@ from math import inf, nan
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
 from app.spec import architectures
 from app.spec.data import PerClass, SplitSpec
@@ -54,16 +53,15 @@ def test_a_hint_names_the_nearest_field_and_never_the_value() -> None:
 
 
 def test_the_place_of_a_fault_inside_a_union_holds_no_name_of_a_branch() -> None:
-    assert faults(TypeAdapter(ModelSource), {"train": {"dataset": 3, "training": {"epochs": 1, "steps": 1}}}) == {
+    assert faults(ModelSource, {"train": {"dataset": 3, "training": {"epochs": 1, "steps": 1}}}) == {
         "/train/dataset": "string_type",
         "/train/training": "value_error",
     }
 
 
 def test_a_model_source_is_a_reference_or_a_stage() -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(ModelSource)
-    assert validate(adapter, "job:job_0197") == "job:job_0197"
-    assert isinstance(validate(adapter, {"train": {"dataset": "strokes"}}), TrainedHere)
+    assert validate(ModelSource, "job:job_0197") == "job:job_0197"
+    assert isinstance(validate(ModelSource, {"train": {"dataset": "strokes"}}), TrainedHere)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +69,7 @@ def test_a_model_source_is_a_reference_or_a_stage() -> None:
 )
 def test_a_reference_that_is_none_is_refused(ref: str) -> None:
     with pytest.raises(Invalid):
-        validate(TypeAdapter(ModelRef), ref)
+        validate(ModelRef, ref)
 
 
 def test_shares_of_a_split_add_up_and_a_column_goes_with_its_way() -> None:

@@ -41,8 +41,8 @@ values = {models}
 "path.ref" = {{dictionary = "models", probability = 0.7}}
 "path.name" = {{dictionary = "files", probability = 0.7}}
 
-# A spec may name what is not there, and its numbers must fit each other: 422. Parts of it are open objects, in which NUL in a
-# text and integers beyond 64 bits are refused as everywhere: 400.
+# A spec may name what is not there, and its fields must fit each other: 422. A text may hold NUL, which is refused as
+# everywhere: 400.
 [[operations]]
 include-name = ["POST /v1/jobs", "POST /v1/jobs/validate"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "409", "422"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from app.spec import architectures
+from app.spec.variants import settled
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.report import control
@@ -179,8 +179,7 @@ def _stage(job: Job, role: str, before: Before) -> Model:
     stage, data = before
     training, run = stage.training, job.run
     draw = data.draw(training.seed)
-    architecture = architectures.resolve(stage.architecture or "")
-    network = run.fresh(architecture, [draw], training.seed, precision=training.precision)
+    network = run.fresh(settled(stage.architecture), [draw], training.seed, precision=training.precision)
     feed = run.feed(network, draw, training, training.seed)
     lesson = run.lesson(Goal({data.ref: list(data.tasks)}, draw.tasks), {data.ref: feed}, [draw])
     budget = steps(training, lesson.epoch_steps)

@@ -93,7 +93,7 @@ def resolved_alone(body: object) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in kinds:
         raise Invalid([Fault("/kind", "expected the name of a kind of job", nearest(str(kind), kinds, "kinds"))])
     method = kinds[kind]
-    spec = method.resolve(validate(method.Spec, body), LocalWorld())
+    spec = method.resolve(validate(method.Spec, body, later=True), LocalWorld())
     from app.data import builtins
 
     entries = {ref: {"path": None, "sha256": builtins.sha256(ref)} for ref in sorted(method.inputs(spec).datasets)}

@@ -164,6 +164,8 @@ def test_the_openapi_document_is_whole(client: httpx.Client) -> None:
                     schema = answer["content"]["application/problem+json"]["schema"]
                     assert schema == {"$ref": "#/components/schemas/ProblemShape"}, (method, path, status)
     assert "HTTPValidationError" not in schemas
-    kinds = {kind["properties"]["kind"]["const"] for kind in schemas["JobSpec"]["oneOf"]}
-    assert {"transfer", "multitask", "distillation"} <= kinds
+    kinds = schemas["JobSpec"]["discriminator"]["mapping"]
+    assert {"transfer", "multitask", "distillation"} <= set(kinds)
+    for name, place in kinds.items():
+        assert schemas[place.rpartition("/")[2]]["properties"]["kind"]["const"] == name
     assert set(schemas["ProblemShape"]["required"]) == set(schemas["ProblemShape"]["properties"])

@@ -39,7 +39,7 @@ FAMILIES: dict[str, tuple[Kind, str]] = {
     "trunk": ("architectures", "arch"),
     "weighting": ("weighting", "name"),
 }
-"""Of a field that takes free objects: whose words they are, and which of them is the name."""
+"""Of a field that takes one of several modules' words: whose they are, and which of them is the name."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,12 @@ def places(kind: str) -> Iterator[Place]:
                 return
             seen.add(name)
             node = defs[name]
+        field = at.removesuffix("/0").rpartition("/")[2]
+        if "discriminator" in node and field in FAMILIES:
+            yield Place(at, "string", put)
+            yield Place(at, "object", put)
+            yield from variants(at, put, *FAMILIES[field])
+            return
         for way in ("anyOf", "oneOf"):
             for branch in node.get(way, ()):
                 yield from walk(branch, at, put)
@@ -96,8 +102,6 @@ def places(kind: str) -> Iterator[Place]:
                 inner = more if isinstance(more, dict) else {}
                 yield Place(at, "object", put, sound(inner, defs))
                 yield from walk(inner, f"{at}/*", lambda value: put({"a": value}))
-                if not isinstance(more, dict):
-                    yield from variants(at, put)
             case "array":
                 yield Place(at, "array", put, sound(node.get("items", {}), defs))
                 yield from walk(node.get("items", {}), f"{at}/0", lambda value: put([value]))
@@ -109,10 +113,8 @@ def places(kind: str) -> Iterator[Place]:
     def inside(put: Callable[[Any], Any], whole: dict[str, Any], name: str) -> Callable[[Any], Any]:
         return lambda value: put({**whole, name: value})
 
-    def variants(at: str, put: Callable[[Any], Any]) -> Iterator[Place]:
-        """The fields of all that a free object may name."""
-        words = at.removesuffix("/0").rpartition("/")[2]
-        family, key = FAMILIES[words]
+    def variants(at: str, put: Callable[[Any], Any], family: Kind, key: str) -> Iterator[Place]:
+        """The fields of all modules that an object may name."""
         for name, module in modules(family).items():
             for field, inner in module.Spec.model_json_schema()["properties"].items():
                 if field != key:

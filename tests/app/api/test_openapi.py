@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,12 @@ import jsonschema
 import pytest
 
 from app import artifacts, ids
-from app.api import catalog
+from app.api import schemas
 from tests.app.api.artifacts import keep
 from tests.app.api.conftest import add_job, end_job, problem, start_job
 from tests.faults.requests_bad import REPORT
 
 KINDS = ("transfer", "multitask", "distillation")
-VARIANTS = {"architecture", "student", "trunk", "weighting", "sharing", "regularizer", "objectives"}
 ANY_TEXT = {"prefer", "if-none-match", "range", "if-range"}
 """Headers of which HTTP says that whoever does not understand one leaves it aside."""
 
@@ -38,13 +38,12 @@ def parameters(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def places(node: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every field of a spec, but for those inside of variants: their schemas stand in the catalog."""
+    """The way to every field of a spec."""
     inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in inner:
         if isinstance(node, dict):
             yield (*way, key)
-        if key not in VARIANTS:
-            yield from places(value, (*way, key))
+        yield from places(value, (*way, key))
 
 
 def without(spec: dict[str, Any], way: tuple[Any, ...]) -> dict[str, Any]:
@@ -76,7 +75,12 @@ def test_a_field_is_required_in_the_schema_where_the_service_misses_it(client: h
         missed = {"missing", "unknown_name"} & {fault["code"] for fault in answer.get("errors", ())}
         assert bool(missed) == (not schema.is_valid(rest)), (way, answer)
         required |= {way} if missed else set()
-    assert {("kind",), ("training", "augmentation", 0, "type")} <= required
+    variant = {
+        "transfer": ("source", "train", "architecture", "arch"),
+        "multitask": ("weighting", "name"),
+        "distillation": ("objectives", 0, "type"),
+    }
+    assert {("kind",), ("training", "augmentation", 0, "type"), variant[kind]} <= required
 
 
 @pytest.mark.parametrize(
@@ -93,8 +97,10 @@ def test_a_variant_without_its_name_fits_neither_the_service_nor_a_schema(
     client: httpx.Client, kind: str, group: str, part: dict[str, Any]
 ) -> None:
     catalog = client.get("/v1/catalog").json()
-    body = problem(client.post("/v1/jobs/validate", json=catalog["kinds"][kind]["example"] | part), 422, "invalid")
+    spec = catalog["kinds"][kind]["example"] | part
+    body = problem(client.post("/v1/jobs/validate", json=spec), 422, "invalid")
     assert body["errors"][0]["pointer"].startswith(f"/{next(iter(part))}")
+    assert not jsonschema.Draft202012Validator(catalog["kinds"][kind]["schema"]).is_valid(spec)
     for name, entry in catalog[group].items():
         assert not jsonschema.Draft202012Validator(entry["schema"]).is_valid({}), name
 
@@ -107,8 +113,9 @@ def test_every_integer_of_a_spec_has_bounds(document: dict[str, Any]) -> None:
         for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
             yield from unbounded(inner)
 
-    specs = {name: schema for name, schema in document["components"]["schemas"].items() if name.startswith("JobSpec")}
-    assert len(specs) > 3
+    found = document["components"]["schemas"]
+    specs = {name: found[name] for name in schemas.of_jobs()}
+    assert len(specs) > 50
     assert not list(unbounded(specs))
 
 
@@ -195,7 +202,7 @@ def test_every_media_type_of_an_artifact_is_in_the_document(
 
 
 def test_an_answer_s_fields_are_required_where_they_always_come(document: dict[str, Any]) -> None:
-    schemas = document["components"]["schemas"]
+    found = document["components"]["schemas"]
 
     def named(node: Any) -> Iterator[str]:
         if isinstance(node, dict) and isinstance(node.get("$ref"), str):
@@ -212,11 +219,9 @@ def test_an_answer_s_fields_are_required_where_they_always_come(document: dict[s
     }
     while ahead:
         seen |= ahead
-        ahead = {inner for name in ahead for inner in named(schemas[name])} - seen
+        ahead = {inner for name in ahead for inner in named(found[name])} - seen
     assert {"JobShape", "JobError", "ModelShape", "Manifest", "Schema", "ProblemShape"} <= seen
-    partly = {
-        name for name in seen if set(schemas[name].get("properties", ())) != set(schemas[name].get("required", ()))
-    }
+    partly = {name for name in seen if set(found[name].get("properties", ())) != set(found[name].get("required", ()))}
     kinds_own = {"Prediction", "MultitaskReport", "ClassificationFigures", "MultilabelFigures", "RegressionFigures"}
     assert partly == {*kinds_own, "ExtraCost", "GapRecovered", "Inherited"}, "which leave out what has no meaning"
 
@@ -236,8 +241,32 @@ def test_a_report_that_is_answered_fits_the_schema_of_its_answer(
 
 
 def test_the_parts_of_a_report_have_names_of_their_own(document: dict[str, Any]) -> None:
-    schemas, parts = document["components"]["schemas"], catalog.report_schemas()
-    assert {name: schemas[name] for name in parts} == parts
-    # Generators of clients name a class by its schema's title.
-    others = {schema.get("title") for name, schema in schemas.items() if name not in parts}
-    assert not others & {part["title"] for part in parts.values() if "title" in part}
+    found, parts = document["components"]["schemas"], schemas.of_reports()
+    assert {name: found[name] for name in parts} == parts
+
+
+def test_every_schema_has_a_name_of_its_own(document: dict[str, Any]) -> None:
+    """Generators of clients name a class by its schema's title."""
+    found = document["components"]["schemas"]
+    titles = [schema["title"] for schema in found.values() if "title" in schema]
+    assert len(titles) == len(set(titles))
+    assert {name for name, schema in found.items() if "title" not in schema} == {"JobSpec", "Report"}
+    assert all(re.fullmatch(r"\w+", name) for name in found)
+    assert {"TransferSpec", "PcgradWeighting", "CnnSmallArchitecture", "HeadSpec", "HeadSpecOutput"} <= set(found)
+
+
+def test_the_schema_of_a_body_is_the_catalog_s(client: httpx.Client, document: dict[str, Any]) -> None:
+    def within(node: Any) -> Any:
+        return json.loads(json.dumps(node).replace("#/components/schemas/", "#/$defs/"))
+
+    found = document["components"]["schemas"]
+    kinds = client.get("/v1/catalog").json()["kinds"]
+    assert set(found["JobSpec"]["discriminator"]["mapping"]) == set(kinds)
+    for kind, entry in kinds.items():
+        place = found["JobSpec"]["discriminator"]["mapping"][kind]
+        assert {"$ref": place} in found["JobSpec"]["oneOf"]
+        whole = dict(entry["schema"])
+        parts = whole.pop("$defs", {})
+        assert within(found[place.rpartition("/")[2]]) == whole
+        for name, part in parts.items():
+            assert within(found[name]) == part, name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.spec.registry import modules
+from app.spec.registry import module_of
 from worker.training.data.scaling import Scaling
 from worker.training.process.failures import Stopped
 
@@ -48,7 +48,7 @@ def worthwhile(phase: Phase, network: Network, lesson: Lesson, width: int | None
 
 def _asks_features(lesson: Lesson) -> bool:
     regularizer = lesson.goal.regularizer
-    return regularizer is not None and modules("regularizers")[regularizer.name].Term.features  # type: ignore[attr-defined]
+    return regularizer is not None and module_of("regularizers", regularizer).Term.features
 
 
 class Cached:

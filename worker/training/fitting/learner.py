@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from app.spec.registry import modules
+from app.spec.registry import module_of
 from worker.training.fitting import gradients, rates
 from worker.training.fitting.tuition import Tuition
 from worker.training.networks import build
@@ -190,8 +190,9 @@ class Learner(keras.Model):
 def _weighting(goal: Goal) -> Any:
     if goal.weighting is None:
         return None
-    module = modules("weighting")[goal.weighting.name]  # type: ignore[attr-defined]
-    return module.Weighting(goal.weighting, {name: goal.task_weights.get(name, 1.0) for name in goal.tasks})
+    return module_of("weighting", goal.weighting).Weighting(
+        goal.weighting, {name: goal.task_weights.get(name, 1.0) for name in goal.tasks}
+    )
 
 
 def _views(network: Any, goal: Goal, tuition: Tuition) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def _regularizer(goal: Goal, live: Live) -> Any:
         return None
     trunk = {name: live.layers[name] for name in live.trunk}
     head = {name: layer for name, layer in live.layers.items() if name not in trunk}
-    return modules("regularizers")[goal.regularizer.name].Term(goal.regularizer, trunk, head)  # type: ignore[attr-defined]
+    return module_of("regularizers", goal.regularizer).Term(goal.regularizer, trunk, head)
 
 
 def optimizer(

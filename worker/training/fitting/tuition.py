@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from app.spec.registry import modules
+from app.spec.registry import module_of, name_of
 from worker.training.networks.seeds import derive
 from worker.training.objectives import Answers, standardised
 
@@ -57,7 +57,7 @@ class Tuition:
 
     def names(self, task: str) -> list[str]:
         """What each objective's value is logged as: its type, numbered where it comes twice."""
-        types = [one.type for one in self.goal.objectives.get(task, ())]  # type: ignore[attr-defined]
+        types = [name_of("objectives", one) for one in self.goal.objectives.get(task, ())]
         counts = [types[: number + 1].count(name) for number, name in enumerate(types)]
         named = [name if count == 1 else f"{name}_{count}" for name, count in zip(types, counts, strict=True)]
         return [f"{task}_{name}" for name in named] if len(self.goal.tasks) > 1 else named
@@ -66,7 +66,7 @@ class Tuition:
         """(value, weight in this step) of each objective, both scalars; the value is the mean over all rows."""
         found = []
         for number, one in enumerate(self.goal.objectives.get(task.name, ())):
-            module = modules("objectives")[one.type]  # type: ignore[attr-defined]
+            module = module_of("objectives", one)
             if module.NEEDS == "logits":
                 value = module.loss(self._answers(task, y, y_pred[task.name]), one)
             else:

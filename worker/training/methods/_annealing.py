@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from app.spec.registry import modules
+from app.spec.registry import module_of
 from worker.training.objectives import factor
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ class Factors:
         teachers = 1.0 - labels if self._schedule == "linear_anneal" else 1.0
         found = {f"{self._task}/label_factor": np.float32(labels)}
         for number, one in enumerate(self._objectives):
-            module = modules("objectives")[one.type]  # type: ignore[attr-defined]
-            found[f"{self._task}/factor/{number}"] = np.float32(teachers * factor(module, one, epoch, self._epochs))
+            own = factor(module_of("objectives", one), one, epoch, self._epochs)
+            found[f"{self._task}/factor/{number}"] = np.float32(teachers * own)
         return {name: np.asarray(value) for name, value in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from app import data as datasets
 from app.spec import architectures
@@ -14,6 +14,7 @@ from app.spec.limits import most_epochs, most_parameters
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.registry import modules
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
+from app.spec.variants import Unfit
 from app.spec.world import Missing, World
 from worker.training.networks import canvas
 from worker.training.tasks import heads
@@ -22,6 +23,8 @@ from worker.training.tasks.names import TAKEN, task_name
 
 if TYPE_CHECKING:
     from worker.training.sharing import Graph
+
+T = TypeVar("T")
 
 DEFAULT_EPOCHS = 10
 
@@ -52,6 +55,13 @@ class Faults:
     def done(self) -> None:
         if self.found:
             raise Invalid(dict.fromkeys(self.found))  # two tasks may share a word, and its fault
+
+    def fitting(self, variant: T | Unfit, at: str) -> T | None:
+        """A variant that a spec names; None, and its faults told, where it is none."""
+        if isinstance(variant, Unfit):
+            self.found += [fault.under(at) for fault in variant.faults]
+            return None
+        return variant
 
     def schema(self, ref: str, at: str) -> Schema | None:
         try:
@@ -137,17 +147,13 @@ class Faults:
             self.add(f"{at}/per_class", f"{column.name!r} has no classes to count by", "give a number of rows instead")
 
     def architecture(
-        self, ref: str | dict[str, Any] | None, input_: InputSchema | None, at: str
+        self, asked: Architecture | str | None, input_: InputSchema | None, at: str
     ) -> Architecture | None:
-        """The architecture (by default the one for the kind of input), if it takes this input."""
-        if ref is None and input_ is None:
-            return None
-        try:
-            found = architectures.resolve(ref if ref is not None else DEFAULT_ARCHITECTURES[input_.kind], at)  # type: ignore[union-attr]
-        except Invalid as invalid:
-            self.found += invalid.faults
-            return None
-        if input_ is not None:
+        """The architecture, or the one of that name (None: the default for the kind of input), if it takes this input."""
+        if asked is None and input_ is not None:
+            asked = DEFAULT_ARCHITECTURES[input_.kind]
+        found = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
+        if found is not None and input_ is not None:
             try:
                 found = found.fitted(tuple(input_.shape))
                 architectures.trace(found, tuple(input_.shape))
@@ -257,7 +263,7 @@ class Faults:
         if column is not None:
             update["target"] = column.name
         if architecture is not None:
-            update["architecture"] = architectures.as_data(architecture)
+            update["architecture"] = architecture
         return stage.model_copy(update=update), architecture, task, schema.input if schema else None
 
     def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, Known | None]:
@@ -338,8 +344,3 @@ def _one_shape(what: str) -> str:
 
 def _fed(schema: InputSchema) -> tuple[Any, ...]:
     return schema.kind, schema.shape, schema.scale, schema.features
-
-
-def is_model(ref: object) -> bool:
-    """Whether a student's words name a kept model and not an architecture."""
-    return isinstance(ref, str) and ref.startswith(("job:", "model:", "mdl_"))

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from app.spec.data import Limit
-from app.spec.faults import Invalid, nearest, validate
-from app.spec.registry import modules
+from app.spec.faults import Invalid
+from app.spec.registry import module_of, name_of
 from worker.training.methods._resolve import HARD
 from worker.training.networks.inheritance import order_of
-from worker.training.objectives import Setting
+from worker.training.objectives import Setting, logits
 from worker.training.objectives._layers import trunk
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
+    from app.spec.base import Words
     from app.spec.training import TrainingSpec
+    from app.spec.variants import Unfit
     from worker.training.methods._annealing import WeightSchedule
     from worker.training.methods._resolve import Faults, Known
     from worker.training.tasks.heads import Task
@@ -74,50 +76,45 @@ def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
 
 
 def objectives(
-    given: list[dict[str, Any]] | None,
+    given: Sequence[Words | Unfit] | None,
     schedule: WeightSchedule,
     pupil: Pupil,
     teachers: Sequence[Known | None],
     at: str,
     faults: Faults,
-) -> list[dict[str, Any]]:
+) -> list[Words]:
     """Every objective with its defaults; a lone `logits` for none. `at`: where they stand in the spec."""
     setting = _setting(pupil, teachers)
-    known, found = modules("objectives"), list[dict[str, Any]]()
-    given = given if given is not None else [{"type": "logits"}]
-    if schedule == "linear_anneal" and [one.get("type") for one in given] == ["logits"]:
-        given = [{"weight": 1.0, **given[0]}]
+    found: list[Words] = []
+    given = given if given is not None else [logits.Spec()]
+    if schedule == "linear_anneal" and _lone_logits(given) and "weight" not in given[0].model_fields_set:
+        given = [given[0].model_copy(update={"weight": 1.0})]
     for number, one in enumerate(given):
-        place, kind = f"{at}/{number}", one.get("type")
-        if not isinstance(kind, str) or kind not in known:
-            faults.add(
-                f"{place}/type",
-                "expected the name of an objective",
-                nearest(str(kind), known, "objectives"),
-                "unknown_name",
-            )
+        place = f"{at}/{number}"
+        words = faults.fitting(one, place)
+        if words is None:
             continue
+        module, kind = module_of("objectives", words), name_of("objectives", words)
         try:
-            words = validate(known[kind].Spec, one)
-            words = known[kind].resolve(words, setting) if setting is not None else words
+            words = module.resolve(words, setting) if setting is not None else words
         except Invalid as invalid:
             faults.found += [fault.under(place) for fault in invalid.faults]
             continue
         parted = next((one.sharing for one in (pupil, *teachers) if one is not None and one.sharing != HARD), None)
-        if known[kind].NEEDS == "features" and parted is not None:
+        if module.NEEDS == "features" and parted is not None:
             faults.add(
                 f"{place}/type",
                 f"{kind} compares the layers of two trunks, and where tasks share by {parted} there are several",
                 "use an objective on logits",
             )
-        elif known[kind].NEEDS == "features" and not _alike(teachers):
+        elif module.NEEDS == "features" and not _alike(teachers):
             faults.add(
                 f"{place}/type",
                 f"{kind} compares layers, and these teachers have different ones",
                 "use teachers of one architecture, or an objective on logits",
             )
-        found.append(words.model_dump(mode="json"))
-    if len(found) == len(given) and not any(one["weight"] for one in found):
+        found.append(words)
+    if len(found) == len(given) and not any(one.weight for one in found):  # type: ignore[attr-defined]
         faults.add(
             at,
             "every objective weighs 0: nothing would be learnt from the teachers",
@@ -137,11 +134,11 @@ def outputs(given: Outputs | None, training: TrainingSpec, faults: Faults) -> Ou
     return given or ("online" if training.augmentation else "cached")
 
 
-def label_weight(given: float | None, taught: Sequence[list[dict[str, Any]]], schedule: WeightSchedule) -> float:
+def label_weight(given: float | None, taught: Sequence[Sequence[Words]], schedule: WeightSchedule) -> float:
     """As given, else a tenth where every task that is taught has a lone, constant `logits`, else 1. `taught`: objectives by task."""
     if given is not None:
         return given
-    lone = schedule == "constant" and all([one["type"] for one in each] == ["logits"] for each in taught)
+    lone = schedule == "constant" and all(map(_lone_logits, taught))
     return LABEL_WEIGHT if lone else LABEL_WEIGHT_OF_OTHERS
 
 
@@ -162,27 +159,27 @@ def check_annealing(weight: float | None, schedule: WeightSchedule, training: Tr
         )
 
 
-def check_standardization(taught: Sequence[tuple[Task | None, list[dict[str, Any]]]], faults: Faults) -> None:
+def check_standardization(taught: Sequence[tuple[Task | None, Sequence[Words]]], faults: Faults) -> None:
     """Where `logit_standardization` is asked for. `taught`: each task with its objectives."""
-    at, known = "/logit_standardization", modules("objectives")
+    at = "/logit_standardization"
     for task in (task for task, _ in taught if task is not None):
         if task.type != "multiclass" or task.units < 3:
             message = (
                 f"z-scores over the classes need at least three of them, {task.name} is {task.type} of {task.units}"
             )
             faults.add(at, message, "leave it out")
-    types = {one["type"] for _, objectives in taught for one in objectives}
-    if types and not any(known[name].NEEDS == "logits" for name in types):
+    needs = {module_of("objectives", one).NEEDS for _, objectives in taught for one in objectives}
+    if needs and "logits" not in needs:
         faults.add(at, "no objective here reads logits", "leave it out, or add `logits`, `dkd` or `dist`")
 
 
 def check_memory(
-    objectives: list[dict[str, Any]], teachers: Sequence[Known | None], limit: Limit | None, rows: int, more: int,
+    objectives: Sequence[Words], teachers: Sequence[Known | None], limit: Limit | None, rows: int, more: int,
     faults: Faults,
 ) -> None:  # fmt: skip
     """Refuses to cache more of the teachers' layers than memory should hold: of `rows`, limited, and `more` that are not."""
     teacher = teachers[0] if teachers else None
-    layers = {pair[0] for one in objectives for pair in one.get("layers") or ()}
+    layers = {pair[0] for one in objectives for pair in getattr(one, "layers", None) or ()}
     if not layers or teacher is None:
         return
     count = more + (min(limit, rows) if isinstance(limit, int) else rows)
@@ -211,6 +208,10 @@ def _setting(pupil: Pupil, teachers: Sequence[Known | None]) -> Setting | None:
         trunk(teacher.architecture, teacher.input.shape),
     )
     return replace(setting, student=ours, teacher=theirs, student_points=our_points, teacher_points=their_points)
+
+
+def _lone_logits(objectives: Sequence[Words | Unfit]) -> TypeGuard[Sequence[logits.Spec]]:
+    return len(objectives) == 1 and isinstance(objectives[0], logits.Spec)
 
 
 def _alike(teachers: Sequence[Known | None]) -> bool:

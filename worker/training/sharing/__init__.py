@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from app.spec.registry import modules
+from app.spec.registry import module_of
 from worker.training.sharing._graph import INPUT, Graph, Node, Plan, stages
 
 if TYPE_CHECKING:
@@ -32,5 +32,5 @@ def graph(words: Words, architecture: Architecture, shape: Sequence[int], tasks:
         Invalid: the words do not fit the trunk or the tasks. ValueError: the architecture does not take such inputs.
     """
     plan = Plan(architecture, architecture.sees(tuple(shape)))
-    features = modules("sharing")[words.name].graph(plan, sorted(tasks), words)  # type: ignore[attr-defined]
+    features = module_of("sharing", words).graph(plan, sorted(tasks), words)
     return Graph(tuple(plan.nodes.values()), features)

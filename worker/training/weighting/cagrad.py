@@ -11,7 +11,8 @@ import math
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from app.spec.base import Words
 from worker.training.weighting import Moment, Numbers, TaskWeighting
@@ -24,6 +25,13 @@ class Spec(Words):
     name: Literal["cagrad"] = "cagrad"
     calpha: float = Field(0.5, ge=0, lt=1, description="c: how far from the mean gradient the step may go")
     rescale: Literal[0, 1, 2] = Field(1, description="divide by 1 (0), 1 + c² (1) or 1 + c (2)")
+
+    @field_validator("rescale", mode="before")
+    @classmethod
+    def _number(cls, rescale: Any) -> Any:
+        if isinstance(rescale, bool):  # among literals pydantic takes true for 1
+            raise PydanticCustomError("literal_error", "Input should be 0, 1 or 2")
+        return rescale
 
 
 EXAMPLE: dict[str, Any] = {"name": "cagrad", "calpha": 0.5, "rescale": 1}

@@ -41,7 +41,7 @@ class World(trainer.LocalWorld):
 
 def resolve(body: dict[str, Any], world: World | None = None) -> Any:
     method = modules("methods")[body["kind"]]
-    return method.resolve(validate(method.Spec, body), world or World())
+    return method.resolve(validate(method.Spec, body, later=True), world or World())
 
 
 def faults(body: dict[str, Any], world: World | None = None) -> dict[str, str]:

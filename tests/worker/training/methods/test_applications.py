@@ -77,10 +77,10 @@ def test_no_open_folder_means_no_file() -> None:
 
 def test_random_numbers_need_no_file_and_the_size_is_the_data_s_or_the_least() -> None:
     spec = resolve({**BODY, "source": NONE})
-    assert spec.architecture == {"arch": "applications", "name": "MobileNetV2", "alpha": 1.0, "size": [32, 32]}
+    assert plain(spec.architecture) == {"arch": "applications", "name": "MobileNetV2", "alpha": 1.0, "size": [32, 32]}
     assert spec.source.sha256 is None
     large = resolve({**BODY, "source": {"applications": "Xception", "weights": "none", "size": [96, 80]}})
-    assert large.architecture["size"] == [96, 80]
+    assert large.architecture.size == [96, 80]
     assert refused({**BODY, "source": {**NONE, "sha256": "0" * 64}}).keys() == {"/source/sha256"}
 
 
@@ -130,7 +130,7 @@ def test_what_a_backbone_cannot_be_is_refused_at_its_place() -> None:
 )
 def test_what_treats_layers_apart_is_refused_on_a_backbone(more: dict[str, Any], at: str) -> None:
     assert "one layer" in faults({**BODY, "source": NONE, **more})[at]
-    kept = World(architecture=resolve({**BODY, "source": NONE}).architecture)
+    kept = World(architecture=plain(resolve({**BODY, "source": NONE}).architecture))
     shape = kept.kept.input.model_copy(update={"shape": [32, 32, 3]})
     kept.kept = kept.kept.model_copy(update={"input": shape})
     assert "one layer" in faults({**BODY, "source": "job:job_1", **more}, kept)[at]
@@ -144,11 +144,11 @@ def test_a_trunk_or_student_may_be_one_from_random_numbers() -> None:
         ({"kind": "multitask", "dataset": "digits", "tasks": {"digit": {}, "odd": {}}, "trunk": named}, "trunk"),
     ):
         spec = resolve(body)
-        assert getattr(spec, field)["size"] == [32, 32]
+        assert getattr(spec, field).size == [32, 32]
         assert plain(resolve(plain(spec))) == plain(spec)
     objectives = [{"type": "similarity"}, {"type": "hint"}]
     spec = resolve({**distillation, "student": {"arch": "applications", "alpha": 0.35}, "objectives": objectives})
-    assert [one["layers"][0][1] for one in spec.objectives] == ["backbone", "backbone"]
+    assert [one.layers[0][1] for one in spec.objectives] == ["backbone", "backbone"]
     tasks = {"backbone": {"column": "digit"}}
     assert "/tasks/backbone" in faults({"kind": "multitask", "dataset": "digits", "tasks": tasks, "trunk": named})
 

@@ -44,7 +44,7 @@ def test_labels_weigh_a_tenth_beside_a_lone_logits_and_1_beside_any_other_object
 
 def test_every_objective_s_reference_weights_are_the_defaults() -> None:
     spec = resolve({**BODY, "objectives": EVERY, "training": {"epochs": 24}})
-    found = {one["type"]: one for one in spec.objectives}
+    found = {one["type"]: one for one in plain(spec)["objectives"]}
     weights = {name: one["weight"] for name, one in found.items()}
     assert weights == {
         "logits": 0.9,
@@ -64,7 +64,7 @@ def test_every_objective_s_reference_weights_are_the_defaults() -> None:
 
 def test_annealing_shares_1_between_labels_and_a_lone_logits() -> None:
     spec = resolve({**BODY, "weight_schedule": "linear_anneal"})
-    assert (spec.label_weight, spec.objectives[0]["weight"]) == (1.0, 1.0)
+    assert (spec.label_weight, spec.objectives[0].weight) == (1.0, 1.0)
     assert plain(resolve(plain(spec))) == plain(spec)
     assert "/label_weight" in faults({**BODY, "weight_schedule": "linear_anneal", "label_weight": 0.0})
 
@@ -153,7 +153,7 @@ def test_teachers_of_two_architectures_cannot_be_compared_layer_by_layer() -> No
     body = {"kind": "distillation", "dataset": "digits", "teachers": two}
     assert resolve(body).objectives
     assert "different" in faults({**body, "objectives": [{"type": "hint"}]})["/objectives/0/type"]
-    assert resolve({**body, "teachers": [two[0], two[0]], "objectives": [{"type": "hint"}]}).objectives[0]["layers"]
+    assert resolve({**body, "teachers": [two[0], two[0]], "objectives": [{"type": "hint"}]}).objectives[0].layers
 
 
 def test_more_features_than_memory_should_hold_are_refused_and_computed_online_instead(

@@ -41,7 +41,7 @@ def test_transfer_takes_the_source_s_architecture_and_a_small_rate_but_not_for_t
             "source": {"train": {"dataset": "strokes", "architecture": "cnn-small"}},
         }
     )
-    assert spec.architecture["arch"] == "cnn-small"
+    assert spec.architecture.arch == "cnn-small"
     assert spec.training.optimizer.learning_rate == FINE_TUNING_RATE
     assert spec.source.train.training.optimizer.learning_rate == 1e-3
     assert spec.control.training.learning_rate == 1e-3
@@ -125,11 +125,11 @@ def test_a_teacher_with_other_classes_is_refused_by_name() -> None:
 def test_distillation_s_defaults_and_faults() -> None:
     body = {"kind": "distillation", "dataset": "digits", "teacher": MODEL}
     spec = resolve(body)
-    assert spec.objectives == [{"type": "logits", "weight": 0.9, "temperature": 4.0}]
-    assert (spec.label_weight, spec.student["arch"], spec.teacher_outputs) == (0.1, "cnn-small", "cached")
+    assert plain(spec)["objectives"] == [{"type": "logits", "weight": 0.9, "temperature": 4.0}]
+    assert (spec.label_weight, spec.student.arch, spec.teacher_outputs) == (0.1, "cnn-small", "cached")
     assert resolve({**body, "label_weight": 0.0}).label_weight == 0.0
     numbers = {"kind": "distillation", "dataset": "diabetes", "teacher": {"train": {"dataset": "diabetes"}}}
-    assert resolve(numbers).student["arch"] == "mlp"
+    assert resolve(numbers).student.arch == "mlp"
     assert "/objectives/0/temperature" in faults({**numbers, "objectives": [{"type": "logits", "temperature": 2.0}]})
     assert "did you mean 'logits'?" in faults({**body, "objectives": [{"type": "logit"}]})["/objectives/0/type"]
     assert "/unlabelled" in faults({**body, "unlabelled": "wine"})

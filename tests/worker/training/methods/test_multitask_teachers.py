@@ -33,12 +33,10 @@ TEMPERATURE = 2.0
 def test_a_taught_task_gets_the_defaults_of_a_distillation_and_the_rest_of_the_job_none() -> None:
     spec = resolve(BODY)
     assert spec.label_weight == 0.1
-    assert [(one["type"], one["weight"], one["temperature"]) for one in spec.tasks["digit"].objectives] == [
-        ("logits", 0.9, 4.0)
-    ]
+    assert [(one.type, one.weight, one.temperature) for one in spec.tasks["digit"].objectives] == [("logits", 0.9, 4.0)]
     assert spec.tasks["odd"].objectives is None
     annealed = resolve({**BODY, "weight_schedule": "linear_anneal"})
-    assert (annealed.label_weight, annealed.tasks["digit"].objectives[0]["weight"]) == (1.0, 1.0)
+    assert (annealed.label_weight, annealed.tasks["digit"].objectives[0].weight) == (1.0, 1.0)
     plain = resolve({**BODY, "tasks": {"digit": {}, "odd": {}}})
     assert plain.label_weight is None
 
@@ -46,7 +44,7 @@ def test_a_taught_task_gets_the_defaults_of_a_distillation_and_the_rest_of_the_j
 def test_a_task_s_own_objectives_stand_before_the_job_s() -> None:
     own = [{"type": "dist"}]
     spec = resolve({**BODY, "objectives": [{"type": "dkd"}], "tasks": {"digit": {"teacher": MODEL, "objectives": own}}})
-    assert [one["type"] for one in spec.tasks["digit"].objectives] == ["dist"]
+    assert [one.type for one in spec.tasks["digit"].objectives] == ["dist"]
     assert spec.label_weight == 1.0
 
 

@@ -26,8 +26,8 @@ DISTILLATION = {"kind": "distillation", "dataset": "digits", "teacher": MODEL}
 
 def test_a_source_or_teacher_of_another_size_is_taken() -> None:
     for world in (Other([40, 30, 1]), Other([40, 30, 3]), Other([4, 4, 3], [30, 30, 1])):
-        assert resolve(TRANSFER, world).architecture["arch"] == "cnn-small"
-        assert resolve(DISTILLATION, world).student["arch"] == "cnn-small"
+        assert resolve(TRANSFER, world).architecture.arch == "cnn-small"
+        assert resolve(DISTILLATION, world).student.arch == "cnn-small"
         assert resolve({**DISTILLATION, "student": MODEL}, world).student == MODEL
 
 
@@ -65,12 +65,12 @@ def test_layers_are_compared_at_the_size_that_each_side_sees() -> None:
     # The student's maps are 26, 11 and 3 wide; those of a teacher that sees 58×58 are 56, 26 and 11.
     expected = [["conv2", "conv1"], ["conv3", "conv2"], ["conv3", "conv3"]]
     for world in (Other([58, 58, 1]), Other([28, 28, 1], [58, 58, 1]), Other([9, 9, 3], [58, 58, 3])):
-        assert resolve(body, world).objectives[0]["layers"] == expected
+        assert resolve(body, world).objectives[0].layers == expected
     same_size = [["conv1", "conv1"], ["conv2", "conv2"], ["conv3", "conv3"]]
-    assert resolve(body, Other([58, 58, 1], [28, 28, 1])).objectives[0]["layers"] == same_size
+    assert resolve(body, Other([58, 58, 1], [28, 28, 1])).objectives[0].layers == same_size
     assert resolve({**DISTILLATION, "objectives": EVERY}, Other([8, 8, 3], [58, 58, 3]))
     student = {**body, "student": MODEL}
-    assert resolve(student, Other([28, 28, 1], [58, 58, 1])).objectives[0]["layers"] == same_size
+    assert resolve(student, Other([28, 28, 1], [58, 58, 1])).objectives[0].layers == same_size
 
 
 def test_parameters_are_counted_at_the_size_that_the_trunk_sees() -> None:

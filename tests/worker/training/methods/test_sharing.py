@@ -32,15 +32,15 @@ def test_each_example_resolves_and_a_resolved_spec_resolves_to_itself(name: str)
     once = plain(resolve({**JOB, "sharing": example}))
     assert once["sharing"].items() >= example.items()
     assert plain(resolve(once)) == once
-    assert resolve({**JOB, "sharing": name}).sharing["name"] == name
+    assert resolve({**JOB, "sharing": name}).sharing.name == name
 
 
 def test_numbers_of_a_sharing_may_stand_beside_it() -> None:
     spec = resolve({**JOB, "sharing": "cgc", "experts": 3, "experts_per_task": 2})
-    assert spec.sharing == {"name": "cgc", "experts": 3, "experts_per_task": 2}
+    assert plain(spec.sharing) == {"name": "cgc", "experts": 3, "experts_per_task": 2}
     assert (spec.experts, spec.experts_per_task) == (None, None)
-    assert resolve({**JOB, "sharing": {"name": "mmoe", "experts": 3}, "experts": 3}).sharing["experts"] == 3
-    assert resolve(JOB).sharing == {"name": "hard_sharing"}
+    assert resolve({**JOB, "sharing": {"name": "mmoe", "experts": 3}, "experts": 3}).sharing.experts == 3
+    assert plain(resolve(JOB).sharing) == {"name": "hard_sharing"}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_model_of_experts_is_no_source_and_no_student_but_a_teacher() -> None:
     transfer = {"kind": "transfer", "dataset": "digits", "source": MODEL}
     assert "mmoe" in faults(transfer, world)["/source"]
     distillation = {"kind": "distillation", "dataset": "digits", "teacher": MODEL}
-    assert resolve({**distillation, "student": "cnn-small"}, world).objectives[0]["type"] == "logits"
+    assert resolve({**distillation, "student": "cnn-small"}, world).objectives[0].type == "logits"
     assert set(faults({**distillation, "student": MODEL}, world)) == {"/student"}
     assert "/student_init" in faults({**distillation, "student": "cnn-small", "student_init": "from_teacher"}, world)
     assert "mmoe" in faults({**distillation, "objectives": [{"type": "attention"}]}, world)["/objectives/0/type"]
@@ -135,6 +135,6 @@ def test_a_model_that_shares_in_an_unknown_way_is_refused() -> None:
 
 def test_a_student_of_experts_learns_from_logits_and_not_from_layers() -> None:
     taught = {**JOB, "tasks": {"digit": {"teacher": MODEL}, "odd": {}}, "trunk": "cnn-small", "sharing": "mmoe"}
-    assert resolve(taught).tasks["digit"].objectives[0]["type"] == "logits"
+    assert resolve(taught).tasks["digit"].objectives[0].type == "logits"
     found = faults({**taught, "objectives": [{"type": "attention"}]})
     assert "mmoe" in found["/objectives/0/type"]

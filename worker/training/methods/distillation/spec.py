@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.spec import architectures
 from app.spec.base import JobSpec, Words
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.models import (
-    ArchitectureRef,
     DatasetRef,
     HeadSpec,
     ModelRef,
     ModelSource,
-    Objectives,
     TaskSpec,
     TrainedHere,
     which_source,
@@ -24,10 +21,11 @@ from app.spec.models import (
 from app.spec.report import Report
 from app.spec.report.methods import Distilled, Inherited
 from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.variants import ArchitectureOrModel, Objectives
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.methods import _teaching
 from worker.training.methods._annealing import WeightSchedule
-from worker.training.methods._resolve import Faults, Known, is_model
+from worker.training.methods._resolve import Faults, Known
 from worker.training.methods.transfer.spec import copyable
 from worker.training.tasks.names import task_name
 
@@ -65,7 +63,12 @@ def _or_one_teacher(schema: dict[str, Any]) -> None:
         "description": "short for one of `teachers`",
     }
     schema["required"].remove("teachers")
-    schema["oneOf"] = [{"required": ["teachers"]}, {"required": ["teacher"]}]
+    # Not as a `oneOf`: generators of clients take that for alternatives to all the fields.
+    schema |= {
+        "if": {"required": ["teacher"]},
+        "then": {"not": {"required": ["teachers"]}},
+        "else": {"required": ["teachers"]},
+    }
 
 
 class Spec(JobSpec):
@@ -84,7 +87,7 @@ class Spec(JobSpec):
     limit_train_examples: Limit | None = None
     teachers: Annotated[list[Teacher], Field(min_length=1, max_length=8)]
     teacher: Any = Field(None, exclude=True)
-    student: ArchitectureRef | None = None
+    student: ArchitectureOrModel | None = None
     student_init: Literal["random", "from_teacher"] = "random"
     head: HeadSpec = HeadSpec()
     objectives: Objectives | None = None
@@ -216,8 +219,8 @@ def inputs(spec: Spec) -> Inputs:
     sources = [one.model if isinstance(one, Weighted) else one for one in spec.teachers]
     models = [one for one in sources if isinstance(one, str)]
     data = [one.train.dataset for one in sources if isinstance(one, TrainedHere)]
-    if is_model(spec.student):
-        models.append(str(spec.student))
+    if isinstance(spec.student, str):
+        models.append(spec.student)
     return Inputs.of([spec.dataset, *data, *([spec.unlabelled] if spec.unlabelled else [])], models)
 
 
@@ -240,8 +243,8 @@ def _student(
     spec: Spec, teacher: Known | None, faults: Faults, fed: InputSchema | None
 ) -> tuple[Any, Architecture | None, list[int] | None]:
     """Its words, its architecture, and the shape that its trunk sees; None where they have faults."""
-    if is_model(spec.student):
-        _, known = faults.knowledge(str(spec.student), "/student")
+    if isinstance(spec.student, str):
+        _, known = faults.knowledge(spec.student, "/student")
         faults.one_trunk(known, "/student", "student")
         if known is not None:
             faults.showable(fed, known.input, "/student", "student")
@@ -253,8 +256,8 @@ def _student(
             )
         return spec.student, known.architecture if known else None, known.input.shape if known else None
     small = {"image": "cnn-small", "table": "mlp"}
-    given = spec.student if spec.student is not None else small.get(getattr(fed, "kind", ""))
-    architecture = faults.architecture(given, fed, "/student")
+    asked = spec.student if spec.student is not None else small.get(getattr(fed, "kind", ""))
+    architecture = faults.architecture(asked, fed, "/student")
     if architecture is None or fed is None:
         return spec.student, architecture, None
     if spec.student_init == "from_teacher":
@@ -266,4 +269,4 @@ def _student(
             "set student_init: random",
             "nothing_copied",
         )
-    return architectures.as_data(architecture), architecture, fed.shape
+    return architecture, architecture, fed.shape

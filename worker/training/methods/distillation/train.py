@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.spec import architectures
 from app.spec.base import Words
-from app.spec.faults import validate
 from app.spec.models import TaskSpec, TrainedHere
-from app.spec.registry import modules
+from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.experiment import About, Before, Fit, Recipe
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import phase
 from worker.training.methods import _sources
 from worker.training.methods._annealing import Factors
-from worker.training.methods._resolve import is_model
 from worker.training.methods._teachers import Teachers, about, free_rows, taught, warn_if_silent
 from worker.training.methods.distillation.spec import DistillationReport, Spec, Weighted
 from worker.training.networks.inheritance import inherit
@@ -81,13 +78,11 @@ class Experiment(experiment.Experiment):
         spec, run, target = self.spec, self.run, self._target
         models = [self.known[one] if isinstance(one, str) else trained[role] for role, one in self._sources.items()]
         self._teachers = [_sources.introduced(run, one, target) for one in models]
-        self._begun_from = (
-            _sources.introduced(run, run.model(str(spec.student), [target]), target) if is_model(spec.student) else None
-        )
-        begun_from = self._begun_from
-        self._architecture = (
-            begun_from.network.architecture if begun_from else architectures.resolve(spec.student or "")
-        )
+        begun_from = None
+        if isinstance(spec.student, str):
+            begun_from = _sources.introduced(run, run.model(spec.student, [target]), target)
+        self._begun_from = begun_from
+        self._architecture = settled(spec.student) if begun_from is None else begun_from.network.architecture
 
     def fits(self, arm: Arm) -> Sequence[Fit]:
         """Generation after generation; the last is the arm's own and shares its control's seed."""
@@ -150,7 +145,7 @@ class Experiment(experiment.Experiment):
         return Teachers.epoch_steps(draw, self._unlabelled, self.spec.training)
 
     def _teaching(self, earlier: Sequence[Model]) -> _Teaching:
-        objectives = _words(self.spec)
+        objectives = list(self.spec.objectives or ())
         if earlier:
             return _Teaching(earlier[-1:], [1.0], _of_next_generation(objectives))
         return _Teaching(self._teachers, self._shares, objectives)
@@ -173,10 +168,6 @@ class Experiment(experiment.Experiment):
         goal = Goal({spec.dataset: [name]}, network.tasks)
         goal = taught(goal, {name: teachers}, spec.label_weight, spec.logit_standardization)
         return run.lesson(goal, {spec.dataset: feed}, [draw])
-
-
-def _words(spec: Spec) -> list[Words]:
-    return [validate(modules("objectives")[one["type"]].Spec, one) for one in spec.objectives or []]
 
 
 def _of_next_generation(objectives: list[Words]) -> list[Words]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
-from app.spec import architectures
-from app.spec.base import JobSpec, TaskName
+from app.spec.base import JobSpec, TaskName, Words
 from app.spec.data import Limit, PerClass, SplitSpec
-from app.spec.faults import Invalid, nearest, pointer, validate
-from app.spec.models import ArchitectureRef, DatasetRef, Objectives, TaskSpec, TrainedHere
-from app.spec.registry import modules
+from app.spec.faults import pointer
+from app.spec.models import DatasetRef, TaskSpec, TrainedHere
+from app.spec.registry import module_of, name_of
 from app.spec.report import Report
 from app.spec.report.methods import Conflicts, DistilledTasks
 from app.spec.training import ControlSpec, TrainingSpec
+from app.spec.variants import AnyArchitecture, Objectives, Sharing, Weighting
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.methods import _sharing, _teaching
 from worker.training.methods._annealing import WeightSchedule
-from worker.training.methods._resolve import Faults
+from worker.training.methods._resolve import HARD, Faults
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema, Schema
     from worker.training.sharing import Graph
@@ -45,11 +43,11 @@ class Spec(JobSpec):
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
     missing_labels: Literal["mask"] = "mask"
-    sharing: str | dict[str, Any] = "hard_sharing"
+    sharing: Sharing = Field("hard_sharing", validate_default=True)
     experts: int | None = None
     experts_per_task: int | None = None
-    trunk: ArchitectureRef | None = None
-    weighting: str | dict[str, Any] = "equal"
+    trunk: AnyArchitecture | None = None
+    weighting: Weighting = Field("equal", validate_default=True)
     objectives: Objectives | None = None
     label_weight: float | None = Field(None, ge=0, le=1e6)
     weight_schedule: WeightSchedule = "constant"
@@ -59,6 +57,13 @@ class Spec(JobSpec):
     )
     training: TrainingSpec = TrainingSpec()
     control: ControlSpec = ControlSpec()
+
+    @field_serializer("objectives")
+    def _as_given(self, objectives: list[Words] | None) -> list[dict[str, Any]] | None:
+        """What they are for a task, defaults included, stands with the task."""
+        if objectives is None:
+            return None
+        return [one.model_dump(mode="json", exclude_unset=True) for one in objectives]
 
 
 TEACHING = ("objectives", "label_weight", "weight_schedule", "logit_standardization", "teacher_outputs")
@@ -128,12 +133,12 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.parameters(architecture, input_.shape, units, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
-    if training.epochs is not None and not faults.found:
+    if training.epochs is not None and weighting is not None and not faults.found:
         least = least_epochs(weighting)
         if training.epochs < least:
             faults.add(
                 "/weighting",
-                f"{weighting['name']} weighs nothing before its epoch {least}, and there are {training.epochs}",
+                f"{name_of('weighting', weighting)} weighs nothing before its epoch {least}, and there are {training.epochs}",
                 "raise training.epochs, or choose equal",
             )
     faults.augmentation(training, input_, "/training")
@@ -147,11 +152,11 @@ def resolve(spec: Spec, world: World) -> Spec:
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
-    update |= _taught(spec, tasks, made, schemas, architecture, str(sharing.get("name")), training, faults)
+    update |= _taught(spec, tasks, made, schemas, architecture, sharing, training, faults)
     if spec.control.budget == "total" and all(words.teacher is None for words in spec.tasks.values()):
         faults.add("/control/budget", "nothing is trained before this job's tasks", "leave `budget` out")
     if architecture is not None:
-        update["trunk"] = architectures.as_data(architecture)
+        update["trunk"] = architecture
     faults.done()
     return spec.model_copy(update=update)
 
@@ -169,9 +174,8 @@ def held_out(spec: Spec) -> list[HeldOut]:
     ]
 
 
-def least_epochs(weighting: Mapping[str, Any]) -> int:
-    kind = modules("weighting")[weighting["name"]]
-    return int(kind.Weighting.least_epochs(validate(kind.Spec, weighting)))
+def least_epochs(weighting: Words) -> int:
+    return int(module_of("weighting", weighting).Weighting.least_epochs(weighting))
 
 
 def by_data(spec: Spec) -> dict[str, dict[str, TaskSpec]]:
@@ -204,12 +208,15 @@ def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema
 
 def _taught(
     spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
-    architecture: Architecture | None, sharing: str, training: TrainingSpec, faults: Faults,
+    architecture: Architecture | None, sharing: Words | None, training: TrainingSpec, faults: Faults,
 ) -> dict[str, Any]:  # fmt: skip
     """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
-    taught: dict[str, list[dict[str, Any]]] = {}
+    taught: dict[str, list[Words]] = {}
+    shared_by = HARD if sharing is None else name_of("sharing", sharing)
     outputs = _teaching.outputs(spec.teacher_outputs, training, faults)
+    for number, one in enumerate(spec.objectives or ()):
+        faults.fitting(one, pointer("objectives", number))
     for name, words in tasks.items():
         at, task = pointer("tasks", name), made.get(name)
         if words.teacher is None:
@@ -226,7 +233,7 @@ def _taught(
             if task is not None:
                 _teaching.check_teacher(task, known, f"{at}/teacher", faults)
         shape = None if schema is None else schema.input.shape
-        pupil = _teaching.Pupil(task, architecture, shape, training, limit, sharing)
+        pupil = _teaching.Pupil(task, architecture, shape, training, limit, shared_by)
         given, place = (
             (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
         )
@@ -245,29 +252,20 @@ def _taught(
     return {"label_weight": weight, "teacher_outputs": outputs}
 
 
-def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> dict[str, Any]:
-    known = modules("weighting")
-    given = {"name": spec.weighting} if isinstance(spec.weighting, str) else spec.weighting
-    name = given.get("name")
-    at = "/weighting" if isinstance(spec.weighting, str) else "/weighting/name"
-    if not isinstance(name, str) or name not in known:
-        faults.add(at, "expected the name of a weighting", nearest(str(name), known, "weightings"), "unknown_name")
-        return given
-    try:
-        words = validate(known[name].Spec, given)
-    except Invalid as invalid:
-        faults.found += [fault.under("/weighting") for fault in invalid.faults]
-        return given
-    _sharing.check_weighting(known[name].Weighting.level, name, at, graph, faults)
-    if not known[name].Weighting.uses_task_weights:
+def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> Words | None:
+    words = faults.fitting(spec.weighting, "/weighting")
+    if words is None:
+        return None
+    _sharing.check_weighting(words, graph, faults)
+    if not module_of("weighting", words).Weighting.uses_task_weights:
         for task, one in spec.tasks.items():
             if one.weight != 1:
                 faults.add(
                     pointer("tasks", task, "weight"),
-                    f"the weighting {name} uses no weights of tasks",
+                    f"the weighting {name_of('weighting', words)} uses no weights of tasks",
                     "set weighting: fixed, or leave `weight` out",
                 )
-    return words.model_dump(mode="json")
+    return words
 
 
 def _impossible() -> Schema:

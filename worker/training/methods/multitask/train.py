@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.spec import architectures
-from app.spec.base import Words, plain
-from app.spec.faults import validate
+from app.spec.base import plain
 from app.spec.models import TrainedHere
-from app.spec.registry import modules
+from app.spec.registry import name_of
+from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.data.batches import epoch_steps
 from worker.training.data.rows import without
@@ -60,7 +59,7 @@ class Experiment(experiment.Experiment):
         self._warn_of_late_weighting()
         self.known = {one: run.model(one, self._sets) for one in given.values() if isinstance(one, str)}
         self._longer = self.steps_before if spec.control.budget == "total" else 0
-        self._architecture = architectures.resolve(spec.trunk or "")
+        self._architecture = settled(spec.trunk)
 
     def begin(self, trained: Mapping[str, Model]) -> None:
         self._teachers: dict[str, Teachers] = {}
@@ -68,8 +67,7 @@ class Experiment(experiment.Experiment):
             (data,) = (data for data in self._sets if name in data.tasks)
             model = self.known[given] if isinstance(given, str) else trained[f"teacher/{name}"]
             model = _sources.introduced(self.run, model, data)
-            words = self.spec.tasks[name].objectives or []
-            objectives = [validate(modules("objectives")[one["type"]].Spec, one) for one in words]
+            objectives = self.spec.tasks[name].objectives or ()
             online = self.spec.teacher_outputs == "online"
             self._teachers[name] = Teachers(self.run, [model], [1.0], objectives, online=online)
 
@@ -91,8 +89,8 @@ class Experiment(experiment.Experiment):
     def about(self, trial: Trial) -> About:
         spec, label = self.spec, self._architecture.label
         more: dict[str, Any] = {
-            "sharing": plain(_sharing_words(spec)),
-            "weighting": _weighting_words(spec).model_dump(mode="json"),
+            "sharing": plain(spec.sharing),
+            "weighting": plain(spec.weighting),
             "conflicts": trial.model.manifest.training.get("conflicts"),
         }
         dropped = [*self._sets, *(before.data for before in self.before.values())]
@@ -116,7 +114,7 @@ class Experiment(experiment.Experiment):
         draws = [data.draw(arm.seed) for data in self._sets]
         head = {name: words.head for name, words in spec.tasks.items()}
         network = self.run.fresh(
-            self._architecture, draws, arm.seed, head, spec.training.precision, sharing=_sharing_words(spec)
+            self._architecture, draws, arm.seed, head, spec.training.precision, sharing=spec.sharing
         )
         rate = (spec.training.optimizer if arm.treated else spec.control.training).learning_rate
         behind = self._teaching_models() if arm.treated else []
@@ -129,7 +127,7 @@ class Experiment(experiment.Experiment):
         goal = Goal(
             {draw.data.ref: list(draw.data.tasks) for draw in draws},
             network.tasks,
-            weighting=_weighting_words(spec),
+            weighting=spec.weighting,
             task_weights={name: one.weight for name, one in spec.tasks.items()},
         )
         feeds = {draw.data.ref: run.feed(network, draw, spec.training, arm.seed) for draw in draws}
@@ -166,20 +164,11 @@ class Experiment(experiment.Experiment):
 
     def _warn_of_late_weighting(self) -> None:
         """A job that counts steps learns only here how many epochs they are."""
-        weighting: Any = self.spec.weighting
-        least = least_epochs(weighting)
+        least = least_epochs(self.spec.weighting)
         if self._budget <= (least - 1) * self._epoch:
             epochs = -(-self._budget // self._epoch)
-            message = f"{weighting['name']} weighs nothing before its epoch {least}"
+            message = f"{name_of('weighting', self.spec.weighting)} weighs nothing before its epoch {least}"
             self.run.warn("weighting_never_begins", f"{message}, and {self._budget} steps are {epochs} epochs")
-
-
-def _sharing_words(spec: Spec) -> Words:
-    return validate(modules("sharing")[spec.sharing["name"]].Spec, spec.sharing)  # type: ignore[index]
-
-
-def _weighting_words(spec: Spec) -> Words:
-    return validate(modules("weighting")[spec.weighting["name"]].Spec, spec.weighting)  # type: ignore[index]
 
 
 def _apart(spec: Spec, run: Run) -> list[Data]:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from app.spec import architectures
-from app.spec.base import JobSpec, plain
+from app.spec.base import JobSpec, Words
 from app.spec.data import Limit, Name, SplitSpec
-from app.spec.faults import Invalid, nearest, validate
-from app.spec.models import ArchitectureRef, Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHere, TransferSource
-from app.spec.registry import modules
+from app.spec.faults import Invalid
+from app.spec.models import Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHere, TransferSource
+from app.spec.registry import module_of
 from app.spec.report import Report
 from app.spec.report.methods import Inherited
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
+from app.spec.variants import AnyArchitecture, Regularizer
 from app.spec.world import HeldOut, Inputs, World
 from worker.training.methods import _backbone, _layers
 from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
@@ -58,14 +59,14 @@ class Spec(JobSpec):
     limit_train_examples: Limit | None = None
     source: TransferSource
     strategy: Strategy = "fine_tuning"
-    architecture: ArchitectureRef | None = None
+    architecture: AnyArchitecture | None = None
     head: HeadSpec = HeadSpec()
     freeze_epochs: int | None = Field(None, ge=0)
     head_learning_rate: float | None = Field(None, gt=0, le=10)
     freeze: FreezeSpec | None = None
     unfreeze: Annotated[list[Thaw], Field(max_length=512)] | None = None
     learning_rates: LearningRates | None = None
-    regularizer: str | dict[str, Any] = "none"
+    regularizer: Regularizer = "none"
     lora: LoraSpec | None = None
     cache_features: Literal["auto"] | bool = "auto"
     batch_norm: Literal["frozen", "trainable"] | None = None
@@ -158,7 +159,7 @@ def resolve(spec: Spec, world: World) -> Spec:
                 architecture, known.input.shape, {task.name: (spec.head.units, task.units)}, "/architecture"
             )
     if architecture is not None:
-        update["architecture"] = architectures.as_data(architecture)
+        update["architecture"] = architecture
     faults.done()
     return spec.model_copy(update=update)
 
@@ -242,7 +243,7 @@ def _layers_resolved(
             faults.add("/cache_features", "there is no phase in which the whole trunk is frozen", "set auto")
         elif training.augmentation:
             faults.add("/cache_features", "under random augmentation a row has other features each time", "set auto")
-        elif spec.regularizer != "none" and _name(spec.regularizer) in _of_features():
+        elif isinstance(spec.regularizer, Words) and module_of("regularizers", spec.regularizer).Term.features:
             faults.add("/cache_features", "the regularizer needs the features of each step", "set auto")
     if architecture is None or len(faults.found) > found:
         return {"lora": lora}
@@ -268,41 +269,29 @@ def _layers_resolved(
     return {"lora": lora, "unfreeze": thaws}
 
 
-def _regularizer(spec: Spec, training: TrainingSpec, known: Known | None, faults: Faults) -> str | dict[str, Any]:
-    if spec.regularizer == "none":
-        return "none"
-    kinds = modules("regularizers")
-    name = _name(spec.regularizer)
-    if name not in kinds:
-        at = "/regularizer" if isinstance(spec.regularizer, str) else "/regularizer/name"
-        hint = nearest(str(name), kinds, "regularizers")
-        faults.add(at, "expected the name of a regularizer, or none", hint, "unknown_name")
-        return spec.regularizer
+def _regularizer(
+    spec: Spec, training: TrainingSpec, known: Known | None, faults: Faults
+) -> Words | Literal["none"] | None:
+    words: Words | Literal["none"] | None = faults.fitting(spec.regularizer, "/regularizer")
+    if not isinstance(words, Words):
+        return words
     if spec.strategy not in _layers.GOES_WITH["regularizer"]:
-        _layers.check_together({"regularizer": name}, spec.strategy, faults)
-        return spec.regularizer
+        _layers.check_together({"regularizer": words}, spec.strategy, faults)
+        return words
+    if known is None or training.optimizer.learning_rate is None:
+        return words
     from worker.training.regularizers import About
 
+    traced = architectures.trace(known.architecture, tuple(known.input.shape))
+    width, optimizer = prod(traced[-1].shape), training.optimizer
+    head = spec.head_learning_rate or spec.training.optimizer.learning_rate or SCRATCH_RATES[optimizer.name]
+    about = About(
+        spec.strategy, width, training.batch_size, optimizer.name, training.optimizer.learning_rate,
+        head if spec.strategy == "lp_ft" else 0.0,
+    )  # fmt: skip
     try:
-        words = validate(kinds[name].Spec, spec.regularizer if isinstance(spec.regularizer, dict) else {"name": name})
-        if known is not None and training.optimizer.learning_rate is not None:
-            traced = architectures.trace(known.architecture, tuple(known.input.shape))
-            width, optimizer = prod(traced[-1].shape), training.optimizer
-            head = spec.head_learning_rate or spec.training.optimizer.learning_rate or SCRATCH_RATES[optimizer.name]
-            about = About(
-                spec.strategy, width, training.batch_size, optimizer.name, training.optimizer.learning_rate,
-                head if spec.strategy == "lp_ft" else 0.0,
-            )  # fmt: skip
-            words = kinds[name].resolve(words, about)
+        resolved: Words = module_of("regularizers", words).resolve(words, about)
     except Invalid as invalid:
         faults.found += [fault.under("/regularizer") for fault in invalid.faults]
-        return spec.regularizer
-    return plain(words)
-
-
-def _name(words: str | dict[str, Any]) -> Any:
-    return words if isinstance(words, str) else words.get("name")
-
-
-def _of_features() -> list[str]:
-    return [name for name, module in modules("regularizers").items() if module.Term.features]
+        return words
+    return resolved

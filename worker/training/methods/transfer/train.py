@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from app.spec import architectures
 from app.spec.base import Words, plain
-from app.spec.faults import validate
 from app.spec.models import Backbone, TaskSpec, TrainedHere
-from app.spec.registry import modules
+from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.experiment import About, Before, Fit, Recipe
 from worker.training.fitting import rates
@@ -53,8 +51,8 @@ class Experiment(experiment.Experiment):
         elif isinstance(spec.source, str):
             self.known = {spec.source: run.model(spec.source, [self._target])}
         self._longer = self.steps_before if spec.control.budget == "total" else 0
-        self._architecture = architectures.resolve(spec.architecture or "")
-        self._regularizer = _regularizer_words(spec)
+        self._architecture = settled(spec.architecture)
+        self._regularizer = spec.regularizer if isinstance(spec.regularizer, Words) else None
         self._inherited: dict[str, Any] = {}
 
     def begin(self, trained: Mapping[str, Model]) -> None:
@@ -102,13 +100,6 @@ class Experiment(experiment.Experiment):
                 "lora": None if spec.lora is None else plain(spec.lora),
             },
         )
-
-
-def _regularizer_words(spec: Spec) -> Words | None:
-    if isinstance(spec.regularizer, str):
-        return None
-    words: Words = validate(modules("regularizers")[spec.regularizer["name"]].Spec, spec.regularizer)
-    return words
 
 
 def _adapted(spec: Spec, network: Network) -> Network:
