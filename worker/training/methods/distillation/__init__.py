@@ -11,12 +11,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from worker.training.methods.distillation.spec import EXAMPLE, REPORT, Spec, held_out, inputs, resolve
+from worker.training.methods.distillation.spec import (
+    EXAMPLE,
+    REPORT,
+    SHORTHANDS,
+    Spec,
+    expand,
+    held_out,
+    inputs,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from worker.training.experiment import Experiment
 
-__all__ = ["EXAMPLE", "REPORT", "Spec", "experiment", "held_out", "inputs", "resolve"]
+__all__ = ["EXAMPLE", "REPORT", "SHORTHANDS", "Spec", "expand", "experiment", "held_out", "inputs", "resolve"]
 
 
 def experiment(spec: Spec, run: Any) -> Experiment:

@@ -31,7 +31,7 @@ from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
-    from app.spec.data import InputSchema
+    from app.spec.data import Column, InputSchema, Schema
 
 
 class Weighted(Words):
@@ -169,22 +169,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     student, architecture, shape = _student(spec, known[0] if known else None, faults, fed)
     if architecture is not None and task is not None and shape is not None and not faults.found:
         faults.parameters(architecture, shape, {task.name: (spec.head.units, task.units)}, "/student")
-    if spec.unlabelled is not None:
-        other = faults.schema(spec.unlabelled, "/unlabelled")
-        if other is not None and schema is not None:
-            faults.same_input(other.input, schema.input, "/unlabelled", "student")
-        if (
-            spec.unlabelled == spec.dataset
-            and spec.limit_train_examples is None
-            and column is not None
-            and column.missing == 0
-            and spec.split.by != "column"
-        ):
-            faults.add(
-                "/unlabelled",
-                "every row of this data set that may train is among the labelled ones",
-                "leave it out, name another data set, or set `limit_train_examples`",
-            )
+    _check_unlabelled(spec, schema, column, faults)
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")
     free = spec.unlabelled is not None
@@ -226,6 +211,26 @@ def inputs(spec: Spec) -> Inputs:
 
 def held_out(spec: Spec) -> list[HeldOut]:
     return [HeldOut(spec.dataset, spec.split, (spec.target or "",))]
+
+
+def _check_unlabelled(spec: Spec, schema: Schema | None, column: Column | None, faults: Faults) -> None:
+    if spec.unlabelled is None:
+        return
+    other = faults.schema(spec.unlabelled, "/unlabelled")
+    if other is not None and schema is not None:
+        faults.same_input(other.input, schema.input, "/unlabelled", "student")
+    if (
+        spec.unlabelled == spec.dataset
+        and spec.limit_train_examples is None
+        and column is not None
+        and column.missing == 0
+        and spec.split.by != "column"
+    ):
+        faults.add(
+            "/unlabelled",
+            "every row of this data set that may train is among the labelled ones",
+            "leave it out, name another data set, or set `limit_train_examples`",
+        )
 
 
 def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]]:

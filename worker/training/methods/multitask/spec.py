@@ -133,14 +133,7 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.parameters(architecture, input_.shape, units, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
-    if training.epochs is not None and weighting is not None and not faults.found:
-        least = least_epochs(weighting)
-        if training.epochs < least:
-            faults.add(
-                "/weighting",
-                f"{name_of('weighting', weighting)} weighs nothing before its epoch {least}, and there are {training.epochs}",
-                "raise training.epochs, or choose equal",
-            )
+    _check_epochs(weighting, training, faults)
     faults.augmentation(training, input_, "/training")
     update: dict[str, Any] = {
         "tasks": tasks,
@@ -266,6 +259,18 @@ def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> Words | None:
                     "set weighting: fixed, or leave `weight` out",
                 )
     return words
+
+
+def _check_epochs(weighting: Words | None, training: TrainingSpec, faults: Faults) -> None:
+    if training.epochs is None or weighting is None or faults.found:
+        return
+    least = least_epochs(weighting)
+    if training.epochs < least:
+        faults.add(
+            "/weighting",
+            f"{name_of('weighting', weighting)} weighs nothing before its epoch {least}, and there are {training.epochs}",
+            "raise training.epochs, or choose equal",
+        )
 
 
 def _impossible() -> Schema:
