@@ -9,9 +9,8 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from app.spec.architectures.applications import ApplicationName, Size
 from app.spec.base import TaskName, Words
 from app.spec.data import InputSchema, Limit, Name
+from app.spec.tasks import TaskType
 from app.spec.training import TrainingSpec
-
-TaskType = Literal["binary", "multiclass", "multilabel", "regression"]
 
 DATASET_REF = r"^[A-Za-z0-9_.-]{1,128}$"
 

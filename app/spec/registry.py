@@ -1,8 +1,7 @@
-"""Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures.
+"""Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures, task types, input kinds.
 
-A variant is one module. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have
-subpackages of
-the same six names. Nothing is edited to add one.
+A variant is one module; a task type and an input kind are two of one name, as half of each must do without Keras. The home packages
+hold ours; a team's own package, named in BEQUEST_PLUGINS, may have subpackages of the names in `Kind`. Nothing is edited to add one.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from typing import Literal
 
 from app.settings import settings
 
-Kind = Literal["methods", "objectives", "weighting", "sharing", "regularizers", "architectures"]
+Kind = Literal[
+    "methods", "objectives", "weighting", "sharing", "regularizers", "architectures", "tasks", "training.tasks"
+]
 
 HOME: dict[Kind, str] = {
     "methods": "worker.training.methods",
@@ -24,6 +25,8 @@ HOME: dict[Kind, str] = {
     "sharing": "worker.training.sharing",
     "regularizers": "worker.training.regularizers",
     "architectures": "app.spec.architectures",
+    "tasks": "app.spec.tasks",
+    "training.tasks": "worker.training.tasks",
 }
 
 
@@ -33,9 +36,36 @@ def modules(kind: Kind) -> dict[str, ModuleType]:
     Files that begin with "_" are not variants.
     """
     found: dict[str, ModuleType] = {}
-    for package in (HOME[kind], *(f"{plugin}.{kind}" for plugin in settings().plugins)):
+    for package in _packages(kind):
         found.update(_of_package(package))
     return found
+
+
+def module(kind: Kind, name: str) -> ModuleType:
+    """The module `name` of `kind`, whatever else its package holds; a plugin's before ours, as in `modules`.
+
+    Raises:
+        LookupError: no package has it.
+    """
+    for package in reversed(_packages(kind)):
+        found = _module(f"{package}.{name}")
+        if found is not None:
+            return found
+    raise LookupError(f"there is no {HOME[kind]}.{name}, nor has a plugin a {kind}.{name}")
+
+
+def _packages(kind: Kind) -> list[str]:
+    return [HOME[kind], *(f"{plugin}.{kind}" for plugin in settings().plugins)]
+
+
+@cache
+def _module(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            return None
+        raise
 
 
 @cache

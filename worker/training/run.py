@@ -328,8 +328,9 @@ class Run:
             values = data.table.columns[task.column][test]
             one = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
             other: Measure | None = None
-            if task.type == "regression":
-                other = evaluate.measure(task.type, answers[name], values, metric="rmse", **about)
+            relative = evaluate.scoring(task.type).RELATIVE
+            if relative is not None:
+                other = evaluate.measure(task.type, answers[name], values, metric=relative, **about)
             scored[name] = Scored(one, model.spent, other)
         return scored
 
@@ -343,7 +344,7 @@ class Run:
                 answers[name],
                 data.table.columns[task.column][test],
                 metric=data.metric(name),
-                classes=task.classes if task.type != "regression" else None,
+                classes=task.classes,
             )
             for name, task in data.tasks.items()
             if name in answers

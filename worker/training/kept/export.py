@@ -13,7 +13,7 @@ import numpy as np
 
 from app import durable
 from app.data.table import HASH_BYTES
-from app.spec import architectures
+from app.spec import architectures, tasks
 from app.spec.base import plain
 from app.spec.faults import validate
 from app.spec.models import Manifest
@@ -87,7 +87,9 @@ def manifest(
     edges: Sequence[tuple[str, str]] = (),
 ) -> Manifest:
     shape = ", ".join(str(side) for side in network.input.shape)
-    kinds = "; ".join(f"answers[{name!r}]: {_meaning(task)}" for name, task in network.tasks.items())
+    kinds = "; ".join(
+        f"answers[{name!r}]: {tasks.of(task.type).meaning(task.classes or ())}" for name, task in network.tasks.items()
+    )
     return Manifest(
         role=role,
         architecture=architectures.as_data(network.architecture),
@@ -191,16 +193,6 @@ def _scaling(layer: Any) -> Scaling:
         return Scaling((-config["offset"] * std,), (round(std, 6),))
     mean, variance = np.ravel(config["mean"]), np.ravel(config["variance"])
     return Scaling(tuple(float(one) for one in mean), tuple(float(np.float32(np.sqrt(one))) for one in variance))
-
-
-def _meaning(task: heads.Task) -> str:
-    match task.type:
-        case "regression":
-            return "numbers in the units of the column"
-        case "binary":
-            return f"probability of {task.classes[1] if task.classes else 'the second class'!r}"
-        case _:
-            return f"probabilities of {', '.join((task.classes or ())[:12])}"
 
 
 def _version(package: str) -> str:

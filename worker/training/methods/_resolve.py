@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app import data as datasets
-from app.spec import architectures
+from app.spec import architectures, tasks
 from app.spec.architectures import Architecture
 from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
 from app.spec.exports import ExportFormat, unavailable
@@ -96,9 +96,9 @@ class Faults:
         )
         if column is None:
             return spec, None
-        kind = spec.type or heads.type_of(column)
-        if not heads.fits(kind, column):
-            natural = heads.type_of(column)
+        natural = tasks.natural(column)
+        kind = spec.type or natural
+        if not tasks.of(kind).accepts(column):
             self.add(
                 f"{at}/type",
                 f"a {kind} task cannot be learnt from {column.name!r}, a column of {column.type}",

@@ -18,7 +18,7 @@ from worker.training.objectives._layers import trunk
 from worker.training.process.failures import Failure
 from worker.training.run import epoch_steps
 from worker.training.scores import evaluate
-from worker.training.scores.verdict import agreement, gap_recovered
+from worker.training.scores.verdict import gap_recovered
 from worker.training.tasks import heads
 
 if TYPE_CHECKING:
@@ -149,10 +149,8 @@ def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndar
     for name, theirs in sorted(model.network.tasks.items(), key=lambda item: item[0] != task.name):
         order = order_of(task, theirs)
         if order is not None:
-            logits = heard[name][:, order]
-            if task.type == "regression":
-                logits = heads.standardised(task, heads.in_units(theirs, logits.astype(np.float64)))
-            return np.asarray(logits, np.float32)
+            logits = heads.in_units(theirs, heard[name][:, order].astype(np.float64))
+            return np.asarray(heads.standardised(task, logits), np.float32)
     raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
 
 
@@ -187,7 +185,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
         ],
         "teacher_head": teacher_name,
         "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
-        "agreement": agreement(task.type, run.answers(student.network, inputs)[task.name], said_by_teachers),
+        "agreement": evaluate.agreement(task.type, run.answers(student.network, inputs)[task.name], said_by_teachers),
         "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
         "latency_ratio": round(latency["teachers"] / latency["student"], 3),
         "latency_ms_per_batch": {"device": ours["device"], "batch": ours["batch"], **latency},
