@@ -283,7 +283,10 @@ def branches(tree: ast.AST, words: set[str]) -> Iterator[ast.expr]:
             yield from (one for one in among if isinstance(one, ast.Constant) and one.value in words)
 
 
-VARIANTS = {"task type": ("app/spec/tasks", "worker/training/tasks")}
+VARIANTS = {
+    "task type": ("app/spec/tasks", "worker/training/tasks"),
+    "input kind": ("app/data/inputs", "worker/training/inputs"),
+}
 """What has a module for each name, in two halves."""
 
 

@@ -15,8 +15,9 @@ from typing import Literal
 from app.settings import settings
 
 Kind = Literal[
-    "methods", "objectives", "weighting", "sharing", "regularizers", "architectures", "tasks", "training.tasks"
-]
+    "methods", "objectives", "weighting", "sharing", "regularizers", "architectures", "tasks", "training.tasks",
+    "inputs", "training.inputs",
+]  # fmt: skip
 
 HOME: dict[Kind, str] = {
     "methods": "worker.training.methods",
@@ -27,6 +28,8 @@ HOME: dict[Kind, str] = {
     "architectures": "app.spec.architectures",
     "tasks": "app.spec.tasks",
     "training.tasks": "worker.training.tasks",
+    "inputs": "app.data.inputs",
+    "training.inputs": "worker.training.inputs",
 }
 
 

@@ -24,6 +24,7 @@ from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED, HeadSpec, TaskSpec, TrainStage
 from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Artifact, Warned
+from worker.training import inputs as input_kinds
 from worker.training.data import batches, rows
 from worker.training.data.augmentation import Augment
 from worker.training.data.batches import Feed, Line
@@ -35,7 +36,7 @@ from worker.training.fitting.plan import Check, Lesson, Phase, Trained
 from worker.training.kept import export, formats, keeping
 from worker.training.kept.keeping import Model
 from worker.training.kept.outputs import Outputs
-from worker.training.networks import build, canvas
+from worker.training.networks import build
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
 from worker.training.process import device
@@ -174,10 +175,12 @@ class Run:
             draws[0].data.table.schema.input,
             tasks,
             {name: (head or {}).get(name, HeadSpec()) for name in tasks},
-            rows.scaling([(draw.data, draw.train) for draw in draws]),
+            input_kinds.scaling([(draw.data, draw.train) for draw in draws]),
             {},
             precision,
-            canvas=canvas.between(fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))),
+            canvas=input_kinds.between(
+                fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))
+            ),
             **more,
         )
         network.weights = initial(self._fitter.pool.live(network), seed)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app import data as datasets
+from worker.training import inputs as input_kinds
 from worker.training.data.batches import Feed, Line, Some
 from worker.training.fitting.tuition import teacher_layers
-from worker.training.networks import canvas
 from worker.training.networks.inheritance import order_of
 from worker.training.objectives._layers import trunk
 from worker.training.process.failures import Failure
@@ -179,7 +179,7 @@ def about(run: Run, teachers: Teachers, trial: Trial, target: Data, task: Task, 
                 "weight": weight,
                 "parameters": one.manifest.parameters,
                 "labels": one.manifest.training.get("labels"),
-                "input": canvas.about(one.network.input.shape, one.network.seen),
+                "input": input_kinds.about(one.network.input.kind, one.network.input.shape, one.network.seen),
             }
             for one, weight in zip(teachers.models, teachers.weights, strict=True)
         ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.spec import tasks
+from worker.training import inputs
 
 if TYPE_CHECKING:
     from worker.training.networks.network import Network, Weights
@@ -59,7 +60,8 @@ def inherit(network: Network, source: Network) -> Inherited:
     tasks = dict(network.tasks)
     for name, task in network.tasks.items():
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)
-    scaling = network.scaling if network.input.kind == "image" else source.scaling
+    as_source = inputs.training(network.input.kind).SCALED_AS_THE_SOURCE
+    scaling = source.scaling if as_source else network.scaling
     return Inherited(replace(network, weights=weights, tasks=tasks, scaling=scaling), copied, fresh)
 
 
