@@ -213,9 +213,10 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
         table = prepared.head(artifacts.blob(row.prepared_sha256), n)
     shape = table.schema.input
     show = inputs.of(shape.kind).preview
+    rows = table.inputs[np.arange(min(n, len(table)))]
     return [
-        {"input": show(table.inputs[number], shape)} | {name: _said(table, name, number) for name in table.columns}
-        for number in range(min(n, len(table)))
+        {"input": show(row, shape)} | {name: _said(table, name, number) for name in table.columns}
+        for number, row in enumerate(rows)
     ]
 
 

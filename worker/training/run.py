@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from app import data as datasets
+from app.data.source import Part, Source
 from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
@@ -186,7 +187,7 @@ class Run:
         network.weights = initial(self._fitter.pool.live(network), seed)
         return network
 
-    def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    def logits(self, network: Network, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """What a network gives for raw inputs, in inference mode: {task: logits}, and {feature/LAYER: …} of its trunk's layers.
 
         Raises:
@@ -231,7 +232,7 @@ class Run:
         """
         checks: dict[str, Check] = {}
         for draw in draws:
-            inputs = draw.data.table.inputs[draw.validation]
+            inputs = Part(draw.data.table.inputs, draw.validation)
             for name in draw.tasks:
                 values = draw.values[name][draw.validation]
                 if datasets.labelled(values).any():
@@ -314,7 +315,7 @@ class Run:
 
     # ---- scores
 
-    def answers(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def answers(self, network: Network, inputs: Source) -> dict[str, np.ndarray]:
         """What the kept model says for raw inputs: probabilities, or numbers in the user's units."""
         return {
             name: heads.answers(network.tasks[name], logits) for name, logits in self.logits(network, inputs).items()
@@ -323,7 +324,7 @@ class Run:
     def score(self, model: Model, data: Data) -> dict[str, Scored]:
         """Each task of `data` that the model has, measured on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, data.table.inputs[test])
+        answers = self.answers(model.network, Part(data.table.inputs, test))
         scored = {}
         for name in (name for name in data.tasks if name in answers):
             task = data.tasks[name]
@@ -340,7 +341,7 @@ class Run:
     def figures(self, model: Model, data: Data) -> dict[str, Any]:
         """The report's figures of each task on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, data.table.inputs[test])
+        answers = self.answers(model.network, Part(data.table.inputs, test))
         return {
             name: evaluate.evaluate(
                 task.type,
@@ -353,14 +354,14 @@ class Run:
             if name in answers
         }
 
-    def latency(self, model: Model, inputs: np.ndarray) -> dict[str, Any]:
+    def latency(self, model: Model, inputs: Source) -> dict[str, Any]:
         """Milliseconds on this machine's CPU, the medians: of one row alone, and of a batch of 256. Each model is timed once a job."""
         if model.id not in self._latencies:
             self._latencies[model.id] = self._timed(model.network, inputs)
         return self._latencies[model.id]
 
-    def _timed(self, network: Network, inputs: np.ndarray) -> dict[str, Any]:
-        batch = network.scaling(np.resize(inputs[:256], (256, *inputs.shape[1:])))
+    def _timed(self, network: Network, inputs: Source) -> dict[str, Any]:
+        batch = network.scaling(np.resize(inputs[np.arange(min(256, len(inputs)))], (256, *inputs.shape[1:])))
         told: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
             forward = build.live(network).forward

@@ -12,9 +12,14 @@ from app.data import inputs
 from app.spec.registry import module
 
 if TYPE_CHECKING:
+    from app.data.source import Source
     from app.spec.data import InputSchema
     from worker.training.data.rows import Data
     from worker.training.data.scaling import Scaling
+
+
+Trained = tuple["Source", np.ndarray]
+"""A data set's inputs, and the numbers of the rows that train."""
 
 
 class InputTraining(Protocol):
@@ -26,7 +31,7 @@ class InputTraining(Protocol):
 
     SCALED_AS_THE_SOURCE: bool
 
-    def fit(self, input: InputSchema, parts: Sequence[np.ndarray]) -> Scaling:
+    def fit(self, input: InputSchema, parts: Sequence[Trained]) -> Scaling:
         """What is done to raw inputs before the first layer, fitted on the training rows of each data set; of a kind that is RESIZED, of
         none: a trunk that was fed other rows goes on with what these are scaled by."""
 
@@ -45,7 +50,7 @@ def training(kind: str) -> InputTraining:
 def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
     """How raw inputs are scaled: fitted on all rows that train."""
     shape = parts[0][0].table.schema.input
-    return training(shape.kind).fit(shape, [data.table.inputs[rows] for data, rows in parts])
+    return training(shape.kind).fit(shape, [(data.table.inputs, rows) for data, rows in parts])
 
 
 def between(fed: Sequence[int], seen: Sequence[int] | None) -> list[int] | None:

@@ -16,14 +16,13 @@ from app.data.lists import times
 from worker.training.data.scaling import Scaling
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from app.spec.data import InputSchema
+    from worker.training.inputs import Trained
 
 SCALED_AS_THE_SOURCE = False
 
 
-def fit(input: InputSchema, parts: Sequence[np.ndarray]) -> Scaling:  # noqa: ARG001
+def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG001
     """By the scale of their own data, whatever the rows."""
     return Scaling((0.0,), (input.scale,))
 

@@ -39,11 +39,8 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     live = build.live(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
     x = inputs
-    for layer in (
-        _constants(network)
-        if constants
-        else [input_kinds.training(network.input.kind).layer(network.scaling, network.input)]
-    ):
+    kind = input_kinds.training(network.input.kind)
+    for layer in _constants(network) if constants else [kind.layer(network.scaling, network.input)]:
         x = layer(x)
     reached = build.through(live.graph, live.layers, input_kinds.adapted(network.input.kind, x, network.seen))
     outputs = {}

@@ -36,17 +36,11 @@ def facing(network: Network, input_: InputSchema) -> Network:
 
     The very same where nothing differs, and for tables, whose columns are always the same.
     """
-    if not input_kinds.of(input_.kind).RESIZED or (network.input.shape, network.input.scale) == (
-        input_.shape,
-        input_.scale,
-    ):
+    same = (network.input.shape, network.input.scale) == (input_.shape, input_.scale)
+    if same or not input_kinds.of(input_.kind).RESIZED:
         return network
-    return replace(
-        network,
-        input=input_,
-        scaling=inputs.training(input_.kind).fit(input_, []),
-        canvas=inputs.between(input_.shape, network.seen),
-    )
+    scaling = inputs.training(input_.kind).fit(input_, [])
+    return replace(network, input=input_, scaling=scaling, canvas=inputs.between(input_.shape, network.seen))
 
 
 def introduced(run: Run, model: Model, data: Data) -> Model:

@@ -38,7 +38,8 @@ def metric(counts: Sequence[int] | None) -> str:  # noqa: ARG001
 def aligned(predicted: Array, target: Array) -> tuple[Array, Array, np.ndarray] | None:
     """Each known label of a row counts."""
     target = target[:, None] if target.ndim == 1 else target
-    return (predicted, target, np.isfinite(target).any(axis=1)) if target.shape == predicted.shape else None
+    known = np.asarray(np.isfinite(target).any(axis=1))
+    return (predicted, target, known) if target.shape == predicted.shape else None
 
 
 def statistics(metric: str, predicted: Array, target: Array) -> Array:  # noqa: ARG001
