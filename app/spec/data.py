@@ -11,7 +11,7 @@ from app.spec.registered import Registered
 from app.spec.registry import modules
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-InputKind = Annotated[str, Registered(lambda: modules("inputs"))]
+InputKind = Annotated[str, Registered(lambda: modules("inputs"), stored=True)]
 """A module of `app.data.inputs`."""
 
 

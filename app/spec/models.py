@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from app.spec.architectures.applications import ApplicationName, Size
 from app.spec.base import TaskName, Words
 from app.spec.data import InputSchema, Limit, Name
-from app.spec.tasks import TaskType
+from app.spec.tasks import StoredTaskType, TaskType
 from app.spec.training import TrainingSpec
 
 DATASET_REF = r"^[A-Za-z0-9_.-]{1,128}$"
@@ -150,7 +150,7 @@ TransferSource = Annotated[
 
 
 class TaskManifest(Words):
-    type: TaskType
+    type: StoredTaskType
     column: str
     classes: list[str] | None = Field(None, description="in the order of the outputs; binary: [negative, positive]")
     units: int

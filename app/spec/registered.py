@@ -16,9 +16,13 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 @dataclass(frozen=True)
 class Registered:
-    """`Annotated[str, Registered(names)]` takes what `Literal[*names()]` takes, with the same faults and the same schema."""
+    """`Annotated[str, Registered(names)]` takes what `Literal[*names()]` takes, with the same faults and the same schema.
+
+    `stored`: not of what is asked for, but of what was once written: a name whose module has gone is taken, and met where it is used.
+    """
 
     names: Callable[[], Iterable[str]]
+    stored: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._known)
@@ -27,9 +31,8 @@ class Registered:
         return {"enum": list(self.names()), "type": "string"}
 
     def _known(self, value: object) -> str:
-        names = list(self.names())
-        if isinstance(value, str) and value in names:
+        if isinstance(value, str) and (self.stored or value in self.names()):
             return value
-        quoted = [repr(name) for name in names]
+        quoted = [repr(name) for name in self.names()]
         expected = " or ".join(([", ".join(quoted[:-1])] if quoted[1:] else []) + quoted[-1:])
         raise PydanticKnownError("literal_error", {"expected": expected})

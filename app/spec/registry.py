@@ -33,6 +33,10 @@ HOME: dict[Kind, str] = {
 }
 
 
+class NotInstalled(LookupError):
+    """What was made with a plugin is met where that is not: the message names what is missing."""
+
+
 def modules(kind: Kind) -> dict[str, ModuleType]:
     """Every module of `kind` by its name in a spec: the file's name with "-" for "_".
 
@@ -48,13 +52,13 @@ def module(kind: Kind, name: str) -> ModuleType:
     """The module `name` of `kind`, whatever else its package holds; a plugin's before ours, as in `modules`.
 
     Raises:
-        LookupError: no package has it.
+        NotInstalled: no package has it.
     """
     for package in reversed(_packages(kind)):
         found = _module(f"{package}.{name}")
         if found is not None:
             return found
-    raise LookupError(f"there is no {HOME[kind]}.{name}, nor has a plugin a {kind}.{name}")
+    raise NotInstalled(f"there is no {HOME[kind]}.{name}, and no plugin has a {kind}.{name}")
 
 
 def _packages(kind: Kind) -> list[str]:

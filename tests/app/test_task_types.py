@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from app.api import problems
 from app.spec import tasks
-from app.spec.data import Column
-from app.spec.models import TaskSpec
+from app.spec.data import Column, InputSchema
+from app.spec.models import TaskManifest, TaskSpec
 from app.spec.registered import Registered
+from app.spec.registry import NotInstalled
 from tests.app.columns import LABELS, NUMBER, THREE, TWO, VECTOR
 
 
@@ -72,7 +74,7 @@ def test_an_answer_has_the_words_and_units_of_the_data(
 
 
 def test_an_unknown_type_is_named_with_those_that_are_known() -> None:
-    with pytest.raises(LookupError, match="'ordinal': known are binary, multiclass, multilabel, regression"):
+    with pytest.raises(NotInstalled, match="'ordinal': known are binary, multiclass, multilabel, regression"):
         tasks.of("ordinal")
 
 
@@ -102,6 +104,18 @@ def test_a_registered_word_has_the_schema_of_a_literal_in_both_directions() -> N
         ours, theirs = (shape.model_json_schema(mode=mode) for shape in (Found, Listed))  # type: ignore[arg-type]
         assert ours["properties"] == theirs["properties"]
     assert Found(word="b").model_dump_json() == '{"word":"b"}'
+
+
+def test_what_was_stored_may_name_a_module_that_has_gone() -> None:
+    assert TaskManifest(type="ordinal", column="c", units=2).type == "ordinal"
+    assert InputSchema(kind="signal", shape=[4]).kind == "signal"
+    with pytest.raises(ValidationError):
+        TaskManifest(type=3, column="c", units=2)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        TaskSpec(type="ordinal")
+    answer = problems.of(NotInstalled("there is no task type 'ordinal'"))
+    assert (answer.status, answer.code) == (422, "not_available")
+    assert answer.errors[0].hint == "install the plugin that brings it"
 
 
 def test_the_types_of_a_task_are_the_modules_there_are() -> None:

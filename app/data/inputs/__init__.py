@@ -14,7 +14,7 @@ import numpy as np
 from app.data.table import Hashes
 from app.spec.data import InputSchema
 from app.spec.faults import Fault
-from app.spec.registry import modules
+from app.spec.registry import NotInstalled, modules
 
 Encode = Callable[[object, str, list[Fault]], np.ndarray | None]
 """(row as a client sends it, its pointer, faults so far) to its numbers in the shape of the input; None where faults were added."""
@@ -60,10 +60,10 @@ class InputModule(Protocol):
 
 
 def of(kind: str) -> InputModule:
-    """The module of an input kind. Raises LookupError where none is installed."""
+    """The module of an input kind. Raises NotInstalled."""
     known = modules("inputs")
     if kind not in known:
-        raise LookupError(f"there is no input kind {kind!r}: known are {', '.join(known)}")
+        raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(known)}")
     return cast("InputModule", known[kind])
 
 

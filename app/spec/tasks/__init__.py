@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Protocol, cast
 
 from app.spec.data import Column
 from app.spec.registered import Registered
-from app.spec.registry import modules
+from app.spec.registry import NotInstalled, modules
 
 Output = Literal["softmax", "sigmoid", None]
 """What turns logits into answers; None: they are numbers, which are brought back to the user's units."""
@@ -31,6 +31,7 @@ def metrics() -> list[str]:
 
 
 TaskType = Annotated[str, Registered(names)]
+StoredTaskType = Annotated[str, Registered(names, stored=True)]
 MetricName = Annotated[str, Registered(metrics)]
 
 
@@ -77,10 +78,10 @@ class TaskModule(Protocol):
 
 
 def of(type: str) -> TaskModule:
-    """The module of a task type. Raises LookupError where none is installed."""
+    """The module of a task type. Raises NotInstalled."""
     known = modules("tasks")
     if type not in known:
-        raise LookupError(f"there is no task type {type!r}: known are {', '.join(known)}")
+        raise NotInstalled(f"there is no task type {type!r}: known are {', '.join(known)}")
     return cast("TaskModule", known[type])
 
 

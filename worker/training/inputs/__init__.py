@@ -43,7 +43,7 @@ class InputTraining(Protocol):
 
 
 def training(kind: str) -> InputTraining:
-    """The training half of an input kind. Raises LookupError where it is not installed."""
+    """The training half of an input kind. Raises NotInstalled."""
     return cast("InputTraining", module("training.inputs", kind))
 
 

@@ -50,7 +50,7 @@ class Scoring(Protocol):
 
 
 def scoring(task_type: str) -> Scoring:
-    """How a task type is scored. Raises LookupError where it is not installed."""
+    """How a task type is scored. Raises NotInstalled."""
     return cast("Scoring", module("training.tasks", task_type))
 
 

@@ -74,7 +74,7 @@ class Learning(Protocol):
 
 
 def learning(type: str) -> Learning:
-    """The learning half of a task type. Raises LookupError where it is not installed."""
+    """The learning half of a task type. Raises NotInstalled."""
     return cast("Learning", module("training.tasks", type))
 
 
