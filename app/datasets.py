@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app import artifacts, ids
-from app.data import builtins, prepared, uploads
+from app.data import builtins, inputs, prepared, uploads
 from app.data.limits import UploadLimits
 from app.data.names import fault_in_label
 from app.data.table import Table
@@ -211,9 +211,12 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
     else:
         row = session.get_one(Dataset, ref)
         table = prepared.head(artifacts.blob(row.prepared_sha256), n)
+    shape = table.schema.input
+    show = inputs.of(shape.kind).preview
+    rows = table.inputs[np.arange(min(n, len(table)))]
     return [
-        {"input": _input(table, row_number)} | {name: _said(table, name, row_number) for name in table.columns}
-        for row_number in range(min(n, len(table)))
+        {"input": show(row, shape)} | {name: _said(table, name, number) for name in table.columns}
+        for number, row in enumerate(rows)
     ]
 
 
@@ -276,20 +279,6 @@ def _missing(session: Session, ref: str) -> Missing:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
-def _input(table: Table, row: int) -> Any:
-    """A row as predict takes it: pixels, or an object of the table's columns."""
-    shape, values = table.schema.input, table.inputs[row]
-    if shape.kind == "image":
-        return values.tolist()
-    said: dict[str, Any] = {}
-    for feature, value in zip(shape.features, values, strict=True):
-        if feature.equals is None:
-            said[feature.column] = float(value)
-        elif value:
-            said[feature.column] = feature.equals
-    return said
 
 
 def _said(table: Table, name: str, row: int) -> Any:

@@ -260,6 +260,60 @@ def renames(call: ast.Call) -> bool:
     return False
 
 
+def branches(tree: ast.AST, words: set[str]) -> Iterator[ast.expr]:
+    """Where a program does one thing or another by one of `words`: in a comparison, a pattern of `match`, or the key of a table."""
+    for node in ast.walk(tree):
+        parts: list[ast.expr | None] = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        elif isinstance(node, ast.Dict):
+            parts = list(node.keys)
+        for part in parts:
+            among = part.elts if isinstance(part, ast.Tuple | ast.List | ast.Set) else [part]
+            yield from (one for one in among if isinstance(one, ast.Constant) and one.value in words)
+
+
+VARIANTS = {
+    "task type": ("app/spec/tasks", "worker/training/tasks"),
+    "input kind": ("app/data/inputs", "worker/training/inputs"),
+}
+"""What has a module for each name, in two halves."""
+
+
+@pytest.mark.parametrize("what", VARIANTS)
+def test_nothing_outside_its_modules_branches_on_a(what: str) -> None:
+    free, learning = (ROOT / folder for folder in VARIANTS[what])
+    names = {path.stem for path in free.glob("[a-z]*.py")}
+    assert len(names) > 1
+    assert all((learning / f"{name}.py").is_file() for name in names), "each has both halves"
+    found = [
+        f"{place(path, node)}: {node.value!r}"
+        for path in sources(*PROGRAMS)
+        if not (path.stem in names and path.parent in (free, learning))
+        for node in branches(ast.parse(path.read_text()), names)
+        if isinstance(node, ast.Constant)
+    ]
+    assert not found, found
+
+
+@pytest.mark.parametrize(
+    ("statement", "count"),
+    [
+        ("task.type == 'binary'", 1),
+        ("task.type not in ('binary', 'multiclass')", 2),
+        ("match kind:\n    case 'binary' | 'multiclass':\n        pass", 2),
+        ("{'binary': 1, 'regression': 2}.get(kind)", 1),
+        ("Task('binary')", 0),
+        ("form = {'format': 'binary'}", 0),
+        ("kind == other", 0),
+    ],
+)
+def test_a_branch_is_told_from_a_mention(statement: str, count: int) -> None:
+    assert len(list(branches(ast.parse(statement), {"binary", "multiclass"}))) == count
+
+
 # --- how the source is kept ------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from app.api.threads import apart
 from app.data.encode import encode_rows
 from app.db import Session
 from app.errors import Problem
+from app.spec import tasks
 from app.spec.faults import Fault, Invalid
 from app.spec.models import Manifest, TaskManifest
 from app.tables import Model
@@ -133,16 +134,4 @@ def _rows(body: dict[str, Any], manifest: Manifest) -> NDArray[np.float32]:
 
 def _said(task: TaskManifest, output: list[float]) -> Prediction:
     """A row's outputs in the words and units of the data."""
-    classes = task.classes or []
-    match task.type:
-        case "regression":
-            return Prediction(value=output[0] if task.units == 1 else output)
-        case "multilabel":
-            pairs = dict(zip(classes, output, strict=True))
-            return Prediction(labels=[name for name, share in pairs.items() if share >= 0.5], probabilities=pairs)
-        case "binary":
-            pairs = dict(zip(classes, (1 - output[0], output[0]), strict=True))
-        case "multiclass":
-            pairs = dict(zip(classes, output, strict=True))
-    label = max(pairs, key=lambda name: pairs[name])
-    return Prediction(label=label, probability=pairs[label], probabilities=pairs)
+    return Prediction(**tasks.of(task.type).said(output, task.classes or ()))

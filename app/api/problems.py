@@ -20,6 +20,7 @@ from app import db, logs
 from app.data import disk
 from app.errors import PROBLEMS, Problem, refused
 from app.spec import faults
+from app.spec.registry import NotInstalled
 
 log = logs.get(__name__)
 
@@ -85,6 +86,7 @@ def install(app: FastAPI) -> None:
     """Registers the handlers; whatever they leave over becomes a 500 in `app/api/middleware.py`."""
     app.add_exception_handler(Problem, _answer)
     app.add_exception_handler(faults.Invalid, _answer)
+    app.add_exception_handler(NotInstalled, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(OperationalError, _answer)
@@ -120,6 +122,8 @@ def of(error: Exception) -> Problem:
             return error
         case faults.Invalid():
             return refused(error.faults)
+        case NotInstalled():
+            return refused([faults.Fault("", str(error), "install the plugin that brings it", "not_available")])
         case RequestValidationError():
             return refused(_parameter_faults(error.errors()), code="invalid_parameter")
         case HTTPException():

@@ -237,6 +237,8 @@ class ModelShape(BaseModel):
 class Prediction(BaseModel):
     """A task's answer for one row: a label with probabilities, labels, or a value in the units of the data."""
 
+    model_config = ConfigDict(extra="allow")  # a task type of a plugin may say more
+
     label: str | None = None
     labels: list[str] | None = None
     probability: float | None = None

@@ -51,7 +51,7 @@ def sha256(name: str) -> str:
 @cache
 def _load(name: str) -> Table:
     table = BUILTINS[name].make()
-    for array in (table.inputs, table.hashes, *table.columns.values()):
+    for array in (np.asarray(table.inputs), table.hashes, *table.columns.values()):
         array.setflags(write=False)
     return table
 
@@ -60,7 +60,7 @@ def _load(name: str) -> Table:
 def _hash_of(name: str) -> str:
     table = _load(name)
     digest = _sha256(json.dumps(table.schema.model_dump(mode="json"), sort_keys=True).encode())
-    for array in (table.inputs, *table.columns.values()):
+    for array in (np.asarray(table.inputs), *table.columns.values()):
         digest.update(array.tobytes())
     return digest.hexdigest()
 

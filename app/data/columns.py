@@ -81,6 +81,17 @@ def fault_in_whole_numbers(values: Values, place: str, written: Values | None = 
     return Fault(place, message, "scale or shift the column, give it as fractions, or leave it out")
 
 
+def as_float32(values: Values, place: str) -> Values | Fault:
+    """Inputs as they are stored; a fault where a row is not finite."""
+    with np.errstate(over="ignore"):
+        numbers = np.ascontiguousarray(values, np.float32)
+    bad = np.flatnonzero(~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1))
+    if len(bad):
+        message = f"row {bad[0] + 1} holds NaN, infinity or a number beyond a 32-bit float, as do {len(bad)} rows"
+        return Fault(place, message, "inputs must be finite: fill the gaps in or leave the rows out")
+    return numbers
+
+
 def _largest(values: Values) -> float:
     """The largest absolute value; NaN does not count."""
     return max(float(np.fmax.reduce(values, axis=None)), -float(np.fmin.reduce(values, axis=None)))

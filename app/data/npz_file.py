@@ -13,17 +13,16 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import IO, Any
 
 import numpy as np
 
-from app.data import columns
+from app.data import columns, inputs
 from app.data.limits import MIB, UploadLimits
-from app.data.names import column_pointer, fault_in_name
-from app.data.table import Table, row_hashes
-from app.spec.data import Column, Feature, InputSchema, Schema
+from app.data.table import Table
+from app.spec.data import Column, InputSchema, Schema
 from app.spec.faults import Fault, Invalid, pointer
 
 INPUTS = ("x", "images", "inputs")
@@ -281,7 +280,7 @@ def _array(archive: zipfile.ZipFile, name: str, header: _Header) -> np.ndarray:
 
 def _table(arrays: dict[str, np.ndarray], plan: _Plan, limits: UploadLimits) -> Table:
     faults: list[Fault] = []
-    inputs, schema = _inputs(arrays, plan.inputs, faults)
+    rows, schema = _inputs(arrays, plan.inputs, faults)
     wanted = {target.column: target.wanted for target in plan.targets}
     stored: dict[str, np.ndarray] = {}
     described: dict[str, Column] = {}
@@ -292,10 +291,10 @@ def _table(arrays: dict[str, np.ndarray], plan: _Plan, limits: UploadLimits) -> 
         else:
             stored[name], described[name] = made
     _raise(faults)
-    assert inputs is not None
+    assert rows is not None
     assert schema is not None
-    whole = Schema(rows=len(inputs), input=schema, columns=described, target=_default_target(plan))
-    return Table(inputs, stored, row_hashes(inputs, whole.input.scale), whole)
+    whole = Schema(rows=len(rows), input=schema, columns=described, target=_default_target(plan))
+    return Table(rows, stored, inputs.of(schema.kind).hashes(rows, schema), whole)
 
 
 def _default_target(plan: _Plan) -> str | None:
@@ -306,71 +305,16 @@ def _default_target(plan: _Plan) -> str | None:
     return next((name for name in TARGETS if name in plan.names), None)
 
 
-def _are_bytes(values: np.ndarray) -> bool:
-    """Whether pictures are whole numbers from 0 to 255, in whatever type; floats up to 1 are shares instead."""
-    if not (values.min() >= 0 and values.max() <= 255):
-        return False
-    return values.dtype.kind in "biu" or bool(values.max() > 1 and all((row == np.rint(row)).all() for row in values))
-
-
 def _inputs(
     arrays: dict[str, np.ndarray], name: str, faults: list[Fault]
 ) -> tuple[np.ndarray, InputSchema] | tuple[None, None]:
     values, place = arrays[name], pointer("file", "member", f"{name}.npy")
-    image = values.ndim > 2
-    if image and "feature_names" in arrays:
-        faults.append(
-            Fault(pointer("file", "member", "feature_names.npy"), "images have no features to name", "leave it out")
-        )
-    if image and _are_bytes(values):
-        pixels = np.ascontiguousarray(values, np.uint8)
-        pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-        return pixels, InputSchema(kind="image", shape=list(pixels.shape[1:]), scale=255.0)
-    with np.errstate(over="ignore"):
-        numbers = np.ascontiguousarray(values, np.float32)
-    bad = np.flatnonzero(~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1))
-    if len(bad):
-        message = f"row {bad[0] + 1} holds NaN, infinity or a number beyond a 32-bit float, as do {len(bad)} rows"
-        faults.append(Fault(place, message, "inputs must be finite: fill the gaps in or leave the rows out"))
+    names = [str(text) for text in arrays["feature_names"]] if "feature_names" in arrays else None
+    made = inputs.taking(values).read(values, names, place)
+    if isinstance(made, list):
+        faults += made
         return None, None
-    whole = _whole_number_faults(values, image, arrays.get("feature_names"), place)
-    if whole:
-        faults += whole
-        return None, None
-    if image:
-        numbers = numbers[..., None] if numbers.ndim == 3 else numbers
-        scale = max(1.0, float(np.abs(numbers).max()))
-        return numbers, InputSchema(kind="image", shape=list(numbers.shape[1:]), scale=scale)
-    names = (
-        [str(text) for text in arrays["feature_names"]]
-        if "feature_names" in arrays
-        else [f"x{k}" for k in range(numbers.shape[1])]
-    )
-    reasons = [reason for reason in map(fault_in_name, names) if reason]
-    if len(names) != numbers.shape[1] or len(set(names)) < len(names) or reasons:
-        message = reasons[0] if reasons else f"expected {numbers.shape[1]} different names"
-        faults.append(
-            Fault(pointer("file", "member", "feature_names.npy"), message, "name each feature once, in order")
-        )
-        return None, None
-    return numbers, InputSchema(
-        kind="table", shape=[numbers.shape[1]], features=[Feature(column=text) for text in names]
-    )
-
-
-def _whole_number_faults(values: np.ndarray, image: bool, names: np.ndarray | None, place: str) -> list[Fault]:
-    """A fault for each feature, or for the pictures, whose whole numbers a 32-bit float would change."""
-    if image:
-        fault = columns.fault_in_whole_numbers(values, place)
-        return [fault] if fault else []
-    named = names is not None and len(names) == values.shape[1]
-    found = []
-    for number in range(values.shape[1]):
-        fault = columns.fault_in_whole_numbers(values[:, number], place)
-        if fault:
-            name = str(names[number]) if named and names is not None else f"x{number}"
-            found.append(replace(fault, pointer=column_pointer(name, number)))
-    return found
+    return made
 
 
 def _column(

@@ -8,6 +8,7 @@ from typing import IO
 
 import numpy as np
 
+from app.data.source import Stored
 from app.data.table import Table
 from app.spec.data import Schema
 
@@ -18,18 +19,20 @@ def write(table: Table, file: Path | IO[bytes]) -> None:
         f"column_{number}": table.columns[name] for number, name in enumerate(table.schema.columns)
     }
     arrays["schema"] = np.frombuffer(table.schema.model_dump_json().encode(), np.uint8)
-    np.savez(file, allow_pickle=False, inputs=table.inputs, hashes=table.hashes, **arrays)
+    rows = table.inputs
+    inputs = rows if isinstance(rows, np.ndarray) else rows[np.arange(len(table))]
+    np.savez(file, allow_pickle=False, inputs=inputs, hashes=table.hashes, **arrays)
 
 
 def read(path: Path) -> Table:
     """What `write` wrote. Only for files of ours: a client's bytes go through `app.data.inspect`.
 
-    The inputs are mapped, and read when they are looked at: who splits a table, as the API does for each submission, looks at none.
+    Inputs are read when rows are asked for: who splits a table, as the API does for each submission, asks for none.
     """
     with np.load(path, allow_pickle=False) as file:
         schema = read_schema(file["schema"])
         columns = {name: file[f"column_{number}"] for number, name in enumerate(schema.columns)}
-        return Table(np.asarray(_mapped(path, "inputs.npy")), columns, file["hashes"], schema)
+        return Table(_stored(path, "inputs"), columns, file["hashes"], schema)
 
 
 def read_schema(stored: np.ndarray) -> Schema:
@@ -42,23 +45,24 @@ def head(path: Path, n: int) -> Table:
         schema = read_schema(file["schema"])
 
     def first(member: str) -> np.ndarray:
-        return _mapped(path, f"{member}.npy")[:n].copy()
+        return _stored(path, member)[:n]
 
     columns = {name: first(f"column_{number}") for number, name in enumerate(schema.columns)}
     return Table(first("inputs"), columns, first("hashes"), schema)
 
 
-def _mapped(path: Path, member: str) -> np.ndarray:
-    """A member of an uncompressed npz as a memory map: nothing is read until it is looked at, and what is written stays here."""
+def _stored(path: Path, name: str) -> Stored:
+    """The rows of a member of an uncompressed npz."""
+    member = f"{name}.npy"
     with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
+        shape, fortran, dtype = read_header(stream)
         within = stream.tell()
         entry = archive.getinfo(member)
     with path.open("rb") as file:
         file.seek(entry.header_offset + 26)
-        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
-    if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("a prepared file is not compressed")
-    return np.memmap(path, dtype, "c", entry.header_offset + 30 + name + extra + within, shape)
+        label, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    if entry.compress_type != zipfile.ZIP_STORED or fortran:
+        raise ValueError("a prepared file is not compressed, and its rows lie one after another")
+    return Stored(path, shape, dtype, entry.header_offset + 30 + label + extra + within)

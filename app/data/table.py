@@ -1,4 +1,4 @@
-"""A data set in memory: inputs, the columns that can be learnt, and a hash of every input row."""
+"""A data set: inputs, wherever they lie, the columns that can be learnt, and a hash of every input row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.source import Source
 from app.spec.data import Column, Schema
 
 Hashes = NDArray[np.uint8]
@@ -22,14 +23,14 @@ class Table:
     """A data set's rows.
 
     Attributes:
-        inputs: (n, *schema.input.shape), uint8 or float32, all finite.
+        inputs: (n, *schema.input.shape), uint8 or float32, all finite; asked for by row numbers, see `app.data.source`.
         columns: by name; `category` int32 (n,), -1 missing; `number` float32 (n, *shape), NaN missing; `labels` float32
             (n, classes), NaN missing.
         hashes: (n, 16) uint8, see `row_hashes`.
         schema: what all of this is.
     """
 
-    inputs: NDArray[np.uint8] | NDArray[np.float32]
+    inputs: Source
     columns: dict[str, NDArray[np.int32] | NDArray[np.float32]]
     hashes: Hashes
     schema: Schema

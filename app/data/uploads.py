@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from app.data import disk
 from app.data.limits import MIB, UploadLimits
+from app.settings import settings
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
 
@@ -153,10 +154,13 @@ def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: fl
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """A child inherits no secret: its environment is made here."""
+    """A child inherits no secret: its environment is made here. Plugins may bring input kinds, so it finds them where the parent does."""
+    plugins = settings().plugins
+    theirs = os.environ.get("PYTHONPATH", "") if plugins else ""
     return {
         "PATH": os.defpath,
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), theirs])),
+        "BEQUEST_PLUGINS": ",".join(plugins),
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": str(folder),
         "LC_ALL": "C.UTF-8",

@@ -1,4 +1,4 @@
-"""The base of every spec, and what all kinds of job have in common."""
+"""The bases of every spec and report, and what all kinds of job have in common."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ class Words(BaseModel):
         json_schema_serialization_defaults_required=True,
         model_title_generator=title,
     )
+
+
+class Part(BaseModel):
+    """The base of every part of a report. Unknown fields are refused, numbers are finite, nothing is coerced. A field with a default is
+    absent where it has no meaning."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, serialize_by_alias=True)
 
 
 LONGEST_NAME = 128

@@ -7,8 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.spec.base import Words
+from app.spec.registered import Registered
+from app.spec.registry import modules
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+InputKind = Annotated[str, Registered(lambda: modules("inputs"), stored=True)]
+"""A module of `app.data.inputs`."""
 
 
 class Feature(Words):
@@ -25,7 +29,7 @@ class InputSchema(Words):
     `scale` itself. `table`: shape (features,), float32, in the order of `features`.
     """
 
-    kind: Literal["image", "table"]
+    kind: InputKind
     shape: list[Annotated[int, Field(ge=1)]]
     scale: float = 1.0
     features: list[Feature] = []

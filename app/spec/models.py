@@ -9,10 +9,9 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from app.spec.architectures.applications import NAMES, PREFIX, ApplicationName, Size
 from app.spec.base import TaskName, Words
 from app.spec.data import InputSchema, Limit, Name
+from app.spec.tasks import StoredTaskType, TaskType
 from app.spec.training import TrainingSpec
 from app.spec.variants import AnyArchitecture, Objectives
-
-TaskType = Literal["binary", "multiclass", "multilabel", "regression"]
 
 DATASET_REF = r"^[A-Za-z0-9_.-]{1,128}$"
 
@@ -150,7 +149,7 @@ TransferSource = Annotated[
 
 
 class TaskManifest(Words):
-    type: TaskType
+    type: StoredTaskType
     column: str
     classes: list[str] | None = Field(None, description="in the order of the outputs; binary: [negative, positive]")
     units: int

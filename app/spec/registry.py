@@ -1,7 +1,8 @@
-"""Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures.
+"""Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures, task types, input kinds.
 
-A variant is a module, or a package. The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may
-have subpackages of the same six names. Nothing is edited to add one.
+A variant is a module, or a package; a task type and an input kind are two of one name, as half of each must do without Keras.
+The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have subpackages of the names in `Kind`.
+Nothing is edited to add one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from pydantic import BaseModel
 
 from app.settings import settings
 
-Kind = Literal["methods", "objectives", "weighting", "sharing", "regularizers", "architectures"]
+Kind = Literal[
+    "methods", "objectives", "weighting", "sharing", "regularizers", "architectures", "tasks", "training.tasks",
+    "inputs", "training.inputs",
+]  # fmt: skip
 
 HOME: dict[Kind, str] = {
     "methods": "worker.training.methods",
@@ -26,6 +30,10 @@ HOME: dict[Kind, str] = {
     "sharing": "worker.training.sharing",
     "regularizers": "worker.training.regularizers",
     "architectures": "app.spec.architectures",
+    "tasks": "app.spec.tasks",
+    "training.tasks": "worker.training.tasks",
+    "inputs": "app.data.inputs",
+    "training.inputs": "worker.training.inputs",
 }
 
 TAGS: Mapping[Kind, str] = {
@@ -39,13 +47,17 @@ TAGS: Mapping[Kind, str] = {
 """The field of a module's `Spec` that holds the module's name."""
 
 
+class NotInstalled(LookupError):
+    """What was made with a plugin is met where that is not: the message names what is missing."""
+
+
 def modules(kind: Kind) -> dict[str, ModuleType]:
     """Every module of `kind` by its name in a spec: the file's or package's name, with "-" for "_" in architectures.
 
     Files that begin with "_" are not variants.
     """
     found: dict[str, ModuleType] = {}
-    for package in (HOME[kind], *(f"{plugin}.{kind}" for plugin in settings().plugins)):
+    for package in _packages(kind):
         found.update(_of_package(package))
     return found
 
@@ -58,6 +70,33 @@ def name_of(kind: Kind, words: BaseModel) -> str:
 def module_of(kind: Kind, words: BaseModel) -> ModuleType:
     """The module whose `Spec` these words are."""
     return modules(kind)[name_of(kind, words)]
+
+
+def module(kind: Kind, name: str) -> ModuleType:
+    """The module `name` of `kind`, whatever else its package holds; a plugin's before ours, as in `modules`.
+
+    Raises:
+        NotInstalled: no package has it.
+    """
+    for package in reversed(_packages(kind)):
+        found = _module(f"{package}.{name}")
+        if found is not None:
+            return found
+    raise NotInstalled(f"there is no {HOME[kind]}.{name}, and no plugin has a {kind}.{name}")
+
+
+def _packages(kind: Kind) -> list[str]:
+    return [HOME[kind], *(f"{plugin}.{kind}" for plugin in settings().plugins)]
+
+
+@cache
+def _module(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            return None
+        raise
 
 
 @cache

@@ -244,7 +244,7 @@ def _lesson(
         "rate": job.assignment["spec"]["training"]["optimizer"]["learning_rate"],
     }
     arrays: dict[str, Any] = {
-        "inputs": feed.inputs,
+        "inputs": feed.inputs[:],
         "test": data.table.inputs[data.split.test],
         "order": np.stack([np.concatenate([line.batch(step) for line in feed.lines]) for step in range(steps)]),
     }

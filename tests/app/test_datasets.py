@@ -81,7 +81,7 @@ def test_an_upload_is_kept_and_a_trainer_can_read_it(tmp_path: Path) -> None:
         assert datasets.schema(session, known.id) == known.schema
     assert (entry["id"], entry["sha256"]) == (known.id, known.sha256)
     table = data.load(known.id, entry)
-    assert table.inputs.tolist() == [[1, 0, 1], [2.5, 1, 0], [3, 0, 1]]
+    assert table.inputs[:].tolist() == [[1, 0, 1], [2.5, 1, 0], [3, 0, 1]]
     assert table.columns["kind"].tolist() == [0, 1, -1]
     assert table.schema == known.schema
     assert not list((settings().store / "tmp").iterdir())

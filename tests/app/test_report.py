@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import jsonschema
 import pytest
@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from app import methods
 from app.api import schemas
+from app.spec import tasks
 from app.spec.report import Report
-from app.spec.report.verdict import Metric
-from worker.training.scores.measures import METRICS
+from worker.training.scores.evaluate import scoring
 
 FILES = sorted((Path(__file__).parent / "reports").glob("*.json"))
 """As trainers wrote them before reports were models."""
@@ -113,4 +113,6 @@ def test_every_field_is_described() -> None:
 
 
 def test_the_metrics_are_those_that_are_measured() -> None:
-    assert set(get_args(Metric)) == set(METRICS)
+    assert set(tasks.names()) == {"binary", "multiclass", "multilabel", "regression"}
+    for name in tasks.names():
+        assert set(tasks.of(name).METRICS) == set(scoring(name).METRICS)

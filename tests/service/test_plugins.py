@@ -1,4 +1,5 @@
-"""One new file, and nothing else, adds an objective, a weighting or an architecture: to the catalog, to what a job may say, to training."""
+"""One new file, and nothing else, adds an objective, a weighting or an architecture: to the catalog, to what a job may say, to training.
+A task type or an input kind is two, as the API reads one of them."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from app import data
+from tests.service import plugin_kinds
 from tests.service.conftest import Service, free_port
 
 pytestmark = pytest.mark.slow
@@ -135,11 +138,11 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("app", "worke
 
 @pytest.fixture(scope="module")
 def extended(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service of its own that finds the package `team`: three files in three folders, not even an `__init__.py`."""
+    """A service of its own that finds the package `team`: files in folders, not even an `__init__.py`."""
     home = tmp_path_factory.mktemp("plugins")
-    for name, text in FILES.items():
+    for name, text in (FILES | plugin_kinds.FILES).items():
         path = home / "team" / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     env = {"BEQUEST_PLUGINS": "team", "PYTHONPATH": str(home)}
     running = Service(run_dir / "extended", free_port(), env=env).start()
@@ -219,6 +222,81 @@ def test_a_job_with_each_of_them_trains_and_its_model_needs_none_of_them(extende
         rows = np.load(tmp_path / f"{name}.npy")
         answer = extended.post(f"/v1/models/job:{job_id}/predict", {"inputs": rows.tolist()})
         assert len(answer.raise_for_status().json()["predictions"]) == 5
+
+
+def test_a_task_type_is_learnt_scored_taught_and_answered(extended: Service) -> None:
+    def refused(**words: Any) -> list[tuple[str, str]]:
+        answer = extended.post("/v1/jobs/validate", {"kind": "multitask", **words})
+        assert answer.status_code == 422, answer.text
+        return [(fault["pointer"], fault["message"]) for fault in answer.json()["errors"]]
+
+    ordinal = {"kind": "multitask", "dataset": "wine", "training": {"epochs": 30}}
+    ((place, why),) = refused(dataset="breast_cancer", tasks={"class": {"type": "ordinal"}})
+    assert place == "/tasks/class/type"
+    assert why.startswith("a ordinal task cannot be learnt from")
+    ((_, why),) = refused(dataset="wine", tasks={"class": {"type": "ordinary"}})
+    assert why == "input should be 'binary', 'multiclass', 'multilabel', 'regression' or 'ordinal'"
+
+    first = submitted(extended, {**ordinal, "tasks": {"class": {"type": "ordinal"}}})
+    report = extended.get(f"/v1/jobs/{first}/report").raise_for_status().json()["tasks"]["class"]
+    assert (report["type"], report["metric"]["name"]) == ("ordinal", "within_one")
+    assert report["within_one"] == report["metric"]["value"] > 0.8
+    manifest = extended.get(f"/v1/jobs/{first}/artifacts/manifest.json").raise_for_status().json()["tasks"]["class"]
+    assert (manifest["type"], manifest["units"]) == ("ordinal", 2)
+
+    taught = {"type": "ordinal", "teacher": f"job:{first}"}
+    second = submitted(extended, {**ordinal, "training": {"steps": 20}, "tasks": {"class": taught}})
+    series = extended.get(f"/v1/jobs/{second}/metrics").raise_for_status().json()["series"]
+    assert min(known(series["logits"])) >= 0
+
+    wine = data.load("wine")
+    rows = {"inputs": np.asarray(wine.inputs[:5]).tolist()}
+    answer = extended.post(f"/v1/models/job:{first}/predict", rows).raise_for_status().json()["predictions"]
+    for row in answer:
+        beyond = row["class"]["beyond"]
+        assert row["class"]["label"] == list(manifest["classes"])[sum(share > 0.5 for share in beyond.values())]
+        assert list(beyond) == manifest["classes"][:2]
+
+
+def test_an_input_kind_is_read_from_a_file_learnt_and_predicted(extended: Service, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, 200)
+    series = (100 + 5 * rng.standard_normal((200, 48)) + 20 * codes[:, None] * np.sin(np.arange(48))).astype(np.float32)
+    flat = series.copy()
+    flat[7] = 1.0
+    assert upload(extended, tmp_path, flat, codes).json()["errors"][0]["message"] == "a series does not vary"
+    sent = upload(extended, tmp_path, series, codes).raise_for_status().json()
+    assert sent["schema"]["input"]["kind"] == "signal"
+    assert upload(extended, tmp_path, series[:, :47], codes).json()["schema"]["input"]["kind"] == "table"
+    rows = extended.get(f"/v1/datasets/{sent['id']}/preview?rows=2").raise_for_status().json()["rows"]
+    assert rows[1]["input"] == {"series": series[1].tolist()}
+
+    source = {"train": {"dataset": sent["id"], "training": {"steps": 20}}}
+    job = submitted(extended, {"kind": "transfer", "dataset": sent["id"], "source": source, "training": {"epochs": 20}})
+    manifest = extended.get(f"/v1/jobs/{job}/artifacts/manifest.json").raise_for_status().json()
+    assert (manifest["input"]["kind"], manifest["architecture"]["arch"]) == ("signal", "mlp")
+    report = extended.get(f"/v1/jobs/{job}/report").raise_for_status().json()
+    assert report["tasks"]["y"]["accuracy"] > 0.9
+    answer = extended.post(f"/v1/models/job:{job}/predict", {"inputs": series[:3].tolist()}).raise_for_status().json()
+    assert [row["y"]["label"] for row in answer["predictions"]] == [str(code) for code in codes[:3]]
+    wrong = extended.post(f"/v1/models/job:{job}/predict", {"inputs": [series[0, :5].tolist()]})
+    assert wrong.json()["errors"][0]["hint"] == "a row is a series of 48 numbers"
+
+
+def submitted(service: Service, body: dict[str, Any]) -> str:
+    """The id of a job that has ended well."""
+    answer = service.post("/v1/jobs", body)
+    assert answer.status_code == 202, answer.text
+    job_id = str(answer.json()["id"])
+    job = service.finished(job_id)
+    assert job["state"] == "succeeded", (job["error"], service.get(f"/v1/jobs/{job_id}/logs").text[-2000:])
+    return job_id
+
+
+def upload(service: Service, home: Path, x: np.ndarray, y: np.ndarray) -> httpx.Response:
+    np.savez(home / "up.npz", x=x, y=y)
+    with (home / "up.npz").open("rb") as file:
+        return httpx.post(f"{service.address}/v1/datasets", files={"file": file}, data={"name": "series"}, timeout=60)
 
 
 def known(values: list[float | None]) -> list[float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from app.data.source import Part, Source
 from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED
 from app.spec.training import TrainingSpec
@@ -136,7 +137,7 @@ class Job:
 
     # ---- scores
 
-    def answers(self, network: Network, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def answers(self, network: Network, inputs: Source) -> dict[str, np.ndarray]:
         """What the kept model says for raw inputs: probabilities, or numbers in the user's units."""
         return {
             name: heads.answers(network.tasks[name], logits)
@@ -146,7 +147,7 @@ class Job:
     def score(self, model: Model, data: Data) -> dict[str, Scored]:
         """Each task of `data` that the model has, measured on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, data.table.inputs[test])
+        answers = self.answers(model.network, Part(data.table.inputs, test))
         scored = {}
         for name in (name for name in data.tasks if name in answers):
             task = data.tasks[name]
@@ -154,35 +155,36 @@ class Job:
             values = data.table.columns[task.column][test]
             one = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
             other: Measure | None = None
-            if task.type == "regression":
-                other = evaluate.measure(task.type, answers[name], values, metric="rmse", **about)
+            relative = evaluate.scoring(task.type).RELATIVE
+            if relative is not None:
+                other = evaluate.measure(task.type, answers[name], values, metric=relative, **about)
             scored[name] = Scored(one, model.spent, other)
         return scored
 
     def figures(self, model: Model, data: Data) -> dict[str, Any]:
         """The report's figures of each task on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, data.table.inputs[test])
+        answers = self.answers(model.network, Part(data.table.inputs, test))
         return {
             name: evaluate.evaluate(
                 task.type,
                 answers[name],
                 data.table.columns[task.column][test],
                 metric=data.metric(name),
-                classes=task.classes if task.type != "regression" else None,
+                classes=task.classes,
             )
             for name, task in data.tasks.items()
             if name in answers
         }
 
-    def latency(self, model: Model, inputs: np.ndarray) -> dict[str, Any]:
+    def latency(self, model: Model, inputs: Source) -> dict[str, Any]:
         """Milliseconds on this machine's CPU, the medians: of one row alone, and of a batch of 256. Each model is timed once a job."""
         if model.id not in self._latencies:
             self._latencies[model.id] = self._timed(model.network, inputs)
         return self._latencies[model.id]
 
-    def _timed(self, network: Network, inputs: np.ndarray) -> dict[str, Any]:
-        batch = network.scaling(np.resize(inputs[:256], (256, *inputs.shape[1:])))
+    def _timed(self, network: Network, inputs: Source) -> dict[str, Any]:
+        batch = network.scaling(np.resize(inputs[np.arange(min(256, len(inputs)))], (256, *inputs.shape[1:])))
         told: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
             forward = build.live(network).forward

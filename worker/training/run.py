@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from app import data as datasets
+from app.data.source import Part
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.models import HeadSpec, TaskSpec, TrainStage
 from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Warned
+from worker.training import inputs as input_kinds
 from worker.training.data import batches, rows
 from worker.training.data.augmentation import Augment
 from worker.training.data.batches import Feed, Line
@@ -27,7 +29,6 @@ from worker.training.fitting.plan import Check, Lesson
 from worker.training.kept import keeping
 from worker.training.kept.keeping import Model
 from worker.training.kept.outputs import Outputs
-from worker.training.networks import canvas
 from worker.training.networks.network import Network
 from worker.training.process.channel import Channel
 from worker.training.process.failures import Failure
@@ -140,10 +141,12 @@ class Run:
             draws[0].data.table.schema.input,
             tasks,
             {name: (head or {}).get(name, HeadSpec()) for name in tasks},
-            rows.scaling([(draw.data, draw.train) for draw in draws]),
+            input_kinds.scaling([(draw.data, draw.train) for draw in draws]),
             {},
             precision,
-            canvas=canvas.between(fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))),
+            canvas=input_kinds.between(
+                fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))
+            ),
             **more,
         )
         network.weights = self._initial(network, seed)
@@ -170,7 +173,7 @@ class Run:
         """
         checks: dict[str, Check] = {}
         for draw in draws:
-            inputs = draw.data.table.inputs[draw.validation]
+            inputs = Part(draw.data.table.inputs, draw.validation)
             for name in draw.tasks:
                 values = draw.values[name][draw.validation]
                 if datasets.labelled(values).any():

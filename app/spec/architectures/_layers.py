@@ -11,6 +11,7 @@ from math import prod
 from typing import Any, ClassVar, Literal
 
 from app.spec.base import Words
+from app.spec.registry import modules
 
 LayerKind = Literal[
     "conv2d",
@@ -89,7 +90,7 @@ def trace(architecture: Architecture, input_shape: Shape) -> list[Traced]:
         ValueError: the architecture does not fit this input; the message names the layer and the shape it got.
     """
     shape, traced = architecture.sees(tuple(input_shape)), []
-    wanted = 3 if architecture.inputs == "image" else 1
+    wanted = modules("inputs")[architecture.inputs].DIMENSIONS
     if len(shape) != wanted:
         takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
         raise ValueError(f"{takes}, the data has shape {list(shape)}")

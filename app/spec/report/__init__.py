@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from app.spec.base import Part
 from app.spec.exports import ExportFormat
-from app.spec.report._part import Part
 from app.spec.report.figures import Figures
 from app.spec.report.methods import Resized
 from app.spec.report.verdict import Decision, Reason, Verdict

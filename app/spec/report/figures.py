@@ -1,124 +1,17 @@
-"""A task's figures on the test rows, one model for each type of target."""
+"""A task's figures on the test rows: one model for each type of target, which the type's module brings."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from app.spec.models import TaskType
-from app.spec.report._part import Part
-from app.spec.report.verdict import Better, Metric
+from app.spec.registry import modules
 
-
-class MetricValue(Part):
-    """The metric that the verdict compares."""
-
-    name: Metric = Field(description="the metric")
-    better: Better = Field(description="which values are better")
-    value: float | None = Field(description="on the test rows; null where `undefined.metric` says why")
-
-
-class ClassFigures(Part):
-    """One class, or one label of a multilabel task."""
-
-    name: str = Field(alias="class", description="the class's name")
-    precision: float | None = Field(description="share of its predictions that are right; null: never predicted")
-    recall: float | None = Field(description="share of its rows that are found; null: no row has it")
-    f1: float | None = Field(description="harmonic mean of both; null: neither predicted nor present")
-    support: int = Field(description="test rows that have it")
-
-
-class Confusion(Part):
-    """True classes against predicted ones."""
-
-    classes: list[str] = Field(description="in the order of the rows and columns")
-    rows: Literal["true"] = Field(description="a row is a true class")
-    columns: Literal["predicted"] = Field(description="a column is a predicted class")
-    counts: list[list[int]] = Field(description="test rows")
-
-
-class LabelConfusion(Part):
-    """One table of no and yes for each label."""
-
-    classes: list[str] = Field(description="the labels, in the order of the tables")
-    rows: Literal["true no, yes"] = Field(description="a row is the truth")
-    columns: Literal["predicted no, yes"] = Field(description="a column is the prediction")
-    counts: list[list[list[int]]] = Field(description="test rows whose label is known, for each label")
-
-
-class CalibrationBin(Part):
-    """The predictions whose probability lies in (lower, upper]."""
-
-    lower: float = Field(description="least probability, exclusive; the first bin includes 0")
-    upper: float = Field(description="largest probability, inclusive")
-    n: int = Field(description="predictions")
-    confidence: float = Field(description="mean probability")
-    accuracy: float = Field(description="share that is right")
-
-
-class Calibration(Part):
-    """Expected calibration error (Guo et al. 2017)."""
-
-    ece_10: float | None = Field(description="over 10 bins of equal width; null without a prediction")
-    ece_15: float | None = Field(description="over 15 bins of equal width; null without a prediction")
-    bins: list[CalibrationBin] = Field(description="those of the 10 that hold predictions")
-
-
-Undefined = dict[Literal["metric", "figures", "r2"], str]
-
-
-class _Figures(Part):
-    type: TaskType = Field(description="the target's type")
-    n: int = Field(description="test rows with a label")
-    missing: int = Field(description="test rows without one")
-    metric: MetricValue = Field(description="the verdict's metric")
-
-
-class ClassificationFigures(_Figures):
-    """Of a binary or multiclass task. What could not be computed is absent, and `undefined.figures` says why."""
-
-    type: Literal["binary", "multiclass"] = Field(description="the target's type")
-    accuracy: float | None = Field(None, description="share of rows that are right")
-    balanced_accuracy: float | None = Field(None, description="mean recall of the classes that occur")
-    log_loss: float | None = Field(None, description="mean −log of the probability of the true class, in nats")
-    macro_f1: float | None = Field(None, description="mean F1 of the classes that occur or were predicted")
-    per_class: list[ClassFigures] | None = Field(None, description="in the order of the outputs")
-    confusion: Confusion | None = Field(None, description="true classes against predicted ones")
-    calibration: Calibration | None = Field(None, description="of the predicted class's probability")
-    undefined: Undefined = Field(description="why something has no value; empty where all have one")
-
-
-class MultilabelFigures(_Figures):
-    """Of a multilabel task; a label is claimed above one half. What could not be computed is absent, and `undefined.figures` says why."""
-
-    type: Literal["multilabel"] = Field(description="the target's type")
-    micro_f1: float | None = Field(None, description="F1 over all labels together; null: none is present or claimed")
-    macro_f1: float | None = Field(None, description="mean F1 of the labels that are present or claimed; null: none is")
-    accuracy: float | None = Field(None, description="share of known labels that are right")
-    exact_match: float | None = Field(
-        None, description="share of rows whose labels are all right; null: no row has all known"
-    )
-    log_loss: float | None = Field(
-        None, description="mean −log of the probability of each known label's truth, in nats"
-    )
-    per_class: list[ClassFigures] | None = Field(None, description="in the order of the outputs")
-    confusion: LabelConfusion | None = Field(None, description="for each label")
-    calibration: Calibration | None = Field(None, description="of each known label's probability")
-    undefined: Undefined = Field(description="why something has no value; empty where all have one")
-
-
-class RegressionFigures(_Figures):
-    """Of a regression task, in the user's units. What could not be computed is absent, and `undefined.figures` says why."""
-
-    type: Literal["regression"] = Field(description="the target's type")
-    r2: float | None = Field(None, description="1 − error variance/target variance; null: the targets do not vary")
-    rmse: float | None = Field(None, description="root of the mean squared error")
-    mae: float | None = Field(None, description="mean absolute error")
-    mean_error: float | None = Field(None, description="mean of prediction − target")
-    target_mean: float | None = Field(None, description="mean of the targets")
-    target_std: float | None = Field(None, description="standard deviation of the targets")
-    undefined: Undefined = Field(description="why something has no value; empty where all have one")
-
-
-Figures = Annotated[ClassificationFigures | MultilabelFigures | RegressionFigures, Field(discriminator="type")]
+if TYPE_CHECKING:
+    Figures = Any
+else:
+    _each = dict.fromkeys(module.Figures for module in modules("tasks").values())  # two types may share one
+    Figures = Annotated[reduce(or_, _each), Field(discriminator="type")]

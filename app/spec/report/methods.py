@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.spec.report._part import Part
-from app.spec.report.verdict import Ends, Metric
+from app.spec.base import Part
+from app.spec.report.verdict import Ends
+from app.spec.tasks import MetricName
 
 Shape = list[int]
 
@@ -66,7 +67,7 @@ class Teacher(Part):
 class TeacherValue(Part):
     """The teachers together on the test rows."""
 
-    metric: Metric = Field(description="the verdict's")
+    metric: MetricName = Field(description="the verdict's")
     value: float | None = Field(description="null where it is not defined on these rows")
 
 

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.spec.report._part import Part
+from app.spec.base import Part
+from app.spec.figures import Better
+from app.spec.tasks import MetricName
 
 Decision = Literal["helped", "no_effect", "hurt", "inconclusive", "not_measured"]
 Reason = Literal["few_seeds", "few_test_rows", "run_failed", "overlap", "uncertain"]
 Overlap = Literal["none", "unknown", "seen"]
-Metric = Literal["accuracy", "balanced_accuracy", "micro_f1", "r2", "rmse"]
-Better = Literal["higher", "lower"]
 
 Ends = Annotated[list[float | None], Field(min_length=2, max_length=2)]
 """[lower, upper] end of an interval; both null where it could not be computed."""
@@ -82,7 +82,7 @@ class _Judged(Part):
 class TaskVerdict(_Judged):
     """Whether the method helped in one task. Differences are oriented: positive is better."""
 
-    metric: Metric = Field(description="what is compared, on the test rows")
+    metric: MetricName = Field(description="what is compared, on the test rows")
     better: Better = Field(description="which values of the metric are better")
     treated: Values = Field(description="the metric with the method")
     control: ControlValues = Field(description="the metric without it")
@@ -107,7 +107,7 @@ class TaskVerdict(_Judged):
 class TaskShare(Part):
     """One task's part in Δm."""
 
-    metric: Metric = Field(description="the metric that enters Δm: RMSE for regression")
+    metric: MetricName = Field(description="the metric that enters Δm: RMSE for regression")
     treated: float | None = Field(description="mean over the seeds; null: not finite")
     control: float | None = Field(description="mean over the seeds; null: not finite")
     percent: float | None = Field(

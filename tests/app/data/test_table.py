@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from app.data import builtins, prepared
 from app.data.table import HASH_BYTES, Table, among, describe, labelled, row_hashes, same_inputs
 from app.spec.data import InputSchema, Schema, SplitSpec
 from app.spec.world import Missing
+from tests.app.data.memory import resident
 
 
 def test_a_hash_is_blake2b_of_shape_and_values() -> None:
@@ -57,7 +57,7 @@ def test_a_prepared_file_holds_the_whole_table(name: str, tmp_path: Path) -> Non
     prepared.write(table, path)
     back = data.load("ds_1", {"path": str(path)})
     assert back.schema == table.schema
-    assert np.array_equal(back.inputs, table.inputs)
+    assert np.array_equal(back.inputs[:], table.inputs)
     assert back.inputs.dtype == table.inputs.dtype
     assert np.array_equal(back.hashes, table.hashes)
     assert all(np.array_equal(back.columns[column], table.columns[column]) for column in table.columns)
@@ -84,12 +84,7 @@ def test_a_table_that_is_only_split_costs_no_memory_for_its_inputs(tmp_path: Pat
     table = data.load("ds_1", {"path": str(path)})
     assert len(data.split(table, SplitSpec(), ["y"]).test) > 0
     assert resident() - before < 20 * 2**20 < path.stat().st_size
-    table.inputs[0] = 0  # what is written stays here
-    assert prepared.read(path).inputs[0].any()
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert table.inputs[0].any()
 
 
 def test_without_a_path_a_name_is_a_built_in() -> None:

@@ -171,9 +171,9 @@ GUARDS = (
     ),
     Guard(
         "a report has no key that nobody described",
-        "app/spec/report/_part.py",
-        'extra="forbid"',
-        'extra="ignore"',
+        "app/spec/base.py",
+        'extra="forbid", strict=True, allow_inf_nan=False, frozen=True',
+        'extra="ignore", strict=True, allow_inf_nan=False, frozen=True',
         "tests/app/test_report.py::test_a_key_that_nobody_described_is_refused_by_the_model_and_by_the_schema[transfer]",
     ),
 )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.data.source import RowSource, Source
+
 if TYPE_CHECKING:
     from worker.training.data.augmentation import Augment
     from worker.training.data.scaling import Scaling
@@ -44,14 +46,15 @@ class Line:
         return self._passes[number]
 
 
-class Some:
+class Some(RowSource):
     """Values of some rows, found by the rows' numbers: `values[i]` belongs to row `rows[i]`. Other rows are never asked for."""
 
     def __init__(self, rows: np.ndarray, values: np.ndarray, among: int):
         self._values, self._places = values, np.full(among, -1, np.int64)
         self._places[rows] = np.arange(len(rows))
+        self.shape, self.dtype = (among, *values.shape[1:]), values.dtype
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def take(self, rows: np.ndarray) -> np.ndarray:
         places = self._places[rows]
         if len(places) and places.min() < 0:
             raise IndexError("a row that was not cached")
@@ -68,7 +71,7 @@ class Feed:
     by side: labelled rows alone, or labelled and unlabelled ones half and half.
     """
 
-    inputs: np.ndarray
+    inputs: Source
     scaling: Scaling
     given: dict[str, np.ndarray]
     lines: list[Line]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from app import data as datasets
 from app.data.table import HASH_BYTES
-from worker.training.data.scaling import Scaling
 from worker.training.scores import evaluate
 from worker.training.tasks import heads
 
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
     from app.data import Split, Table
     from app.spec.data import Limit
     from worker.training.tasks.heads import Task
-
-LEAST_STD = (
-    1e-7  # what keras.layers.Normalization divides by at least: below it the exported model would scale otherwise
-)
 
 
 @dataclass(frozen=True)
@@ -122,17 +117,6 @@ class Draw:
     @property
     def hashes(self) -> np.ndarray:
         return np.asarray(self.data.table.hashes[self.train])
-
-
-def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
-    """How raw inputs are scaled: pictures by their schema, tables by mean and deviation of all rows that train."""
-    shape = parts[0][0].table.schema.input
-    if shape.kind == "image":
-        return Scaling((0.0,), (shape.scale,))
-    inputs = np.concatenate([data.table.inputs[rows] for data, rows in parts]).astype(np.float64)
-    mean, std = inputs.mean(axis=0), inputs.std(axis=0)
-    std = np.where(std > np.maximum(LEAST_STD, 1e-12 * np.abs(mean)), std, 1.0)
-    return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()))
 
 
 def without(data: Data, held_out: np.ndarray) -> Data:

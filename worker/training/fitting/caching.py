@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.spec.registry import module_of
+from worker.training.data.batches import Some
 from worker.training.data.scaling import Scaling
 from worker.training.process.failures import Stopped
 
 if TYPE_CHECKING:
     from threading import Event
 
+    from app.data.source import Source
     from worker.training.data.batches import Feed
     from worker.training.fitting.plan import Lesson, Phase
     from worker.training.networks.build import Live
@@ -56,13 +58,13 @@ class Cached:
 
     def __init__(self, live: Live, network: Network, feeds: Mapping[str, Feed], stop: Event | None = None):
         self._live, self._network, self._stop = live, network, stop
-        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._known: dict[int, tuple[Source, np.ndarray]] = {}
         self.feeds = {name: self._feed(feed) for name, feed in feeds.items()}
 
-    def logits(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def logits(self, inputs: Source) -> dict[str, np.ndarray]:
         """{task: logits (n, units)} of raw inputs, whose features are kept for the next time."""
         if id(inputs) not in self._known:
-            # The array itself is kept beside: an id is only its own as long as it lives.
+            # The source itself is kept beside: an id is only its own as long as it lives.
             self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
         head = partial(self._live.ask, self._live.head)
         return in_chunks(head, self._known[id(inputs)][1], stop=self._stop)
@@ -70,16 +72,16 @@ class Cached:
     def _feed(self, feed: Feed) -> Feed:
         rows = _rows(feed)
         found = in_chunks(self._features, feed.inputs, rows, self._stop)[""]
-        features = np.zeros((len(feed.inputs), *found.shape[1:]), np.float32)
-        features[rows] = found
-        return replace(feed, inputs=features, scaling=Scaling())
+        return replace(
+            feed, inputs=Some(rows, found.astype(np.float32, copy=False), len(feed.inputs)), scaling=Scaling()
+        )
 
     def _features(self, raw: np.ndarray) -> dict[str, Any]:
         return {"": self._live.ask(self._live.body, self._network.scaling(raw))}
 
 
 def in_chunks(
-    compute: Any, inputs: np.ndarray, rows: np.ndarray | None = None, stop: Event | None = None
+    compute: Any, inputs: Source, rows: np.ndarray | None = None, stop: Event | None = None
 ) -> dict[str, np.ndarray]:
     """What `compute` gives for `inputs` (or some `rows` of them), in batches of one shape so that nothing is traced twice.
 

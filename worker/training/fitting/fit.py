@@ -27,6 +27,7 @@ from worker.training.networks.network import Network
 from worker.training.process.failures import Failure, Stopped
 
 if TYPE_CHECKING:
+    from app.data.source import Source
     from app.spec.training import TrainingSpec
     from worker.training.data.batches import Batch, Feed
     from worker.training.fitting.learner import Compiled
@@ -317,7 +318,7 @@ class Fitter:
         self.pace.finish(stage, course.step)
         return course.trained()
 
-    def logits(self, network: Network, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    def logits(self, network: Network, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}; and `layers` of the trunk, under `feature/LAYER`.
 
         On layers apart from those that train: a teacher that is asked in the middle of a fit may have its student's shape.
@@ -357,7 +358,7 @@ class Plain:
     feeds: Mapping[str, Feed]
     stop: threading.Event | None = None
 
-    def logits(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def logits(self, inputs: Source) -> dict[str, np.ndarray]:
         return predict(self.live, self.network, inputs, stop=self.stop)
 
 
@@ -389,7 +390,7 @@ class Clock:
 
 
 def predict(
-    live: Live, network: Network, inputs: np.ndarray, layers: Sequence[str] = (), stop: threading.Event | None = None
+    live: Live, network: Network, inputs: Source, layers: Sequence[str] = (), stop: threading.Event | None = None
 ) -> dict[str, np.ndarray]:
     """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`. Raises Stopped between two chunks."""
     forward = live.tap(layers)

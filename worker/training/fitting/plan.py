@@ -11,6 +11,7 @@ import numpy as np
 from worker.training.data import batches
 
 if TYPE_CHECKING:
+    from app.data.source import Source
     from worker.training.data.batches import Feed
     from worker.training.fitting.goal import Goal
     from worker.training.networks.network import Network
@@ -23,7 +24,7 @@ class Check:
     """One task's validation: raw inputs and stored labels of the validation rows, and the verdict's metric."""
 
     metric: str
-    inputs: np.ndarray
+    inputs: Source
     values: np.ndarray
 
 

@@ -12,6 +12,7 @@ from worker.training.scores import evaluate
 from worker.training.tasks import heads
 
 if TYPE_CHECKING:
+    from app.data.source import Source
     from app.spec.training import TrainingSpec
     from worker.training.fitting.plan import Check
     from worker.training.networks.build import Live
@@ -38,7 +39,7 @@ class Watch:
         self._waited = 0
 
     def look(
-        self, live: Live, network: Network, step: int, ask: Callable[[np.ndarray], dict[str, np.ndarray]]
+        self, live: Live, network: Network, step: int, ask: Callable[[Source], dict[str, np.ndarray]]
     ) -> dict[str, float]:
         """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
         values: dict[str, float] = {}

@@ -13,13 +13,13 @@ import numpy as np
 
 from app import durable
 from app.data.table import HASH_BYTES
-from app.spec import architectures
+from app.spec import architectures, tasks
 from app.spec.base import plain
 from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
-from worker.training.data.scaling import Scaling
-from worker.training.networks import build, canvas
+from worker.training import inputs as input_kinds
+from worker.training.networks import build
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
@@ -39,9 +39,10 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     live = build.live(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
     x = inputs
-    for layer in _constants(network) if constants else [_preprocessing(network)]:
+    kind = input_kinds.training(network.input.kind)
+    for layer in _constants(network) if constants else [kind.layer(network.scaling, network.input)]:
         x = layer(x)
-    reached = build.through(live.graph, live.layers, canvas.adapted(x, network.seen))
+    reached = build.through(live.graph, live.layers, input_kinds.adapted(network.input.kind, x, network.seen))
     outputs = {}
     for name, task in network.tasks.items():
         out = reached[live.graph.features[name]]
@@ -87,7 +88,9 @@ def manifest(
     edges: Sequence[tuple[str, str]] = (),
 ) -> Manifest:
     shape = ", ".join(str(side) for side in network.input.shape)
-    kinds = "; ".join(f"answers[{name!r}]: {_meaning(task)}" for name, task in network.tasks.items())
+    kinds = "; ".join(
+        f"answers[{name!r}]: {tasks.of(task.type).meaning(task.classes or ())}" for name, task in network.tasks.items()
+    )
     return Manifest(
         role=role,
         architecture=architectures.as_data(network.architecture),
@@ -136,7 +139,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         manifest.input,
         {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()},
         {name: manifest.heads[name] for name in manifest.tasks},
-        _scaling(model.get_layer("preprocessing")),
+        input_kinds.training(manifest.input.kind).scaling_of(model.get_layer("preprocessing")),
         {name: weights[name] for name in manifest.layers},
         canvas=manifest.canvas,
         sharing=validate(sharing.Spec, manifest.sharing),
@@ -163,44 +166,13 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _preprocessing(network: Network) -> Any:
-    """The stock layer that does what `Scaling` does."""
-    mean, std = network.scaling.mean, network.scaling.std
-    if network.input.kind == "image":
-        return keras.layers.Rescaling(1 / std[0], -mean[0] / std[0], name="preprocessing", dtype="float32")
-    wide = network.input.shape[-1] if len(mean) == 1 else 1
-    variance = [float(one) ** 2 for one in std]
-    return keras.layers.Normalization(
-        axis=-1, mean=list(mean) * wide, variance=variance * wide, name="preprocessing", dtype="float32"
-    )
-
-
 def _constants(network: Network) -> list[Any]:
-    """The same in two layers: first the mean is taken away, so that a large one costs no precision."""
+    """Preprocessing in two layers: first the mean is taken away, so that a large one costs no precision."""
     mean, std = network.scaling.mean, network.scaling.std
     return [
         keras.layers.Rescaling(1.0, [-one for one in mean], name="preprocessing_mean", dtype="float32"),
         keras.layers.Rescaling([1 / one for one in std], name="preprocessing_std", dtype="float32"),
     ]
-
-
-def _scaling(layer: Any) -> Scaling:
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.Rescaling):
-        std = 1 / config["scale"]
-        return Scaling((-config["offset"] * std,), (round(std, 6),))
-    mean, variance = np.ravel(config["mean"]), np.ravel(config["variance"])
-    return Scaling(tuple(float(one) for one in mean), tuple(float(np.float32(np.sqrt(one))) for one in variance))
-
-
-def _meaning(task: heads.Task) -> str:
-    match task.type:
-        case "regression":
-            return "numbers in the units of the column"
-        case "binary":
-            return f"probability of {task.classes[1] if task.classes else 'the second class'!r}"
-        case _:
-            return f"probabilities of {', '.join((task.classes or ())[:12])}"
 
 
 def _version(package: str) -> str:

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from app import durable
+from app.data.source import Part, Source, blocks
 from app.data.table import HASH_BYTES
 from worker.training.fitting import caching
 from worker.training.process import device
@@ -33,7 +34,7 @@ MOST_BYTES = 2 << 30
 MOST_FILE_BYTES = 256 << 20
 """Of what one teacher's file may hold; more stays in memory for the job alone."""
 
-Ask = Callable[[Any, np.ndarray, Sequence[str]], dict[str, np.ndarray]]
+Ask = Callable[[Any, Source, Sequence[str]], dict[str, np.ndarray]]
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Outputs:
         self._ask, self._folder = ask, folder
         self._known: dict[str, Known] = {}
 
-    def __call__(self, model: Model, inputs: np.ndarray, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    def __call__(self, model: Model, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """{task: logits (n, units)} and {feature/LAYER: …} of raw `inputs`."""
         key = _key(model, inputs, layers)
         if key not in self._known:
@@ -64,7 +65,7 @@ class Outputs:
         first = {digest: row for row, digest in reversed([*enumerate(hashes)])}
         new = sorted(row for digest, row in first.items() if digest not in known.places)
         if new or not known.values:
-            said = self._whole(model, inputs[new], layers)
+            said = self._whole(model, inputs, np.array(new, np.int64), layers)
             values = known.values or {name: array[:0] for name, array in said.items()}
             known.values = {name: np.concatenate([values[name], said[name]]) for name in said}
             known.places |= {hashes[row]: len(known.places) + number for number, row in enumerate(new)}
@@ -72,13 +73,14 @@ class Outputs:
         places = np.array([known.places[digest] for digest in hashes], np.int64)
         return {name: array[places] for name, array in known.values.items()}
 
-    def _whole(self, model: Model, inputs: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
+    def _whole(self, model: Model, inputs: Source, rows: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
         """Asked in whole chunks alone: a smaller batch would be computed by other kernels, whose last bits differ."""
-        n = len(inputs)
-        if n == 0 or n % caching.CHUNK:
-            last = inputs[-1:] if n else np.zeros((1, *inputs.shape[1:]), inputs.dtype)
-            inputs = np.concatenate([inputs, np.repeat(last, caching.CHUNK - n % caching.CHUNK, axis=0)])
-        return {name: np.asarray(array)[:n] for name, array in self._ask(model.network, inputs, layers).items()}
+        n = len(rows)
+        if n:
+            asked: Source = Part(inputs, np.concatenate([rows, np.repeat(rows[-1:], -n % caching.CHUNK)]))
+        else:
+            asked = np.zeros((caching.CHUNK, *inputs.shape[1:]), inputs.dtype)
+        return {name: np.asarray(array)[:n] for name, array in self._ask(model.network, asked, layers).items()}
 
     def _path(self, key: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{key}.npz"
@@ -112,7 +114,7 @@ class Outputs:
             _prune(path.parent)
 
 
-def _key(model: Model, inputs: np.ndarray, layers: Sequence[str]) -> str:
+def _key(model: Model, inputs: Source, layers: Sequence[str]) -> str:
     """All that what is said depends on, besides a row's numbers."""
     network = model.network
     about = [
@@ -127,9 +129,12 @@ def _key(model: Model, inputs: np.ndarray, layers: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]
 
 
-def _hashes(inputs: np.ndarray) -> list[bytes]:
-    rows = np.ascontiguousarray(inputs)
-    return [hashlib.blake2b(row.tobytes(), digest_size=HASH_BYTES).digest() for row in rows]
+def _hashes(inputs: Source) -> list[bytes]:
+    return [
+        hashlib.blake2b(row.tobytes(), digest_size=HASH_BYTES).digest()
+        for block in blocks(inputs, np.arange(len(inputs)))
+        for row in block
+    ]
 
 
 def _prune(folder: Path) -> None:

@@ -32,8 +32,9 @@ def written_out(source: str | TrainedHere | Backbone, at: str, faults: Faults) -
 def resolved(words: Backbone, fed: InputSchema | None, at: str, faults: Faults) -> tuple[Backbone, Known | None]:
     """With its size and, but for random numbers, the sha256 of its file; None where it has faults."""
     before = len(faults.found)
-    if fed is not None and fed.kind != "image":
-        faults.add(at, f"{words.applications} takes pictures, the data set is a table", "use another source", MISMATCH)
+    if fed is not None and fed.kind != applications.Spec.inputs:
+        message = f"{words.applications} takes pictures, the data set is a {fed.kind}"
+        faults.add(at, message, "use another source", MISMATCH)
         return words, None
     try:
         architecture = architectures.resolve(words.architecture, at)

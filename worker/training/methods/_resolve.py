@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from app import data as datasets
-from app.spec import architectures
+from app.data import inputs
+from app.spec import architectures, tasks
 from app.spec.architectures import Architecture
 from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
 from app.spec.exports import ExportFormat, unavailable
@@ -16,7 +17,6 @@ from app.spec.registry import modules
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.variants import Unfit
 from app.spec.world import Missing, World
-from worker.training.networks import canvas
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
 from worker.training.tasks.names import TAKEN, task_name
@@ -30,8 +30,6 @@ DEFAULT_EPOCHS = 10
 
 MISMATCH = "input_mismatch"
 HARD = "hard_sharing"
-
-DEFAULT_ARCHITECTURES = {"image": "cnn", "table": "mlp"}
 
 
 class OneTarget(Protocol):
@@ -106,9 +104,9 @@ class Faults:
         )
         if column is None:
             return spec, None
-        kind = spec.type or heads.type_of(column)
-        if not heads.fits(kind, column):
-            natural = heads.type_of(column)
+        natural = tasks.natural(column)
+        kind = spec.type or natural
+        if not tasks.of(kind).accepts(column):
             self.add(
                 f"{at}/type",
                 f"a {kind} task cannot be learnt from {column.name!r}, a column of {column.type}",
@@ -151,14 +149,14 @@ class Faults:
     ) -> Architecture | None:
         """The architecture, or the one of that name (None: the default for the kind of input), if it takes this input."""
         if asked is None and input_ is not None:
-            asked = DEFAULT_ARCHITECTURES[input_.kind]
+            asked = inputs.of(input_.kind).ARCHITECTURE
         found = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
         if found is not None and input_ is not None:
             try:
                 found = found.fitted(tuple(input_.shape))
                 architectures.trace(found, tuple(input_.shape))
             except ValueError as error:
-                self.add(at, str(error), f"for {input_.kind} inputs: {DEFAULT_ARCHITECTURES[input_.kind]}")
+                self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
         return found
 
@@ -210,12 +208,12 @@ class Faults:
 
     def augmentation(self, training: TrainingSpec, input_: InputSchema | None, at: str) -> None:
         """Only pictures can be moved about."""
+        known = None if input_ is None else inputs.of(input_.kind).AUGMENTATIONS
         for place, one in enumerate(training.augmentation):
-            if input_ is not None and input_.kind != "image" and one.type != "noise":
+            if input_ is not None and known is not None and one.type not in known:
                 where = f"{at}/augmentation/{place}/type"
-                self.add(
-                    where, f"{one.type} moves pixels, and these inputs are a {input_.kind}", "only noise goes with them"
-                )
+                only = f"only {' and '.join(sorted(known))} goes with them" if known else "leave it out"
+                self.add(where, f"{one.type} moves pixels, and these inputs are a {input_.kind}", only)
 
     def control(
         self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False
@@ -296,9 +294,9 @@ class Faults:
 
     def showable(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
         """Whether a trunk that sees `theirs` can be shown the data set's inputs, if need be resized; a fault where it cannot."""
-        if ours is None or ours.kind != "image" or theirs.kind != "image":
+        if ours is None or ours.kind != theirs.kind or not inputs.of(ours.kind).RESIZED:
             return self.same_input(ours, theirs, at, what)
-        why = canvas.refusal(ours.shape, theirs.shape)
+        why = inputs.of(ours.kind).refusal(ours.shape, theirs.shape)
         if why is not None:
             self.add(
                 at, f"{why}: the {what} sees {theirs.shape}, the data set has {ours.shape}", _one_shape(what), MISMATCH
@@ -309,7 +307,7 @@ class Faults:
         """Whether the data set's inputs are of the very kind, shape and scale that the model takes; a fault where they are not."""
         if ours is None or _fed(ours) == _fed(theirs):
             return True
-        if ours.kind == "table" and theirs.kind == "table" and ours.shape == theirs.shape:
+        if ours.kind == theirs.kind and ours.shape == theirs.shape and ours.features != theirs.features:
             self.add(
                 at,
                 f"the {what} takes other columns than the data set has, or the same in another order",

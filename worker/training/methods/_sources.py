@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from app.data import inputs as input_kinds
+from app.data.lists import times
 from app.data.table import HASH_BYTES
 from app.spec import architectures, files
 from app.spec.architectures import applications
@@ -15,9 +17,10 @@ from app.spec.base import plain
 from app.spec.data import InputSchema
 from app.spec.models import Manifest
 from app.spec.world import Missing
+from worker.training import inputs
 from worker.training.data.scaling import Scaling
 from worker.training.kept.keeping import Model
-from worker.training.networks import backbone, canvas
+from worker.training.networks import backbone
 from worker.training.networks.initial import drawn
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
@@ -33,10 +36,11 @@ def facing(network: Network, input_: InputSchema) -> Network:
 
     The very same where nothing differs, and for tables, whose columns are always the same.
     """
-    if input_.kind == "table" or (network.input.shape, network.input.scale) == (input_.shape, input_.scale):
+    same = (network.input.shape, network.input.scale) == (input_.shape, input_.scale)
+    if same or not input_kinds.of(input_.kind).RESIZED:
         return network
-    scaling = Scaling((0.0,), (input_.scale,))
-    return replace(network, input=input_, scaling=scaling, canvas=canvas.between(input_.shape, network.seen))
+    scaling = inputs.training(input_.kind).fit(input_, [])
+    return replace(network, input=input_, scaling=scaling, canvas=inputs.between(input_.shape, network.seen))
 
 
 def introduced(run: Run, model: Model, data: Data) -> Model:
@@ -45,8 +49,8 @@ def introduced(run: Run, model: Model, data: Data) -> Model:
     own = data.table.schema.input
     network = facing(model.network, own)
     if network.canvas is not None:
-        message = f"{model.id} sees {canvas.times(network.seen)}, {data.ref} has {canvas.times(own.shape)}"
-        run.warn("input_adapted", f"{message}: {canvas.sentence(own.shape, network.seen)}")
+        message = f"{model.id} sees {times(network.seen)}, {data.ref} has {times(own.shape)}"
+        run.warn("input_adapted", f"{message}: {inputs.sentence(own.kind, own.shape, network.seen)}")
     if any(shape != own.shape for shape in model.shapes):
         run.borrowed.overlap_unknown = True
         message = f"pictures of another shape than those of {data.ref} are behind {model.id}"

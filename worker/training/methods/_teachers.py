@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app import data as datasets
+from app.data.source import Chain, Part
+from worker.training import inputs as input_kinds
 from worker.training.data.batches import Feed, Line, Some
 from worker.training.fitting.tuition import teacher_layers
-from worker.training.networks import canvas
 from worker.training.networks.inheritance import order_of
 from worker.training.objectives._layers import trunk
 from worker.training.process.failures import Failure
 from worker.training.run import epoch_steps
 from worker.training.scores import evaluate
-from worker.training.scores.verdict import agreement, gap_recovered
+from worker.training.scores.verdict import gap_recovered
 from worker.training.tasks import heads
 
 if TYPE_CHECKING:
+    from app.data.source import Source
     from app.spec.base import Words
     from app.spec.data import SplitSpec
     from app.spec.training import TrainingSpec
@@ -73,12 +75,13 @@ class Teachers:
     def feed(self, network: Network, draw: Draw, unlabelled: Data | None, training: TrainingSpec, seed: int) -> Feed:
         """Batches of the draw's rows with the teachers' logits; with `unlabelled` half of each batch is those rows, under a mask."""
         feed = self._run.feed(network, draw, training, seed)
-        inputs, given, lines = feed.inputs, dict(feed.given), list(feed.lines)
+        given, lines = dict(feed.given), list(feed.lines)
+        inputs: Source = feed.inputs
         if unlabelled is not None:
             free = free_rows(draw, unlabelled)
             half = max(1, training.batch_size // 2)
             first = len(inputs)
-            inputs = np.concatenate([inputs, unlabelled.table.inputs[free]])
+            inputs = Chain([inputs, Part(unlabelled.table.inputs, free)])
             given = {name: _padded(values, len(free)) for name, values in given.items()}
             lines = [
                 Line(draw.train, min(half, len(draw.train)), seed, draw.data.ref),
@@ -95,7 +98,7 @@ class Teachers:
             if self._online:
                 feed.computed.append(partial(self._lecture, model, task, key))
             else:
-                known = self._told(model, task, key, self._run.outputs(model, feed.inputs[rows], self._layers))
+                known = self._told(model, task, key, self._run.outputs(model, Part(feed.inputs, rows), self._layers))
                 feed.cached |= {name: Some(rows, values, len(feed.inputs)) for name, values in known.items()}
         return feed
 
@@ -107,7 +110,7 @@ class Teachers:
         features = {f"{key}/{layer}": np.asarray(heard[f"feature/{layer}"], np.float32) for layer in self._layers}
         return {key: _in_order(model, task, heard), **features}
 
-    def answers(self, task: Task, inputs: np.ndarray) -> np.ndarray:
+    def answers(self, task: Task, inputs: Source) -> np.ndarray:
         """The teachers' weighted mean of probabilities (numbers in regression)."""
         shares = np.array(self.weights) / sum(self.weights)
         each = [heads.answers(task, said(self._run, model, task, inputs)) for model in self.models]
@@ -136,7 +139,7 @@ def warn_if_silent(run: Run, factors: Factors) -> None:
         )
 
 
-def said(run: Run, model: Model, task: Task, inputs: np.ndarray) -> np.ndarray:
+def said(run: Run, model: Model, task: Task, inputs: Source) -> np.ndarray:
     """A teacher's logits for raw inputs, its outputs in the student's order, its numbers standardised as the student's: (n, units) float32.
 
     Raises:
@@ -149,17 +152,15 @@ def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndar
     for name, theirs in sorted(model.network.tasks.items(), key=lambda item: item[0] != task.name):
         order = order_of(task, theirs)
         if order is not None:
-            logits = heard[name][:, order]
-            if task.type == "regression":
-                logits = heads.standardised(task, heads.in_units(theirs, logits.astype(np.float64)))
-            return np.asarray(logits, np.float32)
+            logits = heads.in_units(theirs, heard[name][:, order].astype(np.float64))
+            return np.asarray(heads.standardised(task, logits), np.float32)
     raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
 
 
 def about(teachers: Teachers, trial: Trial, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
     """How near the students came in one task: agreement with the teachers, how much of the gap was closed, how much smaller and
     faster they are."""
-    inputs = target.table.inputs[target.split.test]
+    inputs = Part(target.table.inputs, target.split.test)
     said_by_teachers = teachers.answers(task, inputs)
     student, teacher = trial.model, teachers.models[0]
     ours, *theirs = (trial.job.latency(one, target.table.inputs) for one in (student, *teachers.models))
@@ -181,13 +182,15 @@ def about(teachers: Teachers, trial: Trial, target: Data, task: Task, split: Spl
                 "weight": weight,
                 "parameters": one.manifest.parameters,
                 "labels": one.manifest.training.get("labels"),
-                "input": canvas.about(one.network.input.shape, one.network.seen),
+                "input": input_kinds.about(one.network.input.kind, one.network.input.shape, one.network.seen),
             }
             for one, weight in zip(teachers.models, teachers.weights, strict=True)
         ],
         "teacher_head": teacher_name,
         "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
-        "agreement": agreement(task.type, trial.job.answers(student.network, inputs)[task.name], said_by_teachers),
+        "agreement": evaluate.agreement(
+            task.type, trial.job.answers(student.network, inputs)[task.name], said_by_teachers
+        ),
         "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
         "latency_ratio": round(latency["teachers"] / latency["student"], 3),
         "latency_ms_per_batch": {"device": ours["device"], "batch": ours["batch"], **latency},

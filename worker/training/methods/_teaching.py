@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
+from app.spec import tasks
 from app.spec.data import Limit
 from app.spec.faults import Invalid
 from app.spec.registry import module_of, name_of
@@ -163,7 +164,7 @@ def check_standardization(taught: Sequence[tuple[Task | None, Sequence[Words]]],
     """Where `logit_standardization` is asked for. `taught`: each task with its objectives."""
     at = "/logit_standardization"
     for task in (task for task, _ in taught if task is not None):
-        if task.type != "multiclass" or task.units < 3:
+        if tasks.of(task.type).OUTPUT != "softmax" or task.units < 3:
             message = (
                 f"z-scores over the classes need at least three of them, {task.name} is {task.type} of {task.units}"
             )

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from worker.training.networks import backbone, canvas
+from worker.training import inputs as input_kinds
+from worker.training.networks import backbone
 from worker.training.networks.layers import keras_layer
 from worker.training.networks.network import FEATURES, Network, Weights
 from worker.training.networks.seeds import derive
@@ -146,7 +147,7 @@ def live(network: Network) -> Live:
     graph = network.graph
     made: dict[str, Any] = {node.name: keras_layer(node, dtype) for node in graph.nodes}
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    reached = through(graph, made, canvas.adapted(inputs, network.seen))
+    reached = through(graph, made, input_kinds.adapted(network.input.kind, inputs, network.seen))
     trunk = reached[next(iter(graph.features.values()))] if graph.one_trunk else None
     features = None if trunk is None else keras.Input(tuple(trunk.shape[1:]), name="features", dtype="float32")
     outputs: dict[str, Any] = {}

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.spec import tasks
+from worker.training import inputs
+
 if TYPE_CHECKING:
     from worker.training.networks.network import Network, Weights
     from worker.training.tasks.heads import Task
@@ -57,7 +60,8 @@ def inherit(network: Network, source: Network) -> Inherited:
     tasks = dict(network.tasks)
     for name, task in network.tasks.items():
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)
-    scaling = network.scaling if network.input.kind == "image" else source.scaling
+    as_source = inputs.training(network.input.kind).SCALED_AS_THE_SOURCE
+    scaling = source.scaling if as_source else network.scaling
     return Inherited(replace(network, weights=weights, tasks=tasks, scaling=scaling), copied, fresh)
 
 
@@ -65,14 +69,7 @@ def order_of(task: Task, source: Task) -> list[int] | None:
     """Where each output of `task` stands among the source's; None where the two do not mean the same."""
     if task.type != source.type or task.units != source.units:
         return None
-    if task.type == "regression":
-        return list(range(task.units)) if task.column == source.column else None
-    ours, theirs = list(task.classes or ()), list(source.classes or ())
-    if sorted(ours) != sorted(theirs):
-        return None
-    if task.type == "binary":
-        return [0] if ours == theirs else None
-    return [theirs.index(name) for name in ours]
+    return tasks.of(task.type).order(task, source)
 
 
 def _head(
@@ -100,9 +97,7 @@ def _head(
         return task
     for layer, other, arrays in zip(own, theirs, offered, strict=True):
         weights[layer], copied[layer] = arrays, other
-    return (
-        replace(task, mean=source.tasks[twin].mean, std=source.tasks[twin].std) if task.type == "regression" else task
-    )
+    return replace(task, mean=source.tasks[twin].mean, std=source.tasks[twin].std)
 
 
 def _same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:

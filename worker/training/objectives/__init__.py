@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from app.spec import tasks
 from app.spec.faults import Fault, Invalid
+from app.spec.tasks import TaskType
 
-Head = Literal["multiclass", "binary", "multilabel", "regression"]
 Needs = Literal["logits", "features"]
 Trunk = Mapping[str, tuple[int, ...]]
 """A trunk's layers in order, each with the shape that leaves it, without the batch."""
@@ -31,7 +32,7 @@ class Setting:
     a trunk's blocks, of student and teachers (empty where not known): what automatic pairs are made of.
     """
 
-    head: Head
+    head: TaskType
     units: int = 3
     epochs: int | None = None
     batch: int = 64
@@ -50,7 +51,7 @@ class Answers:
     where a row has no label.
     """
 
-    head: Head
+    head: TaskType
     student: Any
     teachers: Sequence[Any]
     weights: Sequence[float]
@@ -103,7 +104,7 @@ def factor(module: Any, spec: Any, epoch: int, epochs: int) -> float:
 
 def only_multiclass(what: str, setting: Setting) -> None:
     """Raises Invalid where the head is no softmax of at least three classes."""
-    if setting.head != "multiclass" or setting.units < 3:
+    if tasks.of(setting.head).OUTPUT != "softmax" or setting.units < 3:
         raise Invalid(
             [
                 Fault(

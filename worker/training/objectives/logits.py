@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from app.spec import tasks
 from app.spec.base import Words
 from app.spec.faults import Fault, Invalid
+from app.spec.registry import module
 from worker.training.objectives import WEIGHT_OF_LOGITS, Answers, Needs, Setting
 
 NEEDS: Needs = "logits"
@@ -34,10 +36,15 @@ EXAMPLE: dict[str, Any] = {"type": "logits", "weight": 0.9, "temperature": 4.0}
 
 
 def resolve(spec: Spec, setting: Setting) -> Spec:
-    """The spec with its temperature. Raises Invalid where one is given for regression."""
-    if setting.head == "regression":
+    """The spec with its temperature. Raises Invalid where one is given and the head has none."""
+    soft = tasks.of(setting.head).SOFT_TARGETS
+    if soft is None:
+        raise Invalid([Fault("/type", f"a {setting.head} head has no soft targets", "use an objective on features")])
+    if soft == "plain":
         if spec.temperature is not None:
-            raise Invalid([Fault("/temperature", "a regression head has no temperature", "leave `temperature` out")])
+            raise Invalid(
+                [Fault("/temperature", f"a {setting.head} head has no temperature", "leave `temperature` out")]
+            )
         return spec
     return spec.model_copy(update={"temperature": spec.temperature or TEMPERATURE})
 
@@ -48,10 +55,8 @@ def loss(answers: Answers, spec: Spec) -> Any:
     Several teachers: the target is the weighted mean of their softened *probabilities* (of their outputs in
     regression). The gradient in a softmax row is T·(p − q), p the student's and q the target's probabilities at T.
     """
-    if answers.head == "regression":
-        return squared_error(answers.student, answers.teachers, answers.weights)
-    softened = divergence if answers.head == "multiclass" else binary_divergence
-    return softened(answers.student, answers.teachers, answers.weights, spec.temperature or TEMPERATURE)
+    compare = module("training.tasks", answers.head).divergence
+    return compare(answers.student, answers.teachers, answers.weights, spec.temperature or TEMPERATURE)
 
 
 def divergence(student: Any, teachers: Sequence[Any], weights: Sequence[float], temperature: float) -> Any:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.spec import tasks
 from worker.training.report.picture import Curve, Pairs, Panel, chart, paired
-from worker.training.scores.measures import METRICS
+from worker.training.scores.measures import metric_of
 from worker.training.scores.sentence import scale, signed, unit
 
 if TYPE_CHECKING:
@@ -232,8 +233,9 @@ def _results(report: Mapping[str, Any]) -> list[str]:
         ]
         parts.append(_table(("figure", "value"), [(_label(key), value) for key, value in rows]))
         parts += [f"Not defined: {_text(key)}, {_text(why)}." for key, why in (figures.get("undefined") or {}).items()]
-        if figures["type"] in ("binary", "multiclass") and figures.get("confusion"):
-            parts.append(_confusion(figures["confusion"]))
+        confusion = figures.get("confusion")
+        if confusion and confusion["rows"] == "true":  # else a table for each label
+            parts.append(_confusion(confusion))
         if name in taught:
             parts.append(_teaching(taught[name]))
     delta = verdict.get("delta_m")
@@ -305,7 +307,7 @@ def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _label(key: str) -> str:
-    return METRICS[key].label if key in METRICS else key.replace("_", " ")
+    return metric_of(key).label if key in tasks.metrics() else key.replace("_", " ")
 
 
 def _figure(value: float) -> str:

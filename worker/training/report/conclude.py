@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from app import durable
 from worker.reports import Artifact, Result
-from worker.training.networks import canvas
+from worker.training import inputs
 from worker.training.process import device
 from worker.training.process.failures import Failure
 from worker.training.report import card
@@ -186,7 +186,7 @@ def _report(
             "latency": job.latency(model, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
-        "input": canvas.about(model.network.input.shape, model.network.seen),
+        "input": inputs.about(model.network.input.kind, model.network.input.shape, model.network.seen),
         "export": exported,
         "rows": {
             data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}

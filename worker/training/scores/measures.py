@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+
+from app.spec import tasks
+from app.spec.registry import module
 
 Array = NDArray[np.float64]
 
@@ -25,13 +28,15 @@ class Metric:
     """How a value is computed from sums of per-row statistics, and how it is read.
 
     `of` maps sums of shape (..., p) to values of shape (...). `mean`: the value is the mean of the statistics' first
-    column (the second is 1 for each row), so that its variance over rows needs no bootstrap.
+    column (the second is 1 for each row), so that its variance over rows needs no bootstrap. `share`: 1 is all there is
+    to have, so that differences are told in points.
     """
 
     label: str
     of: Callable[[Array], Array]
     better: Literal["higher", "lower"] = "higher"
     mean: bool = False
+    share: bool = True
 
     @property
     def sign(self) -> int:
@@ -62,13 +67,28 @@ def _micro_f1(sums: Array) -> Array:
     return np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
 
 
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric("accuracy", _ratio, mean=True),
-    "balanced_accuracy": Metric("balanced accuracy", _mean_recall),
-    "micro_f1": Metric("micro-F1", _micro_f1),
-    "r2": Metric("R²", _ratio, mean=True),
-    "rmse": Metric("RMSE", _rmse, better="lower"),
-}
+ACCURACY = Metric("accuracy", _ratio, mean=True)
+BALANCED_ACCURACY = Metric("balanced accuracy", _mean_recall)
+MICRO_F1 = Metric("micro-F1", _micro_f1)
+R2 = Metric("R²", _ratio, mean=True)
+RMSE = Metric("RMSE", _rmse, better="lower", share=False)
+
+
+@cache
+def metric_of(name: str) -> Metric:
+    """The metric that some task type measures by `name`. Raises LookupError where none does."""
+    for kind in tasks.names():
+        known: dict[str, Metric] = module("training.tasks", kind).METRICS
+        if name in known:
+            return known[name]
+    raise LookupError(f"no task type measures {name!r}: known are {', '.join(tasks.metrics())}")
+
+
+def nothing_to_measure(predicted: Array, target: Array) -> str | None:
+    """Why no metric at all has a value."""
+    if not len(target):
+        return "no row has a label"
+    return None if np.isfinite(predicted).all() else "predictions are not finite"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +110,7 @@ class Measure:
     def value(self) -> float:
         if self.undefined is not None:
             return math.nan
-        return float(METRICS[self.metric].of(self.statistics.sum(axis=0)))
+        return float(metric_of(self.metric).of(self.statistics.sum(axis=0)))
 
     @cached_property
     def n_units(self) -> int:
@@ -114,7 +134,7 @@ def resample(measures: Sequence[Measure], seed: int, resamples: int = RESAMPLES)
         for start, counts in _draws(rng, len(pool), resamples):
             drawn = counts @ side_by_side
             for i, first, last in zip(members, edges, edges[1:], strict=False):
-                values[i, start : start + len(counts)] = METRICS[measures[i].metric].of(drawn[:, first:last])
+                values[i, start : start + len(counts)] = metric_of(measures[i].metric).of(drawn[:, first:last])
     return values
 
 

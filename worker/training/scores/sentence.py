@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.training.scores.measures import METRICS
+from worker.training.scores.measures import metric_of
 
 MOST_SEEDS = 20
 SEEDS_ADVISED = 5
@@ -80,13 +80,13 @@ def _why(told: Mapping[str, Any]) -> str:
 def _treated(told: Mapping[str, Any]) -> str:
     if "treated" not in told or told["treated"]["mean"] is None:
         return ""
-    return f"{METRICS[told['metric']].label} {told['treated']['mean']:.3f}; "
+    return f"{metric_of(told['metric']).label} {told['treated']['mean']:.3f}; "
 
 
 def _values(told: Mapping[str, Any]) -> str:
     if told["metric"] == "delta_m":
         return f"Δm over {len(told['tasks'])} tasks (positive is better) "
-    control, label = told["control"], METRICS[told["metric"]].label
+    control, label = told["control"], metric_of(told["metric"]).label
     return f"{label} {told['treated']['mean']:.3f} against {control['mean']:.3f} ({control['arm']}), "
 
 
@@ -130,11 +130,13 @@ def _stage(besides: Mapping[str, Any], stage: str) -> str:
 
 def unit(told: Mapping[str, Any]) -> str:
     """Of a verdict's differences, once multiplied by `scale`."""
-    return {"delta_m": "%", "rmse": ""}.get(told["metric"], "points")
+    if told["metric"] == "delta_m":
+        return "%"
+    return "points" if metric_of(told["metric"]).share else ""
 
 
 def scale(told: Mapping[str, Any]) -> float:
-    return 1.0 if told["metric"] in ("delta_m", "rmse") else 100.0
+    return 100.0 if told["metric"] != "delta_m" and metric_of(told["metric"]).share else 1.0
 
 
 def _amount(told: Mapping[str, Any], value: float) -> str:

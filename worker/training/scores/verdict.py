@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from app.spec.report.verdict import Decision, Overlap, Reason
-from worker.training.scores.measures import METRICS, Array, Measure, resample
+from worker.training.scores.measures import Array, Measure, metric_of, resample
 from worker.training.scores.sentence import sentence
 
 Margin = float | Literal["auto"]
@@ -189,8 +189,10 @@ def margin_of(metric: str, control_mean: float, asked: Margin = "auto") -> float
         return float(asked)
     if metric == "delta_m":
         return DELTA_M_MARGIN
-    if METRICS[metric].better == "lower":
-        raise ValueError(f"{metric} has no margin of its own: a verdict needs accuracy, micro_f1 or r2, or `margin`")
+    if metric_of(metric).better == "lower":
+        raise ValueError(
+            f"{metric} has no margin of its own: a verdict needs a metric of which more is better, or `margin`"
+        )
     return max(0.0, min(0.02, 0.2 * (1 - control_mean))) if math.isfinite(control_mean) else math.nan
 
 
@@ -237,7 +239,7 @@ def compare(treated: Sequence[Measure], control: Sequence[Measure], *, split_see
                 f"both arms need one metric on the same test rows: {first.metric} on {len(first.units)} rows, "
                 f"then {measure.metric} on {len(measure.units)}"
             )
-    metric = METRICS[first.metric]
+    metric = metric_of(first.metric)
     differences = [metric.sign * (t.value - c.value) for t, c in zip(treated, control, strict=True)]
     if not np.isfinite(differences).all():
         return interval(differences, math.nan, first.n_units, alpha)
@@ -272,7 +274,7 @@ def gap_recovered(
     """
     if not student or len(student) != len(alone):
         return {"value": None, "reason": "no complete pair of student and control"}
-    sign = METRICS[teacher.metric].sign
+    sign = metric_of(teacher.metric).sign
     ahead = compare([teacher] * len(alone), alone, split_seed=split_seed, alpha=ALPHA)
     answer = {"teacher": _number(teacher.value), "teacher_ahead_ci95": [_number(ahead.lo), _number(ahead.hi)]}
     if not ahead.lo > 0:
@@ -281,20 +283,6 @@ def gap_recovered(
         return {"value": None, "reason": why, **answer}
     gain = sign * float(np.mean([s.value - a.value for s, a in zip(student, alone, strict=True)]))
     return {"value": _number(gain / ahead.delta), "reason": None, **answer}
-
-
-def agreement(task_type: str, student: Any, teacher: Any) -> float | None:
-    """The share of test rows (multilabel: of labels) on which both predict the same class; null for regression.
-
-    Args:
-        student, teacher: probabilities of one shape: (n, C), or (n,) or (n, 1) of a binary head's positive class.
-    """
-    if task_type == "regression" or len(student) == 0:
-        return None
-    one, other = (np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (student, teacher))
-    if task_type == "multiclass":
-        return float(np.mean(one.argmax(1) == other.argmax(1)))
-    return float(np.mean((one > 0.5) == (other > 0.5)))
 
 
 @dataclass(frozen=True)
@@ -349,7 +337,7 @@ def _judge_task(
     ours = [outcome for outcome in treated if name in outcome.tasks]
     theirs = [outcome for outcome in control if name in outcome.tasks]
     sample = (ours or theirs)[0].tasks[name].measure
-    metric = METRICS[sample.metric]
+    metric = metric_of(sample.metric)
     ones, others = ([pair[i].tasks[name].measure for pair in pairs] for i in (0, 1))
     at = compare(ones, others, split_seed=ask.split_seed, alpha=alpha) if pairs else _nothing(alpha)
     wide = interval(_differences(ones, others), at.v_test, sample.n_units, ALPHA) if pairs else _nothing(ALPHA)
@@ -400,7 +388,7 @@ def _judge_delta_m(
     seeds_delta: list[float] = []
     if pairs:
         flat = [measure for arm in from_arm for task in arm for measure in task]
-        signs = [METRICS[task[0].metric].sign for task in from_arm[0]]
+        signs = [metric_of(task[0].metric).sign for task in from_arm[0]]
         shape = (2, len(names), len(pairs))
         values = np.array([measure.value for measure in flat]).reshape(shape)
         seeds_delta = [float(x) for x in delta_m(values[0], values[1], signs)]
@@ -446,7 +434,7 @@ def _judge_delta_m(
 
 
 def _differences(ones: Sequence[Measure], others: Sequence[Measure]) -> list[float]:
-    return [METRICS[one.metric].sign * (one.value - other.value) for one, other in zip(ones, others, strict=True)]
+    return [metric_of(one.metric).sign * (one.value - other.value) for one, other in zip(ones, others, strict=True)]
 
 
 def _notes(name: str, treated: Sequence[Outcome], control: Sequence[Outcome]) -> list[str]:

@@ -1,1 +1,2 @@
-"""What a head predicts, and how a task is named. Keras only inside functions. Imports `app.spec` alone."""
+"""What a head predicts. `heads` is what all task types share; each has a module of its own beside it, whose other half, which the API
+reads too, is in `app.spec.tasks`. Imports `scores` and `objectives`."""

@@ -7,18 +7,18 @@ and NaN are missing). *Targets*: what the loss compares with (codes, 0/1, standa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from app.spec import tasks
 from app.spec.data import Column
 from app.spec.models import HeadSpec, TaskManifest, TaskSpec
+from app.spec.registry import module
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from app.spec.models import TaskType
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,13 @@ class Task:
     """One head. `mean` and `std` (regression, standardised) are of the training rows; None before they are fitted."""
 
     name: str
-    type: TaskType
+    type: str
     column: str
     units: int
     classes: tuple[str, ...] | None = None
     standardize: bool = True
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-
-    @property
-    def activation(self) -> str | None:
-        return {"multiclass": "softmax", "regression": None}.get(self.type, "sigmoid")
 
     def manifest(self) -> TaskManifest:
         return TaskManifest(
@@ -49,25 +45,44 @@ class Task:
         )
 
 
-def type_of(column: Column) -> TaskType:
-    """What a column asks for: two classes binary, more multiclass, numbers regression, labels multilabel."""
-    if column.type == "category":
-        return "binary" if len(column.classes or []) == 2 else "multiclass"
-    return "regression" if column.type == "number" else "multilabel"
+class Learning(Protocol):
+    """The face of a task type's module here; it also has what `scores.evaluate.Scoring` names. Keras is imported only inside functions."""
+
+    def fit_scale(self, task: Task, values: np.ndarray) -> Task:
+        """`task` with what its targets are scaled by, fitted on the stored values of the training rows; or as it is."""
+
+    def targets(self, task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(targets, mask) of stored values. The mask is float32, 0 where a value is missing: (n,), or (n, units) of single ones."""
+
+    def loss(self, target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
+        """(loss, mask) of each row of a batch, both (n,): the loss is not yet masked. logits: (n, units) float32."""
+
+    def answers(self, task: Task, logits: np.ndarray) -> np.ndarray:
+        """What the output layer gives, computed in float64: (n, units) from (n, units)."""
+
+    def layers(self, task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
+        """As `heads.layers`."""
+
+    def output_layer(self, task: Task) -> Any:
+        """As `heads.output_layer`."""
+
+    def divergence(
+        self, student: Any, teachers: Sequence[Any], weights: Sequence[float], temperature: float | None
+    ) -> Any:
+        """How far a student's logits are from its teachers', softened where the type has a temperature: (n,), never negative, no gradient
+        to the teachers. A type that no teacher can teach has none, and `resolve` of `logits` refuses it."""
 
 
-def fits(kind: TaskType, column: Column) -> bool:
-    """Two classes may also be learnt as a softmax of two."""
-    natural = type_of(column)
-    return kind == natural or (kind == "multiclass" and natural == "binary")
+def learning(type: str) -> Learning:
+    """The learning half of a task type. Raises NotInstalled."""
+    return cast("Learning", module("training.tasks", type))
 
 
 def task(name: str, spec: TaskSpec, column: Column) -> Task:
     """The task that a resolved `spec` (type and column given) describes on `column`."""
-    kind = spec.type or type_of(column)
+    kind = spec.type or tasks.natural(column)
     classes = tuple(column.classes) if column.classes is not None else None
-    units = {"binary": 1, "regression": int(np.prod(column.shape)) if column.shape else 1}.get(kind, len(classes or ()))
-    return Task(name, kind, column.name, units, classes, spec.standardize)
+    return Task(name, kind, column.name, tasks.of(kind).units(column), classes, spec.standardize)
 
 
 def of_manifest(name: str, manifest: TaskManifest) -> Task:
@@ -85,13 +100,8 @@ def of_manifest(name: str, manifest: TaskManifest) -> Task:
 
 
 def fit_scale(task: Task, values: np.ndarray) -> Task:
-    """`task` with mean and standard deviation of the stored `values` (training rows only); a constant column is only shifted."""
-    if task.type != "regression" or not task.standardize:
-        return task
-    flat = values.astype(np.float64).reshape(len(values), -1)
-    mean, std = np.nanmean(flat, axis=0), np.nanstd(flat, axis=0)
-    std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)
-    return replace(task, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    """`task` with what its targets are scaled by, of the stored `values` (training rows only)."""
+    return learning(task.type).fit_scale(task, values)
 
 
 def targets(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,18 +109,8 @@ def targets(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
 
     `NAME/labelled` is (n,) for category columns and (n, units) otherwise: single labels and numbers of a row may be missing.
     """
-    if values.dtype.kind in "iu":
-        mask = values >= 0
-        codes = np.where(mask, values, 0)
-        stored = codes.astype(np.int32) if task.type == "multiclass" else codes.astype(np.float32).reshape(-1, 1)
-        return {task.name: stored, f"{task.name}/labelled": mask.astype(np.float32)}
-    flat = values.astype(np.float64).reshape(len(values), -1)
-    mask = ~np.isnan(flat)
-    flat = np.where(mask, flat, 0.0 if task.mean is None else np.array(task.mean))
-    return {
-        task.name: standardised(task, flat).astype(np.float32),
-        f"{task.name}/labelled": mask.astype(np.float32),
-    }
+    target, labelled = learning(task.type).targets(task, values)
+    return {task.name: target, f"{task.name}/labelled": labelled}
 
 
 def standardised(task: Task, values: np.ndarray) -> np.ndarray:
@@ -123,56 +123,23 @@ def in_units(task: Task, values: np.ndarray) -> np.ndarray:
 
 def answers(task: Task, logits: np.ndarray) -> np.ndarray:
     """What the inference model says for these logits: probabilities (n, units), or numbers in the user's units."""
-    logits = logits.astype(np.float64)
-    if task.type == "regression":
-        return in_units(task, logits)
-    if task.type == "multiclass":
-        raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
+    return learning(task.type).answers(task, logits.astype(np.float64))
 
 
 def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:
-    """(mean loss over the labelled rows of a batch, how many rows are labelled), both scalars; 0 where none is.
-
-    binary and multilabel: sigmoid cross-entropy, mean over a row's labels. multiclass: softmax cross-entropy. regression:
-    squared error of standardised numbers, mean over a row's numbers. Labels missing within a row are left out of its mean.
-    """
+    """(mean loss over the labelled rows of a batch, how many rows are labelled), both scalars; 0 where none is."""
     from keras import ops
 
-    target, mask = y[task.name], y[f"{task.name}/labelled"]
-    logits = ops.cast(logits, "float32")
-    if task.type == "multiclass":
-        rows = -ops.take_along_axis(ops.log_softmax(logits, axis=-1), ops.expand_dims(target, -1), axis=-1)[:, 0]
-    else:
-        if task.type == "regression":
-            each = ops.square(logits - target)
-        else:
-            each = ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
-        there = mask if len(mask.shape) == 2 else ops.expand_dims(mask, -1)
-        rows = ops.sum(each * there, axis=-1) / ops.maximum(ops.sum(there * ops.ones_like(each), axis=-1), 1.0)
-        mask = ops.cast(ops.any(there > 0, axis=-1), "float32")
+    rows, mask = learning(task.type).loss(y[task.name], y[f"{task.name}/labelled"], ops.cast(logits, "float32"))
     count = ops.sum(mask)
     return ops.sum(rows * mask) / ops.maximum(count, 1.0), count
 
 
 def layers(task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
     """The Keras layers of a head, the last one named `<task>_logits`: always in float32, whatever the trunk computes in."""
-    import keras
-
-    made: list[Any] = []
-    if head.units is not None:
-        made.append(keras.layers.Dense(head.units, activation=head.activation, name=f"{task.name}_hidden", dtype=dtype))
-    if head.dropout:
-        made.append(keras.layers.Dropout(head.dropout, name=f"{task.name}_dropout", dtype=dtype, seed=0))
-    return [*made, keras.layers.Dense(task.units, name=f"{task.name}_logits", dtype="float32")]
+    return learning(task.type).layers(task, head, dtype)
 
 
 def output_layer(task: Task) -> Any:
     """The stock layer named `<task>` that turns logits into answers in a kept model."""
-    import keras
-
-    if task.type != "regression":
-        return keras.layers.Activation(task.activation, name=task.name, dtype="float32")
-    std, mean = (1.0, 0.0) if task.mean is None or task.std is None else (list(task.std), list(task.mean))
-    return keras.layers.Rescaling(std, mean, name=task.name, dtype="float32")
+    return learning(task.type).output_layer(task)

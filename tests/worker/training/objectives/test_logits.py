@@ -11,27 +11,30 @@ from scipy.special import expit, softmax
 from scipy.stats import entropy
 
 from app.spec.faults import Invalid
-from worker.training.objectives import Answers, Head, LogitObjective, Setting, logits
+from app.spec.tasks import TaskType
+from worker.training.objectives import Answers, LogitObjective, Setting, logits
 from worker.training.objectives.logits import Spec
 
 tf = pytest.importorskip("tensorflow")
 
 TEACHER, STUDENT = [[3.0, 1.0, -1.0]], [[0.0, 1.0, 0.0]]
-HEADS: list[Head] = ["multiclass", "binary", "multilabel", "regression"]
+HEADS: list[TaskType] = ["multiclass", "binary", "multilabel", "regression"]
 
 
-def spec(head: Head, temperature: float = 4.0) -> Spec:
+def spec(head: TaskType, temperature: float = 4.0) -> Spec:
     return logits.resolve(Spec(temperature=None if head == "regression" else temperature), Setting(head))
 
 
-def value(student: Any, teachers: Any, weights: Any, head: Head, T: float = 4.0, dtype: str = "float64") -> np.ndarray:
+def value(
+    student: Any, teachers: Any, weights: Any, head: TaskType, T: float = 4.0, dtype: str = "float64"
+) -> np.ndarray:
     arrays = [tf.constant(np.asarray(teacher), dtype) for teacher in teachers]
     return np.asarray(
         logits.loss(Answers(head, tf.constant(np.asarray(student), dtype), arrays, weights), spec(head, T))
     )
 
 
-def gradient(student: Any, teacher: Any, head: Head, T: float = 4.0) -> np.ndarray:
+def gradient(student: Any, teacher: Any, head: TaskType, T: float = 4.0) -> np.ndarray:
     variable = tf.Variable(np.asarray(student, dtype="float64"))
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(
@@ -40,7 +43,9 @@ def gradient(student: Any, teacher: Any, head: Head, T: float = 4.0) -> np.ndarr
     return np.asarray(tape.gradient(total, variable))
 
 
-def naive(student: np.ndarray, teachers: list[np.ndarray], weights: list[float], head: Head, T: float) -> np.ndarray:
+def naive(
+    student: np.ndarray, teachers: list[np.ndarray], weights: list[float], head: TaskType, T: float
+) -> np.ndarray:
     """From the definitions, with scipy, in float64."""
     shares = np.array(weights) / np.sum(weights)
     if head == "regression":
@@ -96,7 +101,7 @@ def test_a_certain_teacher_at_temperature_1_gives_the_cross_entropy() -> None:
 
 
 @pytest.mark.parametrize("head", ["binary", "multilabel"])
-def test_sigmoid_gives_the_fixtures_value_and_hand_derived_gradient(head: Head) -> None:
+def test_sigmoid_gives_the_fixtures_value_and_hand_derived_gradient(head: TaskType) -> None:
     assert value([[0.0]], [[[2.0]]], [1.0], head, T=2) == pytest.approx([0.443776], abs=1e-6)
     assert gradient([[0.0]], [[2.0]], head, T=2) == pytest.approx(2 * (0.5 - expit(1.0)), abs=1e-12)
     assert gradient([[0.0]], [[2.0]], head, T=2)[0, 0] == pytest.approx(-0.462117, abs=1e-6)
@@ -139,7 +144,7 @@ def test_regression_has_no_temperature() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("T", [1.0, 4.0, 20.0])
-def test_the_gradient_is_the_numerical_one(head: Head, T: float) -> None:
+def test_the_gradient_is_the_numerical_one(head: TaskType, T: float) -> None:
     student, teacher = rows(5, 3), rows(6, 3)
     found, step = gradient(student, teacher, head, T), 1e-6
     for i in range(len(student)):
@@ -153,7 +158,7 @@ def test_the_gradient_is_the_numerical_one(head: Head, T: float) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-9), ("float32", 1e-4)])
-def test_values_agree_with_the_definitions(head: Head, dtype: str, within: float) -> None:
+def test_values_agree_with_the_definitions(head: TaskType, dtype: str, within: float) -> None:
     student, teachers = rows(7, 4, n=50), [rows(8, 4, n=50), rows(9, 4, n=50)]
     for T in (1.0, 4.0):
         expected = naive(student, teachers, [0.3, 0.7], head, T)
@@ -166,7 +171,7 @@ def test_values_agree_with_the_definitions(head: Head, dtype: str, within: float
     st.sampled_from(["float32", "float64"]),
 )  # fmt: skip
 def test_the_loss_is_never_negative_and_always_finite(
-    head: Head, seed: int, units: int, T: float, scale: float, dtype: str
+    head: TaskType, seed: int, units: int, T: float, scale: float, dtype: str
 ) -> None:
     assume(not (head == "multiclass" and units < 2))
     near = rows(seed, units, scale)
@@ -179,14 +184,14 @@ def test_the_loss_is_never_negative_and_always_finite(
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scale", [1.0, 300.0])
-def test_the_loss_is_exactly_0_where_the_student_equals_the_teacher(head: Head, dtype: str, scale: float) -> None:
+def test_the_loss_is_exactly_0_where_the_student_equals_the_teacher(head: TaskType, dtype: str, scale: float) -> None:
     student = rows(10, 5, scale, n=64)
     assert value(student, [student], [1.0], head, dtype=dtype) == pytest.approx(np.zeros(64), abs=0)
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("seeds", [[11], [11, 12]])
-def test_no_gradient_reaches_a_teacher(head: Head, seeds: list[int]) -> None:
+def test_no_gradient_reaches_a_teacher(head: TaskType, seeds: list[int]) -> None:
     teachers = [tf.Variable(rows(seed, 3)) for seed in seeds]
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(
@@ -199,7 +204,7 @@ def test_no_gradient_reaches_a_teacher(head: Head, seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_two_equal_teachers_are_one_and_a_weight_of_0_silences(head: Head) -> None:
+def test_two_equal_teachers_are_one_and_a_weight_of_0_silences(head: TaskType) -> None:
     student, one, other = rows(14, 3), rows(15, 3), rows(16, 3)
     alone = value(student, [one], [1.0], head)
     assert value(student, [one, one], [0.4, 0.6], head) == pytest.approx(alone)

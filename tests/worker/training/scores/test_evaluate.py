@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from sklearn import metrics as sk
 
 from app.spec.report.figures import Figures
-from worker.training.scores.evaluate import calibration, evaluate, measure, metric_for
+from worker.training.scores.classification import calibration
+from worker.training.scores.evaluate import evaluate, measure, metric_for
 
 RNG = np.random.default_rng(0)
 FIGURES: TypeAdapter[Any] = TypeAdapter(Figures)

@@ -13,10 +13,11 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.datasets import load_wine
 
+from app.spec import tasks
 from app.spec.report.verdict import Verdict
 from worker.training.scores import verdict
-from worker.training.scores.evaluate import measure
-from worker.training.scores.measures import METRICS, Measure
+from worker.training.scores.evaluate import agreement, measure
+from worker.training.scores.measures import Measure
 from worker.training.scores.verdict import Outcome, Scored, Spent
 
 N = 200
@@ -454,15 +455,18 @@ def test_gap_recovered_is_null_unless_the_teacher_is_clearly_better(teacher: flo
 def test_agreement_counts_equal_classes() -> None:
     student = [[0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.4, 0.5, 0.1], [0.2, 0.3, 0.5]]
     teacher = [[0.9, 0.1, 0.0], [0.5, 0.4, 0.1], [0.0, 1.0, 0.0], [0.1, 0.1, 0.8]]
-    assert verdict.agreement("multiclass", student, teacher) == 0.75
-    assert verdict.agreement("binary", [[0.7], [0.2]], [[0.6], [0.9]]) == 0.5
-    assert verdict.agreement("multilabel", [[0.7, 0.1], [0.2, 0.9]], [[0.6, 0.9], [0.3, 0.8]]) == 0.75
-    assert verdict.agreement("regression", [[1.0]], [[1.0]]) is None
+    assert agreement("multiclass", student, teacher) == 0.75
+    assert agreement("binary", [[0.7], [0.2]], [[0.6], [0.9]]) == 0.5
+    assert agreement("multilabel", [[0.7, 0.1], [0.2, 0.9]], [[0.6, 0.9], [0.3, 0.8]]) == 0.75
+    assert agreement("regression", [[1.0]], [[1.0]]) is None
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(0, 2**31 - 1), st.integers(0, 6), st.integers(5, 60), st.sampled_from(sorted(METRICS.keys() - {"rmse"}))
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 6),
+    st.integers(5, 60),
+    st.sampled_from(sorted(set(tasks.metrics()) - {"rmse"})),
 )
 def test_every_outcome_makes_a_report_that_json_can_hold(seed: int, seeds: int, n: int, metric: str) -> None:
     rng = np.random.default_rng(seed)

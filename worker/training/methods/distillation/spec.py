@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.data import inputs as input_kinds
 from app.spec.base import JobSpec, Words
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.models import (
@@ -260,8 +261,8 @@ def _student(
                 "leave `student_init` out, or name an architecture",
             )
         return spec.student, known.architecture if known else None, known.input.shape if known else None
-    small = {"image": "cnn-small", "table": "mlp"}
-    asked = spec.student if spec.student is not None else small.get(getattr(fed, "kind", ""))
+    small = None if fed is None else input_kinds.of(fed.kind).STUDENT
+    asked = spec.student if spec.student is not None else small
     architecture = faults.architecture(asked, fed, "/student")
     if architecture is None or fed is None:
         return spec.student, architecture, None

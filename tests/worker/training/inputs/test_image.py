@@ -14,9 +14,11 @@ import pytest
 from app.spec.models import Manifest
 from tests.worker.training.small import DIGIT, PICTURE, SIZE, network, same
 from worker.training.data.scaling import Scaling
+from worker.training.inputs import between
+from worker.training.inputs import image as canvas
 from worker.training.kept import export, formats
 from worker.training.methods import _sources
-from worker.training.networks import build, canvas
+from worker.training.networks import build
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.network import FEATURES, Network
 
@@ -62,7 +64,7 @@ def test_where_shapes_agree_no_layer_is_added_and_answers_are_the_same_bits() ->
     inputs = keras.Input((12, 12, 1))
     assert canvas.adapted(inputs, [12, 12, 1]) is inputs
     assert _sources.facing(whole, PICTURE) is whole
-    assert canvas.between([12, 12, 1], (12, 12, 1)) is None
+    assert between([12, 12, 1], (12, 12, 1)) is None
     there_and_back = fed(fed(whole, [8, 9, 3]), [12, 12, 1])
     assert there_and_back.canvas is None
     assert there_and_back.shape_key() == whole.shape_key() != fed(whole, [8, 9, 3]).shape_key()

@@ -1,6 +1,6 @@
-"""From what a network is fed to what its trunk sees: pictures of another size or number of channels than the trunk was made for.
+"""Pictures: divided by their scale, and resized where a trunk was made for another size or number of channels.
 
-The layers are stock Keras and hold no numbers; they stand between preprocessing and trunk, and are part of every kept or exported
+The resizing layers are stock Keras and hold no numbers; they stand between preprocessing and trunk, and are part of every kept or exported
 model. Pictures are stretched to the trunk's size (bilinear, half-pixel centres); one that is at least twice as large first gives way
 to the means of whole blocks of pixels, since bilinear reading alone would look at a few pixels and skip the rest. One channel is
 repeated three times, three are averaged. What needs none of it gets no layer. Keras is imported only where a tensor is needed.
@@ -9,23 +9,35 @@ repeated three times, three are averaged. What needs none of it gets no layer. K
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-CHANNELS = {(1, 3): "repeated", (3, 1): "averaged"}
-"""What is done to channels: {(fed, seen): how}. Others mean nothing known, so they are refused."""
+from app.data.inputs.image import CHANNELS
+from app.data.lists import times
+from worker.training.data.scaling import Scaling
+
+if TYPE_CHECKING:
+    from app.spec.data import InputSchema
+    from worker.training.inputs import Trained
+
+SCALED_AS_THE_SOURCE = False
 
 
-def refusal(fed: Sequence[int], seen: Sequence[int]) -> str | None:
-    """Why pictures of shape `fed` cannot be shown to a trunk that sees `seen`, both (height, width, channels); None: they can."""
-    if fed[-1] == seen[-1] or (fed[-1], seen[-1]) in CHANNELS:
-        return None
-    known = ", ".join(f"{ours} to {theirs} ({how})" for (ours, theirs), how in CHANNELS.items())
-    return f"pictures of {_channels(fed)} cannot become pictures of {_channels(seen)}; known are {known}"
+def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG001
+    """By the scale of their own data, whatever the rows."""
+    return Scaling((0.0,), (input.scale,))
 
 
-def between(fed: Sequence[int], seen: Sequence[int] | None) -> list[int] | None:
-    """What a network has for `canvas`: `seen` where it is another shape than `fed`, else None."""
-    return None if seen is None or list(seen) == list(fed) else list(seen)
+def layer(scaling: Scaling, input: InputSchema) -> Any:  # noqa: ARG001
+    import keras
+
+    mean, std = scaling.mean[0], scaling.std[0]
+    return keras.layers.Rescaling(1 / std, -mean / std, name="preprocessing", dtype="float32")
+
+
+def scaling_of(layer: Any) -> Scaling:
+    config = layer.get_config()
+    std = 1 / config["scale"]
+    return Scaling((-config["offset"] * std,), (round(std, 6),))
 
 
 def about(fed: list[int], seen: list[int]) -> dict[str, Any] | None:
@@ -77,12 +89,3 @@ def _blocks(fed: Sequence[int], seen: Sequence[int]) -> tuple[int, int] | None:
     """How many pixels, down and across, are averaged into one before pictures are resized; None: none."""
     blocks = max(1, fed[0] // seen[0]), max(1, fed[1] // seen[1])
     return None if blocks == (1, 1) else blocks
-
-
-def times(shape: Sequence[int]) -> str:
-    """A shape in words: 28×28×1."""
-    return "×".join(str(side) for side in shape)
-
-
-def _channels(shape: Sequence[int]) -> str:
-    return f"{shape[-1]} channel{'s' * (shape[-1] != 1)}"

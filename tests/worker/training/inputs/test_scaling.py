@@ -11,7 +11,7 @@ import pytest
 from app.spec import architectures
 from app.spec.models import HeadSpec
 from tests.worker.training.small import ODD, TABLE
-from worker.training.data import rows
+from worker.training.inputs import scaling
 from worker.training.kept import export
 from worker.training.networks import build
 from worker.training.networks.initial import initial
@@ -24,9 +24,9 @@ def test_a_feature_that_hardly_varies_is_scaled_in_the_kept_model_as_in_training
     spread = np.array([1.0, 1e-9, 9e-8, 2e-7, 0.0])
     inputs = (np.random.default_rng(0).standard_normal((40, 5)) * spread).astype(np.float32)
     data: Any = SimpleNamespace(table=SimpleNamespace(schema=SimpleNamespace(input=TABLE), inputs=inputs))
-    scaling = rows.scaling([(data, np.arange(40))])
-    assert [std == 1.0 for std in scaling.std] == [False, True, True, False, True]
-    made = Network(architectures.resolve("mlp"), TABLE, {"odd": ODD}, {"odd": HeadSpec()}, scaling, {})
+    fitted = scaling([(data, np.arange(40))])
+    assert [std == 1.0 for std in fitted.std] == [False, True, True, False, True]
+    made = Network(architectures.resolve("mlp"), TABLE, {"odd": ODD}, {"odd": HeadSpec()}, fitted, {})
     made.weights = initial(build.live(made), 0)
     kept = export.inference_model(made).get_layer("preprocessing")
-    assert np.allclose(kept(inputs), scaling(inputs), rtol=1e-5, atol=1e-6)
+    assert np.allclose(kept(inputs), fitted(inputs), rtol=1e-5, atol=1e-6)

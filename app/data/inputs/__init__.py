@@ -1,0 +1,72 @@
+"""Input kinds, as far as they need no Keras: one module each. What is fitted and resized is in `worker.training.inputs`.
+
+A module has all that `InputModule` names. Its file's name is the kind's. A package in BEQUEST_PLUGINS brings one as `inputs/NAME.py` and
+`training/inputs/NAME.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from app.data.table import Hashes
+from app.spec.data import InputSchema
+from app.spec.faults import Fault
+from app.spec.registry import NotInstalled, modules
+
+Encode = Callable[[object, str, list[Fault]], np.ndarray | None]
+"""(row as a client sends it, its pointer, faults so far) to its numbers in the shape of the input; None where faults were added."""
+
+
+class InputModule(Protocol):
+    """The face of a module.
+
+    DIMENSIONS: of a row's shape. ARCHITECTURE and STUDENT: the networks for it where a spec names none. AUGMENTATIONS: the types that go
+    with it; None: all. RESIZED: whether a trunk may be fed rows of another shape than it was made for, see `refusal`.
+    """
+
+    DIMENSIONS: int
+    ARCHITECTURE: str
+    STUDENT: str
+    AUGMENTATIONS: frozenset[str] | None
+    RESIZED: bool
+
+    def takes(self, values: np.ndarray) -> bool:
+        """Whether an uploaded array, (n, …) with two to four dimensions, holds inputs of this kind. Plugins are asked first."""
+
+    def read(
+        self, values: np.ndarray, names: list[str] | None, place: str
+    ) -> tuple[np.ndarray, InputSchema] | list[Fault]:
+        """An uploaded array as it is stored, uint8 or float32, all finite; or all that is wrong with it.
+
+        Args:
+            names: of the features, where the file has them; None: it has none.
+            place: the array's pointer.
+        """
+
+    def hashes(self, inputs: np.ndarray, input: InputSchema) -> Hashes:
+        """16 bytes a stored row, (n, 16): equal for what a model sees alike. See `app.data.table.row_hashes`."""
+
+    def encoder(self, input: InputSchema) -> Encode:
+        """How a row of a request becomes a row of a batch, in the units of the data set."""
+
+    def preview(self, row: np.ndarray, input: InputSchema) -> Any:
+        """JSON of a stored row, as `encoder` takes it."""
+
+    def refusal(self, fed: list[int], seen: list[int]) -> str | None:
+        """Why rows of shape `fed` cannot be shown to a trunk that sees `seen`; None: they can. Of kinds that are RESIZED."""
+
+
+def of(kind: str) -> InputModule:
+    """The module of an input kind. Raises NotInstalled."""
+    known = modules("inputs")
+    if kind not in known:
+        raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(known)}")
+    return cast("InputModule", known[kind])
+
+
+def taking(values: np.ndarray) -> InputModule:
+    """The kind that an uploaded array is of."""
+    return next(kind for kind in map(of, reversed(modules("inputs"))) if kind.takes(values))

@@ -1,0 +1,102 @@
+"""Task types, as far as they need no Keras: one module each. What is learnt and scored is in `worker.training.tasks`.
+
+A module has all that `TaskModule` names. Its file's name is the type's. A package in BEQUEST_PLUGINS brings one as `tasks/NAME.py` and
+`training/tasks/NAME.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Protocol, cast
+
+from app.spec.data import Column
+from app.spec.registered import Registered
+from app.spec.registry import NotInstalled, modules
+
+Output = Literal["softmax", "sigmoid", None]
+"""What turns logits into answers; None: they are numbers, which are brought back to the user's units."""
+
+SoftTargets = Literal["softened", "plain", None]
+"""What a teacher's outputs are to a student: probabilities that a temperature softens, plain numbers, or None: nothing to learn from."""
+
+
+def names() -> list[str]:
+    """Every task type."""
+    return list(modules("tasks"))
+
+
+def metrics() -> list[str]:
+    """What any task type is measured by."""
+    return sorted({name for module in modules("tasks").values() for name in cast("TaskModule", module).METRICS})
+
+
+TaskType = Annotated[str, Registered(names)]
+StoredTaskType = Annotated[str, Registered(names, stored=True)]
+MetricName = Annotated[str, Registered(metrics)]
+
+
+class Head(Protocol):
+    """What two heads are compared by."""
+
+    @property
+    def column(self) -> str: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def classes(self) -> Sequence[str] | None: ...
+
+
+class TaskModule(Protocol):
+    """The face of a module.
+
+    METRICS: the names of what it is measured by. Figures: its part of a report, a
+    subclass of `app.spec.figures.TaskFigures` whose `type` is a Literal.
+    """
+
+    OUTPUT: Output
+    METRICS: tuple[str, ...]
+    SOFT_TARGETS: SoftTargets
+    Figures: Any
+
+    def accepts(self, column: Column) -> bool:
+        """Whether it can be learnt from the column."""
+
+    def natural(self, column: Column) -> bool:
+        """Whether it is what the column asks for where a spec names no type."""
+
+    def units(self, column: Column) -> int:
+        """Outputs of the head."""
+
+    def order(self, ours: Head, theirs: Head) -> list[int] | None:
+        """Where each output of our head stands among theirs, a head of the same type and units; None where the two do not mean the same."""
+
+    def said(self, output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+        """The JSON of one row's answer: fields of `Prediction`, in the words and units of the data."""
+
+    def meaning(self, classes: Sequence[str]) -> str:
+        """What the numbers of an answer are, in words."""
+
+
+def of(type: str) -> TaskModule:
+    """The module of a task type. Raises NotInstalled."""
+    known = modules("tasks")
+    if type not in known:
+        raise NotInstalled(f"there is no task type {type!r}: known are {', '.join(known)}")
+    return cast("TaskModule", known[type])
+
+
+def natural(column: Column) -> str:
+    """The task type that a column asks for."""
+    return next(name for name, module in modules("tasks").items() if cast("TaskModule", module).natural(column))
+
+
+def by_name(ours: Head, theirs: Head) -> list[int] | None:
+    """`order` of heads with an output for each class: the classes are the same names, in whatever order."""
+    mine, other = list(ours.classes or ()), list(theirs.classes or ())
+    return [other.index(name) for name in mine] if sorted(mine) == sorted(other) else None
+
+
+def most_likely(probabilities: dict[str, float]) -> dict[str, Any]:
+    """`said` of one class among several."""
+    label = max(probabilities, key=lambda name: probabilities[name])
+    return {"label": label, "probability": probabilities[label], "probabilities": probabilities}
