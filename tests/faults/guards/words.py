@@ -64,9 +64,9 @@ GUARDS = (
     ),
     Guard(
         "a row of words costs its own words",
-        "app/data/encode.py",
-        "_of_columns(row, places, input, place, faults)",
-        "_of_columns(row, _places(input), input, place, faults)",
+        "app/data/inputs/table.py",
+        "_of_columns(row, places, input, numbers, place, faults)",
+        "_of_columns(row, _places(input), input, numbers, place, faults)",
         "tests/app/data/test_encode.py::test_rows_of_words_take_no_time_for_each_word_that_they_do_not_hold",
     ),
     Guard(
@@ -85,9 +85,9 @@ GUARDS = (
     ),
     Guard(
         "whole numbers beyond 2^24 are refused, NPZ",
-        "app/data/npz_file.py",
-        'whole = _whole_number_faults(values, image, arrays.get("feature_names"), place)',
-        "whole = list[Fault]()",
+        "app/data/inputs/table.py",
+        "    whole = _whole_number_faults(values, names, place)\n",
+        "    whole = list[Fault]()\n",
         NPZ_TEST + CHANGED,
     ),
     Guard(
@@ -113,21 +113,21 @@ GUARDS = (
     ),
     Guard(
         "a schema requires the kind",
-        "app/api/catalog.py",
-        '    _require(schema, *(field for field, about in schema.get("properties", {}).items() if about.get("const") == name))\n',
-        "",
+        "app/api/schemas.py",
+        "        _require(definitions[name], tag)\n",
+        "        pass\n",
         REQUIRED,
     ),
     Guard(
         "a schema requires what tells branches apart",
-        "app/api/catalog.py",
+        "app/api/schemas.py",
         'if "discriminator" in node:',
         'if "no discriminator" in node:',
         REQUIRED,
     ),
     Guard(
         "a spec's integers have bounds",
-        "app/api/catalog.py",
+        "app/api/schemas.py",
         'node.setdefault("maximum", INTEGERS[-1])',
         "pass",
         OPENAPI + "test_every_integer_of_a_spec_has_bounds",
