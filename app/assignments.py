@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from app import artifacts, data, datasets, methods, models
+from app import artifacts, data, datasets, methods, models, traces
 from app.data.table import Hashes
 from app.errors import Conflict
+from app.spec.architectures import Architecture
 from app.spec.base import FREE_WORDS, JobSpec
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, pointer
 from app.spec.models import UNFINISHED, Manifest
+from app.spec.trace import Trace
 from app.spec.world import Missing
 from app.tables import Job, Model
 
@@ -37,6 +40,9 @@ class DatabaseWorld:
             self._manifests[ref] = self._manifest(ref)
         return self._manifests[ref]
 
+    def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
+        return traces.find(self._session, architecture, shape)
+
     def _manifest(self, ref: str) -> Manifest:
         model = models.find(self._session, ref)
         if model.role == UNFINISHED and self._session.get_one(Job, model.job_id).finished_at is None:
@@ -50,6 +56,7 @@ def resolve(session: Session, body: object) -> JobSpec:
     """The resolved spec of a body.
 
     Raises:
+        Untraced: a network in it was never looked at before.
         Invalid: with every fault; a split that leaves a class or a task without rows is one, `data_overlap` another: a named model
             was trained on rows that this job tests on.
         Conflict: a model or a data set was deleted after it had been looked at. Those that are there stay, until the transaction ends.

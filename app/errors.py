@@ -184,9 +184,10 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
     ProblemType(
         "inference_unavailable",
         503,
-        "Predictions are not available at the moment",
+        "The inference process is not available at the moment",
         "The inference process does not answer. `bequest serve` starts it and restarts it within seconds; elsewhere "
-        "run `python -m worker.inference` and set INFERENCE_URL. Training is not affected.",
+        "run `python -m worker.inference` and set INFERENCE_URL. Predictions need it, and jobs with a network that was never "
+        "submitted before; training is not affected.",
     ),
     ProblemType(
         "database_unavailable",

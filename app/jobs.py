@@ -82,6 +82,7 @@ def submit(session: Session, body: object, key: str | None = None, key_hash: str
 
     Raises:
         Invalid: with every fault in the body; nothing is stored.
+        Untraced: a network in it was never looked at before; nothing is stored.
     """
     spec = assignments.resolve(session, body)
     resolved = plain(spec)
@@ -112,7 +113,7 @@ def submit(session: Session, body: object, key: str | None = None, key_hash: str
 
 
 def validate(session: Session, body: object) -> dict[str, Any]:
-    """The resolved spec of a body, as `submit` would run it. Raises Invalid; stores nothing."""
+    """The resolved spec of a body, as `submit` would run it. Raises Invalid and Untraced; stores nothing."""
     return plain(assignments.resolve(session, body))
 
 

@@ -251,6 +251,17 @@ class Dataset(Table):
     __table_args__ = (UniqueConstraint("sha256", "format", "targets"),)
 
 
+class Traced(Table):
+    """What is known of an architecture on inputs of one shape, as one version of Keras builds it. `key`: of both, as data."""
+
+    __tablename__ = "traces"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    keras: Mapped[str] = mapped_column(primary_key=True)  # "" where the API has none beside it and cannot tell
+    trace: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
 class Worker(Table):
     """A worker process and when it was last heard of."""
 

@@ -62,8 +62,10 @@ def broker_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _service(postgres_url: str, broker_url: str, run_dir: Path) -> Iterator[None]:
     """The environment of the whole run, and the schema."""
-    from app import db
+    from app import db, traces
     from app.settings import settings
+    from tests.traces import traced
+    from worker.training.process import device
 
     given = {
         "DATABASE_URL": postgres_url,
@@ -79,7 +81,10 @@ def _service(postgres_url: str, broker_url: str, run_dir: Path) -> Iterator[None
     settings.cache_clear()
     db.engine.cache_clear()
     db.migrate()
+    device.import_keras()  # now: it takes longer than a transaction may be idle
+    traces.here = traced  # networks are traced in this process, where a service asks its inference program
     yield
+    traces.here = None
     db.engine().dispose()
     os.environ.clear()
     os.environ.update(before)

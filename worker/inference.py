@@ -1,5 +1,7 @@
 """The inference program: `python -m worker.inference --bind unix:///path.sock | host:port`. CPU, warm models, bounded batches.
 
+It answers predictions of kept models, and what is known of networks that nobody has looked at yet (`app.spec.trace`).
+
 It answers at once and imports Keras in the background. It knows the store's folder and nothing else: no database, no broker.
 """
 
@@ -14,35 +16,43 @@ import argparse
 import asyncio
 import importlib
 import io
+import json
 import socket
 import stat
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import logs
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
+from app.spec import architectures
+from app.spec.architectures import Architecture
+from app.spec.faults import Invalid
+from app.spec.trace import Trace
 
 MOST_ROWS = 1024
 SECONDS = 30.0
+TRACE_SECONDS = 90.0  # the first one waits until Keras is imported
 _MOST_WAITING = 16
 _MOST_MODELS, _MOST_MODEL_BYTES = 16, 2**30
 _ROWS_AT_ONCE = 256
 
 log = logs.get(__name__)
+
+Answer = TypeVar("Answer")
 
 
 class Refused(Exception):
@@ -82,6 +92,13 @@ class Warm:
                 raise TooLarge(unanswered)
             return answers
 
+    def trace(self, architecture: Architecture, shape: list[int]) -> Trace:
+        """What is known of an architecture on inputs of `shape`. Raises ValueError: it does not take them."""
+        with self._lock:
+            trunk = importlib.import_module("worker.training.networks.trunk")
+            found: Trace = trunk.trace(architecture, shape)
+            return found
+
     def _model(self, path: Path) -> Any:
         key, length = _checked(path)
         if key not in self._models:
@@ -107,33 +124,24 @@ def _not_finite(answers: dict[str, NDArray[np.float32]]) -> list[int]:
     return np.flatnonzero(~np.logical_and.reduce(finite)).tolist()
 
 
-def create_app(warm: Warm | None = None) -> Starlette:
-    warm = warm or Warm()
-    waiting = 0
+class Handlers:
+    """What the program answers, a few requests at a time, each in a thread."""
 
-    async def healthz(_: Request) -> JSONResponse:
+    def __init__(self, warm: Warm) -> None:
+        self._warm, self._waiting = warm, 0
+
+    async def healthz(self, _: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "keras": "keras" in sys.modules})
 
-    async def predict(request: Request) -> JSONResponse:
-        nonlocal waiting
-        if waiting >= _MOST_WAITING:
+    async def predict(self, request: Request) -> JSONResponse:
+        if self._waiting >= _MOST_WAITING:
             return JSONResponse({"detail": "too many predictions wait"}, 503)
         try:
             path, rows = Path(request.query_params.get("model", "")), _rows(await _body(request))
         except Refused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
-        waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(None, warm.predict, path, rows)
-
-        def done(future: asyncio.Future[Any]) -> None:
-            nonlocal waiting
-            waiting -= 1
-            if not future.cancelled():
-                future.exception()  # it was told to the client, or the client has gone
-
-        work.add_done_callback(done)
         try:
-            answers = await asyncio.wait_for(asyncio.shield(work), SECONDS)
+            answers = await self._in_a_thread(SECONDS, self._warm.predict, path, rows)
         except TimeoutError:
             return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
         except Refused as refusal:
@@ -147,12 +155,51 @@ def create_app(warm: Warm | None = None) -> Starlette:
             return JSONResponse({"detail": "the model's answer is not finite"}, 500)
         return JSONResponse({"predictions": {name: answer.tolist() for name, answer in answers.items()}})
 
+    async def trace(self, request: Request) -> Response:
+        if self._waiting >= _MOST_WAITING:
+            return JSONResponse({"detail": "too many requests wait"}, 503)
+        try:
+            architecture, shape = _network(await _body(request))
+        except Refused as refusal:
+            return JSONResponse({"detail": str(refusal)}, 400)
+        try:
+            found = await self._in_a_thread(TRACE_SECONDS, self._warm.trace, architecture, shape)
+        except TimeoutError:
+            return JSONResponse({"detail": f"no answer within {TRACE_SECONDS:.0f} s"}, 503)
+        except ValueError as refusal:
+            return JSONResponse({"detail": str(refusal)}, 422)
+        except Exception as error:
+            log.exception("trace_failed", architecture=architecture.arch)
+            return JSONResponse({"detail": type(error).__name__}, 500)
+        return Response(found.model_dump_json(), media_type="application/json")
+
+    async def _in_a_thread(self, seconds: float, function: Callable[..., Answer], *arguments: object) -> Answer:
+        """What `function` returns. Raises TimeoutError where that takes too long; it then goes on, and counts as waiting."""
+        self._waiting += 1
+        work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+        def done(future: asyncio.Future[Any]) -> None:
+            self._waiting -= 1
+            if not future.cancelled():
+                future.exception()  # it was told to the client, or the client has gone
+
+        work.add_done_callback(done)
+        return await asyncio.wait_for(asyncio.shield(work), seconds)
+
+
+def create_app(warm: Warm | None = None) -> Starlette:
+    handlers = Handlers(warm or Warm())
+
     @asynccontextmanager
     async def warm_up(_: Starlette) -> AsyncIterator[None]:
         threading.Thread(target=importlib.import_module, args=("keras",), name="import keras", daemon=True).start()
         yield
 
-    routes = [Route("/healthz", healthz), Route("/predict", predict, methods=["POST"])]
+    routes = [
+        Route("/healthz", handlers.healthz),
+        Route("/predict", handlers.predict, methods=["POST"]),
+        Route("/trace", handlers.trace, methods=["POST"]),
+    ]
     return Starlette(routes=routes, lifespan=warm_up)
 
 
@@ -178,6 +225,17 @@ def _rows(body: bytes) -> NDArray[np.float32]:
     if not 1 <= len(rows) <= MOST_ROWS:
         raise Refused(f"expected 1 to {MOST_ROWS} rows")
     return rows
+
+
+def _network(body: bytes) -> tuple[Architecture, list[int]]:
+    try:
+        asked = json.loads(body)
+        architecture, shape = architectures.resolve(asked["architecture"]), asked["shape"]
+    except (ValueError, KeyError, TypeError, Invalid):
+        raise Refused("expected JSON with architecture (one that is known here) and shape") from None
+    if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
+        raise Refused("expected a shape of positive whole numbers")
+    return architecture, shape
 
 
 def _checked(path: Path) -> tuple[tuple[str, int], int]:

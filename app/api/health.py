@@ -12,9 +12,9 @@ from sqlalchemy import text
 
 from app import db, queue, workers
 from app.api import deps
-from app.api.inference import alive
 from app.api.threads import apart
 from app.data.uploads import walls
+from app.inference import alive
 from app.programs import version
 from app.settings import settings
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app import db, jobs, submissions
+from app import db, jobs, submissions, traces
 from app.api import deps, shapes
 from app.api.admission import aside
 from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
@@ -17,9 +18,11 @@ from app.api.changes import changes_of
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
 from app.api.pages import page
 from app.api.shapes import JobShape, Page, Validated
-from app.errors import refused
+from app.api.threads import apart
+from app.errors import Unavailable, refused
 from app.spec.faults import Fault, Invalid
 from app.states import JobState, is_terminal
+from app.traces import Untraced
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -34,6 +37,10 @@ _NO_KEY = Fault(
     "a random UUID, sent again with every retry",
     "idempotency_key",
 )
+_MOST_NETWORKS = 64
+"""In a body: a few teachers, or a task's each."""
+
+Answer = TypeVar("Answer")
 _REFUSALS = ("malformed_body", "unsupported_media_type", "invalid")
 
 
@@ -68,7 +75,9 @@ async def idempotency_key(
                 }
             }
         },
-        **deps.problem_responses(*_REFUSALS, "not_available", "conflict", "idempotency_key_reused", "queue_full"),
+        **deps.problem_responses(
+            *_REFUSALS, "not_available", "conflict", "idempotency_key_reused", "queue_full", "inference_unavailable"
+        ),
     },
     openapi_extra=_SPEC_BODY,
     summary="Submit a job",
@@ -83,7 +92,7 @@ async def submit_job(
 
     With an `Idempotency-Key` a submission whose answer was lost can be repeated: the key's first job is the answer, as it stands.
     """
-    job, new = await run_in_threadpool(_submit, body, key)
+    job, new = await _once_traced(_submit, body, key)
     headers = {"location": f"/v1/jobs/{job.id}"}
     if not new:
         headers["idempotent-replayed"] = "true"
@@ -95,13 +104,13 @@ async def submit_job(
 
 @router.post(
     "/validate",
-    responses=deps.problem_responses(*_REFUSALS, "not_available", "conflict"),
+    responses=deps.problem_responses(*_REFUSALS, "not_available", "conflict", "inference_unavailable"),
     openapi_extra=_SPEC_BODY,
     summary="Check a job without starting it",
 )
 async def validate_job(body: Annotated[Body, Depends(json_body)]) -> Validated:
     """The resolved spec, or every fault at once. Nothing is stored."""
-    return await run_in_threadpool(_validate, body)
+    return await _once_traced(_validate, body)
 
 
 @router.get("", responses=deps.problem_responses(), summary="List jobs")
@@ -219,6 +228,17 @@ def resume_job(session: InTransaction, job_id: JobId) -> Response:
 def delete_job(session: InTransaction, job_id: JobId) -> None:
     """Its models, metrics, events and files too. 409 names what still depends on it."""
     jobs.delete(session, job_id)
+
+
+async def _once_traced(function: Callable[..., Answer], *arguments: object) -> Answer:
+    """What `function` returns once every network that it looks at is known: each that is not is built by the inference program,
+    while neither a connection to the database is held nor a thread that others wait for."""
+    for _ in range(_MOST_NETWORKS):
+        try:
+            return await run_in_threadpool(function, *arguments)
+        except Untraced as missing:
+            await apart("traces", traces.make, missing)
+    raise Unavailable("The networks in this body were looked at; ask again.", code="inference_unavailable")
 
 
 def _submit(body: Body, key: str | None) -> tuple[JobShape, bool]:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
-from app import artifacts, db, models
-from app.api import deps, inference, shapes
+from app import artifacts, db, inference, models
+from app.api import deps, shapes
 from app.api.bodies import object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.pages import page

@@ -10,10 +10,11 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 Result = TypeVar("Result")
-Lane = Literal["large bodies", "uploads", "predictions", "readiness"]
+Lane = Literal["large bodies", "uploads", "predictions", "traces", "readiness"]
 
-# Large bodies take memory many times their length; uploads a process each; the inference program answers one at a time.
-_LANES: dict[Lane, int] = {"large bodies": 1, "uploads": 4, "predictions": 8, "readiness": 2}
+# Large bodies take memory many times their length; uploads a process each; the inference program answers one at a
+# time, predictions and traces of networks alike.
+_LANES: dict[Lane, int] = {"large bodies": 1, "uploads": 4, "predictions": 8, "traces": 2, "readiness": 2}
 _limiters: RunVar[dict[Lane, anyio.CapacityLimiter]] = RunVar("limiters")
 
 

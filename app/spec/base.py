@@ -104,6 +104,9 @@ Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A
 TaskName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
+TraceKey = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
 class JobSpec(Words):
     """What every kind of job may say about itself; each kind's Spec adds the rest."""
 
@@ -117,6 +120,12 @@ class JobSpec(Words):
     max_seconds: int = Field(86_400, ge=1, le=2_592_000, description="wall time of one attempt, in seconds")
     max_attempts: int = Field(3, ge=1, le=10)
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    traces: dict[TraceKey, TraceKey] = Field(
+        default={},
+        max_length=256,
+        description="written by the service: the networks that the job was checked against, each by a key of architecture and input, "
+        "with a digest of its layers; what a client gives is replaced",
+    )
     export: list[ExportFormat] = Field(
         default=["keras"], max_length=8, description="files of the job's model; model.keras is always one of them"
     )

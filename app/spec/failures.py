@@ -134,6 +134,13 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "Train fewer epochs or fewer control seeds, or raise BEQUEST_MAX_METRIC_ROWS.",
     ),
     FailureType(
+        "architecture_changed",
+        "The network's layers are others on the worker than those that the job was checked against",
+        "system",
+        False,
+        "The worker has another version of Keras, or of a plugin, than the service had. Submit the job again; run one version of both.",
+    ),
+    FailureType(
         "model_unsafe",
         "A model holds something that this service does not load",
         "user",

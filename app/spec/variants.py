@@ -76,6 +76,10 @@ class Named:
         """The strings that stand for a variant."""
         return modules(self.kind)
 
+    def patterns(self) -> list[str]:
+        """Of further strings that are taken."""
+        return [] if self.pattern is None else [self.pattern]
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(self._validated)
 
@@ -85,8 +89,7 @@ class Named:
         if not self.brief:
             return objects
         strings: list[JsonSchemaValue] = [{"type": "string", "enum": [*self.besides, *self.names()]}]
-        if self.pattern is not None:
-            strings.append({"type": "string", "pattern": self.pattern})
+        strings += [{"type": "string", "pattern": pattern} for pattern in self.patterns()]
         return {"anyOf": [*strings, objects]}
 
     def _validated(self, value: Any, info: ValidationInfo) -> Any:
@@ -116,6 +119,9 @@ class _NamedArchitecture(Named):
         known = architectures.names()
         backbones = [f"{applications.PREFIX}{name}" for name in applications.NAMES]
         return [*known, *(f"arch:{name}" for name in known), *backbones]
+
+    def patterns(self) -> list[str]:
+        return [*super().patterns(), *architectures.short_patterns()]
 
 
 def settled(architecture: Architecture | str | None) -> Architecture:

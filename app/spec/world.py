@@ -1,17 +1,19 @@
-"""What a method may ask about the world while it resolves a spec: what data sets and models look like.
+"""What a method may ask about the world while it resolves a spec: what data sets, models and networks look like.
 
 Nothing is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.spec.architectures import Architecture
 from app.spec.data import Schema, SplitSpec
 from app.spec.faults import Hint
 from app.spec.models import Manifest
+from app.spec.trace import Trace
 
 
 class Missing(Exception):
@@ -30,6 +32,10 @@ class World(Protocol):
 
     def manifest(self, ref: str) -> Manifest:
         """Raises Missing."""
+
+    def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
+        """What is known of an architecture on inputs of `shape`, as a program that has Keras says. Raises ValueError: it does not
+        take them."""
 
 
 @dataclass(frozen=True)

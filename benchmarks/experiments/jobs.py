@@ -22,11 +22,13 @@ import numpy as np
 from app import data as datasets
 from app.data import builtins, prepared
 from app.data.table import Table, describe
+from app.spec.architectures import Architecture
 from app.spec.base import plain
 from app.spec.data import Schema
 from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
+from app.spec.trace import Trace
 from app.spec.world import Missing
 from worker.reports import Exit, Failed
 from worker.training import trainer
@@ -60,6 +62,9 @@ class Bench:
 
     def schema(self, ref: str) -> Schema:
         return self.schemas.get(ref) or builtins.schema(ref)
+
+    def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
+        return trainer.LocalWorld().trace(architecture, shape)
 
     def manifest(self, ref: str) -> Manifest:
         raise Missing(ref, "no model is kept here")

@@ -6,9 +6,10 @@ from app.data import builtins
 from app.spec.data import Schema
 from app.spec.models import Manifest
 from app.spec.world import Missing
+from tests.traces import Traces
 
 
-class BuiltIns:
+class BuiltIns(Traces):
     """A world of the built-in data sets, without any model."""
 
     def schema(self, ref: str) -> Schema:

@@ -130,10 +130,11 @@ def _world(connect: Connect, folder: Path) -> tuple[World, Callable[[], None]]:
         for name, entry in catalog["kinds"].items()
         if name in ("transfer", "multitask", "distillation")
     ]
+    # First: the API has the networks traced, which are then known here as well.
+    resolved = [_post(connect, "/v1/jobs/validate", body)["resolved_spec"] for body in bodies]
     finished = finished_job(bodies[0], folder)
     with transaction() as session:
         queued = jobs.submit(session, bodies[1]).id
-    resolved = [_post(connect, "/v1/jobs/validate", body)["resolved_spec"] for body in bodies]
     ids = {
         "job_id": [finished, queued],
         "name": ["model.keras"],

@@ -111,6 +111,7 @@ class Rig:
             **{name: value for name, value in os.environ.items() if not name.startswith("BEQUEST_")},
             "DATABASE_URL": embedded.database_url(folder),
             "BROKER_URL": embedded.broker_url(folder),
+            "INFERENCE_URL": f"unix://{folder.run / 'inference.sock'}",  # nobody listens, but where a scenario starts it
             "BEQUEST_DATA": str(folder.home),
             "BEQUEST_PLUGINS": "tests.faults",
             "BEQUEST_LEASE_SECONDS": str(timing.lease),
@@ -129,7 +130,7 @@ class Rig:
         self.patience = float(os.environ.get("BEQUEST_FAULTS_PATIENCE", "1"))  # limits of time are so much wider
         self._count = 0
         self.postgres = self.broker = self.api = None  # type: Running | None
-        everyone = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # see app/api/inference.py
+        everyone = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # see app/inference.py
         transport = httpx.HTTPTransport(uds=str(folder.run / "api.sock"), limits=everyone)
         self._client = httpx.Client(transport=transport, base_url="http://localhost", timeout=30)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.app.api.conftest import api_process
 from tests.faults.requests_bad import at_port, run
+from tests.inference import inference_program
 
 
-def test_bad_requests_are_refused_and_leave_nothing(database: None) -> None:
-    with api_process() as (port, process):
+def test_bad_requests_are_refused_and_leave_nothing(database: None, run_dir: Path) -> None:
+    with (
+        inference_program(run_dir / "requests") as address,
+        api_process(INFERENCE_URL=address) as (port, process),
+    ):
         figures = run(seed=1, count=800, connect=at_port(port), pid=process.pid)
     assert figures["violations"] == []
     assert figures["requests"] == 800

@@ -81,13 +81,13 @@ class Weighting(TaskWeighting):
     def in_use(self, losses: Any, present: Any) -> Any:
         return only(present, 0.5 / only(present, self.parts(losses, present), 1.0))
 ''',
-    "architectures/two_dense.py": '''"""Two dense layers, a wide and a narrow one, on the numbers of a table."""
+    "architectures/two_dense.py": '''"""Two dense layers, a wide and a narrow one, on the numbers of a table; the head sees both."""
 
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.spec.architectures import Architecture, Layer
+from app.spec.architectures import Architecture
 
 
 class Spec(Architecture):
@@ -96,9 +96,13 @@ class Spec(Architecture):
     wide: int = Field(32, ge=1, le=1024)
     narrow: int = Field(8, ge=1, le=1024)
 
-    def layers(self) -> list[Layer]:
-        wide, narrow = ({"units": units, "activation": "relu"} for units in (self.wide, self.narrow))
-        return [Layer("wide", "dense", wide), Layer("narrow", "dense", narrow)]
+
+def build(spec, inputs):
+    from keras import layers
+
+    x = layers.Dense(spec.wide, activation="relu", name="wide")(inputs)
+    y = layers.Dense(spec.narrow, activation="relu", name="narrow")(x)
+    return layers.Concatenate(name="both")([x, y])
 ''',
 }
 
@@ -205,7 +209,7 @@ def test_a_job_with_each_of_them_trains_and_its_model_needs_none_of_them(extende
         assert losses
         assert all(math.isclose(part, math.sqrt(loss), rel_tol=0.1) for loss, part in zip(losses, parts, strict=True))
     assert manifests["architectures"]["architecture"] == {"arch": "two-dense", "wide": 16, "narrow": 8}
-    assert manifests["architectures"]["parameters"] == (13 + 1) * 16 + (16 + 1) * 8 + (8 + 1) * 3
+    assert manifests["architectures"]["parameters"] == (13 + 1) * 16 + (16 + 1) * 8 + (16 + 8 + 1) * 3
 
     subprocess.run(
         [sys.executable, "-c", PLAIN_KERAS, *words],

@@ -186,3 +186,26 @@ def test_rows_are_pictures_as_the_model_is_fed_them_whatever_size_its_layers_see
     for found, wanted in zip(answer.json()["predictions"]["digit"], expected, strict=True):
         assert found == pytest.approx(wanted, abs=1e-5)
     assert predict(client, path, [[[[0]] * 12] * 12]).json() == {"detail": "expected rows of shape (5, 7, 3)"}
+
+
+def test_it_says_what_is_known_of_a_network(client: httpx.Client) -> None:
+    answer = client.post("/trace", json={"architecture": {"arch": "mlp", "units": [4, 2]}, "shape": [5]})
+    assert answer.status_code == 200, answer.text
+    trace = answer.json()
+    assert [(one["name"], one["shape"], one["parameters"]) for one in trace["layers"]] == [
+        ("dense1", [4], 24),
+        ("dense2", [2], 10),
+    ]
+    deep = client.post("/trace", json={"architecture": {"arch": "cnn"}, "shape": [8, 8, 1]})
+    assert (deep.status_code, "too deep" in deep.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"architecture": {"arch": "nothing"}, "shape": [5]}', b'{"architecture": {"arch": "mlp"}, "shape": [0]}',
+     b'{"architecture": {"arch": "mlp"}, "shape": 5}', b'{"architecture": {"arch": "mlp", "units": [-1]}, "shape": [5]}'],
+)  # fmt: skip
+def test_what_is_no_network_is_refused(client: httpx.Client, body: bytes) -> None:
+    answer = client.post("/trace", content=body)
+    assert answer.status_code == 400
+    assert "expected" in answer.json()["detail"]

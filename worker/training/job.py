@@ -30,7 +30,7 @@ from worker.training.process import device
 from worker.training.process.channel import Channel
 from worker.training.process.failures import Stopped
 from worker.training.process.ledger import Ledger, Pace
-from worker.training.run import Run
+from worker.training.run import Run, check_trace
 from worker.training.scores import evaluate
 from worker.training.scores.measures import Measure
 from worker.training.scores.verdict import Scored
@@ -235,7 +235,9 @@ class Job:
 
     def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
         self.obey()
-        return keeping.read(name, entry)
+        model = keeping.read(name, entry)
+        check_trace(model.network, self.words.get("traces", {}))
+        return model
 
     def _initial(self, network: Network, seed: int) -> dict[str, list[np.ndarray]]:
         return initial(self._fitter.pool.live(network), seed)

@@ -14,9 +14,11 @@ import numpy as np
 
 from app import data as datasets
 from app.data.source import Part
+from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.models import HeadSpec, TaskSpec, TrainStage
+from app.spec.trace import key as trace_key
 from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Warned
 from worker.training import inputs as input_kinds
@@ -65,6 +67,7 @@ class Run:
     ):
         self.logits, self.outputs, self.borrowed = logits, outputs, Borrowed()
         self._assignment, self._channel, self._initial, self._obey = assignment, channel, initial, obey
+        self._traces: Mapping[str, str] = assignment.get("spec", {}).get("traces", {})
 
     def data(
         self,
@@ -113,6 +116,7 @@ class Run:
             raise Failure("weights_unavailable", f"the model {ref} was not handed to the trainer")
         self._obey()
         self.borrowed.models[entry["id"]] = model = keeping.read(entry["id"], entry)
+        check_trace(model.network, self._traces)
         if model.rows is None:
             self.borrowed.overlap_unknown = True
             self.warn(
@@ -149,6 +153,7 @@ class Run:
             ),
             **more,
         )
+        check_trace(network, self._traces)
         network.weights = self._initial(network, seed)
         return network
 
@@ -193,6 +198,19 @@ class Run:
             self.warn(
                 "rows_dropped", f"{dropped} rows of {ref} are validation or test rows of this job; they train nothing"
             )
+
+
+def check_trace(network: Network, traces: Mapping[str, str]) -> None:
+    """Holds a network against the digests in a resolved spec: its layers are those that the spec was checked against.
+
+    Raises:
+        Failure: `architecture_changed`.
+    """
+    expected = traces.get(trace_key(architectures.as_data(network.architecture), network.seen))
+    if expected is not None and expected != network.trace.digest:
+        name, seen = network.architecture.label, list(network.seen)
+        message = f"the layers of {name} on inputs of shape {seen} are others here than those that the job was checked against"
+        raise Failure("architecture_changed", message)
 
 
 def steps(training: TrainingSpec, epoch_steps: int) -> int:

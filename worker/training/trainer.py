@@ -17,11 +17,13 @@ from types import FrameType
 from typing import Any
 
 from app import data as datasets
+from app.spec.architectures import Architecture
 from app.spec.base import plain
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, nearest, validate
 from app.spec.models import UNFINISHED, Manifest
 from app.spec.registry import modules
+from app.spec.trace import Trace
 from app.spec.world import Missing
 from worker.reports import Exit, Ready, Started
 from worker.training.process import channel, failures
@@ -71,12 +73,20 @@ def _fail(error: BaseException, told: Channel, stage: str | None = None) -> Exit
 
 
 class LocalWorld:
-    """What a spec may name where no server is: the built-in data sets."""
+    """What a spec may name where no server is: the built-in data sets, and networks, which are traced here and now."""
 
     def schema(self, ref: str) -> Schema:
         from app.data import builtins
 
         return builtins.schema(ref)
+
+    def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
+        from worker.training.process import device
+
+        device.import_keras()
+        from worker.training.networks import trunk
+
+        return trunk.trace(architecture, shape)
 
     def manifest(self, ref: str) -> Manifest:
         raise Missing(ref, "there are no kept models without a server", 'train it inside this job with {"train": …}')

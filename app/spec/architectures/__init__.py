@@ -1,19 +1,21 @@
-"""Architectures as plain data: named layers with bounded numbers, from which shapes and parameters are counted before
-anything is built.
+"""Architectures as plain data: bounded numbers, from which Keras builds a network elsewhere.
 
-One file each. A module has `Spec`, a subclass of `Architecture`; its name in a spec is the file's, with "-" for "_".
+One file each. A module has `Spec`, a subclass of `Architecture`; its name in a spec is the file's, with "-" for "_". It may have
+`EXAMPLE`, and `SHORT`: a pattern of names such as "wrn-16-2", whose named groups are the Spec's numbers. How it is built in Keras is
+said in the file of the same name in `worker/training/architectures/`; a plugin's module may have `build` itself.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
-from app.spec.architectures._layers import Architecture, Layer, Shape, Traced, count_parameters, step, trace
+from app.spec.architectures._base import Architecture, Shape, seen
 from app.spec.architectures.applications import PREFIX
 from app.spec.base import plain
 from app.spec.faults import Fault, Invalid, nearest, pointer, validate
 
-__all__ = ["Architecture", "Layer", "Shape", "Traced", "count_parameters", "names", "resolve", "step", "trace"]
+__all__ = ["Architecture", "Shape", "as_data", "names", "resolve", "seen"]
 
 
 def names() -> list[str]:
@@ -23,8 +25,8 @@ def names() -> list[str]:
 
 
 def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
-    """The architecture that `ref` names: "cnn", "arch:cnn", "applications:MobileNetV2", or {"arch": "cnn", "dense": 32} with
-    other numbers.
+    """The architecture that `ref` names: "cnn", "arch:cnn", "applications:MobileNetV2", "wrn-16-2", or {"arch": "cnn", "dense": 32}
+    with other numbers.
 
     Raises:
         Invalid: unknown name (with the nearest) or numbers out of bounds, pointers beginning with `at`.
@@ -42,6 +44,8 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
     if not isinstance(name, str):
         raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", known), "missing")])
     name = name.removeprefix("arch:")
+    if isinstance(ref, str) and name not in known:
+        name, numbers = _written_out(name)
     if name not in known:
         raise Invalid(
             [
@@ -57,6 +61,25 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
         return cast("Architecture", validate(known[name].Spec, {**numbers, "arch": name}))
     except Invalid as invalid:
         raise Invalid([fault.under(at) for fault in invalid.faults]) from None
+
+
+def _written_out(name: str) -> tuple[str, dict[str, Any]]:
+    """The architecture and the numbers that a short name stands for; itself, without numbers, where it stands for none."""
+    for known, pattern in _shorts().items():
+        if found := re.fullmatch(pattern, name):
+            return known, {field: int(number) for field, number in found.groupdict().items()}
+    return name, {}
+
+
+def short_patterns() -> list[str]:
+    """The patterns of short names, as JSON Schema writes them."""
+    return [re.sub(r"\(\?P<\w+>", "(", pattern) for pattern in _shorts().values()]
+
+
+def _shorts() -> dict[str, str]:
+    from app.spec.registry import modules
+
+    return {name: module.SHORT for name, module in modules("architectures").items() if hasattr(module, "SHORT")}
 
 
 def as_data(architecture: Architecture) -> dict[str, Any]:

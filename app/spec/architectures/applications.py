@@ -1,19 +1,18 @@
 """Well-known convolutional networks of keras.applications without their tops, each with its own preprocessing; for one name a width.
 
 "applications:MobileNetV2" is short for {"arch": "applications", "name": "MobileNetV2"}. The trunk sees three channels, in `size` or
-as the data has it, at least the network's own minimum. What is written down here is what Keras builds (a test holds them equal), so
-that shapes and parameters are known without Keras.
+as the data has it, at least the network's own minimum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from app.spec.architectures._layers import Architecture, Layer, Shape
+from app.spec.architectures._base import Architecture, Shape
 
 ApplicationName = Literal["MobileNetV2", "EfficientNetV2B0", "ResNet50V2", "DenseNet121", "Xception"]
 NAMES: tuple[ApplicationName, ...] = get_args(ApplicationName)
@@ -27,15 +26,14 @@ Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 @dataclass(frozen=True)
 class Application:
-    """What is known of one without Keras.
+    """What a spec must know of one.
 
-    `features`, `parameters` (statistics included): by alpha. `least`: the smallest height and width. `scale`, `offset`: pixels of 0…1
-    become pixel · scale + offset, as the network's own preprocessing makes them of pixels of 0…255. `file`: as Keras calls the
-    file of its ImageNet weights without the top.
+    `widths`: the alphas that it may have. `least`: the smallest height and width. `scale`, `offset`: pixels of 0…1 become
+    pixel · scale + offset, as the network's own preprocessing makes them of pixels of 0…255. `file`: as Keras calls the file of its
+    ImageNet weights without the top.
     """
 
-    features: Mapping[float, int]
-    parameters: Mapping[float, int]
+    widths: tuple[float, ...]
     least: int
     scale: float | tuple[float, float, float]
     offset: float | tuple[float, float, float]
@@ -47,40 +45,35 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 APPLICATIONS: Mapping[ApplicationName, Application] = {
     "MobileNetV2": Application(
-        {0.35: 1280, 0.5: 1280, 0.75: 1280, 1.0: 1280, 1.3: 1664, 1.4: 1792},
-        {0.35: 410_208, 0.5: 706_224, 0.75: 1_382_064, 1.0: 2_257_984, 1.3: 3_766_048, 1.4: 4_363_712},
+        (0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
         32,
         2.0,
         -1.0,
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{rows}_no_top.h5",
     ),
     "EfficientNetV2B0": Application(
-        {1.0: 1280},
-        {1.0: 5_919_312},
+        (1.0,),
         32,
         (1 / _STD[0], 1 / _STD[1], 1 / _STD[2]),
         (-_MEAN[0] / _STD[0], -_MEAN[1] / _STD[1], -_MEAN[2] / _STD[2]),
         "efficientnetv2-b0_notop.h5",
     ),
     "ResNet50V2": Application(
-        {1.0: 2048},
-        {1.0: 23_564_800},
+        (1.0,),
         32,
         2.0,
         -1.0,
         "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
     ),
     "DenseNet121": Application(
-        {1.0: 1024},
-        {1.0: 7_037_504},
+        (1.0,),
         32,
         (1 / _STD[0], 1 / _STD[1], 1 / _STD[2]),
         (-_MEAN[0] / _STD[0], -_MEAN[1] / _STD[1], -_MEAN[2] / _STD[2]),
         "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
     ),
     "Xception": Application(
-        {1.0: 2048},
-        {1.0: 20_861_480},
+        (1.0,),
         71,
         2.0,
         -1.0,
@@ -104,8 +97,8 @@ class Spec(Architecture):
     @field_validator("alpha")
     @classmethod
     def _known(cls, alpha: float, info: ValidationInfo) -> float:
-        if "name" in info.data and alpha not in APPLICATIONS[info.data["name"]].features:
-            known = ", ".join(f"{one:g}" for one in APPLICATIONS[info.data["name"]].features)
+        if "name" in info.data and alpha not in APPLICATIONS[info.data["name"]].widths:
+            known = ", ".join(f"{one:g}" for one in APPLICATIONS[info.data["name"]].widths)
             raise ValueError(f"{info.data['name']} has widths {known}")
         return alpha
 
@@ -132,13 +125,6 @@ class Spec(Architecture):
 
     def fitted(self, shape: Shape) -> Spec:
         return self.model_copy(update={"size": list(self.sees(shape)[:2])}) if len(shape) == 3 else self
-
-    def layers(self) -> list[Layer]:
-        about = APPLICATIONS[self.name]
-        options: dict[str, Any] = {"name": self.name, "alpha": self.alpha, "size": self.size}
-        options |= {"features": about.features[self.alpha], "parameters": about.parameters[self.alpha]}
-        scaled = Layer("backbone_scaled", "rescaling", {"scale": about.scale, "offset": about.offset})
-        return [scaled, Layer("backbone", "application", options)]
 
 
 def imagenet_file(architecture: Spec) -> str:

@@ -9,9 +9,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from app.spec.architectures._layers import Architecture, Layer
+from app.spec.architectures._base import Architecture, Shape
 
 Filters = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=8)]
+
+KERNEL, POOL = 3, 2
 
 
 class Spec(Architecture):
@@ -22,23 +24,14 @@ class Spec(Architecture):
     batch_norm: bool = Field(False, description="after each convolution, before its ReLU")
     dropout: float = Field(0.0, ge=0, lt=1, description="after the dense layer")
 
-    def layers(self) -> list[Layer]:
-        return convolutions(self.filters, self.dense, self.batch_norm, self.dropout)
-
-
-def convolutions(filters: list[int], dense: int, batch_norm: bool, dropout: float) -> list[Layer]:
-    """conv1, pool1, conv2, pool2, … convN (no pooling after the last), flatten, dense1."""
-    layers: list[Layer] = []
-    for number, width in enumerate(filters, 1):
-        if batch_norm:
-            layers += [
-                Layer(f"conv{number}", "conv2d", {"filters": width, "use_bias": False}),
-                Layer(f"norm{number}", "batch_norm"),
-                Layer(f"relu{number}", "activation", {"activation": "relu"}),
-            ]
-        else:
-            layers.append(Layer(f"conv{number}", "conv2d", {"filters": width, "activation": "relu"}))
-        if number < len(filters):
-            layers.append(Layer(f"pool{number}", "max_pool2d"))
-    layers += [Layer("flatten", "flatten"), Layer("dense1", "dense", {"units": dense, "activation": "relu"})]
-    return [*layers, Layer("dropout1", "dropout", {"rate": dropout})] if dropout else layers
+    def check(self, shape: Shape) -> None:
+        given = list(shape)
+        for number, width in enumerate(self.filters, 1):
+            steps = {f"conv{number}": [*(side - KERNEL + 1 for side in given[:2]), width]}
+            if number < len(self.filters):
+                steps[f"pool{number}"] = [*(side // POOL for side in steps[f"conv{number}"][:2]), width]
+            for name, left in steps.items():
+                if min(left) < 1:
+                    depth = f"{self.arch} is too deep for inputs of shape {list(shape)}"
+                    raise ValueError(f"{depth}: layer {name} gets {given}")
+                given = left

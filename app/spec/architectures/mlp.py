@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from app.spec.architectures._layers import Architecture, Layer
+from app.spec.architectures._base import Architecture
 
 
 class Spec(Architecture):
@@ -16,15 +16,3 @@ class Spec(Architecture):
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     batch_norm: bool = False
     dropout: float = Field(0.0, ge=0, lt=1, description="after each layer")
-
-    def layers(self) -> list[Layer]:
-        layers: list[Layer] = []
-        for number, width in enumerate(self.units, 1):
-            if self.batch_norm:
-                layers += [Layer(f"dense{number}", "dense", {"units": width}), Layer(f"norm{number}", "batch_norm")]
-                layers.append(Layer(f"activation{number}", "activation", {"activation": self.activation}))
-            else:
-                layers.append(Layer(f"dense{number}", "dense", {"units": width, "activation": self.activation}))
-            if self.dropout:
-                layers.append(Layer(f"dropout{number}", "dropout", {"rate": self.dropout}))
-        return layers

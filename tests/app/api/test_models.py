@@ -195,7 +195,7 @@ def test_rows_that_are_too_much_for_the_model_are_named(
     assert "preview" in body["errors"][0]["hint"]
 
 
-@pytest.mark.parametrize("moment", ["app.artifacts.model_file", "app.api.inference.predict"])
+@pytest.mark.parametrize("moment", ["app.artifacts.model_file", "app.inference.predict"])
 def test_a_model_that_is_deleted_while_it_is_asked_was_gone_before(
     client: httpx.Client,
     model: dict[str, Any],

@@ -9,6 +9,7 @@ from tests.faults import hostile_files, requests_bad
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario
+from tests.inference import inference_program
 
 
 def files(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
@@ -22,7 +23,8 @@ def requests(rig: Rig, chance: random.Random, size: int, figures: Figures) -> No
     """Every operation gets bodies, parameters, headers and methods that are none of its."""
     assert rig.api is not None
     connect = requests_bad.at_socket(rig.folder.run / "api.sock")
-    _note(requests_bad.run(chance.randrange(2**31), size, connect, rig.api.process.pid), figures)
+    with inference_program(rig.folder.run, **rig.environment):
+        _note(requests_bad.run(chance.randrange(2**31), size, connect, rig.api.process.pid), figures)
 
 
 def _note(found: dict[str, Any], figures: Figures) -> None:

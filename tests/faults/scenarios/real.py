@@ -19,6 +19,7 @@ import numpy as np
 from tests.faults.figures import Figures
 from tests.faults.rig import Rig, Worker
 from tests.faults.scenarios import Scenario, trains
+from tests.inference import inference_program
 
 TRAINING = {"steps": 150, "batch_size": 16, "checkpoint": {"every_seconds": 0.1}}
 PICTURES: dict[str, Any] = {"dataset": "digits", "limit_train_examples": 120, "training": TRAINING}
@@ -56,6 +57,11 @@ KERAS = {"BEQUEST_SPARE_KERAS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTE
 
 def killed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """kill -9 of worker or trainer in training, up to three times a job; weights and metric rows as if nothing had been."""
+    with inference_program(rig.folder.run, **rig.environment):  # which looks at the networks of the first jobs
+        _kill_jobs(rig, chance, size, figures)
+
+
+def _kill_jobs(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     unbroken: dict[str, tuple[dict[str, str], str]] = {}
     for kind in itertools.cycle(SPECS):
         left = size - rig.record.faults.total()  # a kill may come too late, or find no trainer

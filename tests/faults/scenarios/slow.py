@@ -23,6 +23,7 @@ from tests.faults import requests_bad
 from tests.faults.figures import Figures, summary
 from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario
+from tests.inference import inference_program
 
 HEADS, BODIES, UPLOADS = 1_100, 48, 12
 FILES = 1_024  # the usual limit
@@ -50,7 +51,8 @@ def slow(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     watch = _Watch(rig)
     with crowd.there(), watch.looking():
         began = time.monotonic()
-        found = requests_bad.run(chance.randrange(2**31), size, connect)
+        with inference_program(rig.folder.run, **rig.environment):
+            found = requests_bad.run(chance.randrange(2**31), size, connect)
         while time.monotonic() < began + LEAST_SECONDS:
             time.sleep(0.2)
         highest = _resident(pid)

@@ -104,7 +104,7 @@ class Tuition:
             for teacher in range(len(self.goal.teachers[task])):
                 name = _name(task, number, place, teacher)
                 layer = keras.layers.Dense(self.goal.widths[task][theirs], name=name, dtype="float32")
-                layer.build((None, live.layers[ours].output.shape[-1]))
+                layer.build((None, live.reached[ours].shape[-1]))
                 self.projectors[name] = layer
 
 

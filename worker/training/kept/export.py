@@ -19,7 +19,7 @@ from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
 from worker.training import inputs as input_kinds
-from worker.training.networks import build
+from worker.training.networks import build, trunk
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
@@ -42,7 +42,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     kind = input_kinds.training(network.input.kind)
     for layer in _constants(network) if constants else [kind.layer(network.scaling, network.input)]:
         x = layer(x)
-    reached = build.through(live.graph, live.layers, input_kinds.adapted(network.input.kind, x, network.seen))
+    reached = build.through(live.graph, live.steps, input_kinds.adapted(network.input.kind, x, network.seen))
     outputs = {}
     for name, task in network.tasks.items():
         out = reached[live.graph.features[name]]
@@ -126,12 +126,19 @@ def read(path: Path, manifest: Manifest) -> Network:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError) as error:
         raise Failure("weights_unavailable", f"the model {manifest.role!r} cannot be loaded") from error
+    layers = {layer.name: layer for layer in model.layers if layer.name != "preprocessing"}
+    names = list[str]()
+    for name in manifest.layers:
+        # A model that was kept while a nested network was one layer.
+        nested = trunk.leaves(layers[name]) if isinstance(layers.get(name), keras.Model) else {}
+        layers |= {inner: layer for inner, (_, layer) in nested.items()}
+        names += [inner for inner, (_, layer) in nested.items() if layer.weights] or [name]
     weights = {
-        layer.name: [keras.ops.convert_to_numpy(variable.value) for variable in layer.weights]
-        for layer in model.layers
-        if layer.weights and layer.name != "preprocessing"
+        name: [keras.ops.convert_to_numpy(variable.value) for variable in layer.weights]
+        for name, layer in layers.items()
+        if layer.weights
     }
-    missing = [name for name in manifest.layers if name not in weights]
+    missing = [name for name in names if name not in weights]
     if missing:
         raise Failure("weights_unavailable", f"the model {manifest.role!r} lacks the layers {', '.join(missing)}")
     return Network(
@@ -140,7 +147,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()},
         {name: manifest.heads[name] for name in manifest.tasks},
         input_kinds.training(manifest.input.kind).scaling_of(model.get_layer("preprocessing")),
-        {name: weights[name] for name in manifest.layers},
+        {name: weights[name] for name in names},
         canvas=manifest.canvas,
         sharing=validate(sharing.Spec, manifest.sharing),
     )

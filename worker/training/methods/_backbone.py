@@ -54,7 +54,8 @@ def resolved(words: Backbone, fed: InputSchema | None, at: str, faults: Faults) 
     else:
         words = _with_file(words, architecture, at, faults)
     seen = InputSchema(kind="image", shape=[*architecture.size, 3], scale=255.0)
-    return words, Known(architecture, {}, seen, {}) if len(faults.found) == before else None
+    known = Known(architecture, {}, seen, {}, faults.traced(architecture, seen.shape))
+    return words, known if len(faults.found) == before else None
 
 
 def _with_file(words: Backbone, architecture: applications.Spec, at: str, faults: Faults) -> Backbone:

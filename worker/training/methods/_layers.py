@@ -1,7 +1,8 @@
 """Which layers of an inherited trunk learn, when, and how fast: the words for it, what may be wrong with them, and what they mean.
 
-A *group* is a layer with a kernel and all that follows it up to the next one (norm, activation, pooling, dropout). The heads are the
-top; the depth of a group is its distance from them, 1 for the last.
+What is treated as one is a group of the trunk's `Trace`: a layer with a kernel, or a block with a skip, and all that follows it up to
+the next one. The heads are the top; the depth of a group is its distance from them, 1 for the last. The name of a nested model stands
+for all of its layers.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from app.spec.base import Words
 from app.spec.faults import nearest, pointer
 
 if TYPE_CHECKING:
-    from app.spec.architectures import Layer
+    from app.spec.trace import Trace
     from worker.training.methods._resolve import Faults
 
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
-KERNELS = ("conv2d", "dense")
+_MOST_LISTED = 40
 
 _RE2 = re2.Options()
 """Of a pattern that a user wrote: RE2 takes time in proportion to the name, whatever the pattern, and this much memory at most."""
@@ -91,72 +92,61 @@ class LoraSpec(Words):
     target_modules: Literal["all"] | Annotated[list[LayerName], Field(min_length=1, max_length=512)] = "all"
 
 
-def groups(layers: Sequence[Layer]) -> list[list[str]]:
-    """The names of each group, lowest first; what stands before the first kernel belongs to the first group."""
-    found: list[list[str]] = []
-    before: list[str] = []
-    for layer in layers:
-        if layer.kind in KERNELS:
-            found.append([*before, layer.name])
-            before = []
-        elif found:
-            found[-1].append(layer.name)
-        else:
-            before.append(layer.name)
-    return found or ([before] if before else [])
-
-
-def frozen(freeze: FreezeSpec | None, layers: Sequence[Layer]) -> list[str]:
+def frozen(freeze: FreezeSpec | None, trace: Trace) -> list[str]:
     """The names that `freeze` means, in order."""
-    names = [layer.name for layer in layers]
     if freeze is None:
         return []
     if freeze.until_layer is not None:
-        return names[: names.index(freeze.until_layer) + 1] if freeze.until_layer in names else []
+        meant = trace.meant(freeze.until_layer)
+        return trace.names[: trace.names.index(meant[-1]) + 1] if meant else []
     if freeze.layers is not None:
-        return [name for name in names if name in freeze.layers]
+        asked = {one for name in freeze.layers for one in trace.meant(name)}
+        return [name for name in trace.names if name in asked]
     pattern = re2.compile(freeze.regex or "", _RE2)
-    return [name for name in names if pattern.fullmatch(name)]
+    matched = {name for name in trace.nested if pattern.fullmatch(name)}
+    return [layer.name for layer in trace.layers if layer.within in matched or pattern.fullmatch(layer.name)]
 
 
-def gradual(layers: Sequence[Layer], never: Collection[str], units: int) -> list[tuple[int, list[str]]]:
+def meant(thaw: Thaw, trace: Trace) -> list[str]:
+    return [one for name in thaw.layers for one in trace.meant(name)]
+
+
+def gradual(trace: Trace, never: Collection[str], units: int) -> list[tuple[int, list[str]]]:
     """(when, layers): group after group from the top, at equal parts of `units`, after a first part for the heads alone."""
-    parts = [[name for name in group if name not in never] for group in reversed(groups(layers))]
+    parts = [[name for name in group if name not in never] for group in reversed(trace.groups)]
     parts = [part for part in parts if part]
     return [(number * units // (len(parts) + 1), part) for number, part in enumerate(parts, 1)]
 
 
-def factors(rates: LearningRates | None, layers: Sequence[Layer]) -> dict[str, float]:
+def factors(rates: LearningRates | None, trace: Trace) -> dict[str, float]:
     """The factor of each trunk layer's rate; the heads' is 1. Empty where all are."""
     if rates is None:
         return {}
-    below = groups(layers)
+    below = trace.groups
     step = rates.decay if rates.decay is not None else (rates.lr_mult or 1.0) ** (1 / max(1, len(below)))
     depths = {name: depth for depth, group in enumerate(reversed(below), 1) for name in group}
-    return {layer.name: step ** -depths[layer.name] for layer in layers}
+    return {name: step ** -depths[name] for name in trace.names}
 
 
-def check_freeze(freeze: FreezeSpec | None, layers: Sequence[Layer], faults: Faults) -> None:
+def check_freeze(freeze: FreezeSpec | None, trace: Trace, faults: Faults) -> None:
     if freeze is None:
         return
     if freeze.until_layer is not None:
-        _known({"/freeze/until_layer": freeze.until_layer}, layers, faults)
+        _known({"/freeze/until_layer": freeze.until_layer}, trace, faults)
     elif freeze.layers is not None:
-        _known(_places("/freeze/layers", freeze.layers), layers, faults)
-    elif not frozen(freeze, layers):
-        names = ", ".join(layer.name for layer in layers)
-        faults.add("/freeze/regex", "it matches no layer", f"the layers are {names}")
+        _known(_places("/freeze/layers", freeze.layers), trace, faults)
+    elif not frozen(freeze, trace):
+        faults.add("/freeze/regex", "it matches no layer", f"the layers are {_listed(trace.names)}")
 
 
 def check_thaws(
-    thaws: Sequence[Thaw], layers: Sequence[Layer], never: Collection[str], epochs: int | None, faults: Faults
+    thaws: Sequence[Thaw], trace: Trace, never: Collection[str], epochs: int | None, faults: Faults
 ) -> None:
     seen: set[str] = set()
-    there = {layer.name for layer in layers}
     for number, thaw in enumerate(thaws):
         at = f"/unfreeze/{number}"
-        _known(_places(f"{at}/layers", thaw.layers), layers, faults)
-        named = there.intersection(thaw.layers)
+        _known(_places(f"{at}/layers", thaw.layers), trace, faults)
+        named = set(meant(thaw, trace))
         if again := seen & named:
             faults.add(f"{at}/layers", f"{', '.join(sorted(again))} learn already", "name each layer once")
         seen |= named
@@ -170,31 +160,27 @@ def check_thaws(
             faults.add(f"{at}/epoch", "the epochs must rise", "join the layers of one epoch")
 
 
-def check_targets(lora: LoraSpec, layers: Sequence[Layer], faults: Faults) -> None:
-    if lora.target_modules == "all":
-        return
+def check_targets(lora: LoraSpec, trace: Trace, faults: Faults) -> None:
     at = "/lora/target_modules"
-    _known(_places(at, lora.target_modules), layers, faults)
-    without = [layer.name for layer in layers if layer.name in lora.target_modules and layer.kind not in KERNELS]
-    if without:
-        kernels = ", ".join(layer.name for layer in layers if layer.kind in KERNELS)
-        faults.add(at, f"{', '.join(without)} have no kernel to adapt", f"the layers with kernels are {kernels}")
-
-
-def check_one_layer(given: Mapping[str, object], strategy: str, layers: Sequence[Layer], faults: Faults) -> None:
-    """A backbone is one layer: what treats a trunk's layers apart has nothing to tell apart."""
-    if not any(layer.kind == "application" for layer in layers):
+    kernels = [layer.name for layer in trace.layers if layer.adaptable]
+    if lora.target_modules == "all":
+        if not kernels:
+            faults.add("/strategy", "lora puts adapters beside kernels, and this trunk has none", "use fine_tuning")
         return
-    why = "the trunk is a backbone of keras.applications, which is one layer here"
-    if strategy in ("gradual_unfreezing", "lora"):
-        faults.add("/strategy", f"{strategy} needs layers of its own: {why}", "set strategy: lp_ft or fine_tuning")
-    if given["learning_rates"] is not None:
-        faults.add("/learning_rates", f"rates that fall with depth need several: {why}", "leave it out")
+    _known(_places(at, lora.target_modules), trace, faults)
+    without = [
+        name for name in lora.target_modules if trace.meant(name) and not set(kernels).intersection(trace.meant(name))
+    ]
+    if without:
+        message = f"{', '.join(without)} have no kernel to adapt"
+        faults.add(at, message, f"the layers with kernels are {_listed(kernels)}")
 
 
-def targets(lora: LoraSpec, layers: Sequence[Layer]) -> tuple[str, ...]:
-    asked = None if lora.target_modules == "all" else set(lora.target_modules)
-    return tuple(layer.name for layer in layers if layer.kind in KERNELS and (asked is None or layer.name in asked))
+def targets(lora: LoraSpec, trace: Trace) -> tuple[str, ...]:
+    """The layers that get adapters: those named, or all that can have one."""
+    given = trace.names if lora.target_modules == "all" else lora.target_modules
+    asked = {one for name in given for one in trace.meant(name)}
+    return tuple(layer.name for layer in trace.layers if layer.adaptable and layer.name in asked)
 
 
 def stages(
@@ -234,9 +220,17 @@ def _places(at: str, names: Sequence[str]) -> dict[str, str]:
     return {at + pointer(number): name for number, name in enumerate(names)}
 
 
-def _known(asked: Mapping[str, str], layers: Sequence[Layer], faults: Faults) -> None:
+def _known(asked: Mapping[str, str], trace: Trace, faults: Faults) -> None:
     """`asked`: where each name of a layer stands in the spec."""
-    names = {layer.name: None for layer in layers}
+    names = dict.fromkeys([*trace.names, *trace.nested])
     for at, name in asked.items():
         if name not in names:
             faults.add(at, "the trunk has no such layer", nearest(name, names, "layers"), "unknown_name")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a hint: all of a small network's, the first and the last of a large one's."""
+    if len(names) <= _MOST_LISTED:
+        return ", ".join(names)
+    half = _MOST_LISTED // 2
+    return f"{', '.join(names[:half])}, … {', '.join(names[-half:])} ({len(names)} in all)"

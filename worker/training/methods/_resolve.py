@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from app import data as datasets
@@ -14,6 +16,7 @@ from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
 from app.spec.limits import most_epochs, most_parameters
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.registry import modules
+from app.spec.trace import key as trace_key
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.variants import Unfit
 from app.spec.world import Missing, World
@@ -22,6 +25,7 @@ from worker.training.tasks.heads import Task
 from worker.training.tasks.names import TAKEN, task_name
 
 if TYPE_CHECKING:
+    from app.spec.trace import Trace
     from worker.training.sharing import Graph
 
 T = TypeVar("T")
@@ -46,6 +50,7 @@ class Faults:
 
     def __init__(self, world: World):
         self.world, self.found = world, list[Fault]()
+        self.traces: dict[str, str] = {}
 
     def add(self, pointer: str, message: str, hint: Hint = None, code: str = "invalid") -> None:
         self.found.append(Fault(pointer, message, hint, code))
@@ -119,9 +124,9 @@ class Faults:
         spec = spec.model_copy(update={"column": column.name, "type": kind})
         return spec, heads.task(name, spec, column)
 
-    def names(self, tasks: list[str], architecture: Architecture | None, graph: Graph | None = None) -> None:
+    def names(self, tasks: list[str], trace: Trace | None, graph: Graph | None = None) -> None:
         """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves."""
-        trunk = {layer.name for layer in architecture.layers()} if architecture is not None else set[str]()
+        trunk = {*trace.names, *trace.nested} if trace is not None else set[str]()
         trunk |= {node.name for node in graph.nodes} if graph is not None else set()
         heads_ = {f"{task}_{part}": task for task in tasks for part in ("hidden", "dropout", "logits")}
         crossed = {heads_[name] for name in trunk & heads_.keys()}
@@ -154,10 +159,20 @@ class Faults:
         if found is not None and input_ is not None:
             try:
                 found = found.fitted(tuple(input_.shape))
-                architectures.trace(found, tuple(input_.shape))
+                self.traced(found, input_.shape)
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
+        return found
+
+    def trace(self, architecture: Architecture | None, input_: InputSchema | None) -> Trace | None:
+        """What is known of an architecture without faults on these inputs."""
+        return None if architecture is None or input_ is None else self.traced(architecture, input_.shape)
+
+    def traced(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
+        """What is known of an architecture on inputs of `shape`; its digest is for the spec. Raises ValueError as the world does."""
+        found = self.world.trace(architecture, shape)
+        self.traces[trace_key(architectures.as_data(architecture), found.input)] = found.digest
         return found
 
     def one_trunk(self, known: Known | None, at: str, what: str) -> None:
@@ -171,13 +186,13 @@ class Faults:
             )
 
     def parameters(
-        self, architecture: Architecture, shape: list[int], tasks: dict[str, tuple[int | None, int]], at: str,
-        graph: Graph | None = None,
-    ) -> None:  # fmt: skip
-        """`graph`: what stands before the heads where it is not the trunk alone."""
-        count = architectures.count_parameters(architecture, tuple(shape), dict(tasks))
-        if graph is not None:
-            count += graph.parameters - architectures.count_parameters(architecture, tuple(shape), {})
+        self, trace: Trace, tasks: Mapping[str, tuple[int | None, int]], at: str, graph: Graph | None = None
+    ) -> None:
+        """Refuses a model that is too large. `tasks`: hidden units of each head (None: none) and its outputs; `graph`: what stands
+        before the heads where it is not the trunk alone."""
+        count, width = (trace if graph is None else graph).parameters, prod(trace.features_shape)
+        for hidden, units in tasks.values():
+            count += (width + 1) * units if hidden is None else (width + 1) * hidden + (hidden + 1) * units
         if count > most_parameters():
             self.add(
                 at,
@@ -255,8 +270,9 @@ class Faults:
         if column is not None:
             name = task_name(column.name)
             _, task = self.task(name, TaskSpec(column=column.name), schema, at)
-        if schema is not None and architecture is not None and task is not None:
-            self.parameters(architecture, schema.input.shape, {task.name: (None, task.units)}, f"{at}/architecture")
+        trace = self.trace(architecture, schema.input if schema else None)
+        if trace is not None and task is not None:
+            self.parameters(trace, {task.name: (None, task.units)}, f"{at}/architecture")
         update: dict[str, Any] = {"training": training}
         if column is not None:
             update["target"] = column.name
@@ -284,13 +300,15 @@ class Faults:
                 )
                 return source, None
             tasks = {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()}
-            return source, Known(architecture, tasks, manifest.seen, dict(manifest.heads), sharing)
+            trace = self.traced(architecture, manifest.seen.shape)
+            return source, Known(architecture, tasks, manifest.seen, dict(manifest.heads), trace, sharing)
         stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
         resolved = TrainedHere(train=stage)
         if architecture_ is None or task is None or input_ is None:
             return resolved, None
         seen = input_.model_copy(update={"shape": list(architecture_.sees(tuple(input_.shape)))})
-        return resolved, Known(architecture_, {task.name: task}, seen, {task.name: HeadSpec()})
+        trace = self.traced(architecture_, seen.shape)
+        return resolved, Known(architecture_, {task.name: task}, seen, {task.name: HeadSpec()}, trace)
 
     def showable(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
         """Whether a trunk that sees `theirs` can be shown the data set's inputs, if need be resized; a fault where it cannot."""
@@ -326,14 +344,14 @@ class Faults:
 
 
 class Known:
-    """What a source or teacher will be, before anything is trained. `input`: what its trunk sees."""
+    """What a source or teacher will be, before anything is trained. `input`: what its trunk sees; `trace`: of the trunk."""
 
     def __init__(
         self, architecture: Architecture, tasks: dict[str, Task], input_: InputSchema, head: dict[str, HeadSpec],
-        sharing: str = HARD,
+        trace: Trace, sharing: str = HARD,
     ):  # fmt: skip
         self.architecture, self.tasks, self.input, self.heads = architecture, tasks, input_, head
-        self.sharing = sharing
+        self.trace, self.sharing = trace, sharing
 
 
 def _one_shape(what: str) -> str:

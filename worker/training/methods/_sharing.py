@@ -10,9 +10,8 @@ from app.spec.registry import module_of, name_of
 from worker.training import sharing
 
 if TYPE_CHECKING:
-    from app.spec.architectures import Architecture
     from app.spec.base import Words
-    from app.spec.data import InputSchema
+    from app.spec.trace import Trace
     from app.spec.variants import Unfit
     from worker.training.methods._resolve import Faults
     from worker.training.sharing import Graph
@@ -22,18 +21,17 @@ Short = Mapping[str, int | None]
 
 
 def resolved(
-    asked: Words | Unfit, short: Short, tasks: Iterable[str], architecture: Architecture | None,
-    input_: InputSchema | None, faults: Faults,
-) -> tuple[Words | None, Graph | None]:  # fmt: skip
+    asked: Words | Unfit, short: Short, tasks: Iterable[str], trace: Trace | None, faults: Faults
+) -> tuple[Words | None, Graph | None]:
     """The sharing with every default, and the layers that it makes of the trunk; None where something is wrong."""
     given = faults.fitting(asked, "/sharing")
     if given is None:
         return None, None
     try:
         words = _joined(given, short, faults)
-        if architecture is None or input_ is None:
+        if trace is None:
             return words, None
-        graph = sharing.graph(words, architecture, input_.shape, tasks)
+        graph = sharing.graph(words, trace, tasks)
     except Invalid as invalid:
         for fault in invalid.faults:
             faults.add(_place(given, short, fault.pointer), fault.message, fault.hint, fault.code)

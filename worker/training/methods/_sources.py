@@ -67,11 +67,11 @@ def of_backbone(run: Run, words: Backbone, seed: int) -> Model:
     architecture = architectures.resolve(words.architecture)
     assert isinstance(architecture, applications.Spec)
     assert architecture.size is not None, "a resolved spec has a size"
-    (layer,) = (one for one in architecture.layers() if one.kind == "application")
-    live = backbone.made(layer.options, layer.name, keras.dtype_policies.get("float32"))
-    weights = drawn({layer.name: live}, seed)
+    whole, layers = backbone.layers(architecture)
     size, sha256 = 0, ""
-    if words.weights != "none":
+    if words.weights == "none":
+        weights = {name: drawn(layer, seed, drawn_as) for name, (drawn_as, layer) in layers.items()}
+    else:
         name = weights_file(words, architecture)
         try:
             path, sha256 = files.find(name, words.sha256)
@@ -79,7 +79,12 @@ def of_backbone(run: Run, words: Backbone, seed: int) -> Model:
             raise Failure(
                 "weights_unavailable", f"{name}: {missing.message}", missing.hint, "/source/weights"
             ) from None
-        weights[layer.name], size = backbone.loaded(live, str(path), words), path.stat().st_size
+        backbone.load(whole, str(path), words)
+        weights = {
+            name: [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in layer.weights]
+            for name, (_, layer) in layers.items()
+        }
+        size = path.stat().st_size
         run.borrowed.overlap_unknown = True
         run.warn(
             "overlap_unknown", f"the rows that trained {name} are not known: overlap with the test rows is unknown"

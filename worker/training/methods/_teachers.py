@@ -15,7 +15,6 @@ from worker.training import inputs as input_kinds
 from worker.training.data.batches import Feed, Line, Some
 from worker.training.fitting.tuition import teacher_layers
 from worker.training.networks.inheritance import order_of
-from worker.training.objectives._layers import trunk
 from worker.training.process.failures import Failure
 from worker.training.run import epoch_steps
 from worker.training.scores import evaluate
@@ -60,8 +59,7 @@ class Teachers:
     @property
     def widths(self) -> dict[str, int]:
         """Of the layers that the objectives read: the last side of what each gives."""
-        network = self.models[0].network
-        shapes, _ = trunk(network.architecture, network.seen)
+        shapes = self.models[0].network.trace.shapes
         return {layer: shapes[layer][-1] for layer in self._layers}
 
     @staticmethod

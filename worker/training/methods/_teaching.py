@@ -14,11 +14,10 @@ from app.spec.registry import module_of, name_of
 from worker.training.methods._resolve import HARD
 from worker.training.networks.inheritance import order_of
 from worker.training.objectives import Setting, logits
-from worker.training.objectives._layers import trunk
 
 if TYPE_CHECKING:
-    from app.spec.architectures import Architecture
     from app.spec.base import Words
+    from app.spec.trace import Trace
     from app.spec.training import TrainingSpec
     from app.spec.variants import Unfit
     from worker.training.methods._annealing import WeightSchedule
@@ -40,12 +39,11 @@ MOST_CACHED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Pupil:
-    """Who is taught; None for what has faults of its own. `shape`: of the inputs that its trunk sees; `sharing`: among its tasks;
-    `unlabelled`: half of each batch is rows without a label, which no limit cuts."""
+    """Who is taught; None for what has faults of its own. `trace`: of its trunk; `sharing`: among its tasks; `unlabelled`: half of
+    each batch is rows without a label, which no limit cuts."""
 
     task: Task | None
-    architecture: Architecture | None
-    shape: list[int] | None
+    trace: Trace | None
     training: TrainingSpec
     limit: Limit | None = None
     sharing: str = HARD
@@ -184,8 +182,7 @@ def check_memory(
     if not layers or teacher is None:
         return
     count = more + (min(limit, rows) if isinstance(limit, int) else rows)
-    shapes, _ = trunk(teacher.architecture, teacher.input.shape)
-    size = 4 * count * len(teachers) * sum(prod(shapes[name]) for name in layers)
+    size = 4 * count * len(teachers) * sum(prod(teacher.trace.shapes[name]) for name in layers)
     if size > MOST_CACHED_BYTES:
         faults.add(
             "/teacher_outputs",
@@ -202,13 +199,16 @@ def _setting(pupil: Pupil, teachers: Sequence[Known | None]) -> Setting | None:
         return None
     setting = Setting(task.type, task.units, pupil.training.epochs, pupil.batch)
     teacher = teachers[0] if teachers else None
-    if pupil.architecture is None or teacher is None or pupil.shape is None:
+    if pupil.trace is None or teacher is None:
         return setting
-    (ours, our_points), (theirs, their_points) = (
-        trunk(pupil.architecture, pupil.shape),
-        trunk(teacher.architecture, teacher.input.shape),
+    ours, theirs = pupil.trace, teacher.trace
+    return replace(
+        setting,
+        student=ours.shapes,
+        teacher=theirs.shapes,
+        student_points=ours.points,
+        teacher_points=theirs.points,
     )
-    return replace(setting, student=ours, teacher=theirs, student_points=our_points, teacher_points=their_points)
 
 
 def _lone_logits(objectives: Sequence[Words | Unfit]) -> TypeGuard[Sequence[logits.Spec]]:
@@ -217,7 +217,7 @@ def _lone_logits(objectives: Sequence[Words | Unfit]) -> TypeGuard[Sequence[logi
 
 def _alike(teachers: Sequence[Known | None]) -> bool:
     """Whether all teachers have the same layers of the same shapes, as far as they are known."""
-    trunks = [trunk(one.architecture, one.input.shape)[0] for one in teachers if one is not None]
+    trunks = [one.trace.shapes for one in teachers if one is not None]
     return all(one == trunks[0] for one in trunks)
 
 

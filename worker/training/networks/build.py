@@ -6,8 +6,9 @@ trainings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ import keras
 import numpy as np
 
 from worker.training import inputs as input_kinds
-from worker.training.networks import backbone
-from worker.training.networks.layers import keras_layer
+from worker.training.networks import trunk
+from worker.training.networks.layers import joining
 from worker.training.networks.network import FEATURES, Network, Weights
 from worker.training.networks.seeds import derive
+from worker.training.networks.trunk import Step
 from worker.training.sharing import INPUT
 from worker.training.tasks import heads
 
@@ -34,7 +36,8 @@ class Live:
     """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}.
 
     `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}; None where the heads are given
-    different ones. `graph`: the layers before the heads; `reached`: what each of them gives, as a symbolic tensor of `forward`.
+    different ones. `graph`: the layers before the heads; `steps`: how each of them is called; `reached`: what each gives, and what
+    each nested model of the trunk gives, as a symbolic tensor of `forward`.
     """
 
     forward: Any
@@ -42,6 +45,7 @@ class Live:
     head: Any
     layers: dict[str, Any]
     graph: Graph
+    steps: Mapping[str, Step]
     reached: dict[str, Any]
     taps: dict[tuple[str, ...], Any] = field(default_factory=dict)
     functions: dict[tuple[int, int], Any] = field(default_factory=dict)
@@ -49,7 +53,7 @@ class Live:
     @property
     def trunk(self) -> list[str]:
         """The layers that the tasks share."""
-        return self.graph.shared
+        return [name for name in self.graph.shared if name in self.layers]
 
     def tap(self, names: Iterable[str]) -> Any:
         """`forward` that in the same pass also gives what each of these layers gives, under `feature/LAYER`.
@@ -84,8 +88,8 @@ class Live:
         for name, layer in self.layers.items():
             for variable, array in zip(_own(layer), weights.get(name, []), strict=True):
                 variable.assign(array)
-            if _adapted(layer):
-                layer.lora_kernel_b.assign(np.zeros(layer.lora_kernel_b.shape, np.float32))
+            for part in _adapted(layer):
+                part.lora_kernel_b.assign(np.zeros(part.lora_kernel_b.shape, np.float32))
 
     def read(self) -> Weights:
         """The numbers of all layers, adapters merged into their kernels."""
@@ -95,24 +99,28 @@ class Live:
             if layer.weights
         }
         for name, layer in self.layers.items():
-            if _adapted(layer):
-                a, b = (keras.ops.convert_to_numpy(one.value) for one in (layer.lora_kernel_a, layer.lora_kernel_b))
-                found[name][0] = found[name][0] + np.float32(layer.lora_alpha / layer.lora_rank) * (a @ b)
+            places = {variable.path: place for place, variable in enumerate(_own(layer))}
+            for part in _adapted(layer):
+                a, b = (keras.ops.convert_to_numpy(one.value) for one in (part.lora_kernel_a, part.lora_kernel_b))
+                place = places[_kernel(part).path]
+                found[name][place] = found[name][place] + np.float32(part.lora_alpha / part.lora_rank) * (a @ b)
         return found
 
     def reseed(self, seed: int) -> None:
         """Starts every dropout layer's stream anew, and every adapter's A, from (seed, the layer's name)."""
         begins_as = {node.name: node.begins_as for node in self.graph.nodes}
         for name, layer in self.layers.items():
-            if _adapted(layer):
-                shape = tuple(layer.lora_kernel_a.shape)
+            for part in _adapted(layer):
+                shape = tuple(part.lora_kernel_a.shape)
                 limit = (6 / prod(shape[:-1])) ** 0.5
-                rng = np.random.default_rng(derive(seed, f"{name}/lora"))
-                layer.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
-            for part, inner in backbone.parts(begins_as.get(name, name), layer):
-                generator = getattr(inner, "seed_generator", None)
+                own = name if part is layer else f"{name}/{part.name}"
+                rng = np.random.default_rng(derive(seed, f"{own}/lora"))
+                part.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
+            for part in trunk.inner(layer):
+                generator = getattr(part, "seed_generator", None)
                 if generator is not None:
-                    generator.state.assign(np.array([derive(seed, part), 0], np.uint32))
+                    own = begins_as.get(name, name) + ("" if part is layer else f"/{part.name}")
+                    generator.state.assign(np.array([derive(seed, own), 0], np.uint32))
 
     def freeze(self, frozen: Iterable[str], norms: bool) -> None:
         """Layers in `frozen` are not trained, nor is any BatchNorm where `norms`; a frozen layer also runs in inference mode.
@@ -125,15 +133,21 @@ class Live:
             if _adapted(layer):
                 for variable in _own(layer):  # the setter above has woken them
                     variable.trainable = False
-            for _, inner in backbone.parts(name, layer):
-                if isinstance(inner, keras.layers.BatchNormalization) and norms:
-                    inner.trainable = False
-                if isinstance(inner, keras.layers.Dropout):
-                    inner.rate = 0.0 if name in stopped else inner.asked_rate
+            for part in trunk.inner(layer):
+                if isinstance(part, keras.layers.BatchNormalization) and norms:
+                    part.trainable = False
+                if isinstance(part, keras.layers.Dropout):
+                    part.rate = 0.0 if name in stopped else part.asked_rate
 
 
-def _adapted(layer: Any) -> bool:
-    return getattr(layer, "lora_enabled", False)
+def _adapted(layer: Any) -> list[Any]:
+    """The layers in `layer` that have an adapter beside their kernel."""
+    return [part for part in trunk.inner(layer) if getattr(part, "lora_enabled", False)]
+
+
+def _kernel(layer: Any) -> Any:
+    """An adapted layer's own kernel, without the adapter."""
+    return next(variable for variable in layer.weights if variable.name == "kernel")
 
 
 def _own(layer: Any) -> list[Any]:
@@ -145,11 +159,12 @@ def live(network: Network) -> Live:
     """Layers for `network`'s shape, its numbers loaded."""
     dtype = keras.dtype_policies.get(network.precision)
     graph = network.graph
-    made: dict[str, Any] = {node.name: keras_layer(node, dtype) for node in graph.nodes}
+    made, steps = _made(network, graph, dtype)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    reached = through(graph, made, input_kinds.adapted(network.input.kind, inputs, network.seen))
-    trunk = reached[next(iter(graph.features.values()))] if graph.one_trunk else None
-    features = None if trunk is None else keras.Input(tuple(trunk.shape[1:]), name="features", dtype="float32")
+    reached = through(graph, steps, input_kinds.adapted(network.input.kind, inputs, network.seen))
+    reached |= {name: reached[parts[-1]] for name, parts in network.trace.nested.items() if parts[-1] in reached}
+    shared = reached[next(iter(graph.features.values()))] if graph.one_trunk else None
+    features = None if shared is None else keras.Input(tuple(shared.shape[1:]), name="features", dtype="float32")
     outputs: dict[str, Any] = {}
     behind: dict[str, Any] = {}
     for name, task in network.tasks.items():
@@ -160,17 +175,19 @@ def live(network: Network) -> Live:
             behind[name] = None if features is None else layer(behind[name])
     if network.lora is not None:
         for target in network.lora.targets:
-            made[target].enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
-    for name, layer in made.items():
-        for _, inner in backbone.parts(name, layer):
-            if isinstance(inner, keras.layers.Dropout):
-                inner.asked_rate = inner.rate
+            for part in trunk.adaptable(made[target]):
+                part.enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
+    for layer in made.values():
+        for part in trunk.inner(layer):
+            if isinstance(part, keras.layers.Dropout):
+                part.asked_rate = part.rate
     result = Live(
         keras.Model(inputs, outputs, name="network"),
-        None if trunk is None else keras.Model(inputs, trunk, name="body"),
+        None if shared is None else keras.Model(inputs, shared, name="body"),
         None if features is None else keras.Model(features, behind, name="head"),
         made,
         graph,
+        steps,
         reached,
     )
     for model in (result.forward, result.body, result.head):
@@ -181,10 +198,28 @@ def live(network: Network) -> Live:
     return result
 
 
-def through(graph: Graph, layers: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
-    """What each of the `layers` of `graph` gives for a tensor of scaled inputs, by its name."""
+def _made(network: Network, graph: Graph, dtype: Any) -> tuple[dict[str, Any], dict[str, Step]]:
+    """The layers before the heads, by name, and how each node is called; an op of the trunk is called and is no layer."""
+    origin = trunk.trunk(network.architecture, network.seen, network.precision)
+    made, steps = dict[str, Any](), dict[str, Step]()
+    for node in graph.nodes:
+        if node.origin is None:
+            layer = joining(node, dtype)
+            steps[node.name] = partial(_join, layer)
+        else:
+            layer, steps[node.name] = origin.step(node)
+        if isinstance(layer, keras.layers.Layer):
+            made[node.name] = layer
+    return made, steps
+
+
+def _join(layer: Any, given: Sequence[Any]) -> Any:
+    return layer(given if len(given) > 1 else given[0])
+
+
+def through(graph: Graph, steps: Mapping[str, Step], inputs: Any) -> dict[str, Any]:
+    """What each node of `graph` gives for a tensor of scaled inputs, by its name."""
     found = {INPUT: inputs}
     for node in graph.nodes:
-        given = [found[name] for name in node.after]
-        found[node.name] = layers[node.name](given if len(given) > 1 else given[0])
+        found[node.name] = steps[node.name]([found[name] for name in node.after])
     return found

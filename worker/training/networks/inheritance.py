@@ -37,8 +37,7 @@ def inherit(network: Network, source: Network) -> Inherited:
     know, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
     network's order) or, for regression, the column is; a regression head then also takes over the source's units.
     """
-    kinds = {layer.name: layer.kind for layer in network.architecture.layers()}
-    theirs = {layer.name: layer.kind for layer in source.architecture.layers()}
+    kinds, theirs = ({layer.name: layer.kind for layer in one.trace.layers} for one in (network, source))
     strangers = [name for name in theirs if name not in kinds and name in source.weights]
     weights, copied, fresh = dict(network.weights), {}, {}
     for name in (name for name in network.trunk if name in network.weights):

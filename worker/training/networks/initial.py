@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from worker.training.networks import backbone
 from worker.training.networks.network import Weights
 from worker.training.networks.seeds import derive
 
@@ -24,29 +22,27 @@ def initial(layers: Live, seed: int) -> Weights:
     Drawn by NumPy from (seed, layer name), so equal on all backends. A head's numbers depend on its task's name and not on its
     place: swapping two tasks changes nothing.
     """
-    return drawn(layers.layers, seed, {node.name: node for node in layers.graph.nodes})
-
-
-def drawn(layers: Mapping[str, Any], seed: int, nodes: Mapping[str, Node] | None = None) -> Weights:
-    """`initial` of any Keras layers. `nodes`: of those in a graph, by name."""
+    nodes = {node.name: node for node in layers.graph.nodes}
     weights: Weights = {}
-    nodes = nodes or {}
-    for name, layer in layers.items():
+    for name, layer in layers.layers.items():
         node = nodes.get(name)
         if node is not None and node.kind == "stitch":
             weights[name] = [_shares(node, tuple(layer.kernel.shape))]
-            continue
-        found: dict[int, np.ndarray] = {}
-        for part, inner in backbone.parts(name if node is None else node.begins_as, layer):
-            rng = np.random.default_rng(derive(seed, part))
-            for variable in inner.weights:
-                kind = variable.path.rsplit("/", 1)[-1]
-                if isinstance(inner, keras.layers.DepthwiseConv2D) and kind == "kernel":
-                    kind = "depthwise_kernel"
-                found[id(variable)] = _fresh(kind, tuple(variable.shape), rng)
-        if found:
-            weights[name] = [found[id(variable)] for variable in layer.weights]
+        elif layer.weights:
+            weights[name] = drawn(layer, seed, name if node is None else node.begins_as)
     return weights
+
+
+def drawn(layer: Any, seed: int, begins_as: str) -> list[np.ndarray]:
+    """The fresh numbers of a Keras layer, in the order of its `weights`."""
+    rng = np.random.default_rng(derive(seed, begins_as))
+    found = []
+    for variable in layer.weights:
+        kind = variable.path.rsplit("/", 1)[-1]
+        if isinstance(layer, keras.layers.DepthwiseConv2D) and kind == "kernel":
+            kind = "depthwise_kernel"
+        found.append(_fresh(kind, tuple(variable.shape), rng))
+    return found
 
 
 def _fresh(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A network by value: an architecture, its heads, and a list of arrays for each layer. No Keras.
+"""A network by value: an architecture, its heads, and a list of arrays for each layer. No Keras, but to trace the architecture.
 
 Methods build networks, copy between them and hand them to a fit.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.spec.base import Words
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec
+    from app.spec.trace import Trace
     from worker.training.data.scaling import Scaling
     from worker.training.sharing import Graph
     from worker.training.tasks.heads import Task
@@ -66,9 +67,16 @@ class Network:
         return self.canvas or self.input.shape
 
     @property
+    def trace(self) -> Trace:
+        """What is known of its trunk, layer by layer."""
+        from worker.training.networks import trunk
+
+        return trunk.trace(self.architecture, self.seen)
+
+    @property
     def graph(self) -> Graph:
         """The layers between what the trunk sees and the heads."""
-        return sharing.graph(self.sharing, self.architecture, self.seen, self.tasks)
+        return sharing.graph(self.sharing, self.trace, self.tasks)
 
     @property
     def trunk(self) -> list[str]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
 from app.spec.base import Words
 from app.spec.faults import Fault, Invalid, nearest
 from worker.training.objectives import Setting, Trunk
-
-if TYPE_CHECKING:
-    from app.spec.architectures import Architecture
 
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Pair = Annotated[list[LayerName], Field(min_length=2, max_length=2)]
@@ -22,9 +19,6 @@ LAYERS = "pairs [teacher's layer, student's layer]; null: found automatically"
 
 Fits = Callable[[tuple[int, ...], tuple[int, ...]], str | None]
 """What is wrong with a pair of shapes (teacher's, student's); None: nothing."""
-
-BODY = ("conv2d", "dense", "application")
-TAIL = ("batch_norm", "activation")
 
 
 class OfFeatures(Words):
@@ -35,25 +29,6 @@ class OfFeatures(Words):
 
 def any_two(teacher: tuple[int, ...], student: tuple[int, ...]) -> None:
     """Rows are compared among themselves: no pair is wrong."""
-
-
-def trunk(architecture: Architecture, shape: Sequence[int]) -> tuple[Trunk, list[str]]:
-    """A trunk's layers with their shapes, and its points: where a convolution or dense layer ends, its normalisation and
-    activation counted to it. Dropout is no point: the student's is random."""
-    from app.spec import architectures
-
-    traced = architectures.trace(architecture, tuple(shape))
-    points: list[str] = []
-    inside = False
-    for step in traced:
-        if step.layer.kind in BODY:
-            points.append(step.layer.name)
-            inside = True
-        elif step.layer.kind in TAIL and inside:
-            points[-1] = step.layer.name
-        else:
-            inside = False
-    return {step.layer.name: step.shape for step in traced}, points
 
 
 def settle(spec: Any, setting: Setting, fits: Fits, automatic: Callable[[Setting], list[list[str]]]) -> Any:

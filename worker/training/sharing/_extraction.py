@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.spec.architectures import Layer
 from app.spec.faults import Fault, Invalid
+from app.spec.trace import TracedLayer
 from worker.training.sharing import INPUT, Plan
 
 
 def extract(
-    plan: Plan, tasks: Sequence[str], levels: Sequence[Sequence[Layer]], shared: int, own: int
+    plan: Plan, tasks: Sequence[str], levels: Sequence[Sequence[TracedLayer]], shared: int, own: int
 ) -> dict[str, str]:
     """What each task's gate gives after the last level.
 

@@ -8,27 +8,21 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from app.spec.architectures import Layer, Shape, step, trace
+from app.spec.trace import INPUT, Shape
 
 if TYPE_CHECKING:
-    from app.spec.architectures import Architecture
-
-INPUT = "input"
-"""The node that is the network's scaled input; it is no layer of a graph."""
-
-KERNELS = ("conv2d", "dense")
-FLATTENERS = ("flatten", "global_average_pool2d")
+    from app.spec.trace import Trace, TracedLayer
 
 
 @dataclass(frozen=True)
 class Node:
-    """One layer. `kind` and `options`: a trunk layer's (`app.spec.architectures`), or one of those that join:
+    """One layer. `origin`: the trunk's layer that it is a copy of, `kind` then being that one's class; else it joins copies, by kind:
 
-    reshape: shape · concatenate: axis (counted without the batch) · gate: units, softmax(W·x) without a bias · dot: Σ_i gate[i] ·
-    rows[i] · stitch: the mean of the last axis by learnt weights; own, alpha and per as `Plan.stitch` says.
+    flatten · reshape: shape · concatenate: axis (counted without the batch) · gate: units, softmax(W·x) without a bias · dot: Σ_i
+    gate[i] · rows[i] · stitch: the mean of the last axis by learnt weights; own, alpha and per as `Plan.stitch` says.
 
-    `after`: the nodes that it is given, in order. `shape` leaves it (without the batch). `begins_as`: the name from which its first
-    numbers and its dropout are drawn.
+    `after`: the nodes that it is given, in order; `input` is the network's scaled input, which is no node. `shape` leaves it (without
+    the batch). `begins_as`: the name from which its first numbers and its dropout are drawn.
     """
 
     name: str
@@ -38,6 +32,7 @@ class Node:
     shape: Shape
     parameters: int
     begins_as: str
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,33 +84,52 @@ class Graph:
 
 @dataclass
 class Plan:
-    """A graph in the making. `layers`: the job's trunk, flat at its end."""
+    """A graph in the making. `trace`: of the job's trunk; `layers`: all of it."""
 
-    architecture: Architecture
-    input_shape: Shape
+    trace: Trace
     nodes: dict[str, Node] = field(default_factory=dict)
-    layers: list[Layer] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.layers = self.architecture.layers()
-        traced = trace(self.architecture, self.input_shape)
-        if len(traced[-1].shape if traced else self.input_shape) > 1:
-            self.layers = [*self.layers, Layer("head_flatten", "flatten")]
+    @property
+    def layers(self) -> list[TracedLayer]:
+        return self.trace.layers
+
+    @property
+    def stages(self) -> list[list[TracedLayer]]:
+        """The trunk cut before each group: a convolution with its norm, activation and pooling is one stage, and so is a block with
+        a skip."""
+        return self.trace.stages
 
     def shape(self, name: str) -> Shape:
-        return self.input_shape if name == INPUT else self.nodes[name].shape
+        return tuple(self.trace.input) if name == INPUT else self.nodes[name].shape
 
-    def copy(self, layers: Sequence[Layer], prefix: str, after: str, *, as_trunk: bool = False) -> str:
-        """A copy of consecutive trunk `layers` on what `after` gives, named PREFIX-LAYER; the name of its last layer.
+    def copy(self, layers: Sequence[TracedLayer], prefix: str, after: str, *, as_trunk: bool = False) -> str:
+        """A copy of consecutive `layers` of the trunk on what `after` gives, named PREFIX-LAYER; the name of its last layer, or, where
+        that is the trunk's last and gives maps, of what flattens them.
 
-        `as_trunk`: it begins with the numbers that the layers of a plain trunk begin with, from the same seed.
+        `layers` begin and end at places that the whole signal passes through, so that whatever feeds the first ones from without is
+        `after`. `as_trunk`: it begins with the numbers that the layers of a plain trunk begin with, from the same seed.
         """
+        given: dict[str, str] = {}
+        last = after
         for layer in layers:
-            name = f"{prefix}-{layer.name}" if prefix else layer.name
-            shape, parameters = step(layer, self.shape(after))
-            begins_as = layer.name if as_trunk else name
-            after = self._add(Node(name, layer.kind, layer.options, (after,), shape, parameters, begins_as))
-        return after
+            name, begins_as = (f"{prefix}-{one}" if prefix else one for one in (layer.name, layer.drawn_as))
+            last = self._add(
+                Node(
+                    name,
+                    layer.kind,
+                    {},
+                    tuple(given.get(one, after) for one in layer.after),
+                    tuple(layer.shape),
+                    layer.parameters,
+                    layer.drawn_as if as_trunk else begins_as,
+                    layer.name,
+                )
+            )
+            given[layer.name] = last
+        if layers and layers[-1].name == self.trace.features and len(self.shape(last)) > 1:
+            name = f"{prefix}-head_flatten" if prefix else "head_flatten"
+            last = self._add(Node(name, "flatten", {}, (last,), (prod(self.shape(last)),), 0, name))
+        return last
 
     def mix(self, name: str, gate_on: str, experts: Sequence[str], rows: str | None = None) -> str:
         """Σ_i g_i · expert_i with g = softmax(W·x) of what `gate_on` gives, flat, in the shape of what an expert gives.
@@ -178,21 +192,3 @@ class Plan:
             raise ValueError(f"two layers would be named {node.name}")
         self.nodes[node.name] = node
         return node.name
-
-
-def stages(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """A trunk cut before each layer with a kernel, and before what flattens its input: a convolution with its norm, activation and
-    pooling is one stage."""
-    found: list[list[Layer]] = []
-    waiting: list[Layer] = []
-    for layer in layers:
-        if layer.kind in KERNELS:
-            found.append([*waiting, layer])
-            waiting = []
-        elif layer.kind in FLATTENERS or waiting or not found:
-            waiting.append(layer)
-        else:
-            found[-1].append(layer)
-    if waiting:
-        found = [*found[:-1], [*found[-1], *waiting]] if found else [waiting]
-    return found

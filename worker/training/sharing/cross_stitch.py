@@ -14,7 +14,7 @@ from pydantic import Field
 
 from app.spec.base import Words
 from app.spec.faults import Fault, Invalid
-from worker.training.sharing import INPUT, Plan, stages
+from worker.training.sharing import INPUT, Plan
 
 
 class Spec(Words):
@@ -30,7 +30,7 @@ def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:
     if len(tasks) < 2:
         raise Invalid([Fault("/name", "a lone task has no other tower to be stitched to", "use hard_sharing")])
     at = dict.fromkeys(tasks, INPUT)
-    for number, stage in enumerate(stages(plan.layers), 1):
+    for number, stage in enumerate(plan.stages, 1):
         towers = {task: plan.copy(stage, task, at[task], as_trunk=True) for task in tasks}
         at = plan.stitch(f"stitch{number}", towers, words.alpha, words.per)
     return at

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from app.spec.base import Words
 from app.spec.faults import Fault, Invalid
-from worker.training.sharing import Plan, stages
+from worker.training.sharing import Plan
 from worker.training.sharing._extraction import extract
 
 
@@ -29,7 +29,7 @@ EXAMPLE: dict[str, Any] = {"name": "ple", "levels": 2, "experts": 1, "experts_pe
 
 
 def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:
-    cut = stages(plan.layers)
+    cut = plan.stages
     if words.levels > len(cut):
         message = f"the trunk has {len(cut)} layers with a kernel: too few for {words.levels} levels"
         raise Invalid([Fault("/levels", message, f"at most {len(cut)}")])

@@ -15,13 +15,16 @@ import pytest
 
 from app.settings import settings
 from app.spec import files
+from app.spec.architectures import applications
 from app.spec.base import plain
 from app.spec.faults import Invalid
 from app.spec.world import Missing
+from tests.traces import traced
 from tests.worker.training.methods.resolving import World, faults, resolve
 from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed, Warned
 from worker.training import trainer
+from worker.training.methods import _layers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
@@ -120,20 +123,42 @@ def test_what_a_backbone_cannot_be_is_refused_at_its_place() -> None:
     assert "a kept model" in found["/teachers/0"]  # without a head it has nothing to say
 
 
-@pytest.mark.parametrize(
-    ("more", "at"),
-    [
-        ({"strategy": "gradual_unfreezing"}, "/strategy"),
-        ({"strategy": "lora"}, "/strategy"),
-        ({"learning_rates": {"decay": 2.6}}, "/learning_rates"),
-    ],
-)
-def test_what_treats_layers_apart_is_refused_on_a_backbone(more: dict[str, Any], at: str) -> None:
-    assert "one layer" in faults({**BODY, "source": NONE, **more})[at]
+@pytest.mark.parametrize("source", [NONE, "job:job_1"], ids=["a network", "a kept one"])
+def test_what_treats_layers_apart_works_layer_by_layer(source: Any) -> None:
     kept = World(architecture=plain(resolve({**BODY, "source": NONE}).architecture))
     shape = kept.kept.input.model_copy(update={"shape": [32, 32, 3]})
     kept.kept = kept.kept.model_copy(update={"input": shape})
-    assert "one layer" in faults({**BODY, "source": "job:job_1", **more}, kept)[at]
+    body = {**BODY, "source": source}
+    gradual = resolve({**body, "strategy": "gradual_unfreezing", "training": {"epochs": 40}}, kept)
+    assert len(gradual.unfreeze) == 32
+    first, last = gradual.unfreeze[0], gradual.unfreeze[-1]
+    assert first.layers[0] == "backbone-Conv_1"
+    assert first.layers[-1] == "backbone-global_average_pooling2d"
+    assert last.layers == ["backbone_scaled", "backbone-Conv1", "backbone-bn_Conv1", "backbone-Conv1_relu"]
+    assert plain(resolve(plain(gradual), kept)) == plain(gradual)
+    assert (
+        "33 epochs"
+        in faults({**body, "strategy": "gradual_unfreezing", "training": {"epochs": 20}}, kept)["/training/epochs"]
+    )
+    assert resolve({**body, "strategy": "lora"}, kept).lora.target_modules == "all"
+    assert resolve({**body, "learning_rates": {"decay": 1.1}}, kept).learning_rates.decay == 1.1
+    for freeze in ({"until_layer": "backbone-block_2_add"}, {"layers": ["backbone"]}, {"regex": "backbone.*BN"}):
+        assert plain(resolve({**body, "freeze": freeze}, kept))["freeze"].items() >= freeze.items()
+    found = faults({**body, "freeze": {"layers": ["backbone-block_2_ad"]}}, kept)
+    assert "did you mean 'backbone-block_2_add'?" in found["/freeze/layers/0"]
+    found = faults({**body, "strategy": "lora", "lora": {"target_modules": ["backbone-bn_Conv1"]}}, kept)
+    assert "(35 in all)" not in found["/lora/target_modules"]
+    assert "backbone-block_16_project" in found["/lora/target_modules"]
+
+
+def test_the_name_of_a_nested_network_stands_for_all_its_layers() -> None:
+    trace = traced(applications.Spec(size=[32, 32]), (32, 32, 3))
+    inner = [name for name in trace.names if name != "backbone_scaled"]
+    assert _layers.frozen(_layers.FreezeSpec(layers=["backbone"]), trace) == inner
+    assert _layers.frozen(_layers.FreezeSpec(until_layer="backbone"), trace) == trace.names
+    assert _layers.frozen(_layers.FreezeSpec(regex="back.one"), trace) == inner
+    kernels = tuple(layer.name for layer in trace.layers if layer.adaptable)
+    assert _layers.targets(_layers.LoraSpec(target_modules=["backbone"]), trace) == kernels
 
 
 def test_a_trunk_or_student_may_be_one_from_random_numbers() -> None:
@@ -148,7 +173,11 @@ def test_a_trunk_or_student_may_be_one_from_random_numbers() -> None:
         assert plain(resolve(plain(spec))) == plain(spec)
     objectives = [{"type": "similarity"}, {"type": "hint"}]
     spec = resolve({**distillation, "student": {"arch": "applications", "alpha": 0.35}, "objectives": objectives})
-    assert [one.layers[0][1] for one in spec.objectives] == ["backbone", "backbone"]
+    assert spec.objectives[0].layers == [["dense1", "backbone-global_average_pooling2d"]]
+    assert all(one.startswith("backbone-") for _, one in spec.objectives[1].layers)
+    named_whole = [{"type": "similarity", "layers": [["dense1", "backbone"]]}]
+    spec = resolve({**distillation, "student": named, "objectives": named_whole})
+    assert spec.objectives[0].layers == [["dense1", "backbone"]]
     tasks = {"backbone": {"column": "digit"}}
     assert "/tasks/backbone" in faults({"kind": "multitask", "dataset": "digits", "tasks": tasks, "trunk": named})
 
@@ -173,7 +202,7 @@ def written(path: Path, alpha: float = 0.35) -> list[np.ndarray]:
     made = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3), alpha=alpha, pooling="avg"
     )
-    numbers = drawn({"backbone": keras.Model(made.inputs, made.outputs[0])}, 7)["backbone"]
+    numbers = [array for layer in made.layers for array in drawn(layer, 7, layer.name)]
     made.set_weights(numbers)
     if path.name.endswith(".weights.h5"):
         made.save_weights(path)
@@ -204,7 +233,8 @@ def test_a_job_starts_from_a_file_of_weights_trains_a_head_and_says_what_it_cann
     assert code == Exit.DONE, told.reports[-1]
     model = keras.saving.load_model(tmp_path / "out" / "model.keras", compile=False)
     assert model.input_shape == (None, 28, 28, 1)
-    assert all(np.array_equal(a, b) for a, b in zip(model.get_layer("backbone").get_weights(), numbers, strict=True))
+    kept = [array for layer in model.layers if layer.name.startswith("backbone-") for array in layer.get_weights()]
+    assert all(np.array_equal(a, b) for a, b in zip(kept, numbers, strict=True))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     sha256 = hashlib.sha256((folder / "tiny.weights.h5").read_bytes()).hexdigest()
     assert report["backbone"] == {**TINY, "size": [32, 32], "weights": "tiny.weights.h5", "sha256": sha256}
@@ -212,7 +242,9 @@ def test_a_job_starts_from_a_file_of_weights_trains_a_head_and_says_what_it_cann
     assert report["input"]["channels"] == "repeated"
     assert report["overlap"] == "unknown"
     assert {one.code for one in told.reports if isinstance(one, Warned)} == {"overlap_unknown", "input_adapted"}
-    assert report["inherited"]["copied"] == {"backbone": "backbone"}
+    copied = report["inherited"]["copied"]
+    assert len(copied) == 104  # 52 kernels, 52 norms
+    assert all(ours == theirs for ours, theirs in copied.items())
     card = (tmp_path / "out" / "card.md").read_text()
     assert "MobileNetV2" in card
     assert sha256 in card
@@ -240,7 +272,8 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
     told: Any = Told()
     found = _sources.of_backbone(told, words, 0)
     assert told.borrowed.overlap_unknown
-    assert all(np.array_equal(a, b) for a, b in zip(found.network.weights["backbone"], numbers, strict=True))
+    read = [array for arrays in found.network.weights.values() for array in arrays]
+    assert all(np.array_equal(a, b) for a, b in zip(read, numbers, strict=True))
     written(folder / "wide.h5", alpha=0.5)
     (folder / "none.h5").write_bytes(b"\x89HDF nothing")
     for name in ("wide.h5", "none.h5", "missing.h5"):

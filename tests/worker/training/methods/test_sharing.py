@@ -10,6 +10,8 @@ import pytest
 from app.spec import architectures
 from app.spec.base import plain
 from app.spec.registry import modules
+from app.spec.trace import Trace, TracedLayer
+from tests.traces import traced
 from tests.worker.training.methods.resolving import MODEL, World, faults, resolve
 from worker.training import sharing
 
@@ -23,7 +25,7 @@ JOB: dict[str, Any] = {
 
 def drawn(words: dict[str, Any], trunk: Any = JOB["trunk"], shape: Any = (28, 28, 1)) -> sharing.Graph:
     spec = modules("sharing")[words["name"]].Spec(**words)
-    return sharing.graph(spec, architectures.resolve(trunk), shape, ["digit", "odd", "at_least_5"])
+    return sharing.graph(spec, traced(architectures.resolve(trunk), shape), ["digit", "odd", "at_least_5"])
 
 
 @pytest.mark.parametrize("name", sorted(modules("sharing")))
@@ -78,7 +80,7 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
 
 
 def test_parameters_of_experts_gates_and_stitches_are_counted() -> None:
-    trunk = sum(step.parameters for step in architectures.trace(architectures.resolve(JOB["trunk"]), (28, 28, 1)))
+    trunk = traced(architectures.resolve(JOB["trunk"]), (28, 28, 1)).parameters
     gate = prod((28, 28, 1))
     assert drawn({"name": "hard_sharing"}).parameters == trunk
     assert drawn({"name": "mmoe", "experts": 3}).parameters == 3 * trunk + 3 * 3 * gate
@@ -103,16 +105,14 @@ def test_no_layer_of_a_sharing_takes_a_name_that_a_task_may_have() -> None:
 def test_a_tower_or_expert_may_end_in_maps() -> None:
     """Heads are given flat numbers in any case."""
 
-    class Maps(architectures.Architecture):
-        inputs = "image"
-        arch: str = "maps"
-
-        def layers(self) -> list[architectures.Layer]:
-            return [architectures.Layer("conv1", "conv2d", {"filters": 2}), architectures.Layer("pool1", "max_pool2d")]
-
+    more: dict[str, Any] = {"parameters": 20, "kernel": True, "adaptable": True}
+    conv = TracedLayer(name="conv1", kind="Conv2D", shape=[10, 10, 2], after=["input"], drawn_as="conv1", **more)
+    more = {"parameters": 0, "kernel": False, "adaptable": False}
+    pool = TracedLayer(name="pool1", kind="MaxPooling2D", shape=[5, 5, 2], after=["conv1"], drawn_as="pool1", **more)
+    maps = Trace(input=[12, 12, 1], layers=[conv, pool])
     for name, module in modules("sharing").items():
         words = module.Spec(**({"levels": 1} if name == "ple" else {}))
-        graph = sharing.graph(words, Maps(), (12, 12, 1), ["a", "b"])
+        graph = sharing.graph(words, maps, ["a", "b"])
         shapes = {node.name: node.shape for node in graph.nodes}
         assert {shapes[node] for node in graph.features.values()} == {(50,)}
 

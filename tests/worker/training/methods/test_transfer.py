@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from app.spec import architectures
-from app.spec.architectures import Layer
 from app.spec.base import plain
+from app.spec.trace import Trace, TracedLayer
 from app.spec.training import TrainingSpec
+from tests.traces import traced
 from tests.worker.training import small
+from tests.worker.training.methods.planning import changed, planned
 from tests.worker.training.methods.resolving import faults, resolve
-from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
+from tests.worker.training.small import DIGIT, PICTURE, feed, network, stored
 from worker.training.fitting.goal import Goal
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.methods import _layers
-from worker.training.methods.transfer import train
 from worker.training.methods.transfer.spec import FINE_TUNING_RATE
 from worker.training.networks.network import Network
 
@@ -39,8 +40,8 @@ def body(**words: Any) -> dict[str, Any]:
     }
 
 
-def planned(spec: Any, whole: Network, budget: int, epoch_steps: int) -> list[Phase]:
-    return train._phases(spec, budget, epoch_steps, whole)
+def normed() -> Trace:
+    return traced(architectures.resolve(NORMED), (28, 28, 1))
 
 
 def whole_network() -> Network:
@@ -51,15 +52,11 @@ def lesson(whole: Network) -> Lesson:
     return Lesson(Goal({"d": ["digit"]}, {"digit": DIGIT}), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
 
 
-def changed(whole: Network, now: Network) -> set[str]:
-    return {name for name in whole.weights if not same({"l": whole.weights[name]}, {"l": now.weights[name]})}
-
-
 # --- words
 
 
 def test_groups_are_a_kernel_and_what_follows_it() -> None:
-    assert _layers.groups(architectures.resolve(NORMED).layers()) == GROUPS
+    assert normed().groups == GROUPS
 
 
 def test_gradual_unfreezing_writes_its_plan_down_and_resolves_to_itself() -> None:
@@ -171,16 +168,18 @@ def test_words_that_mean_nothing_are_refused(words: dict[str, Any]) -> None:
 )
 def test_no_pattern_takes_longer_than_its_name_is_long(regex: str, name: str) -> None:
     """Tried one way after another, each takes seconds or minutes, and the process with it."""
-    layers = [Layer(name, "dense")]
+    layer = TracedLayer(
+        name=name, kind="Dense", shape=[1], parameters=2, after=["input"], kernel=True, adaptable=True, drawn_as=name
+    )
+    trace = Trace(input=[1], layers=[layer])
     before = time.thread_time()
-    assert _layers.frozen(_layers.FreezeSpec(regex=regex), layers) == []
+    assert _layers.frozen(_layers.FreezeSpec(regex=regex), trace) == []
     assert time.thread_time() - before < 1
 
 
 def test_a_pattern_may_repeat_its_groups() -> None:
-    layers = architectures.resolve(NORMED).layers()
     freeze = _layers.FreezeSpec(regex="(conv|norm)(1|2)")
-    assert _layers.frozen(freeze, layers) == ["conv1", "norm1", "conv2", "norm2"]
+    assert _layers.frozen(freeze, normed()) == ["conv1", "norm1", "conv2", "norm2"]
 
 
 @pytest.mark.parametrize(
@@ -193,12 +192,11 @@ def test_a_pattern_that_is_refused_is_told_its_syntax_and_not_repeated(regex: st
 
 
 def test_rates_fall_with_depth() -> None:
-    layers = architectures.resolve(NORMED).layers()
-    decayed = _layers.factors(_layers.LearningRates(decay=2.6), layers)
+    decayed = _layers.factors(_layers.LearningRates(decay=2.6), normed())
     assert [decayed[name] for name in ("dense1", "norm2", "conv2", "conv1")] == pytest.approx(
         [2.6**-d for d in (1, 2, 2, 3)]
     )
-    geometric = _layers.factors(_layers.LearningRates(lr_mult=1000.0), layers)
+    geometric = _layers.factors(_layers.LearningRates(lr_mult=1000.0), normed())
     assert [geometric[name] for name in ("dense1", "conv2", "conv1")] == pytest.approx([0.1, 0.01, 0.001])
 
 

@@ -1,8 +1,9 @@
-"""Networks of keras.applications as one layer: what is written of them is what Keras builds, they begin, freeze, are kept as any other."""
+"""Networks of keras.applications, layer by layer: they answer as Keras's own, begin, freeze, adapt and are kept as any other."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,34 @@ from app.spec import architectures
 from app.spec.architectures import applications
 from app.spec.data import InputSchema
 from app.spec.models import Manifest
+from app.spec.training import OptimizerSpec
 from tests.worker.training.small import DIGIT, fit, network, same, stored
-from worker.training import sharing
+from worker.training.architectures.applications import whole as keras_own
+from worker.training.data import batches
 from worker.training.data.batches import Feed, Line
+from worker.training.fitting import learner
 from worker.training.fitting.goal import Goal
+from worker.training.fitting.learner import Compiled
 from worker.training.fitting.plan import Lesson, Phase
 from worker.training.kept import export, formats
-from worker.training.networks import backbone, build
+from worker.training.networks import backbone, build, trunk
 from worker.training.networks.initial import drawn
-from worker.training.networks.network import Network
+from worker.training.networks.network import Lora, Network
 from worker.training.tasks import heads
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 TINY: dict[str, Any] = {"arch": "applications", "name": "MobileNetV2", "alpha": 0.35, "size": [32, 32]}
 SEEN = InputSchema(kind="image", shape=[32, 32, 3], scale=255.0)
+
+PARAMETERS = {
+    "MobileNetV2": (1280, 2_257_984),
+    "EfficientNetV2B0": (1280, 5_919_312),
+    "ResNet50V2": (2048, 23_564_800),
+    "DenseNet121": (1024, 7_037_504),
+    "Xception": (2048, 20_861_480),
+}
+"""Features and parameters without the top, as keras.io says."""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +52,10 @@ def whole() -> Network:
 
 def pictures(n: int, side: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 3)).astype(np.uint8)
+
+
+def inside(whole: Network) -> dict[str, list[np.ndarray]]:
+    return {name: arrays for name, arrays in whole.weights.items() if name.startswith("backbone-")}
 
 
 PREPROCESSING = {
@@ -51,57 +69,51 @@ PREPROCESSING = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", applications.NAMES)
-def test_what_is_written_of_an_application_is_what_keras_builds(name: applications.ApplicationName) -> None:
-    about = applications.APPLICATIONS[name]
-    side = about.least
-    architecture = applications.Spec(name=name).fitted((side, side, 3))
-    scaled, layer = architecture.layers()
-    live = backbone.made(layer.options, "backbone", "float32")
-    assert live.output_shape == (None, about.features[1.0])
-    assert live.count_params() == about.parameters[1.0]
-    keras_own = getattr(keras.applications, name)(
-        include_top=False, weights=None, input_shape=(side, side, 3), pooling="avg"
-    )
-    numbers = drawn({"backbone": live}, 0)["backbone"]
-    assert sum(array.size for array in numbers) == about.parameters[1.0]
-    for model in (live, keras_own):
-        model.set_weights(numbers)
+def test_laid_open_it_answers_as_keras_own_network_on_its_own_preprocessing(name: applications.ApplicationName) -> None:
+    side = applications.APPLICATIONS[name].least
+    shape = InputSchema(kind="image", shape=[side, side, 3], scale=255.0)
+    made = network([DIGIT], 0, {"arch": "applications", "name": name, "size": [side, side]}, shape)
+    assert (made.trace.features_shape[0], made.trace.parameters) == PARAMETERS[name]
+    own = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(side, side, 3), pooling="avg")
+    numbers = [array for arrays in inside(made).values() for array in arrays]
+    own.set_weights(numbers)
     rows = pictures(2, side).astype(np.float32)
-    expected = np.asarray(keras_own(PREPROCESSING[name](rows.copy()), training=False))
-    own = keras.layers.Rescaling(scaled.options["scale"], scaled.options["offset"])
-    found = np.asarray(live(own(rows / 255), training=False))
+    expected = np.asarray(own(PREPROCESSING[name](rows.copy()), training=False))
+    found = np.asarray(build.live(made).body(rows / 255, training=False))
     largest = float(np.abs(expected).max())
     assert largest > 1e-6
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * largest)
     with pytest.raises(ValueError, match="at least"):
         getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(side - 1, side, 3))
-    # read back from a file the numbers have the same order
-    again = keras.Model.from_config(live.get_config())
-    assert [variable.shape for variable in again.weights] == [variable.shape for variable in live.weights]
-    assert [variable.path for variable in again.weights] == [variable.path for variable in live.weights]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("alpha", [one for one in applications.APPLICATIONS["MobileNetV2"].features if one != 1])
-def test_widths_of_mobilenet_have_the_features_and_parameters_that_are_written(alpha: float) -> None:
-    (_, layer) = applications.Spec(alpha=alpha, size=[32, 32]).layers()
-    live = backbone.made(layer.options, "backbone", "float32")
-    assert (live.output_shape[-1], live.count_params()) == (layer.options["features"], layer.options["parameters"])
+@pytest.mark.parametrize(
+    ("alpha", "features", "parameters"),
+    [
+        (0.35, 1280, 410_208),
+        (0.5, 1280, 706_224),
+        (0.75, 1280, 1_382_064),
+        (1.3, 1664, 3_766_048),
+        (1.4, 1792, 4_363_712),
+    ],
+)
+def test_widths_of_mobilenet_have_their_features_and_parameters(alpha: float, features: int, parameters: int) -> None:
+    trace = trunk.trace(applications.Spec(alpha=alpha, size=[32, 32]), (32, 32, 3))
+    assert (trace.features_shape, trace.parameters) == ((features,), parameters)
 
 
-def test_shapes_and_parameters_are_known_without_keras() -> None:
+def test_what_it_sees_of_pictures_is_known_without_keras() -> None:
     architecture = architectures.resolve("applications:MobileNetV2")
     assert architecture.sees((28, 28, 1)) == (32, 32, 3)
     assert architecture.sees((100, 40, 3)) == (100, 40, 3)
     pinned = architecture.fitted((100, 40, 1))
     assert architectures.as_data(pinned)["size"] == [100, 40]
     assert pinned.sees((9, 9, 1)) == pinned.sees((100, 40, 3)) == (100, 40, 3)
-    assert architectures.count_parameters(architecture, (28, 28, 1), {"digit": 10}) == 2_257_984 + 1281 * 10
-    assert [step.shape for step in architectures.trace(pinned, (28, 28, 1))] == [(100, 40, 3), (1280,)]
+    assert trunk.trace(pinned, (28, 28, 1)).shapes["backbone"] == (1280,)
     with pytest.raises(ValueError, match="three channels"):
-        architectures.trace(architecture, (28, 28, 2))
+        architectures.seen(architecture, (28, 28, 2))
     with pytest.raises(ValueError, match="image inputs"):
-        architectures.trace(architecture, (13,))
+        architectures.seen(architecture, (13,))
 
 
 def test_keras_own_file_names() -> None:
@@ -112,13 +124,19 @@ def test_keras_own_file_names() -> None:
 
 
 def test_numbers_are_drawn_from_the_seed_alone_and_depthwise_kernels_by_their_own_fan(whole: Network) -> None:
-    live = build.live(whole).layers["backbone"]
     for seed, alike in ((3, True), (4, False)):
-        assert same(drawn({"backbone": live}, seed), {"backbone": whole.weights["backbone"]}) == alike
+        _, layers = backbone.layers(applications.Spec(alpha=0.35, size=[32, 32]))
+        numbers = {name: drawn(layer, seed, drawn_as) for name, (drawn_as, layer) in layers.items()}
+        assert same(numbers, inside(whole)) == alike
+    # Layer 1 behind the network's own input: what it was drawn by while the network was one layer.
+    rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(b"3/backbone/1", digest_size=4).digest(), "big") >> 1)
+    kernel = whole.weights["backbone-Conv1"][0]
+    limit = (6 / (9 * (kernel.shape[2] + kernel.shape[3]))) ** 0.5
+    assert np.array_equal(kernel, rng.uniform(-limit, limit, kernel.shape).astype(np.float32))
     assert whole.parameters == 410_208 + 1281 * 4
-    depthwise = live.get_layer("block_3_depthwise").kernel.numpy()
+    depthwise = whole.weights["backbone-block_3_depthwise"][0]
     assert 0.9 * (6 / 18) ** 0.5 < np.abs(depthwise).max() <= (6 / 18) ** 0.5
-    assert (live.get_layer("bn_Conv1").gamma.numpy() == 1).all()
+    assert (whole.weights["backbone-bn_Conv1"][0] == 1).all()
 
 
 def lesson(whole: Network, n: int = 16) -> Lesson:
@@ -127,52 +145,53 @@ def lesson(whole: Network, n: int = 16) -> Lesson:
     return Lesson(Goal({"d": ["digit"]}, whole.tasks), {"d": feed}, {})
 
 
-def sha256(arrays: list[np.ndarray]) -> str:
-    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-
-
 @pytest.mark.slow
 def test_a_frozen_backbone_stays_bit_for_bit_and_frozen_norms_keep_their_statistics(
     whole: Network, tmp_path: Path
 ) -> None:
-    before = sha256(whole.weights["backbone"])
     frozen = Phase(3, 0.01, frozenset(whole.trunk), True, cache=False)
     found = fit(tmp_path / "frozen", whole, lesson(whole), [frozen])
-    assert sha256(found.weights["backbone"]) == before
+    assert same(inside(found), inside(whole))
     assert not same({"h": found.weights["digit_logits"]}, {"h": whole.weights["digit_logits"]})
 
-    live = build.live(whole).layers["backbone"]
-    owners = {id(one): inner for _, inner in backbone.parts("b", live) for one in inner.weights}
-    norms = [isinstance(owners[id(one)], keras.layers.BatchNormalization) for one in live.weights]
     tuned = fit(tmp_path / "tuned", whole, lesson(whole), [Phase(2, 0.01, frozenset(), True)])
-    pairs = list(zip(norms, whole.weights["backbone"], tuned.weights["backbone"], strict=True))
-    assert sum(norms) == 4 * 52
-    assert all(np.array_equal(one, two) == norm for norm, one, two in pairs)
+    norms = [layer.name for layer in whole.trace.layers if layer.kind == "BatchNormalization"]
+    assert len(norms) == 52
+    unchanged = {name for name in inside(whole) if same({"l": whole.weights[name]}, {"l": tuned.weights[name]})}
+    assert unchanged == set(norms)
 
 
 @pytest.mark.slow
 def test_dropout_within_a_backbone_is_drawn_from_the_seed_and_off_where_it_is_frozen() -> None:
-    made = backbone.made(
-        applications.Spec(name="EfficientNetV2B0", size=[32, 32]).layers()[1].options, "backbone", "float32"
-    )
-    drops = [inner for _, inner in backbone.parts("backbone", made) if isinstance(inner, keras.layers.Dropout)]
-    assert drops
-    held = {id(variable) for variable in made.variables}  # what a checkpoint has
-    assert all(id(inner.seed_generator.state) in held for inner in drops)
-    for inner in drops:
-        inner.asked_rate = inner.rate
-    live = build.Live(None, None, None, {"backbone": made}, sharing.Graph((), {}), {})
+    made = network([DIGIT], 0, {"arch": "applications", "name": "EfficientNetV2B0", "size": [32, 32]}, SEEN)
+    live = build.live(made)
+    drops = {name: layer for name, layer in live.layers.items() if isinstance(layer, keras.layers.Dropout)}
+    assert len(drops) > 5
+    held = {id(variable) for variable in live.forward.variables}  # what a checkpoint has
+    assert all(id(one.seed_generator.state) in held for one in drops.values())
     states = []
     for seed in (1, 2, 1):
         live.reseed(seed)
-        states.append([inner.seed_generator.state.numpy().tolist() for inner in drops])
+        states.append([one.seed_generator.state.numpy().tolist() for one in drops.values()])
     assert states[0] == states[2] != states[1]
     assert len({str(state) for state in states[0]}) == len(drops)
-    asked = [inner.asked_rate for inner in drops]
-    live.freeze(["backbone"], False)
-    assert not any(inner.rate for inner in drops)
+    asked = [one.asked_rate for one in drops.values()]
+    assert all(asked)
+    live.freeze(made.trunk, False)
+    assert not any(one.rate for one in drops.values())
     live.freeze([], False)
-    assert [inner.rate for inner in drops] == asked
+    assert [one.rate for one in drops.values()] == asked
+
+
+def test_its_groups_are_its_blocks(whole: Network) -> None:
+    groups = whole.trace.groups
+    assert [name for group in groups for name in group] == whole.trace.names
+    blocks = [group for group in groups if any(name.endswith("_add") for name in group)]
+    assert len(blocks) == 10  # those of MobileNetV2 that have a skip
+    for group in blocks:
+        assert len({name.rpartition("_")[0].removesuffix("_depthwise") for name in group if "_" in name}) >= 1
+        assert len([name for name in group if whole.trace.by_name[name].kernel]) == 3
+    assert groups[-1][-1] == whole.trace.features
 
 
 @pytest.mark.slow
@@ -183,10 +202,77 @@ def test_a_kept_backbone_is_read_back_and_exported(whole: Network, tmp_path: Pat
     assert same(again.weights, whole.weights)
     live = build.live(again)
     rows = pictures(5)
-    tapped = live.tap(["backbone"])(again.scaling(rows), training=False)
+    tapped = live.tap(["backbone", "backbone-block_2_add"])(again.scaling(rows), training=False)
     features = np.asarray(tapped["feature/backbone"])
     assert features == pytest.approx(np.asarray(live.body(again.scaling(rows), training=False)), abs=1e-6)
     assert features.shape == (5, 1280)
+    assert tapped["feature/backbone-block_2_add"].shape == (5, 8, 8, 8)
     told = formats.write(whole, ["saved_model"], rows, tmp_path)
     assert told["saved_model"]["largest_difference"] <= 1e-5
     export.check(tmp_path / "model.keras", whole, rows, {"digit": heads.answers(DIGIT, np.asarray(tapped["digit"]))})
+
+
+@pytest.mark.slow
+def test_a_model_that_was_kept_while_a_backbone_was_one_layer_is_read_layer_by_layer(
+    whole: Network, tmp_path: Path
+) -> None:
+    inputs = keras.Input((32, 32, 3), name="input", dtype="float32")
+    nested = keras_own(applications.Spec(alpha=0.35, size=[32, 32]), (32, 32))
+    nested.set_weights([array for arrays in inside(whole).values() for array in arrays])
+    x = keras.layers.Rescaling(1 / 255, 0.0, name="preprocessing", dtype="float32")(inputs)
+    logits = keras.layers.Dense(4, name="digit_logits")
+    x = logits(nested(keras.layers.Rescaling(2.0, -1.0, name="backbone_scaled")(x)))
+    old = keras.Model(inputs, {"digit": keras.layers.Softmax(name="digit")(x)}, name="model")
+    logits.set_weights(whole.weights["digit_logits"])
+    old.save(tmp_path / "old.keras")
+    about = export.manifest(whole, "model", "0", file="old.keras", rows_file=None, dataset={}, training={})
+    about = about.model_copy(update={"layers": ["backbone", "digit_logits"]})
+    again = export.read(tmp_path / "old.keras", about)
+    assert same(again.weights, whole.weights)
+    rows = pictures(3)
+    found = build.live(again).forward.predict_on_batch(again.scaling(rows))["digit"]
+    expected = old.predict_on_batch(rows.astype(np.float32))["digit"]
+    assert heads.answers(DIGIT, np.asarray(found)) == pytest.approx(expected, abs=1e-5)
+
+
+# --- adapters
+
+
+@pytest.mark.slow
+def test_adapters_in_every_block_are_what_the_paper_says_of_them(whole: Network) -> None:
+    """W + α/r·B·A (Hu et al. 2021, equation 3): nothing before the first step, A and B alone learn, and merged equals unmerged."""
+    rank, alpha = 2, 6.0
+    targets = tuple(layer.name for layer in whole.trace.layers if layer.adaptable)
+    kinds = {whole.trace.by_name[name].kind for name in targets}
+    assert (len(targets), kinds) == (35, {"Conv2D"})  # Keras has no adapters of depthwise kernels
+    adapted = replace(whole, lora=Lora(rank, alpha, targets))
+    frozen = frozenset(set(whole.trunk).difference(targets))
+    live = build.live(adapted)
+    words = OptimizerSpec(name="adam")
+    goal = Goal({"d": ["digit"]}, whole.tasks)
+    made = Compiled(live, goal, lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen, True)
+    live.reseed(0)
+    made.begin()
+    x = whole.scaling(pictures(4))
+    before = build.live(whole).forward.predict_on_batch(x)["digit"]
+    assert np.array_equal(live.forward.predict_on_batch(x)["digit"], before)
+    learnt = {variable.path for variable in made.learner.trainable_variables}
+    assert learnt == {f"{name}/lora_kernel_{letter}" for name in targets for letter in "ab"} | {
+        "digit_logits/kernel",
+        "digit_logits/bias",
+    }
+    feeds = lesson(whole).feeds
+    for step in range(3):
+        made.step(batches.batch(feeds, step))
+    merged = replace(whole, weights=live.read(), lora=None)
+    unmerged = live.forward.predict_on_batch(x)["digit"]
+    assert not np.allclose(unmerged, before, atol=1e-3)
+    assert np.allclose(build.live(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-4)
+    for name in targets:
+        layer = live.layers[name]
+        a, b = (np.array(one.value, np.float64) for one in (layer.lora_kernel_a, layer.lora_kernel_b))
+        assert np.abs(b).max() > 0
+        expected = whole.weights[name][0] + alpha / rank * np.einsum("hwir,ro->hwio", a, b)
+        assert np.allclose(merged.weights[name][0], expected, atol=1e-6)
+    others = [name for name in whole.weights if name not in (*targets, "digit_logits")]
+    assert same({name: merged.weights[name] for name in others}, {name: whole.weights[name] for name in others})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from app.spec.models import Manifest
+from app.spec.trace import Trace
 from tests.worker.training.small import DIGIT, PICTURE, SIZE, TABLE, network, same
 from worker.training.data.scaling import Scaling
 from worker.training.kept import export
@@ -56,26 +57,28 @@ def test_layers_of_other_names_are_found_by_order_and_kind() -> None:
     source = network([DIGIT], 1, {"arch": "mlp", "units": [6, 6]})
     fresh = network([DIGIT], 2, {"arch": "mlp", "units": [6, 6, 6]})
     assert set(inherit(fresh, source).copied) == {"dense1", "dense2", "digit_logits"}
-    renamed = replace(
-        source,
-        architecture=_Renamed(source),
-        weights={
-            f"old_{name}" if name.startswith("dense") else name: arrays for name, arrays in source.weights.items()
-        },
+    renamed = _Renamed(
+        **{
+            **vars(source),
+            "weights": {
+                f"old_{name}" if name.startswith("dense") else name: arrays for name, arrays in source.weights.items()
+            },
+        }
     )
     copied = inherit(fresh, renamed).copied
     assert copied["dense1"] == "old_dense1"
     assert copied["dense2"] == "old_dense2"
 
 
-class _Renamed:
-    """The same architecture under other layer names."""
+class _Renamed(Network):
+    """A network whose layers have other names."""
 
-    def __init__(self, whole: Network):
-        self._layers = [replace(layer, name=f"old_{layer.name}") for layer in whole.architecture.layers()]
-
-    def layers(self) -> list[Any]:
-        return self._layers
+    @property
+    def trace(self) -> Trace:
+        found = super().trace
+        return found.model_copy(
+            update={"layers": [one.model_copy(update={"name": f"old_{one.name}"}) for one in found.layers]}
+        )
 
 
 def test_a_head_passes_only_to_the_same_classes_whose_outputs_it_then_reorders() -> None:
@@ -135,7 +138,7 @@ def test_a_kept_model_is_read_back_as_it_was_and_answers_in_the_users_units(shap
     assert about.parameters == build.live(whole).forward.count_params()
 
 
-def test_the_count_from_plain_data_is_the_count_of_the_built_network() -> None:
+def test_the_count_of_a_trace_is_the_count_of_the_built_network() -> None:
     from app.spec import architectures
 
     for name in ("cnn", "cnn-small", "cnn-large", {"arch": "cnn", "batch_norm": True}):
@@ -148,9 +151,8 @@ def test_the_count_from_plain_data_is_the_count_of_the_built_network() -> None:
             Scaling(),
             {},
         )
-        assert build.live(whole).forward.count_params() == architectures.count_parameters(
-            chosen, (28, 28, 1), {"digit": 4}
-        )
+        trace = whole.trace
+        assert build.live(whole).forward.count_params() == trace.parameters + (trace.features_shape[0] + 1) * 4
 
 
 def test_the_article_s_network_and_its_student_have_their_parameters() -> None:

@@ -12,8 +12,9 @@ from scipy.stats import ortho_group
 
 from app.spec import architectures
 from app.spec.faults import Invalid
+from tests.traces import traced
 from worker.training.objectives import FeatureObjective, Setting, attention, hint, relational, similarity
-from worker.training.objectives._layers import pooled, trunk
+from worker.training.objectives._layers import pooled
 
 ALL = [hint, attention, relational, similarity]
 
@@ -30,11 +31,15 @@ def draw(seed: int, *shape: int) -> np.ndarray:
 def setting(
     teacher: Any = "cnn", student: Any = "cnn-small", shape: tuple[int, ...] = (28, 28, 1), **more: Any
 ) -> Setting:
-    (theirs, their_points), (ours, our_points) = (
-        trunk(architectures.resolve(one), shape) for one in (teacher, student)
-    )
+    theirs, ours = (traced(architectures.resolve(one), shape) for one in (teacher, student))
     return Setting(
-        "multiclass", 10, student=ours, teacher=theirs, student_points=our_points, teacher_points=their_points, **more
+        "multiclass",
+        10,
+        student=ours.shapes,
+        teacher=theirs.shapes,
+        student_points=ours.points,
+        teacher_points=theirs.points,
+        **more,
     )
 
 

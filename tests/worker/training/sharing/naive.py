@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from app.spec.architectures import Layer
+from worker.training.networks.network import Network
 
 Array = np.ndarray
 Weights = dict[str, list[Array]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a trunk: its Keras class, and its activation."""
+
+    name: str
+    kind: str
+    activation: str | None
+
+
+def described(network: Network) -> list[Layer]:
+    """The layers of a trunk, with what its spec says of activations."""
+    spec: Any = network.architecture
+    activation = getattr(spec, "activation", "relu")
+    dense = None if spec.batch_norm and spec.arch == "mlp" else activation
+    of = {"Conv2D": None if spec.batch_norm else activation, "Activation": activation, "Dense": dense}
+    return [Layer(layer.name, layer.kind, of.get(layer.kind)) for layer in network.trace.layers]
 
 
 def trunk(layers: Sequence[Layer], weights: Weights, prefix: str, x: Array) -> Array:
@@ -18,9 +37,9 @@ def trunk(layers: Sequence[Layer], weights: Weights, prefix: str, x: Array) -> A
     for layer in layers:
         arrays = [array.astype(np.float64) for array in weights.get(f"{prefix}-{layer.name}".removeprefix("-"), [])]
         match layer.kind:
-            case "dense":
+            case "Dense":
                 x = x @ arrays[0] + arrays[1]
-            case "conv2d":
+            case "Conv2D":
                 kernel = arrays[0]
                 high, wide = x.shape[1] - kernel.shape[0] + 1, x.shape[2] - kernel.shape[1] + 1
                 out = np.zeros((len(x), high, wide, kernel.shape[3]))
@@ -28,15 +47,15 @@ def trunk(layers: Sequence[Layer], weights: Weights, prefix: str, x: Array) -> A
                     for j in range(kernel.shape[1]):
                         out += x[:, i : i + high, j : j + wide] @ kernel[i, j]
                 x = out + (arrays[1] if len(arrays) > 1 else 0.0)
-            case "max_pool2d":
+            case "MaxPooling2D":
                 high, wide = x.shape[1] // 2, x.shape[2] // 2
                 x = x[:, : 2 * high, : 2 * wide].reshape(len(x), high, 2, wide, 2, -1).max(axis=(2, 4))
-            case "batch_norm":
+            case "BatchNormalization":
                 gamma, beta, mean, variance = arrays
                 x = (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
-            case "flatten":
+            case "Flatten":
                 x = x.reshape(len(x), -1)
-        x = {"relu": lambda y: np.maximum(y, 0), "tanh": np.tanh, None: lambda y: y}[layer.options.get("activation")](x)
+        x = {"relu": lambda y: np.maximum(y, 0), "tanh": np.tanh, None: lambda y: y}[layer.activation](x)
     return x
 
 
@@ -91,7 +110,7 @@ def ple(layers: Sequence[Layer], weights: Weights, x: Array, tasks: Sequence[str
 
 def HALF(layers: Sequence[Layer]) -> int:  # noqa: N802 - read as a constant of the trunk
     """Before the second of two kernels, or the third of four."""
-    kernels = [place for place, layer in enumerate(layers) if layer.kind in ("conv2d", "dense")]
+    kernels = [place for place, layer in enumerate(layers) if layer.kind in ("Conv2D", "Dense")]
     return kernels[-(-len(kernels) // 2)]
 
 
@@ -103,8 +122,8 @@ def cross_stitch(
     for place, layer in enumerate(layers):
         at = {task: trunk([layer], weights, task, at[task]) for task in tasks}
         rest = [one.kind for one in layers[place + 1 :]]
-        ends = not rest or rest[0] in ("conv2d", "dense", "flatten")
-        if not ends or layer.kind == "flatten":
+        ends = not rest or rest[0] in ("Conv2D", "Dense", "Flatten")
+        if not ends or layer.kind == "Flatten":
             continue
         number += 1
         towers = [at[task] for task in sorted(tasks)]

@@ -99,7 +99,7 @@ def test_it_computes_what_its_paper_says(name: str, more: dict[str, Any], trunk:
     whole = disturbed(made(name, trunk=trunk, shape=shape, **more))
     x = inputs(whole)
     tasks = [task.name for task in TASKS]
-    wanted = naive.FORWARD[name](whole.architecture.layers(), whole.weights, x.astype(np.float64), tasks, whole.sharing)
+    wanted = naive.FORWARD[name](naive.described(whole), whole.weights, x.astype(np.float64), tasks, whole.sharing)
     for task, found in outputs(whole, x).items():
         kernel, bias = whole.weights[f"{task}_logits"]
         assert found == pytest.approx(wanted[task] @ kernel + bias, rel=1e-5, abs=1e-5)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.spec import architectures
+from app.spec.registry import modules
+from tests.traces import traced
 from worker.training.tasks.names import task_name
 
 
@@ -26,5 +28,10 @@ def test_every_layer_of_the_architectures_is_a_taken_name() -> None:
         optional = {"batch_norm": True, "dropout": 0.1}
         fields = type(architectures.resolve(name)).model_fields
         for numbers in ({}, {key: value for key, value in optional.items() if key in fields}):
-            for layer in architectures.resolve({"arch": name, **numbers}).layers():
-                assert task_name(layer.name) == f"{layer.name}_task"
+            chosen = architectures.resolve(
+                {**getattr(modules("architectures")[name], "EXAMPLE", {}), "arch": name, **numbers}
+            )
+            trace = traced(chosen, (28, 28, 1) if chosen.inputs == "image" else (5,))
+            for layer in (*trace.names, *trace.nested):
+                # A name with a dash is that of no task.
+                assert task_name(layer) != layer

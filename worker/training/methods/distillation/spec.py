@@ -31,8 +31,8 @@ from worker.training.methods.transfer.spec import copyable
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
-    from app.spec.architectures import Architecture
     from app.spec.data import Column, InputSchema, Schema
+    from app.spec.trace import Trace
 
 
 class Weighted(Words):
@@ -167,14 +167,14 @@ def resolve(spec: Spec, world: World) -> Spec:
         ):
             _teaching.check_teacher(task, one, f"/teachers/{number}", faults)
     fed = schema.input if schema is not None else None
-    student, architecture, shape = _student(spec, known[0] if known else None, faults, fed)
-    if architecture is not None and task is not None and shape is not None and not faults.found:
-        faults.parameters(architecture, shape, {task.name: (spec.head.units, task.units)}, "/student")
+    student, trace = _student(spec, known[0] if known else None, faults, fed)
+    if trace is not None and task is not None and not faults.found:
+        faults.parameters(trace, {task.name: (spec.head.units, task.units)}, "/student")
     _check_unlabelled(spec, schema, column, faults)
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")
     free = spec.unlabelled is not None
-    pupil = _teaching.Pupil(task, architecture, shape, training, spec.limit_train_examples, unlabelled=free)
+    pupil = _teaching.Pupil(task, trace, training, spec.limit_train_examples, unlabelled=free)
     objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
     _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
@@ -198,7 +198,7 @@ def resolve(spec: Spec, world: World) -> Spec:
     if column is not None:
         update["target"] = column.name
     faults.done()
-    return spec.model_copy(update=update)
+    return spec.model_copy(update={**update, "traces": faults.traces})
 
 
 def inputs(spec: Spec) -> Inputs:
@@ -245,10 +245,8 @@ def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]
     return resolved, known
 
 
-def _student(
-    spec: Spec, teacher: Known | None, faults: Faults, fed: InputSchema | None
-) -> tuple[Any, Architecture | None, list[int] | None]:
-    """Its words, its architecture, and the shape that its trunk sees; None where they have faults."""
+def _student(spec: Spec, teacher: Known | None, faults: Faults, fed: InputSchema | None) -> tuple[Any, Trace | None]:
+    """Its words, and what is known of its trunk; None where they have faults."""
     if isinstance(spec.student, str):
         _, known = faults.knowledge(spec.student, "/student")
         faults.one_trunk(known, "/student", "student")
@@ -260,19 +258,20 @@ def _student(
                 "this student starts from a model of its own",
                 "leave `student_init` out, or name an architecture",
             )
-        return spec.student, known.architecture if known else None, known.input.shape if known else None
+        return spec.student, known.trace if known else None
     small = None if fed is None else input_kinds.of(fed.kind).STUDENT
     asked = spec.student if spec.student is not None else small
     architecture = faults.architecture(asked, fed, "/student")
     if architecture is None or fed is None:
-        return spec.student, architecture, None
+        return spec.student, None
+    trace = faults.traced(architecture, fed.shape)
     if spec.student_init == "from_teacher":
         faults.one_trunk(teacher, "/student_init", "teacher")
-    if spec.student_init == "from_teacher" and teacher is not None and not copyable(architecture, fed.shape, teacher):
+    if spec.student_init == "from_teacher" and teacher is not None and not copyable(trace, teacher):
         faults.add(
             "/student_init",
             "no layer of the teacher fits into the student by name and shape",
             "set student_init: random",
             "nothing_copied",
         )
-    return architecture, architecture, fed.shape
+    return architecture, trace

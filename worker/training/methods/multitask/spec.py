@@ -21,8 +21,8 @@ from worker.training.methods._annealing import WeightSchedule
 from worker.training.methods._resolve import HARD, Faults
 
 if TYPE_CHECKING:
-    from app.spec.architectures import Architecture
     from app.spec.data import InputSchema, Schema
+    from app.spec.trace import Trace
     from worker.training.sharing import Graph
     from worker.training.tasks.heads import Task
 
@@ -126,11 +126,12 @@ def resolve(spec: Spec, world: World) -> Spec:
     input_ = _one_input(schemas, faults)
     architecture = faults.architecture(spec.trunk, input_, "/trunk")
     short = {"experts": spec.experts, "experts_per_task": spec.experts_per_task}
-    sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, architecture, input_, faults)
-    faults.names(list(spec.tasks), architecture, graph)
-    if architecture is not None and input_ is not None:
+    trace = faults.trace(architecture, input_)
+    sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, trace, faults)
+    faults.names(list(spec.tasks), trace, graph)
+    if trace is not None:
         units = {name: (tasks[name].head.units, task.units) for name, task in made.items()}
-        faults.parameters(architecture, input_.shape, units, "/trunk", graph)
+        faults.parameters(trace, units, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
     _check_epochs(weighting, training, faults)
@@ -145,13 +146,13 @@ def resolve(spec: Spec, world: World) -> Spec:
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
-    update |= _taught(spec, tasks, made, schemas, architecture, sharing, training, faults)
+    update |= _taught(spec, tasks, made, schemas, trace, sharing, training, faults)
     if spec.control.budget == "total" and all(words.teacher is None for words in spec.tasks.values()):
         faults.add("/control/budget", "nothing is trained before this job's tasks", "leave `budget` out")
     if architecture is not None:
         update["trunk"] = architecture
     faults.done()
-    return spec.model_copy(update=update)
+    return spec.model_copy(update={**update, "traces": faults.traces})
 
 
 def inputs(spec: Spec) -> Inputs:
@@ -201,7 +202,7 @@ def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema
 
 def _taught(
     spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
-    architecture: Architecture | None, sharing: Words | None, training: TrainingSpec, faults: Faults,
+    trace: Trace | None, sharing: Words | None, training: TrainingSpec, faults: Faults,
 ) -> dict[str, Any]:  # fmt: skip
     """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
@@ -225,8 +226,7 @@ def _taught(
             faults.showable(schema.input, known.input, f"{at}/teacher", "teacher")
             if task is not None:
                 _teaching.check_teacher(task, known, f"{at}/teacher", faults)
-        shape = None if schema is None else schema.input.shape
-        pupil = _teaching.Pupil(task, architecture, shape, training, limit, shared_by)
+        pupil = _teaching.Pupil(task, None if schema is None else trace, training, limit, shared_by)
         given, place = (
             (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
         )

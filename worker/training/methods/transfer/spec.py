@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.spec import architectures
 from app.spec.base import JobSpec, Words
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid
@@ -24,10 +23,9 @@ from worker.training.methods._resolve import Faults, Known
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from app.spec.architectures import Architecture
     from app.spec.data import InputSchema
+    from app.spec.trace import Trace
 
 Strategy = Literal["fine_tuning", "feature_extraction", "lp_ft", "gradual_unfreezing", "lora", "initialize"]
 
@@ -149,19 +147,18 @@ def resolve(spec: Spec, world: World) -> Spec:
         faults.add(
             f"/{which}", f"goes with strategy lp_ft, not with {spec.strategy}", "leave it out, or set strategy: lp_ft"
         )
-    update |= _layers_resolved(spec, training, known.architecture if known else None, faults)
+    update |= _layers_resolved(spec, training, known.trace if known else None, faults)
     update["regularizer"] = _regularizer(spec, training, known, faults)
     if column is not None:
         update["target"] = column.name
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
         if task is not None and architecture is not None and known is not None and not faults.found:
-            faults.parameters(
-                architecture, known.input.shape, {task.name: (spec.head.units, task.units)}, "/architecture"
-            )
+            trace = faults.traced(architecture, known.input.shape)
+            faults.parameters(trace, {task.name: (spec.head.units, task.units)}, "/architecture")
     if architecture is not None:
         update["architecture"] = architecture
     faults.done()
-    return spec.model_copy(update=update)
+    return spec.model_copy(update={**update, "traces": faults.traces})
 
 
 def inputs(spec: Spec) -> Inputs:
@@ -201,7 +198,7 @@ def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architectu
             f"{spec.strategy} keeps the source's architecture, {known.architecture.label}",
             "leave it out, or set strategy: initialize",
         )
-    elif not copyable(chosen, known.input.shape, known):
+    elif not copyable(faults.traced(chosen, known.input.shape), known):
         faults.add(
             "/architecture",
             "no layer of the source fits into this architecture by name and shape",
@@ -211,23 +208,19 @@ def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architectu
     return chosen
 
 
-def copyable(architecture: Architecture, shape: Sequence[int], known: Known) -> list[str]:
-    """The layers of `architecture` on inputs of `shape` that a source's layers fit, by name, kind and shape, as far as plain data
-    tells."""
-    theirs = {step.layer.name: step for step in architectures.trace(known.architecture, tuple(known.input.shape))}
-    ours = architectures.trace(architecture, tuple(shape))
+def copyable(trace: Trace, known: Known) -> list[str]:
+    """The layers of a trunk that a source's layers fit, by name, kind and shape, as far as plain data tells."""
+    theirs = known.trace.by_name
     return [
-        step.layer.name
-        for step in ours
-        if step.parameters
-        and (other := theirs.get(step.layer.name)) is not None
-        and (other.layer.kind, other.parameters, other.shape[-1]) == (step.layer.kind, step.parameters, step.shape[-1])
+        layer.name
+        for layer in trace.layers
+        if layer.parameters
+        and (other := theirs.get(layer.name)) is not None
+        and (other.kind, other.parameters, other.shape[-1]) == (layer.kind, layer.parameters, layer.shape[-1])
     ]
 
 
-def _layers_resolved(
-    spec: Spec, training: TrainingSpec, architecture: Architecture | None, faults: Faults
-) -> dict[str, Any]:
+def _layers_resolved(spec: Spec, training: TrainingSpec, trace: Trace | None, faults: Faults) -> dict[str, Any]:
     """The words about single layers checked, and filled in where a strategy needs them."""
     together = {name: getattr(spec, name) for name in ("freeze", "unfreeze", "learning_rates", "lora")}
     found = len(faults.found)
@@ -245,20 +238,16 @@ def _layers_resolved(
             faults.add("/cache_features", "under random augmentation a row has other features each time", "set auto")
         elif isinstance(spec.regularizer, Words) and module_of("regularizers", spec.regularizer).Term.features:
             faults.add("/cache_features", "the regularizer needs the features of each step", "set auto")
-    if architecture is None or len(faults.found) > found:
+    if trace is None or len(faults.found) > found:
         return {"lora": lora}
-    layers = architecture.layers()
-    _layers.check_one_layer(together, spec.strategy, layers, faults)
-    if len(faults.found) > found:
-        return {"lora": lora}
-    _layers.check_freeze(spec.freeze, layers, faults)
+    _layers.check_freeze(spec.freeze, trace, faults)
     if lora is not None:
-        _layers.check_targets(lora, layers, faults)
+        _layers.check_targets(lora, trace, faults)
     thaws = spec.unfreeze
     if thaws is not None:
-        _layers.check_thaws(thaws, layers, _layers.frozen(spec.freeze, layers), training.epochs, faults)
+        _layers.check_thaws(thaws, trace, _layers.frozen(spec.freeze, trace), training.epochs, faults)
     elif spec.strategy == "gradual_unfreezing" and training.epochs is not None:
-        planned = _layers.gradual(layers, _layers.frozen(spec.freeze, layers), training.epochs)
+        planned = _layers.gradual(trace, _layers.frozen(spec.freeze, trace), training.epochs)
         thaws = [Thaw(epoch=epoch, layers=names) for epoch, names in planned]
         if training.epochs <= len(thaws):
             faults.add(
@@ -282,8 +271,7 @@ def _regularizer(
         return words
     from worker.training.regularizers import About
 
-    traced = architectures.trace(known.architecture, tuple(known.input.shape))
-    width, optimizer = prod(traced[-1].shape), training.optimizer
+    width, optimizer = prod(known.trace.features_shape), training.optimizer
     head = spec.head_learning_rate or spec.training.optimizer.learning_rate or SCRATCH_RATES[optimizer.name]
     about = About(
         spec.strategy, width, training.batch_size, optimizer.name, training.optimizer.learning_rate,

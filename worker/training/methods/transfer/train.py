@@ -107,7 +107,7 @@ def _adapted(spec: Spec, network: Network) -> Network:
     if spec.lora is None:
         return network
 
-    targets = _layers.targets(spec.lora, network.architecture.layers())
+    targets = _layers.targets(spec.lora, network.trace)
     return replace(network, lora=Lora(spec.lora.r, spec.lora.lora_alpha, targets))
 
 
@@ -124,8 +124,8 @@ def _warn_of_late_phases(spec: Spec, run: Run, budget: int, epoch_steps: int) ->
 def _phases(spec: Spec, budget: int, epoch_steps: int, network: Network) -> list[Phase]:
     """The stages of the target's fit: how many steps, which layers are frozen meanwhile, and the rate of each that is not."""
     rate, norms = spec.training.optimizer.learning_rate, spec.batch_norm == "frozen"
-    layers, trunk = network.architecture.layers(), network.trunk
-    never = _layers.frozen(spec.freeze, layers)
+    trace, trunk = network.trace, network.trunk
+    never = _layers.frozen(spec.freeze, trace)
     stages = [(budget, frozenset(never))]
     match spec.strategy:
         case "feature_extraction":
@@ -134,17 +134,17 @@ def _phases(spec: Spec, budget: int, epoch_steps: int, network: Network) -> list
             first = budget // 3 if spec.freeze_epochs is None else spec.freeze_epochs * epoch_steps
             stages = _layers.stages(budget, trunk, [(first, [name for name in trunk if name not in never])])
         case "gradual_unfreezing":
-            thaws = [(thaw.epoch * epoch_steps, thaw.layers) for thaw in spec.unfreeze or []]
-            events = _layers.gradual(layers, never, budget) if spec.unfreeze is None else thaws
+            thaws = [(thaw.epoch * epoch_steps, _layers.meant(thaw, trace)) for thaw in spec.unfreeze or []]
+            events = _layers.gradual(trace, never, budget) if spec.unfreeze is None else thaws
             stages = _layers.stages(budget, trunk, events)
         case "fine_tuning" if spec.unfreeze:
-            still = {*never, *(name for thaw in spec.unfreeze for name in thaw.layers)}
-            events = [(thaw.epoch * epoch_steps, thaw.layers) for thaw in spec.unfreeze]
+            events = [(thaw.epoch * epoch_steps, _layers.meant(thaw, trace)) for thaw in spec.unfreeze]
+            still = {*never, *(name for _, names in events for name in names)}
             stages = _layers.stages(budget, still, events)
         case "lora":
             assert network.lora is not None
             stages = [(budget, frozenset(name for name in trunk if name not in network.lora.targets))]
-    own = _layers.factors(spec.learning_rates, layers)
+    own = _layers.factors(spec.learning_rates, trace)
     first_rate = spec.head_learning_rate if spec.strategy == "lp_ft" else rate
     return [
         phase(
@@ -163,8 +163,8 @@ def _factors(own: dict[str, float], still: frozenset[str], norms: bool, network:
     """{pattern of variable paths: factor} of all that learns; empty where no rates were asked for."""
     if not own:
         return {}
-    kinds = {layer.name: layer.kind for layer in network.architecture.layers()}
+    layers = network.trace.by_name
     trained = [name for name in own if name in network.weights and name not in still]
-    trained = [name for name in trained if not (norms and kinds[name] == "batch_norm")]
+    trained = [name for name in trained if not (norms and layers[name].kind == "BatchNormalization")]
     heads = [layer for layers in network.head_layers.values() for layer in layers]
     return {rates.pattern(name): own.get(name, 1.0) for name in [*trained, *heads]}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.api import inference
+from app import inference
 from app.settings import settings
 
 THREADS = 30  # more than httpx keeps idle connections by itself

@@ -1,8 +1,10 @@
-"""Talks to the inference program, over its Unix socket or INFERENCE_URL. The API itself loads no model."""
+"""Talks to the inference program, over its Unix socket or INFERENCE_URL. The API itself loads no model and builds none."""
 
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,19 @@ from app import logs
 from app.errors import Problem, Unavailable
 from app.settings import settings
 from app.spec.faults import MOST, Fault, Invalid, pointer
+from app.spec.trace import Trace
 
 log = logs.get(__name__)
 
 # A little more than the program gives itself, so that its own word on the matter is heard.
 _SECONDS = 33.0
+
+_TRACE_SECONDS = 93.0  # as of a prediction; the first one waits until Keras is imported
+
+_START_SECONDS = 15.0
+"""How long a program that does not answer yet is waited for: with the service it starts together with the API."""
+
+_given_up_until = 0.0
 
 _TOO_LARGE = (
     "the model's answer to this row is not finite: a number in it is too large for it",
@@ -57,6 +67,49 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
         raise Problem("internal", "The inference process could not answer; its log has the reason.")
     predictions: dict[str, list[Any]] = answer.json()["predictions"]
     return predictions
+
+
+def trace(architecture: dict[str, Any], shape: Sequence[int]) -> Trace:
+    """What is known of an architecture on inputs of `shape`, which it sees.
+
+    Raises:
+        ValueError: it does not take such inputs; with the program's own words.
+        Unavailable: 503, the program does not answer, or has too much to do.
+        Problem: 500 when it fails.
+    """
+    try:
+        answer = _patiently("/trace", {"architecture": architecture, "shape": list(shape)})
+    except (httpx.HTTPError, RuntimeError) as error:
+        log.warning("inference does not answer", error=type(error).__name__)
+        raise Unavailable(
+            "This network was never looked at before, and the inference process, which does that, does not answer. "
+            "`bequest serve` restarts it within seconds; elsewhere run `python -m worker.inference` and set INFERENCE_URL.",
+            code="inference_unavailable",
+        ) from None
+    match answer.status_code:
+        case httpx.codes.OK:
+            return Trace.model_validate_json(answer.content)
+        case httpx.codes.UNPROCESSABLE_ENTITY:
+            raise ValueError(answer.json()["detail"])
+        case httpx.codes.SERVICE_UNAVAILABLE:
+            raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
+    log.error("trace failed", status=answer.status_code, answer=answer.text[:2000])
+    raise Problem("internal", "The inference process could not build this network; its log has the reason.")
+
+
+def _patiently(path: str, body: dict[str, Any]) -> httpx.Response:
+    """The program's answer; while it starts, it is waited for, once and not by everyone in turn."""
+    global _given_up_until
+    until = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            return _client().post(path, json=body, timeout=httpx.Timeout(_TRACE_SECONDS, connect=2.0))
+        except (httpx.ConnectError, RuntimeError):
+            now = time.monotonic()
+            if not settings().inference_url or now < _given_up_until or now > until:
+                _given_up_until = max(_given_up_until, now + _START_SECONDS)
+                raise
+            time.sleep(0.2)
 
 
 def alive() -> bool:

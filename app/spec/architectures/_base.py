@@ -1,0 +1,60 @@
+"""What every architecture's spec has: the inputs that it takes, and what may be said of it before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from app.spec.base import Words
+from app.spec.registry import modules
+
+Shape = tuple[int, ...]
+
+
+class Architecture(Words):
+    """A trunk: everything up to the heads. `inputs` says what it takes; `worker/training/architectures/` builds it in Keras.
+
+    Layers have names that are unique and stable, since weights are inherited by name.
+    """
+
+    inputs: ClassVar[Literal["image", "table"]]
+    arch: str
+
+    @property
+    def label(self) -> str:
+        """What it is called in a sentence."""
+        return self.arch
+
+    def sees(self, shape: Shape) -> Shape:
+        """The shape that the trunk sees of inputs of `shape`; of what it sees, the same.
+
+        Raises:
+            ValueError: it cannot be shown such inputs.
+        """
+        return shape
+
+    def fitted(self, shape: Shape) -> Architecture:  # noqa: ARG002
+        """With what depends on the inputs' shape written down. Raises ValueError as `sees`."""
+        return self
+
+    def check(self, shape: Shape) -> None:
+        """Refuses inputs of `shape`, which it sees, by arithmetic alone: nothing is built.
+
+        Raises:
+            ValueError: it does not fit; the message names the layer where it ends, and the shape there.
+        """
+
+
+def seen(architecture: Architecture, shape: Sequence[int]) -> Shape:
+    """What the trunk sees of inputs of `shape`, once it is known that it takes them.
+
+    Raises:
+        ValueError: it does not; nothing was built to find out.
+    """
+    found = architecture.sees(tuple(shape))
+    wanted = modules("inputs")[architecture.inputs].DIMENSIONS
+    if len(found) != wanted:
+        takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
+        raise ValueError(f"{takes}, the data has shape {list(found)}")
+    architecture.check(found)
+    return found

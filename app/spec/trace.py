@@ -1,0 +1,168 @@
+"""What is known of a network without Keras: its layers in order, what each gives and is fed by, and where it may be cut.
+
+A program that has Keras writes a `Trace` (`worker/training/networks/trunk.py`); whoever has none reads it. All that names layers or
+treats them apart reads the same one: freezing, unfreezing, rates by depth, adapters, pairs of layers, stitches, copies by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from app.spec.base import Words
+
+Shape = tuple[int, ...]
+
+INPUT = "input"
+"""What the first layers are fed by: the network's input, which is no layer."""
+
+NORMS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization"})
+ACTIVATIONS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"})
+FLATTENERS = frozenset({
+    "Flatten", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+})  # fmt: skip
+
+
+class TracedLayer(Words):
+    """One layer. Layers of a nested model stand in its place, named MODEL-LAYER."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: str = Field(description="the Keras class")
+    shape: list[int] = Field(description="what leaves it, without the batch")
+    parameters: int = Field(description="how many numbers it holds, statistics included")
+    after: list[str] = Field(description="what feeds it, each once; `input` for the network's input")
+    kernel: bool = Field(description="whether any of its numbers stand in two or more axes: it begins a group")
+    adaptable: bool = Field(description="whether Keras can put a low-rank adapter beside its kernel")
+    within: str | None = Field(None, description="the nested model that it comes from")
+    drawn_as: str = Field(description="the name from which its first numbers and its dropout are drawn")
+
+
+class Trace(Words):
+    """A network before its heads. `layers` stand in an order in which they can be computed, the last one being `features`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    input: list[int]
+    layers: list[TracedLayer]
+
+    @property
+    def features(self) -> str:
+        """The layer whose output the heads are given."""
+        return self.layers[-1].name if self.layers else INPUT
+
+    @property
+    def features_shape(self) -> Shape:
+        return tuple(self.layers[-1].shape if self.layers else self.input)
+
+    @property
+    def parameters(self) -> int:
+        return sum(layer.parameters for layer in self.layers)
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [layer.name for layer in self.layers]
+
+    @cached_property
+    def by_name(self) -> dict[str, TracedLayer]:
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def nested(self) -> dict[str, list[str]]:
+        """The layers of each nested model, by its name, which stands for all of them, and for what the last of them gives."""
+        found: dict[str, list[str]] = {}
+        for layer in self.layers:
+            if layer.within is not None:
+                found.setdefault(layer.within, []).append(layer.name)
+        return found
+
+    def meant(self, name: str) -> list[str]:
+        """The layers that `name` stands for, in order; none where there is no such layer."""
+        return [name] if name in self.by_name else self.nested.get(name, [])
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """What each layer gives, and each nested model."""
+        found = {layer.name: tuple(layer.shape) for layer in self.layers}
+        return found | {name: found[inner[-1]] for name, inner in self.nested.items()}
+
+    @cached_property
+    def runs(self) -> list[list[TracedLayer]]:
+        """The layers between each two places that the whole signal passes through: a skip and what it skips are one run."""
+        last = {name: place for place, layer in enumerate(self.layers) for name in layer.after}
+        found, open_ = list[list[TracedLayer]](), list[TracedLayer]()
+        reach = last.get(INPUT, 0)
+        for place, layer in enumerate(self.layers):
+            open_.append(layer)
+            if reach <= place:
+                found.append(open_)
+                open_ = []
+            reach = max(reach, last.get(layer.name, place))
+        return found
+
+    def gathered(self, lead: frozenset[str] = frozenset()) -> list[list[TracedLayer]]:
+        """The groups: a run with a kernel, and the runs without one that follow it; those before the first kernel belong to the first.
+
+        `lead`: classes of layers from which on runs without a kernel belong to the group after them instead.
+        """
+        found, waiting = list[list[TracedLayer]](), list[TracedLayer]()
+        for run in self.runs:
+            if any(layer.kernel for layer in run):
+                found.append([*waiting, *run])
+                waiting = []
+            elif not found or waiting or run[0].kind in lead:
+                waiting.extend(run)
+            else:
+                found[-1].extend(run)
+        if waiting:
+            found = [*found[:-1], [*found[-1], *waiting]] if found else [waiting]
+        return found
+
+    @cached_property
+    def groups(self) -> list[list[str]]:
+        """What is frozen, unfrozen and given a rate as one, lowest first. The depth of a group is its distance from the heads."""
+        return [[layer.name for layer in group] for group in self.gathered()]
+
+    @cached_property
+    def stages(self) -> list[list[TracedLayer]]:
+        """The groups, with what flattens maps at the beginning of the next one: what leaves a convolution's stage are maps."""
+        return self.gathered(FLATTENERS)
+
+    @cached_property
+    def points(self) -> list[str]:
+        """The layers at which each run with a kernel ends, its norm and activation counted to it, and for the last one the pooling
+        that gives the features. Dropout is no point: a student's is random."""
+        found: list[str] = []
+        inside = False
+        for run in self.runs:
+            if any(layer.kernel for layer in run):
+                found.append(run[-1].name)
+                inside = True
+            elif inside and (run[0].kind in NORMS | ACTIVATIONS or self._pools_to_features(run[0])):
+                found[-1] = run[-1].name
+            else:
+                inside = False
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for equal traces alone."""
+        return _short(self.model_dump())
+
+    def _pools_to_features(self, layer: TracedLayer) -> bool:
+        return layer.name == self.features and layer.kind.startswith("Global")
+
+
+def key(architecture: dict[str, Any], shape: Sequence[int]) -> str:
+    """The same for the same architecture, as data, on inputs of the same shape alone."""
+    return _short([architecture, list(shape)])
+
+
+def _short(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,7 @@
+"""The same layers as `cnn`, in other numbers."""
+
+from __future__ import annotations
+
+from worker.training.architectures.cnn import build
+
+__all__ = ["build"]

@@ -1,0 +1,235 @@
+"""A trunk as Keras builds it, without its numbers: what is traced of it, and how each layer is made again, under any name.
+
+`trunk` calls an architecture's `build` once, in a scope in which Keras gives variables shapes and no values: the largest network
+costs some milliseconds a layer and no memory. Nested models are laid open, so that each of their layers stands in the trace. What a
+network computes with are copies made from the layers' configs, one for each node of its graph.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras.src.backend.common import global_state
+
+from app.spec import architectures
+from app.spec.architectures import Architecture, Shape
+from app.spec.trace import INPUT, Trace, TracedLayer
+from worker.training.architectures import builder
+
+if TYPE_CHECKING:
+    from worker.training.sharing import Node
+
+_KEPT = 64
+
+Step = Callable[[Sequence[Any]], Any]
+"""What a node gives, of the tensors that it is given, in order."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor: which of the tensors that a layer gives."""
+
+    layer: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer or op of a trunk, and what it is called with: `arguments` hold symbolic tensors, whose `sources` are known by id."""
+
+    operation: Any
+    arguments: tuple[Sequence[Any], Mapping[str, Any]]
+    sources: Mapping[int, Source]
+
+    def made(self, name: str) -> Any:
+        """Another one like it, with variables of its own once it is called."""
+        config = {**self.operation.get_config(), "name": name}
+        if config.get("seed", 0) is None:
+            config["seed"] = 0  # its stream is set at the beginning of each fit
+        return type(self.operation).from_config(config)
+
+    def call(self, operation: Any, given: Mapping[str, Any]) -> Any:
+        """What `operation` gives where the layers that feed the part gave `given`."""
+
+        def found(value: Any) -> Any:
+            source = self.sources.get(id(value))
+            if source is None:
+                return value
+            one = given[source.layer]
+            return one[source.number] if isinstance(one, list | tuple) else one
+
+        args, kwargs = keras.tree.map_structure(found, self.arguments)
+        return operation(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """`trace`: what is known of it; `parts`: how each of its layers is made and called."""
+
+    trace: Trace
+    parts: Mapping[str, Part]
+
+    def step(self, node: Node) -> tuple[Any, Step]:
+        """The layer of a node that copies one of the trunk's, and how it is called."""
+        assert node.origin is not None
+        part, after = self.parts[node.origin], self.trace.by_name[node.origin].after
+        operation = part.made(node.name)
+        return operation, lambda given: part.call(operation, dict(zip(after, given, strict=True)))
+
+
+def trunk(architecture: Architecture, shape: Sequence[int], precision: str = "float32") -> Trunk:
+    """The trunk of an architecture on inputs of `shape`, in a precision.
+
+    Raises:
+        ValueError: the architecture does not take such inputs.
+    """
+    seen = architectures.seen(architecture, shape)
+    return _trunk(json.dumps(architectures.as_data(architecture), sort_keys=True), seen, precision)
+
+
+def trace(architecture: Architecture, shape: Sequence[int]) -> Trace:
+    """What is known of `architecture` on inputs of `shape`. Raises ValueError as `trunk`."""
+    return trunk(architecture, shape).trace
+
+
+@functools.lru_cache(_KEPT)
+def _trunk(architecture: str, shape: Shape, precision: str) -> Trunk:
+    spec = architectures.resolve(json.loads(architecture))
+    with _without_numbers(precision):
+        inputs = keras.Input(shape, name=INPUT, dtype="float32")
+        try:
+            model = keras.Model(inputs, builder(spec)(spec, inputs), name="trunk")
+        except Exception as error:  # whose text is Keras's, or a plugin's
+            raise ValueError(f"{spec.label} cannot be built on inputs of shape {list(shape)}") from error
+    if len(model.outputs) != 1:
+        raise ValueError(f"{spec.label} gives {len(model.outputs)} tensors, the heads stand on one")
+    return opened(model)
+
+
+@contextmanager
+def _without_numbers(precision: str) -> Iterator[None]:
+    """Variables that are made within have shapes and no values, and layers the dtype policy of a precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Else the next scope that ends would fill them all.
+        global_state.set_global_attribute("uninitialized_variables", [])
+        keras.config.set_dtype_policy(before)
+
+
+def opened(model: Any) -> Trunk:
+    """A functional model laid open: nested models are replaced by their layers.
+
+    Raises:
+        ValueError: a layer is called twice, or gives a shape that is not known.
+    """
+    parts: dict[str, Part] = {}
+    layers: list[TracedLayer] = []
+    (given,) = model.inputs
+    shape = tuple(given.shape[1:])
+    for name, drawn_as, within, part in _walk(model, "", "", None, {id(given): Source(INPUT, 0)}):
+        after = list(dict.fromkeys(source.layer for source in part.sources.values()))
+        (node,) = part.operation._inbound_nodes
+        left = tuple(node.output_tensors[0].shape[1:])
+        if None in left:
+            raise ValueError(f"the layer {name} gives {list(left)}: every side must be known")
+        numbers = [tuple(variable.shape) for variable in getattr(part.operation, "weights", ())]
+        layers.append(
+            TracedLayer(
+                name=name,
+                kind=type(part.operation).__name__,
+                shape=list(left),
+                parameters=sum(prod(one) for one in numbers),
+                after=after,
+                kernel=any(len(one) > 1 for one in numbers),
+                adaptable=bool(adaptable(part.operation)),
+                within=within,
+                drawn_as=drawn_as,
+            )
+        )
+        parts[name] = part
+    return Trunk(Trace(input=list(shape), layers=layers), parts)
+
+
+def inner(layer: Any) -> list[Any]:
+    """A layer and those that it is made of: attention has some."""
+    return [layer, *layer._flatten_layers(include_self=False, recursive=True)] if hasattr(layer, "weights") else []
+
+
+def adaptable(layer: Any) -> list[Any]:
+    """The layers in a layer beside whose kernels Keras can put an adapter."""
+    return [one for one in inner(layer) if hasattr(one, "enable_lora") and getattr(one, "kernel", None) is not None]
+
+
+def leaves(model: Any) -> dict[str, tuple[str, Any]]:
+    """{name in a trace: (the name that it is drawn by, layer)} of a nested model's layers, in order."""
+    given = {id(tensor): Source(INPUT, 0) for tensor in model.inputs}
+    walked = _walk(model, f"{model.name}-", model.name, model.name, given)
+    return {name: (drawn_as, part.operation) for name, drawn_as, _, part in walked}
+
+
+def _walk(
+    model: Any, prefix: str, drawn_by: str, within: str | None, known: dict[int, Source]
+) -> Iterator[tuple[str, str, str | None, Part]]:
+    """(name, the name that it is drawn by, the outermost nested model, part) of each layer, in order. `known`: tensors by id."""
+    places = {id(layer): place for place, layer in enumerate(model.layers)}
+    names = _names(model.operations)
+    for operation, own in zip(model.operations, names, strict=True):
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if len(operation._inbound_nodes) != 1:
+            raise ValueError(
+                f"the layer {operation.name} is called {len(operation._inbound_nodes)} times: once is expected"
+            )
+        (node,) = operation._inbound_nodes
+        name = prefix + own
+        drawn_as = f"{drawn_by}/{places.get(id(operation), own)}" if drawn_by else name
+        if isinstance(operation, keras.Model):
+            nested = operation._functional if isinstance(operation, keras.Sequential) else operation
+            for mine, theirs in zip(nested.inputs, node.input_tensors, strict=True):
+                known[id(mine)] = known[id(theirs)]
+            yield from _walk(nested, f"{name}-", drawn_as, within or name, known)
+            for mine, theirs in zip(node.output_tensors, nested.outputs, strict=True):
+                known[id(mine)] = known[id(theirs)]
+            continue
+        arguments = node.arguments
+        sources = {id(tensor): known[id(tensor)] for tensor in node.input_tensors}
+        for number, tensor in enumerate(node.output_tensors):
+            known[id(tensor)] = Source(name, number)
+        yield name, drawn_as, within, Part(operation, (arguments.args, arguments.kwargs), sources)
+
+
+def _names(operations: Sequence[Any]) -> list[str]:
+    """A name for each, the same in every process: its own, or, where Keras has numbered it by a counter of the process, the one
+    that it has where these are the first."""
+    kinds = [_snake(type(operation).__name__) for operation in operations]
+    counted = [
+        re.fullmatch(rf"{kind}(_\d+)?", operation.name) for kind, operation in zip(kinds, operations, strict=True)
+    ]
+    taken = {one.name for one, by_counter in zip(operations, counted, strict=True) if not by_counter}
+    found, counts = list[str](), dict[str, int]()
+    for operation, kind, by_counter in zip(operations, kinds, counted, strict=True):
+        name = None if by_counter else str(operation.name)
+        while name is None:
+            number = counts[kind] = counts.get(kind, -1) + 1
+            one = f"{kind}_{number}" if number else kind
+            name = None if one in taken else one
+        found.append(name)
+    return found
+
+
+def _snake(name: str) -> str:
+    """A class's name as Keras makes a layer's of it."""
+    spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()
