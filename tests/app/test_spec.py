@@ -112,35 +112,36 @@ def test_faults_of_one_place_name_and_word_are_one() -> None:
     assert len({one, other}) == 1
 
 
-def test_the_article_s_network_has_93322_parameters() -> None:
-    # 3·3·1·32+32, 3·3·32·64+64, 3·3·64·64+64, 576·64+64, 64·10+10
-    assert (
-        architectures.count_parameters(architectures.resolve("cnn"), (28, 28, 1), {"digit": 10})
-        == 320 + 18496 + 36928 + 36928 + 650
-        == 93_322
-    )
-    assert architectures.count_parameters(architectures.resolve("arch:cnn-small"), (28, 28, 1), {"digit": 10}) == 2_258
-
-
-def test_shapes_are_known_before_anything_is_built() -> None:
-    shapes = {step.layer.name: step.shape for step in architectures.trace(architectures.resolve("cnn"), (28, 28, 1))}
-    assert shapes["conv1"] == (26, 26, 32)
-    assert shapes["pool1"] == (13, 13, 32)
-    assert shapes["conv3"] == (3, 3, 64)
-    assert shapes["flatten"] == (576,)
-
-
 def test_an_architecture_that_does_not_fit_its_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="too deep for inputs of shape"):
-        architectures.trace(architectures.resolve("cnn"), (8, 8, 1))
+    with pytest.raises(ValueError, match=r"too deep for inputs of shape \[8, 8, 1\]: layer pool2 gets \[1, 1, 64\]"):
+        architectures.seen(architectures.resolve("cnn"), (8, 8, 1))
+    with pytest.raises(ValueError, match=r"layer pool1 gets \[1, 3, 4\]"):
+        architectures.seen(architectures.resolve("cnn-small"), (3, 5, 1))
     with pytest.raises(ValueError, match="takes image inputs"):
-        architectures.trace(architectures.resolve("cnn"), (13,))
+        architectures.seen(architectures.resolve("cnn"), (13,))
+    with pytest.raises(ValueError, match=r"patches of 4×4 do not divide pictures of 28×30"):
+        architectures.seen(architectures.resolve("vit-tiny"), (28, 30, 1))
+    with pytest.raises(ValueError, match=r"1,600 patches of 4×4 are more than 1,024"):
+        architectures.seen(architectures.resolve("vit-tiny"), (160, 160, 1))
+
+
+def test_a_short_name_stands_for_numbers() -> None:
+    assert architectures.as_data(architectures.resolve("resnet-20")) == {"arch": "resnet", "depth": 20, "width": 1}
+    wide = {"arch": "wrn", "depth": 16, "widen": 2, "dropout": 0.0}
+    assert architectures.as_data(architectures.resolve("arch:wrn-16-2")) == wide
+    assert architectures.resolve("wrn-16-2").label == "wrn-16-2"
+    for name in ("resnet-9", "resnet-62", "wrn-16-99", "wrn-12-1"):
+        with pytest.raises(Invalid) as caught:
+            architectures.resolve(name, "/student")
+        assert [fault.pointer for fault in caught.value.faults] == ["/student"]
 
 
 @pytest.mark.parametrize(
     ("ref", "place"),
     [
         ("cn", "/student"),
+        ({"arch": "resnet", "depth": 21}, "/student/depth"),
+        ({"arch": "vit-tiny", "dim": 64, "heads": 3}, "/student/heads"),
         ({"arch": "cnn", "dens": 1}, "/student/dens"),
         ({"arch": "cnn", "filters": [0]}, "/student/filters/0"),
         ({}, "/student/arch"),
@@ -156,8 +157,6 @@ def test_an_unknown_architecture_is_refused_at_its_place(ref: Any, place: str) -
 def test_an_architecture_comes_back_from_its_data(name: str) -> None:
     architecture = architectures.resolve(name)
     assert architectures.resolve(architectures.as_data(architecture)) == architecture
-    names = [layer.name for layer in architecture.layers()]
-    assert len(set(names)) == len(names)
 
 
 def test_per_class_counts_from_one() -> None:

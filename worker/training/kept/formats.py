@@ -6,6 +6,7 @@ the tasks' names. The batch size is free in all of them.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 import warnings
@@ -140,6 +141,7 @@ def _litert(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
 def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     import onnxruntime
 
+    _say_erfc_in_onnx()
     with durable.write(path) as beside:
         model.export(str(beside), format="onnx", verbose=False)
     options = onnxruntime.SessionOptions()
@@ -148,6 +150,24 @@ def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     (given,) = session.get_inputs()
     names = [one.name for one in session.get_outputs()]
     return lambda rows: dict(zip(names, session.run(None, {given.name: rows}), strict=True))
+
+
+@functools.cache
+def _say_erfc_in_onnx() -> None:
+    """TensorFlow's GELU is written with erfc, which tf2onnx 1.17 passes on as it is and ONNX does not have: erfc(x) = 1 − erf(x)."""
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        @classmethod
+        def version_9(cls, ctx: Any, node: Any, **_: Any) -> None:
+            given, left = node.input[0], node.output[0]
+            shape, dtype = ctx.get_shape(left), ctx.get_dtype(left)
+            one = ctx.make_const(f"{node.name}_one", np.ones((), np.float32))
+            erf = ctx.make_node("Erf", [given], shapes=[shape], dtypes=[dtype])
+            ctx.remove_node(node.name)
+            inputs = [one.output[0], erf.output[0]]
+            ctx.make_node("Sub", inputs, outputs=[left], name=node.name, shapes=[shape], dtypes=[dtype])
 
 
 _WRITERS: dict[ExportFormat, Callable[[Any, Path], Callable[[np.ndarray], Answers]]] = {
