@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,95 +17,16 @@ import numpy as np
 import pytest
 
 from app import data
-from tests.service import plugin_kinds
 from tests.service.conftest import Service, free_port
 
 pytestmark = pytest.mark.slow
 
-FILES = {
-    "objectives/absolute.py": '''"""The mean distance between the probabilities of student and teachers."""
+ROOT = Path(__file__).parents[2]
 
-from typing import Any, Literal
-
-from pydantic import Field
-
-from app.spec.base import Words
-from worker.training.objectives import Answers, Needs, Setting, only_multiclass
-from worker.training.objectives.logits import shares
-
-NEEDS: Needs = "logits"
-
-
-class Spec(Words):
-    type: Literal["absolute"] = "absolute"
-    weight: float = Field(1.0, ge=0, le=1e6)
-
-
-EXAMPLE: dict[str, Any] = {"type": "absolute", "weight": 1.0}
-
-
-def resolve(spec: Spec, setting: Setting) -> Spec:
-    only_multiclass("absolute", setting)
-    return spec
-
-
-def loss(answers: Answers, spec: Spec) -> Any:
-    from keras import ops
-
-    told = zip(answers.teachers, shares(answers.weights), strict=True)
-    target = sum(share * ops.softmax(teacher, axis=-1) for teacher, share in told)
-    return ops.mean(ops.abs(ops.softmax(answers.student, axis=-1) - target), axis=-1)
-''',
-    "weighting/root.py": '''"""The sum of the losses' square roots: a loss twice as large pulls 0.7 times as hard."""
-
-from typing import Any, Literal
-
-from app.spec.base import Words
-from worker.training.weighting import TaskWeighting, only
-
-SMALLEST_LOSS = 1e-12
-
-
-class Spec(Words):
-    name: Literal["root"] = "root"
-
-
-EXAMPLE: dict[str, Any] = {"name": "root"}
-
-
-class Weighting(TaskWeighting):
-    def parts(self, losses: Any, present: Any) -> Any:
-        from keras import ops
-
-        return only(present, ops.sqrt(ops.maximum(only(present, losses, 1.0), SMALLEST_LOSS)))
-
-    def in_use(self, losses: Any, present: Any) -> Any:
-        return only(present, 0.5 / only(present, self.parts(losses, present), 1.0))
-''',
-    "architectures/two_dense.py": '''"""Two dense layers, a wide and a narrow one, on the numbers of a table; the head sees both."""
-
-from typing import ClassVar, Literal
-
-from pydantic import Field
-
-from app.spec.architectures import Architecture
-
-
-class Spec(Architecture):
-    inputs: ClassVar[Literal["image", "table"]] = "table"
-    arch: Literal["two-dense"] = "two-dense"
-    wide: int = Field(32, ge=1, le=1024)
-    narrow: int = Field(8, ge=1, le=1024)
-
-
-def build(spec, inputs):
-    from keras import layers
-
-    x = layers.Dense(spec.wide, activation="relu", name="wide")(inputs)
-    y = layers.Dense(spec.narrow, activation="relu", name="narrow")(x)
-    return layers.Concatenate(name="both")([x, y])
-''',
-}
+FILES = dict(
+    re.findall(r"(?ms)^`team/([\w/]+\.py)`\n\n```python\n(.*?)^```$", (ROOT / "docs" / "extending.md").read_text())
+)
+"""The files of a team's package, as the documentation has them."""
 
 WINE = {"train": {"dataset": "wine", "training": {"steps": 30}}}
 JOBS: dict[str, dict[str, Any]] = {
@@ -144,7 +66,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("app", "worke
 def extended(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of its own that finds the package `team`: files in folders, not even an `__init__.py`."""
     home = tmp_path_factory.mktemp("plugins")
-    for name, text in (FILES | plugin_kinds.FILES).items():
+    for name, text in FILES.items():
         path = home / "team" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -161,7 +83,7 @@ def test_the_catalog_describes_them_with_their_schemas(extended: Service) -> Non
         "weighting": catalog["weightings"]["root"],
         "architectures": catalog["architectures"]["two-dense"],
     }
-    for (name, text), entry in zip(FILES.items(), found.values(), strict=True):
+    for (name, text), entry in zip(FILES.items(), found.values(), strict=False):
         assert text.startswith(f'"""{entry["description"]}"""'), name
     assert found["objectives"]["schema"]["properties"]["weight"]["maximum"] == 1e6
     assert found["weighting"]["schema"]["properties"]["name"]["const"] == "root"
@@ -285,6 +207,25 @@ def test_an_input_kind_is_read_from_a_file_learnt_and_predicted(extended: Servic
     assert [row["y"]["label"] for row in answer["predictions"]] == [str(code) for code in codes[:3]]
     wrong = extended.post(f"/v1/models/job:{job}/predict", {"inputs": [series[0, :5].tolist()]})
     assert wrong.json()["errors"][0]["hint"] == "a row is a series of 48 numbers"
+
+
+def test_a_method_resolves_trains_judges_and_reports(extended: Service) -> None:
+    pretext = FILES["methods/pretext/__init__.py"]
+    entry = extended.get("/v1/catalog").raise_for_status().json()["kinds"]["pretext"]
+    assert pretext.startswith(f'"""{entry["description"]}"""')
+    wrong = {**entry["example"], "first": {"dataset": "digits", "target": "even"}, "training": {"steps": 0}}
+    answer = extended.post("/v1/jobs/validate", wrong)
+    assert {fault["pointer"] for fault in answer.json()["errors"]} == {"/first/target", "/training/steps"}
+
+    job = submitted(extended, {**entry["example"], "control": {"seeds": 2}})
+    report = extended.get(f"/v1/jobs/{job}/report").raise_for_status().json()
+    assert (report["kind"], report["first"]) == ("pretext", "odd")
+    assert "same cnn-small from scratch" in report["sentence"]
+    assert set(report["models"]) == {"model", "control/0", "treated/1", "control/1"}
+    steps = {role: cost["steps"] for role, cost in report["models"].items()}
+    assert set(steps.values()) == {20}
+    model = extended.get(f"/v1/models/job:{job}").raise_for_status().json()
+    assert {edge["relation"] for edge in model["edges"]} == {"initialized_from", "trained_on"}
 
 
 def submitted(service: Service, body: dict[str, Any]) -> str:
