@@ -24,7 +24,10 @@ def title(words: type) -> str:
 
     Generators of clients name classes by these titles, so no two may be alike.
     """
-    *_, package, module = ["", *words.__module__.split(".")]
+    *_, package, module = [
+        "",
+        *words.__module__.removesuffix(".spec").split("."),
+    ]  # of a package, the module with its words
     if words.__name__ != "Spec" or package not in _NOUNS:
         return words.__name__
     named = "".join(part.capitalize() for part in module.split("_"))

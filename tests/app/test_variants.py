@@ -13,12 +13,9 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from app import methods
-from app.data import builtins
 from app.settings import settings
 from app.spec.base import JobSpec, Words, plain
-from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, validate
-from app.spec.models import Manifest
 from app.spec.registry import TAGS, Kind, module_of, modules
 from app.spec.variants import (
     AnyArchitecture,
@@ -30,7 +27,7 @@ from app.spec.variants import (
     Unfit,
     Weighting,
 )
-from app.spec.world import Missing
+from worker.training.trainer import LocalWorld
 
 FIELDS: list[tuple[Kind, Any]] = [
     ("weighting", Weighting),
@@ -58,14 +55,8 @@ JOBS: list[dict[str, Any]] = [
 ]
 
 
-class BuiltIns:
-    """A world of the built-in data sets, without any model."""
-
-    def schema(self, ref: str) -> Schema:
-        return builtins.schema(ref)
-
-    def manifest(self, ref: str) -> Manifest:
-        raise Missing(ref, "there is no such model")
+class BuiltIns(LocalWorld):
+    """The built-in data sets, without any model."""
 
 
 def faults(field: Any, given: object) -> list[Fault]:
