@@ -102,10 +102,10 @@ def test_from_teacher_is_where_the_student_begins_and_not_its_control(tmp_path: 
     run = train({**body, "control": {"seeds": 1}}, tmp_path)
     inputs = datasets.load("digits").inputs[:200]
     source, student, control = (run.stages[name] for name in ("teacher", "target", "control/0"))
-    said = run.logits(source.trained.network, inputs)["digit"]
+    said = run.run.logits(source.trained.network, inputs)["digit"]
     assert said.std(axis=0).max() > 0.05  # rows are told apart
-    assert np.array_equal(run.logits(student.network, inputs)["digit"], said)
-    assert not np.allclose(run.logits(control.network, inputs)["digit"], said, atol=0.1)
+    assert np.array_equal(run.run.logits(student.network, inputs)["digit"], said)
+    assert not np.allclose(run.run.logits(control.network, inputs)["digit"], said, atol=0.1)
     assert same(control.network.weights, initial(build.live(control.network), 4))
     assert set(run.report["inherited"]["copied"]) == set(student.network.weights)
 
