@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,35 +38,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("-n", type=int, default=5, help="jobs of each sort")
     count = parser.parse_args().n
-    folder = Path(tempfile.mkdtemp(prefix="bequest-latency-", dir="/tmp"))
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
+    with served() as client:
+        spare_is_ready(client)
+        first_step(client)  # its network is traced, by a program that imports Keras for it: from here on it is known
+        warm, cold = [], []
+        for _ in range(count):
+            spare_is_ready(client)
+            warm.append(first_step(client))
+        for _ in range(count):
+            spare_is_ready(client)
+            kill_spare(client)
+            cold.append(first_step(client))
+    tell("warm spare", warm)
+    tell("cold import", cold)
+    sys.stdout.write(f"ratio {statistics.median(cold) / statistics.median(warm):.1f}\n")
+
+
+@contextmanager
+def served(timeout: float = 30) -> Iterator[httpx.Client]:
+    """A client of a service of its own, in a temporary folder, which is gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="bequest-benchmark-", dir="/tmp"))
+    address = f"http://127.0.0.1:{(port := free_port())}"
     outside = ("DATABASE_URL", "BROKER_URL", "INFERENCE_URL")
     environment = {name: value for name, value in os.environ.items() if name not in outside}
     command = [sys.executable, "-P", "-m", "app.cli", "serve", "--data", str(folder), "--port", str(port)]
     service = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=address, trust_env=False, timeout=timeout) as client:
             wait_for(lambda: ready(address))
-            spare_is_ready(client)
-            first_step(
-                client
-            )  # its network is traced, by a program that imports Keras for it: from here on it is known
-            warm, cold = [], []
-            for _ in range(count):
-                spare_is_ready(client)
-                warm.append(first_step(client))
-            for _ in range(count):
-                spare_is_ready(client)
-                kill_spare(client)
-                cold.append(first_step(client))
+            yield client
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait(40)
         shutil.rmtree(folder, ignore_errors=True)
-    tell("warm spare", warm)
-    tell("cold import", cold)
-    sys.stdout.write(f"ratio {statistics.median(cold) / statistics.median(warm):.1f}\n")
 
 
 def first_step(client: httpx.Client) -> float:

@@ -9,26 +9,18 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from app.demo import _free_port as free_port
-from app.demo import _ready as ready
-from benchmarks.latency import wait_for
+from benchmarks.latency import served, wait_for
 
 ROWS, SIDE, SEED = 1024, 28, 0
 
@@ -38,20 +30,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--each", type=int, default=3, help="requests of each client, one after the other")
     asked = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="bequest-predictions-", dir="/tmp"))
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    outside = ("DATABASE_URL", "BROKER_URL", "INFERENCE_URL")
-    environment = {name: value for name, value in os.environ.items() if name not in outside}
-    command = [sys.executable, "-P", "-m", "app.cli", "serve", "--data", str(folder), "--port", str(port)]
-    service = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        with httpx.Client(base_url=address, trust_env=False, timeout=300) as client:
-            wait_for(lambda: ready(address))
-            measure(client, asked.clients, asked.each)
-    finally:
-        service.send_signal(signal.SIGTERM)
-        service.wait(40)
-        shutil.rmtree(folder, ignore_errors=True)
+    with served(timeout=300) as client:
+        measure(client, asked.clients, asked.each)
 
 
 def measure(client: httpx.Client, clients: int, each: int) -> None:

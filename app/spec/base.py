@@ -24,10 +24,8 @@ def title(words: type) -> str:
 
     Generators of clients name classes by these titles, so no two may be alike.
     """
-    *_, package, module = [
-        "",
-        *words.__module__.removesuffix(".spec").split("."),
-    ]  # of a package, the module with its words
+    name = words.__module__.removesuffix(".spec")  # a package has its words in a module of this name
+    *_, package, module = ["", *name.split(".")]
     if words.__name__ != "Spec" or package not in _NOUNS:
         return words.__name__
     named = "".join(part.capitalize() for part in module.split("_"))
