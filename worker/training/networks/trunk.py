@@ -34,7 +34,7 @@ Step = Callable[[Sequence[Any]], Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class LayerOutput:
     """A tensor: which of the tensors that a layer gives."""
 
     layer: str
@@ -42,12 +42,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerCall:
     """A layer or op of a trunk, and what it is called with: `arguments` hold symbolic tensors, whose `sources` are known by id."""
 
     operation: Any
     arguments: tuple[Sequence[Any], Mapping[str, Any]]
-    sources: Mapping[int, Source]
+    sources: Mapping[int, LayerOutput]
 
     def made(self, name: str) -> Any:
         """Another one like it, with variables of its own once it is called."""
@@ -75,7 +75,7 @@ class Trunk:
     """`trace`: what is known of it; `parts`: how each of its layers is made and called."""
 
     trace: Trace
-    parts: Mapping[str, Part]
+    parts: Mapping[str, LayerCall]
 
     def step(self, node: Node) -> tuple[Any, Step]:
         """The layer of a node that copies one of the trunk's, and how it is called."""
@@ -134,11 +134,11 @@ def opened(model: Any) -> Trunk:
     Raises:
         ValueError: a layer is called twice, or gives a shape that is not known.
     """
-    parts: dict[str, Part] = {}
+    parts: dict[str, LayerCall] = {}
     layers: list[TracedLayer] = []
     (given,) = model.inputs
     shape = tuple(given.shape[1:])
-    for name, drawn_as, within, part in _walk(model, "", "", None, {id(given): Source(INPUT, 0)}):
+    for name, drawn_as, within, part in _walk(model, "", "", None, {id(given): LayerOutput(INPUT, 0)}):
         after = list(dict.fromkeys(source.layer for source in part.sources.values()))
         (node,) = part.operation._inbound_nodes
         left = tuple(node.output_tensors[0].shape[1:])
@@ -174,14 +174,14 @@ def adaptable(layer: Any) -> list[Any]:
 
 def leaves(model: Any) -> dict[str, tuple[str, Any]]:
     """{name in a trace: (the name that it is drawn by, layer)} of a nested model's layers, in order."""
-    given = {id(tensor): Source(INPUT, 0) for tensor in model.inputs}
+    given = {id(tensor): LayerOutput(INPUT, 0) for tensor in model.inputs}
     walked = _walk(model, f"{model.name}-", model.name, model.name, given)
     return {name: (drawn_as, part.operation) for name, drawn_as, _, part in walked}
 
 
 def _walk(
-    model: Any, prefix: str, drawn_by: str, within: str | None, known: dict[int, Source]
-) -> Iterator[tuple[str, str, str | None, Part]]:
+    model: Any, prefix: str, drawn_by: str, within: str | None, known: dict[int, LayerOutput]
+) -> Iterator[tuple[str, str, str | None, LayerCall]]:
     """(name, the name that it is drawn by, the outermost nested model, part) of each layer, in order. `known`: tensors by id."""
     places = {id(layer): place for place, layer in enumerate(model.layers)}
     names = _names(model.operations)
@@ -206,8 +206,8 @@ def _walk(
         arguments = node.arguments
         sources = {id(tensor): known[id(tensor)] for tensor in node.input_tensors}
         for number, tensor in enumerate(node.output_tensors):
-            known[id(tensor)] = Source(name, number)
-        yield name, drawn_as, within, Part(operation, (arguments.args, arguments.kwargs), sources)
+            known[id(tensor)] = LayerOutput(name, number)
+        yield name, drawn_as, within, LayerCall(operation, (arguments.args, arguments.kwargs), sources)
 
 
 def _names(operations: Sequence[Any]) -> list[str]:
