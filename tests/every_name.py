@@ -18,6 +18,7 @@ import numpy as np
 from app.api import catalog
 from app.data import builtins
 from app.spec import exports
+from app.spec.architectures.applications import PREFIX
 from app.spec.registry import modules
 
 GAUGES = "ds_gauges"
@@ -147,13 +148,23 @@ def words(offered: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for kind, entry in offered["kinds"].items():
         for choice in sorted(_choices(entry["schema"], entry["schema"]), key=lambda one: len(one.path)):
             key = f"{choice.place}={json.dumps(choice.value)}"
-            if key in seen or not OF_ITS_OWN.isdisjoint(choice.path) or choice.path[0] == "kind":
+            if (
+                key in seen
+                or not OF_ITS_OWN.isdisjoint(choice.path)
+                or choice.path[0] == "kind"
+                or _is_short(choice.value)
+            ):
                 continue
             seen.add(key)
             if not choice.default:
                 value = choice.value if isinstance(choice.value, str) else json.dumps(choice.value)
                 found[f"{kind}.{'.'.join(choice.path)}={value}"] = choice.body
     return found
+
+
+def _is_short(value: Any) -> bool:
+    """Whether it is an object in short: "applications:NAME" is {"applications": NAME}, whose names are offered too."""
+    return isinstance(value, str) and value.startswith(PREFIX)
 
 
 def write_gauges(path: Path) -> None:

@@ -134,13 +134,15 @@ def test_a_service_asks_its_program_once_and_goes_on_without_it(alone: None, run
     folder = run_dir / "traces"
     address = f"unix://{folder / 'inference.sock'}"
     with api_process(INFERENCE_URL=address) as (port, _):
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+        client = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", timeout=200, trust_env=False
+        )  # beyond its own limits
         answers: list[httpx.Response] = []
         early = threading.Thread(target=lambda: answers.append(client.post("/v1/jobs/validate", json=BODY)))
         early.start()
         time.sleep(0.5)
         with inference_program(folder):
-            early.join(60)
+            early.join(200)
             assert answers[0].status_code == 200, answers[0].text
             resolved = answers[0].json()["resolved_spec"]
             wine = traced(architectures.resolve(MLP), [13])

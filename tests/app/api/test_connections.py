@@ -194,6 +194,7 @@ def test_one_whose_answer_is_not_taken_yet_makes_room_last(
     with answering(app, large), ExitStack() as stack:
         reading = stack.enter_context(line_to(client))
         reading.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert reading.recv(1, socket.MSG_PEEK)  # else the others might come before its request
         others = [stack.enter_context(line_to(client)) for _ in range(4)]
         for line in others[-2:]:
             assert asked(line).startswith(b"HTTP/1.1 200")
