@@ -15,14 +15,14 @@ from app.spec.architectures import Architecture
 from app.spec.base import FREE_WORDS, JobSpec
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, pointer
+from app.spec.lookup import Missing
 from app.spec.models import UNFINISHED, Manifest
 from app.spec.trace import Trace
-from app.spec.world import Missing
 from app.tables import Job, Model
 
 
 class DatabaseWorld:
-    """The world as the database knows it; methods resolve their specs against it."""
+    """The lookup as the database knows it; methods resolve their specs against it."""
 
     def __init__(self, session: Session):
         self._session = session
@@ -84,7 +84,7 @@ def assignment(session: Session, job: Job) -> dict[str, Any]:
     """What the trainer reads: JSON types and absolute paths, no address of any server.
 
     Raises:
-        spec.world.Missing: something that the job needs has been deleted since.
+        spec.lookup.Missing: something that the job needs has been deleted since.
     """
     spec = methods.restore(job.resolved_spec)
     needed = methods.inputs(spec)

@@ -19,15 +19,15 @@ from sqlalchemy.orm import Session
 
 from app import artifacts, ids
 from app.data import builtins, inputs, prepared, uploads
-from app.data.limits import UploadLimits
 from app.data.names import fault_in_label
 from app.data.table import Table
+from app.data.upload_limits import UploadLimits
 from app.db import after_commit, stream, transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
 from app.spec.data import Column, Schema
 from app.spec.faults import Invalid, nearest
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 from app.tables import Dataset, Edge, Job
 
 MOST_PREVIEWED = 1_000_000
@@ -35,7 +35,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Known:
+class DatasetEntry:
     """A data set that jobs may name, built in or uploaded. `sha256` is of the bytes that were sent; of a built-in, of its content."""
 
     id: str
@@ -57,7 +57,7 @@ def add(
     name: str | None = None,
     format: str | None = None,
     targets: Sequence[str] = (),
-) -> tuple[Known, bool]:
+) -> tuple[DatasetEntry, bool]:
     """Reads an upload in a child process and keeps it. The same bytes, read for the same targets, are the same data set.
 
     Nothing is asked of `session` while the child reads, so a long upload holds no transaction open.
@@ -109,7 +109,7 @@ def add(
     return _uploaded(session.scalars(_of_bytes(sha256, known_format, targets)).one()), False
 
 
-def get(session: Session, ref: str) -> Known:
+def get(session: Session, ref: str) -> DatasetEntry:
     """The data set that `ref` names. Raises NotFound, with the nearest name."""
     try:
         return find(session, ref)
@@ -117,7 +117,7 @@ def get(session: Session, ref: str) -> Known:
         raise NotFound(f"There is no such data set; {missing.hint}.") from None
 
 
-def find(session: Session, ref: str) -> Known:
+def find(session: Session, ref: str) -> DatasetEntry:
     """As `get`, for specs: raises Missing."""
     if ref in builtins.BUILTINS:
         return _built_in(ref)
@@ -153,7 +153,7 @@ def entry(session: Session, ref: str) -> dict[str, Any]:
     return {"id": ref, "schema": known.schema.model_dump(mode="json"), "path": None, "sha256": known.sha256}
 
 
-def page(session: Session, *, limit: int = 50, before: str | None = None) -> Generator[Known]:
+def page(session: Session, *, limit: int = 50, before: str | None = None) -> Generator[DatasetEntry]:
     """Uploads, the newest first, then the built-in ones; at most `limit`, from behind the data set with id `before`. A few at a time are in
     memory."""
     names = list(builtins.BUILTINS)
@@ -249,7 +249,7 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _same(sha256: str, format: str, targets: Sequence[str]) -> Known | None:
+def _same(sha256: str, format: str, targets: Sequence[str]) -> DatasetEntry | None:
     with transaction() as session:
         row = session.scalars(_of_bytes(sha256, format, targets)).one_or_none()
         return _uploaded(row) if row is not None else None
@@ -259,16 +259,16 @@ def _of_bytes(sha256: str, format: str, targets: Sequence[str]) -> Any:
     return select(Dataset).where(Dataset.sha256 == sha256, Dataset.format == format, Dataset.targets == list(targets))
 
 
-def _built_in(name: str) -> Known:
+def _built_in(name: str) -> DatasetEntry:
     table = builtins.load(name)
     size = int(table.inputs.nbytes + sum(values.nbytes for values in table.columns.values()))
     about = builtins.BUILTINS[name].description
-    return Known(name, name, True, None, about, size, builtins.sha256(name), None, table.schema)
+    return DatasetEntry(name, name, True, None, about, size, builtins.sha256(name), None, table.schema)
 
 
-def _uploaded(row: Dataset) -> Known:
+def _uploaded(row: Dataset) -> DatasetEntry:
     schema = Schema.model_validate(row.schema)
-    return Known(row.id, row.name, False, row.format, None, row.bytes, row.sha256, row.created_at, schema)
+    return DatasetEntry(row.id, row.name, False, row.format, None, row.bytes, row.sha256, row.created_at, schema)
 
 
 def _missing(session: Session, ref: str) -> Missing:

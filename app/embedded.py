@@ -45,7 +45,7 @@ _ROOTS_STAND_IN = "pgserver"  # Postgres refuses to run as root; the wheel's own
 _CALM_ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
-class Refused(Exception):
+class FolderRefused(Exception):
     """A folder that cannot be used. Its message is one sentence for the person who named it."""
 
 
@@ -66,7 +66,7 @@ def folder(home: Path) -> Iterator[Folder]:
     """The data folder, made if need be, closed to other users and locked against a second service.
 
     Raises:
-        Refused: it cannot be made or written, it or a part of it is not this user's, others could put another in its place, another
+        FolderRefused: it cannot be made or written, it or a part of it is not this user's, others could put another in its place, another
             service uses it, or root's Postgres could not reach it.
     """
     home = home.expanduser().absolute()
@@ -83,16 +83,18 @@ def folder(home: Path) -> Iterator[Folder]:
             own_folder(home / part)
         lock = open_own(home / "lock")  # whoever can open it can lock it
     except NotOurs as fault:
-        raise Refused(f"the data folder {home} cannot be used: {fault}") from None
+        raise FolderRefused(f"the data folder {home} cannot be used: {fault}") from None
     except OSError as error:
-        raise Refused(f"the data folder {home} cannot be used ({error.strerror}): choose another with --data") from None
+        raise FolderRefused(
+            f"the data folder {home} cannot be used ({error.strerror}): choose another with --data"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
             owner = lock.read().decode().strip() or "unknown"
-            raise Refused(
+            raise FolderRefused(
                 f"another bequest (process {owner}) uses the data folder {home}: stop it, or choose another with --data"
             ) from None
         lock.truncate(0)
@@ -113,7 +115,7 @@ def start_postgres(folder: Folder) -> Running:
     """Starts Postgres on the folder's own data, which is made at the first start. Ready when this returns.
 
     Raises:
-        NotStarted, Refused: with the reason in one sentence.
+        NotStarted, FolderRefused: with the reason in one sentence.
     """
     stand_in = _stand_in()
     data, binaries = folder.home / "postgres", _postgres_binaries()
@@ -307,7 +309,7 @@ def _stand_in() -> tuple[int, int] | None:
     """As root: the user and group that Postgres runs as, made if need be. Otherwise None.
 
     Raises:
-        Refused: there is no such user and none can be made.
+        FolderRefused: there is no such user and none can be made.
     """
     if os.geteuid() != 0:
         return None
@@ -322,7 +324,7 @@ def _stand_in() -> tuple[int, int] | None:
             )
             entry = pwd.getpwnam(_ROOTS_STAND_IN)
         except (OSError, subprocess.CalledProcessError, KeyError):
-            raise Refused(
+            raise FolderRefused(
                 f"Postgres does not run as root and the user {_ROOTS_STAND_IN} cannot be made: run as another user, or set DATABASE_URL"
             ) from None
     return entry.pw_uid, entry.pw_gid
@@ -332,7 +334,7 @@ def _check_way(path: Path, advice: str) -> None:
     """Postgres, which is not root, must be able to walk to `path`. Nobody's folders are opened for it: that is the owner's to decide."""
     for parent in path.parents:
         if parent.is_dir() and not parent.stat().st_mode & stat.S_IXOTH:
-            raise Refused(
+            raise FolderRefused(
                 f"Postgres runs as user {_ROOTS_STAND_IN}, which may not enter {parent} on its way to {path}: {advice}"
             )
 
@@ -351,7 +353,7 @@ def _check_who_may_swap(path: Path) -> None:
         ours = there.st_uid in {0, os.geteuid()}
         if stat.S_ISLNK(there.st_mode):
             if not ours:
-                raise Refused(
+                raise FolderRefused(
                     f"{part} is a link of {user_name(there.st_uid)}'s, which may lead anywhere: name the folder itself with --data"
                 )
         elif part != path:
@@ -360,6 +362,6 @@ def _check_who_may_swap(path: Path) -> None:
             open_to_group = there.st_mode & stat.S_IWGRP and there.st_gid != 0 and not sticky
             if open_to_all or (os.geteuid() == 0 and (open_to_group or not ours)):
                 who = "everybody" if open_to_all else user_name(there.st_uid) if not ours else f"group {there.st_gid}"
-                raise Refused(
+                raise FolderRefused(
                     f"{who} may put another folder in place of {path}, by way of {part}: choose another with --data"
                 )

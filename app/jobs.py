@@ -58,7 +58,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """The lease was extended. `wanted` is what a client has asked for meanwhile."""
 
     wanted: Wanted | None
@@ -252,7 +252,7 @@ def claim(worker_id: str, device: str = "cpu") -> Claim | None:
         return Claim(job.id, job.attempt, job.kind, worker_id, job.max_seconds)
 
 
-def beat(claim: Claim) -> Beat | None:
+def heartbeat(claim: Claim) -> Heartbeat | None:
     """Extends the lease. None: the job is lost to this attempt, kill the trainer and write nothing."""
     with transaction() as session:
         row = session.execute(
@@ -271,7 +271,7 @@ def beat(claim: Claim) -> Beat | None:
             .where(Worker.id == claim.worker_id)
             .values(heartbeat_at=func.clock_timestamp(), job_id=claim.job_id)
         )
-        return None if row is None else Beat(row.wanted, row.discard)
+        return None if row is None else Heartbeat(row.wanted, row.discard)
 
 
 def fence(session: Session, claim: Claim) -> Job:

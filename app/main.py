@@ -18,8 +18,8 @@ from app.api import jobs as jobs_api
 from app.api.admission import Admission
 from app.api.changes import Changes, at_signal
 from app.api.connections import quiet
-from app.api.middleware import Gate
-from app.api.receiving import Receiving
+from app.api.middleware import RequestMiddleware
+from app.api.receiving import BodyBudgets
 from app.programs import version
 from app.settings import settings
 
@@ -41,8 +41,8 @@ def create_app() -> FastAPI:
         dependencies=[Depends(deps.known_parameters)],
     )
     app.state.admission = Admission()
-    app.state.receiving = Receiving()
-    app.add_middleware(Gate, admission=app.state.admission, receiving=app.state.receiving)
+    app.state.receiving = BodyBudgets()
+    app.add_middleware(RequestMiddleware, admission=app.state.admission, receiving=app.state.receiving)
     problems.install(app)
     for resource in (jobs_api, events, results, files, datasets, models, catalog, workers, health):
         app.include_router(resource.router)

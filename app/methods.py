@@ -17,9 +17,9 @@ from app.data import splits
 from app.data.table import HASH_BYTES, Hashes
 from app.spec.base import JobSpec
 from app.spec.faults import Fault, Invalid, above, nearest, validate
+from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.registry import modules
 from app.spec.variants import left_over
-from app.spec.world import HeldOut, Inputs, World
 
 
 def parse(body: object) -> JobSpec:
@@ -46,28 +46,28 @@ def parse(body: object) -> JobSpec:
     return cast("JobSpec", validate(kinds()[kind].Spec, body, later=True))
 
 
-def resolve(spec: JobSpec, world: World) -> JobSpec:
+def resolve(spec: JobSpec, lookup: Lookup) -> JobSpec:
     """The same spec with every default in place, checked against the data sets and models that it names.
 
     Raises:
         Invalid: with all that is wrong.
     """
-    resolved: JobSpec = kinds()[spec.kind].resolve(spec, world)
+    resolved: JobSpec = kinds()[spec.kind].resolve(spec, lookup)
     if untold := list(left_over(resolved)):
         raise Invalid(untold)
     return resolved
 
 
-def check(body: object, world: World) -> JobSpec:
+def check(body: object, lookup: Lookup) -> JobSpec:
     """Parses and resolves a body, so that one answer names all that is wrong with it.
 
-    Where a field does not fit its schema, the rest is still held against the world as if that field had not been given.
+    Where a field does not fit its schema, the rest is still held against the lookup as if that field had not been given.
 
     Raises:
         Invalid: with every fault of both kinds.
     """
     try:
-        return _resolved(body, world)
+        return _resolved(body, lookup)
     except Invalid as invalid:
         if not isinstance(body, dict):
             raise
@@ -76,7 +76,7 @@ def check(body: object, world: World) -> JobSpec:
         if rest is body:
             raise
         try:
-            _resolved(rest, world)
+            _resolved(rest, lookup)
         except Invalid as more:
             around = {place for pointer in wrong for place in above(pointer)}
             also = [
@@ -116,15 +116,15 @@ def kinds() -> dict[str, ModuleType]:
     return modules("methods")
 
 
-def _resolved(body: object, world: World) -> JobSpec:
+def _resolved(body: object, lookup: Lookup) -> JobSpec:
     """Parsed and resolved; a fault in what a kind's shorthand stands for points at the field that the client wrote."""
     kind = body.get("kind") if isinstance(body, dict) else None
     module = kinds().get(kind) if isinstance(kind, str) else None
     expand = getattr(module, "expand", None)
     if not isinstance(body, dict) or expand is None:
-        return resolve(parse(body), world)
+        return resolve(parse(body), lookup)
     try:
-        return resolve(parse(expand(body)), world)
+        return resolve(parse(expand(body)), lookup)
     except Invalid as invalid:
         shorthands: dict[str, str] = getattr(module, "SHORTHANDS", {})
         written = {meant: f"/{short}" for short, meant in shorthands.items() if short in body}

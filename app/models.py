@@ -17,8 +17,8 @@ from app.artifacts import Stored
 from app.db import after_commit, stream
 from app.errors import Conflict, NotFound
 from app.spec.base import FREE_WORDS
+from app.spec.lookup import Missing
 from app.spec.models import UNFINISHED, Manifest
-from app.spec.world import Missing
 from app.tables import Artifact, Edge, Job, Model
 
 JOBS_OWN = "model"

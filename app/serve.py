@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from app import embedded, programs
-from app.embedded import Folder, Refused
+from app.embedded import Folder, FolderRefused
 from app.programs import NotOurs, NotStarted, Program, Running, own_folder
 from app.settings import settings
 
@@ -167,7 +167,7 @@ def serve(options: Options) -> int:
                 _say("stopping: the running job, if any, is checkpointed and goes on at the next start")
             finally:
                 service.stop()
-    except (Refused, NotStarted, NotOurs) as fault:
+    except (FolderRefused, NotStarted, NotOurs) as fault:
         if service.told_to_stop():
             return 0
         _say(f"bequest: {fault}", error=True)
@@ -207,9 +207,9 @@ def _start(service: _Service, options: Options, folder: Folder) -> None:
 
 
 def _check(options: Options) -> None:
-    """Raises Refused for what could not work, before anything is started."""
+    """Raises FolderRefused for what could not work, before anything is started."""
     if options.host not in _LOOPBACK and not options.insecure:
-        raise Refused(
+        raise FolderRefused(
             f"--host {options.host} opens the service, which has no API keys yet, to others: add --insecure if that is meant"
         )
     try:
@@ -218,7 +218,7 @@ def _check(options: Options) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((options.host, options.port))
     except OSError as error:
-        raise Refused(
+        raise FolderRefused(
             f"cannot listen on {options.host} port {options.port} ({error.strerror}): choose another with --port"
         ) from None
 

@@ -32,7 +32,7 @@ def _words(values: Any) -> str:
     return ", ".join(f"'{value}'" for value in sorted(values))
 
 
-class Table(DeclarativeBase):
+class Row(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
             "pk": "%(table_name)s_pkey",
@@ -50,7 +50,7 @@ class Table(DeclarativeBase):
     }
 
 
-class Job(Table):
+class Job(Row):
     """What a client asked for. `attempt` only grows and fences every write.
 
     `failures` is what the retry budget counts.
@@ -126,7 +126,7 @@ class Job(Table):
     )
 
 
-class Attempt(Table):
+class Attempt(Row):
     """One execution of a job, and why it ended."""
 
     __tablename__ = "attempts"
@@ -146,7 +146,7 @@ class Attempt(Table):
     )
 
 
-class Transition(Table):
+class Transition(Row):
     """A change of a job's state as the database saw it. A trigger writes these rows, and nothing else can."""
 
     __tablename__ = "transitions"
@@ -159,7 +159,7 @@ class Transition(Table):
     attempt: Mapped[int]
 
 
-class Event(Table):
+class Event(Row):
     """Something that happened to a job; `seq` counts from 1 without gaps, in the order of the commits."""
 
     __tablename__ = "events"
@@ -172,7 +172,7 @@ class Event(Table):
     data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
 
-class Metric(Table):
+class Metric(Row):
     """A value at an optimizer step of its stage; null where it was not finite."""
 
     __tablename__ = "metrics"
@@ -184,7 +184,7 @@ class Metric(Table):
     value: Mapped[float | None]
 
 
-class Artifact(Table):
+class Artifact(Row):
     """A file of a job: its name, and the blob that holds it. A row means that the blob is there, with that hash."""
 
     __tablename__ = "artifacts"
@@ -198,7 +198,7 @@ class Artifact(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Model(Table):
+class Model(Row):
     """A kept Keras model: a job's own (`role` model) or a stage's (source, teacher, control/0, …)."""
 
     __tablename__ = "models"
@@ -218,7 +218,7 @@ class Model(Table):
     __table_args__ = (UniqueConstraint("job_id", "role"), UniqueConstraint("name", "version"))
 
 
-class Edge(Table):
+class Edge(Row):
     """Where a model comes from.
 
     `model_id` was initialized from, distilled from, trained on, or is the control of `target`.
@@ -231,7 +231,7 @@ class Edge(Table):
     target: Mapped[str] = mapped_column(primary_key=True, index=True)
 
 
-class Dataset(Table):
+class Dataset(Row):
     """An upload: parsed once, kept in a form of our own. The same bytes are the same data set."""
 
     __tablename__ = "datasets"
@@ -251,7 +251,7 @@ class Dataset(Table):
     __table_args__ = (UniqueConstraint("sha256", "format", "targets"),)
 
 
-class Traced(Table):
+class Traced(Row):
     """What is known of an architecture on inputs of one shape, as one version of Keras builds it. `key`: of both, as data."""
 
     __tablename__ = "traces"
@@ -262,7 +262,7 @@ class Traced(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
-class Worker(Table):
+class Worker(Row):
     """A worker process and when it was last heard of."""
 
     __tablename__ = "workers"

@@ -50,9 +50,9 @@ def find(session: Session, architecture: Architecture, shape: Sequence[int]) -> 
         ValueError: it does not take such inputs.
         Untraced: it has to be looked at first.
     """
-    seen = architectures.seen(architecture, shape)
+    trunk_shape = architectures.trunk_shape(architecture, shape)
     about = architectures.as_data(architecture)
-    name = key(about, seen)
+    name = key(about, trunk_shape)
     known = _at_hand(name)
     if known is None:
         query = select(Traced.trace).where(Traced.key == name).order_by(Traced.created_at.desc()).limit(1)
@@ -62,8 +62,8 @@ def find(session: Session, architecture: Architecture, shape: Sequence[int]) -> 
         known = None if stored is None else Trace.model_validate(stored)
         if known is None:
             if here is None:
-                raise Untraced(about, seen)
-            known = here(architecture, seen)
+                raise Untraced(about, trunk_shape)
+            known = here(architecture, trunk_shape)
         _keep_at_hand(name, known)
     if isinstance(known, str):
         raise ValueError(known)

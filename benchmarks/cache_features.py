@@ -24,16 +24,16 @@ from app.spec.data import SplitSpec
 from app.spec.models import HeadSpec, TaskSpec
 from app.spec.training import CheckpointSpec, TrainingSpec
 from worker.training.data import batches
-from worker.training.data.batches import Feed, Line
+from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
-from worker.training.fitting.fit import Fitter, Pool
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Check, Lesson, Phase
+from worker.training.fitting.fit import FitLoop, ModelCache
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import Check, FitSpec, Phase
 from worker.training.networks import build
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network, Weights
 from worker.training.process import device
-from worker.training.process.ledger import Ledger, Pace
+from worker.training.process.metric_log import MetricLog, ProgressTracker
 from worker.training.tasks import heads
 
 ROWS = 1024
@@ -53,12 +53,12 @@ def main() -> None:
     device.prepare()
     print(f"{ROWS} rows, batches of 64, {asked.epochs} epochs; least of {asked.rounds} rounds, on {device.name()}")
     for name in ARCHITECTURES:
-        network, lesson = made(name)
+        network, fit_spec = made(name)
         times: dict[bool, list[float]] = {True: [], False: []}
-        pool, ends = Pool(), {}
+        model_cache, ends = ModelCache(), {}
         for number in range(asked.rounds + 1):
             for cached in (True, False):
-                seconds, ends[cached] = timed(pool, network, lesson, asked.epochs, cached)
+                seconds, ends[cached] = timed(model_cache, network, fit_spec, asked.epochs, cached)
                 if number:  # the first traces
                     times[cached].append(seconds)
         apart = max(
@@ -73,7 +73,7 @@ def main() -> None:
         )
 
 
-def made(name: str) -> tuple[Network, Lesson]:
+def made(name: str) -> tuple[Network, FitSpec]:
     """A network with fresh numbers: how long it takes does not depend on them."""
     table = datasets.load("digits")
     task = heads.task("digit", TaskSpec(column="digit", type="multiclass"), table.schema.columns["digit"])
@@ -82,23 +82,29 @@ def made(name: str) -> tuple[Network, Lesson]:
     network = Network(
         architectures.resolve(name), table.schema.input, {"digit": task}, {"digit": HeadSpec()}, scaling, {}
     )
-    network.weights = initial(build.live(network), 0)
+    network.weights = initial(build.keras_layers(network), 0)
     values = table.columns["digit"]
-    feed = Feed(table.inputs, scaling, heads.targets(task, values), [Line(split.train[:ROWS], 64, 0)])
+    batch_source = BatchSource(table.inputs, scaling, heads.targets(task, values), [Sampler(split.train[:ROWS], 64, 0)])
     check = Check("accuracy", table.inputs[split.validation], values[split.validation])
-    return network, Lesson(Goal({"digits": ["digit"]}, {"digit": task}), {"digits": feed}, {"digit": check})
+    return network, FitSpec(
+        LossSpec({"digits": ["digit"]}, {"digit": task}), {"digits": batch_source}, {"digit": check}
+    )
 
 
-def timed(pool: Pool, network: Network, lesson: Lesson, epochs: int, cached: bool) -> tuple[float, Weights]:
-    steps = epochs * batches.epoch_steps(lesson.feeds)
+def timed(
+    model_cache: ModelCache, network: Network, fit_spec: FitSpec, epochs: int, cached: bool
+) -> tuple[float, Weights]:
+    steps = epochs * batches.epoch_steps(fit_spec.batch_sources)
     phase = Phase(steps, 1e-3, frozenset(network.trunk), True, cache=cached)
     training = TrainingSpec(checkpoint=CheckpointSpec(every_epochs=10_000, every_seconds=86_400.0))
     with tempfile.TemporaryDirectory() as home:
         told = Silent()
-        fitter = Fitter(pool, told, Ledger(told, Path(home)), Pace(told), Path(home), threading.Event())
-        pool.live(network)
+        fit_loop = FitLoop(
+            model_cache, told, MetricLog(told, Path(home)), ProgressTracker(told), Path(home), threading.Event()
+        )
+        model_cache.keras_layers(network)
         begun = time.perf_counter()
-        trained = fitter.fit("target", network, lesson, [phase], training, 0)
+        trained = fit_loop.fit("target", network, fit_spec, [phase], training, 0)
         return time.perf_counter() - begun, trained.network.weights
 
 

@@ -21,11 +21,11 @@ from app.spec.models import HeadSpec, TaskSpec
 from app.spec.registry import modules
 from app.spec.training import OptimizerSpec
 from worker.training.data import batches
-from worker.training.data.batches import Feed, Line
+from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 from worker.training.fitting import learner
-from worker.training.fitting.goal import Goal
 from worker.training.fitting.learner import Compiled
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.networks import build
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
@@ -63,7 +63,7 @@ def main() -> None:
             )
 
 
-def made(name: str, trunk: str) -> tuple[Compiled, dict[str, Feed], int]:
+def made(name: str, trunk: str) -> tuple[Compiled, dict[str, BatchSource], int]:
     table = datasets.load("digits")
     inputs, input_, scaling = table.inputs[:ROWS], table.schema.input, Scaling((0.0,), (table.schema.input.scale,))
     if trunk == "mlp":
@@ -74,22 +74,24 @@ def made(name: str, trunk: str) -> tuple[Compiled, dict[str, Feed], int]:
     network = Network(
         architectures.resolve(trunk), input_, tasks, {one: HeadSpec() for one in tasks}, scaling, {}, sharing=words
     )
-    live = build.live(network)
-    network.weights = initial(live, 0)
-    live.load(network.weights)
+    keras_layers = build.keras_layers(network)
+    network.weights = initial(keras_layers, 0)
+    keras_layers.load(network.weights)
     given: dict[str, np.ndarray] = {}
     for task in tasks.values():
         given |= heads.targets(task, table.columns[task.column][:ROWS])
-    feeds = {"digits": Feed(inputs, scaling, given, [Line(np.arange(len(inputs)), BATCH, 0)])}
-    goal = Goal({"digits": list(tasks)}, tasks)
-    compiled = Compiled(live, goal, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False)
-    return compiled, feeds, network.parameters
+    batch_sources = {"digits": BatchSource(inputs, scaling, given, [Sampler(np.arange(len(inputs)), BATCH, 0)])}
+    loss_spec = LossSpec({"digits": list(tasks)}, tasks)
+    compiled = Compiled(
+        keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
+    )
+    return compiled, batch_sources, network.parameters
 
 
-def timed(compiled: Compiled, feeds: dict[str, Feed], steps: int) -> float:
+def timed(compiled: Compiled, batch_sources: dict[str, BatchSource], steps: int) -> float:
     begun = time.perf_counter()
     for step in range(steps):
-        compiled.step(batches.batch(feeds, step))
+        compiled.step(batches.batch(batch_sources, step))
     return time.perf_counter() - begun
 
 

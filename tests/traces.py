@@ -9,7 +9,7 @@ from app.spec.trace import Trace
 
 
 class Traces:
-    """The part of a `World` that knows networks."""
+    """The part of a `Lookup` that knows networks."""
 
     def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
         return traced(architecture, shape)

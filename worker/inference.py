@@ -55,7 +55,7 @@ log = logs.get(__name__)
 Answer = TypeVar("Answer")
 
 
-class Refused(Exception):
+class PredictionRefused(Exception):
     """A request that asks for what this program does not do. Its message says what it does."""
 
 
@@ -78,14 +78,14 @@ class Warm:
         """Every task's answers, (rows, units) each.
 
         Raises:
-            Refused: the path is no model in the store, or its rows have another shape.
+            PredictionRefused: the path is no model in the store, or its rows have another shape.
             TooLarge: it has no finite answer to some rows, and one to a row of zeros.
         """
         with self._lock:
             model = self._model(path)
             expected = tuple(model.inputs[0].shape[1:])
             if inputs.shape[1:] != expected:
-                raise Refused(f"expected rows of shape {expected}")
+                raise PredictionRefused(f"expected rows of shape {expected}")
             answers = _answers(model, inputs)
             unanswered = _not_finite(answers)
             if unanswered and not _not_finite(_answers(model, np.zeros_like(inputs[:1]))):
@@ -138,13 +138,13 @@ class Handlers:
             return JSONResponse({"detail": "too many predictions wait"}, 503)
         try:
             path, rows = Path(request.query_params.get("model", "")), _rows(await _body(request))
-        except Refused as refusal:
+        except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         try:
             answers = await self._in_a_thread(SECONDS, self._warm.predict, path, rows)
         except TimeoutError:
             return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
-        except Refused as refusal:
+        except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         except TooLarge as refusal:
             return JSONResponse({"detail": str(refusal), "rows": refusal.rows}, 422)
@@ -160,7 +160,7 @@ class Handlers:
             return JSONResponse({"detail": "too many requests wait"}, 503)
         try:
             architecture, shape = _network(await _body(request))
-        except Refused as refusal:
+        except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         try:
             found = await self._in_a_thread(TRACE_SECONDS, self._warm.trace, architecture, shape)
@@ -211,7 +211,7 @@ async def _body(request: Request) -> bytes:
     async for part in request.stream():
         body += part
         if len(body) > longest:
-            raise Refused(f"the body is longer than {longest} bytes")
+            raise PredictionRefused(f"the body is longer than {longest} bytes")
     return bytes(body)
 
 
@@ -219,11 +219,11 @@ def _rows(body: bytes) -> NDArray[np.float32]:
     try:
         rows = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, EOFError, OSError):
-        raise Refused("expected rows as np.save writes them") from None
+        raise PredictionRefused("expected rows as np.save writes them") from None
     if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.ndim < 2:
-        raise Refused("expected an array of float32, (rows, ...)")
+        raise PredictionRefused("expected an array of float32, (rows, ...)")
     if not 1 <= len(rows) <= MOST_ROWS:
-        raise Refused(f"expected 1 to {MOST_ROWS} rows")
+        raise PredictionRefused(f"expected 1 to {MOST_ROWS} rows")
     return rows
 
 
@@ -232,9 +232,9 @@ def _network(body: bytes) -> tuple[Architecture, list[int]]:
         asked = json.loads(body)
         architecture, shape = architectures.resolve(asked["architecture"]), asked["shape"]
     except (ValueError, KeyError, TypeError, Invalid):
-        raise Refused("expected JSON with architecture (one that is known here) and shape") from None
+        raise PredictionRefused("expected JSON with architecture (one that is known here) and shape") from None
     if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
-        raise Refused("expected a shape of positive whole numbers")
+        raise PredictionRefused("expected a shape of positive whole numbers")
     return architecture, shape
 
 
@@ -244,13 +244,13 @@ def _checked(path: Path) -> tuple[tuple[str, int], int]:
         real = path.resolve(strict=True)
         there = real.stat()
     except OSError:
-        raise Refused("there is no such model file") from None
+        raise PredictionRefused("there is no such model file") from None
     if (
         not real.is_relative_to(settings().store.resolve())
         or real.suffix != ".keras"
         or not stat.S_ISREG(there.st_mode)
     ):
-        raise Refused("only .keras files in the store are loaded")
+        raise PredictionRefused("only .keras files in the store are loaded")
     return (str(real), there.st_mtime_ns), there.st_size
 
 

@@ -47,17 +47,17 @@ def disk_is_full() -> bool:
     return shutil.disk_usage(settings().jobs_dir).free < _NEXT_TO_NOTHING
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """The process and all that it has started, directly or not, as far as they live; none where it is gone."""
     try:
         first = psutil.Process(pid)
         members = [first, *first.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-    return [member.pid for member in members if lives(member.pid)]
+    return [member.pid for member in members if is_running(member.pid)]
 
 
-def lives(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Whether it runs: what has ended and is not buried does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -65,11 +65,11 @@ def lives(pid: int) -> bool:
         return False
 
 
-def bury(pids: Iterable[int]) -> set[int]:
+def reap(pids: Iterable[int]) -> set[int]:
     """Those among them that were adopted by this process and have ended: they are taken note of, and are no more."""
     buried = set()
     for pid in pids:
-        with contextlib.suppress(ChildProcessError):  # another's to bury
+        with contextlib.suppress(ChildProcessError):  # another's to reap
             if os.waitpid(pid, os.WNOHANG)[0]:
                 buried.add(pid)
     return buried

@@ -28,7 +28,7 @@ from app.queue import WAKE
 from app.settings import settings
 from app.states import is_terminal
 from worker import folders, machine, supervisor
-from worker.fuse import now
+from worker.lease_watchdog import now
 from worker.trainers import Trainers
 
 _TIDY_SECONDS = 300.0

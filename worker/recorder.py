@@ -95,7 +95,7 @@ class Recorder:
                 case reports.Failed():
                     self.failed = report
                     continue
-                case reports.Artifact():
+                case reports.ArtifactReport():
                     self._files[report.name] = self._keep_file(report.path)
                     continue
                 case reports.Kept():

@@ -109,7 +109,7 @@ class Checkpoint(_Report):
     path: str
 
 
-class Edge(_Report):
+class EdgeReport(_Report):
     relation: Literal["initialized_from", "distilled_from", "trained_on", "control_of"]
     target: str = Field(description="a role of this job (source, teacher, model), a model's id, or a data set")
 
@@ -125,10 +125,10 @@ class Kept(_Report):
     model: str
     manifest: str
     rows: str | None = None
-    edges: list[Edge] = []
+    edges: list[EdgeReport] = []
 
 
-class Artifact(_Report):
+class ArtifactReport(_Report):
     """A file in the output folder that belongs to the job."""
 
     report: Literal["artifact"] = "artifact"
@@ -165,7 +165,18 @@ class Failed(_Report):
 
 
 Report = Annotated[
-    Ready | Started | Stage | Progress | Metrics | Resumed | Checkpoint | Kept | Artifact | Warned | Result | Failed,
+    Ready
+    | Started
+    | Stage
+    | Progress
+    | Metrics
+    | Resumed
+    | Checkpoint
+    | Kept
+    | ArtifactReport
+    | Warned
+    | Result
+    | Failed,
     Field(discriminator="report"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Report)

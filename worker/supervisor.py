@@ -38,11 +38,11 @@ from app.jobs import Claim, Stale
 from app.settings import settings
 from app.spec.failures import FAILURES, failure
 from app.spec.faults import Invalid
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 from app.states import JobState, is_terminal
 from worker import folders, machine
-from worker.fuse import Fuse, now
-from worker.limits import Exceeded, Limits
+from worker.attempt_limits import Exceeded, Limits
+from worker.lease_watchdog import LeaseWatchdog, now
 from worker.recorder import BadFile, Recorder, recorded_checkpoints, stored_log
 from worker.reports import Exit
 from worker.trainers import Ended, Garbled, Trainer, Trainers
@@ -82,7 +82,7 @@ class Stop(Enum):
 def run(claim: Claim, since: float, trainers: Trainers, draining: Callable[[], bool]) -> str:
     """Runs one attempt of a job; how it ended, in one word. Must be called from the main thread.
 
-    `since` (by `fuse.now`) is when the call that claimed it began: its lease is no older, whenever this process learnt of it.
+    `since` (by `watchdog.now`) is when the call that claimed it began: its lease is no older, whenever this process learnt of it.
     `draining` turns true when the worker has been told to stop: the attempt is then checkpointed and given back.
     """
     with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
@@ -109,11 +109,11 @@ class _Attempt:
         self._out = self._home / f"out-{claim.attempt}"
         self._recorder = Recorder(claim, self._out)
         self._trainer: Trainer | None = None
-        self._fuse: Fuse | None = None
+        self._watchdog: LeaseWatchdog | None = None
         self._stop: Stop | None = None
         self._journal: Stored | None = None
         self._exceeded: Exceeded | None = None
-        self._receipt: Receipt | None = None
+        self._release_report: ReleaseReport | None = None
         self._began = self._wrote = self._beaten = time.monotonic()
         self._kill_at = float("inf")
 
@@ -124,14 +124,14 @@ class _Attempt:
             self._trainer = trainer = trainers.take(assignment, self._out)
         except (Missing, Invalid) as fault:
             return self._say(self._fail, _error_of(fault))
-        self._fuse = Fuse(lease, self._claimed, trainer.kill)
+        self._watchdog = LeaseWatchdog(lease, self._claimed, trainer.kill)
         self._follow(trainer, trainers)
-        self._fuse.close()
+        self._watchdog.close()
         ended = trainer.ended()
         assert ended is not None
         trainer.kill()  # whatever it started itself
-        if self._receipt is not None:
-            self._receipt.sign(trainer)
+        if self._release_report is not None:
+            self._release_report.sign(trainer)
         return self._last_word(ended)
 
     def give_up(self, error: Exception) -> str:
@@ -144,8 +144,8 @@ class _Attempt:
             return "lost"
 
     def close(self) -> None:
-        if self._fuse is not None:
-            self._fuse.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
         if self._trainer is not None:
             self._trainer.close()
         shutil.rmtree(self._out, ignore_errors=True)
@@ -164,14 +164,14 @@ class _Attempt:
                 time.sleep(0.5)
 
     def _assignment(self) -> dict[str, Any]:
-        journal = self._home / "trainer.log"
+        stored_log = self._home / "trainer.log"
         for left in self._home.glob(
             "out-*"
         ):  # earlier attempts' too: what they left would count against this one's disk
             shutil.rmtree(left, ignore_errors=True)
         (self._out / "tmp").mkdir(parents=True)
-        journal.touch()
-        (self._out / "trainer.log").symlink_to(journal)  # one log for all attempts
+        stored_log.touch()
+        (self._out / "trainer.log").symlink_to(stored_log)  # one log for all attempts
         with transaction() as session:
             job = jobs.fence(session, self._claim)
             assignment = assignments.assignment(session, job)
@@ -211,37 +211,38 @@ class _Attempt:
         """Whether so much waits for a database that is away that the trainer must wait too: nothing more is read of it."""
         if self._recorder.pending() < _MOST_PENDING or self._stop in (Stop.LOST, Stop.CUT_OFF):
             return False
-        self._limits.excuse()
+        self._limits.reset_stall_clock()
         time.sleep(_RHYTHM)
         return True
 
     def _beat(self) -> None:
         if time.monotonic() < self._beaten + settings().beat_seconds or self._stop in (Stop.LOST, Stop.CUT_OFF):
             return
-        if self._fuse is not None and self._fuse.blown:
+        if self._watchdog is not None and self._watchdog.blown:
             return  # the trainer is dead: a link that is back again may not make the job wait for another lease
         self._beaten, since = time.monotonic(), now()
         try:
-            beat = jobs.beat(self._claim)
+            heartbeat = jobs.heartbeat(self._claim)
         except AWAY as error:
             log.warning("beat_failed", error=type(error).__name__)
-            self._beaten += 0.5 - settings().beat_seconds  # soon again: the fuse is burning
+            self._beaten += 0.5 - settings().beat_seconds  # soon again: the watchdog is burning
             return
-        if beat is None:
+        if heartbeat is None:
             self._end(Stop.LOST, grace=0)
             return
-        assert self._fuse is not None
-        self._fuse.extend(since)
-        if beat.wanted == "pause":
+        assert self._watchdog is not None
+        self._watchdog.extend(since)
+        if heartbeat.wanted == "pause":
             self._end(Stop.PAUSE, grace=settings().grace_seconds)
-        elif beat.wanted == "cancel":
+        elif heartbeat.wanted == "cancel":
             self._end(
-                Stop.DISCARD if beat.discard else Stop.CANCEL, grace=0 if beat.discard else settings().grace_seconds
+                Stop.DISCARD if heartbeat.discard else Stop.CANCEL,
+                grace=0 if heartbeat.discard else settings().grace_seconds,
             )
 
     def _check_limits(self, trainer: Trainer) -> None:
         trainer.bound(machine.memory_allowed())
-        if self._fuse is not None and self._fuse.blown:
+        if self._watchdog is not None and self._watchdog.blown:
             self._stop = Stop.CUT_OFF
         elif self._draining():
             self._end(Stop.DRAIN, grace=settings().grace_seconds)
@@ -260,8 +261,8 @@ class _Attempt:
         if first or why.outranks(self._stop):
             log.info("stopping_trainer", why=self._exceeded.message if self._exceeded else why.value)
             self._stop = why
-            if why in (Stop.CANCEL, Stop.DISCARD) and self._receipt is None:
-                self._receipt = Receipt(self._trainer)
+            if why in (Stop.CANCEL, Stop.DISCARD) and self._release_report is None:
+                self._release_report = ReleaseReport(self._trainer)
             self._kill_at = min(self._kill_at, time.monotonic() + grace)
         if grace == 0:
             self._trainer.kill()
@@ -381,12 +382,12 @@ class _Attempt:
         if keep:
             self._recorder.keep_files(session)
         self._keep_log(session)
-        words: dict[str, Any] = {"usage": self._usage(), "released": self._receipt and self._receipt.data}
+        words: dict[str, Any] = {"usage": self._usage(), "released": self._release_report and self._release_report.data}
         jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **words)
         return JobState.CANCELLED
 
     def _is_discarded(self, session: Session) -> bool:
-        """By a wish that no beat may have brought yet: nothing is to be kept, however it ended."""
+        """By a wish that no heartbeat may have brought yet: nothing is to be kept, however it ended."""
         job = jobs.fence(session, self._claim)
         return job.wanted == "cancel" and job.discard
 
@@ -410,7 +411,7 @@ class _Attempt:
     def _requeue(self, session: Session, outcome: str, charge: bool, detail: dict[str, Any] | None = None) -> str:
         job = jobs.fence(session, self._claim)
         state = jobs.requeued_as(job, charge)
-        if state == JobState.CANCELLED:  # a wish that no beat has brought
+        if state == JobState.CANCELLED:  # a wish that no heartbeat has brought
             return self._cancel(session, not job.discard)
         if is_terminal(state):
             self._keep_log(session)  # else the log goes on growing in the job's folder
@@ -445,7 +446,7 @@ class _Attempt:
         }
 
 
-class Receipt:
+class ReleaseReport:
     """What a cancelled job has set free. Begun when the supervisor learns of the wish, signed when the trainer is gone."""
 
     def __init__(self, trainer: Trainer):
@@ -466,7 +467,9 @@ class Receipt:
         }
 
     def _in_use(self, trainer: Trainer) -> int | None:
-        return machine.accelerator_bytes() if self._on_gpu else machine.resident_bytes(machine.family(trainer.pid))
+        return (
+            machine.accelerator_bytes() if self._on_gpu else machine.resident_bytes(machine.process_tree(trainer.pid))
+        )
 
 
 def _error_of(fault: Missing | Invalid) -> dict[str, Any]:

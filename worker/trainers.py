@@ -129,7 +129,7 @@ class Trainer:
         self._killed = self._given = self._bounded = False
         self._mark = uuid.uuid4().hex  # what it starts is known by it, wherever that goes
         self._started: set[int] = set()
-        self._lock = threading.Lock()  # the fuse kills from a thread of its own
+        self._lock = threading.Lock()  # the watchdog kills from a thread of its own
         self._ooms = _oom_kills()
         self._ready: reports.Ready | None = None
         adopt_orphans()  # to be buried by this process, where the machine's first one may not do so
@@ -216,7 +216,7 @@ class Trainer:
     def kill(self) -> None:
         """Ends it and all that it started, now. Safe from any thread."""
         self._killed = True
-        found = self._members(machine.family(self.pid) if self._process.returncode is None else [])
+        found = self._members(machine.process_tree(self.pid) if self._process.returncode is None else [])
         # First those that have left the group: the guard, which is of it, ends what is left if this worker dies meanwhile.
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
@@ -234,8 +234,8 @@ class Trainer:
         living, dead = guard.members(self.pid, self._mark)
         with self._lock:
             self._started |= {*more, *living, *dead}
-            self._started -= machine.bury(self._started - {self.pid})
-            return [pid for pid in self._started if machine.lives(pid)]
+            self._started -= machine.reap(self._started - {self.pid})
+            return [pid for pid in self._started if machine.is_running(pid)]
 
     def last_words(self) -> str:
         """The end of what it wrote to stderr before it had a job and its log."""
@@ -265,7 +265,7 @@ class Trainer:
             self._outgoing = b""  # it has ended, which `ended` will say
 
     def _receive(self) -> bool:
-        """Reads what is there, up to a few blocks so that beats stay on time; whether there was anything."""
+        """Reads what is there, up to a few blocks so that heartbeats stay on time; whether there was anything."""
         some = False
         for _ in range(64):
             try:

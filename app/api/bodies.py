@@ -110,7 +110,7 @@ def parse(raw: bytes) -> Body:
     # A call for each number would take most of the time, and a picture has thousands that are short.
     integer = _integer if _LONG_NUMBER.search(text) else None
     try:
-        tree = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_Refused.constant, parse_int=integer)
+        tree = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_BadNumber.constant, parse_int=integer)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise _malformed(
@@ -128,22 +128,22 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 @dataclass(frozen=True)
-class _Refused:
+class _BadNumber:
     """Stands in the tree for a value that cannot be taken."""
 
     message: str
     hint: str
 
     @staticmethod
-    def constant(_name: str) -> _Refused:
-        return _Refused("NaN and Infinity are not JSON", "give a finite number, or null")
+    def constant(_name: str) -> _BadNumber:
+        return _BadNumber("NaN and Infinity are not JSON", "give a finite number, or null")
 
 
-def _integer(digits: str) -> int | _Refused:
+def _integer(digits: str) -> int | _BadNumber:
     # 20 digits hold every 64-bit integer; int() of a very long text takes quadratic time.
     if len(digits) <= 21 and int(digits) in INTEGERS:
         return int(digits)
-    return _Refused("this integer does not fit 64 bits", "give a smaller number")
+    return _BadNumber("this integer does not fit 64 bits", "give a smaller number")
 
 
 def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
@@ -160,7 +160,7 @@ def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
                 if not isinstance(item, int) and not (isinstance(item, float) and math.isfinite(item)):
                     node[index] = _walk(item, (*path, index), faults)
             return node
-        case _Refused():
+        case _BadNumber():
             _note(faults, path, node.message, node.hint, "number")
         case float() if not math.isfinite(node):
             _note(faults, path, "this number is too large for a 64-bit float", "give a finite number", "number")

@@ -44,13 +44,13 @@ class Changes:
         self.readers = anyio.CapacityLimiter(READERS)
 
     @contextlib.contextmanager
-    def watch(self, job_id: str) -> Iterator[Watch]:
+    def waiter(self, job_id: str) -> Iterator[Waiter]:
         """Watches from now on: read after entering, and no change is missed."""
         changed = asyncio.Event()
         self._waiting[job_id].add(changed)
         self.watches += 1
         try:
-            yield Watch(self, changed)
+            yield Waiter(self, changed)
         finally:
             self.watches -= 1
             self._waiting[job_id].discard(changed)
@@ -106,7 +106,7 @@ def changes_of(request: Request) -> Changes:
     return changes
 
 
-class Watch:
+class Waiter:
     """One wait for one job: read, then wait for a change, and so on."""
 
     def __init__(self, changes: Changes, changed: asyncio.Event) -> None:

@@ -82,10 +82,10 @@ async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[by
     shown: dict[str, Any] | None = None
     spoke, progressed = time.monotonic(), float("-inf")
     yield format_sse_event(retry=_RETRY_MILLISECONDS)
-    with changes_of(request).watch(job_id) as watch:
-        while not watch.closing:
+    with changes_of(request).waiter(job_id) as waiter:
+        while not waiter.closing:
             try:
-                found, progress, ended = await watch.read(_news, job_id, after)
+                found, progress, ended = await waiter.read(_news, job_id, after)
             except NotFound:
                 return  # deleted while it was followed
             for event in found:
@@ -102,7 +102,7 @@ async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[by
             if time.monotonic() - spoke >= HEARTBEAT_SECONDS:
                 yield KEEPALIVE_COMMENT
                 spoke = time.monotonic()
-            await watch.changed()
+            await waiter.changed()
 
 
 def _news(job_id: str, after: int) -> tuple[list[EventShape], dict[str, Any] | None, bool]:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from app import db, queue, workers
 from app.api import deps
 from app.api.threads import apart
-from app.data.uploads import walls
+from app.data.uploads import protections
 from app.inference import alive
 from app.programs import version
 from app.settings import settings
@@ -82,7 +82,7 @@ def _readiness() -> Readiness:
         inference="ok" if alive() else "down",
         workers_online=_workers() if migrations == "ok" else None,
         free_bytes=_free_bytes(),
-        upload_walls=walls(),
+        upload_walls=protections(),
         embedded="trust" if database and _embedded() else None,
     )
 

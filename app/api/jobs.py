@@ -142,14 +142,14 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
     answer = deps.tagged(job, if_none_match)
     if wait and not is_terminal(job.state) and not changes_of(request).full:
         start, deadline = job.state, time.monotonic() + wait
-        with aside(request), changes_of(request).watch(job_id) as watch:
-            while not watch.closing and (left := deadline - time.monotonic()) > 0:
-                job = await watch.read(_read, job_id)
+        with aside(request), changes_of(request).waiter(job_id) as waiter:
+            while not waiter.closing and (left := deadline - time.monotonic()) > 0:
+                job = await waiter.read(_read, job_id)
                 answer = deps.tagged(job, if_none_match)
                 moved = answer.status_code != 304 if if_none_match else job.state != start
                 if moved or await request.is_disconnected():
                     break
-                await watch.changed(left)
+                await waiter.changed(left)
         answer.headers["preference-applied"] = f"wait={wait:.0f}"
     return answer
 
@@ -276,12 +276,12 @@ def _read(job_id: str) -> JobShape:
 
 async def _until_ended(request: Request, job: JobShape, seconds: float) -> JobShape:
     deadline = time.monotonic() + seconds
-    with aside(request), changes_of(request).watch(job.id) as watch:
-        while not watch.closing and (left := deadline - time.monotonic()) > 0:
-            job = await watch.read(_read, job.id)
+    with aside(request), changes_of(request).waiter(job.id) as waiter:
+        while not waiter.closing and (left := deadline - time.monotonic()) > 0:
+            job = await waiter.read(_read, job.id)
             if is_terminal(job.state) or await request.is_disconnected():
                 break
-            await watch.changed(left)
+            await waiter.changed(left)
     return job
 
 

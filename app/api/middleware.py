@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars
 from app import ids, logs
 from app.api import problems
 from app.api.admission import Admission, Slot
-from app.api.receiving import Body, Receiving
+from app.api.receiving import Body, BodyBudgets
 from app.errors import Problem
 from app.settings import settings
 
@@ -39,10 +39,10 @@ _SECURITY = {
 _QUIET = ("/healthz", "/readyz", "/docs/")
 
 
-class Gate:
+class RequestMiddleware:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, receiving: Receiving) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission, receiving: BodyBudgets) -> None:
         self.app, self._admission, self._receiving = app, admission, receiving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,7 +31,7 @@ _FORM_OVERHEAD = 64 * 1024  # boundaries, part headers and the small fields besi
 _RETRY_SECONDS = 2
 
 
-class Kind:
+class BodyBudget:
     """Bodies of one kind, and how many bytes of them are held: in memory, or of uploads on the disk."""
 
     def __init__(self, what: str, largest: str, together: str, overhead: int = 0) -> None:
@@ -86,13 +86,13 @@ class Kind:
             slow.pop().give_up()
 
 
-class Receiving:
+class BodyBudgets:
     """All bodies of one event loop, so that nothing needs a lock."""
 
     def __init__(self) -> None:
-        self._uploads = Kind("uploads", "max_upload_bytes", "max_uploads_bytes", _FORM_OVERHEAD)
-        self._predictions = Kind("predictions", "max_predict_bytes", "max_bodies_bytes")
-        self._others = Kind("other requests", "max_body_bytes", "max_bodies_bytes")
+        self._uploads = BodyBudget("uploads", "max_upload_bytes", "max_uploads_bytes", _FORM_OVERHEAD)
+        self._predictions = BodyBudget("predictions", "max_predict_bytes", "max_bodies_bytes")
+        self._others = BodyBudget("other requests", "max_body_bytes", "max_bodies_bytes")
         self.kinds = (self._uploads, self._predictions, self._others)
 
     def body(self, scope: Scope, headers: Headers) -> Body:
@@ -103,7 +103,7 @@ class Receiving:
         """
         return Body(self._kind(scope["method"], scope["path"]), headers)
 
-    def _kind(self, method: str, path: str) -> Kind:
+    def _kind(self, method: str, path: str) -> BodyBudget:
         if method == "POST" and path == "/v1/datasets":
             return self._uploads
         if method == "POST" and path.startswith("/v1/models/") and path.endswith("/predict"):
@@ -117,7 +117,7 @@ class Body:
     Its declared length is held against the room there is now, and takes none: a client who sends slowly would have it for hours.
     """
 
-    def __init__(self, kind: Kind, headers: Headers) -> None:
+    def __init__(self, kind: BodyBudget, headers: Headers) -> None:
         self._kind, self._taken, self._held = kind, 0, 0
         self._piece, self._waited = (
             0,

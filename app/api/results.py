@@ -171,11 +171,11 @@ async def _follow(request: Request, job_id: str, text: str, offset: int) -> Asyn
     if text:
         yield text
     rest = b""
-    with changes_of(request).watch(job_id) as watch:
-        while not watch.closing:
+    with changes_of(request).waiter(job_id) as waiter:
+        while not waiter.closing:
             try:
                 # Whether it has ended is asked before the file is read, so that the last lines are in it.
-                path, ended = await watch.read(_log_file, job_id)
+                path, ended = await waiter.read(_log_file, job_id)
             except NotFound:
                 return
             new = await run_in_threadpool(_more, path, offset)
@@ -189,7 +189,7 @@ async def _follow(request: Request, job_id: str, text: str, offset: int) -> Asyn
             if ended:
                 yield _text(rest)
                 return
-            await watch.changed()
+            await waiter.changed()
 
 
 def _text(raw: bytes) -> str:

@@ -9,11 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app import waiting
-from app.datasets import Known
+from app.datasets import DatasetEntry
 from app.spec.data import Column, InputSchema, Schema
 from app.spec.models import Manifest
 from app.states import JobState
-from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Table, Worker
+from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Row, Worker
 
 Item = TypeVar("Item")
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -161,7 +161,7 @@ class DatasetShape(_Dataset):
     data_schema: Schema = Field(alias="schema")
 
     @classmethod
-    def of(cls, known: Known) -> DatasetShape:
+    def of(cls, known: DatasetEntry) -> DatasetShape:
         return cls.model_validate(known)
 
 
@@ -209,7 +209,7 @@ class DatasetSummary(_Dataset):
     data_schema: Annotated[SchemaSummary, BeforeValidator(SchemaSummary.cut)] = Field(alias="schema")
 
     @classmethod
-    def of(cls, known: Known) -> DatasetSummary:
+    def of(cls, known: DatasetEntry) -> DatasetSummary:
         return cls.model_validate(known)
 
 
@@ -315,7 +315,7 @@ def of_worker(worker: Worker) -> WorkerShape:
     return _of(WorkerShape, worker, job=worker.job_id)
 
 
-def _of(shape: type[Shape], row: Table, **other: Any) -> Shape:
+def _of(shape: type[Shape], row: Row, **other: Any) -> Shape:
     """The fields of `shape` as the row has them, but for the `other` ones."""
     return shape.model_validate({name: getattr(row, name) for name in shape.model_fields.keys() - other} | other)
 

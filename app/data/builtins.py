@@ -16,7 +16,7 @@ from app.data import strokes as _strokes
 from app.data.table import Table, describe, row_hashes
 from app.spec.data import Feature, InputSchema, Schema
 from app.spec.faults import nearest
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 
 SHIPPED = Path(__file__).with_name("shipped")
 

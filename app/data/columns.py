@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from app.data.limits import UploadLimits
 from app.data.names import fault_in_name
 from app.data.table import describe, labelled
+from app.data.upload_limits import UploadLimits
 from app.spec.data import Column
 from app.spec.faults import Fault, nearest, pointer
 

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from app.data import columns
-from app.data.limits import MIB, UploadLimits
 from app.data.names import column_pointer, fault_in_name
 from app.data.table import Table, row_hashes
+from app.data.upload_limits import MIB, UploadLimits
 from app.spec.data import Column, Feature, InputSchema, Schema
 from app.spec.faults import Fault, Invalid, pointer
 

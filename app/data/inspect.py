@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from app.data import disk, jail, npz_file, prepared
-from app.data.limits import MIB, UploadLimits
+from app.data import disk, npz_file, prepared, sandbox
 from app.data.table import Table
+from app.data.upload_limits import MIB, UploadLimits
 from app.spec.faults import Fault, Invalid, nearest, written
 
 Reader = Callable[[IO[bytes], Sequence[str], UploadLimits], Table]
@@ -35,7 +35,7 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
     limits = UploadLimits(**asked.get("limits", {}))
     with Path(raw).open("rb") as source, Path(out).open("wb") as target:
         reader = _rehearsed(format)
-        jail.confine(
+        sandbox.confine(
             memory_bytes=4 * limits.decoded_bytes + limits.spare_bytes,
             cpu_seconds=limits.cpu_seconds,
             file_bytes=2 * limits.decoded_bytes + 64 * MIB,

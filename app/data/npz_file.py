@@ -20,8 +20,8 @@ from typing import IO, Any
 import numpy as np
 
 from app.data import columns, inputs
-from app.data.limits import MIB, UploadLimits
 from app.data.table import Table
+from app.data.upload_limits import MIB, UploadLimits
 from app.spec.data import Column, InputSchema, Schema
 from app.spec.faults import Fault, Invalid, pointer
 

@@ -67,7 +67,7 @@ class RowSource:
         raise NotImplementedError
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        """Refused, as it would hold what is not to be held."""
+        """FolderRefused, as it would hold what is not to be held."""
         raise TypeError(f"{len(self)} rows are not made one array: ask for rows by their numbers")
 
 
@@ -111,7 +111,7 @@ class Stored(RowSource):
             done += read
 
 
-class Part(RowSource):
+class SourceRows(RowSource):
     """Some rows of a source, under numbers of their own: number i is the row `rows[i]`."""
 
     def __init__(self, source: Source, rows: NDArray[np.int64]):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.data import disk
-from app.data.limits import MIB, UploadLimits
+from app.data.upload_limits import MIB, UploadLimits
 from app.settings import settings
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
@@ -71,10 +71,10 @@ def inspect_upload(
 
 
 @cache
-def walls() -> list[str]:
-    """What the readers of uploads are confined by on this machine, see `app/data/jail.py`. Found out once, within a second or two."""
+def protections() -> list[str]:
+    """What the readers of uploads are confined by on this machine, see `app/data/sandbox.py`. Found out once, within a second or two."""
     with tempfile.TemporaryDirectory(prefix="walls-") as folder:
-        command = [sys.executable, "-P", "-m", "app.data.jail"]
+        command = [sys.executable, "-P", "-m", "app.data.sandbox"]
         said = subprocess.run(command, env=_environment(Path(folder)), capture_output=True, timeout=60, check=False)
     if said.returncode:
         LOG.error("no upload can be read here: %s", said.stderr[-2000:].decode(errors="replace"))

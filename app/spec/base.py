@@ -32,7 +32,7 @@ def title(words: type) -> str:
     return named.removesuffix(_NOUNS[package]) + _NOUNS[package]
 
 
-class Words(BaseModel):
+class SpecModel(BaseModel):
     """Unknown fields are refused, numbers are finite, nothing is coerced (true is no number, "3" is no integer)."""
 
     model_config = ConfigDict(
@@ -44,7 +44,7 @@ class Words(BaseModel):
     )
 
 
-class Part(BaseModel):
+class ReportModel(BaseModel):
     """The base of every part of a report. Unknown fields are refused, numbers are finite, nothing is coerced. A field with a default is
     absent where it has no meaning."""
 
@@ -108,7 +108,7 @@ TaskName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z]
 TraceKey = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
-class JobSpec(Words):
+class JobSpec(SpecModel):
     """What every kind of job may say about itself; each kind's Spec adds the rest."""
 
     kind: str

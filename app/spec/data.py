@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.registered import Registered
 from app.spec.registry import modules
 
@@ -15,14 +15,14 @@ InputKind = Annotated[str, Registered(lambda: modules("inputs"), stored=True)]
 """A module of `app.data.inputs`."""
 
 
-class Feature(Words):
+class Feature(SpecModel):
     """One number of a table's input vector: a column's value, or 1 where a category column equals `equals`, else 0."""
 
     column: Name
     equals: str | None = None
 
 
-class InputSchema(Words):
+class InputSchema(SpecModel):
     """What a model is fed: one tensor per row.
 
     `image`: shape (height, width, channels), uint8 with `scale` 255 or float32 with `scale` 1; the model divides by
@@ -35,7 +35,7 @@ class InputSchema(Words):
     features: list[Feature] = []
 
 
-class Column(Words):
+class Column(SpecModel):
     """A column that can be a task's target.
 
     `category`: one of `classes` (stored as their index, int32, -1 missing). `number`: float32 of `shape` (empty: a
@@ -53,7 +53,7 @@ class Column(Words):
     maximum: float | None = None
 
 
-class Schema(Words):
+class Schema(SpecModel):
     """A data set: how many rows, what goes in, what can be learnt from it.
 
     `target` is learnt unless a job says otherwise.
@@ -65,7 +65,7 @@ class Schema(Words):
     target: str | None = None
 
 
-class SplitSpec(Words):
+class SplitSpec(SpecModel):
     """How rows are divided. The test rows are never trained on, by any arm or stage; equal inputs stay on one side."""
 
     train: float = Field(0.7, gt=0, lt=1)
@@ -86,7 +86,7 @@ class SplitSpec(Words):
         return self
 
 
-class PerClass(Words):
+class PerClass(SpecModel):
     """So many labelled rows of each class."""
 
     per_class: int = Field(ge=1, le=1_000_000)

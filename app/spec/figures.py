@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.spec.base import Part
+from app.spec.base import ReportModel
 from app.spec.tasks import MetricName, TaskType
 
 Better = Literal["higher", "lower"]
 
 
-class MetricValue(Part):
+class MetricValue(ReportModel):
     """The metric that the verdict compares."""
 
     name: MetricName = Field(description="the metric")
@@ -20,7 +20,7 @@ class MetricValue(Part):
     value: float | None = Field(description="on the test rows; null where `undefined.metric` says why")
 
 
-class ClassFigures(Part):
+class ClassFigures(ReportModel):
     """One class, or one label of a multilabel task."""
 
     name: str = Field(alias="class", description="the class's name")
@@ -30,7 +30,7 @@ class ClassFigures(Part):
     support: int = Field(description="test rows that have it")
 
 
-class Confusion(Part):
+class Confusion(ReportModel):
     """True classes against predicted ones."""
 
     classes: list[str] = Field(description="in the order of the rows and columns")
@@ -39,7 +39,7 @@ class Confusion(Part):
     counts: list[list[int]] = Field(description="test rows")
 
 
-class LabelConfusion(Part):
+class LabelConfusion(ReportModel):
     """One table of no and yes for each label."""
 
     classes: list[str] = Field(description="the labels, in the order of the tables")
@@ -48,7 +48,7 @@ class LabelConfusion(Part):
     counts: list[list[list[int]]] = Field(description="test rows whose label is known, for each label")
 
 
-class CalibrationBin(Part):
+class CalibrationBin(ReportModel):
     """The predictions whose probability lies in (lower, upper]."""
 
     lower: float = Field(description="least probability, exclusive; the first bin includes 0")
@@ -58,7 +58,7 @@ class CalibrationBin(Part):
     accuracy: float = Field(description="share that is right")
 
 
-class Calibration(Part):
+class Calibration(ReportModel):
     """Expected calibration error (Guo et al. 2017)."""
 
     ece_10: float | None = Field(description="over 10 bins of equal width; null without a prediction")
@@ -69,7 +69,7 @@ class Calibration(Part):
 Undefined = dict[Literal["metric", "figures", "r2"], str]
 
 
-class TaskFigures(Part):
+class TaskFigures(ReportModel):
     """What every task type says; a module's own class adds the rest."""
 
     type: TaskType = Field(description="the target's type")

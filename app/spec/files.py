@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from app.settings import settings
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 
 LARGEST = 2**31
 

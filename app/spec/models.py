@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from app.spec.architectures.applications import NAMES, PREFIX, ApplicationName, Size
-from app.spec.base import TaskName, Words
+from app.spec.base import SpecModel, TaskName
 from app.spec.data import InputSchema, Limit, Name
 from app.spec.tasks import StoredTaskType, TaskType
 from app.spec.training import TrainingSpec
@@ -34,7 +34,7 @@ UNFINISHED = "unfinished"
 """The role of what a stopped stage had learnt so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
 
 
-class HeadSpec(Words):
+class HeadSpec(SpecModel):
     """An optional hidden layer before a task's output layer."""
 
     units: int | None = Field(None, ge=1, le=8192)
@@ -53,7 +53,7 @@ def which_source(value: object) -> str | None:
     return None
 
 
-class TrainStage(Words):
+class TrainStage(SpecModel):
     """A model that the job trains first, as a stage of its own, and keeps."""
 
     dataset: DatasetRef
@@ -63,7 +63,7 @@ class TrainStage(Words):
     training: TrainingSpec = TrainingSpec()
 
 
-class TrainedHere(Words):
+class TrainedHere(SpecModel):
     train: TrainStage
 
 
@@ -78,7 +78,7 @@ ModelSource = Annotated[
 """Where knowledge comes from: a kept model, or one to train first."""
 
 
-class TaskSpec(Words):
+class TaskSpec(SpecModel):
     """One head and what it learns. `type` null.
 
     From the column (two classes binary, more multiclass, numbers regression, labels multilabel).
@@ -107,7 +107,7 @@ ApplicationRef = Annotated[
 WeightsFile = Annotated[str, StringConstraints(max_length=256, pattern=r"^(imagenet|none|[^\x00-\x1f]+\.h5)$")]
 
 
-class Backbone(Words):
+class Backbone(SpecModel):
     """A network of keras.applications without its top, to start from.
 
     `weights`: "imagenet" is the file of Keras's own name in a folder that the operator has opened, or give any `.h5` file there;
@@ -148,7 +148,7 @@ TransferSource = Annotated[
 ]
 
 
-class TaskManifest(Words):
+class TaskManifest(SpecModel):
     type: StoredTaskType
     column: str
     classes: list[str] | None = Field(None, description="in the order of the outputs; binary: [negative, positive]")
@@ -157,7 +157,7 @@ class TaskManifest(Words):
     std: list[float] | None = None
 
 
-class Manifest(Words):
+class Manifest(SpecModel):
     """What a kept model is: enough to feed it, to read its answers and to inherit from it."""
 
     format: Literal[1] = 1
@@ -198,6 +198,6 @@ class Manifest(Words):
     loading: str = ""
 
     @property
-    def seen(self) -> InputSchema:
-        """What the trunk sees: `input`, in the canvas's shape."""
+    def trunk_input(self) -> InputSchema:
+        """What the trunk sees: `input`, in the shape `canvas`."""
         return self.input if self.canvas is None else self.input.model_copy(update={"shape": self.canvas})

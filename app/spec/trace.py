@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 
 Shape = tuple[int, ...]
 
@@ -28,7 +28,7 @@ FLATTENERS = frozenset({
 })  # fmt: skip
 
 
-class TracedLayer(Words):
+class TracedLayer(SpecModel):
     """One layer. Layers of a nested model stand in its place, named MODEL-LAYER."""
 
     model_config = ConfigDict(frozen=True)
@@ -44,7 +44,7 @@ class TracedLayer(Words):
     drawn_as: str = Field(description="the name from which its first numbers and its dropout are drawn")
 
 
-class Trace(Words):
+class Trace(SpecModel):
     """A network before its heads. `layers` stand in an order in which they can be computed, the last one being `features`."""
 
     model_config = ConfigDict(frozen=True)

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class OptimizerSpec(Words):
+class OptimizerSpec(SpecModel):
     """`learning_rate` null means the default of the strategy (from scratch 1e-3 for Adam)."""
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
@@ -25,19 +25,19 @@ SCRATCH_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3}
 """The learning rate of each optimizer for a network that starts from nothing."""
 
 
-class EarlyStopping(Words):
+class EarlyStopping(SpecModel):
     """Watches the validation value of the verdict's metric; `patience` in evaluations (one an epoch)."""
 
     patience: int = Field(5, ge=1, le=1000)
     restore_best: bool = True
 
 
-class CheckpointSpec(Words):
+class CheckpointSpec(SpecModel):
     every_epochs: int = Field(1, ge=1, le=10_000)
     every_seconds: float = Field(60, gt=0, le=86_400)
 
 
-class Flip(Words):
+class Flip(SpecModel):
     """Mirrored with probability ½ along each chosen axis."""
 
     type: Literal["flip"] = "flip"
@@ -45,28 +45,28 @@ class Flip(Words):
     vertical: bool = False
 
 
-class Translation(Words):
+class Translation(SpecModel):
     """Shifted by up to `fraction` of height and width."""
 
     type: Literal["translation"] = "translation"
     fraction: float = Field(0.1, gt=0, le=0.5)
 
 
-class Rotation(Words):
+class Rotation(SpecModel):
     """Turned about the middle by up to `degrees`, either way."""
 
     type: Literal["rotation"] = "rotation"
     degrees: float = Field(10, gt=0, le=180)
 
 
-class Zoom(Words):
+class Zoom(SpecModel):
     """Drawn larger or smaller by a factor between 1 - `fraction` and 1 + `fraction`."""
 
     type: Literal["zoom"] = "zoom"
     fraction: float = Field(0.1, gt=0, le=0.5)
 
 
-class Noise(Words):
+class Noise(SpecModel):
     """Gaussian. `std` is a share of a picture's full scale, or of each column's standard deviation."""
 
     type: Literal["noise"] = "noise"
@@ -76,7 +76,7 @@ class Noise(Words):
 Augmentation = Annotated[Flip | Translation | Rotation | Zoom | Noise, Field(discriminator="type")]
 
 
-class TrainingSpec(Words):
+class TrainingSpec(SpecModel):
     """One training: exactly one of `epochs` and `steps` (neither: the kind's default of 10 epochs)."""
 
     epochs: int | None = Field(None, ge=1)
@@ -100,13 +100,13 @@ class TrainingSpec(Words):
         return self
 
 
-class ControlTraining(Words):
+class ControlTraining(SpecModel):
     """What the control may do differently; its budget is always the treated arm's."""
 
     learning_rate: float | None = Field(None, gt=0, le=10)
 
 
-class ControlSpec(Words):
+class ControlSpec(SpecModel):
     """`seeds` pairs of treated and control arms; 0: no control and no verdict.
 
     Five are advised, under three answer `inconclusive`.

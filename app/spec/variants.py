@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.spec import architectures
 from app.spec.architectures import Architecture, applications
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import LATER, UNFIT, Fault, Invalid, nearest, pointer, validate
 from app.spec.registry import TAGS, Kind, modules
 
@@ -133,12 +133,12 @@ def settled(architecture: Architecture | str | None) -> Architecture:
 IS_MODEL = r"^(job:|model:|mdl_)"
 """The beginning of a reference to a kept model, where an architecture may be named as well."""
 
-Weighting = Annotated[Words, Named("weighting", "the name of a weighting", "weightings")]
-Sharing = Annotated[Words, Named("sharing", "the name of a sharing", "sharings")]
-Objective = Annotated[Words, Named("objectives", "the name of an objective", "objectives", brief=False)]
+Weighting = Annotated[SpecModel, Named("weighting", "the name of a weighting", "weightings")]
+Sharing = Annotated[SpecModel, Named("sharing", "the name of a sharing", "sharings")]
+Objective = Annotated[SpecModel, Named("objectives", "the name of an objective", "objectives", brief=False)]
 Objectives = Annotated[list[Objective], Field(min_length=1, max_length=8)]
 Regularizer = Annotated[
-    Words | Literal["none"],
+    SpecModel | Literal["none"],
     Named("regularizers", "the name of a regularizer, or none", "regularizers", besides=("none",)),
 ]
 AnyArchitecture = Annotated[Architecture, _NamedArchitecture("architectures", "an architecture", "architectures")]
@@ -147,4 +147,4 @@ AnyArchitecture = Annotated[Architecture, _NamedArchitecture("architectures", "a
 ArchitectureOrModel = Annotated[
     Architecture | str, _NamedArchitecture("architectures", "an architecture", "architectures", pattern=IS_MODEL)
 ]
-"""As `AnyArchitecture`, or a reference to a kept model, which the world knows or not."""
+"""As `AnyArchitecture`, or a reference to a kept model, which the lookup knows or not."""

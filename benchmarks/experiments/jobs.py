@@ -26,10 +26,10 @@ from app.spec.architectures import Architecture
 from app.spec.base import plain
 from app.spec.data import Schema
 from app.spec.faults import validate
+from app.spec.lookup import Missing
 from app.spec.models import Manifest
 from app.spec.registry import modules
 from app.spec.trace import Trace
-from app.spec.world import Missing
 from worker.reports import Exit, Failed
 from worker.training import trainer
 from worker.training.scores.verdict import Outcome
@@ -64,7 +64,7 @@ class Bench:
         return self.schemas.get(ref) or builtins.schema(ref)
 
     def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
-        return trainer.LocalWorld().trace(architecture, shape)
+        return trainer.LocalLookup().trace(architecture, shape)
 
     def manifest(self, ref: str) -> Manifest:
         raise Missing(ref, "no model is kept here")

@@ -17,12 +17,12 @@ from app.spec.data import PerClass, SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
 from benchmarks.experiments.jobs import Bench, Clock, Told
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import Phase
 from worker.training.job import Job
 from worker.training.networks.inheritance import inherit
 from worker.training.scores import evaluate
-from worker.training.scores.verdict import Outcome, Scored, Spent, judge
+from worker.training.scores.verdict import Cost, Outcome, Scored, judge
 
 COST, PIECES = 560.0, 1
 VERDICTS, SEEDS, STEPS, RATE = 200, 5, 60, 1e-3
@@ -61,17 +61,17 @@ def pair_of_verdicts(job: Job, number: int) -> dict[str, Any]:
     training = TrainingSpec(steps=STEPS)
     architecture = architectures.resolve("mlp")
     outcomes: dict[str, list[Outcome]] = {"treated": [], "control": [], "other": []}
-    source = run.fresh(architecture, [data.draw(1_000_000 + number)], 1_000_000 + number)
+    source = run.fresh(architecture, [data.subset(1_000_000 + number)], 1_000_000 + number)
     for k in range(SEEDS):
         for arm, first in (("treated", 0), ("control", 0), ("other", 500_000)):
             seed = first + 10 * number + k
-            draw = data.draw(seed)
-            network = run.fresh(architecture, [draw], seed)
+            subset = data.subset(seed)
+            network = run.fresh(architecture, [subset], seed)
             if arm == "treated":
                 network = inherit(network, source).network
-            goal = Goal({"wine": ["class"]}, network.tasks)
-            lesson = run.lesson(goal, {"wine": run.feed(network, draw, training, seed)}, [draw])
-            trained = job.fit(f"{number}-{k}-{arm}", network, lesson, [Phase(STEPS, RATE)], training, seed)
+            loss_spec = LossSpec({"wine": ["class"]}, network.tasks)
+            fit_spec = run.fit_spec(loss_spec, {"wine": run.batch_source(network, subset, training, seed)}, [subset])
+            trained = job.fit(f"{number}-{k}-{arm}", network, fit_spec, [Phase(STEPS, RATE)], training, seed)
             outcomes[arm].append(Outcome(10 * number + k, {"class": scored(job, trained.network, data)}))
     return {
         "untrained": short(judge(outcomes["treated"], outcomes["control"], seeds=SEEDS)),
@@ -88,7 +88,7 @@ def scored(job: Job, network: Any, data: Any) -> Scored:
         metric="accuracy",
         units=data.test_units,
     )
-    return Scored(measured, Spent(STEPS, RATE, 0.0))
+    return Scored(measured, Cost(STEPS, RATE, 0.0))
 
 
 def short(verdict: dict[str, Any]) -> dict[str, Any]:

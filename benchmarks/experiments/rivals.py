@@ -22,7 +22,7 @@ from app.spec.registry import modules
 from benchmarks.experiments import distillation, multitask
 from benchmarks.experiments.jobs import Bench, Job, examined, shortened
 from worker.training.scores import evaluate
-from worker.training.scores.verdict import Outcome, Scored, Spent, judge
+from worker.training.scores.verdict import Cost, Outcome, Scored, judge
 from worker.training.tasks import heads
 
 COST, PIECES = 700.0, 8
@@ -91,11 +91,13 @@ def distilled(bench: Bench, job: Job, python: Path, *, keras: bool) -> dict[str,
     teacher = again.kept("teacher", "teacher")
     lessons = []
     for outcome in ours:
-        draw = data.draw(outcome.seed)
-        network = run.fresh(spec.student, [draw], outcome.seed, {spec.target: spec.head})
-        feed = Teachers(run, [teacher], [1.0], online=True).feed(network, draw, unlabelled, spec.training, outcome.seed)
-        told = run.logits(teacher.network, feed.inputs)[spec.target]
-        lessons.append(_lesson(job, data, network, feed, outcome.seed, told))
+        subset = data.subset(outcome.seed)
+        network = run.fresh(spec.student, [subset], outcome.seed, {spec.target: spec.head})
+        batch_source = Teachers(run, [teacher], [1.0], online=True).batch_source(
+            network, subset, unlabelled, spec.training, outcome.seed
+        )
+        told = run.logits(teacher.network, batch_source.inputs)[spec.target]
+        lessons.append(_lesson(job, data, network, batch_source, outcome.seed, told))
     found: dict[str, Any] = {}
     for init in INITS:
         arms = {f"torchdistill KDLoss, {init} init": torch_fits(bench, python, lessons, "kd", init)}
@@ -117,9 +119,11 @@ def weighted(bench: Bench, job: Job, python: Path, methods: Sequence[str]) -> di
     head = {name: words.head for name, words in spec.tasks.items()}
     lessons = []
     for outcome in ours:
-        draw = data.draw(outcome.seed)
-        network = run.fresh(spec.trunk, [draw], outcome.seed, head)
-        lessons.append(_lesson(job, data, network, run.feed(network, draw, spec.training, outcome.seed), outcome.seed))
+        subset = data.subset(outcome.seed)
+        network = run.fresh(spec.trunk, [subset], outcome.seed, head)
+        lessons.append(
+            _lesson(job, data, network, run.batch_source(network, subset, spec.training, outcome.seed), outcome.seed)
+        )
     found = {}
     for method in methods:
         for init in INITS:
@@ -165,8 +169,8 @@ def keras_fits(lessons: Sequence[Any], teacher: Any, loss: str, init: str) -> li
 
     from worker.training.networks import build
 
-    def one_output(live: Any) -> Any:
-        return keras.Model(live.forward.inputs, live.forward.outputs[0])
+    def one_output(keras_layers: Any) -> Any:
+        return keras.Model(keras_layers.forward.inputs, keras_layers.forward.outputs[0])
 
     found = []
     for lesson in lessons:
@@ -176,11 +180,11 @@ def keras_fits(lessons: Sequence[Any], teacher: Any, loss: str, init: str) -> li
             continue
         keras.utils.set_random_seed(lesson["seed"])
         network = lesson["network"]
-        live = build.live(network) if init == "ours" else _as_keras_begins(network)
-        student = one_output(live)
+        keras_layers = build.keras_layers(network) if init == "ours" else _as_keras_begins(network)
+        student = one_output(keras_layers)
         given = {"loss": keras.losses.KLDivergence()} if loss == "class" else {}
         distiller = keras.distillation.Distiller(
-            teacher=one_output(build.live(teacher)),
+            teacher=one_output(build.keras_layers(teacher)),
             student=student,
             distillation_losses=keras.distillation.LogitsDistillation(temperature=4.0, **given),
             student_loss_weight=0.1,
@@ -216,7 +220,7 @@ def against(
                 units=data.test_units,
                 dataset=data.ref,
             )
-            tasks[task.name] = Scored(measured, Spent(spec["training"]["steps"], 1e-3, 0.0))
+            tasks[task.name] = Scored(measured, Cost(spec["training"]["steps"], 1e-3, 0.0))
         theirs.append(Outcome(outcome.seed, tasks))
     primary = spec["control"]["primary"]
     verdict = judge(ours, theirs, seeds=bench.seeds, primary=primary, arm=name)
@@ -231,7 +235,7 @@ def against(
 
 
 def _lesson(
-    job: Job, data: Any, network: Any, feed: Any, seed: int, teacher: np.ndarray | None = None
+    job: Job, data: Any, network: Any, batch_source: Any, seed: int, teacher: np.ndarray | None = None
 ) -> dict[str, Any]:
     """What one seed's arm is trained on, as arrays and as a file: its very batches, in their order, and its first numbers."""
     steps = job.assignment["spec"]["training"]["steps"]
@@ -244,12 +248,17 @@ def _lesson(
         "rate": job.assignment["spec"]["training"]["optimizer"]["learning_rate"],
     }
     arrays: dict[str, Any] = {
-        "inputs": feed.inputs[:],
+        "inputs": batch_source.inputs[:],
         "test": data.table.inputs[data.split.test],
-        "order": np.stack([np.concatenate([line.batch(step) for line in feed.lines]) for step in range(steps)]),
+        "order": np.stack(
+            [np.concatenate([line.batch(step) for line in batch_source.samplers]) for step in range(steps)]
+        ),
     }
     for name in network.tasks:
-        arrays[f"label {name}"], arrays[f"known {name}"] = feed.given[name], feed.given[f"{name}/labelled"]
+        arrays[f"label {name}"], arrays[f"known {name}"] = (
+            batch_source.given[name],
+            batch_source.given[f"{name}/labelled"],
+        )
     if teacher is not None:
         arrays["teacher"] = teacher
     for layer, numbers in network.weights.items():
@@ -266,7 +275,7 @@ def _as_keras_begins(network: Any) -> Any:
 
     from worker.training.networks import build
 
-    return build.live(replace(network, weights={}))
+    return build.keras_layers(replace(network, weights={}))
 
 
 def _spec(job: Job) -> Any:

@@ -144,7 +144,7 @@ def test_every_move_leaves_its_trace_and_nothing_else_can() -> None:
     claim = claimed()
     with transaction() as session:
         jobs.cancel(session, claim.job_id)
-    assert jobs.beat(claim) is not None
+    assert jobs.heartbeat(claim) is not None
     with transaction() as session:
         jobs.requeue(session, claim, outcome="crashed", charge=True)
     seen = [(None, "queued", 0), ("queued", "running", 1), ("running", "cancelled", 1)]

@@ -19,7 +19,7 @@ from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
 from app.spec.faults import Invalid
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 from app.tables import Dataset, Edge, Job, Model
 
 pytestmark = pytest.mark.usefixtures("database")

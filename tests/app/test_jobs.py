@@ -72,22 +72,22 @@ def test_no_job_is_claimed_twice_by_racing_workers() -> None:
 def test_a_beat_extends_the_lease_and_brings_back_what_is_wanted() -> None:
     claim = claimed()
     before = read(claim.job_id).lease_until
-    beat = jobs.beat(claim)
-    assert beat is not None
-    assert beat.wanted is None
+    heartbeat = jobs.heartbeat(claim)
+    assert heartbeat is not None
+    assert heartbeat.wanted is None
     assert read(claim.job_id).lease_until > before
     with transaction() as session:
         assert jobs.cancel(session, claim.job_id, discard=True)[1] is True
         assert jobs.cancel(session, claim.job_id)[1] is False
-    beat = jobs.beat(claim)
-    assert beat is not None
-    assert (beat.wanted, beat.discard) == ("cancel", True)
+    heartbeat = jobs.heartbeat(claim)
+    assert heartbeat is not None
+    assert (heartbeat.wanted, heartbeat.discard) == ("cancel", True)
 
 
 def test_an_expired_lease_cannot_be_extended() -> None:
     claim = claimed()
     expire(claim)
-    assert jobs.beat(claim) is None
+    assert jobs.heartbeat(claim) is None
 
 
 def test_a_lost_worker_s_job_runs_again_and_nothing_of_the_old_attempt_is_accepted() -> None:
@@ -114,8 +114,8 @@ def test_a_lost_worker_s_job_runs_again_and_nothing_of_the_old_attempt_is_accept
     for write in writes:
         with pytest.raises(Stale), transaction() as session:
             write(session)
-    assert jobs.beat(old) is None
-    assert jobs.beat(new) is not None
+    assert jobs.heartbeat(old) is None
+    assert jobs.heartbeat(new) is not None
 
 
 def test_the_budget_of_attempts_ends_in_failed_worker_lost() -> None:

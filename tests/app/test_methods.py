@@ -8,7 +8,7 @@ import pytest
 
 from app import methods
 from app.spec.faults import Invalid
-from tests.app.builtin_world import BuiltIns
+from tests.app.builtin_lookup import BuiltIns
 
 
 def faults(body: Any) -> list[str]:

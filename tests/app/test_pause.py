@@ -45,9 +45,9 @@ def test_a_running_job_is_paused_by_its_worker_without_charge() -> None:
     claim = claimed(max_attempts=1)
     assert asked("pause", claim.job_id) == ("running", "pause", True)
     assert asked("pause", claim.job_id) == ("running", "pause", False)
-    beat = jobs.beat(claim)
-    assert beat is not None
-    assert beat.wanted == "pause"
+    heartbeat = jobs.heartbeat(claim)
+    assert heartbeat is not None
+    assert heartbeat.wanted == "pause"
     with transaction() as session:
         jobs.requeue(session, claim, outcome="paused", charge=False)
     job = read(claim.job_id)

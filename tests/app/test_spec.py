@@ -114,15 +114,15 @@ def test_faults_of_one_place_name_and_word_are_one() -> None:
 
 def test_an_architecture_that_does_not_fit_its_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"too deep for inputs of shape \[8, 8, 1\]: layer pool2 gets \[1, 1, 64\]"):
-        architectures.seen(architectures.resolve("cnn"), (8, 8, 1))
+        architectures.trunk_shape(architectures.resolve("cnn"), (8, 8, 1))
     with pytest.raises(ValueError, match=r"layer pool1 gets \[1, 3, 4\]"):
-        architectures.seen(architectures.resolve("cnn-small"), (3, 5, 1))
+        architectures.trunk_shape(architectures.resolve("cnn-small"), (3, 5, 1))
     with pytest.raises(ValueError, match="takes image inputs"):
-        architectures.seen(architectures.resolve("cnn"), (13,))
+        architectures.trunk_shape(architectures.resolve("cnn"), (13,))
     with pytest.raises(ValueError, match=r"patches of 4×4 do not divide pictures of 28×30"):
-        architectures.seen(architectures.resolve("vit-tiny"), (28, 30, 1))
+        architectures.trunk_shape(architectures.resolve("vit-tiny"), (28, 30, 1))
     with pytest.raises(ValueError, match=r"1,600 patches of 4×4 are more than 1,024"):
-        architectures.seen(architectures.resolve("vit-tiny"), (160, 160, 1))
+        architectures.trunk_shape(architectures.resolve("vit-tiny"), (160, 160, 1))
 
 
 def test_a_short_name_stands_for_numbers() -> None:

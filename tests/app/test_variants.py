@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from app import methods
 from app.settings import settings
-from app.spec.base import JobSpec, Words, plain
+from app.spec.base import JobSpec, SpecModel, plain
 from app.spec.faults import Fault, Invalid, validate
 from app.spec.registry import TAGS, Kind, module_of, modules
 from app.spec.variants import (
@@ -27,7 +27,7 @@ from app.spec.variants import (
     Unfit,
     Weighting,
 )
-from worker.training.trainer import LocalWorld
+from worker.training.trainer import LocalLookup
 
 FIELDS: list[tuple[Kind, Any]] = [
     ("weighting", Weighting),
@@ -55,7 +55,7 @@ JOBS: list[dict[str, Any]] = [
 ]
 
 
-class BuiltIns(LocalWorld):
+class BuiltIns(LocalLookup):
     """The built-in data sets, without any model."""
 
 
@@ -177,7 +177,7 @@ def test_a_method_that_does_not_look_at_a_variant_stores_none_that_is_unfit(monk
     class Spec(JobSpec):
         weightings: list[Weighting] = []
 
-    careless = SimpleNamespace(Spec=Spec, resolve=lambda spec, world: spec)
+    careless = SimpleNamespace(Spec=Spec, resolve=lambda spec, lookup: spec)
     monkeypatch.setattr(methods, "kinds", lambda: {"careless": careless})
     assert methods.check({"kind": "careless", "weightings": ["equal"]}, BuiltIns())
     with pytest.raises(Invalid) as caught:
@@ -194,11 +194,11 @@ def test_a_resolved_spec_is_typed_and_comes_back_from_its_json(body: dict[str, A
     for place, value in parts(spec):
         field = place.rpartition("/")[2]
         if field in ("weighting", "sharing", "trunk", "architecture", "student"):
-            assert isinstance(value, Words), place
+            assert isinstance(value, SpecModel), place
         if field == "objectives" and value is not None:
-            assert all(isinstance(one, Words) for one in value), place
+            assert all(isinstance(one, SpecModel) for one in value), place
         if field == "regularizer":
-            assert value == "none" or isinstance(value, Words), place
+            assert value == "none" or isinstance(value, SpecModel), place
         assert not isinstance(value, Unfit), place
     stored = plain(spec)
     assert methods.restore(stored) == spec

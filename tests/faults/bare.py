@@ -47,11 +47,11 @@ def run(claim: Claim, chance: random.Random, stored: Stored) -> None:
         Stale: the attempt no longer owns its job.
     """
     time.sleep(chance.uniform(0, 0.02))
-    beat = jobs.beat(claim)
-    if beat is None:
+    heartbeat = jobs.heartbeat(claim)
+    if heartbeat is None:
         raise Stale(claim.job_id)
     time.sleep(chance.uniform(0, 0.02))
-    if beat.wanted == "cancel":
+    if heartbeat.wanted == "cancel":
         with transaction() as session:
             jobs.finish(session, claim, JobState.CANCELLED, reason="cancelled_by_client")
         return

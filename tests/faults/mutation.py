@@ -5,7 +5,7 @@ is asked about the source as it is, and must be green: then what turns it red is
 in time, or breaks otherwise than by a complaint, counts as none. The database's own backstops are taken away by the scenario
 `rogue writes` itself.
 
-Left out, because others say the same or no promise needs them: the sweep's advisory lock and the state in its query and in the beat's
+Left out, because others say the same or no promise needs them: the sweep's advisory lock and the state in its query and in the heartbeat's
 (its rows' locks, and only a running job has a lease); what an attempt's end and `metrics.record` and `artifacts.add` ask of attempts
 (they run behind the fence); the checkpoints that are kept besides the newest, and a trainer's syncs of it (they save time, not work).
 """

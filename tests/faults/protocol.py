@@ -82,7 +82,7 @@ class Model:
         job = self.jobs[claim.job_id]
         return job.state == "running" and job.attempt == claim.attempt
 
-    def beats(self, claim: Claim) -> bool:
+    def heartbeats(self, claim: Claim) -> bool:
         return self.owns(claim) and not self.jobs[claim.job_id].expired
 
     def end(self, job: ModelJob, state: str) -> None:
@@ -257,10 +257,10 @@ class Protocol(RuleBasedStateMachine):
 
     @while_some("running")
     @rule(claim=claims)
-    def beat(self, claim: Claim) -> None:
-        beat = jobs.beat(claim)
-        assert (beat is not None) == self.model.beats(claim)
-        assert beat is None or beat.wanted == self.model.jobs[claim.job_id].wanted
+    def heartbeat(self, claim: Claim) -> None:
+        heartbeat = jobs.heartbeat(claim)
+        assert (heartbeat is not None) == self.model.heartbeats(claim)
+        assert heartbeat is None or heartbeat.wanted == self.model.jobs[claim.job_id].wanted
 
     @while_some("running")
     @rule(claim=claims, state=st.sampled_from((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)))
@@ -316,7 +316,7 @@ class Protocol(RuleBasedStateMachine):
         self.execute(
             "UPDATE jobs SET lease_until = now() - interval '1 hour' WHERE id = :id AND state = 'running'", claim.job_id
         )
-        assert jobs.beat(claim) is None, "a beat that came too late was accepted"
+        assert jobs.heartbeat(claim) is None, "a beat that came too late was accepted"
 
     @precondition(lambda self: any(job.late for job in self.model.jobs.values()))
     @rule(job_id=ids)
@@ -353,7 +353,7 @@ class Protocol(RuleBasedStateMachine):
     @invariant()
     def who_owns_no_job_may_do_nothing(self) -> None:
         for claim in [claim for claim in self.made if not self.model.owns(claim)][-2:]:
-            assert jobs.beat(claim) is None
+            assert jobs.heartbeat(claim) is None
             self.write(claim, jobs.fence, lambda job: None)
 
     def teardown(self) -> None:

@@ -1,7 +1,7 @@
 """A middleman on a Unix socket: between a program and Postgres or Valkey. It may go silent, or strike at a chosen statement.
 
 It lets the harness do what no kill can: deliver a statement, have it executed, and break the connection before the answer
-("execute and time out"), or act at the very moment of a claim, a beat or a last word. The programs know nothing of it.
+("execute and time out"), or act at the very moment of a claim, a heartbeat or a last word. The programs know nothing of it.
 """
 
 from __future__ import annotations

@@ -46,13 +46,13 @@ class Timing:
     """The protocol's settings, in seconds."""
 
     lease: float
-    beat: float
+    heartbeat: float
     sweep: float
     grace: float
 
 
-FAST = Timing(lease=3, beat=0.5, sweep=0.5, grace=3)
-PRODUCTION = Timing(lease=30, beat=5, sweep=2, grace=30)
+FAST = Timing(lease=3, heartbeat=0.5, sweep=0.5, grace=3)
+PRODUCTION = Timing(lease=30, heartbeat=5, sweep=2, grace=30)
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Rig:
             "BEQUEST_DATA": str(folder.home),
             "BEQUEST_PLUGINS": "tests.faults",
             "BEQUEST_LEASE_SECONDS": str(timing.lease),
-            "BEQUEST_BEAT_SECONDS": str(timing.beat),
+            "BEQUEST_BEAT_SECONDS": str(timing.heartbeat),
             "BEQUEST_SWEEP_SECONDS": str(timing.sweep),
             "BEQUEST_GRACE_SECONDS": str(timing.grace),
             "BEQUEST_SPARE_KERAS": "0",

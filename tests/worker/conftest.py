@@ -20,7 +20,7 @@ from app.db import transaction
 from app.settings import settings
 from app.tables import Attempt, Job, Metric
 from worker import supervisor
-from worker.fuse import now
+from worker.lease_watchdog import now
 from worker.trainers import Trainers
 
 COMMAND = [sys.executable, "-m", "celery", "-A", "worker.main", "worker", "-P", "solo", "-c", "1"]

@@ -15,7 +15,7 @@ from app.settings import settings
 from tests.worker.conftest import read, run, submit
 from worker import main, supervisor
 from worker import trainers as trainer_processes
-from worker.fuse import now
+from worker.lease_watchdog import now
 from worker.trainers import Trainer, Trainers
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -16,11 +16,11 @@ from app import artifacts, assignments, events, jobs, metrics, models
 from app.db import transaction
 from app.errors import NotFound
 from app.settings import settings
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 from app.states import JobState
 from tests.worker.conftest import event_types, metric_steps, outcomes, read, run, steps_done, submit, wait_for
 from worker import machine, supervisor
-from worker.fuse import now
+from worker.lease_watchdog import now
 from worker.trainers import Trainers
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -307,8 +307,8 @@ def test_a_cancel_that_no_beat_has_brought_keeps_what_is_finished(
 def test_a_discard_counts_though_the_trainer_ends_before_a_beat_has_brought_it(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch, behave: str, discard: bool, ending: str, kept: list[str]
 ) -> None:
-    beat = jobs.beat
-    monkeypatch.setattr(jobs, "beat", lambda claim: beat(claim) and jobs.Beat(wanted=None, discard=False))
+    real, unasked = jobs.heartbeat, jobs.Heartbeat(wanted=None, discard=False)
+    monkeypatch.setattr(jobs, "heartbeat", lambda claim: real(claim) and unasked)
     job_id = submit(steps=3, source_steps=2, behave=behave)
     assert run(trainers, lambda: bool(cancel(job_id, discard))) == ending
     assert roles(job_id) == kept
@@ -453,7 +453,7 @@ def test_the_trainer_sees_no_address_and_no_password(trainers: Trainers, monkeyp
 def test_a_database_away_for_a_moment_costs_nothing(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = submit(steps=60)
     away_until = time.monotonic() + 1.5
-    real_beat, real_fence = jobs.beat, jobs.fence
+    real_beat, real_fence = jobs.heartbeat, jobs.fence
 
     def away(call: Any) -> Any:
         def maybe(*arguments: Any) -> Any:
@@ -465,7 +465,7 @@ def test_a_database_away_for_a_moment_costs_nothing(trainers: Trainers, monkeypa
 
     claim = jobs.claim("worker-1")
     assert claim is not None
-    monkeypatch.setattr(supervisor.jobs, "beat", away(real_beat))
+    monkeypatch.setattr(supervisor.jobs, "heartbeat", away(real_beat))
     first = [True]
 
     def fence_after_start(*arguments: Any) -> Any:
@@ -485,7 +485,7 @@ def test_without_a_beat_the_trainer_dies_before_the_lease(trainers: Trainers, mo
     def away(claim: Any) -> Any:
         raise OperationalError("select", {}, Exception("away"))
 
-    monkeypatch.setattr(supervisor.jobs, "beat", away)
+    monkeypatch.setattr(supervisor.jobs, "heartbeat", away)
     began = time.monotonic()
     assert run(trainers) == "lost"
     assert time.monotonic() - began < settings().lease_seconds

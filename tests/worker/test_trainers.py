@@ -1,4 +1,4 @@
-"""Trainer processes and the fuse: what is passed on, who dies with whom, how an end is told."""
+"""Trainer processes and the watchdog: what is passed on, who dies with whom, how an end is told."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.settings import Settings
 from tests.worker.conftest import wait_for
 from worker import machine, supervisor
 from worker import trainers as trainer_processes
-from worker.fuse import Fuse, now
+from worker.lease_watchdog import LeaseWatchdog, now
 from worker.reports import Exit, Ready
 from worker.trainers import Ended, Trainers, environment
 
@@ -241,27 +241,27 @@ def test_a_kill_of_ours_is_not_taken_for_want_of_memory(trainers: Trainers, tmp_
 
 def test_a_fuse_that_has_blown_extends_no_lease(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = supervisor._Attempt(Claim("job_cut_off", 1, "light", "host-1-0", 60), now(), lambda: False)
-    attempt._fuse = fuse = Fuse(0.05, now(), lambda: None)
+    attempt._watchdog = watchdog = LeaseWatchdog(0.05, now(), lambda: None)
     attempt._beaten -= 60
-    wait_for(lambda: fuse.blown, 5)
-    beats: list[Claim] = []
-    monkeypatch.setattr(jobs, "beat", beats.append)
+    wait_for(lambda: watchdog.blown, 5)
+    heartbeats: list[Claim] = []
+    monkeypatch.setattr(jobs, "heartbeat", heartbeats.append)
     attempt._beat()
-    assert not beats
+    assert not heartbeats
 
 
 def test_the_fuse_blows_once_and_only_when_it_was_not_extended() -> None:
     blown: list[float] = []
     lit = now()
-    fuse = Fuse(0.3, lit, lambda: blown.append(now() - lit))
+    watchdog = LeaseWatchdog(0.3, lit, lambda: blown.append(now() - lit))
     time.sleep(0.2)
-    fuse.extend(lit + 0.2)
+    watchdog.extend(lit + 0.2)
     time.sleep(0.15)
-    assert not fuse.blown
-    wait_for(lambda: fuse.blown, 5)
+    assert not watchdog.blown
+    wait_for(lambda: watchdog.blown, 5)
     assert [seconds >= 0.5 for seconds in blown] == [True]
 
-    closed = Fuse(0.1, now(), lambda: blown.append(0))
+    closed = LeaseWatchdog(0.1, now(), lambda: blown.append(0))
     closed.close()
     time.sleep(0.2)
     assert len(blown) == 1

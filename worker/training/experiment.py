@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from app.spec.variants import settled
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.report import control
-from worker.training.report.conclude import Besides, Trial, conclude
+from worker.training.report.conclude import ArmScores, Extras, conclude
 from worker.training.run import scratch_rate, stage_steps, steps
 
 if TYPE_CHECKING:
     from app.spec.models import TrainStage
     from app.spec.report import Report
     from app.spec.training import TrainingSpec
-    from worker.training.data.rows import Data, Draw
+    from worker.training.data.rows import Data, Subset
     from worker.training.job import Job
-    from worker.training.kept.keeping import Model
+    from worker.training.kept.store import Model
     from worker.training.networks.network import Network
     from worker.training.report.control import Arm
     from worker.training.run import Run
@@ -52,7 +52,7 @@ class Before(NamedTuple):
 
 @dataclass
 class Recipe:
-    """A network, and how it is trained. `lesson` is made where the fit is not done yet: then teachers are asked.
+    """A network, and how it is trained. `fit_spec` is made where the fit is not done yet: then teachers are asked.
 
     `learnt_from`: whose training rows train it. `behind`: the models that it inherits or learns from. `edges`: (relation,
     target) of its lineage. `unlabelled`: rows of data sets whose inputs alone it sees.
@@ -60,8 +60,8 @@ class Recipe:
 
     network: Network
     phases: Sequence[Phase]
-    lesson: Callable[[], Lesson]
-    learnt_from: Sequence[Draw]
+    fit_spec: Callable[[], FitSpec]
+    learnt_from: Sequence[Subset]
     behind: Sequence[Model] = ()
     edges: Sequence[tuple[str, str]] = ()
     unlabelled: Sequence[tuple[Data, Any]] = ()
@@ -71,12 +71,12 @@ class Recipe:
 class About:
     """What the report says that only the method knows.
 
-    `control`: the control arm in a few words. `besides`: what the method used and the control did not. `dropped`: data sets that
+    `control`: the control arm in a few words. `extras`: what the method used and the control did not. `dropped`: data sets that
     the arms or what they build on are trained on, without rows that are held out. `more`: the keys of its own.
     """
 
     control: str
-    besides: Besides = field(default_factory=Besides)
+    extras: Extras = field(default_factory=Extras)
     dropped: Sequence[Data] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ class Experiment(ABC):
     def steps_before(self) -> int:
         """What was trained, here or elsewhere, before the arms: a control of budget "total" has as many steps more."""
         here = sum(stage_steps(*one) for one in self.before.values())
-        return here + sum(model.spent.steps for model in self.known.values())
+        return here + sum(model.cost.steps for model in self.known.values())
 
     def begin(self, trained: Mapping[str, Model]) -> None:  # noqa: B027 - a method may need nothing of them
         """`trained`: the models of `before`, by role."""
@@ -118,7 +118,7 @@ class Experiment(ABC):
         """One of these. `earlier`: the models of the fits before it in the same arm. Asked for in every attempt."""
 
     @abstractmethod
-    def about(self, trial: Trial) -> About:
+    def about(self, arm_scores: ArmScores) -> About:
         """After the last arm."""
 
 
@@ -131,9 +131,9 @@ def conduct(experiment: Experiment, job: Job) -> None:
     """
     spec, before = experiment.spec, experiment.before
     plan = [(role, stage_steps(*one)) for role, one in before.items()]
-    job.pace.plan([*plan, *((fit.stage, fit.steps) for arm in experiment.arms for fit in experiment.fits(arm))])
+    job.progress.plan([*plan, *((fit.stage, fit.steps) for arm in experiment.arms for fit in experiment.fits(arm))])
     experiment.begin({role: _stage(job, role, one) for role, one in before.items()})
-    trial = Trial(job, experiment.examined)
+    arm_scores = ArmScores(job, experiment.examined)
 
     def models_of(arm: Arm) -> list[Model]:
         fits = experiment.fits(arm)
@@ -143,23 +143,23 @@ def conduct(experiment: Experiment, job: Job) -> None:
             models.append(job.kept(fit.role, fit.stage) or _made(job, fit, recipe, spec.training))
         return [model for model, fit in zip(models, fits, strict=True) if fit.scored]
 
-    trial.each(experiment.arms, models_of)
-    about = experiment.about(trial)
+    arm_scores.each(experiment.arms, models_of)
+    about = experiment.about(arm_scores)
     conclude(
         job,
-        trial,
+        arm_scores,
         experiment.report,
         spec.control,
         spec.split,
         arm=about.control,
-        besides=about.besides,
+        extras=about.extras,
         dropped={data.ref: data.dropped for data in about.dropped},
         more=about.more,
     )
 
 
 def _made(job: Job, fit: Fit, recipe: Recipe, training: TrainingSpec) -> Model:
-    trained = job.fit(fit.stage, recipe.network, recipe.lesson(), recipe.phases, training, fit.seed)
+    trained = job.fit(fit.stage, recipe.network, recipe.fit_spec(), recipe.phases, training, fit.seed)
     return job.keep(
         fit.role,
         fit.stage,
@@ -178,10 +178,10 @@ def _stage(job: Job, role: str, before: Before) -> Model:
         return kept
     stage, data = before
     training, run = stage.training, job.run
-    draw = data.draw(training.seed)
-    network = run.fresh(settled(stage.architecture), [draw], training.seed, precision=training.precision)
-    feed = run.feed(network, draw, training, training.seed)
-    lesson = run.lesson(Goal({data.ref: list(data.tasks)}, draw.tasks), {data.ref: feed}, [draw])
-    budget = steps(training, lesson.epoch_steps)
-    recipe = Recipe(network, [Phase(budget, scratch_rate(training))], lambda: lesson, [draw])
+    subset = data.subset(training.seed)
+    network = run.fresh(settled(stage.architecture), [subset], training.seed, precision=training.precision)
+    batch_source = run.batch_source(network, subset, training, training.seed)
+    fit_spec = run.fit_spec(LossSpec({data.ref: list(data.tasks)}, subset.tasks), {data.ref: batch_source}, [subset])
+    budget = steps(training, fit_spec.epoch_steps)
+    recipe = Recipe(network, [Phase(budget, scratch_rate(training))], lambda: fit_spec, [subset])
     return _made(job, Fit(role, role, budget, training.seed), recipe, training)

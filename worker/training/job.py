@@ -11,25 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from app.data.source import Part, Source
+from app.data.source import Source, SourceRows
 from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED
 from app.spec.training import TrainingSpec
-from worker.reports import Artifact
-from worker.training.data.rows import Data, Draw
+from worker.reports import ArtifactReport
+from worker.training.data.rows import Data, Subset
 from worker.training.fitting import checkpoint
-from worker.training.fitting.fit import Fitter, Pool
-from worker.training.fitting.plan import Lesson, Phase, Trained
-from worker.training.kept import export, formats, keeping
-from worker.training.kept.keeping import Model
-from worker.training.kept.outputs import Outputs
+from worker.training.fitting.fit import FitLoop, ModelCache
+from worker.training.fitting.plan import FitSpec, Phase, Trained
+from worker.training.kept import export, formats, store
+from worker.training.kept.store import Model
+from worker.training.kept.teacher_cache import TeacherCache
 from worker.training.networks import build
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
 from worker.training.process import device
 from worker.training.process.channel import Channel
 from worker.training.process.failures import Stopped
-from worker.training.process.ledger import Ledger, Pace
+from worker.training.process.metric_log import MetricLog, ProgressTracker
 from worker.training.run import Run, check_trace
 from worker.training.scores import evaluate
 from worker.training.scores.measures import Measure
@@ -46,18 +46,18 @@ class Job:
     """One job on its way. `assignment` is what `app.assignments.assignment` gives; files are written to `out`.
 
     Attributes:
-        run: the job, as its method sees it. pace: its progress. words: its spec, as plain data.
+        run: the job, as its method sees it. progress: how far it is. words: its spec, as plain data.
         cut_short: a fit was stopped. Whatever the method makes of it, the job is not done.
     """
 
     def __init__(self, assignment: Mapping[str, Any], out: Path, channel: Channel, stop: threading.Event):
         self.out, self._assignment, self._channel, self._stop = out, assignment, channel, stop
         checkpoints = Path(assignment.get("checkpoints") or out / "checkpoints")
-        self._ledger, self.pace = Ledger(channel, checkpoints), Pace(channel)
-        self._fitter = Fitter(Pool(), channel, self._ledger, self.pace, checkpoints, stop)
+        self._metric_log, self.progress = MetricLog(channel, checkpoints), ProgressTracker(channel)
+        self._fit_loop = FitLoop(ModelCache(), channel, self._metric_log, self.progress, checkpoints, stop)
         cache = assignment.get("cache")
-        outputs = Outputs(self._fitter.logits, Path(cache) / "outputs" if cache else None)
-        self.run = Run(assignment, channel, self._fitter.logits, outputs, self._initial, self.obey)
+        outputs = TeacherCache(self._fit_loop.logits, Path(cache) / "outputs" if cache else None)
+        self.run = Run(assignment, channel, self._fit_loop.logits, outputs, self._initial, self.raise_if_stopped)
         self._models: dict[str, Model] = {}
         self._latencies: dict[str, dict[str, Any]] = {}
         self._finished: str | None = None
@@ -75,13 +75,19 @@ class Job:
             if entry is None:
                 return None
             self._models[role] = self._read(role, entry)
-            self.pace.skip(stage)
+            self.progress.skip(stage)
         return self._models[role]
 
     # ---- learning
 
     def fit(
-        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+        self,
+        stage: str,
+        network: Network,
+        fit_spec: FitSpec,
+        phases: Sequence[Phase],
+        training: TrainingSpec,
+        seed: int,
     ) -> Trained:
         """Trains a stage, from its newest checkpoint where an earlier attempt left one.
 
@@ -90,15 +96,15 @@ class Job:
         Raises:
             Stopped: asked to before the first step.
         """
-        if not checkpoint.begun(self._fitter.checkpoints, stage):  # else there is something to give back
-            self.obey()
-        self.pace.enter(stage)
-        trained = self._fitter.fit(stage, network, lesson, phases, training, seed)
+        if not checkpoint.begun(self._fit_loop.checkpoints, stage):  # else there is something to give back
+            self.raise_if_stopped()
+        self.progress.enter(stage)
+        trained = self._fit_loop.fit(stage, network, fit_spec, phases, training, seed)
         self.cut_short |= trained.stopped
         return trained
 
     def keep(
-        self, role: str, stage: str, trained: Trained, *, learnt_from: Sequence[Draw], behind: Sequence[Model] = (),
+        self, role: str, stage: str, trained: Trained, *, learnt_from: Sequence[Subset], behind: Sequence[Model] = (),
         edges: Sequence[tuple[str, str]] = (), unlabelled: Sequence[tuple[Data, np.ndarray]] = (),
     ) -> Model:  # fmt: skip
         """Writes a finished stage's model, its manifest and the hashes of all rows behind it, and reports it.
@@ -114,20 +120,20 @@ class Job:
         stopped, has_own = trained.stopped, "model" in {**self._assignment.get("kept", {}), **self._models}
         if stopped and (has_own or not role.startswith(LEADS_ON)):
             raise Stopped
-        model, line = keeping.write(
+        model, line = store.write(
             self.out, UNFINISHED if stopped else role, stage, trained, learnt_from, behind, edges, unlabelled
         )
         if not stopped and role.startswith(("model", "source", "teacher")):  # what is stopped has to be quick
             some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
             export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
-        self._ledger.save()
+        self._metric_log.save()
         # Last: a run without a server takes each stage that has a manifest for finished.
         export.write_manifest(model.manifest, self.out / line.manifest)
         self._channel.send(line)
         if stopped:
             raise Stopped
         if self._finished is not None:
-            checkpoint.forget(self._fitter.checkpoints, self._finished)
+            checkpoint.forget(self._fit_loop.checkpoints, self._finished)
         self._finished = stage  # its checkpoints stay until the worker has surely recorded that it is kept
         if role == "model":
             for path in self.out.glob(f"{UNFINISHED}.*"):
@@ -141,13 +147,13 @@ class Job:
         """What the kept model says for raw inputs: probabilities, or numbers in the user's units."""
         return {
             name: heads.answers(network.tasks[name], logits)
-            for name, logits in self._fitter.logits(network, inputs).items()
+            for name, logits in self._fit_loop.logits(network, inputs).items()
         }
 
     def score(self, model: Model, data: Data) -> dict[str, Scored]:
         """Each task of `data` that the model has, measured on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, Part(data.table.inputs, test))
+        answers = self.answers(model.network, SourceRows(data.table.inputs, test))
         scored = {}
         for name in (name for name in data.tasks if name in answers):
             task = data.tasks[name]
@@ -158,13 +164,13 @@ class Job:
             relative = evaluate.scoring(task.type).RELATIVE
             if relative is not None:
                 other = evaluate.measure(task.type, answers[name], values, metric=relative, **about)
-            scored[name] = Scored(one, model.spent, other)
+            scored[name] = Scored(one, model.cost, other)
         return scored
 
     def figures(self, model: Model, data: Data) -> dict[str, Any]:
         """The report's figures of each task on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, Part(data.table.inputs, test))
+        answers = self.answers(model.network, SourceRows(data.table.inputs, test))
         return {
             name: evaluate.evaluate(
                 task.type,
@@ -187,7 +193,7 @@ class Job:
         batch = network.scaling(np.resize(inputs[np.arange(min(256, len(inputs)))], (256, *inputs.shape[1:])))
         told: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
-            forward = build.live(network).forward
+            forward = build.keras_layers(network).forward
             for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
                 forward.predict_on_batch(rows)
                 told[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
@@ -198,7 +204,7 @@ class Job:
     @property
     def history(self) -> dict[str, list[tuple[int, float | None]]]:
         """Every metric of the job so far, earlier attempts' included: {name: (step, value) …}."""
-        return self._ledger.series()
+        return self._metric_log.series()
 
     def send(self, report: Any) -> None:
         self._channel.send(report)
@@ -213,31 +219,35 @@ class Job:
         if set(self.formats) <= {"keras"}:
             return {}
         written = formats.write(
-            model.network, self.formats, data.table.inputs[data.split.train[:EXPORT_ROWS]], self.out, self.obey
+            model.network,
+            self.formats,
+            data.table.inputs[data.split.train[:EXPORT_ROWS]],
+            self.out,
+            self.raise_if_stopped,
         )
         for told in written.values():
-            self.send(Artifact(name=told["file"], path=told["file"]))
+            self.send(ArtifactReport(name=told["file"], path=told["file"]))
         return written
 
     def write_metrics(self) -> Path:
-        return self._ledger.write(self.out / "metrics.csv")
+        return self._metric_log.write(self.out / "metrics.csv")
 
-    def obey(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raises Stopped where the trainer was asked to stop: for whatever takes long and is no fit."""
         if self._stop.is_set():
             raise Stopped
 
     def _seconds(self, forward: Any, rows: np.ndarray) -> float:
-        self.obey()
+        self.raise_if_stopped()
         begun = time.perf_counter()
         forward.predict_on_batch(rows)
         return time.perf_counter() - begun
 
     def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
-        self.obey()
-        model = keeping.read(name, entry)
+        self.raise_if_stopped()
+        model = store.read(name, entry)
         check_trace(model.network, self.words.get("traces", {}))
         return model
 
     def _initial(self, network: Network, seed: int) -> dict[str, list[np.ndarray]]:
-        return initial(self._fitter.pool.live(network), seed)
+        return initial(self._fit_loop.model_cache.keras_layers(network), seed)

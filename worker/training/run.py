@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from app import data as datasets
-from app.data.source import Part
+from app.data.source import SourceRows
 from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
@@ -24,13 +24,13 @@ from worker.reports import Warned
 from worker.training import inputs as input_kinds
 from worker.training.data import batches, rows
 from worker.training.data.augmentation import Augment
-from worker.training.data.batches import Feed, Line
-from worker.training.data.rows import Data, Draw
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Check, Lesson
-from worker.training.kept import keeping
-from worker.training.kept.keeping import Model
-from worker.training.kept.outputs import Outputs
+from worker.training.data.batches import BatchSource, Sampler
+from worker.training.data.rows import Data, Subset
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import Check, FitSpec
+from worker.training.kept import store
+from worker.training.kept.store import Model
+from worker.training.kept.teacher_cache import TeacherCache
 from worker.training.networks.network import Network
 from worker.training.process.channel import Channel
 from worker.training.process.failures import Failure
@@ -61,12 +61,17 @@ class Run:
         assignment: Mapping[str, Any],
         channel: Channel,
         logits: Callable[..., dict[str, np.ndarray]],
-        outputs: Outputs,
+        outputs: TeacherCache,
         initial: Callable[[Network, int], dict[str, list[np.ndarray]]],
-        obey: Callable[[], None],
+        raise_if_stopped: Callable[[], None],
     ):
         self.logits, self.outputs, self.borrowed = logits, outputs, Borrowed()
-        self._assignment, self._channel, self._initial, self._obey = assignment, channel, initial, obey
+        self._assignment, self._channel, self._initial, self._raise_if_stopped = (
+            assignment,
+            channel,
+            initial,
+            raise_if_stopped,
+        )
         self._traces: Mapping[str, str] = assignment.get("spec", {}).get("traces", {})
 
     def data(
@@ -114,8 +119,8 @@ class Run:
         entry = self._assignment.get("models", {}).get(ref)
         if entry is None:
             raise Failure("weights_unavailable", f"the model {ref} was not handed to the trainer")
-        self._obey()
-        self.borrowed.models[entry["id"]] = model = keeping.read(entry["id"], entry)
+        self._raise_if_stopped()
+        self.borrowed.models[entry["id"]] = model = store.read(entry["id"], entry)
         check_trace(model.network, self._traces)
         if model.rows is None:
             self.borrowed.overlap_unknown = True
@@ -124,32 +129,32 @@ class Run:
                 f"{ref} came without the hashes of its training rows: overlap with the test rows is unknown",
             )
         else:
-            seen = sum(int(datasets.among(one.test_hashes, model.rows).sum()) for one in examined)
-            if seen:
+            common = sum(int(datasets.among(one.test_hashes, model.rows).sum()) for one in examined)
+            if common:
                 raise Failure(
-                    "data_overlap", f"{seen} test rows of this job trained {ref} or a model that it inherits from"
+                    "data_overlap", f"{common} test rows of this job trained {ref} or a model that it inherits from"
                 )
         return model
 
     def fresh(
-        self, architecture: Architecture, draws: Sequence[Draw], seed: int, head: Mapping[str, HeadSpec] | None = None,
-        precision: str = "float32", seen: Sequence[int] | None = None, **more: Any,
+        self, architecture: Architecture, subsets: Sequence[Subset], seed: int, head: Mapping[str, HeadSpec] | None = None,
+        precision: str = "float32", trunk_shape: Sequence[int] | None = None, **more: Any,
     ) -> Network:  # fmt: skip
-        """A network for the tasks of `draws`, initialised from (seed, layer name), its scaling fitted on their training rows together.
+        """A network for the tasks of `subsets`, initialised from (seed, layer name), its scaling fitted on their training rows together.
 
-        `seen`: the shape for the trunk; None: as the architecture sees the data sets'. `more`: as in Network.
+        `trunk_shape`: the shape for the trunk; None: as the architecture sees the data sets'. `more`: as in Network.
         """
-        tasks = {name: task for draw in draws for name, task in draw.tasks.items()}
+        tasks = {name: task for subset in subsets for name, task in subset.tasks.items()}
         network = Network(
             architecture,
-            draws[0].data.table.schema.input,
+            subsets[0].data.table.schema.input,
             tasks,
             {name: (head or {}).get(name, HeadSpec()) for name in tasks},
-            input_kinds.scaling([(draw.data, draw.train) for draw in draws]),
+            input_kinds.scaling([(subset.data, subset.train) for subset in subsets]),
             {},
             precision,
-            canvas=input_kinds.between(
-                fed := draws[0].data.table.schema.input.shape, seen or architecture.sees(tuple(fed))
+            input_resize=input_kinds.between(
+                fed := subsets[0].data.table.schema.input.shape, trunk_shape or architecture.trunk_shape(tuple(fed))
             ),
             **more,
         )
@@ -157,39 +162,45 @@ class Run:
         network.weights = self._initial(network, seed)
         return network
 
-    def feed(self, network: Network, draw: Draw, training: TrainingSpec, seed: int) -> Feed:
+    def batch_source(self, network: Network, subset: Subset, training: TrainingSpec, seed: int) -> BatchSource:
         """Batches of labelled rows: the whole of a smaller set at once.
 
         Where tasks have labels on less than half of the rows, half of each batch is drawn from their rows, an equal share each:
         fifty labels among a thousand rows would else be two or three of a batch.
         """
         given: dict[str, np.ndarray] = {}
-        for name in draw.tasks:
-            given |= heads.targets(network.tasks[name], draw.values[name])
+        for name in subset.tasks:
+            given |= heads.targets(network.tasks[name], subset.values[name])
         spec, scaling = training.augmentation, network.scaling
-        augment = Augment(spec, seed, draw.data.ref, scaling) if spec else None
-        batched = lines(draw, training.batch_size, seed)
-        return Feed(draw.data.table.inputs, scaling, given, batched, augment=augment)
+        augment = Augment(spec, seed, subset.data.ref, scaling) if spec else None
+        batched = samplers(subset, training.batch_size, seed)
+        return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment)
 
-    def lesson(self, goal: Goal, feeds: Mapping[str, Feed], draws: Sequence[Draw], epoch: int | None = None) -> Lesson:
-        """A goal with its batches, watched on the validation rows of `draws` by the verdict's metric.
+    def fit_spec(
+        self,
+        loss_spec: LossSpec,
+        batch_sources: Mapping[str, BatchSource],
+        subsets: Sequence[Subset],
+        epoch: int | None = None,
+    ) -> FitSpec:
+        """A loss spec with its batches, watched on the validation rows of `subsets` by the verdict's metric.
 
         `epoch`: of a control, the steps of its treated arm's epoch.
         """
         checks: dict[str, Check] = {}
-        for draw in draws:
-            inputs = Part(draw.data.table.inputs, draw.validation)
-            for name in draw.tasks:
-                values = draw.values[name][draw.validation]
+        for subset in subsets:
+            inputs = SourceRows(subset.data.table.inputs, subset.validation)
+            for name in subset.tasks:
+                values = subset.values[name][subset.validation]
                 if datasets.labelled(values).any():
-                    checks[name] = Check(draw.data.metric(name), inputs, values)
-        return Lesson(goal, feeds, checks, epoch)
+                    checks[name] = Check(subset.data.metric(name), inputs, values)
+        return FitSpec(loss_spec, batch_sources, checks, epoch)
 
     def warn(self, code: str, message: str) -> None:
         self._channel.send(Warned(code=code, message=message))
 
     def _table(self, ref: str) -> tuple[datasets.Table, str | None]:
-        self._obey()
+        self._raise_if_stopped()
         entry = self._assignment.get("datasets", {}).get(ref)
         return datasets.load(ref, entry), (entry or {}).get("sha256")
 
@@ -206,10 +217,10 @@ def check_trace(network: Network, traces: Mapping[str, str]) -> None:
     Raises:
         Failure: `architecture_changed`.
     """
-    expected = traces.get(trace_key(architectures.as_data(network.architecture), network.seen))
+    expected = traces.get(trace_key(architectures.as_data(network.architecture), network.trunk_shape))
     if expected is not None and expected != network.trace.digest:
-        name, seen = network.architecture.label, list(network.seen)
-        message = f"the layers of {name} on inputs of shape {seen} are others here than those that the job was checked against"
+        name, trunk_shape = network.architecture.label, list(network.trunk_shape)
+        message = f"the layers of {name} on inputs of shape {trunk_shape} are others here than those that the job was checked against"
         raise Failure("architecture_changed", message)
 
 
@@ -218,15 +229,15 @@ def steps(training: TrainingSpec, epoch_steps: int) -> int:
     return training.steps or (training.epochs or 10) * epoch_steps
 
 
-def lines(draw: Draw, batch_size: int, seed: int) -> list[Line]:
-    """The lines of a batch of labelled rows; what `Run.feed` says."""
-    size, ref = min(batch_size, len(draw.train)), draw.data.ref
-    poor = {name: rows for name, rows in draw.labelled_rows().items() if 2 * len(rows) < len(draw.train)}
+def samplers(subset: Subset, batch_size: int, seed: int) -> list[Sampler]:
+    """The samplers of a batch of labelled rows; what `Run.batch_source` says."""
+    size, ref = min(batch_size, len(subset.train)), subset.data.ref
+    poor = {name: rows for name, rows in subset.labelled_rows().items() if 2 * len(rows) < len(subset.train)}
     share = size // 2 // max(1, len(poor))
     if not poor or not share:
-        return [Line(draw.train, size, seed, ref)]
-    some = [Line(rows, share, seed, f"{ref} {name}") for name, rows in poor.items()]
-    return [Line(draw.train, size - share * len(poor), seed, ref), *some]
+        return [Sampler(subset.train, size, seed, ref)]
+    some = [Sampler(rows, share, seed, f"{ref} {name}") for name, rows in poor.items()]
+    return [Sampler(subset.train, size - share * len(poor), seed, ref), *some]
 
 
 def scratch_rate(training: TrainingSpec) -> float:
@@ -234,14 +245,14 @@ def scratch_rate(training: TrainingSpec) -> float:
     return training.optimizer.learning_rate or SCRATCH_RATES[training.optimizer.name]
 
 
-def feed_steps(draw: Draw, training: TrainingSpec) -> int:
-    """Steps of an epoch of `Run.feed`'s batches."""
-    return batches.longest(lines(draw, training.batch_size, 0))
+def epoch_steps_of(subset: Subset, training: TrainingSpec) -> int:
+    """Steps of an epoch of `Run.batch_source`'s batches."""
+    return batches.longest(samplers(subset, training.batch_size, 0))
 
 
 def stage_steps(stage: TrainStage, data: Data) -> int:
     """The budget of a model that a job trains first."""
-    return steps(stage.training, feed_steps(data.draw(stage.training.seed), stage.training))
+    return steps(stage.training, epoch_steps_of(data.subset(stage.training.seed), stage.training))
 
 
 def epoch_steps(rows: int, batch_size: int) -> int:

@@ -21,10 +21,10 @@ from app.spec.architectures import Architecture
 from app.spec.base import plain
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, nearest, validate
+from app.spec.lookup import Missing
 from app.spec.models import UNFINISHED, Manifest
 from app.spec.registry import modules
 from app.spec.trace import Trace
-from app.spec.world import Missing
 from worker.reports import Exit, Ready, Started
 from worker.training.process import channel, failures
 from worker.training.process.channel import Channel, Lines, Terminal
@@ -72,7 +72,7 @@ def _fail(error: BaseException, told: Channel, stage: str | None = None) -> Exit
     return failures.exit_code(report)
 
 
-class LocalWorld:
+class LocalLookup:
     """What a spec may name where no server is: the built-in data sets, and networks, which are traced here and now."""
 
     def schema(self, ref: str) -> Schema:
@@ -103,7 +103,7 @@ def resolved_alone(body: object) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in kinds:
         raise Invalid([Fault("/kind", "expected the name of a kind of job", nearest(str(kind), kinds, "kinds"))])
     method = kinds[kind]
-    spec = method.resolve(validate(method.Spec, body, later=True), LocalWorld())
+    spec = method.resolve(validate(method.Spec, body, later=True), LocalLookup())
     from app.data import builtins
 
     entries = {ref: {"path": None, "sha256": builtins.sha256(ref)} for ref in sorted(method.inputs(spec).datasets)}
@@ -217,7 +217,7 @@ def _train_with_keras(
         if not job.cut_short:  # else it stumbled over what is only half learnt
             raise
     finally:
-        stage.append(job.pace.stage)
+        stage.append(job.progress.stage)
     if job.cut_short:
         raise failures.Stopped
 
@@ -243,7 +243,7 @@ def _warm_up() -> dict[str, str | None]:
     from worker.training.data import batches
     from worker.training.data.scaling import Scaling
     from worker.training.fitting import learner
-    from worker.training.fitting.goal import Goal
+    from worker.training.fitting.loss_spec import LossSpec
     from worker.training.networks import build
     from worker.training.networks.initial import initial
     from worker.training.networks.network import Network
@@ -253,16 +253,18 @@ def _warm_up() -> dict[str, str | None]:
     task = heads.Task("warm", "multiclass", "warm", 2, ("a", "b"))
     shape = InputSchema(kind="image", shape=[28, 28, 1], scale=255.0)
     network = Network(architectures.resolve("cnn-small"), shape, {"warm": task}, {"warm": HeadSpec()}, Scaling(), {})
-    live = build.live(network)
-    live.load(initial(live, 0))
-    goal = Goal({"warm": ["warm"]}, {"warm": task})
+    keras_layers = build.keras_layers(network)
+    keras_layers.load(initial(keras_layers, 0))
+    loss_spec = LossSpec({"warm": ["warm"]}, {"warm": task})
     compiled = learner.Compiled(
-        live, goal, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
+        keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
     )
     pictures, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
-    feed = batches.Feed(pictures, network.scaling, heads.targets(task, labels), [batches.Line(np.arange(8), 8, 0)])
-    compiled.step(batches.batch({"warm": feed}, 0))
-    live.forward.predict_on_batch(network.scaling(pictures))
+    batch_source = batches.BatchSource(
+        pictures, network.scaling, heads.targets(task, labels), [batches.Sampler(np.arange(8), 8, 0)]
+    )
+    compiled.step(batches.batch({"warm": batch_source}, 0))
+    keras_layers.forward.predict_on_batch(network.scaling(pictures))
     for name in ("digits", "strokes"):
         datasets.load(name)
     modules("methods")

@@ -55,8 +55,8 @@ class InputModule(Protocol):
     def preview(self, row: np.ndarray, input: InputSchema) -> Any:
         """JSON of a stored row, as `encoder` takes it."""
 
-    def refusal(self, fed: list[int], seen: list[int]) -> str | None:
-        """Why rows of shape `fed` cannot be shown to a trunk that sees `seen`; None: they can. Of kinds that are RESIZED."""
+    def refusal(self, fed: list[int], trunk_shape: list[int]) -> str | None:
+        """Why rows of shape `fed` cannot be shown to a trunk that sees `trunk_shape`; None: they can. Of kinds that are RESIZED."""
 
 
 def of(kind: str) -> InputModule:

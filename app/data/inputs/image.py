@@ -70,12 +70,12 @@ def preview(row: np.ndarray, input: InputSchema) -> Any:  # noqa: ARG001
     return row.tolist()
 
 
-def refusal(fed: Sequence[int], seen: Sequence[int]) -> str | None:
-    """Why pictures of shape `fed` cannot be shown to a trunk that sees `seen`, both (height, width, channels); None: they can."""
-    if fed[-1] == seen[-1] or (fed[-1], seen[-1]) in CHANNELS:
+def refusal(fed: Sequence[int], trunk_shape: Sequence[int]) -> str | None:
+    """Why pictures of shape `fed` cannot be shown to a trunk that sees `trunk_shape`, both (height, width, channels); None: they can."""
+    if fed[-1] == trunk_shape[-1] or (fed[-1], trunk_shape[-1]) in CHANNELS:
         return None
     known = ", ".join(f"{ours} to {theirs} ({how})" for (ours, theirs), how in CHANNELS.items())
-    return f"pictures of {_channels(fed)} cannot become pictures of {_channels(seen)}; known are {known}"
+    return f"pictures of {_channels(fed)} cannot become pictures of {_channels(trunk_shape)}; known are {known}"
 
 
 def _are_bytes(values: np.ndarray) -> bool:

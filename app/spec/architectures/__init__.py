@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from app.spec.architectures._base import Architecture, Shape, seen
+from app.spec.architectures._base import Architecture, Shape, trunk_shape
 from app.spec.architectures.applications import PREFIX
 from app.spec.base import plain
 from app.spec.faults import Fault, Invalid, nearest, pointer, validate
 
-__all__ = ["Architecture", "Shape", "as_data", "names", "resolve", "seen"]
+__all__ = ["Architecture", "Shape", "as_data", "names", "resolve", "trunk_shape"]
 
 
 def names() -> list[str]:

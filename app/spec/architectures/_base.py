@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.registry import modules
 
 Shape = tuple[int, ...]
 
 
-class Architecture(Words):
+class Architecture(SpecModel):
     """A trunk: everything up to the heads. `inputs` says what it takes; `worker/training/architectures/` builds it in Keras.
 
     Layers have names that are unique and stable, since weights are inherited by name.
@@ -25,7 +25,7 @@ class Architecture(Words):
         """What it is called in a sentence."""
         return self.arch
 
-    def sees(self, shape: Shape) -> Shape:
+    def trunk_shape(self, shape: Shape) -> Shape:
         """The shape that the trunk sees of inputs of `shape`; of what it sees, the same.
 
         Raises:
@@ -34,7 +34,7 @@ class Architecture(Words):
         return shape
 
     def fitted(self, shape: Shape) -> Architecture:  # noqa: ARG002
-        """With what depends on the inputs' shape written down. Raises ValueError as `sees`."""
+        """With what depends on the inputs' shape written down. Raises ValueError as `trunk_shape`."""
         return self
 
     def check(self, shape: Shape) -> None:
@@ -45,13 +45,13 @@ class Architecture(Words):
         """
 
 
-def seen(architecture: Architecture, shape: Sequence[int]) -> Shape:
+def trunk_shape(architecture: Architecture, shape: Sequence[int]) -> Shape:
     """What the trunk sees of inputs of `shape`, once it is known that it takes them.
 
     Raises:
         ValueError: it does not; nothing was built to find out.
     """
-    found = architecture.sees(tuple(shape))
+    found = architecture.trunk_shape(tuple(shape))
     wanted = modules("inputs")[architecture.inputs].DIMENSIONS
     if len(found) != wanted:
         takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"

@@ -115,7 +115,7 @@ class Spec(Architecture):
     def label(self) -> str:
         return self.name
 
-    def sees(self, shape: Shape) -> Shape:
+    def trunk_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
             return shape
         if shape[-1] not in (1, 3):
@@ -124,7 +124,7 @@ class Spec(Architecture):
         return (height, width, 3)
 
     def fitted(self, shape: Shape) -> Spec:
-        return self.model_copy(update={"size": list(self.sees(shape)[:2])}) if len(shape) == 3 else self
+        return self.model_copy(update={"size": list(self.trunk_shape(shape)[:2])}) if len(shape) == 3 else self
 
 
 def imagenet_file(architecture: Spec) -> str:

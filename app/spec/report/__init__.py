@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Part
+from app.spec.base import ReportModel
 from app.spec.exports import ExportFormat
 from app.spec.report.figures import Figures
 from app.spec.report.methods import Resized
 from app.spec.report.verdict import Decision, Reason, Verdict
 
 
-class Latency(Part):
+class Latency(ReportModel):
     """Median times on one CPU, input to answer."""
 
     device: Literal["cpu"] = Field(description="where it was measured")
@@ -23,7 +23,7 @@ class Latency(Part):
     ms_per_batch: float = Field(description="milliseconds for a batch")
 
 
-class ModelSize(Part):
+class ModelSize(ReportModel):
     """The job's model."""
 
     parameters: int = Field(description="numbers in its layers")
@@ -32,7 +32,7 @@ class ModelSize(Part):
     architecture: dict[str, Any] = Field(description="its trunk, as in the catalog")
 
 
-class Export(Part):
+class Export(ReportModel):
     """A file of the model for other programs."""
 
     file: str = Field(description="name among the job's files")
@@ -42,7 +42,7 @@ class Export(Part):
     )
 
 
-class Rows(Part):
+class Rows(ReportModel):
     """The parts of a data set."""
 
     train: int = Field(description="rows that may train")
@@ -50,7 +50,7 @@ class Rows(Part):
     test: int = Field(description="rows that nothing was trained on")
 
 
-class ModelCost(Part):
+class ModelCost(ReportModel):
     """What one kept model cost."""
 
     steps: int = Field(description="optimizer steps")
@@ -58,7 +58,7 @@ class ModelCost(Part):
     device_seconds: float = Field(description="seconds of training")
 
 
-class Report(Part):
+class Report(ReportModel):
     """What was measured on the held-out rows, beside the control's, and whether the method helped."""
 
     kind: str = Field(description="the kind of job")

@@ -6,21 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.spec.base import Part
+from app.spec.base import ReportModel
 from app.spec.report.verdict import Ends
 from app.spec.tasks import MetricName
 
 Shape = list[int]
 
 
-class Inherited(Part):
+class Inherited(ReportModel):
     """Which layers were copied from another model. Empty where none was to be."""
 
     copied: dict[str, str] | None = Field(None, description="by layer: the other model's layer")
     fresh: dict[str, str] | None = Field(None, description="by layer with numbers that was not copied: why")
 
 
-class Resized(Part):
+class Resized(ReportModel):
     """How pictures are shown to layers that see another shape, (height, width, channels)."""
 
     fed: Shape = Field(description="the shape of the data's pictures")
@@ -31,7 +31,7 @@ class Resized(Part):
     )
 
 
-class Opposed(Part):
+class Opposed(ReportModel):
     """Two tasks' gradients on the shared layers."""
 
     tasks: Annotated[list[str], Field(min_length=2, max_length=2)] = Field(description="the two tasks")
@@ -45,7 +45,7 @@ class Opposed(Part):
     )
 
 
-class Conflicts(Part):
+class Conflicts(ReportModel):
     """Who disturbs whom, sampled over training."""
 
     meaning: str = Field(description="how to read the numbers")
@@ -54,7 +54,7 @@ class Conflicts(Part):
     pairs_in_all: int = Field(description="pairs that were sampled")
 
 
-class Teacher(Part):
+class Teacher(ReportModel):
     """A model that taught."""
 
     model: str = Field(description="a role of this job, or another model's id")
@@ -64,14 +64,14 @@ class Teacher(Part):
     input: Resized | None = Field(description="how it sees the pictures; null: as they are")
 
 
-class TeacherValue(Part):
+class TeacherValue(ReportModel):
     """The teachers together on the test rows."""
 
     metric: MetricName = Field(description="the verdict's")
     value: float | None = Field(description="null where it is not defined on these rows")
 
 
-class BatchLatency(Part):
+class BatchLatency(ReportModel):
     """Median times of one batch."""
 
     device: Literal["cpu"] = Field(description="where it was measured")
@@ -80,7 +80,7 @@ class BatchLatency(Part):
     teachers: float = Field(description="milliseconds, of all teachers one after the other")
 
 
-class GapRecovered(Part):
+class GapRecovered(ReportModel):
     """(student − alone)/(teacher − alone), a ratio of means over the seeds."""
 
     value: float | None = Field(description="null where `reason` says why")
@@ -91,7 +91,7 @@ class GapRecovered(Part):
     )
 
 
-class Distilled(Part):
+class Distilled(ReportModel):
     """How near the students came to their teachers in one task."""
 
     teachers: list[Teacher] = Field(description="in the order of the spec")
@@ -106,7 +106,7 @@ class Distilled(Part):
     gap_recovered: GapRecovered = Field(description="how much of the teachers' lead the student kept")
 
 
-class DistilledTasks(Part):
+class DistilledTasks(ReportModel):
     """The same for each task that has a teacher."""
 
     tasks: dict[str, Distilled] = Field(description="by task")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.spec.base import Part
+from app.spec.base import ReportModel
 from app.spec.figures import Better
 from app.spec.tasks import MetricName
 
@@ -18,14 +18,14 @@ Ends = Annotated[list[float | None], Field(min_length=2, max_length=2)]
 """[lower, upper] end of an interval; both null where it could not be computed."""
 
 
-class Values(Part):
+class Values(ReportModel):
     """One value for each seed."""
 
     mean: float | None = Field(description="of the seeds; null without a value")
     values: list[float | None] = Field(description="in the order of `seeds`; null: not finite")
 
 
-class ControlValues(Part):
+class ControlValues(ReportModel):
     """The control's values, one for each seed."""
 
     arm: str = Field(description="what the control is, in words")
@@ -33,7 +33,7 @@ class ControlValues(Part):
     values: list[float | None] = Field(description="in the order of `seeds`; null: not finite")
 
 
-class Variance(Part):
+class Variance(ReportModel):
     """The variance of the mean difference, in its two parts, in the metric's unit squared."""
 
     seeds: float | None = Field(description="of the mean over the seeds; null with fewer than two pairs")
@@ -43,7 +43,7 @@ class Variance(Part):
     )
 
 
-class ArmCost(Part):
+class ArmCost(ReportModel):
     """What the runs of one arm cost on the target."""
 
     steps: int | list[int] = Field(description="optimizer steps of one run; a list where runs differ")
@@ -52,7 +52,7 @@ class ArmCost(Part):
     device_seconds: float = Field(description="seconds of training, all runs together")
 
 
-class ExtraCost(Part):
+class ExtraCost(ReportModel):
     """What the method used and the control did not. What it did not use is absent; null: not known."""
 
     unlabelled_rows: int | None = Field(None, description="rows whose inputs alone were used")
@@ -64,7 +64,7 @@ class ExtraCost(Part):
     generation_steps: int | None = Field(None, description="optimizer steps of one arm's earlier generations")
 
 
-class Budget(Part):
+class Budget(ReportModel):
     """What each arm cost; null: the arm has no run."""
 
     treated: ArmCost | None = Field(description="the runs with the method")
@@ -72,7 +72,7 @@ class Budget(Part):
     besides: ExtraCost = Field(description="what the method used and the control did not")
 
 
-class _Judged(Part):
+class _Judged(ReportModel):
     """What one decision rests on. Differences are oriented: positive is better."""
 
     decision: Decision = Field(description="no_effect: the interval lies within the margin")
@@ -104,7 +104,7 @@ class TaskVerdict(_Judged):
     sentence: str = Field(description="the verdict, to be read aloud")
 
 
-class TaskShare(Part):
+class TaskShare(ReportModel):
     """One task's part in Δm."""
 
     metric: MetricName = Field(description="the metric that enters Δm: RMSE for regression")
@@ -136,7 +136,7 @@ class DeltaMVerdict(_Judged):
     sentence: str = Field(description="the verdict, to be read aloud")
 
 
-class Verdict(Part):
+class Verdict(ReportModel):
     """Whether the method helped: the job's decision, each task's, and Δm where there are several tasks."""
 
     on: str = Field(description="what decides: a task, or delta_m")

@@ -183,7 +183,7 @@ def test_a_body_that_dawdles_makes_no_room_for_itself(monkeypatch: pytest.Monkey
     monkeypatch.setattr(receiving, "PRESSED_SECONDS", 0.0)
 
     async def bodies() -> int:
-        kind = receiving.Receiving().kinds[2]
+        kind = receiving.BodyBudgets().kinds[2]
         dawdling, other = (receiving.Body(kind, Headers({"transfer-encoding": "chunked"})) for _ in range(2))
         pieces = iter([(60_000, False), (100_000, True), (90_000, True)])
 

@@ -10,7 +10,7 @@ from sklearn import datasets as sklearn_datasets
 
 from app.data import builtins, strokes
 from app.data.table import same_inputs
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 
 
 @pytest.mark.parametrize("name", list(builtins.BUILTINS))

@@ -7,8 +7,8 @@ import pytest
 
 from app.data import builtins
 from app.data.csv_file import read
-from app.data.limits import UploadLimits
 from app.data.table import Table
+from app.data.upload_limits import UploadLimits
 from app.spec.faults import Fault, Invalid
 
 LIMITS = UploadLimits()

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from app.data import builtins
-from app.data.limits import MIB, UploadLimits
 from app.data.npz_file import read
 from app.data.table import Table
+from app.data.upload_limits import MIB, UploadLimits
 from app.spec.faults import Fault, Invalid
 
 LIMITS = UploadLimits()

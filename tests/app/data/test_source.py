@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.data import source
-from app.data.source import Chain, Part, RowSource, Stored, blocks
+from app.data.source import Chain, RowSource, SourceRows, Stored, blocks
 from tests.app.data.memory import resident
 
 RNG = np.random.default_rng(0)
@@ -29,8 +29,8 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         return Stored(path, WHOLE.shape, WHOLE.dtype, 7)
     order = RNG.permutation(50)
     if request.param == "part":
-        return Part(WHOLE[np.argsort(order)], order)
-    return Chain([WHOLE[:20], Part(WHOLE, np.arange(20, 50))])
+        return SourceRows(WHOLE[np.argsort(order)], order)
+    return Chain([WHOLE[:20], SourceRows(WHOLE, np.arange(20, 50))])
 
 
 def test_rows_are_those_of_the_array(rows: RowSource) -> None:

@@ -10,7 +10,7 @@ from app import data
 from app.data import builtins, prepared
 from app.data.table import HASH_BYTES, Table, among, describe, labelled, row_hashes, same_inputs
 from app.spec.data import InputSchema, Schema, SplitSpec
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 from tests.app.data.memory import resident
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from app.data import builtins, prepared
-from app.data.limits import MIB, UploadLimits
+from app.data.upload_limits import MIB, UploadLimits
 from app.data.uploads import format_of, inspect_upload
 from app.spec.faults import Invalid
 from tests.small_disk import fill, free, small_disk
@@ -117,8 +117,8 @@ def test_a_format_is_believed_only_if_it_is_known(tmp_path: Path) -> None:
 
 WALLS = """
 import json, os, resource, socket, sys
-from app.data import jail
-walls = jail.confine(memory_bytes=64 * 2**20, cpu_seconds=5, file_bytes=1000)
+from app.data import sandbox
+walls = sandbox.confine(memory_bytes=64 * 2**20, cpu_seconds=5, file_bytes=1000)
 tried = {}
 def attempt(name, action):
     try:
@@ -149,23 +149,23 @@ def test_the_walls_stand(tmp_path: Path) -> None:
             check=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-    walls, tried, user, core, cpu = json.loads(said.stdout)
-    assert {"memory", "cpu", "files", "core", "privileges", "processes"} <= set(walls)
+    protections, tried, user, core, cpu = json.loads(said.stdout)
+    assert {"memory", "cpu", "files", "core", "privileges", "processes"} <= set(protections)
     assert tried["memory"] == "MemoryError"
     assert tried["many files"] == "OSError"
     assert out.stat().st_size <= 1000
     assert (core, cpu) == ([0, 0], [5, 6])
     assert user != 0
-    if "network" in walls:
+    if "network" in protections:
         assert tried["connect"] is not None
     if os.geteuid() == 0:
-        assert "user" in walls
+        assert "user" in protections
         assert tried["fork"] == "BlockingIOError"
 
 
 def test_a_child_that_burns_its_time_ends() -> None:
     program = (
-        "from app.data import jail\njail.confine(memory_bytes=2**26, cpu_seconds=1, file_bytes=0)\nwhile True: pass"
+        "from app.data import sandbox\njail.confine(memory_bytes=2**26, cpu_seconds=1, file_bytes=0)\nwhile True: pass"
     )
     start = time.perf_counter()
     ended = subprocess.run(

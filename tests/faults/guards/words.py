@@ -15,14 +15,14 @@ OWN_PATH = OPENAPI + "test_a_path_of_its_own_is_not_taken_for_a_thing_beside_it"
 GUARDS = (
     Guard(
         "patterns of users run in RE2",
-        "worker/training/methods/_layers.py",
+        "worker/training/methods/_layer_choice.py",
         'pattern = re2.compile(freeze.regex or "", _RE2)',
         'pattern = __import__("re").compile(freeze.regex or "")',
         TRANSFER + "::test_no_pattern_takes_longer_than_its_name_is_long",
     ),
     Guard(
         "patterns have a bound of memory",
-        "worker/training/methods/_layers.py",
+        "worker/training/methods/_layer_choice.py",
         "_RE2.max_mem = 1 << 18\n",
         "",
         TRANSFER + "::test_a_pattern_that_is_refused_is_told_its_syntax_and_not_repeated",

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from app.spec.base import JobSpec
 from app.spec.data import InputSchema
+from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.models import Manifest, TaskManifest
-from app.spec.world import HeldOut, Inputs, World
 from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage
 from worker.training.fitting import checkpoint
 from worker.training.fitting.checkpoint import Saved
@@ -50,7 +50,7 @@ class Spec(JobSpec):
 EXAMPLE: dict[str, Any] = {"kind": "chain", "name": "a chain", "steps": 12}
 
 
-def resolve(spec: Spec, world: World) -> Spec:
+def resolve(spec: Spec, lookup: Lookup) -> Spec:
     return spec
 
 

@@ -22,7 +22,7 @@ LEASE = 0.05  # seconds: many attempts lose it while they live
 
 
 def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
-    """First the protocol's own calls by the thousand, with claims, beats, ends and sweeps at once; then real workers."""
+    """First the protocol's own calls by the thousand, with claims, heartbeats, ends and sweeps at once; then real workers."""
     if rig.timing == PRODUCTION:
         return _with_workers(rig, chance, size)
     figures.may_fail.add("loss_not_finite")

@@ -37,5 +37,7 @@ def skewed(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
 
 
 SCENARIOS = (
-    Scenario(8, "clock skewed", skewed, "only the database's clock counts; the fuse's counts what passes", 4, 20, 20),
+    Scenario(
+        8, "clock skewed", skewed, "only the database's clock counts; the watchdog's counts what passes", 4, 20, 20
+    ),
 )

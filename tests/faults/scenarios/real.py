@@ -135,6 +135,11 @@ def _digest(file: Path) -> str:
 
 SCENARIOS = (
     Scenario(
-        1, "Keras job killed", killed, "checkpoint, ledger, rewind: everything a fit needs to go on bit by bit", 1, 30
+        1,
+        "Keras job killed",
+        killed,
+        "checkpoint, metric log, rewind: everything a fit needs to go on bit by bit",
+        1,
+        30,
     ),
 )

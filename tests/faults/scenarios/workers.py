@@ -16,7 +16,7 @@ from tests.faults.scenarios import Scenario, load, trains
 
 MOMENTS = (
     "INSERT INTO attempts",  # a claim
-    "UPDATE jobs lease_until",  # a beat
+    "UPDATE jobs lease_until",  # a heartbeat
     "INSERT INTO metrics",
     "INSERT INTO artifacts",  # the blob is in the store, its row is not
     "INSERT INTO models",
@@ -120,7 +120,7 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
     Half of the links are back at once, when the lease still runs: it may not be extended, for nobody trains.
     """
     proxy = rig.proxy("wire")
-    fuse = rig.timing.lease - min(5, rig.timing.lease / 6)
+    watchdog = rig.timing.lease - min(5, rig.timing.lease / 6)
     for _ in range(size):
         worker = rig.start_worker(**rig.through("wire"))
         job_id = rig.submit(steps=int(20 * (rig.timing.lease + 5)), step_seconds=0.05, seed=chance.randrange(50))
@@ -131,8 +131,10 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         rig.record.deaths.append((worker.pid, time.time()))
         worker.frozen = True  # else it would count among those that work
         proxy.silence()
-        _until(lambda worker=worker, log=log: not _training(worker, log), fuse + 0.4)
-        figures.expect(not _training(worker, log), f"{job_id} is still trained {fuse + 0.4:.1f} s after the last beat")
+        _until(lambda worker=worker, log=log: not _training(worker, log), watchdog + 0.4)
+        figures.expect(
+            not _training(worker, log), f"{job_id} is still trained {watchdog + 0.4:.1f} s after the last beat"
+        )
         if chance.random() < 0.5:
             figures.notes["links back within the lease"] = figures.notes.get("links back within the lease", 0) + 1
             proxy.resume()
@@ -207,6 +209,6 @@ SCENARIOS = (
     Scenario(
         3, "worker frozen", frozen, "beat and fence by attempt, state and lease; the triggers behind them", 4, 100, 20
     ),
-    Scenario(3, "worker cut off", cut_off, "the fuse, which needs no database", 1, 20, 3),
+    Scenario(3, "worker cut off", cut_off, "the lease watchdog, which needs no database", 1, 20, 3),
     Scenario(14, "rolling drain", drained, "the drain's checkpoint, and that it charges nothing", 3, 100, 20),
 )

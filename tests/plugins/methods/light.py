@@ -18,8 +18,8 @@ from pydantic import Field
 
 from app.spec.base import JobSpec
 from app.spec.data import InputSchema
+from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.models import Manifest, TaskManifest
-from app.spec.world import HeldOut, Inputs, World
 from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage, Warned
 from worker.training.process.failures import Failure, Stopped
 
@@ -46,7 +46,7 @@ class Spec(JobSpec):
 EXAMPLE: dict[str, Any] = {"kind": "light", "name": "a light job", "steps": 12}
 
 
-def resolve(spec: Spec, world: World) -> Spec:
+def resolve(spec: Spec, lookup: Lookup) -> Spec:
     return spec
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from app.spec.faults import Invalid
 from app.spec.registry import modules
-from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, feed, network, stored
+from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, batch_source, compiled, network, stored
 from worker.training.data import batches
 from worker.training.fitting import fit
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.networks import build
 from worker.training.objectives import Answers, Setting, standardised
 
@@ -56,10 +56,10 @@ def steps(name: str) -> list[Any]:
     columns["size"] = np.random.default_rng(1).normal([10, -3], [4, 0.5], (24, 2)).astype(np.float32)
     columns["odd"][8:16] = -1
     module = modules("weighting")[name]
-    goal = Goal({"d": list(columns)}, {task.name: task for task in TASKS}, weighting=module.Spec())
-    data = {"d": feed(whole, columns, 8)}
-    data["d"].lines[0]._pass = lambda number: np.arange(24)  # type: ignore[method-assign]
-    made = compiled(whole, goal, "sgd", 1e-2)
+    loss_spec = LossSpec({"d": list(columns)}, {task.name: task for task in TASKS}, weighting=module.Spec())
+    data = {"d": batch_source(whole, columns, 8)}
+    data["d"].samplers[0]._pass = lambda number: np.arange(24)  # type: ignore[method-assign]
+    made = compiled(whole, loss_spec, "sgd", 1e-2)
     made.start([batches.batch(data, 0)])
     found: list[Any] = []
     for step in range(4):
@@ -68,7 +68,7 @@ def steps(name: str) -> list[Any]:
         found.append(np.nan_to_num(gram).tolist())
         logs = made.step(batches.batch(data, step))
         found.append({key: float(value) if np.isfinite(value) else None for key, value in sorted(logs.items())})
-        found.append([np.asarray(array).ravel().tolist() for array in made.live.read()["dense1"]])
+        found.append([np.asarray(array).ravel().tolist() for array in made.keras_layers.read()["dense1"]])
         made.end_epoch(step)
     return found
 
@@ -119,27 +119,27 @@ def taught() -> list[Any]:
     objectives = [module.Spec(**words.get(name, {})) for name, module in sorted(modules("objectives").items())]
     whole = network([DIGIT], architecture={"arch": "cnn", "filters": [3], "dense": 6}, shape=PICTURE)
     teacher = network([DIGIT], seed=9, architecture={"arch": "cnn", "filters": [5], "dense": 9}, shape=PICTURE)
-    data = feed(whole, {"digit": stored(DIGIT, 16)}, 8)
-    told = fit.predict(build.live(teacher), teacher, data.inputs, ["conv1", "dense1"])
+    data = batch_source(whole, {"digit": stored(DIGIT, 16)}, 8)
+    told = fit.predict(build.keras_layers(teacher), teacher, data.inputs, ["conv1", "dense1"])
     data.given |= {"digit/teacher/0": told["digit"]}
     data.given |= {f"digit/teacher/0/{layer}": told[f"feature/{layer}"] for layer in ("conv1", "dense1")}
-    goal = Goal(
+    loss_spec = LossSpec(
         {"d": ["digit"]},
         {"digit": DIGIT},
         objectives={"digit": objectives},
         teachers={"digit": (1.0,)},
         widths={"digit": {"conv1": 5, "dense1": 9}},
     )
-    return followed(compiled(whole, goal, "sgd", 1e-4), {"d": data}, "conv1")
+    return followed(compiled(whole, loss_spec, "sgd", 1e-4), {"d": data}, "conv1")
 
 
 def regularized(name: str) -> list[Any]:
     module = modules("regularizers")[name]
     whole = network([DIGIT], architecture=ARCHITECTURE)
-    goal = Goal({"d": ["digit"]}, {"digit": DIGIT}, regularizer=module.Spec())
-    made = compiled(whole, goal, "sgd", 1e-2)
+    loss_spec = LossSpec({"d": ["digit"]}, {"digit": DIGIT}, regularizer=module.Spec())
+    made = compiled(whole, loss_spec, "sgd", 1e-2)
     made.begin(origin={layer: [array + 0.1 for array in arrays] for layer, arrays in whole.weights.items()})
-    return followed(made, {"d": feed(whole, {"digit": stored(DIGIT, 16)}, 8)}, "dense1")
+    return followed(made, {"d": batch_source(whole, {"digit": stored(DIGIT, 16)}, 8)}, "dense1")
 
 
 def followed(made: Any, data: Any, layer: str) -> list[Any]:
@@ -147,7 +147,7 @@ def followed(made: Any, data: Any, layer: str) -> list[Any]:
     for step in range(2):
         logs = made.step(batches.batch(data, step))
         found.append({key: float(value) for key, value in sorted(logs.items())})
-        found.append([np.asarray(array).ravel().tolist() for array in made.live.read()[layer]])
+        found.append([np.asarray(array).ravel().tolist() for array in made.keras_layers.read()[layer]])
     return found
 
 
@@ -155,17 +155,17 @@ def shared(name: str) -> list[Any]:
     """Answers of a network of this sharing, and its numbers after two steps of pcgrad, dropout left out."""
     whole = network(TASKS, architecture={**ARCHITECTURE, "units": [8, 6]}, sharing=modules("sharing")[name].Spec())
     columns = {task.name: stored(task, 24) for task in TASKS}
-    data = {"d": feed(whole, columns, 8)}
-    data["d"].lines[0]._pass = lambda number: np.arange(24)  # type: ignore[method-assign]
-    goal = Goal(
+    data = {"d": batch_source(whole, columns, 8)}
+    data["d"].samplers[0]._pass = lambda number: np.arange(24)  # type: ignore[method-assign]
+    loss_spec = LossSpec(
         {"d": list(columns)}, {task.name: task for task in TASKS}, weighting=modules("weighting")["pcgrad"].Spec()
     )
-    made = compiled(whole, goal, "sgd", 1e-2)
-    answers = made.live.forward.predict_on_batch(batches.batch(data, 0)[0]["d"])
+    made = compiled(whole, loss_spec, "sgd", 1e-2)
+    answers = made.keras_layers.forward.predict_on_batch(batches.batch(data, 0)[0]["d"])
     found: list[Any] = [np.asarray(answers[task]).tolist() for task in columns]
     for step in range(2):
         made.step(batches.batch(data, step))
-    return [*found, {layer: [array.tolist() for array in arrays] for layer, arrays in made.live.read().items()}]
+    return [*found, {layer: [array.tolist() for array in arrays] for layer, arrays in made.keras_layers.read().items()}]
 
 
 def main() -> None:

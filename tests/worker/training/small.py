@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from app.spec import architectures
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.training import OptimizerSpec, TrainingSpec
-from worker.training.data.batches import Feed, Line
+from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 from worker.training.fitting import learner
-from worker.training.fitting.fit import Fitter, Pool
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.fit import FitLoop, ModelCache
 from worker.training.fitting.learner import Compiled
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.networks import build
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
-from worker.training.process.ledger import Ledger, Pace
+from worker.training.process.metric_log import MetricLog, ProgressTracker
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
 
@@ -52,7 +52,7 @@ def network(
     architecture: str | dict[str, Any] = "mlp",
     shape: InputSchema = TABLE,
     head: HeadSpec | None = None,
-    sharing: Words | None = None,
+    sharing: SpecModel | None = None,
 ) -> Network:
     scaling = Scaling((0.0,), (shape.scale,)) if shape.kind == "image" else Scaling((0.5,) * 5, (2.0,) * 5)
     made = Network(
@@ -64,7 +64,7 @@ def network(
         {},
         **({} if sharing is None else {"sharing": sharing}),
     )
-    made.weights = initial(build.live(made), seed)
+    made.weights = initial(build.keras_layers(made), seed)
     return made
 
 
@@ -80,7 +80,9 @@ def stored(task: Task, n: int, seed: int = 0) -> np.ndarray:
             return (10 + 4 * rng.standard_normal((n, task.units))).astype(np.float32)
 
 
-def feed(network: Network, columns: Mapping[str, np.ndarray], batch: int, seed: int = 0, **more: Any) -> Feed:
+def batch_source(
+    network: Network, columns: Mapping[str, np.ndarray], batch: int, seed: int = 0, **more: Any
+) -> BatchSource:
     """Rows of random inputs with the given stored columns."""
     n = len(next(iter(columns.values())))
     rng = np.random.default_rng(seed)
@@ -91,37 +93,39 @@ def feed(network: Network, columns: Mapping[str, np.ndarray], batch: int, seed: 
     given: dict[str, np.ndarray] = {}
     for name, values in columns.items():
         given |= heads.targets(network.tasks[name], values)
-    return Feed(inputs, network.scaling, given, [Line(np.arange(n), batch, seed)], **more)
+    return BatchSource(inputs, network.scaling, given, [Sampler(np.arange(n), batch, seed)], **more)
 
 
 def compiled(
     network: Network,
-    goal: Goal,
+    loss_spec: LossSpec,
     optimizer: str = "sgd",
     rate: float = 0.1,
     frozen: Sequence[str] = (),
     norms: bool = False,
     weight_decay: float | None = None,
 ) -> Compiled:
-    live = build.live(network)
+    keras_layers = build.keras_layers(network)
     words = OptimizerSpec(name=optimizer, weight_decay=weight_decay)  # type: ignore[arg-type]
-    made = Compiled(live, goal, lambda: learner.optimizer(words, rate, "constant", 1), frozenset(frozen), norms)
+    made = Compiled(
+        keras_layers, loss_spec, lambda: learner.optimizer(words, rate, "constant", 1), frozenset(frozen), norms
+    )
     made.begin()
     return made
 
 
-def fitter(home: Path, told: Quiet | None = None, stop: threading.Event | None = None) -> Fitter:
+def fit_loop(home: Path, told: Quiet | None = None, stop: threading.Event | None = None) -> FitLoop:
     told = told or Quiet()
-    return Fitter(Pool(), told, Ledger(told, home), Pace(told), home, stop or threading.Event())
+    return FitLoop(ModelCache(), told, MetricLog(told, home), ProgressTracker(told), home, stop or threading.Event())
 
 
 def fit(
-    home: Path, network: Network, lesson: Lesson, phases: Sequence[Phase], seed: int = 0, **training: Any
+    home: Path, network: Network, fit_spec: FitSpec, phases: Sequence[Phase], seed: int = 0, **training: Any
 ) -> Network:
     """The network after a fit of its own."""
-    made = fitter(home)
-    made.pool.live(network)
-    return made.fit("target", network, lesson, phases, TrainingSpec(**training), seed).network
+    made = fit_loop(home)
+    made.model_cache.keras_layers(network)
+    return made.fit("target", network, fit_spec, phases, TrainingSpec(**training), seed).network
 
 
 def same(
@@ -135,7 +139,7 @@ def same(
     return all(np.allclose(a, b, rtol=0, atol=tolerance) for a, b in pairs)
 
 
-class StopAt(Pace):
+class StopAt(ProgressTracker):
     """Asks a fit to stop after a step."""
 
     def __init__(self, told: Quiet, stop: threading.Event, at: int):
@@ -151,7 +155,7 @@ class StopAt(Pace):
 def stopped_and_continued(
     home: Path,
     network: Network,
-    lesson: Lesson,
+    fit_spec: FitSpec,
     phases: Sequence[Phase],
     stops: Sequence[int],
     seed: int = 0,
@@ -159,11 +163,11 @@ def stopped_and_continued(
 ) -> Network:
     """The network after a fit that was stopped after each of the steps `stops` and continued with everything made anew."""
     for at in (*stops, 0):
-        made = fitter(home)
-        made.pace = StopAt(Quiet(), made.stop, at)
-        made.pool.live(network)
+        made = fit_loop(home)
+        made.progress = StopAt(Quiet(), made.stop, at)
+        made.model_cache.keras_layers(network)
         if not at:
-            return made.fit("target", network, lesson, phases, TrainingSpec(**training), seed).network
-        halted = made.fit("target", network, lesson, phases, TrainingSpec(**training), seed)
+            return made.fit("target", network, fit_spec, phases, TrainingSpec(**training), seed).network
+        halted = made.fit("target", network, fit_spec, phases, TrainingSpec(**training), seed)
         assert (halted.stopped, halted.steps) == (True, at)
     raise AssertionError

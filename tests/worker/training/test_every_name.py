@@ -32,7 +32,7 @@ pytestmark = [
 STAGES = {"source": "source", "teacher": "teachers"}
 
 
-class World(trainer.LocalWorld):
+class Lookup(trainer.LocalLookup):
     """The built-in data sets, and one upload."""
 
     def __init__(self, file: Path, schema: Schema):
@@ -46,10 +46,10 @@ class World(trainer.LocalWorld):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def lookup(tmp_path_factory: pytest.TempPathFactory) -> Lookup:
     home = tmp_path_factory.mktemp("gauges")
     every_name.write_gauges(home / "raw.npz")
-    return World(home / "gauges.npz", uploads.inspect_upload(home / "raw.npz", None, home / "gauges.npz"))
+    return Lookup(home / "gauges.npz", uploads.inspect_upload(home / "raw.npz", None, home / "gauges.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +74,15 @@ NAMES = pytest.mark.parametrize(
 
 @NAMES
 def test_it_trains_and_after_a_kill_it_ends_bit_for_bit_the_same(
-    section: str, name: str, world: World, stages: dict[str, dict[str, Any]], tmp_path: Path
+    section: str, name: str, lookup: Lookup, stages: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     body = every_name.job_with(section, name)
     method = modules("methods")[body["kind"]]
     if every_name.refused(section, name):
         with pytest.raises(Invalid, match="not installed"):
-            method.resolve(validate(method.Spec, body), world)
+            method.resolve(validate(method.Spec, body), lookup)
         return
-    words = assignment(unsteady(body), world)
+    words = assignment(unsteady(body), lookup)
     before = {
         role: [words["spec"].get(one) for one in (key, "dataset", "target", "split")] for role, key in STAGES.items()
     }
@@ -106,14 +106,14 @@ def test_it_trains_and_after_a_kill_it_ends_bit_for_bit_the_same(
 
 @pytest.mark.long
 @NAMES
-def test_after_three_kills_too(section: str, name: str, world: World, tmp_path: Path) -> None:
+def test_after_three_kills_too(section: str, name: str, lookup: Lookup, tmp_path: Path) -> None:
     """With sources, teachers and controls trained anew."""
     if every_name.refused(section, name) or name.endswith(
         "deterministic=false"
     ):  # nobody is promised anything of the latter
         return
     body = unsteady(every_name.job_with(section, name))
-    words = assignment({**body, "control": {**body.get("control", {}), "seeds": 1}}, world)
+    words = assignment({**body, "control": {**body.get("control", {}), "seeds": 1}}, lookup)
     straight = unbroken(words, tmp_path / "a")
     for seed in range(3):
         rng = random.Random(f"{section} {name} {seed}")
@@ -130,8 +130,8 @@ def unsteady(body: Any) -> Any:
     return {"arch": "cnn-small", **shaken} if body == "cnn-small" else body
 
 
-def assignment(body: dict[str, Any], world: World) -> dict[str, Any]:
+def assignment(body: dict[str, Any], lookup: Lookup) -> dict[str, Any]:
     method = modules("methods")[body["kind"]]
-    spec = plain(method.resolve(validate(method.Spec, body), world))
-    given = {ref: world.entry(ref) for ref in method.inputs(validate(method.Spec, spec)).datasets}
+    spec = plain(method.resolve(validate(method.Spec, body), lookup))
+    given = {ref: lookup.entry(ref) for ref in method.inputs(validate(method.Spec, spec)).datasets}
     return {"id": "job_1", "attempt": 1, "kind": body["kind"], "spec": spec, "datasets": given, "models": {}}

@@ -13,7 +13,7 @@ import pytest
 
 from app import data
 from app.data import builtins, npz_file, prepared
-from app.data.limits import UploadLimits
+from app.data.upload_limits import UploadLimits
 from app.spec.base import plain
 from app.spec.data import Schema
 from app.spec.faults import validate
@@ -34,7 +34,7 @@ HALF, COLOUR = "ds_half", "ds_colour"
 TINY = {"arch": "cnn", "filters": [4, 6], "dense": 8, "batch_norm": True}
 
 
-class World(trainer.LocalWorld):
+class Lookup(trainer.LocalLookup):
     def __init__(self, uploads: dict[str, dict[str, str]], kept: dict[str, Any]):
         self.uploads, self.kept = uploads, kept
 
@@ -63,7 +63,7 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
 
 def job(body: dict[str, Any], uploads: dict[str, Any], models: dict[str, Any] | None = None) -> dict[str, Any]:
     method = modules("methods")[body["kind"]]
-    spec = method.resolve(validate(method.Spec, body), World(uploads, models or {}))
+    spec = method.resolve(validate(method.Spec, body), Lookup(uploads, models or {}))
     about = {"id": "job_1", "attempt": 1, "kind": body["kind"], "kept": {}}
     return {**about, "spec": plain(spec), "datasets": uploads, "models": models or {}}
 
@@ -196,7 +196,7 @@ def test_a_frozen_trunk_s_features_cached_or_not_come_to_the_same_model(
     report = json.loads((tmp_path / "True" / "report.json").read_text())
     assert report["input"]["channels"] == "averaged"
     manifest = Manifest.model_validate_json((tmp_path / "True" / "manifest.json").read_text())
-    assert (manifest.input.scale, manifest.input.shape, manifest.seen.shape) == (1.0, [20, 12, 3], [28, 28, 1])
+    assert (manifest.input.scale, manifest.input.shape, manifest.trunk_input.shape) == (1.0, [20, 12, 3], [28, 28, 1])
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
@@ -231,7 +231,7 @@ def test_a_teacher_and_a_student_of_two_other_sizes_distil_alike_online_and_cach
     from worker.training.kept.export import read
 
     logits = read(Path(teacher["path"]), Manifest.model_validate(teacher["manifest"]))
-    assert logits.canvas == [28, 28, 1]
+    assert logits.input_resize == [28, 28, 1]
     # a student that starts from that model sees what it saw, and its next generation too
     again = {
         **body,

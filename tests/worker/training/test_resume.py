@@ -19,13 +19,13 @@ from app.spec.training import TrainingSpec
 from tests.worker.training.attempts import Job, broken, differences, number, told, unbroken
 from tests.worker.training.fitting.spoiling import SPOIL
 from tests.worker.training.resumed import CNN, PICTURES, TABLE, assignment
-from tests.worker.training.small import DIGIT, ODD, feed, network, stored
+from tests.worker.training.small import DIGIT, ODD, batch_source, network, stored
 from worker.reports import Checkpoint, Exit, Resumed, Warned
 from worker.training.fitting import checkpoint, fit
 from worker.training.fitting.checkpoint import Saved
-from worker.training.fitting.fit import Course, Pool
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.fit import FitState, ModelCache
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.process import device
 
 pytestmark = [
@@ -159,22 +159,22 @@ def test_no_pass_over_a_graph_may_add_up_in_another_order() -> None:
 @pytest.mark.long
 def test_a_fit_that_is_traced_anew_is_the_same_however_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[tuple[Any, ...]] = []
-    make = Course.__init__
-    monkeypatch.setattr(Course, "__init__", lambda self, *given: (begun.append(given), make(self, *given))[1])
+    make = FitState.__init__
+    monkeypatch.setattr(FitState, "__init__", lambda self, *given: (begun.append(given), make(self, *given))[1])
     unbroken(assignment(CASES["a head first, held by its source"]), tmp_path)
     monkeypatch.undo()
-    given = next(one for one in begun if one[2].goal.regularizer)
-    once, *others = (logged(Course(Pool(), *given[1:])) for _ in range(200))
+    given = next(one for one in begun if one[2].loss_spec.regularizer)
+    once, *others = (logged(FitState(ModelCache(), *given[1:])) for _ in range(200))
     assert [number for number, other in enumerate(others) if other != once] == []
 
 
-def logged(course: Course) -> list[dict[str, float]]:
+def logged(fit_state: FitState) -> list[dict[str, float]]:
     """What each step of a fit tells."""
     found = []
-    course.begin()
-    while course.step < course.planned:
-        course.advance()
-        found.append(dict(course._losses.latest))
+    fit_state.begin()
+    while fit_state.step < fit_state.planned:
+        fit_state.advance()
+        found.append(dict(fit_state._losses.latest))
     return found
 
 
@@ -260,17 +260,19 @@ def test_a_whole_checkpoint_of_another_fit_is_passed_over(other: str, small: Job
 def test_what_a_fit_is_known_by_changes_with_all_that_its_numbers_hang_on(tmp_path: Path) -> None:
     """The same job at another rate, with another seed, or with more steps: all shapes are the same, and no step would be."""
     whole = network([DIGIT, ODD])
-    lesson = Lesson(Goal({"d": ["digit", "odd"]}, whole.tasks), {"d": feed(whole, {"digit": stored(DIGIT, 40)}, 8)})
-    other = replace(lesson, goal=replace(lesson.goal, label_weight=0.5))
+    fit_spec = FitSpec(
+        LossSpec({"d": ["digit", "odd"]}, whole.tasks), {"d": batch_source(whole, {"digit": stored(DIGIT, 40)}, 8)}
+    )
+    other = replace(fit_spec, loss_spec=replace(fit_spec.loss_spec, label_weight=0.5))
     known = [
-        Course(Pool(), whole, *about, threading.Event()).known_by
+        FitState(ModelCache(), whole, *about, threading.Event()).known_by
         for about in [
-            (lesson, [Phase(9, 1e-3)], TrainingSpec(), 0),
-            (lesson, [Phase(9, 1e-3)], TrainingSpec(), 1),
-            (lesson, [Phase(9, 2e-3)], TrainingSpec(), 0),
-            (lesson, [Phase(9, 1e-3), Phase(3, 1e-3)], TrainingSpec(), 0),
-            (lesson, [Phase(9, 1e-3, frozenset({"dense1"}))], TrainingSpec(), 0),
-            (lesson, [Phase(9, 1e-3)], TrainingSpec(schedule="cosine"), 0),
+            (fit_spec, [Phase(9, 1e-3)], TrainingSpec(), 0),
+            (fit_spec, [Phase(9, 1e-3)], TrainingSpec(), 1),
+            (fit_spec, [Phase(9, 2e-3)], TrainingSpec(), 0),
+            (fit_spec, [Phase(9, 1e-3), Phase(3, 1e-3)], TrainingSpec(), 0),
+            (fit_spec, [Phase(9, 1e-3, frozenset({"dense1"}))], TrainingSpec(), 0),
+            (fit_spec, [Phase(9, 1e-3)], TrainingSpec(schedule="cosine"), 0),
             (other, [Phase(9, 1e-3)], TrainingSpec(), 0),
         ]
     ]

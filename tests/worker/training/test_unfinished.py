@@ -17,13 +17,13 @@ from tests.worker.training.attempts import Job, told
 from tests.worker.training.fitting.learnable import PHASES, TRAINING, learnable
 from tests.worker.training.resumed import CNN, PICTURES, TABLE
 from tests.worker.training.resumed import assignment as resolved
-from tests.worker.training.small import Quiet, StopAt, fitter, same, stored
+from tests.worker.training.small import Quiet, StopAt, fit_loop, same, stored
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Result, Resumed, Stage
 from worker.training import experiment, trainer
 from worker.training import job as jobs
-from worker.training.data.batches import Line
+from worker.training.data.batches import Sampler
 from worker.training.fitting import fit
-from worker.training.fitting.plan import Check, Lesson, Phase
+from worker.training.fitting.plan import Check, FitSpec, Phase
 from worker.training.process.failures import Stopped
 
 pytestmark = [
@@ -107,24 +107,24 @@ def _in_the_middle_of(stage: str) -> Callable[[Any], bool]:
 
 def test_what_is_left_are_the_best_watched_numbers(tmp_path: Path) -> None:
     stop = threading.Event()
-    made = fitter(tmp_path, Quiet(), stop)
-    step = made.pace.step
+    made = fit_loop(tmp_path, Quiet(), stop)
+    step = made.progress.step
 
     def counted(stage: str, number: int, *rest: Any) -> None:
         step(stage, number, *rest)
         if number == 41:
             stop.set()
 
-    made.pace.step = counted  # type: ignore[method-assign]
-    whole, lesson = learnable()
-    so_far = made.fit("target", whole, lesson, PHASES, TRAINING, 3)
+    made.progress.step = counted  # type: ignore[method-assign]
+    whole, fit_spec = learnable()
+    so_far = made.fit("target", whole, fit_spec, PHASES, TRAINING, 3)
     assert so_far.stopped
     assert so_far.best is not None
     assert so_far.best["step"] < 41
-    logits = fitter(tmp_path / "again").logits(so_far.network, lesson.checks["odd"].inputs)
+    logits = fit_loop(tmp_path / "again").logits(so_far.network, fit_spec.checks["odd"].inputs)
     right = [
-        (logits["odd"][:, 0] > 0) == lesson.checks["odd"].values,
-        logits["digit"].argmax(axis=1) == lesson.checks["digit"].values,
+        (logits["odd"][:, 0] > 0) == fit_spec.checks["odd"].values,
+        logits["digit"].argmax(axis=1) == fit_spec.checks["digit"].values,
     ]
     assert np.mean([one.mean() for one in right]) == pytest.approx(so_far.best["value"])
 
@@ -167,53 +167,57 @@ class Rows(np.ndarray):
 def test_a_long_validation_is_broken_off_and_taken_up_again(tmp_path: Path) -> None:
     """600 watched rows are three chunks; asked to stop at the second one of the fifth validation, at step 25."""
 
-    def watched(stop: threading.Event) -> tuple[Any, Lesson]:
-        whole, lesson = learnable()
+    def watched(stop: threading.Event) -> tuple[Any, FitSpec]:
+        whole, fit_spec = learnable()
         rows = np.random.default_rng(7).standard_normal((600, 5)).astype(np.float32).view(Rows)
         rows.stop, rows.at = stop, 4 * 3 + 1
         checks = {
-            name: Check(check.metric, rows, stored(whole.tasks[name], 600)) for name, check in lesson.checks.items()
+            name: Check(check.metric, rows, stored(whole.tasks[name], 600)) for name, check in fit_spec.checks.items()
         }
-        return whole, replace(lesson, checks=checks)
+        return whole, replace(fit_spec, checks=checks)
 
-    straight = fitter(tmp_path / "a").fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
+    straight = fit_loop(tmp_path / "a").fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
     stop, quiet = threading.Event(), Quiet()
-    halted = fitter(tmp_path / "b", quiet, stop).fit("target", *watched(stop), PHASES, TRAINING, 3)
+    halted = fit_loop(tmp_path / "b", quiet, stop).fit("target", *watched(stop), PHASES, TRAINING, 3)
     assert (halted.stopped, halted.steps) == (True, 25)
     assert max(line.step for line in quiet.reports if isinstance(line, Metrics)) == 20
     quiet = Quiet()
-    again = fitter(tmp_path / "b", quiet).fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
+    again = fit_loop(tmp_path / "b", quiet).fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
     assert min(line.step for line in quiet.reports if isinstance(line, Metrics)) == 25
     assert again.best == straight.best
     assert same(straight.network.weights, again.network.weights)
 
 
-def of_features(stop: threading.Event) -> tuple[Any, Lesson, list[Phase]]:
+def of_features(stop: threading.Event) -> tuple[Any, FitSpec, list[Phase]]:
     """A frozen trunk's of 300 rows are computed in two chunks; `stop` is set in the first."""
-    whole, lesson = learnable()
-    (data,) = lesson.feeds.values()
+    whole, fit_spec = learnable()
+    (data,) = fit_spec.batch_sources.values()
     rows = np.random.default_rng(7).standard_normal((300, 5)).astype(np.float32).view(Rows)
     rows.stop, rows.at = stop, 0
     given = {name: np.resize(values, (300, *values.shape[1:])) for name, values in data.given.items()}
-    feeds = {"d": replace(data, inputs=rows, given=given, lines=[Line(np.arange(300), 12, 0)])}
-    return whole, replace(lesson, feeds=feeds), [Phase(80, 1e-2, frozenset(whole.trunk), True, cache=True)]
+    batch_sources = {"d": replace(data, inputs=rows, given=given, samplers=[Sampler(np.arange(300), 12, 0)])}
+    return (
+        whole,
+        replace(fit_spec, batch_sources=batch_sources),
+        [Phase(80, 1e-2, frozenset(whole.trunk), True, cache=True)],
+    )
 
 
 def test_features_that_take_long_are_broken_off_too(tmp_path: Path) -> None:
     stop = threading.Event()
-    whole, lesson, phases = of_features(stop)
+    whole, fit_spec, phases = of_features(stop)
     with pytest.raises(Stopped):
-        fitter(tmp_path, None, stop).fit("target", whole, lesson, phases, TRAINING, 3)
-    assert lesson.feeds["d"].inputs.at == -1  # type: ignore[attr-defined]
+        fit_loop(tmp_path, None, stop).fit("target", whole, fit_spec, phases, TRAINING, 3)
+    assert fit_spec.batch_sources["d"].inputs.at == -1  # type: ignore[attr-defined]
 
 
 def test_features_of_a_fit_that_goes_on_are_broken_off_and_it_gives_back_what_it_had_learnt(tmp_path: Path) -> None:
     stop = threading.Event()
-    first = fitter(tmp_path, None, stop)
-    first.pace = StopAt(Quiet(), stop, 30)
+    first = fit_loop(tmp_path, None, stop)
+    first.progress = StopAt(Quiet(), stop, 30)
     before = first.fit("target", *of_features(threading.Event()), TRAINING, 3)
     stop, quiet = threading.Event(), Quiet()
-    again = fitter(tmp_path, quiet, stop).fit("target", *of_features(stop), TRAINING, 3)
+    again = fit_loop(tmp_path, quiet, stop).fit("target", *of_features(stop), TRAINING, 3)
     assert [type(line) for line in quiet.reports] == [Resumed]
     assert (again.stopped, again.steps, again.best) == (True, 30, before.best)
     assert same(before.network.weights, again.network.weights)
@@ -238,15 +242,15 @@ def test_a_method_that_knows_nothing_of_it_stops_too(then: str, tmp_path: Path) 
     stop = threading.Event()
 
     def train(job: jobs.Job) -> None:
-        whole, lesson = learnable()
-        job.pace.step = lambda *_: stop.set()  # type: ignore[method-assign]
-        trained = job.fit("target", whole, lesson, PHASES, TRAINING, 3)
+        whole, fit_spec = learnable()
+        job.progress.step = lambda *_: stop.set()  # type: ignore[method-assign]
+        trained = job.fit("target", whole, fit_spec, PHASES, TRAINING, 3)
         assert trained.stopped
         match then:
             case "stumbles":
                 raise ValueError("the network is not what was expected")
             case "fits again":
-                job.fit("control/0", whole, lesson, PHASES, TRAINING, 3)
+                job.fit("control/0", whole, fit_spec, PHASES, TRAINING, 3)
         job.send(Result())
 
     code, quiet = ran(train, tmp_path, stop)
@@ -259,9 +263,9 @@ def test_a_stop_that_comes_before_a_fit_goes_on_gives_back_what_it_had_learnt(tm
     stop, fitted = threading.Event(), []
 
     def train(job: jobs.Job) -> None:
-        whole, lesson = learnable()
-        job.pace.step = lambda *_: stop.set()  # type: ignore[method-assign]
-        fitted.append(job.fit("target", whole, lesson, PHASES, TRAINING, 3))
+        whole, fit_spec = learnable()
+        job.progress.step = lambda *_: stop.set()  # type: ignore[method-assign]
+        fitted.append(job.fit("target", whole, fit_spec, PHASES, TRAINING, 3))
 
     for _ in range(2):
         assert ran(train, tmp_path, stop)[0] == Exit.STOPPED

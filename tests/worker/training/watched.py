@@ -18,11 +18,11 @@ from app.spec.faults import validate
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training.small import Quiet
-from tests.worker.training.whole_jobs import World
+from tests.worker.training.whole_jobs import Lookup
 from worker.training import experiment
-from worker.training.data.batches import Feed, Line
+from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.rows import Data
-from worker.training.fitting.plan import Lesson, Phase, Trained
+from worker.training.fitting.plan import FitSpec, Phase, Trained
 from worker.training.job import Job
 from worker.training.networks.network import Network
 from worker.training.process import device
@@ -34,20 +34,20 @@ class Stage:
     """`network` as it was before the first step, `trained` as it was after the last one."""
 
     network: Network
-    lesson: Lesson
+    fit_spec: FitSpec
     seed: int
     trained: Trained
 
     @property
-    def feed(self) -> Feed:
+    def batch_source(self) -> BatchSource:
         """Of a stage on one data set."""
-        (feed,) = self.lesson.feeds.values()
-        return feed
+        (batch_source,) = self.fit_spec.batch_sources.values()
+        return batch_source
 
     @property
     def raw(self) -> np.ndarray:
         """All inputs that it learns from, as they are in the data."""
-        return self.feed.inputs[np.unique(np.concatenate([line.rows for line in self.feed.lines]))]
+        return self.batch_source.inputs[np.unique(np.concatenate([line.rows for line in self.batch_source.samplers]))]
 
 
 class Watched(Job):
@@ -59,12 +59,18 @@ class Watched(Job):
         self.tested: dict[str, list[np.ndarray]] = {}
 
     def fit(
-        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+        self,
+        stage: str,
+        network: Network,
+        fit_spec: FitSpec,
+        phases: Sequence[Phase],
+        training: TrainingSpec,
+        seed: int,
     ) -> Trained:
         before = replace(network, weights=copy.deepcopy(network.weights))
-        trained = super().fit(stage, network, lesson, phases, training, seed)
+        trained = super().fit(stage, network, fit_spec, phases, training, seed)
         after = replace(trained.network, weights=copy.deepcopy(trained.network.weights))
-        self.stages[stage] = Stage(before, lesson, seed, replace(trained, network=after))
+        self.stages[stage] = Stage(before, fit_spec, seed, replace(trained, network=after))
         return trained
 
     def score(self, model: Any, data: Data) -> dict[str, Scored]:
@@ -81,7 +87,7 @@ def train(body: dict[str, Any], out: Path, *given: dict[str, Any]) -> Watched:
     """The job of `body`, done; `given` are the kept models that `job:job_1`, `job:job_2` … stand for."""
     method = modules("methods")[body["kind"]]
     models = {f"job:job_{number}": one for number, one in enumerate(given, 1)}
-    spec = method.resolve(validate(method.Spec, body), World(models))
+    spec = method.resolve(validate(method.Spec, body), Lookup(models))
     out.mkdir(parents=True, exist_ok=True)
     device.prepare()
     made = Watched({"spec": plain(spec), "models": models}, out)
@@ -97,7 +103,7 @@ def kept(out: Path, role: str) -> dict[str, Any]:
     return {"id": role, "path": str(out / f"{stem}.keras"), "manifest": about, "rows": str(out / f"{stem}.rows.npy")}
 
 
-def order(line: Line) -> list[int]:
+def order(line: Sampler) -> list[int]:
     """The first pass of a line over its rows."""
     drawn = [line.batch(step) for step in range(-(-len(line.rows) // line.size))]
     return [int(row) for row in np.concatenate(drawn)[: len(line.rows)]]

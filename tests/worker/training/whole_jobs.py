@@ -16,7 +16,7 @@ from worker.reports import Exit
 from worker.training import trainer
 
 
-class World(trainer.LocalWorld):
+class Lookup(trainer.LocalLookup):
     def __init__(self, models: dict[str, Any]):
         self.models = models
 
@@ -28,7 +28,7 @@ def run(body: dict[str, Any], out: Path, *given: dict[str, Any]) -> tuple[Exit, 
     """A job trained in this process; `given` are the models that `job:job_1`, `job:job_2` … stand for."""
     method = modules("methods")[body["kind"]]
     models = {f"job:job_{number}": one for number, one in enumerate(given, 1)}
-    spec = method.resolve(validate(method.Spec, body), World(models))
+    spec = method.resolve(validate(method.Spec, body), Lookup(models))
     job = {"id": "job_9", "attempt": 1, "kind": body["kind"], "spec": plain(spec), "datasets": {}, "kept": {}}
     told = Quiet()
     code = trainer.run({**job, "models": models}, out, told, threading.Event())

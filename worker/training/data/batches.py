@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
-class Line:
-    """The endless line of `rows`: permutation after permutation, each a function of (seed, name, pass) alone."""
+class Sampler:
+    """An endless order of `rows`: permutation after permutation, each a function of (seed, name, pass) alone."""
 
     def __init__(self, rows: np.ndarray, size: int, seed: int, name: str = ""):
         if not len(rows):
@@ -62,19 +62,19 @@ class Some(RowSource):
 
 
 @dataclass
-class Feed:
+class BatchSource:
     """One data set's part of every batch.
 
     `inputs` are raw, `scaling` is applied to each batch. `given` holds what goes with a row, whole (labels, masks), `cached` what is
     known of the drawn rows alone (what teachers said); `computed` what is computed from a batch's raw inputs (an online teacher),
-    `timed` what depends on the step alone (from 0). `augment` changes raw inputs before anything sees them. `lines` are drawn side
+    `timed` what depends on the step alone (from 0). `augment` changes raw inputs before anything sees them. `samplers` are drawn side
     by side: labelled rows alone, or labelled and unlabelled ones half and half.
     """
 
     inputs: Source
     scaling: Scaling
     given: dict[str, np.ndarray]
-    lines: list[Line]
+    samplers: list[Sampler]
     computed: list[Callable[[np.ndarray], Mapping[str, np.ndarray]]] = field(default_factory=list)
     timed: list[Callable[[int], Mapping[str, np.ndarray]]] = field(default_factory=list)
     cached: dict[str, Some] = field(default_factory=dict)
@@ -82,15 +82,15 @@ class Feed:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Until every row has been seen once; shorter lines cycle."""
-        return longest(self.lines)
+        """Until every row has been seen once; shorter samplers cycle."""
+        return longest(self.samplers)
 
     @property
     def batch_size(self) -> int:
-        return sum(line.size for line in self.lines)
+        return sum(sampler.size for sampler in self.samplers)
 
     def batch(self, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        rows = np.concatenate([line.batch(step) for line in self.lines])
+        rows = np.concatenate([sampler.batch(step) for sampler in self.samplers])
         raw = self.inputs[rows]
         if self.augment is not None:
             raw = self.augment(raw, step)
@@ -103,20 +103,20 @@ class Feed:
         return self.scaling(raw), y
 
 
-def batch(feeds: Mapping[str, Feed], step: int) -> Batch:
+def batch(batch_sources: Mapping[str, BatchSource], step: int) -> Batch:
     """One batch of every data set: ({data set: inputs}, labels and the like of all tasks together)."""
     x: dict[str, np.ndarray] = {}
     y: dict[str, np.ndarray] = {}
-    for name, feed in feeds.items():
-        x[name], more = feed.batch(step)
+    for name, batch_source in batch_sources.items():
+        x[name], more = batch_source.batch(step)
         y |= more
     return x, y
 
 
-def longest(lines: Sequence[Line]) -> int:
-    """Steps until the longest line has been gone through once."""
-    return max(-(-len(line.rows) // line.size) for line in lines)
+def longest(samplers: Sequence[Sampler]) -> int:
+    """Steps until the longest sampler has been gone through once."""
+    return max(-(-len(sampler.rows) // sampler.size) for sampler in samplers)
 
 
-def epoch_steps(feeds: Mapping[str, Feed]) -> int:
-    return max(feed.steps_per_epoch for feed in feeds.values())
+def epoch_steps(batch_sources: Mapping[str, BatchSource]) -> int:
+    return max(batch_source.steps_per_epoch for batch_source in batch_sources.values())

@@ -60,7 +60,7 @@ class Data:
     def test_hashes(self) -> np.ndarray:
         return np.asarray(self.table.hashes[self.split.test])
 
-    def draw(self, seed: int) -> Draw:
+    def subset(self, seed: int) -> Subset:
         """What run seed `seed` may see: nested subsets, validation cut in proportion, numbers standardised by the training rows."""
         column = next(iter(self.tasks.values())).column if len(self.tasks) == 1 else None
         train = datasets.limit(self.table, self.split.train, self.limit, column, seed)
@@ -78,11 +78,11 @@ class Data:
             values[name], tasks[name] = stored, heads.fit_scale(task, stored[train])
         if len(tasks) == 1:  # rows without the only label would train nothing
             train = train[datasets.labelled(stored[train])]
-        return Draw(self, train, validation, tasks, values)
+        return Subset(self, train, validation, tasks, values)
 
 
 @dataclass(frozen=True)
-class Draw:
+class Subset:
     """`train` and `validation`: row numbers. `values`: each task's stored column with all labels that may not be used missing."""
 
     data: Data
@@ -102,7 +102,7 @@ class Draw:
         """The training rows that have a label for each task."""
         return {name: self.train[datasets.labelled(values[self.train])] for name, values in self.values.items()}
 
-    def only(self, name: str) -> Draw:
+    def only(self, name: str) -> Subset:
         """The rows labelled for one task, and nothing of the others: what its single-task control sees."""
         return replace(
             self, train=self.labelled_rows()[name], tasks={name: self.tasks[name]}, values={name: self.values[name]}

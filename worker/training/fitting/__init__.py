@@ -1,4 +1,4 @@
-"""One fit: its plan and goal, the steps, what is watched and what a checkpoint holds. Imports `networks` and what is below.
+"""One fit: its plan and loss spec, the steps, what is watched and what a checkpoint holds. Imports `networks` and what is below.
 
-`plan` and `goal` are values without Keras.
+`plan` and `loss_spec` are values without Keras.
 """

@@ -1,4 +1,4 @@
-"""What a frozen trunk says of the rows of a lesson, computed once; from there on only the head is computed.
+"""What a frozen trunk says of the rows of a fit spec, computed once; from there on only the head is computed.
 
 Exact: a frozen trunk runs in inference mode (BatchNorm by its statistics, no dropout), so it says the same of a row each time. The
 features are a function of the network and the rows alone, so a fit that goes on from a checkpoint computes the same ones again.
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from threading import Event
 
     from app.data.source import Source
-    from worker.training.data.batches import Feed
-    from worker.training.fitting.plan import Lesson, Phase
-    from worker.training.networks.build import Live
+    from worker.training.data.batches import BatchSource
+    from worker.training.fitting.plan import FitSpec, Phase
+    from worker.training.networks.build import KerasLayers
     from worker.training.networks.network import Network
 
 MOST_BYTES = 1 << 30
@@ -33,51 +33,61 @@ MOST_BYTES = 1 << 30
 CHUNK = 256
 
 
-def worthwhile(phase: Phase, network: Network, lesson: Lesson, width: int | None) -> bool:
+def worthwhile(phase: Phase, network: Network, fit_spec: FitSpec, width: int | None) -> bool:
     """Whether a phase is computed from cached features: where they are fixed, fit into memory and are read more than once."""
     asked = phase.cache
     if width is None:
         return False
     fixed = phase.frozen.issuperset(network.trunk) and network.lora is None
-    changing = any(feed.computed or feed.augment is not None for feed in lesson.feeds.values())
-    if asked is False or not fixed or changing or lesson.goal.objectives or _asks_features(lesson):
+    changing = any(
+        batch_source.computed or batch_source.augment is not None for batch_source in fit_spec.batch_sources.values()
+    )
+    if asked is False or not fixed or changing or fit_spec.loss_spec.objectives or _asks_features(fit_spec):
         return False
     if asked is True:
         return True
-    rows = sum(len(_rows(feed)) for feed in lesson.feeds.values())
-    return rows * width * 4 <= MOST_BYTES and phase.steps * lesson.batch_size > rows
+    rows = sum(len(_rows(batch_source)) for batch_source in fit_spec.batch_sources.values())
+    return rows * width * 4 <= MOST_BYTES and phase.steps * fit_spec.batch_size > rows
 
 
-def _asks_features(lesson: Lesson) -> bool:
-    regularizer = lesson.goal.regularizer
+def _asks_features(fit_spec: FitSpec) -> bool:
+    regularizer = fit_spec.loss_spec.regularizer
     return regularizer is not None and module_of("regularizers", regularizer).Term.features
 
 
 class Cached:
-    """A lesson's batches with features for inputs, and the head's logits of whatever has been asked before."""
+    """A fit spec's batches with features for inputs, and the head's logits of whatever has been asked before."""
 
-    def __init__(self, live: Live, network: Network, feeds: Mapping[str, Feed], stop: Event | None = None):
-        self._live, self._network, self._stop = live, network, stop
+    def __init__(
+        self,
+        keras_layers: KerasLayers,
+        network: Network,
+        batch_sources: Mapping[str, BatchSource],
+        stop: Event | None = None,
+    ):
+        self._keras_layers, self._network, self._stop = keras_layers, network, stop
         self._known: dict[int, tuple[Source, np.ndarray]] = {}
-        self.feeds = {name: self._feed(feed) for name, feed in feeds.items()}
+        self.batch_sources = {name: self._batch_source(batch_source) for name, batch_source in batch_sources.items()}
 
     def logits(self, inputs: Source) -> dict[str, np.ndarray]:
         """{task: logits (n, units)} of raw inputs, whose features are kept for the next time."""
         if id(inputs) not in self._known:
             # The source itself is kept beside: an id is only its own as long as it lives.
             self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
-        head = partial(self._live.ask, self._live.head)
+        head = partial(self._keras_layers.ask, self._keras_layers.head)
         return in_chunks(head, self._known[id(inputs)][1], stop=self._stop)
 
-    def _feed(self, feed: Feed) -> Feed:
-        rows = _rows(feed)
-        found = in_chunks(self._features, feed.inputs, rows, self._stop)[""]
+    def _batch_source(self, batch_source: BatchSource) -> BatchSource:
+        rows = _rows(batch_source)
+        found = in_chunks(self._features, batch_source.inputs, rows, self._stop)[""]
         return replace(
-            feed, inputs=Some(rows, found.astype(np.float32, copy=False), len(feed.inputs)), scaling=Scaling()
+            batch_source,
+            inputs=Some(rows, found.astype(np.float32, copy=False), len(batch_source.inputs)),
+            scaling=Scaling(),
         )
 
     def _features(self, raw: np.ndarray) -> dict[str, Any]:
-        return {"": self._live.ask(self._live.body, self._network.scaling(raw))}
+        return {"": self._keras_layers.ask(self._keras_layers.body, self._network.scaling(raw))}
 
 
 def in_chunks(
@@ -105,5 +115,5 @@ def in_chunks(
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
 
-def _rows(feed: Feed) -> np.ndarray:
-    return np.unique(np.concatenate([line.rows for line in feed.lines]))
+def _rows(batch_source: BatchSource) -> np.ndarray:
+    return np.unique(np.concatenate([sampler.rows for sampler in batch_source.samplers]))

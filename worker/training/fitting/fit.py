@@ -19,20 +19,20 @@ from worker.reports import Checkpoint
 from worker.training.data import batches
 from worker.training.fitting import caching, checkpoint, learner
 from worker.training.fitting.conflicts import Conflicts
-from worker.training.fitting.plan import Lesson, Phase, Trained
-from worker.training.fitting.watching import Means, Watch
+from worker.training.fitting.plan import FitSpec, Phase, Trained
+from worker.training.fitting.validation import Means, ValidationMonitor
 from worker.training.networks import build
-from worker.training.networks.build import Live
+from worker.training.networks.build import KerasLayers
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure, Stopped
 
 if TYPE_CHECKING:
     from app.data.source import Source
     from app.spec.training import TrainingSpec
-    from worker.training.data.batches import Batch, Feed
+    from worker.training.data.batches import Batch, BatchSource
     from worker.training.fitting.learner import Compiled
     from worker.training.process.channel import Channel
-    from worker.training.process.ledger import Ledger, Pace
+    from worker.training.process.metric_log import MetricLog, ProgressTracker
 
 EVALUATION_STEPS = 15  # at least so many between two validations: a few rows make an epoch of one step
 MOST_EVALUATIONS = 500
@@ -40,56 +40,56 @@ CHECKPOINT_SHARE = 20  # a checkpoint may cost a twentieth of the time since the
 CHECKPOINT_SECONDS = 1.0  # at least so long between two that come by epochs: each is an event in the database
 
 
-class Pool:
-    """Live layers and compiled learners, made once for each shape and lent to every fit that needs the like.
+class ModelCache:
+    """Keras layers and compiled learners, made once for each shape and lent to every fit that needs the like.
 
     Reuse is exact: numbers, optimizer, weighting and dropout streams are set anew at the beginning of each fit, and batches of
     another size have a learner of their own, since Keras would relax the one to any size, whose last bits are others.
     """
 
     def __init__(self) -> None:
-        self._live: dict[str, Live] = {}
+        self._keras_layers: dict[str, KerasLayers] = {}
         self._loaded: dict[
             str, Network
-        ] = {}  # whose numbers live layers surely hold: those that no learner was lent since
+        ] = {}  # whose numbers the Keras layers surely hold: no learner was lent them since
         self._compiled: dict[str, Compiled] = {}
 
-    def live(self, network: Network) -> Live:
+    def keras_layers(self, network: Network) -> KerasLayers:
         """The layers for this network, its numbers loaded."""
         key = network.shape_key()
-        if key not in self._live:
-            self._live[key] = build.live(network)
+        if key not in self._keras_layers:
+            self._keras_layers[key] = build.keras_layers(network)
         if network.weights and self._loaded.get(key) is not network:
-            self._live[key].load(network.weights)
+            self._keras_layers[key].load(network.weights)
             self._loaded[key] = network
-        return self._live[key]
+        return self._keras_layers[key]
 
     def width(self, network: Network) -> int | None:
         """Of the features that the heads are given; None where these are not the same for all."""
-        body = self._live[network.shape_key()].body
+        body = self._keras_layers[network.shape_key()].body
         return None if body is None else body.output.shape[-1]
 
     def compiled(
-        self, network: Network, lesson: Lesson, phase: Phase, training: TrainingSpec, cached: bool = False
+        self, network: Network, fit_spec: FitSpec, phase: Phase, training: TrainingSpec, cached: bool = False
     ) -> Compiled:
-        goal = lesson.goal
+        loss_spec = fit_spec.loss_spec
         shape = network.shape_key()
         self._loaded.pop(shape, None)
         optimizer = training.optimizer.model_dump()
-        about: list[Any] = [shape, goal.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen)]
+        about: list[Any] = [shape, loss_spec.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen)]
         about += [
             phase.norms,
             dict(phase.factors),
             cached,
-            {name: feed.batch_size for name, feed in lesson.feeds.items()},
+            {name: batch_source.batch_size for name, batch_source in fit_spec.batch_sources.items()},
         ]
         if training.schedule != "constant":
             about.append(phase.steps)
         key = json.dumps(about)
         if key not in self._compiled:
             self._compiled[key] = learner.Compiled(
-                self._live[shape],
-                goal,
+                self._keras_layers[shape],
+                loss_spec,
                 lambda: learner.optimizer(
                     training.optimizer, phase.rate, training.schedule, phase.steps, network.precision, phase.factors
                 ),
@@ -100,7 +100,7 @@ class Pool:
         return self._compiled[key]
 
 
-class Course:
+class FitState:
     """A fit on its way. Between two steps its state is what a checkpoint holds; what is no state follows from what it was given.
 
     `step`: of the whole fit, all phases together. `number`: the phase; `begun`: the step before its first one. `looked`: the step
@@ -108,22 +108,28 @@ class Course:
     """
 
     def __init__(
-        self, pool: Pool, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int,
+        self, model_cache: ModelCache, network: Network, fit_spec: FitSpec, phases: Sequence[Phase], training: TrainingSpec, seed: int,
         stop: threading.Event,
     ):  # fmt: skip
-        self._pool, self.network, self.lesson, self.training, self.seed = pool, network, lesson, training, seed
+        self._model_cache, self.network, self.fit_spec, self.training, self.seed = (
+            model_cache,
+            network,
+            fit_spec,
+            training,
+            seed,
+        )
         self._phases, self._stop = [phase for phase in phases if phase.steps], stop
         self.planned = sum(phase.steps for phase in self._phases)
         self._every = self._spacing()
-        self.live = pool.live(network)
-        self.live.reseed(seed)
+        self.keras_layers = model_cache.keras_layers(network)
+        self.keras_layers.reseed(seed)
         self.step = self.number = self.begun = self.looked = self.safe = 0
-        self._watch, self._losses, self._conflicts = (
-            Watch(lesson.checks, training),
+        self._validation, self._losses, self._conflicts = (
+            ValidationMonitor(fit_spec.checks, training),
             Means(),
-            Conflicts([*lesson.goal.tasks]),
+            Conflicts([*fit_spec.loss_spec.tasks]),
         )
-        self.clock = Clock(training)
+        self.checkpoint_schedule = CheckpointSchedule(training)
         self._batch: Batch | None = None
 
     @property
@@ -140,23 +146,32 @@ class Course:
     def known_by(self) -> str:
         """The same for the same fit alone, in every process."""
         phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
-        sizes = [self.lesson.epoch_steps, self.lesson.batch_size]
-        about = [self.network.shape_key(), self.lesson.goal.key(), phases, self.training.model_dump(), self.seed, sizes]
+        sizes = [self.fit_spec.epoch_steps, self.fit_spec.batch_size]
+        about = [
+            self.network.shape_key(),
+            self.fit_spec.loss_spec.key(),
+            phases,
+            self.training.model_dump(),
+            self.seed,
+            sizes,
+        ]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     @property
     def latest(self) -> dict[str, float]:
-        return self._losses.latest | self._watch.latest
+        return self._losses.latest | self._validation.latest
 
     def begin(self, number: int = 0) -> None:
         """Phase `number` with a learner as new. Raises Stopped, and nothing is changed."""
         phase = self._phases[number]
         view = self._view(phase)
         self.number, self.begun = number, self.step
-        self._watch.begin_phase()
+        self._validation.begin_phase()
         self._lend(phase)
-        self._feeds, self._ask = view.feeds, view.logits
-        self._compiled.start(batches.batch(self._feeds, self.step + more) for more in range(self.lesson.epoch_steps))
+        self._batch_sources, self._ask = view.batch_sources, view.logits
+        self._compiled.start(
+            batches.batch(self._batch_sources, self.step + more) for more in range(self.fit_spec.epoch_steps)
+        )
 
     def advance(self) -> None:
         """One step, the first of the next phase where one is over.
@@ -167,11 +182,11 @@ class Course:
         """
         if self._is_phase_over:
             self.begin(self.number + 1)
-        self._batch = batches.batch(self._feeds, self.step)
+        self._batch = batches.batch(self._batch_sources, self.step)
         logs = self._compiled.step(self._batch)
         self.step += 1
-        if self.step % self.lesson.epoch_steps == 0:
-            self._compiled.end_epoch(self.step // self.lesson.epoch_steps - 1)
+        if self.step % self.fit_spec.epoch_steps == 0:
+            self._compiled.end_epoch(self.step // self.fit_spec.epoch_steps - 1)
         self._losses.add(logs)
         if not math.isfinite(logs["loss"]):
             message = f"the loss was {logs['loss']} at step {self.step} of {self.planned}"
@@ -180,8 +195,8 @@ class Course:
     def look(self) -> dict[str, float]:
         """What is logged of this step: mean losses since the last look, the rate, validation. Raises Stopped, and nothing is changed."""
         phase, schedule = self._phases[self.number], self.training.schedule
-        batch = self._batch or batches.batch(self._feeds, self.step - 1)
-        values = self._watch.look(self.live, self.network, self.step, self._ask)
+        batch = self._batch or batches.batch(self._batch_sources, self.step - 1)
+        values = self._validation.look(self.keras_layers, self.network, self.step, self._ask)
         self._conflicts.add(self._compiled.gram(batch))
         self.looked = self.step
         rate = learner.rate_at(phase.rate, schedule, self.step - 1 - self.begun, phase.steps)
@@ -193,11 +208,11 @@ class Course:
             "phase": self.number,
             "begun": self.begun,
             "looked": self.looked,
-            "seconds": self.clock.seconds,
-            "watch": self._watch.state(),
+            "seconds": self.checkpoint_schedule.seconds,
+            "watch": self._validation.state(),
             "losses": self._losses.sums,
         }
-        arrays = [*self._compiled.state(), self._conflicts.sums, *self._watch.arrays()]
+        arrays = [*self._compiled.state(), self._conflicts.sums, *self._validation.arrays()]
         return checkpoint.Saved(self.step, arrays, state)
 
     def restore(self, saved: checkpoint.Saved) -> bool:
@@ -216,26 +231,26 @@ class Course:
         self.number, self.begun, self.looked = state["phase"], state["begun"], state["looked"]
         self._compiled.restore(own)
         self._conflicts.sums = rest[0]
-        self._watch.restore(state["watch"], rest[1:])
+        self._validation.restore(state["watch"], rest[1:])
         self._losses.sums = {name: (total, count) for name, (total, count) in state["losses"].items()}
-        self.clock.before = state["seconds"]
+        self.checkpoint_schedule.before = state["seconds"]
         return True
 
     def go_on(self) -> None:
         """With the phase that was restored. Raises Stopped, and nothing is changed."""
         view = self._view(self._phases[self.number])
-        self._feeds, self._ask = view.feeds, view.logits
+        self._batch_sources, self._ask = view.batch_sources, view.logits
 
     def trained(self) -> Trained:
         """The best watched numbers where there are any, else the present ones."""
-        kept, best, epoch_steps = self._watch.best_weights, self._watch.best, self.lesson.epoch_steps
+        kept, best, epoch_steps = self._validation.best_weights, self._validation.best, self.fit_spec.epoch_steps
         return Trained(
-            replace(self.network, weights=self.live.read() if kept is None else kept, lora=None),
+            replace(self.network, weights=self.keras_layers.read() if kept is None else kept, lora=None),
             self.seed,
             self.step,
             self._phases[self.number].rate,
-            self.clock.seconds,
-            self.lesson.batch_size,
+            self.checkpoint_schedule.seconds,
+            self.fit_spec.batch_size,
             -(-self.step // epoch_steps),
             None if best is None else -(-best["step"] // epoch_steps),
             best,
@@ -255,24 +270,26 @@ class Course:
 
     @property
     def _is_phase_over(self) -> bool:
-        return self.step >= self._end or self._watch.over
+        return self.step >= self._end or self._validation.over
 
     def _lend(self, phase: Phase, step: int | None = None) -> None:
         """The learner of a phase, as new; its next step comes after `step` (None: the present one)."""
-        self._compiled = self._pool.compiled(self.network, self.lesson, phase, self.training, self._is_cached(phase))
+        self._compiled = self._model_cache.compiled(
+            self.network, self.fit_spec, phase, self.training, self._is_cached(phase)
+        )
         self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights)
 
-    def _view(self, phase: Phase) -> Plain | caching.Cached:
-        """How a phase sees the lesson, by the network's present numbers, of which cached features are."""
-        kind = caching.Cached if self._is_cached(phase) else Plain
-        return kind(self.live, self.network, self.lesson.feeds, self._stop)
+    def _view(self, phase: Phase) -> Uncached | caching.Cached:
+        """How a phase sees the fit spec, by the network's present numbers, of which cached features are."""
+        kind = caching.Cached if self._is_cached(phase) else Uncached
+        return kind(self.keras_layers, self.network, self.fit_spec.batch_sources, self._stop)
 
     def _is_cached(self, phase: Phase) -> bool:
-        return caching.worthwhile(phase, self.network, self.lesson, self._pool.width(self.network))
+        return caching.worthwhile(phase, self.network, self.fit_spec, self._model_cache.width(self.network))
 
     def _spacing(self) -> int:
         """Steps between two validations: whole epochs; each one where early stopping counts them."""
-        epoch_steps = self.lesson.epoch_steps
+        epoch_steps = self.fit_spec.epoch_steps
         if self.training.early_stopping != "off":
             return epoch_steps
         least = max(EVALUATION_STEPS, self.planned / MOST_EVALUATIONS)
@@ -280,19 +297,25 @@ class Course:
 
 
 @dataclass
-class Fitter:
+class FitLoop:
     """Fits networks for one job: where checkpoints lie, whom to tell, when to stop."""
 
-    pool: Pool
+    model_cache: ModelCache
     channel: Channel
-    ledger: Ledger
-    pace: Pace
+    metric_log: MetricLog
+    progress: ProgressTracker
     checkpoints: Path
     stop: threading.Event
-    looking: Pool = field(default_factory=Pool)
+    looking: ModelCache = field(default_factory=ModelCache)
 
     def fit(
-        self, stage: str, network: Network, lesson: Lesson, phases: Sequence[Phase], training: TrainingSpec, seed: int
+        self,
+        stage: str,
+        network: Network,
+        fit_spec: FitSpec,
+        phases: Sequence[Phase],
+        training: TrainingSpec,
+        seed: int,
     ) -> Trained:
         """Trains `network` and returns it as trained, or as far as it came: then it is `stopped`.
 
@@ -302,21 +325,21 @@ class Fitter:
             Stopped: asked to before the first step.
             Failure: `loss_not_finite`.
         """
-        course = Course(self.pool, network, lesson, phases, training, seed, self.stop)
-        resumed = any(course.restore(saved) for saved in checkpoint.whole(self.checkpoints, stage))
-        self.ledger.resume(stage, course.step)
+        fit_state = FitState(self.model_cache, network, fit_spec, phases, training, seed, self.stop)
+        resumed = any(fit_state.restore(saved) for saved in checkpoint.whole(self.checkpoints, stage))
+        self.metric_log.resume(stage, fit_state.step)
         try:
-            course.go_on() if resumed else course.begin()
-            while not course.over:
-                self._go_on(stage, course)
+            fit_state.go_on() if resumed else fit_state.begin()
+            while not fit_state.over:
+                self._go_on(stage, fit_state)
         except Stopped:
-            if course.step == 0:
+            if fit_state.step == 0:
                 raise
-            if course.step > course.safe:
-                self._save(stage, course)
-            return course.trained()
-        self.pace.finish(stage, course.step)
-        return course.trained()
+            if fit_state.step > fit_state.safe:
+                self._save(stage, fit_state)
+            return fit_state.trained()
+        self.progress.finish(stage, fit_state.step)
+        return fit_state.trained()
 
     def logits(self, network: Network, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}; and `layers` of the trunk, under `feature/LAYER`.
@@ -326,43 +349,43 @@ class Fitter:
         Raises:
             Stopped: asked to, between two chunks of rows.
         """
-        return predict(self.looking.live(network), network, inputs, layers, self.stop)
+        return predict(self.looking.keras_layers(network), network, inputs, layers, self.stop)
 
-    def _go_on(self, stage: str, course: Course) -> None:
+    def _go_on(self, stage: str, fit_state: FitState) -> None:
         """One step and all that falls due after it. Raises Stopped between two steps, and before a validation is through."""
         if self.stop.is_set():
             raise Stopped
-        if not course.due:  # else an earlier attempt was stopped before it had looked
-            course.advance()
-        if course.due:
-            self.ledger.record(stage, course.step, course.look())
-        epoch_steps, batch_size = course.lesson.epoch_steps, course.lesson.batch_size
-        self.pace.step(stage, course.step, epoch_steps, batch_size, course.latest)
-        if not course.over and course.clock.due(course.step // epoch_steps):
-            with course.clock.saving(course.step // epoch_steps):
-                self._save(stage, course)
+        if not fit_state.due:  # else an earlier attempt was stopped before it had looked
+            fit_state.advance()
+        if fit_state.due:
+            self.metric_log.record(stage, fit_state.step, fit_state.look())
+        epoch_steps, batch_size = fit_state.fit_spec.epoch_steps, fit_state.fit_spec.batch_size
+        self.progress.step(stage, fit_state.step, epoch_steps, batch_size, fit_state.latest)
+        if not fit_state.over and fit_state.checkpoint_schedule.due(fit_state.step // epoch_steps):
+            with fit_state.checkpoint_schedule.saving(fit_state.step // epoch_steps):
+                self._save(stage, fit_state)
 
-    def _save(self, stage: str, course: Course) -> None:
-        self.ledger.save()
-        path = checkpoint.save(self.checkpoints, stage, course.saved())
-        course.safe = course.step
-        self.channel.send(Checkpoint(stage=stage, step=course.step, path=str(path)))
+    def _save(self, stage: str, fit_state: FitState) -> None:
+        self.metric_log.save()
+        path = checkpoint.save(self.checkpoints, stage, fit_state.saved())
+        fit_state.safe = fit_state.step
+        self.channel.send(Checkpoint(stage=stage, step=fit_state.step, path=str(path)))
 
 
 @dataclass(frozen=True)
-class Plain:
-    """A lesson as it is: every row goes through the whole network each time."""
+class Uncached:
+    """A fit spec as it is: every row goes through the whole network each time."""
 
-    live: Live
+    keras_layers: KerasLayers
     network: Network
-    feeds: Mapping[str, Feed]
+    batch_sources: Mapping[str, BatchSource]
     stop: threading.Event | None = None
 
     def logits(self, inputs: Source) -> dict[str, np.ndarray]:
-        return predict(self.live, self.network, inputs, stop=self.stop)
+        return predict(self.keras_layers, self.network, inputs, stop=self.stop)
 
 
-class Clock:
+class CheckpointSchedule:
     """Seconds of a fit over all attempts, and when a checkpoint is due: by epochs or seconds, at a bounded share of the time."""
 
     def __init__(self, training: TrainingSpec):
@@ -390,8 +413,12 @@ class Clock:
 
 
 def predict(
-    live: Live, network: Network, inputs: Source, layers: Sequence[str] = (), stop: threading.Event | None = None
+    keras_layers: KerasLayers,
+    network: Network,
+    inputs: Source,
+    layers: Sequence[str] = (),
+    stop: threading.Event | None = None,
 ) -> dict[str, np.ndarray]:
     """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`. Raises Stopped between two chunks."""
-    forward = live.tap(layers)
-    return caching.in_chunks(lambda raw: live.ask(forward, network.scaling(raw)), inputs, stop=stop)
+    forward = keras_layers.tap(layers)
+    return caching.in_chunks(lambda raw: keras_layers.ask(forward, network.scaling(raw)), inputs, stop=stop)

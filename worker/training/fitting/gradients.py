@@ -21,11 +21,11 @@ from keras import ops
 
 if TYPE_CHECKING:
     from worker.training.data.batches import Batch
-    from worker.training.networks.build import Live
+    from worker.training.networks.build import KerasLayers
 
 
 @dataclass
-class Slopes:
+class TaskGradients:
     """What `differentiate` found: NumPy but for `by_task` [(K, *shape)] and `beside` [(*shape)], which stay on the device.
 
     `losses`, `present`: (K,). `gram`, `last`: (K, K) dot products on all shared variables, and on the last shared layer's.
@@ -42,21 +42,21 @@ class Slopes:
     beside: Any
 
 
-class TaskGradients:
+class Differentiator:
     """Of one learner. `shared`: the trained variables of the layers that the tasks share.
 
     The rest belongs to single tasks: heads, gates, experts of their own.
     """
 
-    def __init__(self, live: Live, learner: Any):
+    def __init__(self, keras_layers: KerasLayers, learner: Any):
         backend = keras.backend.backend()
         if backend not in BACKENDS:
             raise NotImplementedError(f"task gradients need one of {', '.join(BACKENDS)}; the backend is {backend}")
         self._learner = learner
-        shared = {name: live.layers[name].trainable_variables for name in live.trunk}
+        shared = {name: keras_layers.layers[name].trainable_variables for name in keras_layers.trunk}
         places = {id(variable): place for place, variable in enumerate(learner.trainable_variables)}
         self._shared = [places[id(variable)] for variables in shared.values() for variable in variables]
-        self._last = [places[id(variable)] for name in live.graph.last for variable in shared[name]]
+        self._last = [places[id(variable)] for name in keras_layers.graph.last for variable in shared[name]]
         self._functions: dict[bool, Any] = {}
 
     def gram(self, batch: Batch) -> np.ndarray | None:
@@ -64,7 +64,7 @@ class TaskGradients:
 
         None where there is nothing to compare.
         """
-        if not self._shared or len(self._learner.goal.tasks) < 2:
+        if not self._shared or len(self._learner.loss_spec.tasks) < 2:
             return None
         found = self._differentiate(batch, training=False)
         return np.where(np.outer(found.present, found.present), found.gram, np.nan)
@@ -74,19 +74,19 @@ class TaskGradients:
         found = self._differentiate(batch, training=False)
         return np.where(found.present, found.losses, np.nan)
 
-    def differentiate(self, batch: Batch) -> Slopes:
+    def differentiate(self, batch: Batch) -> TaskGradients:
         """The forward and backward passes of a training step: dropout is drawn, BatchNorm moves."""
         return self._differentiate(batch, training=True)
 
-    def apply(self, slopes: Slopes, weights: np.ndarray, own: np.ndarray) -> None:
+    def apply(self, task_gradients: TaskGradients, weights: np.ndarray, own: np.ndarray) -> None:
         """The optimizer's step: `weights` (K,) multiply the tasks' gradients on what is shared, `own` (K,) on the rest."""
         _, apply = self._compiled(True)
-        apply(weights.astype(np.float32), own.astype(np.float32), slopes.by_task, slopes.beside)
+        apply(weights.astype(np.float32), own.astype(np.float32), task_gradients.by_task, task_gradients.beside)
 
-    def _differentiate(self, batch: Batch, *, training: bool) -> Slopes:
+    def _differentiate(self, batch: Batch, *, training: bool) -> TaskGradients:
         run, _ = self._compiled(training)
         losses, present, gram, last, rest, values, by_task, beside = run(*batch)
-        return Slopes(
+        return TaskGradients(
             _numpy(losses),
             _numpy(present).astype(bool),
             _numpy(gram),
@@ -105,7 +105,7 @@ class TaskGradients:
 
     def _products(self, by_task: Sequence[Any]) -> tuple[Any, Any]:
         """(K, K) of all shared variables, and of the last shared layer's."""
-        k = len(self._learner.goal.tasks)
+        k = len(self._learner.loss_spec.tasks)
         total, last = ops.zeros((k, k)), ops.zeros((k, k))
         for place in self._shared:
             flat = ops.reshape(ops.cast(by_task[place], "float32"), (k, -1))
@@ -145,8 +145,11 @@ def _tensorflow(learner: Any, shared: set[int], products: Callable[..., Any], tr
         zero = tf.UnconnectedGradients.ZERO
         scale = optimizer.scale_loss(tf.ones(()))
         each = [tape.gradient(one, variables, unconnected_gradients=zero) for one in scaled]
-        each = [[tf.convert_to_tensor(slope) / tf.cast(scale, slope.dtype) for slope in slopes] for slopes in each]
-        by_task = [tf.stack(slopes) for slopes in zip(*each[:-1], strict=True)]
+        each = [
+            [tf.convert_to_tensor(slope) / tf.cast(scale, slope.dtype) for slope in task_gradients]
+            for task_gradients in each
+        ]
+        by_task = [tf.stack(task_gradients) for task_gradients in zip(*each[:-1], strict=True)]
         return tf.stack(terms[:-1]), present, *products(by_task), rest, values, by_task, each[-1]
 
     def apply(weights: Any, own: Any, by_task: Any, beside: Any) -> None:
@@ -176,8 +179,8 @@ def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training:
 
         scaled, back, (losses, present, rest, values, moved) = jax.vjp(terms, trained, has_aux=True)
         (each,) = jax.vmap(back)(jax.numpy.eye(len(scaled), dtype=scaled.dtype))
-        each = [slopes / scale.astype(slopes.dtype) for slopes in each]
-        by_task = [slopes[:-1] for slopes in each]
+        each = [task_gradients / scale.astype(task_gradients.dtype) for task_gradients in each]
+        by_task = [task_gradients[:-1] for task_gradients in each]
         return (losses, present, *products(by_task), rest, values, by_task, [s[-1] for s in each]), moved
 
     def pure_apply(trained: Any, inner: Any, weights: Any, own: Any, by_task: Any, beside: Any, scale: Any) -> Any:

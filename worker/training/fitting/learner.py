@@ -16,50 +16,50 @@ from keras import ops
 
 from app.spec.registry import module_of
 from worker.training.fitting import gradients, rates
-from worker.training.fitting.tuition import Tuition
+from worker.training.fitting.distillation_loss import DistillationLoss
 from worker.training.networks import build
 from worker.training.networks.network import FEATURES
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
-from worker.training.weighting import Moment, TaskWeighting
+from worker.training.weighting import GradientStatistics, TaskWeighting
 
 if TYPE_CHECKING:
     from app.spec.training import OptimizerSpec
     from worker.training.data.batches import Batch
-    from worker.training.fitting.goal import Goal
-    from worker.training.networks.build import Live
+    from worker.training.fitting.loss_spec import LossSpec
+    from worker.training.networks.build import KerasLayers
     from worker.training.networks.network import Weights
     from worker.training.tasks.heads import Task
 
 
 class Learner(keras.Model):
-    """`goal` on the layers of `live`. Inputs {data set: scaled inputs}; labels as `heads.targets` names them."""
+    """`loss_spec` on `keras_layers`. Inputs {data set: scaled inputs}; labels as `heads.targets` names them."""
 
-    def __init__(self, live: Live, goal: Goal, network: Any = None):
+    def __init__(self, keras_layers: KerasLayers, loss_spec: LossSpec, network: Any = None):
         super().__init__(name="learner")
-        self.goal = goal
-        self.regularizer = _regularizer(goal, live)
+        self.loss_spec = loss_spec
+        self.regularizer = _regularizer(loss_spec, keras_layers)
         if self.regularizer is not None:
             self.regularizer.build(self)
-        self.tuition = Tuition(live, goal)
-        self.projectors = list(self.tuition.projectors.values())
-        taps = [layer for layers in self.tuition.layers.values() for layer in layers]
+        self.distillation_loss = DistillationLoss(keras_layers, loss_spec)
+        self.projectors = list(self.distillation_loss.projectors.values())
+        taps = [layer for layers in self.distillation_loss.layers.values() for layer in layers]
         if self.regularizer is not None and self.regularizer.features:
             taps.append(FEATURES)
-        self.network = live.tap(taps) if network is None else network
-        self.views = _views(self.network, goal, self.tuition)
-        self.weighting = _weighting(goal)
+        self.network = keras_layers.tap(taps) if network is None else network
+        self.views = _views(self.network, loss_spec, self.distillation_loss)
+        self.weighting = _weighting(loss_spec)
         if self.weighting is not None:
             self.weighting.build(self)
         terms = self.regularizer.names if self.regularizer is not None else ()
-        self._apart = self.weighting is None and bool(goal.objectives or terms)
+        self._apart = self.weighting is None and bool(loss_spec.objectives or terms)
         names = ["loss", *(["label_loss"] if self._apart else []), *terms]
-        if self.weighting is None and goal.objectives:
+        if self.weighting is None and loss_spec.objectives:
             names.append("label_weight")
-        for task in goal.tasks:
+        for task in loss_spec.tasks:
             names += [f"{task}_loss", f"{task}_weight", f"{task}_weighted_loss"] if self.tells_tasks else []
             names += [f"{task}_label_loss", f"{task}_label_weight"] if self._whole(task) else []
-            names += [part for name in self.tuition.names(task) for part in (name, f"{name}_weight")]
+            names += [part for name in self.distillation_loss.names(task) for part in (name, f"{name}_weight")]
         self.parts = {name: keras.metrics.Mean(name=name) for name in names}
 
     @property
@@ -72,11 +72,11 @@ class Learner(keras.Model):
 
         Weighted ones add up to the label loss; 0 for a task that is left out, so that their means over steps do so too.
         """
-        return len(self.goal.tasks) > 1 or self.weighting is not None
+        return len(self.loss_spec.tasks) > 1 or self.weighting is not None
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         logits: dict[str, Any] = {}
-        for name, tasks in self.goal.feeds.items():
+        for name, tasks in self.loss_spec.batch_sources.items():
             outputs = self.views[name](inputs[name], training=training)
             logits |= {task: outputs[task] for task in tasks}
             if FEATURES in outputs:
@@ -84,7 +84,7 @@ class Learner(keras.Model):
             for task in tasks:
                 logits |= {
                     f"{task}/feature/{layer}": outputs[f"feature/{layer}"]
-                    for layer in self.tuition.layers.get(task, ())
+                    for layer in self.distillation_loss.layers.get(task, ())
                 }
         return logits
 
@@ -106,11 +106,11 @@ class Learner(keras.Model):
         if self.weighting is not None:
             total = self.weighting(losses, present) + beside
         else:
-            labels, label_weight = sum(losses.values()), self.goal.label_weight * self._label_factor(y)
+            labels, label_weight = sum(losses.values()), self.loss_spec.label_weight * self._label_factor(y)
             total = label_weight * labels + beside
             if self._apart:
                 self._log("label_loss", labels)
-            if self.goal.objectives:
+            if self.loss_spec.objectives:
                 self._log("label_weight", label_weight)
         self._log("loss", total)
         for name, value in (values | more).items():
@@ -126,15 +126,15 @@ class Learner(keras.Model):
         that has teachers, its loss is the whole: label_weight · label loss + Σ weight · objective, there in every batch.
         """
         losses, present, values = dict[str, Any](), dict[str, Any](), dict[str, Any]()
-        for name, task in self.goal.tasks.items():
+        for name, task in self.loss_spec.tasks.items():
             losses[name], count = heads.loss(task, y, y_pred[name])
             present[name] = count > 0
             if self._whole(name):
-                factor = self.goal.label_weight * ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
+                factor = self.loss_spec.label_weight * ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
                 values[f"{name}_label_loss"] = ops.where(present[name], losses[name], np.float32("nan"))
                 values[f"{name}_label_weight"] = factor
                 objectives, parts = self._objectives(task, y, y_pred)
-                taught = sum(parts[f"{one}_weight"] for one in self.tuition.names(name))
+                taught = sum(parts[f"{one}_weight"] for one in self.distillation_loss.names(name))
                 losses[name], present[name] = factor * losses[name] + objectives, ops.logical_or(count > 0, taught > 0)
                 values |= parts
         return losses, present, values
@@ -142,7 +142,7 @@ class Learner(keras.Model):
     def beside(self, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
         """What the total has besides the tasks' losses: objectives that no weighting weighs, and regularisers; and what is logged of it."""
         total, values = ops.zeros(()), dict[str, Any]()
-        for task in self.goal.tasks.values() if self.weighting is None else ():
+        for task in self.loss_spec.tasks.values() if self.weighting is None else ():
             objectives, parts = self._objectives(task, y, y_pred)
             total, values = total + objectives, values | parts
         if self.regularizer is not None:
@@ -156,19 +156,19 @@ class Learner(keras.Model):
     def _objectives(self, task: Task, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
         """Σ weight · objective of a task, and each one's value and weight by the names that they are logged under."""
         total, values = ops.zeros(()), dict[str, Any]()
-        parts = self.tuition.values(task, y, y_pred)
-        for name, (value, weight) in zip(self.tuition.names(task.name), parts, strict=True):
+        parts = self.distillation_loss.values(task, y, y_pred)
+        for name, (value, weight) in zip(self.distillation_loss.names(task.name), parts, strict=True):
             total = total + weight * value
             values |= {name: value, f"{name}_weight": weight}
         return total, values
 
     def _whole(self, task: str) -> bool:
         """Whether a weighting weighs a task's objectives together with its labels."""
-        return self.weighting is not None and bool(self.goal.objectives.get(task))
+        return self.weighting is not None and bool(self.loss_spec.objectives.get(task))
 
     def _label_factor(self, y: Any) -> Any:
         """What multiplies the label loss in this step, where there is one task; a plain sum of several is not annealed."""
-        name = next(iter(self.goal.tasks)) if len(self.goal.tasks) == 1 else ""
+        name = next(iter(self.loss_spec.tasks)) if len(self.loss_spec.tasks) == 1 else ""
         return ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
@@ -187,36 +187,36 @@ class Learner(keras.Model):
         self.parts[name].update_state(value)
 
 
-def _weighting(goal: Goal) -> Any:
-    if goal.weighting is None:
+def _weighting(loss_spec: LossSpec) -> Any:
+    if loss_spec.weighting is None:
         return None
-    return module_of("weighting", goal.weighting).Weighting(
-        goal.weighting, {name: goal.task_weights.get(name, 1.0) for name in goal.tasks}
+    return module_of("weighting", loss_spec.weighting).Weighting(
+        loss_spec.weighting, {name: loss_spec.task_weights.get(name, 1.0) for name in loss_spec.tasks}
     )
 
 
-def _views(network: Any, goal: Goal, tuition: Tuition) -> dict[str, Any]:
+def _views(network: Any, loss_spec: LossSpec, distillation_loss: DistillationLoss) -> dict[str, Any]:
     """What each data set's batch passes through: of several sets only what its own tasks need.
 
     So a BatchNorm in another task's own expert does not see it, and nothing is computed in vain.
     """
-    if len(goal.feeds) == 1:
-        return dict.fromkeys(goal.feeds, network)
+    if len(loss_spec.batch_sources) == 1:
+        return dict.fromkeys(loss_spec.batch_sources, network)
     views = {}
-    for data, tasks in goal.feeds.items():
-        layers = {f"feature/{layer}" for task in tasks for layer in tuition.layers.get(task, ())}
+    for data, tasks in loss_spec.batch_sources.items():
+        layers = {f"feature/{layer}" for task in tasks for layer in distillation_loss.layers.get(task, ())}
         wanted = {*tasks, *layers, FEATURES}
         some = {name: output for name, output in network.output.items() if name in wanted}
         views[data] = keras.Model(network.input, some, name="view")
     return views
 
 
-def _regularizer(goal: Goal, live: Live) -> Any:
-    if goal.regularizer is None:
+def _regularizer(loss_spec: LossSpec, keras_layers: KerasLayers) -> Any:
+    if loss_spec.regularizer is None:
         return None
-    trunk = {name: live.layers[name] for name in live.trunk}
-    head = {name: layer for name, layer in live.layers.items() if name not in trunk}
-    return module_of("regularizers", goal.regularizer).Term(goal.regularizer, trunk, head)
+    trunk = {name: keras_layers.layers[name] for name in keras_layers.trunk}
+    head = {name: layer for name, layer in keras_layers.layers.items() if name not in trunk}
+    return module_of("regularizers", loss_spec.regularizer).Term(loss_spec.regularizer, trunk, head)
 
 
 def optimizer(
@@ -259,11 +259,17 @@ class Compiled:
     """A learner ready to step, with its state as a list of arrays: everything that a step reads or writes."""
 
     def __init__(
-        self, live: Live, goal: Goal, make_optimizer: Any, frozen: frozenset[str], norms: bool, cached: bool = False
+        self,
+        keras_layers: KerasLayers,
+        loss_spec: LossSpec,
+        make_optimizer: Any,
+        frozen: frozenset[str],
+        norms: bool,
+        cached: bool = False,
     ):
-        self.live, self._frozen, self._norms = live, frozen, norms
-        live.freeze(frozen, norms)
-        self.learner = Learner(live, goal, live.head if cached else None)
+        self.keras_layers, self._frozen, self._norms = keras_layers, frozen, norms
+        keras_layers.freeze(frozen, norms)
+        self.learner = Learner(keras_layers, loss_spec, keras_layers.head if cached else None)
         self.learner.built = True
         optimizer = make_optimizer()
         if self.learner.weighting is not None and self.learner.weighting.variables:
@@ -273,8 +279,8 @@ class Compiled:
         self.learner.compile(optimizer=optimizer, loss=None, jit_compile=build.XLA)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
-        self._tasks = list(goal.tasks)
-        self._gradients = gradients.TaskGradients(live, self.learner)
+        self._tasks = list(loss_spec.tasks)
+        self._gradients = gradients.Differentiator(keras_layers, self.learner)
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None) -> None:
@@ -282,14 +288,14 @@ class Compiled:
 
         The network's numbers stay as they are. `origin`: those that the fit began with; needed where there is a regularizer.
         """
-        self.live.freeze(self._frozen, self._norms)
+        self.keras_layers.freeze(self._frozen, self._norms)
         self._seed, self._number = seed, step
         self._sums = np.zeros((2, len(self._tasks)))  # of each task's losses in this epoch, and how many
         if self.learner.regularizer is not None and origin is not None:
             self.learner.regularizer.start(origin)
         for variable, array in zip(self._own(), self._blank, strict=True):
             variable.assign(array)
-        self.learner.tuition.reseed(seed)
+        self.learner.distillation_loss.reseed(seed)
 
     def start(self, batches: Iterable[Batch]) -> None:
         """Tells a weighting the first loss of each task, from the first batch of `batches` that has labels for it."""
@@ -368,25 +374,32 @@ class Compiled:
 
     def _gradient_step(self, batch: Batch) -> dict[str, float]:
         weighting = self.learner.weighting
-        slopes = self._gradients.differentiate(batch)
-        here = np.flatnonzero(slopes.present)
-        weights, among = slopes.present.astype(np.float64), np.ix_(here, here)
+        task_gradients = self._gradients.differentiate(batch)
+        here = np.flatnonzero(task_gradients.present)
+        weights, among = task_gradients.present.astype(np.float64), np.ix_(here, here)
         # Where half precision overflowed the weights stay 1: its optimizer will skip the step.
-        if len(here) and np.isfinite(slopes.gram[among]).all():
-            moment = Moment(slopes.gram[among], slopes.last[among], slopes.losses[here], here, self._seed, self._number)
-            weights[here] = weighting.weigh(moment)
-        own = weights if weighting.weighs_heads else slopes.present
-        self._gradients.apply(slopes, weights, own)
-        parts = np.where(slopes.present, weights * slopes.losses, 0.0)
-        logs = {"loss": float(parts.sum()) + slopes.rest, **slopes.values}
+        if len(here) and np.isfinite(task_gradients.gram[among]).all():
+            statistics = GradientStatistics(
+                task_gradients.gram[among],
+                task_gradients.last[among],
+                task_gradients.losses[here],
+                here,
+                self._seed,
+                self._number,
+            )
+            weights[here] = weighting.weigh(statistics)
+        own = weights if weighting.weighs_heads else task_gradients.present
+        self._gradients.apply(task_gradients, weights, own)
+        parts = np.where(task_gradients.present, weights * task_gradients.losses, 0.0)
+        logs = {"loss": float(parts.sum()) + task_gradients.rest, **task_gradients.values}
         for k, name in enumerate(self._tasks):
-            logs[f"{name}_loss"] = float(slopes.losses[k]) if slopes.present[k] else float("nan")
+            logs[f"{name}_loss"] = float(task_gradients.losses[k]) if task_gradients.present[k] else float("nan")
             logs[f"{name}_weight"], logs[f"{name}_weighted_loss"] = float(weights[k]), float(parts[k])
         return logs
 
     def _present(self, batch: Batch) -> np.ndarray:
         """Which tasks have a loss in a batch, (K,): those with a label, and those with teachers."""
-        objectives = self.learner.goal.objectives
+        objectives = self.learner.loss_spec.objectives
 
         def taught(name: str) -> bool:
             weights = enumerate(one.weight for one in objectives.get(name, ()))  # type: ignore[attr-defined]
@@ -395,7 +408,7 @@ class Compiled:
         return np.array([taught(name) or batch[1][f"{name}/labelled"].any() for name in self._tasks])
 
     def _network(self) -> list[Any]:
-        return list(self.live.forward.variables)
+        return list(self.keras_layers.forward.variables)
 
     def _own(self) -> list[Any]:
         mine = list(self.learner.weighting.variables) if self.learner.weighting is not None else []

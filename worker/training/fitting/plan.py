@@ -1,4 +1,4 @@
-"""What a fit is told and what it gives back, as values: phases, a lesson with its validation rows, a trained network."""
+"""What a fit is told and what it gives back, as values: phases, a fit spec with its validation rows, a trained network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from worker.training.data import batches
 
 if TYPE_CHECKING:
     from app.data.source import Source
-    from worker.training.data.batches import Feed
-    from worker.training.fitting.goal import Goal
+    from worker.training.data.batches import BatchSource
+    from worker.training.fitting.loss_spec import LossSpec
     from worker.training.networks.network import Network
 
 Caching = Literal["auto"] | bool
@@ -50,22 +50,22 @@ def phase(steps: int, rate: float | None, frozen: Iterable[str] = (), norms: boo
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What is learnt: the goal, the batches, and the validation rows of each task (a task without any is not watched)."""
+class FitSpec:
+    """What is learnt: the loss spec, the batches, and the validation rows of each task (a task without any is not watched)."""
 
-    goal: Goal
-    feeds: Mapping[str, Feed]
+    loss_spec: LossSpec
+    batch_sources: Mapping[str, BatchSource]
     checks: Mapping[str, Check] = field(default_factory=dict)
     epoch: int | None = None
 
     @property
     def epoch_steps(self) -> int:
         """Steps between two looks at the validation rows; a control's are its treated arm's, so patience means the same in both."""
-        return self.epoch or batches.epoch_steps(self.feeds)
+        return self.epoch or batches.epoch_steps(self.batch_sources)
 
     @property
     def batch_size(self) -> int:
-        return sum(feed.batch_size for feed in self.feeds.values())
+        return sum(batch_source.batch_size for batch_source in self.batch_sources.values())
 
 
 @dataclass(frozen=True)

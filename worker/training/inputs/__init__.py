@@ -53,22 +53,24 @@ def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
     return training(shape.kind).fit(shape, [(data.table.inputs, rows) for data, rows in parts])
 
 
-def between(fed: Sequence[int], seen: Sequence[int] | None) -> list[int] | None:
-    """What a network has for `canvas`: `seen` where it is another shape than `fed`, else None."""
-    return None if seen is None or list(seen) == list(fed) else list(seen)
+def between(fed: Sequence[int], trunk_shape: Sequence[int] | None) -> list[int] | None:
+    """What a network has for `input_resize`: `trunk_shape` where it is another shape than `fed`, else None."""
+    return None if trunk_shape is None or list(trunk_shape) == list(fed) else list(trunk_shape)
 
 
-def adapted(kind: str, x: Any, seen: Sequence[int]) -> Any:
+def adapted(kind: str, x: Any, trunk_shape: Sequence[int]) -> Any:
     """A symbolic tensor of scaled inputs as the trunk sees it, (batch, *seen); `x` itself where that is its shape."""
-    return module("training.inputs", kind).adapted(x, seen) if inputs.of(kind).RESIZED else x
+    return module("training.inputs", kind).adapted(x, trunk_shape) if inputs.of(kind).RESIZED else x
 
 
-def about(kind: str, fed: list[int], seen: list[int]) -> dict[str, Any] | None:
+def about(kind: str, fed: list[int], trunk_shape: list[int]) -> dict[str, Any] | None:
     """What the report says of resizing; None where the trunk sees what it is fed."""
-    told: dict[str, Any] | None = module("training.inputs", kind).about(fed, seen) if inputs.of(kind).RESIZED else None
+    told: dict[str, Any] | None = (
+        module("training.inputs", kind).about(fed, trunk_shape) if inputs.of(kind).RESIZED else None
+    )
     return told
 
 
-def sentence(kind: str, fed: Sequence[int], seen: Sequence[int]) -> str:
+def sentence(kind: str, fed: Sequence[int], trunk_shape: Sequence[int]) -> str:
     """The same in words, for the user."""
-    return str(module("training.inputs", kind).sentence(fed, seen))
+    return str(module("training.inputs", kind).sentence(fed, trunk_shape))

@@ -40,52 +40,56 @@ def scaling_of(layer: Any) -> Scaling:
     return Scaling((-config["offset"] * std,), (round(std, 6),))
 
 
-def about(fed: list[int], seen: list[int]) -> dict[str, Any] | None:
+def about(fed: list[int], trunk_shape: list[int]) -> dict[str, Any] | None:
     """What the report says of it; None where the trunk sees what it is fed."""
-    if fed == seen:
+    if fed == trunk_shape:
         return None
-    how = CHANNELS.get((fed[-1], seen[-1]), "kept")
-    return {"fed": fed, "seen": seen, "channels": how, "block_means": list(_blocks(fed, seen) or (1, 1))}
+    how = CHANNELS.get((fed[-1], trunk_shape[-1]), "kept")
+    return {"fed": fed, "seen": trunk_shape, "channels": how, "block_means": list(_blocks(fed, trunk_shape) or (1, 1))}
 
 
-def sentence(fed: Sequence[int], seen: Sequence[int]) -> str:
+def sentence(fed: Sequence[int], trunk_shape: Sequence[int]) -> str:
     """The same in words, for the user."""
-    done = [f"stretched from {times(fed[:2])} to {times(seen[:2])}"] if list(fed[:2]) != list(seen[:2]) else []
-    if fed[-1] != seen[-1]:
+    done = (
+        [f"stretched from {times(fed[:2])} to {times(trunk_shape[:2])}"]
+        if list(fed[:2]) != list(trunk_shape[:2])
+        else []
+    )
+    if fed[-1] != trunk_shape[-1]:
         done.append("repeated for three channels" if fed[-1] == 1 else "averaged over its three channels")
     return f"each picture is {' and '.join(done)}"
 
 
-def adapted(x: Any, seen: Sequence[int]) -> Any:
+def adapted(x: Any, trunk_shape: Sequence[int]) -> Any:
     """A symbolic (batch, height, width, channels) tensor of scaled inputs as the trunk sees it, (batch, *seen); or `x` itself.
 
     On channels the cheaper order: averaged before pixels are read, repeated after.
     """
     fed = list(x.shape[1:])
-    if fed == list(seen):
+    if fed == list(trunk_shape):
         return x
     from keras import layers, ops
 
     plain: dict[str, Any] = {"dtype": "float32"}
     first = {**plain, "data_format": "channels_last"}
-    blocks = _blocks(fed, seen)
+    blocks = _blocks(fed, trunk_shape)
     if blocks is not None:
         x = layers.AveragePooling2D(blocks, name="input_shrunk", **first)(x)
-    if fed[-1] > seen[-1]:
+    if fed[-1] > trunk_shape[-1]:
         sides = tuple(x.shape[1:3])
         x = layers.Reshape((sides[0] * sides[1], fed[-1], 1), name="input_flattened", **plain)(x)
         x = layers.AveragePooling2D((1, fed[-1]), name="input_averaged", **first)(x)
         x = layers.Reshape((*sides, 1), name="input_restored", **plain)(x)
-    if list(x.shape[1:3]) != list(seen[:2]):
+    if list(x.shape[1:3]) != list(trunk_shape[:2]):
         # The operation and not the layer `Resizing`: called without `training`, as a user and `export` do, that layer lets all that
         # follow it run as in training (Keras 3.15), and BatchNorm answers by the batch.
-        x = ops.image.resize(x, tuple(seen[:2]), interpolation="bilinear", data_format="channels_last")
-    if fed[-1] < seen[-1]:
-        x = layers.Concatenate(axis=-1, name="input_repeated", **plain)([x] * seen[-1])
+        x = ops.image.resize(x, tuple(trunk_shape[:2]), interpolation="bilinear", data_format="channels_last")
+    if fed[-1] < trunk_shape[-1]:
+        x = layers.Concatenate(axis=-1, name="input_repeated", **plain)([x] * trunk_shape[-1])
     return x
 
 
-def _blocks(fed: Sequence[int], seen: Sequence[int]) -> tuple[int, int] | None:
+def _blocks(fed: Sequence[int], trunk_shape: Sequence[int]) -> tuple[int, int] | None:
     """How many pixels, down and across, are averaged into one before pictures are resized; None: none."""
-    blocks = max(1, fed[0] // seen[0]), max(1, fed[1] // seen[1])
+    blocks = max(1, fed[0] // trunk_shape[0]), max(1, fed[1] // trunk_shape[1])
     return None if blocks == (1, 1) else blocks

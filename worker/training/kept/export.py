@@ -36,19 +36,21 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
 
     `constants`: preprocessing as numbers within the graph. What Normalization holds becomes further inputs of an ONNX file.
     """
-    live = build.live(network)
+    keras_layers = build.keras_layers(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
     x = inputs
     kind = input_kinds.training(network.input.kind)
     for layer in _constants(network) if constants else [kind.layer(network.scaling, network.input)]:
         x = layer(x)
-    reached = build.through(live.graph, live.steps, input_kinds.adapted(network.input.kind, x, network.seen))
+    reached = build.through(
+        keras_layers.graph, keras_layers.steps, input_kinds.adapted(network.input.kind, x, network.trunk_shape)
+    )
     outputs = {}
     for name, task in network.tasks.items():
-        out = reached[live.graph.features[name]]
+        out = reached[keras_layers.graph.features[name]]
         for layer in (f"{name}_hidden", f"{name}_dropout", f"{name}_logits"):
-            if layer in live.layers:
-                out = live.layers[layer](out)
+            if layer in keras_layers.layers:
+                out = keras_layers.layers[layer](out)
         outputs[name] = heads.output_layer(task)(out)
     return keras.Model(inputs, outputs, name="model")
 
@@ -96,7 +98,7 @@ def manifest(
         architecture=architectures.as_data(network.architecture),
         sharing=plain(network.sharing),
         input=network.input,
-        canvas=network.canvas,
+        canvas=network.input_resize,
         tasks={name: task.manifest() for name, task in network.tasks.items()},
         heads=dict(network.heads),
         layers=list(network.weights),
@@ -148,7 +150,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         {name: manifest.heads[name] for name in manifest.tasks},
         input_kinds.training(manifest.input.kind).scaling_of(model.get_layer("preprocessing")),
         {name: weights[name] for name in names},
-        canvas=manifest.canvas,
+        input_resize=manifest.canvas,
         sharing=validate(sharing.Spec, manifest.sharing),
     )
 

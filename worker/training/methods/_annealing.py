@@ -11,7 +11,7 @@ from app.spec.registry import module_of
 from worker.training.objectives import factor
 
 if TYPE_CHECKING:
-    from app.spec.base import Words
+    from app.spec.base import SpecModel
 
 WeightSchedule = Literal["constant", "linear_anneal"]
 
@@ -24,7 +24,9 @@ def label_share(epoch: int, epochs: int) -> float:
 class Factors:
     """What a batch holds under `TASK/label_factor` and `TASK/factor/NUMBER`: `linear_anneal` and the objectives' own warm-ups."""
 
-    def __init__(self, task: str, objectives: Sequence[Words], schedule: WeightSchedule, steps: int, epoch_steps: int):
+    def __init__(
+        self, task: str, objectives: Sequence[SpecModel], schedule: WeightSchedule, steps: int, epoch_steps: int
+    ):
         self._task, self._objectives, self._schedule = task, list(objectives), schedule
         self._epoch_steps, self._epochs = epoch_steps, max(1, -(-steps // epoch_steps))
 

@@ -8,9 +8,9 @@ from app.spec import architectures, files
 from app.spec.architectures import applications
 from app.spec.data import InputSchema
 from app.spec.faults import Invalid, nearest
+from app.spec.lookup import Missing
 from app.spec.models import Backbone
-from app.spec.world import Missing
-from worker.training.methods._resolve import MISMATCH, Faults, Known
+from worker.training.methods._resolve import MISMATCH, Faults, ModelFacts
 
 if TYPE_CHECKING:
     from app.spec.models import TrainedHere
@@ -29,7 +29,7 @@ def written_out(source: str | TrainedHere | Backbone, at: str, faults: Faults) -
     return Backbone(applications=known[name])
 
 
-def resolved(words: Backbone, fed: InputSchema | None, at: str, faults: Faults) -> tuple[Backbone, Known | None]:
+def resolved(words: Backbone, fed: InputSchema | None, at: str, faults: Faults) -> tuple[Backbone, ModelFacts | None]:
     """With its size and, but for random numbers, the sha256 of its file; None where it has faults."""
     before = len(faults.found)
     if fed is not None and fed.kind != applications.Spec.inputs:
@@ -53,8 +53,8 @@ def resolved(words: Backbone, fed: InputSchema | None, at: str, faults: Faults) 
             faults.add(f"{at}/sha256", "random numbers come from no file", "leave it out")
     else:
         words = _with_file(words, architecture, at, faults)
-    seen = InputSchema(kind="image", shape=[*architecture.size, 3], scale=255.0)
-    known = Known(architecture, {}, seen, {}, faults.traced(architecture, seen.shape))
+    trunk_input = InputSchema(kind="image", shape=[*architecture.size, 3], scale=255.0)
+    known = ModelFacts(architecture, {}, trunk_input, {}, faults.traced(architecture, trunk_input.shape))
     return words, known if len(faults.found) == before else None
 
 

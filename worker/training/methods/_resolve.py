@@ -13,13 +13,13 @@ from app.spec.architectures import Architecture
 from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
 from app.spec.exports import ExportFormat, unavailable
 from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
-from app.spec.limits import most_epochs, most_parameters
+from app.spec.lookup import Lookup, Missing
 from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.registry import modules
+from app.spec.spec_limits import most_epochs, most_parameters
 from app.spec.trace import key as trace_key
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.variants import Unfit
-from app.spec.world import Missing, World
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
 from worker.training.tasks.names import TAKEN, task_name
@@ -48,8 +48,8 @@ class OneTarget(Protocol):
 class Faults:
     """Gathers what is wrong; `done` raises all of it at once."""
 
-    def __init__(self, world: World):
-        self.world, self.found = world, list[Fault]()
+    def __init__(self, lookup: Lookup):
+        self.lookup, self.found = lookup, list[Fault]()
         self.traces: dict[str, str] = {}
 
     def add(self, pointer: str, message: str, hint: Hint = None, code: str = "invalid") -> None:
@@ -68,14 +68,14 @@ class Faults:
 
     def schema(self, ref: str, at: str) -> Schema | None:
         try:
-            return self.world.schema(ref)
+            return self.lookup.schema(ref)
         except Missing as missing:
             self.add(at, missing.message, missing.hint, "unknown_name")
             return None
 
     def manifest(self, ref: str, at: str) -> Manifest | None:
         try:
-            return self.world.manifest(ref)
+            return self.lookup.manifest(ref)
         except Missing as missing:
             self.add(at, missing.message, missing.hint, "unknown_name")
             return None
@@ -170,12 +170,12 @@ class Faults:
         return None if architecture is None or input_ is None else self.traced(architecture, input_.shape)
 
     def traced(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
-        """What is known of an architecture on inputs of `shape`; its digest is for the spec. Raises ValueError as the world does."""
-        found = self.world.trace(architecture, shape)
+        """What is known of an architecture on inputs of `shape`; its digest is for the spec. Raises ValueError as the lookup does."""
+        found = self.lookup.trace(architecture, shape)
         self.traces[trace_key(architectures.as_data(architecture), found.input)] = found.digest
         return found
 
-    def one_trunk(self, known: Known | None, at: str, what: str) -> None:
+    def one_trunk(self, known: ModelFacts | None, at: str, what: str) -> None:
         """Nothing but a whole trunk can be inherited: which of several experts would it be?"""
         if known is not None and known.sharing != HARD:
             self.add(
@@ -280,7 +280,7 @@ class Faults:
             update["architecture"] = architecture
         return stage.model_copy(update=update), architecture, task, schema.input if schema else None
 
-    def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, Known | None]:
+    def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, ModelFacts | None]:
         """A source or teacher, resolved; and what is known of its model (None where it has faults)."""
         if isinstance(source, str):
             manifest = self.manifest(source, at)
@@ -300,15 +300,15 @@ class Faults:
                 )
                 return source, None
             tasks = {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()}
-            trace = self.traced(architecture, manifest.seen.shape)
-            return source, Known(architecture, tasks, manifest.seen, dict(manifest.heads), trace, sharing)
+            trace = self.traced(architecture, manifest.trunk_input.shape)
+            return source, ModelFacts(architecture, tasks, manifest.trunk_input, dict(manifest.heads), trace, sharing)
         stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
         resolved = TrainedHere(train=stage)
         if architecture_ is None or task is None or input_ is None:
             return resolved, None
-        seen = input_.model_copy(update={"shape": list(architecture_.sees(tuple(input_.shape)))})
-        trace = self.traced(architecture_, seen.shape)
-        return resolved, Known(architecture_, {task.name: task}, seen, {task.name: HeadSpec()}, trace)
+        trunk_input = input_.model_copy(update={"shape": list(architecture_.trunk_shape(tuple(input_.shape)))})
+        trace = self.traced(architecture_, trunk_input.shape)
+        return resolved, ModelFacts(architecture_, {task.name: task}, trunk_input, {task.name: HeadSpec()}, trace)
 
     def showable(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
         """Whether a trunk that sees `theirs` can be shown the data set's inputs, if need be resized; a fault where it cannot."""
@@ -343,7 +343,7 @@ class Faults:
         return False
 
 
-class Known:
+class ModelFacts:
     """What a source or teacher will be, before anything is trained. `input`: what its trunk sees; `trace`: of the trunk."""
 
     def __init__(

@@ -10,7 +10,7 @@ from app.spec.registry import module_of, name_of
 from worker.training import sharing
 
 if TYPE_CHECKING:
-    from app.spec.base import Words
+    from app.spec.base import SpecModel
     from app.spec.trace import Trace
     from app.spec.variants import Unfit
     from worker.training.methods._resolve import Faults
@@ -21,8 +21,8 @@ Short = Mapping[str, int | None]
 
 
 def resolved(
-    asked: Words | Unfit, short: Short, tasks: Iterable[str], trace: Trace | None, faults: Faults
-) -> tuple[Words | None, Graph | None]:
+    asked: SpecModel | Unfit, short: Short, tasks: Iterable[str], trace: Trace | None, faults: Faults
+) -> tuple[SpecModel | None, Graph | None]:
     """The sharing with every default, and the layers that it makes of the trunk; None where something is wrong."""
     given = faults.fitting(asked, "/sharing")
     if given is None:
@@ -42,7 +42,7 @@ def resolved(
     return words, graph
 
 
-def check_weighting(words: Words, graph: Graph | None, faults: Faults) -> None:
+def check_weighting(words: SpecModel, graph: Graph | None, faults: Faults) -> None:
     """Gradients are compared on what the tasks share: there must be something."""
     name = name_of("weighting", words)
     if graph is None or module_of("weighting", words).Weighting.level != "gradient":
@@ -55,7 +55,7 @@ def check_weighting(words: Words, graph: Graph | None, faults: Faults) -> None:
         )
 
 
-def _joined(words: Words, short: Short, faults: Faults) -> Words:
+def _joined(words: SpecModel, short: Short, faults: Faults) -> SpecModel:
     """A sharing with what the job says of it. Raises Invalid where it has no such words."""
     besides = {word: value for word, value in short.items() if value is not None}
     if not besides:
@@ -67,7 +67,7 @@ def _joined(words: Words, short: Short, faults: Faults) -> Words:
     return validate(type(words), {**given, "name": name_of("sharing", words)})
 
 
-def _place(words: Words, short: Short, pointer: str) -> str:
+def _place(words: SpecModel, short: Short, pointer: str) -> str:
     """Where a client wrote what a pointer into the sharing's words means."""
     word = pointer[1:].partition("/")[0]
     if word in words.model_fields_set:

@@ -15,11 +15,11 @@ from app.spec import architectures, files
 from app.spec.architectures import applications
 from app.spec.base import plain
 from app.spec.data import InputSchema
+from app.spec.lookup import Missing
 from app.spec.models import Manifest
-from app.spec.world import Missing
 from worker.training import inputs
 from worker.training.data.scaling import Scaling
-from worker.training.kept.keeping import Model
+from worker.training.kept.store import Model
 from worker.training.networks import backbone
 from worker.training.networks.initial import drawn
 from worker.training.networks.network import Network
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from worker.training.run import Run
 
 
-def facing(network: Network, input_: InputSchema) -> Network:
+def resized(network: Network, input_: InputSchema) -> Network:
     """`network` as it takes pictures of `input_`, divided by their own scale; its trunk sees what it always saw.
 
     The very same where nothing differs, and for tables, whose columns are always the same.
@@ -40,17 +40,19 @@ def facing(network: Network, input_: InputSchema) -> Network:
     if same or not input_kinds.of(input_.kind).RESIZED:
         return network
     scaling = inputs.training(input_.kind).fit(input_, [])
-    return replace(network, input=input_, scaling=scaling, canvas=inputs.between(input_.shape, network.seen))
+    return replace(
+        network, input=input_, scaling=scaling, input_resize=inputs.between(input_.shape, network.trunk_shape)
+    )
 
 
-def introduced(run: Run, model: Model, data: Data) -> Model:
+def adapted(run: Run, model: Model, data: Data) -> Model:
     """A kept model as it takes the rows of `data`. The user is told where its trunk sees other pictures than those, and where rows
     behind it cannot be compared with the test rows for that: a picture has another hash at another size."""
     own = data.table.schema.input
-    network = facing(model.network, own)
-    if network.canvas is not None:
-        message = f"{model.id} sees {times(network.seen)}, {data.ref} has {times(own.shape)}"
-        run.warn("input_adapted", f"{message}: {inputs.sentence(own.kind, own.shape, network.seen)}")
+    network = resized(model.network, own)
+    if network.input_resize is not None:
+        message = f"{model.id} sees {times(network.trunk_shape)}, {data.ref} has {times(own.shape)}"
+        run.warn("input_adapted", f"{message}: {inputs.sentence(own.kind, own.shape, network.trunk_shape)}")
     if any(shape != own.shape for shape in model.shapes):
         run.borrowed.overlap_unknown = True
         message = f"pictures of another shape than those of {data.ref} are behind {model.id}"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app import data as datasets
-from app.data.source import Chain, Part
+from app.data.source import Chain, SourceRows
 from worker.training import inputs as input_kinds
-from worker.training.data.batches import Feed, Line, Some
-from worker.training.fitting.tuition import teacher_layers
+from worker.training.data.batches import BatchSource, Sampler, Some
+from worker.training.fitting.distillation_loss import teacher_layers
 from worker.training.networks.inheritance import order_of
 from worker.training.process.failures import Failure
 from worker.training.run import epoch_steps
@@ -23,15 +23,15 @@ from worker.training.tasks import heads
 
 if TYPE_CHECKING:
     from app.data.source import Source
-    from app.spec.base import Words
+    from app.spec.base import SpecModel
     from app.spec.data import SplitSpec
     from app.spec.training import TrainingSpec
-    from worker.training.data.rows import Data, Draw
-    from worker.training.fitting.goal import Goal
-    from worker.training.kept.keeping import Model
+    from worker.training.data.rows import Data, Subset
+    from worker.training.fitting.loss_spec import LossSpec
+    from worker.training.kept.store import Model
     from worker.training.methods._annealing import Factors
     from worker.training.networks.network import Network
-    from worker.training.report.conclude import Trial
+    from worker.training.report.conclude import ArmScores
     from worker.training.run import Run
     from worker.training.tasks.heads import Task
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Teachers:
     """Kept models that teach one task. `online`: they see each batch; else every row once, and what they say is part of the data.
 
-    A teacher runs in inference mode on live layers of its own: teaching never changes it, nor a student of the same shape.
+    A teacher runs in inference mode on Keras layers of its own: teaching never changes it, nor a student of the same shape.
     `objectives`: what is learnt from them.
     """
 
@@ -48,7 +48,7 @@ class Teachers:
         run: Run,
         models: Sequence[Model],
         weights: Sequence[float],
-        objectives: Sequence[Words] = (),
+        objectives: Sequence[SpecModel] = (),
         *,
         online: bool = True,
     ):
@@ -63,42 +63,50 @@ class Teachers:
         return {layer: shapes[layer][-1] for layer in self._layers}
 
     @staticmethod
-    def epoch_steps(draw: Draw, unlabelled: Data | None, training: TrainingSpec) -> int:
+    def epoch_steps(subset: Subset, unlabelled: Data | None, training: TrainingSpec) -> int:
         """Until every row has been seen once; with unlabelled rows the longer of the two halves."""
         if unlabelled is None:
-            return epoch_steps(len(draw.train), training.batch_size)
+            return epoch_steps(len(subset.train), training.batch_size)
         half = max(1, training.batch_size // 2)
-        return max(epoch_steps(len(draw.train), half), epoch_steps(len(free_rows(draw, unlabelled)), half))
+        return max(epoch_steps(len(subset.train), half), epoch_steps(len(free_rows(subset, unlabelled)), half))
 
-    def feed(self, network: Network, draw: Draw, unlabelled: Data | None, training: TrainingSpec, seed: int) -> Feed:
-        """Batches of the draw's rows with the teachers' logits; with `unlabelled` half of each batch is those rows, under a mask."""
-        feed = self._run.feed(network, draw, training, seed)
-        given, lines = dict(feed.given), list(feed.lines)
-        inputs: Source = feed.inputs
+    def batch_source(
+        self, network: Network, subset: Subset, unlabelled: Data | None, training: TrainingSpec, seed: int
+    ) -> BatchSource:
+        """Batches of the subset's rows with the teachers' logits; with `unlabelled` half of each batch is those rows, under a mask."""
+        batch_source = self._run.batch_source(network, subset, training, seed)
+        given, samplers = dict(batch_source.given), list(batch_source.samplers)
+        inputs: Source = batch_source.inputs
         if unlabelled is not None:
-            free = free_rows(draw, unlabelled)
+            free = free_rows(subset, unlabelled)
             half = max(1, training.batch_size // 2)
             first = len(inputs)
-            inputs = Chain([inputs, Part(unlabelled.table.inputs, free)])
+            inputs = Chain([inputs, SourceRows(unlabelled.table.inputs, free)])
             given = {name: _padded(values, len(free)) for name, values in given.items()}
-            lines = [
-                Line(draw.train, min(half, len(draw.train)), seed, draw.data.ref),
-                Line(np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.ref}"),
+            samplers = [
+                Sampler(subset.train, min(half, len(subset.train)), seed, subset.data.ref),
+                Sampler(
+                    np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.ref}"
+                ),
             ]
         (task,) = network.tasks.values()
-        return self.teach(replace(feed, inputs=inputs, given=given, lines=lines), task)
+        return self.teach(replace(batch_source, inputs=inputs, given=given, samplers=samplers), task)
 
-    def teach(self, feed: Feed, task: Task) -> Feed:
-        """`feed` with what the teachers say of its rows about `task`."""
-        rows = np.unique(np.concatenate([line.rows for line in feed.lines]))
+    def teach(self, batch_source: BatchSource, task: Task) -> BatchSource:
+        """`batch_source` with what the teachers say of its rows about `task`."""
+        rows = np.unique(np.concatenate([sampler.rows for sampler in batch_source.samplers]))
         for number, model in enumerate(self.models):
             key = f"{task.name}/teacher/{number}"
             if self._online:
-                feed.computed.append(partial(self._lecture, model, task, key))
+                batch_source.computed.append(partial(self._lecture, model, task, key))
             else:
-                known = self._told(model, task, key, self._run.outputs(model, Part(feed.inputs, rows), self._layers))
-                feed.cached |= {name: Some(rows, values, len(feed.inputs)) for name, values in known.items()}
-        return feed
+                known = self._told(
+                    model, task, key, self._run.outputs(model, SourceRows(batch_source.inputs, rows), self._layers)
+                )
+                batch_source.cached |= {
+                    name: Some(rows, values, len(batch_source.inputs)) for name, values in known.items()
+                }
+        return batch_source
 
     def _lecture(self, model: Model, task: Task, key: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
         return self._told(model, task, key, self._run.logits(model.network, inputs, self._layers))
@@ -115,11 +123,13 @@ class Teachers:
         return np.asarray(sum(share * one for share, one in zip(shares, each, strict=True)))
 
 
-def taught(goal: Goal, by: Mapping[str, Teachers], label_weight: float | None, standardization: bool) -> Goal:
-    """`goal` with the objectives of each task that has teachers. `label_weight` is given in every resolved spec."""
+def taught(
+    loss_spec: LossSpec, by: Mapping[str, Teachers], label_weight: float | None, standardization: bool
+) -> LossSpec:
+    """`loss_spec` with the objectives of each task that has teachers. `label_weight` is given in every resolved spec."""
     assert label_weight is not None
     return replace(
-        goal,
+        loss_spec,
         objectives={task: teachers.objectives for task, teachers in by.items()},
         teachers={task: teachers.weights for task, teachers in by.items()},
         widths={task: teachers.widths for task, teachers in by.items()},
@@ -155,15 +165,15 @@ def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndar
     raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
 
 
-def about(teachers: Teachers, trial: Trial, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
+def about(teachers: Teachers, arm_scores: ArmScores, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
     """How near the students came in one task: agreement with the teachers, how much of the gap was closed, how much smaller and
     faster they are."""
-    inputs = Part(target.table.inputs, target.split.test)
+    inputs = SourceRows(target.table.inputs, target.split.test)
     said_by_teachers = teachers.answers(task, inputs)
-    student, teacher = trial.model, teachers.models[0]
-    ours, *theirs = (trial.job.latency(one, target.table.inputs) for one in (student, *teachers.models))
+    student, teacher = arm_scores.model, teachers.models[0]
+    ours, *theirs = (arm_scores.job.latency(one, target.table.inputs) for one in (student, *teachers.models))
     latency = {"student": ours["ms_per_batch"], "teachers": round(sum(one["ms_per_batch"] for one in theirs), 3)}
-    students, alone = trial.measures(task.name)
+    students, alone = arm_scores.measures(task.name)
     teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
     measure = evaluate.measure(
         task.type,
@@ -180,14 +190,14 @@ def about(teachers: Teachers, trial: Trial, target: Data, task: Task, split: Spl
                 "weight": weight,
                 "parameters": one.manifest.parameters,
                 "labels": one.manifest.training.get("labels"),
-                "input": input_kinds.about(one.network.input.kind, one.network.input.shape, one.network.seen),
+                "input": input_kinds.about(one.network.input.kind, one.network.input.shape, one.network.trunk_shape),
             }
             for one, weight in zip(teachers.models, teachers.weights, strict=True)
         ],
         "teacher_head": teacher_name,
         "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
         "agreement": evaluate.agreement(
-            task.type, trial.job.answers(student.network, inputs)[task.name], said_by_teachers
+            task.type, arm_scores.job.answers(student.network, inputs)[task.name], said_by_teachers
         ),
         "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
         "latency_ratio": round(latency["teachers"] / latency["student"], 3),
@@ -201,10 +211,10 @@ def _padded(values: np.ndarray, more: int) -> np.ndarray:
     return np.concatenate([values, np.zeros((more, *values.shape[1:]), values.dtype)])
 
 
-def free_rows(draw: Draw, unlabelled: Data) -> np.ndarray:
-    """The unlabelled rows that are not among the draw's labelled ones."""
+def free_rows(subset: Subset, unlabelled: Data) -> np.ndarray:
+    """The unlabelled rows that are not among the subset's labelled ones."""
     rows = unlabelled.split.train
-    free = rows[~datasets.among(unlabelled.table.hashes[rows], draw.hashes)]
+    free = rows[~datasets.among(unlabelled.table.hashes[rows], subset.hashes)]
     if not len(free):
         raise Failure(
             "dataset_invalid", f"{unlabelled.ref} has no row beyond the labelled ones", "leave `unlabelled` out"

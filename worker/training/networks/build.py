@@ -1,4 +1,4 @@
-"""The Keras layers that compute with a network (`Live`), made once for each shape of network and lent from arm to arm.
+"""The Keras layers that compute with a network (`KerasLayers`), made once for each shape of network and lent from arm to arm.
 
 The numbers are loaded before a fit and read back after it, so that five seeds cost one tracing and still are five independent
 trainings.
@@ -32,7 +32,7 @@ XLA = keras.backend.backend() == "jax"
 
 
 @dataclass
-class Live:
+class KerasLayers:
     """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}.
 
     `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}; None where the heads are given
@@ -155,13 +155,13 @@ def _own(layer: Any) -> list[Any]:
     return [variable for variable in layer.weights if not variable.name.startswith("lora_kernel")]
 
 
-def live(network: Network) -> Live:
+def keras_layers(network: Network) -> KerasLayers:
     """Layers for `network`'s shape, its numbers loaded."""
     dtype = keras.dtype_policies.get(network.precision)
     graph = network.graph
     made, steps = _made(network, graph, dtype)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    reached = through(graph, steps, input_kinds.adapted(network.input.kind, inputs, network.seen))
+    reached = through(graph, steps, input_kinds.adapted(network.input.kind, inputs, network.trunk_shape))
     reached |= {name: reached[parts[-1]] for name, parts in network.trace.nested.items() if parts[-1] in reached}
     shared = reached[next(iter(graph.features.values()))] if graph.one_trunk else None
     features = None if shared is None else keras.Input(tuple(shared.shape[1:]), name="features", dtype="float32")
@@ -181,7 +181,7 @@ def live(network: Network) -> Live:
         for part in trunk.inner(layer):
             if isinstance(part, keras.layers.Dropout):
                 part.asked_rate = part.rate
-    result = Live(
+    result = KerasLayers(
         keras.Model(inputs, outputs, name="network"),
         None if shared is None else keras.Model(inputs, shared, name="body"),
         None if features is None else keras.Model(features, behind, name="head"),
@@ -200,7 +200,7 @@ def live(network: Network) -> Live:
 
 def _made(network: Network, graph: Graph, dtype: Any) -> tuple[dict[str, Any], dict[str, Step]]:
     """The layers before the heads, by name, and how each node is called; an op of the trunk is called and is no layer."""
-    origin = trunk.trunk(network.architecture, network.seen, network.precision)
+    origin = trunk.trunk(network.architecture, network.trunk_shape, network.precision)
     made, steps = dict[str, Any](), dict[str, Step]()
     for node in graph.nodes:
         if node.origin is None:

@@ -12,11 +12,11 @@ from worker.training.networks.network import Weights
 from worker.training.networks.seeds import derive
 
 if TYPE_CHECKING:
-    from worker.training.networks.build import Live
+    from worker.training.networks.build import KerasLayers
     from worker.training.sharing import Node
 
 
-def initial(layers: Live, seed: int) -> Weights:
+def initial(layers: KerasLayers, seed: int) -> Weights:
     """Fresh numbers: kernels Glorot-uniform (2010), stitches as their spec says, the rest as Keras begins it.
 
     Drawn by NumPy from (seed, layer name), so equal on all backends. A head's numbers depend on its task's name and not on its

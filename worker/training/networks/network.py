@@ -18,7 +18,7 @@ from worker.training.sharing import hard_sharing
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
-    from app.spec.base import Words
+    from app.spec.base import SpecModel
     from app.spec.data import InputSchema
     from app.spec.models import HeadSpec
     from app.spec.trace import Trace
@@ -46,7 +46,7 @@ class Network:
     """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers.
 
     `sharing`: the words of how its tasks share copies of the trunk. `lora`: what a fit trains in place of the trunk. The adapters
-    themselves live only within the fit, which gives back a network with them merged into its kernels. `canvas`: the shape that the
+    themselves live only within the fit, which gives back a network with them merged into its kernels. `input_resize`: the shape that the
     trunk sees, where it is not fed that very shape.
     """
 
@@ -58,20 +58,20 @@ class Network:
     weights: Weights
     precision: str = "float32"
     lora: Lora | None = None
-    canvas: list[int] | None = None
-    sharing: Words = field(default_factory=hard_sharing.Spec)
+    input_resize: list[int] | None = None
+    sharing: SpecModel = field(default_factory=hard_sharing.Spec)
 
     @property
-    def seen(self) -> list[int]:
+    def trunk_shape(self) -> list[int]:
         """The shape that the trunk sees, without the batch."""
-        return self.canvas or self.input.shape
+        return self.input_resize or self.input.shape
 
     @property
     def trace(self) -> Trace:
         """What is known of its trunk, layer by layer."""
         from worker.training.networks import trunk
 
-        return trunk.trace(self.architecture, self.seen)
+        return trunk.trace(self.architecture, self.trunk_shape)
 
     @property
     def graph(self) -> Graph:
@@ -92,12 +92,12 @@ class Network:
         }
 
     def shape_key(self) -> str:
-        """Networks of equal key can share live layers: everything that is not a number."""
+        """Networks of equal key can share Keras layers: everything that is not a number."""
         return json.dumps(
             [
                 architectures.as_data(self.architecture),
                 self.input.shape,
-                self.seen,
+                self.trunk_shape,
                 {name: [task.type, task.units, self.heads[name].model_dump()] for name, task in self.tasks.items()},
                 self.precision,
                 None if self.lora is None else [self.lora.rank, self.lora.alpha, self.lora.targets],

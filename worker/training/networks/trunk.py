@@ -91,8 +91,8 @@ def trunk(architecture: Architecture, shape: Sequence[int], precision: str = "fl
     Raises:
         ValueError: the architecture does not take such inputs.
     """
-    seen = architectures.seen(architecture, shape)
-    return _trunk(json.dumps(architectures.as_data(architecture), sort_keys=True), seen, precision)
+    trunk_shape = architectures.trunk_shape(architecture, shape)
+    return _trunk(json.dumps(architectures.as_data(architecture), sort_keys=True), trunk_shape, precision)
 
 
 def trace(architecture: Architecture, shape: Sequence[int]) -> Trace:

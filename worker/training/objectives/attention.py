@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from worker.training.objectives import Needs, Setting
-from worker.training.objectives._layers import OfFeatures, maps, same_size, settle
+from worker.training.objectives._layer_pairs import OfFeatures, maps, same_size, settle
 
 NEEDS: Needs = "features"
 SMALLEST = 1e-24

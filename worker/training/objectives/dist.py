@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Fault, Invalid
 from worker.training.objectives import Answers, Needs, Setting, only_multiclass, some_weight
 from worker.training.objectives.logits import log_mean
@@ -21,7 +21,7 @@ FEWEST_ROWS = 3
 SMALLEST_VARIANCE = 1e-14  # below it float32 sees rounding, not variation
 
 
-class Spec(Words):
+class Spec(SpecModel):
     type: Literal["dist"] = "dist"
     weight: float = Field(1.0, ge=0, le=1e6)
     temperature: float = Field(1.0, gt=0, le=100)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Invalid
 from worker.training.objectives import Answers, Needs, Setting, only_multiclass, some_weight
 from worker.training.objectives.logits import log_mean, not_negative
@@ -23,7 +23,7 @@ NEEDS: Needs = "logits"
 WARM_UP_SHARE = 12
 
 
-class Spec(Words):
+class Spec(SpecModel):
     """`warmup_epochs` null: a twelfth of the epochs, 0: the full weight at once."""
 
     type: Literal["dkd"] = "dkd"

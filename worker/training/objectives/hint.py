@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from worker.training.objectives import Needs, Setting
-from worker.training.objectives._layers import OfFeatures, middle, same_size, settle
+from worker.training.objectives._layer_pairs import OfFeatures, middle, same_size, settle
 
 NEEDS: Needs = "features"
 

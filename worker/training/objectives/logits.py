@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.spec import tasks
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Fault, Invalid
 from app.spec.registry import module
 from worker.training.objectives import WEIGHT_OF_LOGITS, Answers, Needs, Setting
@@ -24,7 +24,7 @@ NEEDS: Needs = "logits"
 TEMPERATURE = 4.0
 
 
-class Spec(Words):
+class Spec(SpecModel):
     """`temperature` null: 4; regression has none. Beyond 100 softened outputs differ by less than float32 can tell."""
 
     type: Literal["logits"] = "logits"

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from app.spec.faults import Fault, Invalid
 from worker.training.objectives import Needs, Setting, some_weight
-from worker.training.objectives._layers import OfFeatures, flat, last, settle
+from worker.training.objectives._layer_pairs import OfFeatures, flat, last, settle
 
 NEEDS: Needs = "features"
 SMALLEST = 1e-12

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from worker.training.objectives import Needs, Setting
-from worker.training.objectives._layers import OfFeatures, any_two, flat, last, settle
+from worker.training.objectives._layer_pairs import OfFeatures, any_two, flat, last, settle
 
 NEEDS: Needs = "features"
 SMALLEST = 1e-24

@@ -10,7 +10,7 @@ import errno
 from app.data import disk
 from app.spec.failures import FAILURES
 from app.spec.faults import Hint, Invalid
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 from worker.reports import Exit, Failed
 
 MEMORY_LIMIT = "the trainer asked for more main memory than it may have"

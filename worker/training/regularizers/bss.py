@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Fault, Invalid
 from worker.training.regularizers import About, Regularizer
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["bss"] = "bss"
     alpha: float = Field(0.001, ge=0, le=1e4)
     k: int = Field(1, ge=1, le=4096, description="how many singular values")

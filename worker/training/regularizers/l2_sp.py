@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Fault, Invalid
 from worker.training.regularizers import About, Regularizer
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["l2_sp"] = "l2_sp"
     alpha: float = Field(0.1, ge=0, le=1e4, description="pull of the trunk towards the source")
     beta: float = Field(0.01, ge=0, le=1e4, description="pull of the head towards 0")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from app import durable
-from worker.reports import Artifact, Result
+from worker.reports import ArtifactReport, Result
 from worker.training import inputs
 from worker.training.process import device
 from worker.training.process.failures import Failure
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from app.spec.training import ControlSpec
     from worker.training.data.rows import Data
     from worker.training.job import Job
-    from worker.training.kept.keeping import Model
+    from worker.training.kept.store import Model
     from worker.training.report.control import Arm
     from worker.training.scores.measures import Measure
 
@@ -35,7 +35,7 @@ FILES = ("report.json", "metrics.csv", "card.md", "curve.svg", "seeds.svg")
 
 
 @dataclass
-class Trial:
+class ArmScores:
     """The models of all arms with their scores on the test rows of `examined`, which are the same for every one of them."""
 
     job: Job
@@ -81,13 +81,13 @@ class Trial:
         return [ours[seed] for seed in both], [theirs[seed] for seed in both]
 
     def _give_up(self, arm: Arm, failure: Failure) -> None:
-        stage = self.job.pace.stage
+        stage = self.job.progress.stage
         why = failure.message if stage == arm.stage else f"{stage}: {failure.message}"
         outcomes = self.treated if arm.treated else self.control
         outcomes[arm.seed] = Outcome(arm.seed, failed=why)
         self.failed[arm.role] = why
         self.job.run.warn("arm_failed", f"{arm.role} has no model ({why}); the other arms go on, without a verdict")
-        self.job.pace.give_up(arm.stage)
+        self.job.progress.give_up(arm.stage)
 
     @property
     def model(self) -> Model:
@@ -95,7 +95,7 @@ class Trial:
         return self.models["model"]
 
 
-class Besides:
+class Extras:
     """What the method used and the control did not."""
 
     def __init__(self, role: str = "", *models: Model, **counts: int | None):
@@ -113,13 +113,13 @@ class Besides:
 
 def conclude(
     job: Job,
-    trial: Trial,
+    arm_scores: ArmScores,
     kind: type[Report],
     control: ControlSpec,
     split: SplitSpec,
     *,
     arm: str,
-    besides: Besides,
+    extras: Extras,
     dropped: Mapping[str, int] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
@@ -127,25 +127,25 @@ def conclude(
 
     `kind` describes the method's report, each key of `more` among them.
     """
-    job.pace.enter("evaluate")
+    job.progress.enter("evaluate")
     overlap: Literal["unknown", "none"] = "unknown" if job.run.borrowed.overlap_unknown else "none"
     verdict = judge(
-        list(trial.treated.values()),
-        list(trial.control.values()),
+        list(arm_scores.treated.values()),
+        list(arm_scores.control.values()),
         seeds=control.seeds,
         margin=control.margin,
         primary=control.primary,
         split_seed=split.seed,
         arm=arm,
-        besides=besides.counts,
+        besides=extras.counts,
         overlap=overlap,
-        conditional_on=besides.conditional_on,
+        conditional_on=extras.conditional_on,
     )
-    model = trial.model
-    report = {**_report(job, trial, verdict, dropped or {}, overlap), **(more or {})}
+    model = arm_scores.model
+    report = {**_report(job, arm_scores, verdict, dropped or {}, overlap), **(more or {})}
     job.write_metrics()
     _write(job.out / "report.json", _text(kind, report))
-    _write(job.out / "card.md", card.card(report, model.manifest, job.words, _lineage(job, model, besides)))
+    _write(job.out / "card.md", card.card(report, model.manifest, job.words, _lineage(job, model, extras)))
     _write(job.out / "curve.svg", card.curve(report, job.history))
     seeds = card.seeds(report)
     if seeds is not None:
@@ -153,8 +153,8 @@ def conclude(
     for name in FILES:
         if name == "seeds.svg" and seeds is None:
             continue
-        job.send(Artifact(name=name, path=name))
-    seconds = sum(one.spent.device_seconds for one in job.models.values())
+        job.send(ArtifactReport(name=name, path=name))
+    seconds = sum(one.cost.device_seconds for one in job.models.values())
     job.send(
         Result(
             best=model.manifest.training.get("best"),
@@ -165,13 +165,13 @@ def conclude(
 
 
 def _report(
-    job: Job, trial: Trial, verdict: Mapping[str, Any], dropped: Mapping[str, int], overlap: str
+    job: Job, arm_scores: ArmScores, verdict: Mapping[str, Any], dropped: Mapping[str, int], overlap: str
 ) -> dict[str, Any]:
     """What the reports of all methods have. Writes the exported formats, whose sizes are in it."""
-    model, first = trial.model, trial.examined[0]
+    model, first = arm_scores.model, arm_scores.examined[0]
     exported = job.export(model, first)
     figures: dict[str, Any] = {}
-    for data in trial.examined:
+    for data in arm_scores.examined:
         figures |= job.figures(model, data)
     return {
         "kind": job.words["kind"],
@@ -186,24 +186,24 @@ def _report(
             "latency": job.latency(model, first.table.inputs),
             "architecture": model.manifest.architecture,
         },
-        "input": inputs.about(model.network.input.kind, model.network.input.shape, model.network.seen),
+        "input": inputs.about(model.network.input.kind, model.network.input.shape, model.network.trunk_shape),
         "export": exported,
         "rows": {
             data.ref: {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
-            for data in trial.examined
+            for data in arm_scores.examined
         },
         "labels": model.manifest.training.get("labels"),
         "dropped_rows": dict(dropped),
         "overlap": overlap,
         "models": {
             role: {
-                "steps": one.spent.steps,
-                "learning_rate": one.spent.learning_rate,
-                "device_seconds": one.spent.device_seconds,
+                "steps": one.cost.steps,
+                "learning_rate": one.cost.learning_rate,
+                "device_seconds": one.cost.device_seconds,
             }
-            for role, one in trial.models.items()
+            for role, one in arm_scores.models.items()
         },
-        "failed": trial.failed,
+        "failed": arm_scores.failed,
     }
 
 
@@ -217,10 +217,10 @@ def _text(kind: type[Report], report: dict[str, Any]) -> str:
         return plain
 
 
-def _lineage(job: Job, model: Model, besides: Besides) -> list[dict[str, Any]]:
+def _lineage(job: Job, model: Model, extras: Extras) -> list[dict[str, Any]]:
     """What the card says of each model behind the job's, by the kept edges: from heir to heir within the job, and where they lead
     out of it."""
-    known = {one.id: one for one in besides.models} | job.run.borrowed.models | dict(job.models)
+    known = {one.id: one for one in extras.models} | job.run.borrowed.models | dict(job.models)
     found: list[dict[str, Any]] = []
     heirs = [model.id]
     for heir in heirs:

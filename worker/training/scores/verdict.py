@@ -36,7 +36,7 @@ SIGN_RULE = (
 
 
 @dataclass(frozen=True)
-class Spent:
+class Cost:
     """What one model cost on the target. `best_epoch` counts from 1 to `epochs`, by validation; None: not watched."""
 
     steps: int
@@ -51,7 +51,7 @@ class Scored:
     """One task of one trained model. `relative` enters Δm where that is another measure (RMSE for regression)."""
 
     measure: Measure
-    spent: Spent
+    cost: Cost
     relative: Measure | None = None
 
     @property
@@ -368,8 +368,8 @@ def _judge_task(
         "test_unit": "row" if sample.n_units == len(sample.units) else "group",
         "variance": {"seeds": _number(at.v_seed), "test": _number(at.v_test), "df": _number(at.df)},
         "budget": {
-            "treated": _spent([outcome.tasks[name].spent for outcome in ours]),
-            "control": _spent([outcome.tasks[name].spent for outcome in theirs]),
+            "treated": _cost([outcome.tasks[name].cost for outcome in ours]),
+            "control": _cost([outcome.tasks[name].cost for outcome in theirs]),
             "besides": ask.besides,
         },
         "overlap": ask.overlap,
@@ -441,18 +441,18 @@ def _notes(name: str, treated: Sequence[Outcome], control: Sequence[Outcome]) ->
     """What a reader must know before believing the difference."""
     still = []
     for arm, outcomes in (("treated", treated), ("control", control)):
-        watched = [outcome.tasks[name].spent for outcome in outcomes]
-        last = sum(spent.best_epoch is not None and spent.best_epoch == spent.epochs for spent in watched)
+        watched = [outcome.tasks[name].cost for outcome in outcomes]
+        last = sum(cost.best_epoch is not None and cost.best_epoch == cost.epochs for cost in watched)
         if last:
             still.append(f"{arm} in {last} of {len(watched)} runs")
     notes = [f"still improving at the end of the budget: {', '.join(still)}"] if still else []
-    steps = [{outcome.tasks[name].spent.steps for outcome in outcomes} for outcomes in (treated, control)]
+    steps = [{outcome.tasks[name].cost.steps for outcome in outcomes} for outcomes in (treated, control)]
     if all(steps) and steps[0] != steps[1]:
         notes.append(f"unequal steps on the target: treated {sorted(steps[0])}, control {sorted(steps[1])}")
     return notes
 
 
-def _spent(runs: Sequence[Spent]) -> dict[str, Any] | None:
+def _cost(runs: Sequence[Cost]) -> dict[str, Any] | None:
     """Steps and rate of one run (a list where runs differ), the best epoch of each, the seconds of all."""
     if not runs:
         return None

@@ -17,7 +17,7 @@ from app.spec.trace import INPUT
 from worker.training.sharing._graph import Graph, Node, Plan
 
 if TYPE_CHECKING:
-    from app.spec.base import Words
+    from app.spec.base import SpecModel
     from app.spec.trace import Trace
 
 __all__ = ["INPUT", "MOST_LAYERS", "Graph", "Node", "Plan", "graph"]
@@ -26,7 +26,7 @@ MOST_LAYERS = 2000
 """Of all copies together: Keras needs about 10 ms to make one, and longer to trace it."""
 
 
-def graph(words: Words, trace: Trace, tasks: Iterable[str]) -> Graph:
+def graph(words: SpecModel, trace: Trace, tasks: Iterable[str]) -> Graph:
     """The layers between the input of a trunk and the heads of `tasks`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Layers and what each is given, as plain data: what a sharing draws up, what `build` makes live, what a spec's limits count."""
+"""Layers and what each is given, as plain data: what a sharing draws up, what `build` makes Keras layers of, what a spec's limits count."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.sharing import Plan
 from worker.training.sharing._extraction import extract
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["cgc"] = "cgc"
     experts: int = Field(1, ge=0, le=32, description="copies of the trunk that all tasks use")
     experts_per_task: int = Field(1, ge=0, le=8, description="copies of the trunk that one task alone uses")

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Fault, Invalid
 from worker.training.sharing import INPUT, Plan
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["cross_stitch"] = "cross_stitch"
     alpha: float = Field(0.9, gt=0, le=1, description="a tower's share in its own mixture at the start")
     per: Literal["channel", "layer"] = Field("channel", description="where an α is the same")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.sharing import INPUT, Plan
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["hard_sharing"] = "hard_sharing"
 
 

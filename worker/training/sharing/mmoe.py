@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.sharing import INPUT, Plan
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["mmoe"] = "mmoe"
     experts: int = Field(4, ge=1, le=32, description="copies of the trunk, used by all tasks")
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Fault, Invalid
 from worker.training.sharing import Plan
 from worker.training.sharing._extraction import extract
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["ple"] = "ple"
     levels: int = Field(2, ge=1, le=8, description="parts of the trunk: each has a layer with a kernel, or more")
     experts: int = Field(1, ge=0, le=32, description="of each level, used by all tasks")

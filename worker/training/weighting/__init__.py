@@ -24,7 +24,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Moment:
+class GradientStatistics:
     """One step as a weighting of level "gradient" sees it: k tasks that have a labelled row in the batch, no others.
 
     `gram` (k, k): dot products of their gradients on what the tasks share; `last` (k, k): on its last layer alone.
@@ -103,7 +103,7 @@ class TaskWeighting:
         """∂ total / ∂ losses, (K,): 0 for a task left out."""
         raise NotImplementedError
 
-    def weigh(self, moment: Moment) -> Numbers:
+    def weigh(self, statistics: GradientStatistics) -> Numbers:
         """Level "gradient": what multiplies the gradients of the tasks that are there, (k,)."""
         raise NotImplementedError
 

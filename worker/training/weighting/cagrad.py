@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.spec.base import Words
-from worker.training.weighting import Moment, Numbers, TaskWeighting
+from app.spec.base import SpecModel
+from worker.training.weighting import GradientStatistics, Numbers, TaskWeighting
 from worker.training.weighting._simplex import least
 
 SMALLEST_NORM = 1e-6  # of all gradients' length: below it g_w is rounding, and its direction noise
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["cagrad"] = "cagrad"
     calpha: float = Field(0.5, ge=0, lt=1, description="c: how far from the mean gradient the step may go")
     rescale: Literal[0, 1, 2] = Field(1, description="divide by 1 (0), 1 + c² (1) or 1 + c (2)")
@@ -42,8 +42,8 @@ class Weighting(TaskWeighting):
 
     level: ClassVar[Literal["loss", "gradient"]] = "gradient"
 
-    def weigh(self, moment: Moment) -> Numbers:
-        gram, k, c = moment.gram, len(moment.gram), self.spec.calpha
+    def weigh(self, statistics: GradientStatistics) -> Numbers:
+        gram, k, c = statistics.gram, len(statistics.gram), self.spec.calpha
         with_mean = gram.mean(axis=1)
         mean_norm = math.sqrt(max(float(with_mean.mean()), 0.0))
         w = least(gram, with_mean, c * mean_norm)

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, count, numbers, only, shares, value
 
 SMALLEST_LOSS = 1e-12
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["dwa"] = "dwa"
     T: float = Field(2.0, gt=0, le=1e6, description="temperature: the larger, the more even")
 

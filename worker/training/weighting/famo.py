@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import Numbers, TaskWeighting, numbers, only, shares, value
 from worker.training.weighting._adam import Adam
 
 SMALLEST_LOSS = 1e-8
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["famo"] = "famo"
     w_lr: float = Field(0.025, gt=0, le=1, description="learning rate of the tasks' weights")
     gamma: float = Field(1e-3, ge=0, le=1, description="how strongly the weights are drawn together (L2 decay of ξ)")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, only
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["fixed"] = "fixed"
 
 

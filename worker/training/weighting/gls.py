@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, count, only
 
 SMALLEST_LOSS = 1e-20
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["gls"] = "gls"
 
 

@@ -14,15 +14,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from app.spec.base import Words
-from worker.training.weighting import Moment, Numbers, TaskWeighting, numbers
+from app.spec.base import SpecModel
+from worker.training.weighting import GradientStatistics, Numbers, TaskWeighting, numbers
 from worker.training.weighting._adam import Adam
 
 SMALLEST_LOSS = 1e-8
 SMALLEST_WEIGHT = 1e-4
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["gradnorm"] = "gradnorm"
     alpha: float = Field(1.5, ge=0, le=10, description="how strongly a task that lags is pulled")
     w_lr: float = Field(0.025, gt=0, le=1, description="learning rate of the tasks' weights")
@@ -51,14 +51,14 @@ class Weighting(TaskWeighting):
             )
         self.first.assign([max(first_losses[task], SMALLEST_LOSS) for task in self.tasks])
 
-    def weigh(self, moment: Moment) -> Numbers:
-        w, here = numbers(self.w).astype(np.float64), moment.places
+    def weigh(self, statistics: GradientStatistics) -> Numbers:
+        w, here = numbers(self.w).astype(np.float64), statistics.places
         k, share = len(here), w[here].sum()
         used = np.asarray(w[here] * k / share)  # of k tasks the weights add up to k
-        lengths = np.sqrt(np.maximum(np.diag(moment.last), 0.0))
-        if k > 1 and np.isfinite(lengths).all() and np.isfinite(moment.losses).all():
+        lengths = np.sqrt(np.maximum(np.diag(statistics.last), 0.0))
+        if k > 1 and np.isfinite(lengths).all() and np.isfinite(statistics.losses).all():
             moved = np.maximum(
-                used + self.adam.step(self.slopes(used, lengths, moment.losses, here), here), SMALLEST_WEIGHT
+                used + self.adam.step(self.slopes(used, lengths, statistics.losses, here), here), SMALLEST_WEIGHT
             )
             w[here] = moved * share / moved.sum()
             self.w.assign(w.astype(np.float32))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, only, value
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["imtl_l"] = "imtl_l"
 
 

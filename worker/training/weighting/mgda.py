@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from app.spec.base import Words
-from worker.training.weighting import Moment, Numbers, TaskWeighting
+from app.spec.base import SpecModel
+from worker.training.weighting import GradientStatistics, Numbers, TaskWeighting
 from worker.training.weighting._simplex import least
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["mgda"] = "mgda"
 
 
@@ -27,9 +27,9 @@ class Weighting(TaskWeighting):
 
     level: ClassVar[Literal["loss", "gradient"]] = "gradient"
 
-    def weigh(self, moment: Moment) -> Numbers:
-        moving = np.flatnonzero(np.diag(moment.gram) > 0)
-        weights = np.zeros(len(moment.gram))
+    def weigh(self, statistics: GradientStatistics) -> Numbers:
+        moving = np.flatnonzero(np.diag(statistics.gram) > 0)
+        weights = np.zeros(len(statistics.gram))
         if len(moving):
-            weights[moving] = len(moving) * least(moment.gram[np.ix_(moving, moving)])
+            weights[moving] = len(moving) * least(statistics.gram[np.ix_(moving, moving)])
         return weights

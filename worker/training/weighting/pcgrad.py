@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from app.spec.base import Words
-from worker.training.weighting import Moment, Numbers, TaskWeighting
+from app.spec.base import SpecModel
+from worker.training.weighting import GradientStatistics, Numbers, TaskWeighting
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["pcgrad"] = "pcgrad"
 
 
@@ -29,9 +29,9 @@ class Weighting(TaskWeighting):
 
     level: ClassVar[Literal["loss", "gradient"]] = "gradient"
 
-    def weigh(self, moment: Moment) -> Numbers:
-        gram, k = moment.gram, len(moment.gram)
-        drawn = np.random.default_rng([moment.seed, moment.number, *b"pcgrad"])
+    def weigh(self, statistics: GradientStatistics) -> Numbers:
+        gram, k = statistics.gram, len(statistics.gram)
+        drawn = np.random.default_rng([statistics.seed, statistics.number, *b"pcgrad"])
         total = np.zeros(k)
         for i in range(k):
             made_of = np.zeros(k)

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, count, only, shares, value
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["rlw"] = "rlw"
 
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, count, numbers, only, shares, value
 
 SMALLEST_LOSS = 1e-20
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["stch"] = "stch"
     mu: float = Field(1.0, ge=1e-3, le=1e3, description="smoothness μ: the smaller, the more the worst task rules")
     warmup_epochs: int = Field(4, ge=1, le=1000, description="epochs on the sum of log losses")

@@ -12,13 +12,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, only, value
 
 SMALLEST_LOSS = 1e-8
 
 
-class Spec(Words):
+class Spec(SpecModel):
     name: Literal["uncertainty"] = "uncertainty"
 
 

@@ -152,7 +152,7 @@ def test_it_computes_what_its_paper_says(name: str) -> None:
     x = np.random.default_rng(2).uniform(0, 1, (3, 8, 6, 3)).astype(np.float32)
     weights = {layer: [array.astype(np.float64) for array in arrays] for layer, arrays in whole.weights.items()}
     expected = NAIVE[name](weights, x.astype(np.float64))
-    found = np.asarray(build.live(whole).body.predict_on_batch(x))
+    found = np.asarray(build.keras_layers(whole).body.predict_on_batch(x))
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -170,7 +170,7 @@ def test_it_is_kept_in_stock_layers_read_back_and_exported_in_every_format(name:
     again = export.read(tmp_path / "model.keras", Manifest.model_validate_json(about.model_dump_json()))
     assert same(again.weights, whole.weights)
     rows = np.random.default_rng(2).integers(0, 256, (5, 8, 6, 3)).astype(np.uint8)
-    logits = build.live(again).forward.predict_on_batch(again.scaling(rows))["digit"]
+    logits = build.keras_layers(again).forward.predict_on_batch(again.scaling(rows))["digit"]
     export.check(tmp_path / "model.keras", whole, rows, {"digit": heads.answers(DIGIT, np.asarray(logits))})
     wanted = [kind for kind in exports.FILES if exports.unavailable(kind) is None]
     told = formats.write(whole, wanted, rows, tmp_path)

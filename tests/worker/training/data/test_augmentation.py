@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from app.spec.training import Flip, Noise, Rotation, Translation, Zoom
 from tests.worker.training.methods.resolving import MODEL, faults, resolve
-from tests.worker.training.small import DIGIT, PICTURE, feed, network, stored
+from tests.worker.training.small import DIGIT, PICTURE, batch_source, network, stored
 from worker.training.data.augmentation import Augment, warp
 from worker.training.data.scaling import Scaling
 
@@ -98,7 +98,7 @@ def test_a_batch_is_a_function_of_seed_data_set_and_step() -> None:
 
 def test_teachers_hear_the_very_pictures_that_the_student_sees_and_stored_ones_stay() -> None:
     whole = network([DIGIT], architecture={"arch": "cnn", "filters": [3], "dense": 6}, shape=PICTURE)
-    data = feed(whole, {"digit": stored(DIGIT, 8)}, 8, augment=Augment([Translation(), Noise()], 0, "d", BYTES))
+    data = batch_source(whole, {"digit": stored(DIGIT, 8)}, 8, augment=Augment([Translation(), Noise()], 0, "d", BYTES))
     before = data.inputs.copy()
     heard: list[np.ndarray] = []
     data.computed.append(lambda raw: heard.append(raw) or {})

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from worker.training.data import batches
-from worker.training.data.batches import Feed, Line
+from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 
 
 def test_every_row_comes_once_in_each_pass_and_all_batches_have_one_size() -> None:
-    line = Line(np.arange(100, 110), 4, seed=3)
+    line = Sampler(np.arange(100, 110), 4, seed=3)
     drawn = [line.batch(step) for step in range(10)]  # 40 rows: four passes of ten
     assert {len(rows) for rows in drawn} == {4}
     for number in range(4):
@@ -19,7 +19,7 @@ def test_every_row_comes_once_in_each_pass_and_all_batches_have_one_size() -> No
 
 
 def test_any_step_can_be_had_first() -> None:
-    one, other = Line(np.arange(17), 5, seed=1), Line(np.arange(17), 5, seed=1)
+    one, other = Sampler(np.arange(17), 5, seed=1), Sampler(np.arange(17), 5, seed=1)
     in_order = [one.batch(step) for step in range(30)]
     for step in (29, 3, 17, 0, 11):
         assert np.array_equal(other.batch(step), in_order[step])
@@ -27,28 +27,30 @@ def test_any_step_can_be_had_first() -> None:
 
 def test_seeds_and_names_draw_independent_orders() -> None:
     orders = {
-        tuple(Line(np.arange(50), 50, seed, name).batch(0)) for seed in range(3) for name in ("", "digits", "strokes")
+        tuple(Sampler(np.arange(50), 50, seed, name).batch(0))
+        for seed in range(3)
+        for name in ("", "digits", "strokes")
     }
     assert len(orders) == 9
 
 
 def test_passes_differ() -> None:
-    line = Line(np.arange(50), 50, seed=0)
+    line = Sampler(np.arange(50), 50, seed=0)
     assert not np.array_equal(line.batch(0), line.batch(1))
 
 
 def test_a_line_of_no_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="no rows"):
-        Line(np.arange(0), 4, seed=0)
+        Sampler(np.arange(0), 4, seed=0)
 
 
-def feed(n: int, size: int, name: str) -> Feed:
+def batch_source(n: int, size: int, name: str) -> BatchSource:
     inputs = np.arange(n, dtype=np.uint8).reshape(n, 1)
-    return Feed(inputs, Scaling((0.0,), (2.0,)), {name: np.arange(n)}, [Line(np.arange(n), size, 0, name)])
+    return BatchSource(inputs, Scaling((0.0,), (2.0,)), {name: np.arange(n)}, [Sampler(np.arange(n), size, 0, name)])
 
 
 def test_rows_labels_and_computed_values_stay_together() -> None:
-    one = feed(20, 6, "a")
+    one = batch_source(20, 6, "a")
     one.computed.append(lambda raw: {"seen": raw[:, 0].astype(np.int64)})
     inputs, y = one.batch(3)
     assert np.array_equal(inputs[:, 0] * 2, y["a"])
@@ -56,18 +58,18 @@ def test_rows_labels_and_computed_values_stay_together() -> None:
 
 
 def test_several_data_sets_give_one_batch_each_and_the_longest_is_the_epoch() -> None:
-    feeds = {"long": feed(40, 4, "a"), "short": feed(6, 4, "b")}
-    assert batches.epoch_steps(feeds) == 10
-    x, y = batches.batch(feeds, 9)
+    batch_sources = {"long": batch_source(40, 4, "a"), "short": batch_source(6, 4, "b")}
+    assert batches.epoch_steps(batch_sources) == 10
+    x, y = batches.batch(batch_sources, 9)
     assert {name: len(rows) for name, rows in x.items()} == {"long": 4, "short": 4}
     assert set(y) == {"a", "b"}
-    seen = np.concatenate([batches.batch(feeds, step)[1]["b"] for step in range(9)])
+    seen = np.concatenate([batches.batch(batch_sources, step)[1]["b"] for step in range(9)])
     assert [int((seen == row).sum()) for row in range(6)] == [6] * 6  # the short one cycles
 
 
 def test_two_lines_share_a_batch_side_by_side() -> None:
-    one = feed(30, 4, "a")
-    one.lines = [Line(np.arange(10), 4, 0, "labelled"), Line(np.arange(10, 30), 4, 0, "free")]
+    one = batch_source(30, 4, "a")
+    one.samplers = [Sampler(np.arange(10), 4, 0, "labelled"), Sampler(np.arange(10, 30), 4, 0, "free")]
     assert one.steps_per_epoch == 5
     _, y = one.batch(7)
     assert (y["a"][:4] < 10).all()

@@ -18,14 +18,14 @@ def of_digits(*names: str, **more: Any) -> Data:
 
 
 def test_labels_of_validation_rows_are_counted_as_used() -> None:
-    limited = of_digits("digit", limit=60).draw(0)
+    limited = of_digits("digit", limit=60).subset(0)
     assert (len(limited.train), len(limited.validation)) == (60, 9)
     assert limited.labels == {"digit": 69}
-    whole = of_digits("digit").draw(0)
+    whole = of_digits("digit").subset(0)
     assert whole.labels["digit"] == len(whole.train) + len(whole.validation)
 
 
 def test_a_task_s_limited_labels_are_counted_and_another_task_s_are_all() -> None:
-    draw = of_digits("digit", "odd", label_limits={"digit": 50}).draw(0)
-    assert draw.labels == {"digit": 57, "odd": len(draw.train) + len(draw.validation)}
-    assert draw.only("digit").labels == {"digit": 57}
+    subset = of_digits("digit", "odd", label_limits={"digit": 50}).subset(0)
+    assert subset.labels == {"digit": 57, "odd": len(subset.train) + len(subset.validation)}
+    assert subset.only("digit").labels == {"digit": 57}

@@ -13,10 +13,10 @@ import pytest
 from app.spec.models import HeadSpec
 from app.spec.training import TrainingSpec
 from tests.worker.training import small
-from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
+from tests.worker.training.small import DIGIT, PICTURE, batch_source, network, same, stored
 from worker.training.fitting import caching
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Caching, Check, Lesson, Phase
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import Caching, Check, FitSpec, Phase
 from worker.training.networks.network import Lora, Network
 from worker.training.regularizers import bss, l2_sp
 
@@ -35,11 +35,11 @@ def whole_network() -> Network:
     return made
 
 
-def lesson(whole: Network, regularizer: Any = None) -> Lesson:
-    data = feed(whole, {"digit": stored(DIGIT, 70)}, 16)
-    data.lines[0].rows = np.arange(5, 65)  # rows that no batch has are never computed
+def fit_spec(whole: Network, regularizer: Any = None) -> FitSpec:
+    data = batch_source(whole, {"digit": stored(DIGIT, 70)}, 16)
+    data.samplers[0].rows = np.arange(5, 65)  # rows that no batch has are never computed
     check = Check("accuracy", data.inputs[65:], stored(DIGIT, 70)[65:])
-    return Lesson(Goal({"d": ["digit"]}, {"digit": DIGIT}, regularizer=regularizer), {"d": data}, {"digit": check})
+    return FitSpec(LossSpec({"d": ["digit"]}, {"digit": DIGIT}, regularizer=regularizer), {"d": data}, {"digit": check})
 
 
 def asked(phases: Sequence[Phase], how: Caching) -> list[Phase]:
@@ -62,10 +62,12 @@ def test_cached_equals_uncached(regularizer: Any, tmp_path: Path) -> None:
     ends, logged = [], []
     for how in (True, False):
         told = small.Quiet()
-        made = small.fitter(tmp_path / str(how), told)
-        made.pool.live(whole)
+        made = small.fit_loop(tmp_path / str(how), told)
+        made.model_cache.keras_layers(whole)
         ends.append(
-            made.fit("target", whole, lesson(whole, regularizer), asked(frozen, how), TrainingSpec(), 0).network.weights
+            made.fit(
+                "target", whole, fit_spec(whole, regularizer), asked(frozen, how), TrainingSpec(), 0
+            ).network.weights
         )
         logged.append(values(told))
     assert same(*ends, tolerance=1e-6)
@@ -80,10 +82,10 @@ def test_stages_that_thaw_go_from_cached_to_uncached(tmp_path: Path) -> None:
     whole = whole_network()
     phases = [Phase(12, 1e-2, frozenset(whole.trunk), True), Phase(6, 1e-3, norms=True)]
     cached, uncached = (
-        small.fit(tmp_path / str(how), whole, lesson(whole), asked(phases, how)).weights for how in (True, False)
+        small.fit(tmp_path / str(how), whole, fit_spec(whole), asked(phases, how)).weights for how in (True, False)
     )
     assert same(cached, uncached, tolerance=1e-5)
-    stopped = small.stopped_and_continued(tmp_path / "s", whole, lesson(whole), asked(phases, True), (5, 12, 15))
+    stopped = small.stopped_and_continued(tmp_path / "s", whole, fit_spec(whole), asked(phases, True), (5, 12, 15))
     assert same(stopped.weights, cached)
 
 
@@ -92,16 +94,16 @@ def test_features_are_of_the_trunk_as_it_is_when_the_stage_begins(tmp_path: Path
     whole = whole_network()
     phases = [Phase(6, 1e-2, norms=True), Phase(12, 1e-2, frozenset(whole.trunk), True)]
     cached, uncached = (
-        small.fit(tmp_path / str(how), whole, lesson(whole), asked(phases, how)).weights for how in (True, False)
+        small.fit(tmp_path / str(how), whole, fit_spec(whole), asked(phases, how)).weights for how in (True, False)
     )
     assert same(cached, uncached, tolerance=1e-5)
-    stopped = small.stopped_and_continued(tmp_path / "s", whole, lesson(whole), asked(phases, True), (10,))
+    stopped = small.stopped_and_continued(tmp_path / "s", whole, fit_spec(whole), asked(phases, True), (10,))
     assert same(stopped.weights, cached)
 
 
 def test_when_it_is_done() -> None:
     whole, width = whole_network(), 6
-    some = lesson(whole)
+    some = fit_spec(whole)
     frozen = Phase(30, 1e-2, frozenset(whole.trunk), True, cache="auto")
     assert caching.worthwhile(frozen, whole, some, width)
     assert not caching.worthwhile(replace(frozen, cache=False), whole, some, width)
@@ -109,9 +111,9 @@ def test_when_it_is_done() -> None:
     assert not caching.worthwhile(frozen, whole, some, caching.MOST_BYTES)  # too large
     assert caching.worthwhile(replace(frozen, cache=True), whole, some, caching.MOST_BYTES)
     assert not caching.worthwhile(replace(frozen, steps=2), whole, some, width)  # less than one pass over the rows
-    assert not caching.worthwhile(frozen, whole, lesson(whole, bss.Spec()), width)
+    assert not caching.worthwhile(frozen, whole, fit_spec(whole, bss.Spec()), width)
     assert not caching.worthwhile(frozen, replace(whole, lora=Lora(1, 1.0, ("conv1",))), some, width)
-    some.feeds["d"].computed.append(lambda raw: {"digit/teacher/0": raw})
+    some.batch_sources["d"].computed.append(lambda raw: {"digit/teacher/0": raw})
     assert not caching.worthwhile(frozen, whole, some, width)
 
 

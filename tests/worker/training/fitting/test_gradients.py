@@ -10,11 +10,11 @@ import pytest
 
 from app.spec.registry import modules
 from tests.worker.training import small
-from tests.worker.training.fitting.weighted import TASKS, goal_of, lesson_of
-from tests.worker.training.small import DIGIT, ODD, PICTURE, compiled, feed, network, same, stored
+from tests.worker.training.fitting.weighted import TASKS, fit_spec_of, loss_spec_of
+from tests.worker.training.small import DIGIT, ODD, PICTURE, batch_source, compiled, network, same, stored
 from worker.training.data import batches
 from worker.training.fitting.conflicts import Conflicts
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import Phase
 from worker.training.networks.network import Network
 from worker.training.objectives import logits as soft
@@ -38,9 +38,9 @@ def by_task(whole: Network, batch: batches.Batch) -> list[Moves]:
     """What one SGD step on each task alone moves: −rate · its gradient, found by Keras's own train step."""
     found = []
     for task in TASKS:
-        made = compiled(whole, Goal({"d": [task.name]}, {task.name: task}), rate=RATE)
+        made = compiled(whole, LossSpec({"d": [task.name]}, {task.name: task}), rate=RATE)
         made.step((batch[0], {key: values for key, values in batch[1].items() if key.split("/")[0] == task.name}))
-        found.append(moved(whole, made.live.read()))
+        found.append(moved(whole, made.keras_layers.read()))
     return found
 
 
@@ -49,13 +49,13 @@ def flat(moves: Moves, layers: list[str]) -> np.ndarray:
 
 
 def batch_of(whole: Network) -> batches.Batch:
-    return batches.batch({"d": feed(whole, {task.name: stored(task, 8) for task in TASKS}, 8)}, 0)
+    return batches.batch({"d": batch_source(whole, {task.name: stored(task, 8) for task in TASKS}, 8)}, 0)
 
 
 def test_dot_products_are_those_of_the_tasks_own_gradients() -> None:
     whole = network(TASKS)
     batch = batch_of(whole)
-    made = compiled(whole, goal_of("equal", *TASKS), rate=RATE)
+    made = compiled(whole, loss_spec_of("equal", *TASKS), rate=RATE)
     g = np.stack([flat(moves, whole.trunk) for moves in by_task(whole, batch)])
     before = made.state()
     gram = made.gram(batch)
@@ -74,12 +74,12 @@ def test_a_step_is_the_weighted_sum_on_the_trunk_and_the_plain_gradient_on_the_h
     whole = network(TASKS)
     batch = batch_of(whole)
     alone = by_task(whole, batch)
-    made = compiled(whole, goal_of(name, *TASKS), rate=RATE)
+    made = compiled(whole, loss_spec_of(name, *TASKS), rate=RATE)
     if name == "gradnorm":
         made.learner.weighting.w.assign([0.5, 1.5, 1.0])
     logs = made.step(batch)
     weights = [logs[f"{task.name}_weight"] for task in TASKS]
-    now = moved(whole, made.live.read())
+    now = moved(whole, made.keras_layers.read())
     expected = sum(weight * flat(moves, whole.trunk) for weight, moves in zip(weights, alone, strict=True))
     scale = float(np.abs(expected).max())
     assert flat(now, whole.trunk) == pytest.approx(expected, abs=2e-3 * scale)
@@ -97,7 +97,7 @@ def test_a_weighting_is_told_of_the_gradients_on_all_that_is_shared_and_on_its_l
     whole = network(TASKS, architecture={"arch": "mlp", "units": [6, 5]})
     batch = batch_of(whole)
     alone = by_task(whole, batch)
-    made, told = compiled(whole, goal_of("gradnorm", *TASKS), rate=RATE), []
+    made, told = compiled(whole, loss_spec_of("gradnorm", *TASKS), rate=RATE), []
     weigh = made.learner.weighting.weigh
     made.learner.weighting.weigh = lambda moment: (told.append(moment), weigh(moment))[1]
     before = made.state()
@@ -120,22 +120,22 @@ def test_weights_of_1_make_the_step_of_equal_with_batch_norm_dropout_teachers_an
     """Both ways through the backend: the same numbers, statistics and dropout masks after three steps of Adam."""
     tasks = [DIGIT, ODD]
     whole = network(tasks, architecture=NORMED, shape=PICTURE)
-    data = feed(whole, {task.name: stored(task, 16) for task in tasks}, 8)
+    data = batch_source(whole, {task.name: stored(task, 16) for task in tasks}, 8)
     data.given["digit/teacher/0"] = np.random.default_rng(3).standard_normal((16, 4)).astype(np.float32)
     results, logged = [], []
     for name in ("equal", "pcgrad"):
-        goal = replace(
-            goal_of(name, *tasks),
+        loss_spec = replace(
+            loss_spec_of(name, *tasks),
             objectives={"digit": [soft.Spec(temperature=3.0, weight=0.7)]},
             teachers={"digit": (1.0,)},
             label_weight=0.25,
         )
-        made = compiled(whole, goal, "adam", 1e-3)
-        made.live.reseed(7)
+        made = compiled(whole, loss_spec, "adam", 1e-3)
+        made.keras_layers.reseed(7)
         if name == "pcgrad":
             made.learner.weighting.weigh = lambda moment: np.ones(len(moment.losses))
         logged.append([made.step(batches.batch({"d": data}, step)) for step in range(3)])
-        results.append(made.live.read())
+        results.append(made.keras_layers.read())
     assert same(*results, tolerance=1e-5)
     for one, other in zip(*logged, strict=True):
         assert set(one) == set(other)
@@ -145,21 +145,21 @@ def test_weights_of_1_make_the_step_of_equal_with_batch_norm_dropout_teachers_an
 
 def test_a_whole_fit_samples_the_conflicts_at_each_evaluation(tmp_path: Path) -> None:
     whole = network(TASKS)
-    made = small.fitter(tmp_path)
-    made.pool.live(whole)
+    made = small.fit_loop(tmp_path)
+    made.model_cache.keras_layers(whole)
     from app.spec.training import TrainingSpec
 
-    lesson = lesson_of(whole, goal_of("equal", *TASKS))
-    trained = made.fit("target", whole, lesson, [Phase(40, 1e-2)], TrainingSpec(), 0)
+    fit_spec = fit_spec_of(whole, loss_spec_of("equal", *TASKS))
+    trained = made.fit("target", whole, fit_spec, [Phase(40, 1e-2)], TrainingSpec(), 0)
     assert trained.conflicts is not None
     pairs = {tuple(pair["tasks"]): pair for pair in trained.conflicts["pairs"]}
     assert set(pairs) == {("digit", "odd"), ("digit", "size"), ("odd", "size")}
     for pair in pairs.values():
         assert pair["samples"] == 3  # every 16 steps (epochs of 4, at least 15 apart), and the last
         assert -1 <= pair["cosine"] <= 1
-    single = lesson_of(network([DIGIT]), Goal({"d": ["digit"]}, {"digit": DIGIT}))
+    single = fit_spec_of(network([DIGIT]), LossSpec({"d": ["digit"]}, {"digit": DIGIT}))
     assert (
-        small.fitter(tmp_path / "one")
+        small.fit_loop(tmp_path / "one")
         .fit("target", network([DIGIT]), single, [Phase(4, 1e-2)], TrainingSpec(), 0)
         .conflicts
         is None
@@ -168,7 +168,7 @@ def test_a_whole_fit_samples_the_conflicts_at_each_evaluation(tmp_path: Path) ->
 
 def test_a_frozen_trunk_has_nothing_to_compare() -> None:
     whole = network(TASKS)
-    made = compiled(whole, goal_of("equal", *TASKS), frozen=whole.trunk, norms=True)
+    made = compiled(whole, loss_spec_of("equal", *TASKS), frozen=whole.trunk, norms=True)
     assert made.gram(batch_of(whole)) is None
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from app.spec.training import OptimizerSpec
 from tests.worker.training import small
-from tests.worker.training.small import DIGIT, PICTURE, feed, network, same, stored
+from tests.worker.training.small import DIGIT, PICTURE, batch_source, network, same, stored
 from worker.training.data import batches
 from worker.training.fitting import learner
-from worker.training.fitting.goal import Goal
 from worker.training.fitting.learner import Compiled
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.kept import export
 from worker.training.networks import build
 from worker.training.networks.network import Lora, Network
@@ -28,8 +28,8 @@ TARGETS = ("conv1", "conv2", "dense1")
 R, ALPHA = 2, 6.0
 
 
-def goal() -> Goal:
-    return Goal({"d": ["digit"]}, {"digit": DIGIT})
+def loss_spec() -> LossSpec:
+    return LossSpec({"d": ["digit"]}, {"digit": DIGIT})
 
 
 def plain() -> Network:
@@ -46,10 +46,12 @@ def frozen(whole: Network) -> frozenset[str]:
 
 
 def begun(whole: Network, seed: int = 0) -> Compiled:
-    live = build.live(whole)
+    keras_layers = build.keras_layers(whole)
     words = OptimizerSpec(name="adam")
-    made = Compiled(live, goal(), lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen(whole), True)
-    live.reseed(seed)
+    made = Compiled(
+        keras_layers, loss_spec(), lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen(whole), True
+    )
+    keras_layers.reseed(seed)
     made.begin()
     return made
 
@@ -59,7 +61,7 @@ def inputs(whole: Network, n: int = 8) -> np.ndarray:
 
 
 def train(made: Compiled, whole: Network, steps: int = 5) -> None:
-    data = {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)}
+    data = {"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)}
     for number in range(steps):
         made.step(batches.batch(data, number))
 
@@ -68,20 +70,20 @@ def test_before_the_first_step_all_is_exactly_as_it_was() -> None:
     whole = adapted(plain())
     made = begun(whole)
     x = inputs(whole)
-    before = build.live(plain()).forward.predict_on_batch(x)["digit"]
-    assert np.array_equal(made.live.forward.predict_on_batch(x)["digit"], before)
-    assert same(made.live.read(), whole.weights)
-    assert all(keras.ops.any(made.live.layers[name].lora_kernel_a != 0) for name in TARGETS)
+    before = build.keras_layers(plain()).forward.predict_on_batch(x)["digit"]
+    assert np.array_equal(made.keras_layers.forward.predict_on_batch(x)["digit"], before)
+    assert same(made.keras_layers.read(), whole.weights)
+    assert all(keras.ops.any(made.keras_layers.layers[name].lora_kernel_a != 0) for name in TARGETS)
 
 
 def test_only_adapters_and_the_head_learn() -> None:
     whole = adapted(plain())
     made = begun(whole)
-    before = {variable.path: np.array(variable.value) for variable in made.live.forward.variables}
+    before = {variable.path: np.array(variable.value) for variable in made.keras_layers.forward.variables}
     train(made, whole)
     changed = {
         variable.path
-        for variable in made.live.forward.variables
+        for variable in made.keras_layers.forward.variables
         if "seed" not in variable.path and not np.array_equal(np.array(variable.value), before[variable.path])
     }
     adapters = {f"{name}/lora_kernel_{letter}" for name in TARGETS for letter in "ab"}
@@ -95,12 +97,12 @@ def test_merged_equals_unmerged_and_the_difference_has_the_rank_and_scale() -> N
     whole = adapted(plain())
     made = begun(whole)
     train(made, whole)
-    merged = replace(whole, weights=made.live.read(), lora=None)
+    merged = replace(whole, weights=made.keras_layers.read(), lora=None)
     x = inputs(whole)
-    unmerged = made.live.forward.predict_on_batch(x)["digit"]
-    assert np.allclose(build.live(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-5)
+    unmerged = made.keras_layers.forward.predict_on_batch(x)["digit"]
+    assert np.allclose(build.keras_layers(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-5)
     for name in TARGETS:
-        layer = made.live.layers[name]
+        layer = made.keras_layers.layers[name]
         difference = (merged.weights[name][0] - whole.weights[name][0]).reshape(-1, whole.weights[name][0].shape[-1])
         assert 1 <= np.linalg.matrix_rank(difference, tol=1e-5) <= R
         a, b = np.array(layer.lora_kernel_a.value), np.array(layer.lora_kernel_b.value)
@@ -111,8 +113,8 @@ def test_merged_equals_unmerged_and_the_difference_has_the_rank_and_scale() -> N
 
 def test_the_kept_file_is_of_stock_layers_without_adapters(tmp_path: Path) -> None:
     whole = adapted(plain())
-    lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
-    kept = small.fit(tmp_path, whole, lesson, [Phase(6, 1e-2, frozen(whole), True)])
+    fit_spec = FitSpec(loss_spec(), {"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)})
+    kept = small.fit(tmp_path, whole, fit_spec, [Phase(6, 1e-2, frozen(whole), True)])
     assert kept.lora is None
     assert kept.parameters == plain().parameters
     export.write(kept, tmp_path / "model.keras")
@@ -120,7 +122,7 @@ def test_the_kept_file_is_of_stock_layers_without_adapters(tmp_path: Path) -> No
     assert not any(getattr(layer, "lora_enabled", False) for layer in model.layers)
     assert not [variable.path for variable in model.variables if "lora" in variable.path]
     raw = np.random.default_rng(1).integers(0, 256, (8, *whole.input.shape)).astype(np.float32)
-    logits = build.live(kept).forward.predict_on_batch(kept.scaling(raw))["digit"]
+    logits = build.keras_layers(kept).forward.predict_on_batch(kept.scaling(raw))["digit"]
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert np.allclose(model.predict_on_batch(raw)["digit"], expected, atol=1e-5)
 
@@ -128,28 +130,28 @@ def test_the_kept_file_is_of_stock_layers_without_adapters(tmp_path: Path) -> No
 @pytest.mark.long
 def test_a_fit_with_adapters_that_was_stopped_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
     whole = adapted(plain(), ("conv2", "dense1"))
-    lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
+    fit_spec = FitSpec(loss_spec(), {"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)})
     phases = [Phase(10, 1e-2, frozen(whole), True)]
-    straight = small.fit(tmp_path / "a", whole, lesson, phases, seed=3)
+    straight = small.fit(tmp_path / "a", whole, fit_spec, phases, seed=3)
     assert same(
-        small.stopped_and_continued(tmp_path / "b", whole, lesson, phases, (4, 7), seed=3).weights, straight.weights
+        small.stopped_and_continued(tmp_path / "b", whole, fit_spec, phases, (4, 7), seed=3).weights, straight.weights
     )
     assert not same({"c": straight.weights["conv2"]}, {"c": whole.weights["conv2"]})
     assert same({"c": straight.weights["conv1"]}, {"c": whole.weights["conv1"]})
-    other = small.fit(tmp_path / "c", whole, lesson, phases, seed=4)
+    other = small.fit(tmp_path / "c", whole, fit_spec, phases, seed=4)
     assert not same(other.weights, straight.weights)  # each seed draws its own adapters
 
 
 def test_adapters_that_were_trained_begin_anew_with_the_next_fit(tmp_path: Path) -> None:
     whole = adapted(plain())
-    lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
+    fit_spec = FitSpec(loss_spec(), {"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)})
     from app.spec.training import TrainingSpec
 
-    reused, ends = small.fitter(tmp_path), []
+    reused, ends = small.fit_loop(tmp_path), []
     for number in range(2):
-        reused.pool.live(whole)
+        reused.model_cache.keras_layers(whole)
         trained = reused.fit(
-            f"treated/{number}", whole, lesson, [Phase(5, 1e-2, frozen(whole), True)], TrainingSpec(), 0
+            f"treated/{number}", whole, fit_spec, [Phase(5, 1e-2, frozen(whole), True)], TrainingSpec(), 0
         )
         ends.append(trained.network.weights)
     assert same(*ends)

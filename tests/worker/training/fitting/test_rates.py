@@ -10,12 +10,12 @@ import pytest
 
 from app.spec.training import OptimizerSpec
 from tests.worker.training import small
-from tests.worker.training.small import DIGIT, feed, network, same, stored
+from tests.worker.training.small import DIGIT, batch_source, network, same, stored
 from worker.training.data import batches
 from worker.training.fitting import learner, rates
-from worker.training.fitting.goal import Goal
 from worker.training.fitting.learner import Compiled
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.networks import build
 from worker.training.networks.network import Network
 
@@ -25,8 +25,8 @@ DEEP = {"arch": "mlp", "units": [6, 5, 4]}
 FACTORS = {"dense1": 2.6**-3, "dense2": 2.6**-2, "dense3": 2.6**-1, "digit_logits": 1.0}
 
 
-def goal() -> Goal:
-    return Goal({"d": ["digit"]}, {"digit": DIGIT})
+def loss_spec() -> LossSpec:
+    return LossSpec({"d": ["digit"]}, {"digit": DIGIT})
 
 
 def patterns(factors: dict[str, float]) -> dict[str, float]:
@@ -38,16 +38,16 @@ def step(
 ) -> dict[str, list[np.ndarray]]:
     words = OptimizerSpec(**options)
     made = Compiled(
-        build.live(whole),
-        goal(),
+        build.keras_layers(whole),
+        loss_spec(),
         lambda: learner.optimizer(words, 0.1, "cosine", 10, factors=patterns(factors) if factors else None),
         frozenset(),
         False,
     )
     made.begin()
     for number in range(steps):
-        made.step(batches.batch({"d": feed(whole, {"digit": stored(DIGIT, 16)}, 8)}, number))
-    return made.live.read()
+        made.step(batches.batch({"d": batch_source(whole, {"digit": stored(DIGIT, 16)}, 8)}, number))
+    return made.keras_layers.read()
 
 
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -104,12 +104,12 @@ def test_each_pattern_matches_and_each_variable_is_matched_once() -> None:
 
 def test_a_fit_with_rates_that_was_stopped_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
     whole = network([DIGIT], architecture=DEEP)
-    lesson = Lesson(goal(), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
+    fit_spec = FitSpec(loss_spec(), {"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)})
     head = {"digit_logits": 1.0, "dense3": 0.4}
     phases = [
         Phase(8, 1e-2, frozenset({"dense1", "dense2"}), factors=patterns(head)),
         Phase(8, 1e-2, factors=patterns(FACTORS)),
     ]
-    straight = small.fit(tmp_path / "a", whole, lesson, phases)
-    assert same(small.stopped_and_continued(tmp_path / "b", whole, lesson, phases, (5, 11)).weights, straight.weights)
+    straight = small.fit(tmp_path / "a", whole, fit_spec, phases)
+    assert same(small.stopped_and_continued(tmp_path / "b", whole, fit_spec, phases, (5, 11)).weights, straight.weights)
     assert not same({"d": straight.weights["dense1"]}, {"d": whole.weights["dense1"]})

@@ -13,11 +13,11 @@ import pytest
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training import small
-from tests.worker.training.fitting.weighted import TASKS, goal_of, lesson_of
-from tests.worker.training.small import DIGIT, SIZE, Quiet, compiled, feed, network, same, stored
+from tests.worker.training.fitting.weighted import TASKS, fit_spec_of, loss_spec_of
+from tests.worker.training.small import DIGIT, SIZE, Quiet, batch_source, compiled, network, same, stored
 from worker.reports import Metrics
 from worker.training.data import batches
-from worker.training.fitting.fit import Pool
+from worker.training.fitting.fit import ModelCache
 from worker.training.fitting.plan import Phase
 from worker.training.networks import build
 
@@ -35,12 +35,12 @@ DROPPING = {"arch": "mlp", "units": [8], "dropout": 0.3}
 def test_weighted_losses_add_up_to_the_total(name: str) -> None:
     whole = network(TASKS)
     columns = {task.name: stored(task, 8) for task in TASKS}
-    made = compiled(whole, goal_of(name, *TASKS), rate=1e-3)
-    made.start([batches.batch({"d": feed(whole, columns, 8)}, 0)])
+    made = compiled(whole, loss_spec_of(name, *TASKS), rate=1e-3)
+    made.start([batches.batch({"d": batch_source(whole, columns, 8)}, 0)])
     for step in range(4):
         absent = step % 2 == 1
         some = {**columns, "odd": np.full(8, -1, np.int32)} if absent else columns
-        logs = made.step(batches.batch({"d": feed(whole, some, 8)}, step))
+        logs = made.step(batches.batch({"d": batch_source(whole, some, 8)}, step))
         parts = sum(logs[f"{task.name}_weighted_loss"] for task in TASKS)
         assert logs["loss"] == pytest.approx(parts, rel=1e-6, abs=1e-5)
         assert np.isnan(logs["odd_loss"]) == absent
@@ -56,7 +56,7 @@ def test_a_task_without_labels_is_as_if_it_were_not_there(name: str) -> None:
     full = {task.name: stored(task, 8) for task in TASKS}
     results = []
     for tasks in (TASKS, [DIGIT, SIZE]):
-        made = compiled(whole, goal_of(name, *tasks), rate=1e-2)
+        made = compiled(whole, loss_spec_of(name, *tasks), rate=1e-2)
         if name == "fixed":
             made.learner.weighting.task_weights = (0.5, 1.0, 1.5)[:: 2 if len(tasks) == 2 else 1]
         first = {"digit": 1.3, "odd": 0.7, "size": 1.2}
@@ -66,8 +66,10 @@ def test_a_task_without_labels_is_as_if_it_were_not_there(name: str) -> None:
             {**full, "odd": np.full(8, -1, np.int32)} if len(tasks) == 3 else {k: full[k] for k in ("digit", "size")}
         )
         before = [small_state(variable) for variable in made.learner.weighting.variables]
-        made.step(batches.batch({"d": feed(whole, columns, 8)}, 0))
-        results.append({layer: arrays for layer, arrays in made.live.read().items() if not layer.startswith("odd")})
+        made.step(batches.batch({"d": batch_source(whole, columns, 8)}, 0))
+        results.append(
+            {layer: arrays for layer, arrays in made.keras_layers.read().items() if not layer.startswith("odd")}
+        )
         if len(tasks) == 3:
             for old, variable in zip(before, made.learner.weighting.variables, strict=True):
                 assert small_state(variable)[1] == old[1], variable.path
@@ -79,14 +81,14 @@ def test_a_task_without_labels_is_as_if_it_were_not_there(name: str) -> None:
 def test_one_task_alone_takes_the_plain_step_but_under_logs_and_cagrad(name: str) -> None:
     """One SGD step. uncertainty begins at 1/(2L), stch warms up at 1/L, cagrad lengthens the trunk's by (1 + c)/(1 + c²)."""
     whole, rate = network([DIGIT]), 1e-2
-    batch = batches.batch({"d": feed(whole, {"digit": stored(DIGIT, 8)}, 8)}, 0)
-    goal = goal_of(name, DIGIT)
+    batch = batches.batch({"d": batch_source(whole, {"digit": stored(DIGIT, 8)}, 8)}, 0)
+    loss_spec = loss_spec_of(name, DIGIT)
     moved = []
-    for one in (replace(goal, task_weights={"digit": 1.0}), replace(goal, weighting=None)):
+    for one in (replace(loss_spec, task_weights={"digit": 1.0}), replace(loss_spec, weighting=None)):
         made = compiled(whole, one, rate=rate)
         made.start([batch])
         loss = made.step(batch)["loss" if one.weighting is None else "digit_loss"]
-        moved.append({layer: arrays[0] - whole.weights[layer][0] for layer, arrays in made.live.read().items()})
+        moved.append({layer: arrays[0] - whole.weights[layer][0] for layer, arrays in made.keras_layers.read().items()})
     factor = {"uncertainty": 0.5 / loss, "stch": 1 / loss, "cagrad": 1.5 / 1.25}.get(name, 1.0)
     for layer, found in moved[0].items():
         head = layer in whole.head_layers["digit"] and name == "cagrad"
@@ -115,16 +117,16 @@ class After(threading.Event):
 def test_a_fit_that_was_stopped_within_an_epoch_ends_bit_for_bit_the_same(name: str, tmp_path: Path) -> None:
     whole = network(TASKS, architecture=DROPPING)
     words = {"warmup_epochs": 2} if name == "stch" else {}
-    lesson = lesson_of(whole, goal_of(name, *TASKS, **words))
+    fit_spec = fit_spec_of(whole, loss_spec_of(name, *TASKS, **words))
     phases, training = [Phase(18, 1e-2)], TrainingSpec()
 
-    pool = Pool()
+    model_cache = ModelCache()
 
     def run(home: Path, stop: threading.Event | None = None) -> tuple[Any, list[Any]]:
         told = Quiet()
-        fitter = small.fitter(home, told, stop)
-        fitter.pool = pool
-        return fitter.fit("target", whole, lesson, phases, training, 5), [
+        fit_loop = small.fit_loop(home, told, stop)
+        fit_loop.model_cache = model_cache
+        return fit_loop.fit("target", whole, fit_spec, phases, training, 5), [
             one for one in told.reports if isinstance(one, Metrics)
         ]
 
@@ -138,16 +140,16 @@ def test_a_fit_that_was_stopped_within_an_epoch_ends_bit_for_bit_the_same(name: 
 
 def test_epochs_are_told_with_the_mean_losses_of_their_steps(tmp_path: Path) -> None:
     whole = network(TASKS)
-    lesson = lesson_of(whole, goal_of("dwa", *TASKS))
-    assert lesson.epoch_steps == 4
-    made = small.fitter(tmp_path)
-    made.pool.live(whole)
-    known = made.pool.compiled(whole, lesson, Phase(9, 1e-2), TrainingSpec())
+    fit_spec = fit_spec_of(whole, loss_spec_of("dwa", *TASKS))
+    assert fit_spec.epoch_steps == 4
+    made = small.fit_loop(tmp_path)
+    made.model_cache.keras_layers(whole)
+    known = made.model_cache.compiled(whole, fit_spec, Phase(9, 1e-2), TrainingSpec())
     epochs, logged = [], []
     heard, step = known.learner.weighting.on_epoch_end, known.step
     known.learner.weighting.on_epoch_end = lambda epoch, means: (epochs.append((epoch, means)), heard(epoch, means))
     known.step = lambda batch: (logged.append(step(batch)), logged[-1])[1]
-    made.fit("target", whole, lesson, [Phase(9, 1e-2)], TrainingSpec(), 0)
+    made.fit("target", whole, fit_spec, [Phase(9, 1e-2)], TrainingSpec(), 0)
     assert [epoch for epoch, _ in epochs] == [0, 1]
     for epoch, means in epochs:
         for task in TASKS:
@@ -158,25 +160,25 @@ def test_epochs_are_told_with_the_mean_losses_of_their_steps(tmp_path: Path) -> 
 def test_famos_two_looks_see_the_update_alone() -> None:
     """With dropout, a step of rate 0 gains nothing, so the weights stay; and what it looks at is the step's own batch."""
     whole = network(TASKS, architecture=DROPPING)
-    data = {"d": feed(whole, {task.name: stored(task, 8) for task in TASKS}, 8)}
-    still = compiled(whole, goal_of("famo", *TASKS), rate=1e-12)
+    data = {"d": batch_source(whole, {task.name: stored(task, 8) for task in TASKS}, 8)}
+    still = compiled(whole, loss_spec_of("famo", *TASKS), rate=1e-12)
     still.step(batches.batch(data, 0))
     assert small_state(still.learner.weighting.xi) == pytest.approx([0, 0, 0], abs=1e-9)
-    moving, seen = compiled(whole, goal_of("famo", *TASKS), rate=0.1), []
+    moving, seen = compiled(whole, loss_spec_of("famo", *TASKS), rate=0.1), []
     heard = moving.learner.weighting.after_step
     moving.learner.weighting.after_step = lambda *given: (seen.append(given), heard(*given))
     batch = batches.batch(data, 1)
-    live = build.live(whole)
+    keras_layers = build.keras_layers(whole)
     moving.step(batch)
     ((before, after, present),) = seen
-    logits = live.forward.predict_on_batch(batch[0]["d"])
+    logits = keras_layers.forward.predict_on_batch(batch[0]["d"])
     from worker.training.tasks import heads
 
     assert before == pytest.approx(
         [float(heads.loss(task, batch[1], logits[task.name])[0]) for task in TASKS], abs=1e-5
     )
-    live.load(moving.live.read())
-    logits = live.forward.predict_on_batch(batch[0]["d"])
+    keras_layers.load(moving.keras_layers.read())
+    logits = keras_layers.forward.predict_on_batch(batch[0]["d"])
     assert after == pytest.approx([float(heads.loss(task, batch[1], logits[task.name])[0]) for task in TASKS], abs=1e-5)
     assert present.tolist() == [True] * 3
     assert np.abs(small_state(moving.learner.weighting.xi)).max() > 1e-3
@@ -188,8 +190,8 @@ def test_weights_of_losses_are_not_decayed(name: str) -> None:
     states = []
     for decay in (None, 0.1):
         whole = network(TASKS)
-        data = feed(whole, {task.name: stored(task, 8) for task in TASKS}, 8)
-        made = compiled(whole, goal_of(name, *TASKS), rate=0.01, weight_decay=decay)
+        data = batch_source(whole, {task.name: stored(task, 8) for task in TASKS}, 8)
+        made = compiled(whole, loss_spec_of(name, *TASKS), rate=0.01, weight_decay=decay)
         made.start([batches.batch({"d": data}, 0)])
         made.learner.weighting.variables[0].assign([5.0] * len(TASKS))
         made.step(batches.batch({"d": data}, 0))
@@ -199,8 +201,8 @@ def test_weights_of_losses_are_not_decayed(name: str) -> None:
 
 def test_each_run_seed_draws_its_own_random_weights() -> None:
     whole = network(TASKS)
-    made = compiled(whole, goal_of("rlw", *TASKS))
-    data = {"d": feed(whole, {task.name: stored(task, 8) for task in TASKS}, 8)}
+    made = compiled(whole, loss_spec_of("rlw", *TASKS))
+    data = {"d": batch_source(whole, {task.name: stored(task, 8) for task in TASKS}, 8)}
     drawn = []
     for seed, step in ((0, 0), (1, 0), (0, 1), (0, 0)):
         made.begin(seed, step)

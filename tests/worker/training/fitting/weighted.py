@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from app.spec.registry import modules
-from tests.worker.training.small import DIGIT, ODD, SIZE, feed, stored
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Lesson
+from tests.worker.training.small import DIGIT, ODD, SIZE, batch_source, stored
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec
 from worker.training.networks.network import Network
 
 TASKS = [DIGIT, ODD, SIZE]
 
 
-def goal_of(name: str, *tasks: Any, **words: Any) -> Goal:
+def loss_spec_of(name: str, *tasks: Any, **words: Any) -> LossSpec:
     module = modules("weighting")[name]
     weights = {task.name: 0.5 + k for k, task in enumerate(tasks)} if name == "fixed" else {}
-    return Goal(
+    return LossSpec(
         {"d": [task.name for task in tasks]},
         {task.name: task for task in tasks},
         weighting=module.Spec(**words),
@@ -24,7 +24,7 @@ def goal_of(name: str, *tasks: Any, **words: Any) -> Goal:
     )
 
 
-def lesson_of(whole: Network, goal: Goal, n: int = 24, batch: int = 6) -> Lesson:
-    columns = {name: stored(task, n) for name, task in goal.tasks.items()}
+def fit_spec_of(whole: Network, loss_spec: LossSpec, n: int = 24, batch: int = 6) -> FitSpec:
+    columns = {name: stored(task, n) for name, task in loss_spec.tasks.items()}
     columns["digit"][::3] = -1
-    return Lesson(goal, {"d": feed(whole, columns, batch)})
+    return FitSpec(loss_spec, {"d": batch_source(whole, columns, batch)})

@@ -15,7 +15,7 @@ from app.spec.models import Manifest
 from tests.worker.training.small import DIGIT, PICTURE, SIZE, network, same
 from worker.training.data.scaling import Scaling
 from worker.training.inputs import between
-from worker.training.inputs import image as canvas
+from worker.training.inputs import image as input_resize
 from worker.training.kept import export, formats
 from worker.training.methods import _sources
 from worker.training.networks import build
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 CNN: dict[str, Any] = {"arch": "cnn", "filters": [3, 4], "dense": 6}
 
 
-def shown(pictures: np.ndarray, seen: list[int]) -> np.ndarray:
+def shown(pictures: np.ndarray, trunk_shape: list[int]) -> np.ndarray:
     inputs = keras.Input(pictures.shape[1:])
-    return np.asarray(keras.Model(inputs, canvas.adapted(inputs, seen)).predict_on_batch(pictures))
+    return np.asarray(keras.Model(inputs, input_resize.adapted(inputs, trunk_shape)).predict_on_batch(pictures))
 
 
 def pictures(*shape: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def bilinear(rows: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def fed(whole: Network, shape: list[int], scale: float = 255.0) -> Network:
-    return _sources.facing(whole, PICTURE.model_copy(update={"shape": shape, "scale": scale}))
+    return _sources.resized(whole, PICTURE.model_copy(update={"shape": shape, "scale": scale}))
 
 
 # --- layers
@@ -62,16 +62,18 @@ def fed(whole: Network, shape: list[int], scale: float = 255.0) -> Network:
 def test_where_shapes_agree_no_layer_is_added_and_answers_are_the_same_bits() -> None:
     whole = network([DIGIT], 0, CNN, PICTURE)
     inputs = keras.Input((12, 12, 1))
-    assert canvas.adapted(inputs, [12, 12, 1]) is inputs
-    assert _sources.facing(whole, PICTURE) is whole
+    assert input_resize.adapted(inputs, [12, 12, 1]) is inputs
+    assert _sources.resized(whole, PICTURE) is whole
     assert between([12, 12, 1], (12, 12, 1)) is None
     there_and_back = fed(fed(whole, [8, 9, 3]), [12, 12, 1])
-    assert there_and_back.canvas is None
+    assert there_and_back.input_resize is None
     assert there_and_back.shape_key() == whole.shape_key() != fed(whole, [8, 9, 3]).shape_key()
-    names = [layer.name for layer in build.live(there_and_back).forward.layers]
+    names = [layer.name for layer in build.keras_layers(there_and_back).forward.layers]
     assert names == ["input", "conv1", "pool1", "conv2", "flatten", "dense1", "digit_logits"]
     rows = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 1)).astype(np.uint8)
-    one, two = (build.live(net).forward.predict_on_batch(net.scaling(rows))["digit"] for net in (whole, there_and_back))
+    one, two = (
+        build.keras_layers(net).forward.predict_on_batch(net.scaling(rows))["digit"] for net in (whole, there_and_back)
+    )
     assert np.array_equal(one, two)
 
 
@@ -81,12 +83,12 @@ def test_one_channel_is_repeated_and_three_are_averaged() -> None:
     assert shown(colour, [5, 4, 1]) == pytest.approx(colour.mean(axis=-1, keepdims=True), abs=1e-7)
 
 
-@pytest.mark.parametrize("seen", [[7, 9, 1], [28, 20, 1], [5, 8, 1], [6, 17, 1]])
-def test_pictures_are_resized_as_the_bilinear_formula_says(seen: list[int]) -> None:
+@pytest.mark.parametrize("trunk_shape", [[7, 9, 1], [28, 20, 1], [5, 8, 1], [6, 17, 1]])
+def test_pictures_are_resized_as_the_bilinear_formula_says(trunk_shape: list[int]) -> None:
     rows = pictures(8, 9, 1)
-    found = shown(rows, seen)
-    assert found == pytest.approx(bilinear(rows, seen[0], seen[1]), abs=1e-5)
-    keras_own = keras.ops.image.resize(rows, seen[:2], interpolation="bilinear", data_format="channels_last")
+    found = shown(rows, trunk_shape)
+    assert found == pytest.approx(bilinear(rows, trunk_shape[0], trunk_shape[1]), abs=1e-5)
+    keras_own = keras.ops.image.resize(rows, trunk_shape[:2], interpolation="bilinear", data_format="channels_last")
     assert found == pytest.approx(np.asarray(keras_own), abs=1e-5)
 
 
@@ -105,18 +107,18 @@ def test_size_and_channels_change_together() -> None:
 
 def test_the_report_s_field_and_the_warning_name_what_is_done() -> None:
     whole = network([DIGIT], 0, CNN, PICTURE)
-    assert canvas.about(whole.input.shape, whole.seen) is None
+    assert input_resize.about(whole.input.shape, whole.trunk_shape) is None
     other = fed(whole, [30, 8, 3])
-    assert canvas.about(other.input.shape, other.seen) == {
+    assert input_resize.about(other.input.shape, other.trunk_shape) == {
         "fed": [30, 8, 3],
         "seen": [12, 12, 1],
         "channels": "averaged",
         "block_means": [2, 1],
     }
-    assert canvas.sentence([8, 8, 1], [28, 28, 3]) == (
+    assert input_resize.sentence([8, 8, 1], [28, 28, 3]) == (
         "each picture is stretched from 8×8 to 28×28 and repeated for three channels"
     )
-    assert canvas.sentence([8, 8, 3], [8, 8, 1]) == "each picture is averaged over its three channels"
+    assert input_resize.sentence([8, 8, 3], [8, 8, 1]) == "each picture is averaged over its three channels"
 
 
 # --- networks
@@ -129,11 +131,11 @@ def test_a_network_sees_what_its_own_layers_say_of_a_resized_picture() -> None:
     assert other.parameters == whole.parameters
     rows = pictures(8, 8, 3)
     resized = bilinear(rows.mean(axis=-1, keepdims=True), 12, 12).astype(np.float32)
-    live, own = build.live(other), build.live(whole)
-    for name, values in live.tap(["conv2", FEATURES]).predict_on_batch(other.scaling(rows)).items():
+    keras_layers, own = build.keras_layers(other), build.keras_layers(whole)
+    for name, values in keras_layers.tap(["conv2", FEATURES]).predict_on_batch(other.scaling(rows)).items():
         expected = own.tap(["conv2", FEATURES]).predict_on_batch(resized)[name]
         assert np.asarray(values) == pytest.approx(np.asarray(expected), abs=1e-5)
-    assert live.body.predict_on_batch(rows) == pytest.approx(own.body.predict_on_batch(resized), abs=1e-5)
+    assert keras_layers.body.predict_on_batch(rows) == pytest.approx(own.body.predict_on_batch(resized), abs=1e-5)
 
 
 def test_what_is_inherited_leaves_pictures_their_own_scale() -> None:
@@ -142,7 +144,7 @@ def test_what_is_inherited_leaves_pictures_their_own_scale() -> None:
     passed = inherit(fresh, source)
     assert passed.fresh == {}
     assert same(passed.network.weights, source.weights)
-    assert (passed.network.scaling, passed.network.canvas) == (Scaling((0.0,), (1.0,)), [12, 12, 1])
+    assert (passed.network.scaling, passed.network.input_resize) == (Scaling((0.0,), (1.0,)), [12, 12, 1])
 
 
 PLAIN = """
@@ -162,19 +164,19 @@ def test_a_kept_model_holds_its_adapting_layers_and_is_read_back_for_a_third_siz
     about = export.manifest(
         other, "model", sha256, file="model.keras", rows_file=None, dataset={}, training={}, rows_shapes=[(8, 8, 1)]
     )
-    assert (about.input.shape, about.canvas, about.seen.shape) == ([25, 8, 3], [12, 12, 1], [12, 12, 1])
+    assert (about.input.shape, about.input_resize, about.trunk_input.shape) == ([25, 8, 3], [12, 12, 1], [12, 12, 1])
     again = export.read(tmp_path / "model.keras", Manifest.model_validate_json(about.model_dump_json()))
     assert same(again.weights, whole.weights)
-    assert (again.canvas, again.input) == (other.canvas, other.input)
+    assert (again.input_resize, again.input) == (other.input_resize, other.input)
     assert again.shape_key() == other.shape_key()
     third = fed(again, [16, 16, 1])
-    assert (third.canvas, third.input.shape) == ([12, 12, 1], [16, 16, 1])
+    assert (third.input_resize, third.input.shape) == ([12, 12, 1], [16, 16, 1])
     assert third.shape_key() == fed(whole, [16, 16, 1]).shape_key()
     rows = np.random.default_rng(1).integers(0, 256, (6, 25, 8, 3)).astype(np.uint8)
     np.save(tmp_path / "rows.npy", rows.astype(np.float32))
     subprocess.run([sys.executable, "-c", PLAIN], cwd=tmp_path, check=True, capture_output=True, timeout=300)
     found = np.load(tmp_path / "found.npz")
-    expected = build.live(other).forward.predict_on_batch(other.scaling(rows))
+    expected = build.keras_layers(other).forward.predict_on_batch(other.scaling(rows))
     digits = np.exp(expected["digit"]) / np.exp(expected["digit"]).sum(axis=-1, keepdims=True)
     assert found["digit"] == pytest.approx(digits, abs=1e-5)
     assert found["size"] == pytest.approx(expected["size"] * np.array(SIZE.std) + np.array(SIZE.mean), abs=1e-4)
@@ -202,10 +204,10 @@ def test_behind_adapting_layers_norms_and_dropout_know_training_from_inference(s
     predicted = model.predict_on_batch(rows)["digit"]
     for answers in (model(rows), model(rows, training=False), model(rows[:1]), model.predict(rows, verbose=0)):
         assert np.asarray(answers["digit"]) == pytest.approx(predicted[: len(answers["digit"])], abs=1e-6)
-    live = build.live(other)
-    live.forward(other.scaling(rows), training=True)
+    keras_layers = build.keras_layers(other)
+    keras_layers.forward(other.scaling(rows), training=True)
     assert not same(
-        {"norm": live.read()["norm1"][2:]}, {"norm": other.weights["norm1"][2:]}
+        {"norm": keras_layers.read()["norm1"][2:]}, {"norm": other.weights["norm1"][2:]}
     )  # its statistics have moved
 
 

@@ -27,6 +27,6 @@ def test_a_feature_that_hardly_varies_is_scaled_in_the_kept_model_as_in_training
     fitted = scaling([(data, np.arange(40))])
     assert [std == 1.0 for std in fitted.std] == [False, True, True, False, True]
     made = Network(architectures.resolve("mlp"), TABLE, {"odd": ODD}, {"odd": HeadSpec()}, fitted, {})
-    made.weights = initial(build.live(made), 0)
+    made.weights = initial(build.keras_layers(made), 0)
     kept = export.inference_model(made).get_layer("preprocessing")
     assert np.allclose(kept(inputs), fitted(inputs), rtol=1e-5, atol=1e-6)

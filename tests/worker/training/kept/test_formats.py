@@ -15,7 +15,7 @@ from app import methods
 from app.spec import exports
 from app.spec.faults import Invalid
 from app.spec.models import HeadSpec
-from tests.app.builtin_world import BuiltIns
+from tests.app.builtin_lookup import BuiltIns
 from tests.worker.training import small
 from tests.worker.training.kept.installed import INSTALLED
 from worker.training.data.scaling import Scaling
@@ -178,7 +178,7 @@ def test_a_machine_without_keras_leaves_the_answer_to_its_workers(monkeypatch: p
 
 
 def test_the_live_layers_of_the_test_are_those_of_the_file(picture: Network) -> None:
-    assert set(build.live(picture).layers) <= {layer.name for layer in export.inference_model(picture).layers}
+    assert set(build.keras_layers(picture).layers) <= {layer.name for layer in export.inference_model(picture).layers}
     assert os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
 
 

@@ -1,4 +1,4 @@
-"""Specs resolved against a world of a few kept models, and the faults that are found."""
+"""Specs resolved against a lookup of a few kept models, and the faults that are found."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 
 from app import data
 from app.spec.faults import Invalid, validate
+from app.spec.lookup import Missing
 from app.spec.models import Manifest, TaskManifest
 from app.spec.registry import modules
-from app.spec.world import Missing
 from worker.training import trainer
 
 MODEL = "job:job_1"
 
 
-class World(trainer.LocalWorld):
+class Lookup(trainer.LocalLookup):
     """The built-in data sets, and one kept model."""
 
     def __init__(self, **changes: Any):
@@ -39,12 +39,12 @@ class World(trainer.LocalWorld):
         return self.kept
 
 
-def resolve(body: dict[str, Any], world: World | None = None) -> Any:
+def resolve(body: dict[str, Any], lookup: Lookup | None = None) -> Any:
     method = modules("methods")[body["kind"]]
-    return method.resolve(validate(method.Spec, body, later=True), world or World())
+    return method.resolve(validate(method.Spec, body, later=True), lookup or Lookup())
 
 
-def faults(body: dict[str, Any], world: World | None = None) -> dict[str, str]:
+def faults(body: dict[str, Any], lookup: Lookup | None = None) -> dict[str, str]:
     with pytest.raises(Invalid) as caught:
-        resolve(body, world)
+        resolve(body, lookup)
     return {fault.pointer: f"{fault.message} ({fault.hint})" for fault in caught.value.faults}

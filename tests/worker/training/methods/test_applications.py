@@ -18,13 +18,13 @@ from app.spec import files
 from app.spec.architectures import applications
 from app.spec.base import plain
 from app.spec.faults import Invalid
-from app.spec.world import Missing
+from app.spec.lookup import Missing
 from tests.traces import traced
-from tests.worker.training.methods.resolving import World, faults, resolve
+from tests.worker.training.methods.resolving import Lookup, faults, resolve
 from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed, Warned
 from worker.training import trainer
-from worker.training.methods import _layers
+from worker.training.methods import _layer_choice
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
@@ -125,7 +125,7 @@ def test_what_a_backbone_cannot_be_is_refused_at_its_place() -> None:
 
 @pytest.mark.parametrize("source", [NONE, "job:job_1"], ids=["a network", "a kept one"])
 def test_what_treats_layers_apart_works_layer_by_layer(source: Any) -> None:
-    kept = World(architecture=plain(resolve({**BODY, "source": NONE}).architecture))
+    kept = Lookup(architecture=plain(resolve({**BODY, "source": NONE}).architecture))
     shape = kept.kept.input.model_copy(update={"shape": [32, 32, 3]})
     kept.kept = kept.kept.model_copy(update={"input": shape})
     body = {**BODY, "source": source}
@@ -154,11 +154,11 @@ def test_what_treats_layers_apart_works_layer_by_layer(source: Any) -> None:
 def test_the_name_of_a_nested_network_stands_for_all_its_layers() -> None:
     trace = traced(applications.Spec(size=[32, 32]), (32, 32, 3))
     inner = [name for name in trace.names if name != "backbone_scaled"]
-    assert _layers.frozen(_layers.FreezeSpec(layers=["backbone"]), trace) == inner
-    assert _layers.frozen(_layers.FreezeSpec(until_layer="backbone"), trace) == trace.names
-    assert _layers.frozen(_layers.FreezeSpec(regex="back.one"), trace) == inner
+    assert _layer_choice.frozen(_layer_choice.FreezeSpec(layers=["backbone"]), trace) == inner
+    assert _layer_choice.frozen(_layer_choice.FreezeSpec(until_layer="backbone"), trace) == trace.names
+    assert _layer_choice.frozen(_layer_choice.FreezeSpec(regex="back.one"), trace) == inner
     kernels = tuple(layer.name for layer in trace.layers if layer.adaptable)
-    assert _layers.targets(_layers.LoraSpec(target_modules=["backbone"]), trace) == kernels
+    assert _layer_choice.targets(_layer_choice.LoraSpec(target_modules=["backbone"]), trace) == kernels
 
 
 def test_a_trunk_or_student_may_be_one_from_random_numbers() -> None:

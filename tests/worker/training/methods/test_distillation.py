@@ -19,7 +19,7 @@ from tests.worker.training.small import Quiet
 from tests.worker.training.whole_jobs import run
 from worker.reports import Exit, Kept, Warned
 from worker.training import trainer
-from worker.training.methods import _teaching
+from worker.training.methods import _resolve_teachers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
@@ -161,7 +161,7 @@ def test_more_features_than_memory_should_hold_are_refused_and_computed_online_i
 ) -> None:
     body = {**BODY, "objectives": [{"type": "attention"}]}
     assert resolve(body).teacher_outputs == "cached"
-    monkeypatch.setattr(_teaching, "MOST_CACHED_BYTES", 1 << 20)
+    monkeypatch.setattr(_resolve_teachers, "MOST_CACHED_BYTES", 1 << 20)
     assert "online" in faults(body)["/teacher_outputs"]
     assert resolve({**body, "teacher_outputs": "online"})
     assert resolve({**body, "limit_train_examples": 50})

@@ -52,7 +52,7 @@ def naive_step(run: Watched, shares: list[float]) -> dict[str, list[np.ndarray]]
     import keras
 
     stage = run.stages["target"]
-    rows = stage.feed.lines[0].batch(0)
+    rows = stage.batch_source.samplers[0].batch(0)
     table = datasets.load("wine")
     raw, labels = table.inputs[rows], np.eye(3)[table.columns["class"][rows]]
     files = [
@@ -106,7 +106,7 @@ def test_from_teacher_is_where_the_student_begins_and_not_its_control(tmp_path: 
     assert said.std(axis=0).max() > 0.05  # rows are told apart
     assert np.array_equal(run.run.logits(student.network, inputs)["digit"], said)
     assert not np.allclose(run.run.logits(control.network, inputs)["digit"], said, atol=0.1)
-    assert same(control.network.weights, initial(build.live(control.network), 4))
+    assert same(control.network.weights, initial(build.keras_layers(control.network), 4))
     assert set(run.report["inherited"]["copied"]) == set(student.network.weights)
 
 
@@ -117,7 +117,7 @@ def test_a_student_of_another_width_begins_with_all_layers_but_that_one_and_its_
     source, student = run.stages["teacher"].trained.network, run.stages["target"].network
     fresh = {"dense1", "digit_logits"}
     assert set(run.report["inherited"]["fresh"]) == fresh
-    drawn = initial(build.live(student), 4)
+    drawn = initial(build.keras_layers(student), 4)
     for name, arrays in student.weights.items():
         expected = drawn if name in fresh else source.weights
         assert same({name: arrays}, {name: expected[name]}), name
@@ -155,10 +155,10 @@ def test_a_teacher_with_batch_norm_and_dropout_answers_in_inference_mode_and_nev
     assert same(export.read(tmp_path / "teacher.keras", about).weights, after.weights)
 
     file, moved = (keras.saving.load_model(tmp_path / "teacher.keras", compile=False) for _ in range(2))
-    feed = run.stages["target"].feed
+    batch_source = run.stages["target"].batch_source
     for step in range(3):
-        raw = feed.inputs[feed.lines[0].batch(step)].astype(np.float32)
-        told = softmax(feed.batch(step)[1]["digit/teacher/0"])  # asked once more: the fit is over
+        raw = batch_source.inputs[batch_source.samplers[0].batch(step)].astype(np.float32)
+        told = softmax(batch_source.batch(step)[1]["digit/teacher/0"])  # asked once more: the fit is over
         assert np.allclose(told, file(raw, training=False)["digit"], atol=1e-5)
         assert not np.allclose(told, moved(raw, training=True)["digit"], atol=0.02)
 

@@ -16,11 +16,11 @@ from app.spec import architectures
 from tests.worker.training import small
 from tests.worker.training.methods.planning import changed, planned
 from tests.worker.training.methods.resolving import resolve
-from tests.worker.training.small import DIGIT, Quiet, feed, network, same, stored
+from tests.worker.training.small import DIGIT, Quiet, batch_source, network, same, stored
 from worker.reports import Exit
 from worker.training import trainer
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Lesson
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec
 from worker.training.methods.transfer.spec import copyable
 from worker.training.networks import build, trunk
 from worker.training.networks.inheritance import inherit
@@ -94,11 +94,11 @@ def test_gradual_unfreezing_of_mobilenet_lets_group_after_group_learn_from_the_t
     assert learning[0] == set()
     for number, (less, more) in enumerate(pairwise(learning), 1):
         assert more - less == set(groups[-number])
-    rows = {"d": feed(whole, {"digit": stored(DIGIT, 16)}, 8)}
-    lesson = Lesson(Goal({"d": ["digit"]}, whole.tasks), rows)
+    rows = {"d": batch_source(whole, {"digit": stored(DIGIT, 16)}, 8)}
+    fit_spec = FitSpec(LossSpec({"d": ["digit"]}, whole.tasks), rows)
     norms = {layer.name for layer in whole.trace.layers if layer.kind == "BatchNormalization"}
     trained = {name for name in set(groups[-1]) | set(groups[-2]) if name in whole.weights} - norms
-    found = small.fit(tmp_path, whole, lesson, phases[:3], 0)
+    found = small.fit(tmp_path, whole, fit_spec, phases[:3], 0)
     assert changed(whole, found) == trained | {"digit_logits"}
 
 
@@ -178,13 +178,15 @@ def test_a_fit_of_the_new_networks_that_was_stopped_ends_bit_for_bit_the_same(
     from worker.training.fitting.plan import Phase
 
     whole = network([DIGIT], 1, architecture, small.PICTURE)
-    lesson = Lesson(Goal({"d": ["digit"]}, whole.tasks), {"d": feed(whole, {"digit": stored(DIGIT, 24)}, 8)})
+    fit_spec = FitSpec(
+        LossSpec({"d": ["digit"]}, whole.tasks), {"d": batch_source(whole, {"digit": stored(DIGIT, 24)}, 8)}
+    )
     phases = [Phase(8, 1e-2)]
-    straight = small.fit(tmp_path / "a", whole, lesson, phases, seed=3)
-    halted = small.stopped_and_continued(tmp_path / "b", whole, lesson, phases, (3, 5), seed=3)
+    straight = small.fit(tmp_path / "a", whole, fit_spec, phases, seed=3)
+    halted = small.stopped_and_continued(tmp_path / "b", whole, fit_spec, phases, (3, 5), seed=3)
     assert same(halted.weights, straight.weights)
     assert not same(straight.weights, whole.weights)
-    assert not same(small.fit(tmp_path / "c", whole, lesson, phases, seed=4).weights, straight.weights)
+    assert not same(small.fit(tmp_path / "c", whole, fit_spec, phases, seed=4).weights, straight.weights)
 
 
 def test_adapters_of_attention_stand_beside_its_four_projections() -> None:
@@ -196,24 +198,28 @@ def test_adapters_of_attention_stand_beside_its_four_projections() -> None:
     whole = network([DIGIT], 1, tiny, small.PICTURE)
     targets = tuple(layer.name for layer in whole.trace.layers if layer.adaptable)
     assert targets == ("patch-embedding", "encoder1-attention", "encoder1-dense1", "encoder1-dense2")
-    live = build.live(replace(whole, lora=Lora(2, 4.0, targets)))
-    live.reseed(0)
-    parts = [part for part in trunk.inner(live.layers["encoder1-attention"]) if getattr(part, "lora_enabled", False)]
+    keras_layers = build.keras_layers(replace(whole, lora=Lora(2, 4.0, targets)))
+    keras_layers.reseed(0)
+    parts = [
+        part for part in trunk.inner(keras_layers.layers["encoder1-attention"]) if getattr(part, "lora_enabled", False)
+    ]
     assert [part.name for part in parts] == ["query", "key", "value", "attention_output"]
     rng = np.random.default_rng(0)
     for name in targets:
-        for part in trunk.adaptable(live.layers[name]):
+        for part in trunk.adaptable(keras_layers.layers[name]):
             part.lora_kernel_b.assign(rng.standard_normal(part.lora_kernel_b.shape).astype(np.float32))
-    live.freeze([], False)
+    keras_layers.freeze([], False)
     learnt = {
-        variable.path.rsplit("/", 1)[-1] for name in targets for variable in live.layers[name].trainable_variables
+        variable.path.rsplit("/", 1)[-1]
+        for name in targets
+        for variable in keras_layers.layers[name].trainable_variables
     }
     assert learnt == {"lora_kernel_a", "lora_kernel_b"}
     x = rng.uniform(0, 1, (3, 12, 12, 1)).astype(np.float32)
-    unmerged = live.forward.predict_on_batch(x)["digit"]
-    merged = replace(whole, weights=live.read())
-    assert np.allclose(build.live(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-4)
-    assert not np.allclose(build.live(whole).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-2)
+    unmerged = keras_layers.forward.predict_on_batch(x)["digit"]
+    merged = replace(whole, weights=keras_layers.read())
+    assert np.allclose(build.keras_layers(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-4)
+    assert not np.allclose(build.keras_layers(whole).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-2)
     query = parts[0]
     a, b = (np.array(one.value, np.float64) for one in (query.lora_kernel_a, query.lora_kernel_b))
     expected = whole.weights["encoder1-attention"][0] + 4.0 / 2 * np.einsum("dhr,rk->dhk", a, b)

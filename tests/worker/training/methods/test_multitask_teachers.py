@@ -10,9 +10,9 @@ import pytest
 from app.spec.faults import Invalid
 from app.spec.registry import modules
 from tests.worker.training.methods.resolving import MODEL, faults, resolve
-from tests.worker.training.small import DIGIT, ODD, SIZE, compiled, feed, network, stored
+from tests.worker.training.small import DIGIT, ODD, SIZE, batch_source, compiled, network, stored
 from worker.training.data import batches
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.methods._annealing import Factors
 from worker.training.objectives import logits as soft
 
@@ -136,13 +136,13 @@ def cross_entropy(student: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> 
 def taught_goal(weighting: str) -> tuple[Any, Any, batches.Batch, np.ndarray]:
     tasks = [DIGIT, ODD, SIZE]
     whole = network(tasks)
-    data = feed(whole, {task.name: stored(task, 8) for task in tasks}, 8)
+    data = batch_source(whole, {task.name: stored(task, 8) for task in tasks}, 8)
     said = np.random.default_rng(5).standard_normal((8, 4)).astype(np.float32)
     data.given["digit/teacher/0"] = said
     objectives = [soft.Spec(temperature=TEMPERATURE, weight=0.7)]
     data.timed.append(Factors("digit", objectives, "linear_anneal", 6, 2))
     words = modules("weighting")[weighting].Spec
-    goal = Goal(
+    loss_spec = LossSpec(
         {"d": [task.name for task in tasks]},
         {task.name: task for task in tasks},
         weighting=words.model_validate({"name": weighting}),
@@ -150,18 +150,18 @@ def taught_goal(weighting: str) -> tuple[Any, Any, batches.Batch, np.ndarray]:
         teachers={"digit": (1.0,)},
         label_weight=0.4,
     )
-    return whole, goal, data, said
+    return whole, loss_spec, data, said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2, 5])
 def test_a_taught_task_s_loss_is_its_labels_and_its_objectives_by_the_schedule(step: int) -> None:
     """λ = epoch / (epochs − 1) of three epochs: 0, ½, 1 (BAM); 0.4 λ · cross-entropy + 0.7 (1 − λ) · KD."""
-    whole, goal, data, said = taught_goal("equal")
-    made = compiled(whole, goal)
+    whole, loss_spec, data, said = taught_goal("equal")
+    made = compiled(whole, loss_spec)
     batch = batches.batch({"d": data}, step)
-    order = data.lines[0].batch(step)
-    student = made.live.forward.predict_on_batch(batch[0]["d"])["digit"]
+    order = data.samplers[0].batch(step)
+    student = made.keras_layers.forward.predict_on_batch(batch[0]["d"])["digit"]
     share = {0: 0.0, 2: 0.5, 5: 1.0}[step]
     labels = cross_entropy(student, batch[1]["digit"], batch[1]["digit/labelled"])
     expected = 0.4 * share * labels + 0.7 * (1 - share) * kd(student, said[order])
@@ -174,16 +174,16 @@ def test_a_taught_task_s_loss_is_its_labels_and_its_objectives_by_the_schedule(s
 
 @pytest.mark.slow
 def test_a_teacher_teaches_on_rows_without_any_label_of_the_task() -> None:
-    whole, goal, data, said = taught_goal("equal")
-    made = compiled(whole, goal)
+    whole, loss_spec, data, said = taught_goal("equal")
+    made = compiled(whole, loss_spec)
     batch = batches.batch({"d": data}, 0)
     batch[1]["digit/labelled"][:] = 0
-    student = made.live.forward.predict_on_batch(batch[0]["d"])["digit"]
-    before = made.live.read()["digit_logits"][0]
+    student = made.keras_layers.forward.predict_on_batch(batch[0]["d"])["digit"]
+    before = made.keras_layers.read()["digit_logits"][0]
     logs = made.step(batch)
     assert np.isnan(logs["digit_label_loss"])
-    assert logs["digit_loss"] == pytest.approx(0.7 * kd(student, said[data.lines[0].batch(0)]), rel=1e-5)
-    assert np.abs(made.live.read()["digit_logits"][0] - before).max() > 1e-4
+    assert logs["digit_loss"] == pytest.approx(0.7 * kd(student, said[data.samplers[0].batch(0)]), rel=1e-5)
+    assert np.abs(made.keras_layers.read()["digit_logits"][0] - before).max() > 1e-4
 
 
 @pytest.mark.slow
@@ -192,9 +192,9 @@ def test_weightings_of_gradients_see_the_objectives_too(weighting: str) -> None:
     """The task's own dot product is that of its whole loss: twice the objective's weight, with labels off, is four times it."""
     grams = []
     for factor in (1.0, 2.0):
-        whole, goal, data, _ = taught_goal(weighting)
-        goal.objectives["digit"][0] = goal.objectives["digit"][0].model_copy(update={"weight": 0.7 * factor})
-        made = compiled(whole, goal)
+        whole, loss_spec, data, _ = taught_goal(weighting)
+        loss_spec.objectives["digit"][0] = loss_spec.objectives["digit"][0].model_copy(update={"weight": 0.7 * factor})
+        made = compiled(whole, loss_spec)
         batch = batches.batch({"d": data}, 0)  # the first epoch of linear annealing: no labels
         gram = made.gram(batch)
         assert gram is not None
@@ -210,27 +210,27 @@ def test_weightings_of_gradients_see_the_objectives_too(weighting: str) -> None:
 @pytest.mark.parametrize("weighting", ["equal", "gls", "imtl_l", "stch", "uncertainty"])
 def test_a_taught_task_is_left_out_where_neither_labels_nor_its_teacher_speak(weighting: str) -> None:
     """In the last epoch of an annealing the teacher's share is 0: without labels nothing is left, not a loss of 0."""
-    whole, goal, data, _ = taught_goal(weighting)
-    made = compiled(whole, goal, "sgd", 1e-2)
+    whole, loss_spec, data, _ = taught_goal(weighting)
+    made = compiled(whole, loss_spec, "sgd", 1e-2)
     made.start([batches.batch({"d": data}, 0)])
     batch = batches.batch({"d": data}, 5)
     batch[1]["digit/labelled"][:] = 0
     state = [np.array(variable) for variable in made.learner.weighting.variables]
-    before = made.live.read()
+    before = made.keras_layers.read()
     logs = made.step(batch)
     assert logs["digit_weight"] == logs["digit_weighted_loss"] == 0
     for was, variable in zip(state, made.learner.weighting.variables, strict=True):
         assert np.array(variable).flat[0] == was.flat[0]
-    after = made.live.read()
+    after = made.keras_layers.read()
     assert np.array_equal(after["digit_logits"][0], before["digit_logits"][0])
     assert np.abs(after["odd_logits"][0] - before["odd_logits"][0]).max() > 1e-4  # the others learn on
 
 
 def test_uncertainty_begins_at_the_log_of_the_whole_first_loss() -> None:
-    whole, goal, data, said = taught_goal("uncertainty")
-    made = compiled(whole, goal)
+    whole, loss_spec, data, said = taught_goal("uncertainty")
+    made = compiled(whole, loss_spec)
     batch = batches.batch({"d": data}, 0)
-    student = made.live.forward.predict_on_batch(batch[0]["d"])["digit"]
+    student = made.keras_layers.forward.predict_on_batch(batch[0]["d"])["digit"]
     made.start([batch])
     (s,) = [np.asarray(variable) for variable in made.learner.weighting.variables]
-    assert s[0] == pytest.approx(np.log(0.7 * kd(student, said[data.lines[0].batch(0)])), rel=1e-4)
+    assert s[0] == pytest.approx(np.log(0.7 * kd(student, said[data.samplers[0].batch(0)])), rel=1e-4)

@@ -75,22 +75,22 @@ def pairs(name: str, run: Watched) -> list[tuple[int, Stage, Stage]]:
 @pytest.mark.parametrize("case", CASES)
 def test_both_arms_see_the_same_rows_in_the_same_order_and_are_watched_on_the_same_ones(case: str, ran: Ran) -> None:
     for _, treated, control in pairs(case, ran(case)):
-        ours, theirs = treated.feed.lines[0], control.feed.lines[0]
+        ours, theirs = treated.batch_source.samplers[0], control.batch_source.samplers[0]
         assert len(ours.rows) == ROWS
         assert order(ours) == order(theirs)
         assert order(ours) != sorted(ours.rows.tolist())
-        for task, check in control.lesson.checks.items():
-            assert np.array_equal(check.inputs[:], treated.lesson.checks[task].inputs[:])
-            assert np.array_equal(check.values, treated.lesson.checks[task].values)
+        for task, check in control.fit_spec.checks.items():
+            assert np.array_equal(check.inputs[:], treated.fit_spec.checks[task].inputs[:])
+            assert np.array_equal(check.values, treated.fit_spec.checks[task].values)
 
 
 @pytest.mark.parametrize("case", WHOLE)
 def test_a_batch_of_one_arm_is_that_of_the_other_augmentation_included(case: str, ran: Ran) -> None:
     for _, treated, control in pairs(case, ran(case)):
         for step in range(3):
-            (ours, theirs) = (arm.feed.batch(step) for arm in (treated, control))
+            (ours, theirs) = (arm.batch_source.batch(step) for arm in (treated, control))
             assert np.array_equal(ours[0], theirs[0])
-            still = control.network.scaling(control.feed.inputs[control.feed.lines[0].batch(step)])
+            still = control.network.scaling(control.batch_source.inputs[control.batch_source.samplers[0].batch(step)])
             assert not np.allclose(theirs[0], still, atol=1e-3)  # it was augmented
             for name, values in theirs[1].items():
                 assert np.array_equal(ours[1][name], values), name
@@ -121,7 +121,7 @@ def test_another_seed_draws_other_rows_another_order_and_another_beginning(case:
     found = pairs(case, ran(case))
     (_, _, one), (_, _, other) = found[0], found[-len(CASES[case].controls)]
     assert one.seed != other.seed
-    lines = [arm.feed.lines[0] for arm in (one, other)]
+    lines = [arm.batch_source.samplers[0] for arm in (one, other)]
     assert set(order(lines[0])) != set(order(lines[1]))
     places = [np.searchsorted(np.sort(line.rows), order(line)).tolist() for line in lines]
     assert places[0] != places[1]

@@ -12,7 +12,7 @@ from app.spec.base import plain
 from app.spec.registry import modules
 from app.spec.trace import Trace, TracedLayer
 from tests.traces import traced
-from tests.worker.training.methods.resolving import MODEL, World, faults, resolve
+from tests.worker.training.methods.resolving import MODEL, Lookup, faults, resolve
 from worker.training import sharing
 
 JOB: dict[str, Any] = {
@@ -108,8 +108,10 @@ def test_a_tower_or_expert_may_end_in_maps() -> None:
     more: dict[str, Any] = {"parameters": 20, "kernel": True, "adaptable": True}
     conv = TracedLayer(name="conv1", kind="Conv2D", shape=[10, 10, 2], after=["input"], drawn_as="conv1", **more)
     more = {"parameters": 0, "kernel": False, "adaptable": False}
-    pool = TracedLayer(name="pool1", kind="MaxPooling2D", shape=[5, 5, 2], after=["conv1"], drawn_as="pool1", **more)
-    maps = Trace(input=[12, 12, 1], layers=[conv, pool])
+    model_cache = TracedLayer(
+        name="pool1", kind="MaxPooling2D", shape=[5, 5, 2], after=["conv1"], drawn_as="pool1", **more
+    )
+    maps = Trace(input=[12, 12, 1], layers=[conv, model_cache])
     for name, module in modules("sharing").items():
         words = module.Spec(**({"levels": 1} if name == "ple" else {}))
         graph = sharing.graph(words, maps, ["a", "b"])
@@ -118,19 +120,19 @@ def test_a_tower_or_expert_may_end_in_maps() -> None:
 
 
 def test_a_model_of_experts_is_no_source_and_no_student_but_a_teacher() -> None:
-    world = World(sharing={"name": "mmoe", "experts": 2})
+    lookup = Lookup(sharing={"name": "mmoe", "experts": 2})
     transfer = {"kind": "transfer", "dataset": "digits", "source": MODEL}
-    assert "mmoe" in faults(transfer, world)["/source"]
+    assert "mmoe" in faults(transfer, lookup)["/source"]
     distillation = {"kind": "distillation", "dataset": "digits", "teacher": MODEL}
-    assert resolve({**distillation, "student": "cnn-small"}, world).objectives[0].type == "logits"
-    assert set(faults({**distillation, "student": MODEL}, world)) == {"/student"}
-    assert "/student_init" in faults({**distillation, "student": "cnn-small", "student_init": "from_teacher"}, world)
-    assert "mmoe" in faults({**distillation, "objectives": [{"type": "attention"}]}, world)["/objectives/0/type"]
+    assert resolve({**distillation, "student": "cnn-small"}, lookup).objectives[0].type == "logits"
+    assert set(faults({**distillation, "student": MODEL}, lookup)) == {"/student"}
+    assert "/student_init" in faults({**distillation, "student": "cnn-small", "student_init": "from_teacher"}, lookup)
+    assert "mmoe" in faults({**distillation, "objectives": [{"type": "attention"}]}, lookup)["/objectives/0/type"]
 
 
 def test_a_model_that_shares_in_an_unknown_way_is_refused() -> None:
     body = {"kind": "distillation", "dataset": "digits", "teacher": MODEL}
-    assert "not known here" in faults(body, World(sharing={"name": "from_a_plugin"}))["/teachers/0"]
+    assert "not known here" in faults(body, Lookup(sharing={"name": "from_a_plugin"}))["/teachers/0"]
 
 
 def test_a_student_of_experts_learns_from_logits_and_not_from_layers() -> None:

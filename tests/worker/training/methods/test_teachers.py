@@ -18,8 +18,8 @@ from app.spec.training import TrainingSpec
 from tests.worker.training.small import Quiet, compiled, same
 from tests.worker.training.watched import hashes
 from worker.training.data import batches
-from worker.training.data.batches import Feed, Line
-from worker.training.fitting.goal import Goal
+from worker.training.data.batches import BatchSource, Sampler
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.job import Job
 from worker.training.methods._teachers import Teachers
 from worker.training.objectives import logits as soft
@@ -32,79 +32,88 @@ TRAINING = TrainingSpec(batch_size=16)
 LABELLED, SEED = 40, 3
 
 
-class Lesson:
+class FitSpec:
     """A student of digits with 40 labels, and two teachers who see all other rows that may train as well."""
 
     def __init__(self, home: Path, online: bool = False):
         self.run = Job({}, home, Quiet(), threading.Event()).run
         self.target = self.run.data("digits", {"digit": TaskSpec(column="digit")}, SplitSpec(), LABELLED)
         self.unlabelled = self.run.unlabelled("digits", self.target.held_out)
-        self.draw = self.target.draw(SEED)
-        self.network = self.run.fresh(architectures.resolve(TINY), [self.draw], SEED)
-        nets = [self.run.fresh(architectures.resolve(TINY), [self.draw], seed) for seed in (8, 9)]
+        self.subset = self.target.subset(SEED)
+        self.network = self.run.fresh(architectures.resolve(TINY), [self.subset], SEED)
+        nets = [self.run.fresh(architectures.resolve(TINY), [self.subset], seed) for seed in (8, 9)]
         models: list[Any] = [
             SimpleNamespace(id=str(n), network=net, manifest=SimpleNamespace(sha256=str(n)))
             for n, net in enumerate(nets)
         ]
         self.teachers = Teachers(self.run, models, [3.0, 1.0], [soft.Spec(temperature=2.0)], online=online)
 
-    def feed(self) -> Feed:
-        return self.teachers.feed(self.network, self.draw, self.unlabelled, TRAINING, SEED)
+    def batch_source(self) -> BatchSource:
+        return self.teachers.batch_source(self.network, self.subset, self.unlabelled, TRAINING, SEED)
 
 
 @pytest.fixture(scope="module")
-def lesson(tmp_path_factory: pytest.TempPathFactory) -> Lesson:
-    return Lesson(tmp_path_factory.mktemp("lesson"))
+def fit_spec(tmp_path_factory: pytest.TempPathFactory) -> FitSpec:
+    return FitSpec(tmp_path_factory.mktemp("lesson"))
 
 
 @pytest.fixture(scope="module")
-def feed(lesson: Lesson) -> Feed:
-    return lesson.feed()
+def batch_source(fit_spec: FitSpec) -> BatchSource:
+    return fit_spec.batch_source()
 
 
-def test_half_of_each_batch_is_labelled_and_the_other_half_counts_for_no_label(lesson: Lesson, feed: Feed) -> None:
-    digits = lesson.target.table
-    for step in range(feed.steps_per_epoch):
-        _, y = feed.batch(step)
-        rows = feed.lines[0].batch(step)
+def test_half_of_each_batch_is_labelled_and_the_other_half_counts_for_no_label(
+    fit_spec: FitSpec, batch_source: BatchSource
+) -> None:
+    digits = fit_spec.target.table
+    for step in range(batch_source.steps_per_epoch):
+        _, y = batch_source.batch(step)
+        rows = batch_source.samplers[0].batch(step)
         assert y["digit/labelled"].tolist() == [1.0] * 8 + [0.0] * 8
         assert np.array_equal(y["digit"][:8], digits.columns["digit"][rows])
-        assert np.isin(rows, lesson.draw.train).all()
-    assert not feed.given["digit/labelled"][feed.lines[1].rows].any()
+        assert np.isin(rows, fit_spec.subset.train).all()
+    assert not batch_source.given["digit/labelled"][batch_source.samplers[1].rows].any()
 
 
-def test_unlabelled_rows_are_all_that_may_train_but_the_labelled_ones(lesson: Lesson, feed: Feed) -> None:
-    labelled, others = (hashes(feed.inputs[line.rows]) for line in feed.lines)
-    held_out = {row.tobytes() for row in lesson.target.held_out}
-    assert labelled == hashes(lesson.target.table.inputs[lesson.draw.train])
+def test_unlabelled_rows_are_all_that_may_train_but_the_labelled_ones(
+    fit_spec: FitSpec, batch_source: BatchSource
+) -> None:
+    labelled, others = (hashes(batch_source.inputs[line.rows]) for line in batch_source.samplers)
+    held_out = {row.tobytes() for row in fit_spec.target.held_out}
+    assert labelled == hashes(fit_spec.target.table.inputs[fit_spec.subset.train])
     assert not labelled & others
     assert not (labelled | others) & held_out
-    assert labelled | others == hashes(lesson.target.table.inputs[lesson.target.split.train])
+    assert labelled | others == hashes(fit_spec.target.table.inputs[fit_spec.target.split.train])
 
 
-def test_an_epoch_ends_when_the_longer_half_has_been_seen_once(lesson: Lesson, feed: Feed) -> None:
-    steps = Teachers.epoch_steps(lesson.draw, lesson.unlabelled, TRAINING)
-    assert steps == feed.steps_per_epoch
-    seen = np.concatenate([feed.lines[1].batch(step) for step in range(steps)])
-    assert set(seen) == set(feed.lines[1].rows)
-    assert len(seen) - len(feed.lines[1].rows) < 8
-    assert np.bincount(np.concatenate([feed.lines[0].batch(step) for step in range(5)]))[lesson.draw.train].max() == 1
+def test_an_epoch_ends_when_the_longer_half_has_been_seen_once(fit_spec: FitSpec, batch_source: BatchSource) -> None:
+    steps = Teachers.epoch_steps(fit_spec.subset, fit_spec.unlabelled, TRAINING)
+    assert steps == batch_source.steps_per_epoch
+    seen = np.concatenate([batch_source.samplers[1].batch(step) for step in range(steps)])
+    assert set(seen) == set(batch_source.samplers[1].rows)
+    assert len(seen) - len(batch_source.samplers[1].rows) < 8
+    assert (
+        np.bincount(np.concatenate([batch_source.samplers[0].batch(step) for step in range(5)]))[
+            fit_spec.subset.train
+        ].max()
+        == 1
+    )
 
 
-def test_no_row_beyond_the_labelled_ones_is_a_fault_of_the_data(lesson: Lesson) -> None:
-    everything = replace(lesson.target, limit=None).draw(SEED)
+def test_no_row_beyond_the_labelled_ones_is_a_fault_of_the_data(fit_spec: FitSpec) -> None:
+    everything = replace(fit_spec.target, limit=None).subset(SEED)
     with pytest.raises(Failure, match="no row beyond the labelled ones") as caught:
-        lesson.teachers.feed(lesson.network, everything, lesson.unlabelled, TRAINING, SEED)
+        fit_spec.teachers.batch_source(fit_spec.network, everything, fit_spec.unlabelled, TRAINING, SEED)
     assert caught.value.code == "dataset_invalid"
 
 
 @pytest.mark.parametrize("online", [False, True], ids=["cached", "online"])
 def test_each_row_of_a_batch_comes_with_what_each_teacher_says_of_that_very_row(online: bool, tmp_path: Path) -> None:
-    made = Lesson(tmp_path, online)
-    feed = made.feed()
+    made = FitSpec(tmp_path, online)
+    batch_source = made.batch_source()
     for step in (0, 3):
-        _, y = feed.batch(step)
-        raw = feed.inputs[np.concatenate([line.batch(step) for line in feed.lines])]
+        _, y = batch_source.batch(step)
+        raw = batch_source.inputs[np.concatenate([line.batch(step) for line in batch_source.samplers])]
         for number, model in enumerate(made.teachers.models):
             said = made.run.logits(model.network, raw)["digit"]
             assert np.allclose(y[f"digit/teacher/{number}"], said, atol=1e-5)
@@ -113,38 +122,45 @@ def test_each_row_of_a_batch_comes_with_what_each_teacher_says_of_that_very_row(
 
 
 @pytest.mark.slow
-def test_labels_of_unlabelled_rows_have_no_gradient(lesson: Lesson, feed: Feed) -> None:
+def test_labels_of_unlabelled_rows_have_no_gradient(fit_spec: FitSpec, batch_source: BatchSource) -> None:
     """One SGD step on the labels alone is the step without those rows, whatever stands where their labels would."""
-    goal = Goal({"d": ["digit"]}, lesson.network.tasks)
-    scribbled = {**feed.given, "digit": np.where(feed.given["digit/labelled"] > 0, feed.given["digit"], 7)}
-    alone = [Line(lesson.draw.train, 8, SEED, "digits")]
+    loss_spec = LossSpec({"d": ["digit"]}, fit_spec.network.tasks)
+    scribbled = {
+        **batch_source.given,
+        "digit": np.where(batch_source.given["digit/labelled"] > 0, batch_source.given["digit"], 7),
+    }
+    alone = [Sampler(fit_spec.subset.train, 8, SEED, "digits")]
     results = []
-    for one in (feed, replace(feed, given=scribbled), replace(feed, lines=alone)):
-        made = compiled(lesson.network, goal)
+    for one in (batch_source, replace(batch_source, given=scribbled), replace(batch_source, samplers=alone)):
+        made = compiled(fit_spec.network, loss_spec)
         made.step(batches.batch({"d": one}, 0))
-        results.append(made.live.read())
+        results.append(made.keras_layers.read())
     assert same(results[0], results[1])
     assert same(results[0], results[2], tolerance=1e-6)
-    assert not same(results[0], lesson.network.weights, tolerance=1e-4)
+    assert not same(results[0], fit_spec.network.weights, tolerance=1e-4)
 
 
 @pytest.mark.slow
-def test_unlabelled_rows_teach_through_the_objectives(lesson: Lesson, feed: Feed) -> None:
-    goal = Goal(
+def test_unlabelled_rows_teach_through_the_objectives(fit_spec: FitSpec, batch_source: BatchSource) -> None:
+    loss_spec = LossSpec(
         {"d": ["digit"]},
-        lesson.network.tasks,
-        objectives={"digit": lesson.teachers.objectives},
-        teachers={"digit": lesson.teachers.weights},
+        fit_spec.network.tasks,
+        objectives={"digit": fit_spec.teachers.objectives},
+        teachers={"digit": fit_spec.teachers.weights},
         label_weight=0.0,
     )
     moved = []
-    for lines in (feed.lines, feed.lines[:1], feed.lines[1:]):
-        made = compiled(lesson.network, goal)
-        made.step(batches.batch({"d": replace(feed, lines=lines)}, 0))
-        now = made.live.read()
+    for lines in (batch_source.samplers, batch_source.samplers[:1], batch_source.samplers[1:]):
+        made = compiled(fit_spec.network, loss_spec)
+        made.step(batches.batch({"d": replace(batch_source, samplers=lines)}, 0))
+        now = made.keras_layers.read()
         moved.append(
             np.concatenate(
-                [(a - b).ravel() for name in now for a, b in zip(now[name], lesson.network.weights[name], strict=True)]
+                [
+                    (a - b).ravel()
+                    for name in now
+                    for a, b in zip(now[name], fit_spec.network.weights[name], strict=True)
+                ]
             )
         )
     assert np.allclose(moved[0], (moved[1] + moved[2]) / 2, atol=1e-6)

@@ -17,10 +17,10 @@ from tests.traces import traced
 from tests.worker.training import small
 from tests.worker.training.methods.planning import changed, planned
 from tests.worker.training.methods.resolving import faults, resolve
-from tests.worker.training.small import DIGIT, PICTURE, feed, network, stored
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Lesson, Phase
-from worker.training.methods import _layers
+from tests.worker.training.small import DIGIT, PICTURE, batch_source, network, stored
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
+from worker.training.methods import _layer_choice
 from worker.training.methods.transfer.spec import FINE_TUNING_RATE
 from worker.training.networks.network import Network
 
@@ -48,8 +48,10 @@ def whole_network() -> Network:
     return network([DIGIT], architecture=NORMED, shape=PICTURE)
 
 
-def lesson(whole: Network) -> Lesson:
-    return Lesson(Goal({"d": ["digit"]}, {"digit": DIGIT}), {"d": feed(whole, {"digit": stored(DIGIT, 32)}, 8)})
+def fit_spec(whole: Network) -> FitSpec:
+    return FitSpec(
+        LossSpec({"d": ["digit"]}, {"digit": DIGIT}), {"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)}
+    )
 
 
 # --- words
@@ -61,12 +63,19 @@ def test_groups_are_a_kernel_and_what_follows_it() -> None:
 
 def test_gradual_unfreezing_writes_its_plan_down_and_resolves_to_itself() -> None:
     spec = resolve(body(strategy="gradual_unfreezing"))
-    assert [(thaw.epoch, thaw.layers) for thaw in spec.unfreeze] == [(2, GROUPS[2]), (4, GROUPS[1]), (6, GROUPS[0])]
+    assert [(unfreeze_step.epoch, unfreeze_step.layers) for unfreeze_step in spec.unfreeze] == [
+        (2, GROUPS[2]),
+        (4, GROUPS[1]),
+        (6, GROUPS[0]),
+    ]
     assert plain(resolve(plain(spec))) == plain(spec)
     assert spec.training.optimizer.learning_rate == FINE_TUNING_RATE
     assert spec.batch_norm == "frozen"
     held = resolve(body(strategy="gradual_unfreezing", freeze={"until_layer": "pool1"}))
-    assert [(thaw.epoch, thaw.layers) for thaw in held.unfreeze] == [(2, GROUPS[2]), (5, GROUPS[1])]
+    assert [(unfreeze_step.epoch, unfreeze_step.layers) for unfreeze_step in held.unfreeze] == [
+        (2, GROUPS[2]),
+        (5, GROUPS[1]),
+    ]
 
 
 def test_lora_and_regularizers_are_filled_in() -> None:
@@ -173,13 +182,13 @@ def test_no_pattern_takes_longer_than_its_name_is_long(regex: str, name: str) ->
     )
     trace = Trace(input=[1], layers=[layer])
     before = time.thread_time()
-    assert _layers.frozen(_layers.FreezeSpec(regex=regex), trace) == []
+    assert _layer_choice.frozen(_layer_choice.FreezeSpec(regex=regex), trace) == []
     assert time.thread_time() - before < 1
 
 
 def test_a_pattern_may_repeat_its_groups() -> None:
-    freeze = _layers.FreezeSpec(regex="(conv|norm)(1|2)")
-    assert _layers.frozen(freeze, normed()) == ["conv1", "norm1", "conv2", "norm2"]
+    freeze = _layer_choice.FreezeSpec(regex="(conv|norm)(1|2)")
+    assert _layer_choice.frozen(freeze, normed()) == ["conv1", "norm1", "conv2", "norm2"]
 
 
 @pytest.mark.parametrize(
@@ -192,11 +201,11 @@ def test_a_pattern_that_is_refused_is_told_its_syntax_and_not_repeated(regex: st
 
 
 def test_rates_fall_with_depth() -> None:
-    decayed = _layers.factors(_layers.LearningRates(decay=2.6), normed())
+    decayed = _layer_choice.factors(_layer_choice.LearningRates(decay=2.6), normed())
     assert [decayed[name] for name in ("dense1", "norm2", "conv2", "conv1")] == pytest.approx(
         [2.6**-d for d in (1, 2, 2, 3)]
     )
-    geometric = _layers.factors(_layers.LearningRates(lr_mult=1000.0), normed())
+    geometric = _layer_choice.factors(_layer_choice.LearningRates(lr_mult=1000.0), normed())
     assert [geometric[name] for name in ("dense1", "conv2", "conv1")] == pytest.approx([0.1, 0.01, 0.001])
 
 
@@ -270,9 +279,9 @@ def test_in_stage_k_exactly_the_top_k_groups_differ_from_the_source(tmp_path: Pa
     expected = {"digit_logits"}
     for k in range(1, 5):
         told = small.Quiet()
-        made = small.fitter(tmp_path / str(k), told)
-        made.pool.live(whole)
-        trained = made.fit("target", whole, lesson(whole), phases[:k], TrainingSpec(), 0)
+        made = small.fit_loop(tmp_path / str(k), told)
+        made.model_cache.keras_layers(whole)
+        trained = made.fit("target", whole, fit_spec(whole), phases[:k], TrainingSpec(), 0)
         assert changed(whole, trained.network) == expected, k
         if k < 4:
             expected |= {name for name in GROUPS[-k] if name.startswith(("conv", "dense"))}
@@ -280,12 +289,12 @@ def test_in_stage_k_exactly_the_top_k_groups_differ_from_the_source(tmp_path: Pa
     steps = [report.step for report in told.reports if hasattr(report, "values")]
     assert steps == sorted(steps)
     assert steps[-1] == 32  # the counter rises on
-    optimizers = [one.learner.optimizer for one in made.pool._compiled.values()]
+    optimizers = [one.learner.optimizer for one in made.model_cache._compiled.values()]
     assert [int(one.iterations) for one in optimizers] == [8, 8, 8, 8]  # and each stage has its own
 
 
 def test_frozen_layers_of_fine_tuning_stay(tmp_path: Path) -> None:
     whole = whole_network()
     spec = resolve(body(freeze={"until_layer": "conv2"}, batch_norm="trainable"))
-    kept = small.fit(tmp_path, whole, lesson(whole), planned(spec, whole, 8, 4))
+    kept = small.fit(tmp_path, whole, fit_spec(whole), planned(spec, whole, 8, 4))
     assert changed(whole, kept) == {"norm2", "dense1", "digit_logits"}

@@ -19,11 +19,11 @@ from app.spec.training import OptimizerSpec
 from tests.worker.training.small import DIGIT, fit, network, same, stored
 from worker.training.architectures.applications import whole as keras_own
 from worker.training.data import batches
-from worker.training.data.batches import Feed, Line
+from worker.training.data.batches import BatchSource, Sampler
 from worker.training.fitting import learner
-from worker.training.fitting.goal import Goal
 from worker.training.fitting.learner import Compiled
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.kept import export, formats
 from worker.training.networks import backbone, build, trunk
 from worker.training.networks.initial import drawn
@@ -79,7 +79,7 @@ def test_laid_open_it_answers_as_keras_own_network_on_its_own_preprocessing(name
     own.set_weights(numbers)
     rows = pictures(2, side).astype(np.float32)
     expected = np.asarray(own(PREPROCESSING[name](rows.copy()), training=False))
-    found = np.asarray(build.live(made).body(rows / 255, training=False))
+    found = np.asarray(build.keras_layers(made).body(rows / 255, training=False))
     largest = float(np.abs(expected).max())
     assert largest > 1e-6
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * largest)
@@ -104,16 +104,16 @@ def test_widths_of_mobilenet_have_their_features_and_parameters(alpha: float, fe
 
 def test_what_it_sees_of_pictures_is_known_without_keras() -> None:
     architecture = architectures.resolve("applications:MobileNetV2")
-    assert architecture.sees((28, 28, 1)) == (32, 32, 3)
-    assert architecture.sees((100, 40, 3)) == (100, 40, 3)
+    assert architecture.trunk_shape((28, 28, 1)) == (32, 32, 3)
+    assert architecture.trunk_shape((100, 40, 3)) == (100, 40, 3)
     pinned = architecture.fitted((100, 40, 1))
     assert architectures.as_data(pinned)["size"] == [100, 40]
-    assert pinned.sees((9, 9, 1)) == pinned.sees((100, 40, 3)) == (100, 40, 3)
+    assert pinned.trunk_shape((9, 9, 1)) == pinned.trunk_shape((100, 40, 3)) == (100, 40, 3)
     assert trunk.trace(pinned, (28, 28, 1)).shapes["backbone"] == (1280,)
     with pytest.raises(ValueError, match="three channels"):
-        architectures.seen(architecture, (28, 28, 2))
+        architectures.trunk_shape(architecture, (28, 28, 2))
     with pytest.raises(ValueError, match="image inputs"):
-        architectures.seen(architecture, (13,))
+        architectures.trunk_shape(architecture, (13,))
 
 
 def test_keras_own_file_names() -> None:
@@ -139,10 +139,10 @@ def test_numbers_are_drawn_from_the_seed_alone_and_depthwise_kernels_by_their_ow
     assert (whole.weights["backbone-bn_Conv1"][0] == 1).all()
 
 
-def lesson(whole: Network, n: int = 16) -> Lesson:
+def fit_spec(whole: Network, n: int = 16) -> FitSpec:
     given = heads.targets(DIGIT, stored(DIGIT, n))
-    feed = Feed(pictures(n), whole.scaling, given, [Line(np.arange(n), 8, 0)])
-    return Lesson(Goal({"d": ["digit"]}, whole.tasks), {"d": feed}, {})
+    batch_source = BatchSource(pictures(n), whole.scaling, given, [Sampler(np.arange(n), 8, 0)])
+    return FitSpec(LossSpec({"d": ["digit"]}, whole.tasks), {"d": batch_source}, {})
 
 
 @pytest.mark.slow
@@ -150,11 +150,11 @@ def test_a_frozen_backbone_stays_bit_for_bit_and_frozen_norms_keep_their_statist
     whole: Network, tmp_path: Path
 ) -> None:
     frozen = Phase(3, 0.01, frozenset(whole.trunk), True, cache=False)
-    found = fit(tmp_path / "frozen", whole, lesson(whole), [frozen])
+    found = fit(tmp_path / "frozen", whole, fit_spec(whole), [frozen])
     assert same(inside(found), inside(whole))
     assert not same({"h": found.weights["digit_logits"]}, {"h": whole.weights["digit_logits"]})
 
-    tuned = fit(tmp_path / "tuned", whole, lesson(whole), [Phase(2, 0.01, frozenset(), True)])
+    tuned = fit(tmp_path / "tuned", whole, fit_spec(whole), [Phase(2, 0.01, frozenset(), True)])
     norms = [layer.name for layer in whole.trace.layers if layer.kind == "BatchNormalization"]
     assert len(norms) == 52
     unchanged = {name for name in inside(whole) if same({"l": whole.weights[name]}, {"l": tuned.weights[name]})}
@@ -164,22 +164,22 @@ def test_a_frozen_backbone_stays_bit_for_bit_and_frozen_norms_keep_their_statist
 @pytest.mark.slow
 def test_dropout_within_a_backbone_is_drawn_from_the_seed_and_off_where_it_is_frozen() -> None:
     made = network([DIGIT], 0, {"arch": "applications", "name": "EfficientNetV2B0", "size": [32, 32]}, SEEN)
-    live = build.live(made)
-    drops = {name: layer for name, layer in live.layers.items() if isinstance(layer, keras.layers.Dropout)}
+    keras_layers = build.keras_layers(made)
+    drops = {name: layer for name, layer in keras_layers.layers.items() if isinstance(layer, keras.layers.Dropout)}
     assert len(drops) > 5
-    held = {id(variable) for variable in live.forward.variables}  # what a checkpoint has
+    held = {id(variable) for variable in keras_layers.forward.variables}  # what a checkpoint has
     assert all(id(one.seed_generator.state) in held for one in drops.values())
     states = []
     for seed in (1, 2, 1):
-        live.reseed(seed)
+        keras_layers.reseed(seed)
         states.append([one.seed_generator.state.numpy().tolist() for one in drops.values()])
     assert states[0] == states[2] != states[1]
     assert len({str(state) for state in states[0]}) == len(drops)
     asked = [one.asked_rate for one in drops.values()]
     assert all(asked)
-    live.freeze(made.trunk, False)
+    keras_layers.freeze(made.trunk, False)
     assert not any(one.rate for one in drops.values())
-    live.freeze([], False)
+    keras_layers.freeze([], False)
     assert [one.rate for one in drops.values()] == asked
 
 
@@ -200,11 +200,11 @@ def test_a_kept_backbone_is_read_back_and_exported(whole: Network, tmp_path: Pat
     about = export.manifest(whole, "model", sha, file="model.keras", rows_file=None, dataset={}, training={})
     again = export.read(tmp_path / "model.keras", Manifest.model_validate_json(about.model_dump_json()))
     assert same(again.weights, whole.weights)
-    live = build.live(again)
+    keras_layers = build.keras_layers(again)
     rows = pictures(5)
-    tapped = live.tap(["backbone", "backbone-block_2_add"])(again.scaling(rows), training=False)
+    tapped = keras_layers.tap(["backbone", "backbone-block_2_add"])(again.scaling(rows), training=False)
     features = np.asarray(tapped["feature/backbone"])
-    assert features == pytest.approx(np.asarray(live.body(again.scaling(rows), training=False)), abs=1e-6)
+    assert features == pytest.approx(np.asarray(keras_layers.body(again.scaling(rows), training=False)), abs=1e-6)
     assert features.shape == (5, 1280)
     assert tapped["feature/backbone-block_2_add"].shape == (5, 8, 8, 8)
     told = formats.write(whole, ["saved_model"], rows, tmp_path)
@@ -230,7 +230,7 @@ def test_a_model_that_was_kept_while_a_backbone_was_one_layer_is_read_layer_by_l
     again = export.read(tmp_path / "old.keras", about)
     assert same(again.weights, whole.weights)
     rows = pictures(3)
-    found = build.live(again).forward.predict_on_batch(again.scaling(rows))["digit"]
+    found = build.keras_layers(again).forward.predict_on_batch(again.scaling(rows))["digit"]
     expected = old.predict_on_batch(rows.astype(np.float32))["digit"]
     assert heads.answers(DIGIT, np.asarray(found)) == pytest.approx(expected, abs=1e-5)
 
@@ -247,29 +247,29 @@ def test_adapters_in_every_block_are_what_the_paper_says_of_them(whole: Network)
     assert (len(targets), kinds) == (35, {"Conv2D"})  # Keras has no adapters of depthwise kernels
     adapted = replace(whole, lora=Lora(rank, alpha, targets))
     frozen = frozenset(set(whole.trunk).difference(targets))
-    live = build.live(adapted)
+    keras_layers = build.keras_layers(adapted)
     words = OptimizerSpec(name="adam")
-    goal = Goal({"d": ["digit"]}, whole.tasks)
-    made = Compiled(live, goal, lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen, True)
-    live.reseed(0)
+    loss_spec = LossSpec({"d": ["digit"]}, whole.tasks)
+    made = Compiled(keras_layers, loss_spec, lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen, True)
+    keras_layers.reseed(0)
     made.begin()
     x = whole.scaling(pictures(4))
-    before = build.live(whole).forward.predict_on_batch(x)["digit"]
-    assert np.array_equal(live.forward.predict_on_batch(x)["digit"], before)
+    before = build.keras_layers(whole).forward.predict_on_batch(x)["digit"]
+    assert np.array_equal(keras_layers.forward.predict_on_batch(x)["digit"], before)
     learnt = {variable.path for variable in made.learner.trainable_variables}
     assert learnt == {f"{name}/lora_kernel_{letter}" for name in targets for letter in "ab"} | {
         "digit_logits/kernel",
         "digit_logits/bias",
     }
-    feeds = lesson(whole).feeds
+    batch_sources = fit_spec(whole).batch_sources
     for step in range(3):
-        made.step(batches.batch(feeds, step))
-    merged = replace(whole, weights=live.read(), lora=None)
-    unmerged = live.forward.predict_on_batch(x)["digit"]
+        made.step(batches.batch(batch_sources, step))
+    merged = replace(whole, weights=keras_layers.read(), lora=None)
+    unmerged = keras_layers.forward.predict_on_batch(x)["digit"]
     assert not np.allclose(unmerged, before, atol=1e-3)
-    assert np.allclose(build.live(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-4)
+    assert np.allclose(build.keras_layers(merged).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-4)
     for name in targets:
-        layer = live.layers[name]
+        layer = keras_layers.layers[name]
         a, b = (np.array(one.value, np.float64) for one in (layer.lora_kernel_a, layer.lora_kernel_b))
         assert np.abs(b).max() > 0
         expected = whole.weights[name][0] + alpha / rank * np.einsum("hwir,ro->hwio", a, b)

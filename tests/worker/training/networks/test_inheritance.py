@@ -28,7 +28,7 @@ LARGER = PICTURE.model_copy(update={"shape": [18, 18, 1]})
 
 
 def answers(whole: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
-    found = build.live(whole).forward.predict_on_batch(whole.scaling(rows))
+    found = build.keras_layers(whole).forward.predict_on_batch(whole.scaling(rows))
     return {name: np.asarray(values) for name, values in found.items()}
 
 
@@ -135,7 +135,7 @@ def test_a_kept_model_is_read_back_as_it_was_and_answers_in_the_users_units(shap
     assert np.allclose(again.scaling.mean, np.broadcast_to(whole.scaling.mean, np.shape(again.scaling.mean)))
     for name, values in answers(again, rows).items():
         assert np.allclose(values, logits[name], atol=1e-5)
-    assert about.parameters == build.live(whole).forward.count_params()
+    assert about.parameters == build.keras_layers(whole).forward.count_params()
 
 
 def test_the_count_of_a_trace_is_the_count_of_the_built_network() -> None:
@@ -152,7 +152,7 @@ def test_the_count_of_a_trace_is_the_count_of_the_built_network() -> None:
             {},
         )
         trace = whole.trace
-        assert build.live(whole).forward.count_params() == trace.parameters + (trace.features_shape[0] + 1) * 4
+        assert build.keras_layers(whole).forward.count_params() == trace.parameters + (trace.features_shape[0] + 1) * 4
 
 
 def test_the_article_s_network_and_its_student_have_their_parameters() -> None:

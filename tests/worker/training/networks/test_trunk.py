@@ -27,7 +27,7 @@ def examples() -> list[tuple[Architecture, tuple[int, ...]]]:
     found = []
     for name, module in modules("architectures").items():
         chosen = architectures.resolve({**getattr(module, "EXAMPLE", {}), "arch": name})
-        found.append((chosen, chosen.sees((28, 28, 1) if chosen.inputs == "image" else (5,))))
+        found.append((chosen, chosen.trunk_shape((28, 28, 1) if chosen.inputs == "image" else (5,))))
     return found
 
 
@@ -60,14 +60,14 @@ def rerun(opened: trunk.Trunk, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
 def test_a_trace_says_of_every_layer_what_the_live_one_has(architecture: Architecture, shape: tuple[int, ...]) -> None:
     kind = PICTURE if architecture.inputs == "image" else PICTURE.model_copy(update={"kind": "table", "scale": 1.0})
     whole = network([DIGIT], 0, architectures.as_data(architecture), kind.model_copy(update={"shape": list(shape)}))
-    live, trace = build.live(whole), whole.trace
+    keras_layers, trace = build.keras_layers(whole), whole.trace
     assert len(set(trace.names)) == len(trace.names)
     for layer in trace.layers:
-        made = live.layers[layer.name]
+        made = keras_layers.layers[layer.name]
         assert type(made).__name__ == layer.kind
         assert tuple(made.output.shape[1:]) == tuple(layer.shape)
         assert made.count_params() == layer.parameters
-    assert live.forward.count_params() == whole.parameters
+    assert keras_layers.forward.count_params() == whole.parameters
     assert Trace.model_validate_json(trace.model_dump_json()) == trace
 
 

@@ -14,7 +14,7 @@ from app.spec import architectures
 from app.spec.faults import Invalid
 from tests.traces import traced
 from worker.training.objectives import FeatureObjective, Setting, attention, hint, relational, similarity
-from worker.training.objectives._layers import pooled
+from worker.training.objectives._layer_pairs import pooled
 
 ALL = [hint, attention, relational, similarity]
 
@@ -24,7 +24,7 @@ def value(module: ModuleType, teacher: Any, student: Any, **words: Any) -> float
     return float(np.asarray(module.loss(*arrays, module.Spec(**words))))
 
 
-def draw(seed: int, *shape: int) -> np.ndarray:
+def subset(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
@@ -47,20 +47,20 @@ def setting(
 
 
 def test_hint_is_the_mean_squared_error_and_0_for_equal_features() -> None:
-    teacher, student = draw(0, 4, 6), draw(1, 4, 6)
+    teacher, student = subset(0, 4, 6), subset(1, 4, 6)
     assert value(hint, teacher, teacher) == 0
     assert value(hint, teacher, student) == pytest.approx(((teacher - student) ** 2).mean(), rel=1e-5)
 
 
 def test_hint_maps_of_two_sizes_meet_on_the_smaller() -> None:
-    small = draw(2, 3, 2, 2, 5)
+    small = subset(2, 3, 2, 2, 5)
     large = small.repeat(2, axis=1).repeat(2, axis=2)
     assert value(hint, large, small) == value(hint, small, large) == pytest.approx(0, abs=1e-10)
 
 
 @pytest.mark.parametrize(("before", "after"), [((6, 4), (3, 2)), ((5, 7), (3, 4)), ((3, 3), (3, 3)), ((11, 5), (1, 1))])
 def test_pooling_divides_places_as_adaptive_average_pooling(before: tuple[int, int], after: tuple[int, int]) -> None:
-    features = draw(3, 2, *before, 3).astype(np.float32)
+    features = subset(3, 2, *before, 3).astype(np.float32)
     found = np.asarray(pooled(features, after))
     for i, j in product(range(after[0]), range(after[1])):
         rows = slice(i * before[0] // after[0], -(-(i + 1) * before[0] // after[0]))
@@ -78,16 +78,16 @@ def test_attention_of_disjoint_places_is_2_over_their_number() -> None:
 
 
 def test_attention_is_blind_to_scale_and_to_the_order_and_number_of_channels() -> None:
-    teacher = draw(4, 3, 4, 5, 6)
+    teacher = subset(4, 3, 4, 5, 6)
     assert value(attention, teacher, -7 * teacher) == pytest.approx(0, abs=1e-10)
     assert value(attention, teacher, teacher[..., ::-1]) == pytest.approx(0, abs=1e-10)
     assert value(attention, teacher, np.concatenate([teacher, teacher], axis=-1)) == pytest.approx(0, abs=1e-10)
-    other = draw(5, 3, 4, 5, 6)
+    other = subset(5, 3, 4, 5, 6)
     assert value(attention, teacher, other[..., ::-1]) == pytest.approx(value(attention, teacher, other), rel=1e-5)
 
 
 def test_attention_agrees_with_its_definition() -> None:
-    teacher, student = draw(6, 3, 4, 5, 6), draw(7, 3, 4, 5, 2)
+    teacher, student = subset(6, 3, 4, 5, 6), subset(7, 3, 4, 5, 2)
     maps = [(one**2).mean(axis=-1).reshape(3, 20) for one in (teacher, student)]
     t, s = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in maps)
     assert value(attention, teacher, student) == pytest.approx(((t - s) ** 2).mean(), rel=1e-5)
@@ -104,7 +104,7 @@ def test_relational_gives_the_fixtures_values() -> None:
 
 
 def test_relational_is_blind_to_rotation_scale_and_shift() -> None:
-    teacher = draw(8, 6, 4)
+    teacher = subset(8, 6, 4)
     rotated = 2.5 * teacher @ ortho_group.rvs(4, random_state=0) + 1
     assert value(relational, teacher, rotated) == pytest.approx(0, abs=1e-8)
     wider = np.concatenate([rotated, np.ones((6, 3))], axis=1)
@@ -122,7 +122,7 @@ def naive_relations(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_relational_agrees_with_loops_over_pairs_and_triples_with_rows_that_coincide() -> None:
-    teacher, student = draw(9, 5, 3), 4 * draw(10, 5, 2)
+    teacher, student = subset(9, 5, 3), 4 * subset(10, 5, 2)
     teacher[3] = teacher[1]
     (td, ta), (sd, sa) = naive_relations(teacher), naive_relations(student)
     huber = [np.where(abs(x) < 1, x**2 / 2, abs(x) - 0.5).mean() for x in (sd - td, sa - ta)]
@@ -137,14 +137,14 @@ def test_similarity_gives_the_fixtures_value() -> None:
 
 
 def test_similarity_is_blind_to_rotation_and_scale_but_not_to_a_shift() -> None:
-    teacher = draw(11, 6, 4)
+    teacher = subset(11, 6, 4)
     rotated = 2 * teacher @ ortho_group.rvs(4, random_state=1)
     assert value(similarity, teacher, rotated) == pytest.approx(0, abs=1e-10)
     assert value(similarity, teacher, teacher + 1) > 0.01
 
 
 def test_similarity_agrees_with_its_definition_on_maps() -> None:
-    teacher, student = draw(12, 4, 2, 3, 2), draw(13, 4, 3, 3, 1)
+    teacher, student = subset(12, 4, 2, 3, 2), subset(13, 4, 3, 3, 1)
     grams = []
     for one in (teacher, student):
         flat = one.reshape(4, -1)
@@ -159,7 +159,7 @@ def test_similarity_agrees_with_its_definition_on_maps() -> None:
 @pytest.mark.parametrize("module", ALL)
 def test_gradients_are_the_numerical_ones_and_finite_where_rows_coincide_or_are_0(module: ModuleType) -> None:
     tf = pytest.importorskip("tensorflow")
-    teacher, student = draw(14, 4, 2, 2, 3), draw(15, 4, 2, 2, 3)
+    teacher, student = subset(14, 4, 2, 2, 3), subset(15, 4, 2, 2, 3)
     spec = module.Spec()
     variable = tf.Variable(student)
     with tf.GradientTape() as tape:

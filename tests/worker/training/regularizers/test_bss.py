@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from app.spec.faults import Invalid
-from tests.worker.training.small import DIGIT, PICTURE, compiled, feed, network, stored
+from tests.worker.training.small import DIGIT, PICTURE, batch_source, compiled, network, stored
 from worker.training.data import batches
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.networks import build
 from worker.training.regularizers import About, bss
 
@@ -67,11 +67,11 @@ def test_equal_singular_values_have_a_finite_gradient() -> None:
 def test_in_a_step_it_is_of_the_trunk_s_output_in_the_same_pass(picture: bool) -> None:
     arch = {"arch": "cnn", "filters": [3], "dense": 6} if picture else {"arch": "mlp", "units": [6]}
     whole = network([DIGIT], architecture=arch, shape=PICTURE) if picture else network([DIGIT], architecture=arch)
-    data = batches.batch({"d": feed(whole, {"digit": stored(DIGIT, 16)}, 8)}, 0)
-    features = build.live(whole).body.predict_on_batch(data[0]["d"])
+    data = batches.batch({"d": batch_source(whole, {"digit": stored(DIGIT, 16)}, 8)}, 0)
+    features = build.keras_layers(whole).body.predict_on_batch(data[0]["d"])
     assert features.shape == (8, 6)
-    goal = Goal({"d": ["digit"]}, {"digit": DIGIT}, label_weight=0.0, regularizer=bss.Spec(alpha=0.5, k=6))
-    made = compiled(whole, goal, rate=0.01)
+    loss_spec = LossSpec({"d": ["digit"]}, {"digit": DIGIT}, label_weight=0.0, regularizer=bss.Spec(alpha=0.5, k=6))
+    made = compiled(whole, loss_spec, rate=0.01)
     logs = made.step(data)
     expected = 0.5 * float((np.linalg.svd(features, compute_uv=False) ** 2).sum())
     assert logs["bss"] == pytest.approx(expected, rel=1e-3, abs=1e-6)

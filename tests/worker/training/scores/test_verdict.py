@@ -18,7 +18,7 @@ from app.spec.report.verdict import Verdict
 from worker.training.scores import verdict
 from worker.training.scores.evaluate import agreement, measure
 from worker.training.scores.measures import Measure
-from worker.training.scores.verdict import Outcome, Scored, Spent
+from worker.training.scores.verdict import Cost, Outcome, Scored
 
 N = 200
 
@@ -36,10 +36,10 @@ def mean_measure(terms: Any, metric: str = "accuracy", dataset: str = "d", units
     return Measure(metric, np.stack([terms, np.ones_like(terms)], axis=1), unit, dataset)
 
 
-def outcome(seed: int, accuracy: float, *, task: str = "digit", n: int = N, spent: Spent | None = None) -> Outcome:
+def outcome(seed: int, accuracy: float, *, task: str = "digit", n: int = N, cost: Cost | None = None) -> Outcome:
     """A model that is right on the first rows: two of them differ on exactly the rows between their accuracies."""
     right = np.arange(n) < round(accuracy * n)
-    return Outcome(seed, {task: Scored(mean_measure(right), spent or Spent(300, 1e-3, 1.0))})
+    return Outcome(seed, {task: Scored(mean_measure(right), cost or Cost(300, 1e-3, 1.0))})
 
 
 def arms(treated: list[float], control: list[float], **options: Any) -> tuple[list[Outcome], list[Outcome]]:
@@ -222,7 +222,7 @@ def wine_networks(count: int, labelled: int, seed: int) -> tuple[np.ndarray, np.
 
 def wine_arm(logits: np.ndarray, truth: np.ndarray) -> list[Outcome]:
     made = [measure("multiclass", one, truth, metric="accuracy") for one in logits]
-    return [Outcome(k, {"wine": Scored(one, Spent(40, 0.5, 0.0))}) for k, one in enumerate(made)]
+    return [Outcome(k, {"wine": Scored(one, Cost(40, 0.5, 0.0))}) for k, one in enumerate(made)]
 
 
 def test_200_verdicts_between_equal_arms_rarely_find_a_difference_and_unequal_arms_never_the_wrong_one() -> None:
@@ -308,7 +308,7 @@ def test_a_run_without_a_result_makes_it_run_failed_and_the_rest_is_still_shown(
         del theirs[3]
     else:
         nothing = Measure("accuracy", np.zeros((N, 2)), np.arange(N), "d", "predictions are not finite")
-        theirs[3] = Outcome(3, {"digit": Scored(nothing, Spent(300, 1e-3, 1.0))})
+        theirs[3] = Outcome(3, {"digit": Scored(nothing, Cost(300, 1e-3, 1.0))})
     told = judge(ours, theirs, seeds=5)
     assert (told["decision"], told["reason"], told["n_seeds"]) == ("inconclusive", "run_failed", 4)
     assert told["tasks"]["digit"]["seeds"] == [0, 1, 2, 4]
@@ -332,8 +332,8 @@ def test_no_control_is_not_measured_and_shows_the_treated_value() -> None:
 
 
 def test_a_best_epoch_that_is_the_last_and_unequal_steps_are_noted() -> None:
-    ours, theirs = arms([0.9] * 3, [0.5] * 3, spent=Spent(300, 1e-3, 1.0, best_epoch=10, epochs=10))
-    theirs = [outcome(k, 0.5, spent=Spent(200, 1e-3, 1.0, best_epoch=4, epochs=10)) for k in range(3)]
+    ours, theirs = arms([0.9] * 3, [0.5] * 3, cost=Cost(300, 1e-3, 1.0, best_epoch=10, epochs=10))
+    theirs = [outcome(k, 0.5, cost=Cost(200, 1e-3, 1.0, best_epoch=4, epochs=10)) for k in range(3)]
     notes = judge(ours, theirs, seeds=3)["tasks"]["digit"]["notes"]
     assert "still improving at the end of the budget: treated in 3 of 3 runs" in notes
     assert "unequal steps on the target: treated [300], control [200]" in notes
@@ -356,8 +356,8 @@ def two_tasks(seed: int, accuracy: float, error: float, shift: float = 0.0) -> O
     return Outcome(
         seed,
         {
-            "digit": Scored(mean_measure(right), Spent(300, 1e-3, 1.0)),
-            "age": Scored(mean_measure(1 - squares / 9, "r2"), Spent(300, 1e-3, 1.0), mean_measure(squares, "rmse")),
+            "digit": Scored(mean_measure(right), Cost(300, 1e-3, 1.0)),
+            "age": Scored(mean_measure(1 - squares / 9, "r2"), Cost(300, 1e-3, 1.0), mean_measure(squares, "rmse")),
         },
     )
 
@@ -419,7 +419,7 @@ def test_equal_tasks_on_one_data_set_make_delta_m_no_surer_than_one_of_them() ->
     def v_test(datasets: tuple[str, str]) -> float:
         def arm(which: int) -> list[Outcome]:
             return [
-                Outcome(k, {f"t{i}": Scored(mean_measure(pair[which], dataset=name), Spent(1, 1e-3, 1.0))
+                Outcome(k, {f"t{i}": Scored(mean_measure(pair[which], dataset=name), Cost(1, 1e-3, 1.0))
                             for i, name in enumerate(datasets)})
                 for k, pair in enumerate(right)
             ]  # fmt: skip
@@ -480,7 +480,7 @@ def test_every_outcome_makes_a_report_that_json_can_hold(seed: int, seeds: int, 
 
     def arm() -> list[Outcome]:
         return [
-            Outcome(k, {"t": Scored(Measure(metric, statistics(), np.arange(n)), Spent(1, 1, 1))})
+            Outcome(k, {"t": Scored(Measure(metric, statistics(), np.arange(n)), Cost(1, 1, 1))})
             for k in range(max(seeds, 1))
         ]
 

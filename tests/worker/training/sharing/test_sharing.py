@@ -16,10 +16,10 @@ from app.spec.models import HeadSpec, Manifest
 from app.spec.registry import modules
 from tests.worker.training import small
 from tests.worker.training.sharing import naive
-from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, compiled, feed, network, same, stored
+from tests.worker.training.small import DIGIT, ODD, PICTURE, SIZE, batch_source, compiled, network, same, stored
 from worker.training.data import batches
-from worker.training.fitting.goal import Goal
-from worker.training.fitting.plan import Lesson, Phase
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.kept import export, formats
 from worker.training.networks import build
 from worker.training.networks.network import Network, Weights
@@ -62,24 +62,24 @@ def inputs(whole: Network, n: int = 5) -> np.ndarray:
 
 
 def outputs(whole: Network, x: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: np.asarray(one) for name, one in build.live(whole).forward.predict_on_batch(x).items()}
+    return {name: np.asarray(one) for name, one in build.keras_layers(whole).forward.predict_on_batch(x).items()}
 
 
-def goal_of(tasks: Any, weighting: str | None = None) -> Goal:
+def loss_spec_of(tasks: Any, weighting: str | None = None) -> LossSpec:
     chosen = None if weighting is None else modules("weighting")[weighting].Spec()
-    return Goal({"d": [task.name for task in tasks]}, {task.name: task for task in tasks}, weighting=chosen)
+    return LossSpec({"d": [task.name for task in tasks]}, {task.name: task for task in tasks}, weighting=chosen)
 
 
 def trained(whole: Network, names: dict[str, str] | None = None, steps: int = 3, **how: Any) -> Weights:
     """The network's numbers after some steps; layers renamed by `names`."""
     tasks = list(whole.tasks.values())
-    one = compiled(whole, goal_of(tasks), **how)
-    one.live.reseed(4)
+    one = compiled(whole, loss_spec_of(tasks), **how)
+    one.keras_layers.reseed(4)
     columns = {task.name: stored(task, 16) for task in tasks}
-    data = {"d": feed(whole, columns, 8)}
+    data = {"d": batch_source(whole, columns, 8)}
     for step in range(steps):
         one.step(batches.batch(data, step))
-    return {(names or {}).get(name, name): arrays for name, arrays in one.live.read().items()}
+    return {(names or {}).get(name, name): arrays for name, arrays in one.keras_layers.read().items()}
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_it_computes_what_its_paper_says(name: str, more: dict[str, Any], trunk:
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_numbers_are_counted_before_anything_is_built(name: str) -> None:
     whole = made(name, trunk={**PICTURE_TRUNK, "dropout": 0.2}, shape=PICTURE)
-    layers = build.live(whole).layers
+    layers = build.keras_layers(whole).layers
     for node in whole.graph.nodes:
         assert tuple(layers[node.name].output.shape[1:]) == node.shape
         assert layers[node.name].count_params() == node.parameters
@@ -121,10 +121,10 @@ def test_shapes_and_numbers_are_counted_before_anything_is_built(name: str) -> N
 @pytest.mark.parametrize("name", ["mmoe", "cgc", "ple"])
 def test_gates_are_positive_and_add_up_to_1(name: str) -> None:
     whole = disturbed(made(name))
-    live = build.live(whole)
-    gates = {node.name: live.layers[node.name].output for node in whole.graph.nodes if node.kind == "gate"}
+    keras_layers = build.keras_layers(whole)
+    gates = {node.name: keras_layers.layers[node.name].output for node in whole.graph.nodes if node.kind == "gate"}
     assert len(gates) == {"mmoe": 3, "cgc": 3, "ple": 7}[name]
-    for shares in keras.Model(live.forward.input, gates).predict_on_batch(20 * inputs(whole)).values():
+    for shares in keras.Model(keras_layers.forward.input, gates).predict_on_batch(20 * inputs(whole)).values():
         assert np.asarray(shares).min() >= 0
         assert np.asarray(shares).sum(axis=1) == pytest.approx(1, abs=1e-6)
 
@@ -210,8 +210,8 @@ def test_gradients_reach_experts_and_gates_as_derived_by_hand() -> None:
     whole = made("mmoe", tasks, {"arch": "mlp", "units": [3], "activation": "tanh"}, experts=2)
     rate, n = 0.1, 8
     columns = {task.name: stored(task, n) for task in tasks}
-    x, y = batches.batch({"d": feed(whole, columns, n)}, 0)
-    one = compiled(whole, goal_of(tasks), rate=rate)
+    x, y = batches.batch({"d": batch_source(whole, columns, n)}, 0)
+    one = compiled(whole, loss_spec_of(tasks), rate=rate)
     one.step((x, y))
     w = {layer: [array.astype(np.float64) for array in arrays] for layer, arrays in whole.weights.items()}
     rows = x["d"].astype(np.float64)
@@ -228,7 +228,7 @@ def test_gradients_reach_experts_and_gates_as_derived_by_hand() -> None:
         wanted[f"{task}-gate"] = rows.T @ (g * (products - (g * products).sum(axis=1, keepdims=True)))
     for i, (expert, slope) in enumerate(zip(experts, into, strict=True), 1):
         wanted[f"expert{i}-dense1"] = rows.T @ (slope * (1 - expert**2))
-    after = one.live.read()
+    after = one.keras_layers.read()
     for layer, gradient in wanted.items():
         assert np.abs(gradient).max() > 1e-3
         assert (whole.weights[layer][0] - after[layer][0]) / rate == pytest.approx(gradient, rel=1e-4, abs=1e-4)
@@ -241,10 +241,12 @@ def test_what_is_one_task_s_own_is_left_alone_by_the_others() -> None:
     for name in own:
         whole = made(name, [DIGIT, ODD])
         columns = {"digit": stored(DIGIT, 8), "odd": np.full(8, -1, np.int32)}
-        one = compiled(whole, goal_of([DIGIT, ODD]))
-        one.step(batches.batch({"d": feed(whole, columns, 8)}, 0))
+        one = compiled(whole, loss_spec_of([DIGIT, ODD]))
+        one.step(batches.batch({"d": batch_source(whole, columns, 8)}, 0))
         moved = {
-            layer for layer, arrays in one.live.read().items() if not same({"": arrays}, {"": whole.weights[layer]})
+            layer
+            for layer, arrays in one.keras_layers.read().items()
+            if not same({"": arrays}, {"": whole.weights[layer]})
         }
         reached = {
             node.name for node in whole.graph.nodes if node.parameters and "digit" in whole.graph._readers[node.name]
@@ -295,7 +297,7 @@ def test_gradients_are_compared_on_what_is_shared(name: str) -> None:
     rate = 1e-2
     whole = made(name)
     columns = {task.name: stored(task, 8) for task in TASKS}
-    batch = batches.batch({"d": feed(whole, columns, 8)}, 0)
+    batch = batches.batch({"d": batch_source(whole, columns, 8)}, 0)
     moves: list[Weights] = []
     for task in TASKS:
         others = {
@@ -304,21 +306,21 @@ def test_gradients_are_compared_on_what_is_shared(name: str) -> None:
             if other is not task and other is not SIZE
         }
         others |= {"size/labelled": np.zeros((8, 2), np.float32)} if task is not SIZE else {}
-        one = compiled(whole, goal_of(TASKS), rate=rate)
+        one = compiled(whole, loss_spec_of(TASKS), rate=rate)
         one.step((batch[0], {**batch[1], **others}))
         moves.append(
             {
                 layer: [before - after for before, after in zip(whole.weights[layer], arrays, strict=True)]
-                for layer, arrays in one.live.read().items()
+                for layer, arrays in one.keras_layers.read().items()
             }
         )
-    one = compiled(whole, goal_of(TASKS, "pcgrad"), rate=rate)
+    one = compiled(whole, loss_spec_of(TASKS, "pcgrad"), rate=rate)
     shared = [layer for layer in whole.trunk if layer in whole.weights]
     flat = [np.concatenate([array.ravel() for layer in shared for array in move[layer]]) / rate for move in moves]
     gram = one.gram(batch)
     assert gram == pytest.approx(np.array(flat) @ np.array(flat).T, rel=5e-3, abs=2e-3)
     logs = one.step(batch)
-    for layer, arrays in one.live.read().items():
+    for layer, arrays in one.keras_layers.read().items():
         weights = [logs[f"{task.name}_weight"] if layer in shared else 1.0 for task in TASKS]
         for place, array in enumerate(arrays):
             wanted = sum(weight * move[layer][place] for weight, move in zip(weights, moves, strict=True))
@@ -328,22 +330,25 @@ def test_gradients_are_compared_on_what_is_shared(name: str) -> None:
 def test_nothing_shared_is_nothing_to_compare() -> None:
     whole = made("cgc", experts=0)
     columns = {task.name: stored(task, 8) for task in TASKS}
-    assert compiled(whole, goal_of(TASKS)).gram(batches.batch({"d": feed(whole, columns, 8)}, 0)) is None
+    assert compiled(whole, loss_spec_of(TASKS)).gram(batches.batch({"d": batch_source(whole, columns, 8)}, 0)) is None
 
 
 @pytest.mark.slow
 def test_a_batch_of_another_data_set_passes_only_through_what_its_tasks_need() -> None:
     """BatchNorm of a task's own expert has seen the rows of that task's data set alone."""
     whole = made("cgc", [DIGIT, ODD], RANDOM)
-    goal = Goal({"one": ["digit"], "two": ["odd"]}, {"digit": DIGIT, "odd": ODD})
-    feeds = {"one": feed(whole, {"digit": stored(DIGIT, 8)}, 8), "two": feed(whole, {"odd": stored(ODD, 8)}, 8, seed=5)}
+    loss_spec = LossSpec({"one": ["digit"], "two": ["odd"]}, {"digit": DIGIT, "odd": ODD})
+    batch_sources = {
+        "one": batch_source(whole, {"digit": stored(DIGIT, 8)}, 8),
+        "two": batch_source(whole, {"odd": stored(ODD, 8)}, 8, seed=5),
+    }
     means = []
     for far in (0.0, 100.0):
-        one = compiled(whole, goal)
-        one.live.reseed(0)
-        x, y = batches.batch(feeds, 0)
+        one = compiled(whole, loss_spec)
+        one.keras_layers.reseed(0)
+        x, y = batches.batch(batch_sources, 0)
         one.step(({**x, "two": x["two"] + np.float32(far)}, y))
-        read = one.live.read()
+        read = one.keras_layers.read()
         means.append([read[f"{prefix}-norm1"][2] for prefix in ("digit-expert1", "odd-expert1", "expert1")])
     assert np.array_equal(means[0][0], means[1][0])
     assert not np.array_equal(means[0][1], means[1][1])
@@ -359,7 +364,7 @@ def test_a_kept_model_is_of_stock_layers_and_is_read_again_whatever_the_order_of
     path = tmp_path / "model.keras"
     sha = export.write(whole, path)
     raw = (255 * inputs(whole)).astype(np.uint8)
-    expected = build.live(whole).forward.predict_on_batch(whole.scaling(raw))
+    expected = build.keras_layers(whole).forward.predict_on_batch(whole.scaling(raw))
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
     told = export.manifest(whole, "model", sha, file="model.keras", rows_file=None, dataset={}, training={})
@@ -368,7 +373,7 @@ def test_a_kept_model_is_of_stock_layers_and_is_read_again_whatever_the_order_of
     read = export.read(path, Manifest.model_validate(data))
     assert read.sharing == whole.sharing
     assert same(read.weights, whole.weights)
-    again = build.live(read).forward.predict_on_batch(read.scaling(raw))
+    again = build.keras_layers(read).forward.predict_on_batch(read.scaling(raw))
     answers = model.predict_on_batch(raw.astype(np.float32))
     for task in whole.tasks.values():
         assert np.asarray(again[task.name]) == pytest.approx(np.asarray(expected[task.name]), rel=1e-5, abs=1e-5)
@@ -404,18 +409,18 @@ def test_other_formats_answer_as_keras_does(name: str, tmp_path: Path) -> None:
 def test_a_stopped_fit_goes_on_bit_by_bit(name: str, tmp_path: Path) -> None:
     """With two data sets, dropout and BatchNorm in every expert, and gradnorm's state."""
     whole = made(name, [DIGIT, ODD], RANDOM)
-    goal = Goal(
+    loss_spec = LossSpec(
         {"one": ["digit"], "two": ["odd"]},
         {"digit": DIGIT, "odd": ODD},
         weighting=modules("weighting")["gradnorm"].Spec(),
     )
-    feeds = {
-        "one": feed(whole, {"digit": stored(DIGIT, 18)}, 6),
-        "two": feed(whole, {"odd": stored(ODD, 12)}, 6, seed=5),
+    batch_sources = {
+        "one": batch_source(whole, {"digit": stored(DIGIT, 18)}, 6),
+        "two": batch_source(whole, {"odd": stored(ODD, 12)}, 6, seed=5),
     }
-    lesson, phases = Lesson(goal, feeds), [Phase(8, 1e-2)]
-    once = small.fit(tmp_path / "once", whole, lesson, phases, seed=3)
-    again = small.stopped_and_continued(tmp_path / "again", whole, lesson, phases, [2, 5], seed=3)
+    fit_spec, phases = FitSpec(loss_spec, batch_sources), [Phase(8, 1e-2)]
+    once = small.fit(tmp_path / "once", whole, fit_spec, phases, seed=3)
+    again = small.stopped_and_continued(tmp_path / "again", whole, fit_spec, phases, [2, 5], seed=3)
     assert same(once.weights, again.weights)
     assert once.sharing == whole.sharing
 
@@ -430,9 +435,9 @@ def test_the_order_of_tasks_changes_nothing() -> None:
 
 def test_half_precision_leaves_the_gates_whole() -> None:
     whole = replace(made("mmoe"), precision="mixed_bfloat16")
-    live = build.live(whole)
-    assert live.layers["digit-gate"].compute_dtype == "float32"
-    assert live.layers["digit-mix"].compute_dtype == "bfloat16"
+    keras_layers = build.keras_layers(whole)
+    assert keras_layers.layers["digit-gate"].compute_dtype == "float32"
+    assert keras_layers.layers["digit-mix"].compute_dtype == "bfloat16"
     full = outputs(replace(whole, precision="float32"), inputs(whole))
     for task, found in outputs(whole, inputs(whole)).items():
         assert found.astype(np.float32) == pytest.approx(full[task], rel=0.1, abs=0.1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.training.weighting import Moment, cagrad, gradnorm, mgda, numbers, pcgrad
+from worker.training.weighting import GradientStatistics, cagrad, gradnorm, mgda, numbers, pcgrad
 from worker.training.weighting._simplex import least
 
 keras = pytest.importorskip("keras")
@@ -23,9 +23,9 @@ def made(module: ModuleType, tasks: int = 2, **words: Any) -> Any:
     return weighting
 
 
-def moment(gradients: Any, losses: Any = None, seed: int = 0, number: int = 0) -> Moment:
+def moment(gradients: Any, losses: Any = None, seed: int = 0, number: int = 0) -> GradientStatistics:
     g = np.array(gradients, float)
-    return Moment(
+    return GradientStatistics(
         g @ g.T, g @ g.T, np.ones(len(g)) if losses is None else np.array(losses), np.arange(len(g)), seed, number
     )
 
@@ -204,7 +204,7 @@ def test_gradnorms_first_step_uses_weights_of_1_and_they_go_on_adding_up_to_k() 
 def test_gradnorm_looks_at_the_last_shared_layer() -> None:
     one, other = made(gradnorm, alpha=0.0), made(gradnorm, alpha=0.0)
     whole, last = np.eye(2), np.diag([1.0, 9.0])
-    one.weigh(Moment(whole, last, np.ones(2), np.arange(2)))
+    one.weigh(GradientStatistics(whole, last, np.ones(2), np.arange(2)))
     other.weigh(moment([(1, 0), (0, 3)]))
     assert numbers(one.w).tolist() == numbers(other.w).tolist()
 
@@ -214,7 +214,7 @@ def test_gradnorm_leaves_the_state_of_a_task_without_labels_alone() -> None:
     weighting.start({"t0": 2.0, "t1": 1.0, "t2": 4.0})
     weighting.w.assign([0.5, 1.4, 1.1])
     g = np.array([(1.0, 0.0), (0.0, 3.0)])
-    used = weighting.weigh(Moment(g @ g.T, g @ g.T, np.ones(2), np.array([0, 2])))
+    used = weighting.weigh(GradientStatistics(g @ g.T, g @ g.T, np.ones(2), np.array([0, 2])))
     assert used == pytest.approx(np.array([0.5, 1.1]) * 2 / 1.6)
     after = numbers(weighting.w)
     assert after[1] == np.float32(1.4)

@@ -8,8 +8,9 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from app.data import inputs as input_kinds
-from app.spec.base import JobSpec, Words
+from app.spec.base import JobSpec, SpecModel
 from app.spec.data import Limit, Name, SplitSpec
+from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.models import (
     DatasetRef,
     HeadSpec,
@@ -23,10 +24,9 @@ from app.spec.report import Report
 from app.spec.report.methods import Distilled, Inherited
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.variants import ArchitectureOrModel, Objectives
-from app.spec.world import HeldOut, Inputs, World
-from worker.training.methods import _teaching
+from worker.training.methods import _resolve_teachers
 from worker.training.methods._annealing import WeightSchedule
-from worker.training.methods._resolve import Faults, Known
+from worker.training.methods._resolve import Faults, ModelFacts
 from worker.training.methods.transfer.spec import copyable
 from worker.training.tasks.names import task_name
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from app.spec.trace import Trace
 
 
-class Weighted(Words):
+class Weighted(SpecModel):
     """A teacher and its share of the target; shares are divided by their sum."""
 
     model: ModelSource
@@ -150,9 +150,9 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-def resolve(spec: Spec, world: World) -> Spec:
+def resolve(spec: Spec, lookup: Lookup) -> Spec:
     """Every default in place. Raises Invalid with all that is wrong."""
-    faults = Faults(world)
+    faults = Faults(lookup)
     schema, column = faults.target(spec)
     task = None
     if column is not None:
@@ -165,7 +165,7 @@ def resolve(spec: Spec, world: World) -> Spec:
             and faults.showable(schema.input, one.input, f"/teachers/{number}", "teacher")
             and task is not None
         ):
-            _teaching.check_teacher(task, one, f"/teachers/{number}", faults)
+            _resolve_teachers.check_teacher(task, one, f"/teachers/{number}", faults)
     fed = schema.input if schema is not None else None
     student, trace = _student(spec, known[0] if known else None, faults, fed)
     if trace is not None and task is not None and not faults.found:
@@ -174,22 +174,26 @@ def resolve(spec: Spec, world: World) -> Spec:
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")
     free = spec.unlabelled is not None
-    pupil = _teaching.Pupil(task, trace, training, spec.limit_train_examples, unlabelled=free)
-    objectives = _teaching.objectives(spec.objectives, spec.weight_schedule, pupil, known, "/objectives", faults)
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
+    student_context = _resolve_teachers.StudentContext(
+        task, trace, training, spec.limit_train_examples, unlabelled=free
+    )
+    objectives = _resolve_teachers.objectives(
+        spec.objectives, spec.weight_schedule, student_context, known, "/objectives", faults
+    )
+    _resolve_teachers.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
-        _teaching.check_standardization([(task, objectives)], faults)
+        _resolve_teachers.check_standardization([(task, objectives)], faults)
     if spec.generations > 1 and spec.student_init == "from_teacher":
         faults.add("/student_init", "each generation begins anew", "set student_init: random, or generations: 1")
-    outputs = _teaching.outputs(spec.teacher_outputs, training, faults)
+    outputs = _resolve_teachers.outputs(spec.teacher_outputs, training, faults)
     if schema is not None and outputs == "cached" and not faults.found:
-        more = 0 if spec.unlabelled is None else world.schema(spec.unlabelled).rows
-        _teaching.check_memory(objectives, known, spec.limit_train_examples, schema.rows, more, faults)
+        more = 0 if spec.unlabelled is None else lookup.schema(spec.unlabelled).rows
+        _resolve_teachers.check_memory(objectives, known, spec.limit_train_examples, schema.rows, more, faults)
     update: dict[str, Any] = {
         "teachers": teachers,
         "student": student,
         "objectives": objectives,
-        "label_weight": _teaching.label_weight(spec.label_weight, [objectives], spec.weight_schedule),
+        "label_weight": _resolve_teachers.label_weight(spec.label_weight, [objectives], spec.weight_schedule),
         "teacher_outputs": outputs,
         "export": faults.export(spec.export),
         "training": training,
@@ -234,9 +238,9 @@ def _check_unlabelled(spec: Spec, schema: Schema | None, column: Column | None, 
         )
 
 
-def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]]:
+def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[ModelFacts | None]]:
     resolved: list[Any] = []
-    known: list[Known | None] = []
+    known: list[ModelFacts | None] = []
     for number, one in enumerate(spec.teachers):
         at = f"/teachers/{number}" + ("/model" if isinstance(one, Weighted) else "")
         source, about = faults.knowledge(one.model if isinstance(one, Weighted) else one, at)
@@ -245,7 +249,9 @@ def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[Known | None]
     return resolved, known
 
 
-def _student(spec: Spec, teacher: Known | None, faults: Faults, fed: InputSchema | None) -> tuple[Any, Trace | None]:
+def _student(
+    spec: Spec, teacher: ModelFacts | None, faults: Faults, fed: InputSchema | None
+) -> tuple[Any, Trace | None]:
     """Its words, and what is known of its trunk; None where they have faults."""
     if isinstance(spec.student, str):
         _, known = faults.knowledge(spec.student, "/student")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.models import TaskSpec, TrainedHere
 from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.experiment import About, Before, Fit, Recipe
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import phase
 from worker.training.methods import _sources
 from worker.training.methods._annealing import Factors
@@ -18,18 +18,18 @@ from worker.training.methods._teachers import Teachers, about, free_rows, taught
 from worker.training.methods.distillation.spec import DistillationReport, Spec, Weighted
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.seeds import derive
-from worker.training.report.conclude import Besides
+from worker.training.report.conclude import Extras
 from worker.training.run import steps
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from worker.training.data.rows import Draw
-    from worker.training.fitting.plan import Lesson
-    from worker.training.kept.keeping import Model
+    from worker.training.data.rows import Subset
+    from worker.training.fitting.plan import FitSpec
+    from worker.training.kept.store import Model
     from worker.training.networks.network import Network
-    from worker.training.report.conclude import Trial
+    from worker.training.report.conclude import ArmScores
     from worker.training.report.control import Arm
     from worker.training.run import Run
 
@@ -40,7 +40,7 @@ class _Teaching:
 
     models: Sequence[Model]
     shares: Sequence[float]
-    objectives: Sequence[Words]
+    objectives: Sequence[SpecModel]
 
 
 class Experiment(experiment.Experiment):
@@ -66,7 +66,7 @@ class Experiment(experiment.Experiment):
             for role, one in self._sources.items()
             if isinstance(one, TrainedHere)
         }
-        self._budget = steps(spec.training, self._epoch_steps(target.draw(self.arms[0].seed)))
+        self._budget = steps(spec.training, self._epoch_steps(target.subset(self.arms[0].seed)))
         self.known = {one: run.model(one, [target]) for one in sources if isinstance(one, str)}
         self._longer = 0
         if spec.control.budget == "total":
@@ -77,10 +77,10 @@ class Experiment(experiment.Experiment):
     def begin(self, trained: Mapping[str, Model]) -> None:
         spec, run, target = self.spec, self.run, self._target
         models = [self.known[one] if isinstance(one, str) else trained[role] for role, one in self._sources.items()]
-        self._teachers = [_sources.introduced(run, one, target) for one in models]
+        self._teachers = [_sources.adapted(run, one, target) for one in models]
         begun_from = None
         if isinstance(spec.student, str):
-            begun_from = _sources.introduced(run, run.model(spec.student, [target]), target)
+            begun_from = _sources.adapted(run, run.model(spec.student, [target]), target)
         self._begun_from = begun_from
         self._architecture = settled(spec.student) if begun_from is None else begun_from.network.architecture
 
@@ -97,9 +97,9 @@ class Experiment(experiment.Experiment):
 
     def recipe(self, arm: Arm, fit: Fit, earlier: Sequence[Model]) -> Recipe:
         spec, run, begun_from, unlabelled = self.spec, self.run, self._begun_from, self._unlabelled
-        draw, head = self._target.draw(arm.seed), {self._task: spec.head}
-        seen = begun_from.network.seen if begun_from else None
-        network = run.fresh(self._architecture, [draw], fit.seed, head, spec.training.precision, seen)
+        subset, head = self._target.subset(arm.seed), {self._task: spec.head}
+        trunk_shape = begun_from.network.trunk_shape if begun_from else None
+        network = run.fresh(self._architecture, [subset], fit.seed, head, spec.training.precision, trunk_shape)
         first = begun_from or (self._teachers[0] if arm.treated and spec.student_init == "from_teacher" else None)
         if first is not None:
             passed = inherit(network, first.network)
@@ -108,41 +108,41 @@ class Experiment(experiment.Experiment):
         behind, edges = ([begun_from], [("initialized_from", begun_from.id)]) if begun_from else ([], [])
         if not arm.treated:
             phases = [phase(fit.steps, spec.control.training.learning_rate)]
-            alone = lambda: self._alone(network, draw, fit)  # noqa: E731
-            return Recipe(network, phases, alone, [draw], behind, [*edges, ("control_of", "model")])
+            alone = lambda: self._alone(network, subset, fit)  # noqa: E731
+            return Recipe(network, phases, alone, [subset], behind, [*edges, ("control_of", "model")])
         self._earlier += earlier[-1:]
         teaching = self._teaching(earlier)
         return Recipe(
             network,
             [phase(fit.steps, spec.training.optimizer.learning_rate)],
-            lambda: self._taught(network, draw, fit, teaching),
-            learnt_from=[draw],
+            lambda: self._taught(network, subset, fit, teaching),
+            learnt_from=[subset],
             behind=[*behind, *teaching.models],
             edges=[*edges, *(("distilled_from", one.id) for one in teaching.models)],
-            unlabelled=[] if unlabelled is None else [(unlabelled, free_rows(draw, unlabelled))],
+            unlabelled=[] if unlabelled is None else [(unlabelled, free_rows(subset, unlabelled))],
         )
 
-    def about(self, trial: Trial) -> About:
+    def about(self, arm_scores: ArmScores) -> About:
         spec, unlabelled, target = self.spec, self._unlabelled, self._target
-        rows = 0 if unlabelled is None else len(free_rows(target.draw(self.arms[0].seed), unlabelled))
-        besides = Besides("teacher", *self._teachers, unlabelled_rows=rows)
+        rows = 0 if unlabelled is None else len(free_rows(target.subset(self.arms[0].seed), unlabelled))
+        extras = Extras("teacher", *self._teachers, unlabelled_rows=rows)
         if self._earlier:
             arms_taught = sum(arm.treated for arm in self.arms)
-            besides.counts["generation_steps"] = sum(model.spent.steps for model in self._earlier) // arms_taught
+            extras.counts["generation_steps"] = sum(model.cost.steps for model in self._earlier) // arms_taught
         teachers = Teachers(self.run, self._teachers, self._shares)
-        task = trial.model.network.tasks[self._task]
+        task = arm_scores.model.network.tasks[self._task]
         return About(
             control=f"same {self._architecture.label} on labels alone",
-            besides=besides,
+            extras=extras,
             dropped=[*(before.data for before in self.before.values()), *([unlabelled] if unlabelled else [])],
             more={
                 "inherited": self._inherited,
-                "distillation": about(teachers, trial, target, task, spec.split),
+                "distillation": about(teachers, arm_scores, target, task, spec.split),
             },
         )
 
-    def _epoch_steps(self, draw: Draw) -> int:
-        return Teachers.epoch_steps(draw, self._unlabelled, self.spec.training)
+    def _epoch_steps(self, subset: Subset) -> int:
+        return Teachers.epoch_steps(subset, self._unlabelled, self.spec.training)
 
     def _teaching(self, earlier: Sequence[Model]) -> _Teaching:
         objectives = list(self.spec.objectives or ())
@@ -150,27 +150,29 @@ class Experiment(experiment.Experiment):
             return _Teaching(earlier[-1:], [1.0], _of_next_generation(objectives))
         return _Teaching(self._teachers, self._shares, objectives)
 
-    def _alone(self, network: Network, draw: Draw, fit: Fit) -> Lesson:
+    def _alone(self, network: Network, subset: Subset, fit: Fit) -> FitSpec:
         """On labels alone, looked at as often as the treated arm."""
         ref, training = self.spec.dataset, self.spec.training
-        feed = self.run.feed(network, draw, training, fit.seed)
-        return self.run.lesson(Goal({ref: [self._task]}, network.tasks), {ref: feed}, [draw], self._epoch_steps(draw))
+        batch_source = self.run.batch_source(network, subset, training, fit.seed)
+        return self.run.fit_spec(
+            LossSpec({ref: [self._task]}, network.tasks), {ref: batch_source}, [subset], self._epoch_steps(subset)
+        )
 
-    def _taught(self, network: Network, draw: Draw, fit: Fit, by: _Teaching) -> Lesson:
+    def _taught(self, network: Network, subset: Subset, fit: Fit, by: _Teaching) -> FitSpec:
         """What a student minimises, and its batches with all that its teachers say."""
         spec, run, name = self.spec, self.run, self._task
         teachers = Teachers(run, by.models, by.shares, by.objectives, online=spec.teacher_outputs == "online")
-        feed = teachers.feed(network, draw, self._unlabelled, spec.training, fit.seed)
-        factors = Factors(name, list(by.objectives), spec.weight_schedule, fit.steps, feed.steps_per_epoch)
-        feed.timed.append(factors)
+        batch_source = teachers.batch_source(network, subset, self._unlabelled, spec.training, fit.seed)
+        factors = Factors(name, list(by.objectives), spec.weight_schedule, fit.steps, batch_source.steps_per_epoch)
+        batch_source.timed.append(factors)
         if fit.seed == spec.training.seed:
             warn_if_silent(run, factors)
-        goal = Goal({spec.dataset: [name]}, network.tasks)
-        goal = taught(goal, {name: teachers}, spec.label_weight, spec.logit_standardization)
-        return run.lesson(goal, {spec.dataset: feed}, [draw])
+        loss_spec = LossSpec({spec.dataset: [name]}, network.tasks)
+        loss_spec = taught(loss_spec, {name: teachers}, spec.label_weight, spec.logit_standardization)
+        return run.fit_spec(loss_spec, {spec.dataset: batch_source}, [subset])
 
 
-def _of_next_generation(objectives: list[Words]) -> list[Words]:
+def _of_next_generation(objectives: list[SpecModel]) -> list[SpecModel]:
     """The teacher is now a student: each of its layers is followed by the same one."""
     pairs = [getattr(one, "layers", None) for one in objectives]
     return [

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_serializer
 
-from app.spec.base import JobSpec, TaskName, Words
+from app.spec.base import JobSpec, SpecModel, TaskName
 from app.spec.data import Limit, PerClass, SplitSpec
 from app.spec.faults import pointer
+from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.models import DatasetRef, TaskSpec, TrainedHere
 from app.spec.registry import module_of, name_of
 from app.spec.report import Report
 from app.spec.report.methods import Conflicts, DistilledTasks
 from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.variants import AnyArchitecture, Objectives, Sharing, Weighting
-from app.spec.world import HeldOut, Inputs, World
-from worker.training.methods import _sharing, _teaching
+from worker.training.methods import _resolve_teachers, _sharing
 from worker.training.methods._annealing import WeightSchedule
 from worker.training.methods._resolve import HARD, Faults
 
@@ -59,7 +59,7 @@ class Spec(JobSpec):
     control: ControlSpec = ControlSpec()
 
     @field_serializer("objectives")
-    def _as_given(self, objectives: list[Words] | None) -> list[dict[str, Any]] | None:
+    def _as_given(self, objectives: list[SpecModel] | None) -> list[dict[str, Any]] | None:
         """What they are for a task, defaults included, stands with the task."""
         if objectives is None:
             return None
@@ -95,9 +95,9 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-def resolve(spec: Spec, world: World) -> Spec:
+def resolve(spec: Spec, lookup: Lookup) -> Spec:
     """Every default in place. Raises Invalid with all that is wrong."""
-    faults = Faults(world)
+    faults = Faults(lookup)
     schemas: dict[str, Schema | None] = {}
     tasks: dict[str, TaskSpec] = {}
     made: dict[str, Task] = {}
@@ -168,7 +168,7 @@ def held_out(spec: Spec) -> list[HeldOut]:
     ]
 
 
-def least_epochs(weighting: Words) -> int:
+def least_epochs(weighting: SpecModel) -> int:
     return int(module_of("weighting", weighting).Weighting.least_epochs(weighting))
 
 
@@ -202,13 +202,13 @@ def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema
 
 def _taught(
     spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
-    trace: Trace | None, sharing: Words | None, training: TrainingSpec, faults: Faults,
+    trace: Trace | None, sharing: SpecModel | None, training: TrainingSpec, faults: Faults,
 ) -> dict[str, Any]:  # fmt: skip
     """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
-    taught: dict[str, list[Words]] = {}
+    taught: dict[str, list[SpecModel]] = {}
     shared_by = HARD if sharing is None else name_of("sharing", sharing)
-    outputs = _teaching.outputs(spec.teacher_outputs, training, faults)
+    outputs = _resolve_teachers.outputs(spec.teacher_outputs, training, faults)
     for number, one in enumerate(spec.objectives or ()):
         faults.fitting(one, pointer("objectives", number))
     for name, words in tasks.items():
@@ -225,27 +225,31 @@ def _taught(
         if known is not None and schema is not None:
             faults.showable(schema.input, known.input, f"{at}/teacher", "teacher")
             if task is not None:
-                _teaching.check_teacher(task, known, f"{at}/teacher", faults)
-        pupil = _teaching.Pupil(task, None if schema is None else trace, training, limit, shared_by)
+                _resolve_teachers.check_teacher(task, known, f"{at}/teacher", faults)
+        student_context = _resolve_teachers.StudentContext(
+            task, None if schema is None else trace, training, limit, shared_by
+        )
         given, place = (
             (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
         )
-        taught[name] = _teaching.objectives(given, spec.weight_schedule, pupil, [known], place, faults)
+        taught[name] = _resolve_teachers.objectives(
+            given, spec.weight_schedule, student_context, [known], place, faults
+        )
         if schema is not None and outputs == "cached" and not faults.found:
-            _teaching.check_memory(taught[name], [known], spec.limit_train_examples, schema.rows, 0, faults)
+            _resolve_teachers.check_memory(taught[name], [known], spec.limit_train_examples, schema.rows, 0, faults)
         tasks[name] = words.model_copy(update={"teacher": teacher, "objectives": taught[name]})
     if not taught:
         for name in asked:
             faults.add(f"/{name}", "no task of this job has a teacher", "name a `teacher` in a task, or leave it out")
         return {}
-    _teaching.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
+    _resolve_teachers.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
-        _teaching.check_standardization([(made.get(name), each) for name, each in taught.items()], faults)
-    weight = _teaching.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)
+        _resolve_teachers.check_standardization([(made.get(name), each) for name, each in taught.items()], faults)
+    weight = _resolve_teachers.label_weight(spec.label_weight, list(taught.values()), spec.weight_schedule)
     return {"label_weight": weight, "teacher_outputs": outputs}
 
 
-def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> Words | None:
+def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> SpecModel | None:
     words = faults.fitting(spec.weighting, "/weighting")
     if words is None:
         return None
@@ -261,7 +265,7 @@ def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> Words | None:
     return words
 
 
-def _check_epochs(weighting: Words | None, training: TrainingSpec, faults: Faults) -> None:
+def _check_epochs(weighting: SpecModel | None, training: TrainingSpec, faults: Faults) -> None:
     if training.epochs is None or weighting is None or faults.found:
         return
     least = least_epochs(weighting)

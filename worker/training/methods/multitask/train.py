@@ -14,23 +14,23 @@ from worker.training import experiment
 from worker.training.data.batches import epoch_steps
 from worker.training.data.rows import without
 from worker.training.experiment import About, Before, Fit, Recipe
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import phase
 from worker.training.methods import _sources
 from worker.training.methods._annealing import Factors
 from worker.training.methods._teachers import Teachers, about, taught, warn_if_silent
 from worker.training.methods.multitask.spec import MultitaskReport, Spec, by_data, least_epochs
-from worker.training.report.conclude import Besides
-from worker.training.run import feed_steps, steps
+from worker.training.report.conclude import Extras
+from worker.training.run import epoch_steps_of, steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from worker.training.data.rows import Data, Draw
-    from worker.training.fitting.plan import Lesson
-    from worker.training.kept.keeping import Model
+    from worker.training.data.rows import Data, Subset
+    from worker.training.fitting.plan import FitSpec
+    from worker.training.kept.store import Model
     from worker.training.networks.network import Network
-    from worker.training.report.conclude import Trial
+    from worker.training.report.conclude import ArmScores
     from worker.training.report.control import Arm
     from worker.training.run import Run
 
@@ -54,7 +54,7 @@ class Experiment(experiment.Experiment):
             for name, one in given.items()
             if isinstance(one, TrainedHere)
         }
-        self._epoch = max(feed_steps(data.draw(self.arms[0].seed), spec.training) for data in self._sets)
+        self._epoch = max(epoch_steps_of(data.subset(self.arms[0].seed), spec.training) for data in self._sets)
         self._budget = steps(spec.training, self._epoch)
         self._warn_of_late_weighting()
         self.known = {one: run.model(one, self._sets) for one in given.values() if isinstance(one, str)}
@@ -66,7 +66,7 @@ class Experiment(experiment.Experiment):
         for name, given in self._taught_tasks.items():
             (data,) = (data for data in self._sets if name in data.tasks)
             model = self.known[given] if isinstance(given, str) else trained[f"teacher/{name}"]
-            model = _sources.introduced(self.run, model, data)
+            model = _sources.adapted(self.run, model, data)
             objectives = self.spec.tasks[name].objectives or ()
             online = self.spec.teacher_outputs == "online"
             self._teachers[name] = Teachers(self.run, [model], [1.0], objectives, online=online)
@@ -86,75 +86,79 @@ class Experiment(experiment.Experiment):
         tasks = [(data, name) for data in self._sets for name in data.tasks]
         return self._single(*tasks[len(earlier)], fit)
 
-    def about(self, trial: Trial) -> About:
+    def about(self, arm_scores: ArmScores) -> About:
         spec, label = self.spec, self._architecture.label
         more: dict[str, Any] = {
             "sharing": plain(spec.sharing),
             "weighting": plain(spec.weighting),
-            "conflicts": trial.model.manifest.training.get("conflicts"),
+            "conflicts": arm_scores.model.manifest.training.get("conflicts"),
         }
         dropped = [*self._sets, *(before.data for before in self.before.values())]
         if not self._taught_tasks:
-            return About(f"single-task {label}", Besides(), dropped, more)
-        tasks = trial.model.network.tasks
+            return About(f"single-task {label}", Extras(), dropped, more)
+        tasks = arm_scores.model.network.tasks
         more["distillation"] = {
             "tasks": {
-                name: about(self._teachers[name], trial, data, tasks[name], spec.split)
+                name: about(self._teachers[name], arm_scores, data, tasks[name], spec.split)
                 for data in self._sets
                 for name in data.tasks
                 if name in self._teachers
             }
         }
-        besides = Besides("teacher", *self._teaching_models())
-        return About(f"same multitask {label} on labels alone", besides, dropped, more)
+        extras = Extras("teacher", *self._teaching_models())
+        return About(f"same multitask {label} on labels alone", extras, dropped, more)
 
     def _together(self, arm: Arm, fit: Fit) -> Recipe:
         """All tasks at once; a treated arm learns from the teachers where there are any."""
         spec = self.spec
-        draws = [data.draw(arm.seed) for data in self._sets]
+        subsets = [data.subset(arm.seed) for data in self._sets]
         head = {name: words.head for name, words in spec.tasks.items()}
         network = self.run.fresh(
-            self._architecture, draws, arm.seed, head, spec.training.precision, sharing=spec.sharing
+            self._architecture, subsets, arm.seed, head, spec.training.precision, sharing=spec.sharing
         )
         rate = (spec.training.optimizer if arm.treated else spec.control.training).learning_rate
         behind = self._teaching_models() if arm.treated else []
         edges = [("distilled_from", one.id) for one in behind] if arm.treated else [("control_of", "model")]
-        lesson = lambda: self._lesson(arm, fit, network, draws)  # noqa: E731
-        return Recipe(network, [phase(fit.steps, rate)], lesson, draws, behind, edges)
+        fit_spec = lambda: self._lesson(arm, fit, network, subsets)  # noqa: E731
+        return Recipe(network, [phase(fit.steps, rate)], fit_spec, subsets, behind, edges)
 
-    def _lesson(self, arm: Arm, fit: Fit, network: Network, draws: Sequence[Draw]) -> Lesson:
+    def _lesson(self, arm: Arm, fit: Fit, network: Network, subsets: Sequence[Subset]) -> FitSpec:
         spec, run, teachers = self.spec, self.run, self._teachers if arm.treated else {}
-        goal = Goal(
-            {draw.data.ref: list(draw.data.tasks) for draw in draws},
+        loss_spec = LossSpec(
+            {subset.data.ref: list(subset.data.tasks) for subset in subsets},
             network.tasks,
             weighting=spec.weighting,
             task_weights={name: one.weight for name, one in spec.tasks.items()},
         )
-        feeds = {draw.data.ref: run.feed(network, draw, spec.training, arm.seed) for draw in draws}
+        batch_sources = {
+            subset.data.ref: run.batch_source(network, subset, spec.training, arm.seed) for subset in subsets
+        }
         if teachers:
-            goal = taught(goal, teachers, spec.label_weight, spec.logit_standardization)
-            for ref, feed in feeds.items():
-                for name in (name for name in goal.feeds[ref] if name in teachers):
-                    teachers[name].teach(feed, network.tasks[name])
+            loss_spec = taught(loss_spec, teachers, spec.label_weight, spec.logit_standardization)
+            for ref, batch_source in batch_sources.items():
+                for name in (name for name in loss_spec.batch_sources[ref] if name in teachers):
+                    teachers[name].teach(batch_source, network.tasks[name])
                     objectives = teachers[name].objectives
-                    factors = Factors(name, objectives, spec.weight_schedule, fit.steps, epoch_steps(feeds))
-                    feed.timed.append(factors)
+                    factors = Factors(name, objectives, spec.weight_schedule, fit.steps, epoch_steps(batch_sources))
+                    batch_source.timed.append(factors)
             if arm.k == 0:
                 warn_if_silent(run, factors)
-        return run.lesson(goal, feeds, draws)
+        return run.fit_spec(loss_spec, batch_sources, subsets)
 
     def _single(self, data: Data, name: str, fit: Fit) -> Recipe:
         """The control of one task: a model of its own, on the rows labelled for it."""
         spec, run = self.spec, self.run
-        draw = data.draw(fit.seed).only(name)
+        subset = data.subset(fit.seed).only(name)
         head = {name: spec.tasks[name].head}
-        network = run.fresh(self._architecture, [draw], fit.seed, head, spec.training.precision)
-        goal = Goal({data.ref: [name]}, network.tasks)
+        network = run.fresh(self._architecture, [subset], fit.seed, head, spec.training.precision)
+        loss_spec = LossSpec({data.ref: [name]}, network.tasks)
         return Recipe(
             network,
             [phase(fit.steps, spec.control.training.learning_rate)],
-            lambda: run.lesson(goal, {data.ref: run.feed(network, draw, spec.training, fit.seed)}, [draw], self._epoch),
-            learnt_from=[draw],
+            lambda: run.fit_spec(
+                loss_spec, {data.ref: run.batch_source(network, subset, spec.training, fit.seed)}, [subset], self._epoch
+            ),
+            learnt_from=[subset],
             edges=[("control_of", "model")],
         )
 

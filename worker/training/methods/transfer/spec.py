@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.spec.base import JobSpec, Words
+from app.spec.base import JobSpec, SpecModel
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid
+from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.models import Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHere, TransferSource
 from app.spec.registry import module_of
 from app.spec.report import Report
 from app.spec.report.methods import Inherited
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.variants import AnyArchitecture, Regularizer
-from app.spec.world import HeldOut, Inputs, World
-from worker.training.methods import _backbone, _layers
-from worker.training.methods._layers import FreezeSpec, LearningRates, LoraSpec, Thaw
-from worker.training.methods._resolve import Faults, Known
+from worker.training.methods import _backbone, _layer_choice
+from worker.training.methods._layer_choice import FreezeSpec, LearningRates, LoraSpec, UnfreezeStep
+from worker.training.methods._resolve import Faults, ModelFacts
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Spec(JobSpec):
     freeze_epochs: int | None = Field(None, ge=0)
     head_learning_rate: float | None = Field(None, gt=0, le=10)
     freeze: FreezeSpec | None = None
-    unfreeze: Annotated[list[Thaw], Field(max_length=512)] | None = None
+    unfreeze: Annotated[list[UnfreezeStep], Field(max_length=512)] | None = None
     learning_rates: LearningRates | None = None
     regularizer: Regularizer = "none"
     lora: LoraSpec | None = None
@@ -107,9 +107,9 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-def resolve(spec: Spec, world: World) -> Spec:
+def resolve(spec: Spec, lookup: Lookup) -> Spec:
     """Every default in place. Raises Invalid with all that is wrong."""
-    faults = Faults(world)
+    faults = Faults(lookup)
     schema, column = faults.target(spec)
     source, known = _source(spec, schema.input if schema is not None else None, faults)
     faults.one_trunk(known, "/source", "source")
@@ -174,7 +174,7 @@ def held_out(spec: Spec) -> list[HeldOut]:
     return [HeldOut(spec.dataset, spec.split, (spec.target or "",))]
 
 
-def _source(spec: Spec, fed: InputSchema | None, faults: Faults) -> tuple[Any, Known | None]:
+def _source(spec: Spec, fed: InputSchema | None, faults: Faults) -> tuple[Any, ModelFacts | None]:
     source = _backbone.written_out(spec.source, "/source", faults)
     if source is None:
         return spec.source, None
@@ -183,7 +183,7 @@ def _source(spec: Spec, fed: InputSchema | None, faults: Faults) -> tuple[Any, K
     return faults.knowledge(source, "/source")
 
 
-def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architecture | None:
+def _architecture(spec: Spec, known: ModelFacts | None, faults: Faults) -> Architecture | None:
     """The source's, or for `initialize` any other to which at least one layer can be copied."""
     if known is None:
         return None
@@ -208,7 +208,7 @@ def _architecture(spec: Spec, known: Known | None, faults: Faults) -> Architectu
     return chosen
 
 
-def copyable(trace: Trace, known: Known) -> list[str]:
+def copyable(trace: Trace, known: ModelFacts) -> list[str]:
     """The layers of a trunk that a source's layers fit, by name, kind and shape, as far as plain data tells."""
     theirs = known.trace.by_name
     return [
@@ -224,48 +224,50 @@ def _layers_resolved(spec: Spec, training: TrainingSpec, trace: Trace | None, fa
     """The words about single layers checked, and filled in where a strategy needs them."""
     together = {name: getattr(spec, name) for name in ("freeze", "unfreeze", "learning_rates", "lora")}
     found = len(faults.found)
-    _layers.check_together(together, spec.strategy, faults)
+    _layer_choice.check_together(together, spec.strategy, faults)
     lora = spec.lora or LoraSpec() if spec.strategy == "lora" else spec.lora
     if spec.strategy in ("lora", "feature_extraction") and spec.batch_norm == "trainable":
         faults.add("/batch_norm", f"{spec.strategy} leaves the whole trunk as it is", "leave it out")
     if spec.cache_features is True:
         at_once = spec.freeze_epochs == 0 or (
-            spec.unfreeze is not None and any(thaw.epoch == 0 for thaw in spec.unfreeze)
+            spec.unfreeze is not None and any(unfreeze_step.epoch == 0 for unfreeze_step in spec.unfreeze)
         )
         if spec.strategy not in ("feature_extraction", "lp_ft", "gradual_unfreezing") or at_once:
             faults.add("/cache_features", "there is no phase in which the whole trunk is frozen", "set auto")
         elif training.augmentation:
             faults.add("/cache_features", "under random augmentation a row has other features each time", "set auto")
-        elif isinstance(spec.regularizer, Words) and module_of("regularizers", spec.regularizer).Term.features:
+        elif isinstance(spec.regularizer, SpecModel) and module_of("regularizers", spec.regularizer).Term.features:
             faults.add("/cache_features", "the regularizer needs the features of each step", "set auto")
     if trace is None or len(faults.found) > found:
         return {"lora": lora}
-    _layers.check_freeze(spec.freeze, trace, faults)
+    _layer_choice.check_freeze(spec.freeze, trace, faults)
     if lora is not None:
-        _layers.check_targets(lora, trace, faults)
-    thaws = spec.unfreeze
-    if thaws is not None:
-        _layers.check_thaws(thaws, trace, _layers.frozen(spec.freeze, trace), training.epochs, faults)
+        _layer_choice.check_targets(lora, trace, faults)
+    unfreeze_steps = spec.unfreeze
+    if unfreeze_steps is not None:
+        _layer_choice.check_unfreezing(
+            unfreeze_steps, trace, _layer_choice.frozen(spec.freeze, trace), training.epochs, faults
+        )
     elif spec.strategy == "gradual_unfreezing" and training.epochs is not None:
-        planned = _layers.gradual(trace, _layers.frozen(spec.freeze, trace), training.epochs)
-        thaws = [Thaw(epoch=epoch, layers=names) for epoch, names in planned]
-        if training.epochs <= len(thaws):
+        planned = _layer_choice.gradual(trace, _layer_choice.frozen(spec.freeze, trace), training.epochs)
+        unfreeze_steps = [UnfreezeStep(epoch=epoch, layers=names) for epoch, names in planned]
+        if training.epochs <= len(unfreeze_steps):
             faults.add(
                 "/training/epochs",
-                f"{len(thaws)} groups of layers and the head take a stage each: more than {training.epochs} epochs",
-                f"train at least {len(thaws) + 1} epochs, or give `unfreeze`",
+                f"{len(unfreeze_steps)} groups of layers and the head take a stage each: more than {training.epochs} epochs",
+                f"train at least {len(unfreeze_steps) + 1} epochs, or give `unfreeze`",
             )
-    return {"lora": lora, "unfreeze": thaws}
+    return {"lora": lora, "unfreeze": unfreeze_steps}
 
 
 def _regularizer(
-    spec: Spec, training: TrainingSpec, known: Known | None, faults: Faults
-) -> Words | Literal["none"] | None:
-    words: Words | Literal["none"] | None = faults.fitting(spec.regularizer, "/regularizer")
-    if not isinstance(words, Words):
+    spec: Spec, training: TrainingSpec, known: ModelFacts | None, faults: Faults
+) -> SpecModel | Literal["none"] | None:
+    words: SpecModel | Literal["none"] | None = faults.fitting(spec.regularizer, "/regularizer")
+    if not isinstance(words, SpecModel):
         return words
-    if spec.strategy not in _layers.GOES_WITH["regularizer"]:
-        _layers.check_together({"regularizer": words}, spec.strategy, faults)
+    if spec.strategy not in _layer_choice.GOES_WITH["regularizer"]:
+        _layer_choice.check_together({"regularizer": words}, spec.strategy, faults)
         return words
     if known is None or training.optimizer.learning_rate is None:
         return words
@@ -278,7 +280,7 @@ def _regularizer(
         head if spec.strategy == "lp_ft" else 0.0,
     )  # fmt: skip
     try:
-        resolved: Words = module_of("regularizers", words).resolve(words, about)
+        resolved: SpecModel = module_of("regularizers", words).resolve(words, about)
     except Invalid as invalid:
         faults.found += [fault.under("/regularizer") for fault in invalid.faults]
         return words

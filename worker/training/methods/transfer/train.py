@@ -5,27 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from app.spec.base import Words, plain
+from app.spec.base import SpecModel, plain
 from app.spec.models import Backbone, TaskSpec, TrainedHere
 from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.experiment import About, Before, Fit, Recipe
 from worker.training.fitting import rates
-from worker.training.fitting.goal import Goal
+from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import Phase, phase
-from worker.training.methods import _layers, _sources
+from worker.training.methods import _layer_choice, _sources
 from worker.training.methods.transfer.spec import Spec, TransferReport
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.network import Lora, Network
-from worker.training.report.conclude import Besides
-from worker.training.run import feed_steps, steps
+from worker.training.report.conclude import Extras
+from worker.training.run import epoch_steps_of, steps
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from worker.training.kept.keeping import Model
-    from worker.training.report.conclude import Trial
+    from worker.training.kept.store import Model
+    from worker.training.report.conclude import ArmScores
     from worker.training.report.control import Arm
     from worker.training.run import Run
 
@@ -43,7 +43,7 @@ class Experiment(experiment.Experiment):
             spec.dataset, {self._task: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples
         )
         self.examined = [self._target]
-        self._epoch_steps = feed_steps(self._target.draw(self.arms[0].seed), spec.training)
+        self._epoch_steps = epoch_steps_of(self._target.subset(self.arms[0].seed), spec.training)
         self._budget = steps(spec.training, self._epoch_steps)
         _warn_of_late_phases(spec, run, self._budget, self._epoch_steps)
         if isinstance(spec.source, TrainedHere):
@@ -52,7 +52,7 @@ class Experiment(experiment.Experiment):
             self.known = {spec.source: run.model(spec.source, [self._target])}
         self._longer = self.steps_before if spec.control.budget == "total" else 0
         self._architecture = settled(spec.architecture)
-        self._regularizer = spec.regularizer if isinstance(spec.regularizer, Words) else None
+        self._regularizer = spec.regularizer if isinstance(spec.regularizer, SpecModel) else None
         self._inherited: dict[str, Any] = {}
 
     def begin(self, trained: Mapping[str, Model]) -> None:
@@ -60,15 +60,17 @@ class Experiment(experiment.Experiment):
             source = _sources.of_backbone(self.run, self.spec.source, self.spec.training.seed)
         else:
             (source,) = [*self.known.values(), *trained.values()]
-        self._source = _sources.introduced(self.run, source, self._target)
+        self._source = _sources.adapted(self.run, source, self._target)
 
     def fits(self, arm: Arm) -> Sequence[Fit]:
         return [Fit(arm.role, arm.stage, self._budget + (0 if arm.treated else self._longer), arm.seed)]
 
     def recipe(self, arm: Arm, fit: Fit, earlier: Sequence[Model]) -> Recipe:  # noqa: ARG002
         spec, run, source = self.spec, self.run, self._source
-        draw, head = self._target.draw(arm.seed), {self._task: spec.head}
-        network = run.fresh(self._architecture, [draw], arm.seed, head, spec.training.precision, source.network.seen)
+        subset, head = self._target.subset(arm.seed), {self._task: spec.head}
+        network = run.fresh(
+            self._architecture, [subset], arm.seed, head, spec.training.precision, source.network.trunk_shape
+        )
         phases = [phase(fit.steps, spec.control.training.learning_rate)]
         if arm.treated:
             passed = inherit(network, source.network)
@@ -76,21 +78,25 @@ class Experiment(experiment.Experiment):
             phases = _phases(spec, fit.steps, self._epoch_steps, network)
             if arm.k == 0:
                 self._inherited = passed.as_data()
-        goal = Goal({spec.dataset: [self._task]}, network.tasks, regularizer=self._regularizer if arm.treated else None)
+        loss_spec = LossSpec(
+            {spec.dataset: [self._task]}, network.tasks, regularizer=self._regularizer if arm.treated else None
+        )
         return Recipe(
             network,
             phases,
-            lambda: run.lesson(goal, {spec.dataset: run.feed(network, draw, spec.training, arm.seed)}, [draw]),
-            learnt_from=[draw],
+            lambda: run.fit_spec(
+                loss_spec, {spec.dataset: run.batch_source(network, subset, spec.training, arm.seed)}, [subset]
+            ),
+            learnt_from=[subset],
             behind=[source] if arm.treated else [],
             edges=[("initialized_from", source.id) if arm.treated else ("control_of", "model")],
         )
 
-    def about(self, trial: Trial) -> About:  # noqa: ARG002
+    def about(self, arm_scores: ArmScores) -> About:  # noqa: ARG002
         spec = self.spec
         return About(
             control=f"same {self._architecture.label} from scratch",
-            besides=Besides("source", self._source),
+            extras=Extras("source", self._source),
             dropped=[before.data for before in self.before.values()],
             more={
                 "strategy": spec.strategy,
@@ -107,13 +113,15 @@ def _adapted(spec: Spec, network: Network) -> Network:
     if spec.lora is None:
         return network
 
-    targets = _layers.targets(spec.lora, network.trace)
+    targets = _layer_choice.targets(spec.lora, network.trace)
     return replace(network, lora=Lora(spec.lora.r, spec.lora.lora_alpha, targets))
 
 
 def _warn_of_late_phases(spec: Spec, run: Run, budget: int, epoch_steps: int) -> None:
     """A job that counts steps learns only here how many epochs they are."""
-    begins = [thaw.epoch for thaw in spec.unfreeze or []] + ([spec.freeze_epochs] if spec.freeze_epochs else [])
+    begins = [unfreeze_step.epoch for unfreeze_step in spec.unfreeze or []] + (
+        [spec.freeze_epochs] if spec.freeze_epochs else []
+    )
     late = [epoch for epoch in begins if epoch * epoch_steps >= budget]
     if late and spec.training.steps is not None:
         epochs = -(-budget // epoch_steps)
@@ -125,26 +133,32 @@ def _phases(spec: Spec, budget: int, epoch_steps: int, network: Network) -> list
     """The stages of the target's fit: how many steps, which layers are frozen meanwhile, and the rate of each that is not."""
     rate, norms = spec.training.optimizer.learning_rate, spec.batch_norm == "frozen"
     trace, trunk = network.trace, network.trunk
-    never = _layers.frozen(spec.freeze, trace)
+    never = _layer_choice.frozen(spec.freeze, trace)
     stages = [(budget, frozenset(never))]
     match spec.strategy:
         case "feature_extraction":
             stages = [(budget, frozenset(trunk))]
         case "lp_ft":
             first = budget // 3 if spec.freeze_epochs is None else spec.freeze_epochs * epoch_steps
-            stages = _layers.stages(budget, trunk, [(first, [name for name in trunk if name not in never])])
+            stages = _layer_choice.stages(budget, trunk, [(first, [name for name in trunk if name not in never])])
         case "gradual_unfreezing":
-            thaws = [(thaw.epoch * epoch_steps, _layers.meant(thaw, trace)) for thaw in spec.unfreeze or []]
-            events = _layers.gradual(trace, never, budget) if spec.unfreeze is None else thaws
-            stages = _layers.stages(budget, trunk, events)
+            unfreeze_steps = [
+                (unfreeze_step.epoch * epoch_steps, _layer_choice.meant(unfreeze_step, trace))
+                for unfreeze_step in spec.unfreeze or []
+            ]
+            events = _layer_choice.gradual(trace, never, budget) if spec.unfreeze is None else unfreeze_steps
+            stages = _layer_choice.stages(budget, trunk, events)
         case "fine_tuning" if spec.unfreeze:
-            events = [(thaw.epoch * epoch_steps, _layers.meant(thaw, trace)) for thaw in spec.unfreeze]
+            events = [
+                (unfreeze_step.epoch * epoch_steps, _layer_choice.meant(unfreeze_step, trace))
+                for unfreeze_step in spec.unfreeze
+            ]
             still = {*never, *(name for _, names in events for name in names)}
-            stages = _layers.stages(budget, still, events)
+            stages = _layer_choice.stages(budget, still, events)
         case "lora":
             assert network.lora is not None
             stages = [(budget, frozenset(name for name in trunk if name not in network.lora.targets))]
-    own = _layers.factors(spec.learning_rates, trace)
+    own = _layer_choice.factors(spec.learning_rates, trace)
     first_rate = spec.head_learning_rate if spec.strategy == "lp_ft" else rate
     return [
         phase(

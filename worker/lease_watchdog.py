@@ -12,7 +12,7 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Fuse:
+class LeaseWatchdog:
     """Calls `blow` once when `seconds` have passed since `lit` (by `now`) and since the last `extend`.
 
     It has a thread of its own: the main thread may hang in a call to a database that has vanished from the network.
@@ -23,7 +23,7 @@ class Fuse:
         self._until = lit + seconds
         self._closed = threading.Event()
         self.blown = False
-        threading.Thread(target=self._watch, name="fuse", daemon=True).start()
+        threading.Thread(target=self._expire, name="lease-watchdog", daemon=True).start()
 
     def extend(self, since: float) -> None:
         """The lease was extended by a call that began at `since` (by `now`)."""
@@ -32,7 +32,7 @@ class Fuse:
     def close(self) -> None:
         self._closed.set()
 
-    def _watch(self) -> None:
+    def _expire(self) -> None:
         while not self._closed.wait(min(1.0, max(0.01, self._until - now()))):
             if now() >= self._until:
                 self.blown = True

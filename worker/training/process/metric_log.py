@@ -25,7 +25,7 @@ def prefix_of(stage: str) -> str:
     return "" if stage == "target" else f"{stage}/"
 
 
-class Ledger:
+class MetricLog:
     """Every metric of the job, sent as it comes and written to `metrics.csv`, stage after stage as they began.
 
     `home` holds what a later attempt needs of it, saved before each checkpoint: rows beyond the checkpoint that is gone on from are
@@ -102,7 +102,7 @@ class Ledger:
         return "name,step,value\n" + "".join(_csv(rows) for rows in self._stages.values())
 
 
-class Pace:
+class ProgressTracker:
     """Where the job stands among all its stages' steps. Sends progress at most once a second, and at each stage's first and last step."""
 
     def __init__(self, channel: Channel, clock: Callable[[], float] = time.monotonic):

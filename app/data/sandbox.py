@@ -28,7 +28,7 @@ def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> list[str
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    walls = ["memory", "cpu", "files", "core"]
+    protections = ["memory", "cpu", "files", "core"]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
@@ -39,23 +39,23 @@ def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> list[str
             os.setgroups([])
             os.setgid(_NOBODY)
             os.setuid(_NOBODY)
-            walls.append("user")
+            protections.append("user")
         libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user clears it
     if alone or libc.unshare(_NEW_USER | _NEW_NETWORK) == 0:
-        walls.append("network")
+        protections.append("network")
     libc.prctl(_DUMPABLE, 0, 0, 0, 0)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
-        walls.append("privileges")
+        protections.append("privileges")
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     if os.geteuid() != 0:  # it does not bind root
-        walls.append("processes")
+        protections.append("processes")
     limit = _address_space() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    return walls
+    return protections
 
 
 def main() -> None:
-    """Prints the names of the walls that stand here, as JSON: `python -m app.data.jail`."""
+    """Prints the names of the walls that stand here, as JSON: `python -m app.data.sandbox`."""
     sys.stdout.write(json.dumps(confine(memory_bytes=2**28, cpu_seconds=10, file_bytes=2**20)))
 
 

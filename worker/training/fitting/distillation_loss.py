@@ -1,4 +1,4 @@
-"""What the objectives of a goal add to a step: their values, the layers that they read, the projectors that they train.
+"""What the objectives of a loss spec add to a step: their values, the layers that they read, the projectors that they train.
 
 A batch holds what teacher NUMBER says under `TASK/teacher/NUMBER` (logits) and `TASK/teacher/NUMBER/LAYER` (features); the student's
 own features come from the very pass that gives its logits, under `TASK/feature/LAYER`.
@@ -18,33 +18,33 @@ from worker.training.networks.seeds import derive
 from worker.training.objectives import Answers, standardised
 
 if TYPE_CHECKING:
-    from app.spec.base import Words
-    from worker.training.fitting.goal import Goal
-    from worker.training.networks.build import Live
+    from app.spec.base import SpecModel
+    from worker.training.fitting.loss_spec import LossSpec
+    from worker.training.networks.build import KerasLayers
     from worker.training.tasks.heads import Task
 
 
-def student_layers(objectives: Sequence[Words]) -> list[str]:
+def student_layers(objectives: Sequence[SpecModel]) -> list[str]:
     """The student's layers that these objectives read, each once."""
     return list(dict.fromkeys(pair[1] for one in objectives for pair in getattr(one, "layers", None) or ()))
 
 
-def teacher_layers(objectives: Sequence[Words]) -> list[str]:
+def teacher_layers(objectives: Sequence[SpecModel]) -> list[str]:
     """The teachers' layers that these objectives read, each once."""
     return list(dict.fromkeys(pair[0] for one in objectives for pair in getattr(one, "layers", None) or ()))
 
 
-class Tuition:
+class DistillationLoss:
     """`projectors`: {name: layer}, built; they are the student's side, trained with it, and no part of its network."""
 
-    def __init__(self, live: Live, goal: Goal):
-        self.goal = goal
-        self.layers = {task: student_layers(objectives) for task, objectives in goal.objectives.items()}
+    def __init__(self, keras_layers: KerasLayers, loss_spec: LossSpec):
+        self.loss_spec = loss_spec
+        self.layers = {task: student_layers(objectives) for task, objectives in loss_spec.objectives.items()}
         self.projectors: dict[str, Any] = {}
-        for task, objectives in goal.objectives.items():
+        for task, objectives in loss_spec.objectives.items():
             for number, one in enumerate(objectives):
                 if getattr(one, "projector", "none") == "auto":
-                    self._project(live, task, number, one)
+                    self._project(keras_layers, task, number, one)
 
     def reseed(self, seed: int) -> None:
         """Fresh projectors: kernels Glorot-uniform from (seed, name) as a network's, biases 0."""
@@ -57,15 +57,15 @@ class Tuition:
 
     def names(self, task: str) -> list[str]:
         """What each objective's value is logged as: its type, numbered where it comes twice."""
-        types = [name_of("objectives", one) for one in self.goal.objectives.get(task, ())]
+        types = [name_of("objectives", one) for one in self.loss_spec.objectives.get(task, ())]
         counts = [types[: number + 1].count(name) for number, name in enumerate(types)]
         named = [name if count == 1 else f"{name}_{count}" for name, count in zip(types, counts, strict=True)]
-        return [f"{task}_{name}" for name in named] if len(self.goal.tasks) > 1 else named
+        return [f"{task}_{name}" for name in named] if len(self.loss_spec.tasks) > 1 else named
 
     def values(self, task: Task, y: Mapping[str, Any], y_pred: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         """(value, weight in this step) of each objective, both scalars; the value is the mean over all rows."""
         found = []
-        for number, one in enumerate(self.goal.objectives.get(task.name, ())):
+        for number, one in enumerate(self.loss_spec.objectives.get(task.name, ())):
             module = module_of("objectives", one)
             if module.NEEDS == "logits":
                 value = module.loss(self._answers(task, y, y_pred[task.name]), one)
@@ -76,10 +76,10 @@ class Tuition:
         return found
 
     def _answers(self, task: Task, y: Mapping[str, Any], logits: Any) -> Answers:
-        weights = self.goal.teachers[task.name]
+        weights = self.loss_spec.teachers[task.name]
         student = ops.cast(logits, "float32")
         given = [ops.stop_gradient(y[f"{task.name}/teacher/{number}"]) for number in range(len(weights))]
-        if self.goal.logit_standardization:
+        if self.loss_spec.logit_standardization:
             student, given = standardised(student), [standardised(one) for one in given]
         return Answers(task.type, student, given, weights, y.get(task.name), y.get(f"{task.name}/labelled"))
 
@@ -87,7 +87,7 @@ class Tuition:
         self, module: Any, task: str, number: int, spec: Any, y: Mapping[str, Any], y_pred: Mapping[str, Any]
     ) -> Any:
         """Σ over the pairs, mean over the teachers by their weights."""
-        weights = self.goal.teachers[task]
+        weights = self.loss_spec.teachers[task]
         total: Any = 0.0
         for place, (theirs, ours) in enumerate(spec.layers):
             student = ops.cast(y_pred[f"{task}/feature/{ours}"], "float32")
@@ -98,13 +98,13 @@ class Tuition:
                 total = total + weight / sum(weights) * ops.mean(module.loss(given, seen, spec))
         return total
 
-    def _project(self, live: Live, task: str, number: int, spec: Any) -> None:
+    def _project(self, keras_layers: KerasLayers, task: str, number: int, spec: Any) -> None:
         """A dense layer over the last axis, which on feature maps is a 1×1 convolution."""
         for place, (theirs, ours) in enumerate(spec.layers):
-            for teacher in range(len(self.goal.teachers[task])):
+            for teacher in range(len(self.loss_spec.teachers[task])):
                 name = _name(task, number, place, teacher)
-                layer = keras.layers.Dense(self.goal.widths[task][theirs], name=name, dtype="float32")
-                layer.build((None, live.reached[ours].shape[-1]))
+                layer = keras.layers.Dense(self.loss_spec.widths[task][theirs], name=name, dtype="float32")
+                layer.build((None, keras_layers.reached[ours].shape[-1]))
                 self.projectors[name] = layer
 
 

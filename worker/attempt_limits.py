@@ -47,7 +47,7 @@ class Limits:
                 self._moved = time.monotonic()
                 self._first = not isinstance(report, reports.Progress | reports.Metrics)
 
-    def excuse(self) -> None:
+    def reset_stall_clock(self) -> None:
         """The trainer is not listened to for the moment, so it is not to blame for its silence."""
         self._moved = time.monotonic()
 
@@ -79,7 +79,7 @@ class Limits:
         if time.monotonic() < self._memory_due:
             return None
         self._memory_due = time.monotonic() + _MEMORY_EVERY
-        used, most = machine.resident_bytes(machine.family(pid)), machine.memory_allowed()
+        used, most = machine.resident_bytes(machine.process_tree(pid)), machine.memory_allowed()
         return Exceeded("memory_limit", f"The trainer filled {_told(used, most)}", 0) if used > most else None
 
     def _disk(self) -> Exceeded | None:
@@ -101,7 +101,7 @@ def _mark(report: Any) -> tuple[str, float]:
             return f"stage {report.name}", 0
         case reports.Kept():
             return f"kept {report.role}", 0
-        case reports.Artifact():
+        case reports.ArtifactReport():
             return f"artifact {report.name}", 0
         case reports.Result():
             return "result", 0

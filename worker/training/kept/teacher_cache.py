@@ -20,13 +20,13 @@ import keras
 import numpy as np
 
 from app import durable
-from app.data.source import Part, Source, blocks
+from app.data.source import Source, SourceRows, blocks
 from app.data.table import HASH_BYTES
 from worker.training.fitting import caching
 from worker.training.process import device
 
 if TYPE_CHECKING:
-    from worker.training.kept.keeping import Model
+    from worker.training.kept.store import Model
 
 MOST_BYTES = 2 << 30
 """Of all files together; the longest unused go first."""
@@ -38,7 +38,7 @@ Ask = Callable[[Any, Source, Sequence[str]], dict[str, np.ndarray]]
 
 
 @dataclass
-class Known:
+class CachedOutputs:
     """Hashes of rows (n, 16) uint8, and what was said of each: {name: (n, …)}."""
 
     places: dict[bytes, int] = field(default_factory=dict)
@@ -49,12 +49,12 @@ class Known:
         return sum(array.nbytes for array in self.values.values()) + HASH_BYTES * len(self.places)
 
 
-class Outputs:
+class TeacherCache:
     """`ask`: what a network says of raw inputs, as `Run.logits`. `folder`: where files outlive the job (None: nowhere)."""
 
     def __init__(self, ask: Ask, folder: Path | None = None):
         self._ask, self._folder = ask, folder
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, CachedOutputs] = {}
 
     def __call__(self, model: Model, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """{task: logits (n, units)} and {feature/LAYER: …} of raw `inputs`."""
@@ -77,7 +77,7 @@ class Outputs:
         """Asked in whole chunks alone: a smaller batch would be computed by other kernels, whose last bits differ."""
         n = len(rows)
         if n:
-            asked: Source = Part(inputs, np.concatenate([rows, np.repeat(rows[-1:], -n % caching.CHUNK)]))
+            asked: Source = SourceRows(inputs, np.concatenate([rows, np.repeat(rows[-1:], -n % caching.CHUNK)]))
         else:
             asked = np.zeros((caching.CHUNK, *inputs.shape[1:]), inputs.dtype)
         return {name: np.asarray(array)[:n] for name, array in self._ask(model.network, asked, layers).items()}
@@ -85,22 +85,22 @@ class Outputs:
     def _path(self, key: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{key}.npz"
 
-    def _read(self, key: str) -> Known:
+    def _read(self, key: str) -> CachedOutputs:
         path = self._path(key)
         try:
             if path is None or not path.is_file():
-                return Known()
+                return CachedOutputs()
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 hashes = stored["hashes"]
                 values = {name.removeprefix("value/"): stored[name] for name in stored.files if name != "hashes"}
             os.utime(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return Known()
+            return CachedOutputs()
         if any(len(array) != len(hashes) for array in values.values()):
-            return Known()
-        return Known({row.tobytes(): number for number, row in enumerate(hashes)}, values)
+            return CachedOutputs()
+        return CachedOutputs({row.tobytes(): number for number, row in enumerate(hashes)}, values)
 
-    def _write(self, key: str, known: Known) -> None:
+    def _write(self, key: str, known: CachedOutputs) -> None:
         """A cache that cannot be written is no reason to fail."""
         path = self._path(key)
         if path is None or not known.places or known.bytes > MOST_FILE_BYTES:

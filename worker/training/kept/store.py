@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.spec.models import Manifest
-from worker.reports import Edge, Kept
+from worker.reports import EdgeReport, Kept
 from worker.training.kept import export
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
-from worker.training.scores.verdict import Spent
+from worker.training.scores.verdict import Cost
 
 if TYPE_CHECKING:
-    from worker.training.data.rows import Data, Draw
+    from worker.training.data.rows import Data, Subset
     from worker.training.fitting.plan import Trained
 
 
@@ -41,9 +41,9 @@ class Model:
         return (self.manifest.rows_shapes or [self.manifest.input.shape]) if known else []
 
     @property
-    def spent(self) -> Spent:
+    def cost(self) -> Cost:
         cost = self.manifest.training
-        return Spent(
+        return Cost(
             cost["steps"], cost["learning_rate"], cost["device_seconds"], cost.get("best_epoch"), cost.get("epochs")
         )
 
@@ -53,7 +53,7 @@ def write(
     role: str,
     stage: str,
     trained: Trained,
-    learnt_from: Sequence[Draw],
+    learnt_from: Sequence[Subset],
     behind: Sequence[Model],
     edges: Sequence[tuple[str, str]],
     unlabelled: Sequence[tuple[Data, np.ndarray]],
@@ -69,7 +69,7 @@ def write(
     hashes = export.distinct(
         np.concatenate(
             [
-                *(draw.hashes for draw in learnt_from),
+                *(subset.hashes for subset in learnt_from),
                 *(data.table.hashes[free] for data, free in unlabelled),
                 *(model.rows for model in behind if model.rows is not None),
             ]
@@ -86,7 +86,7 @@ def write(
         rows_file=None if unknown else rows_file.name,
         dataset={
             "sets": [
-                *(_set(draw.data, len(draw.train)) for draw in learnt_from),
+                *(_set(subset.data, len(subset.train)) for subset in learnt_from),
                 *({**_set(data, len(free)), "labelled": False} for data, free in unlabelled),
             ]
         },
@@ -95,14 +95,14 @@ def write(
         edges=edges,
     )
     model = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
-    refs = dict.fromkeys([*(draw.data.ref for draw in learnt_from), *(data.ref for data, _ in unlabelled)])
+    refs = dict.fromkeys([*(subset.data.ref for subset in learnt_from), *(data.ref for data, _ in unlabelled)])
     trained_on = [("trained_on", ref) for ref in refs]
     line = Kept(
         role=role,
         model=file.name,
         manifest=f"{stem}.manifest.json" if stem else "manifest.json",
         rows=None if unknown else rows_file.name,
-        edges=[Edge(relation=relation, target=target) for relation, target in [*edges, *trained_on]],  # type: ignore[arg-type]
+        edges=[EdgeReport(relation=relation, target=target) for relation, target in [*edges, *trained_on]],  # type: ignore[arg-type]
     )
     return model, line
 
@@ -121,7 +121,7 @@ def _set(data: Data, rows: int) -> dict[str, Any]:
     return {"ref": data.ref, "sha256": data.sha256, "rows": rows}
 
 
-def _cost(stage: str, trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]:
+def _cost(stage: str, trained: Trained, subsets: Sequence[Subset]) -> dict[str, Any]:
     return {
         "steps": trained.steps,
         "seed": trained.seed,
@@ -134,5 +134,5 @@ def _cost(stage: str, trained: Trained, draws: Sequence[Draw]) -> dict[str, Any]
         "weights": trained.weights,
         **({"unfinished": {"stage": stage, "steps": trained.steps, "of": trained.planned}} if trained.stopped else {}),
         **({"conflicts": trained.conflicts} if trained.conflicts else {}),
-        "labels": {name: count for draw in draws for name, count in draw.labels.items()},
+        "labels": {name: count for subset in subsets for name, count in subset.labels.items()},
     }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from app.data import builtins
 from app.spec.data import Schema
+from app.spec.lookup import Missing
 from app.spec.models import Manifest
-from app.spec.world import Missing
 from tests.traces import Traces
 
 
 class BuiltIns(Traces):
-    """A world of the built-in data sets, without any model."""
+    """A lookup of the built-in data sets, without any model."""
 
     def schema(self, ref: str) -> Schema:
         return builtins.schema(ref)

@@ -17,10 +17,10 @@ from tests.worker.training.small import Quiet
 from worker.reports import Kept
 from worker.training.fitting.plan import Trained
 from worker.training.job import Job
-from worker.training.kept import export, keeping
-from worker.training.kept.keeping import Model
-from worker.training.process.ledger import Ledger
-from worker.training.report.conclude import Besides
+from worker.training.kept import export, store
+from worker.training.kept.store import Model
+from worker.training.process.metric_log import MetricLog
+from worker.training.report.conclude import Extras
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
@@ -28,9 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ imp
 def kept(out: Path, told: Quiet) -> Model:
     """A source that has learnt from some rows twice, kept without a training."""
     job = Job({"datasets": {"iris": {"path": None, "sha256": "0" * 64}}}, out, told, threading.Event())
-    draw = job.run.data("iris", {"class": TaskSpec()}, SplitSpec()).draw(0)
-    network = job.run.fresh(architectures.resolve({"arch": "mlp", "units": [4]}), [draw], 0)
-    return job.keep("source", "source", Trained(network, 0, 3, 0.1, 1.0, 8, 1), learnt_from=[draw, draw])
+    subset = job.run.data("iris", {"class": TaskSpec()}, SplitSpec()).subset(0)
+    network = job.run.fresh(architectures.resolve({"arch": "mlp", "units": [4]}), [subset], 0)
+    return job.keep("source", "source", Trained(network, 0, 3, 0.1, 1.0, 8, 1), learnt_from=[subset, subset])
 
 
 def test_a_model_is_the_same_to_the_attempt_that_kept_it_and_to_a_later_one(tmp_path: Path) -> None:
@@ -41,17 +41,17 @@ def test_a_model_is_the_same_to_the_attempt_that_kept_it_and_to_a_later_one(tmp_
     assert line.rows is not None
     words = json.loads((tmp_path / line.manifest).read_text())
     assert words["training"]["weights"] == "last"
-    again = keeping.read("source", {"path": tmp_path / line.model, "manifest": words, "rows": tmp_path / line.rows})
+    again = store.read("source", {"path": tmp_path / line.model, "manifest": words, "rows": tmp_path / line.rows})
     assert again.manifest == model.manifest
     assert np.array_equal(again.rows, model.rows)
-    assert Besides("source", again).counts == Besides("source", model).counts
+    assert Extras("source", again).counts == Extras("source", model).counts
 
 
 class Killed(BaseException):
     """As a kill: no handler of an error runs."""
 
 
-@pytest.mark.parametrize(("where", "name"), [(export, "check"), (Ledger, "save")])
+@pytest.mark.parametrize(("where", "name"), [(export, "check"), (MetricLog, "save")])
 def test_a_stage_has_a_manifest_once_its_model_is_checked_and_its_metrics_are_saved(
     where: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

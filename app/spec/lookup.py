@@ -1,4 +1,4 @@
-"""What a method may ask about the world while it resolves a spec: what data sets, models and networks look like.
+"""What a method may ask about the lookup while it resolves a spec: what data sets, models and networks look like.
 
 Nothing is loaded.
 """
@@ -24,7 +24,7 @@ class Missing(Exception):
         self.ref, self.message, self.hint = ref, message, hint
 
 
-class World(Protocol):
+class Lookup(Protocol):
     """The API's is the database; the trainer's, run alone, knows the built-in data sets only."""
 
     def schema(self, ref: str) -> Schema:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from app.spec.base import Words
+    from app.spec.base import SpecModel
     from worker.training.tasks.heads import Task
 
 
 @dataclass(frozen=True)
-class Goal:
+class LossSpec:
     """What a step minimises, as plain data.
 
-    `feeds`: which tasks each data set's batch trains. `weighting`: how the losses of several tasks become one (None: their sum, or
+    `batch_sources`: which tasks each data set's batch trains. `weighting`: how the losses of several tasks become one (None: their sum, or
     there is but one), `task_weights` for those that use them. `objectives`: for each task what is learnt from its teachers, whose
     logits a batch holds under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: their weights. `label_weight` multiplies the label
     loss of a task with teachers, or of all where there is no weighting. `regularizer`: what holds a trunk that came from a source.
@@ -25,21 +25,21 @@ class Goal:
     teachers' layers onto which an objective of a task projects.
     """
 
-    feeds: Mapping[str, Sequence[str]]
+    batch_sources: Mapping[str, Sequence[str]]
     tasks: Mapping[str, Task]
-    weighting: Words | None = None
+    weighting: SpecModel | None = None
     task_weights: Mapping[str, float] = field(default_factory=dict)
-    objectives: Mapping[str, Sequence[Words]] = field(default_factory=dict)
+    objectives: Mapping[str, Sequence[SpecModel]] = field(default_factory=dict)
     teachers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     label_weight: float = 1.0
-    regularizer: Words | None = None
+    regularizer: SpecModel | None = None
     logit_standardization: bool = False
     widths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def key(self) -> str:
         """Equal keys compute the same losses. Units of regression targets are no part of it: losses see standardised numbers."""
         parts = [
-            {name: list(tasks) for name, tasks in self.feeds.items()},
+            {name: list(tasks) for name, tasks in self.batch_sources.items()},
             {name: [task.type, task.units] for name, task in self.tasks.items()},
             self.weighting and self.weighting.model_dump(),
             dict(self.task_weights),

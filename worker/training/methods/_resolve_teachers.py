@@ -16,12 +16,12 @@ from worker.training.networks.inheritance import order_of
 from worker.training.objectives import Setting, logits
 
 if TYPE_CHECKING:
-    from app.spec.base import Words
+    from app.spec.base import SpecModel
     from app.spec.trace import Trace
     from app.spec.training import TrainingSpec
     from app.spec.variants import Unfit
     from worker.training.methods._annealing import WeightSchedule
-    from worker.training.methods._resolve import Faults, Known
+    from worker.training.methods._resolve import Faults, ModelFacts
     from worker.training.tasks.heads import Task
 
 Outputs = Literal["cached", "online"]
@@ -38,7 +38,7 @@ MOST_CACHED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Pupil:
+class StudentContext:
     """Who is taught; None for what has faults of its own. `trace`: of its trunk; `sharing`: among its tasks; `unlabelled`: half of
     each batch is rows without a label, which no limit cuts."""
 
@@ -58,7 +58,7 @@ class Pupil:
         return half + (min(labelled, self.limit) if isinstance(self.limit, int) else labelled)
 
 
-def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
+def check_teacher(task: Task, teacher: ModelFacts, at: str, faults: Faults) -> None:
     """A teacher has a head that means the same as the task."""
     if any(order_of(task, one) is not None for one in teacher.tasks.values()):
         return
@@ -75,16 +75,16 @@ def check_teacher(task: Task, teacher: Known, at: str, faults: Faults) -> None:
 
 
 def objectives(
-    given: Sequence[Words | Unfit] | None,
+    given: Sequence[SpecModel | Unfit] | None,
     schedule: WeightSchedule,
-    pupil: Pupil,
-    teachers: Sequence[Known | None],
+    student_context: StudentContext,
+    teachers: Sequence[ModelFacts | None],
     at: str,
     faults: Faults,
-) -> list[Words]:
+) -> list[SpecModel]:
     """Every objective with its defaults; a lone `logits` for none. `at`: where they stand in the spec."""
-    setting = _setting(pupil, teachers)
-    found: list[Words] = []
+    setting = _setting(student_context, teachers)
+    found: list[SpecModel] = []
     given = given if given is not None else [logits.Spec()]
     if schedule == "linear_anneal" and _lone_logits(given) and "weight" not in given[0].model_fields_set:
         given = [given[0].model_copy(update={"weight": 1.0})]
@@ -99,7 +99,9 @@ def objectives(
         except Invalid as invalid:
             faults.found += [fault.under(place) for fault in invalid.faults]
             continue
-        parted = next((one.sharing for one in (pupil, *teachers) if one is not None and one.sharing != HARD), None)
+        parted = next(
+            (one.sharing for one in (student_context, *teachers) if one is not None and one.sharing != HARD), None
+        )
         if module.NEEDS == "features" and parted is not None:
             faults.add(
                 f"{place}/type",
@@ -133,7 +135,7 @@ def outputs(given: Outputs | None, training: TrainingSpec, faults: Faults) -> Ou
     return given or ("online" if training.augmentation else "cached")
 
 
-def label_weight(given: float | None, taught: Sequence[Sequence[Words]], schedule: WeightSchedule) -> float:
+def label_weight(given: float | None, taught: Sequence[Sequence[SpecModel]], schedule: WeightSchedule) -> float:
     """As given, else a tenth where every task that is taught has a lone, constant `logits`, else 1. `taught`: objectives by task."""
     if given is not None:
         return given
@@ -158,7 +160,7 @@ def check_annealing(weight: float | None, schedule: WeightSchedule, training: Tr
         )
 
 
-def check_standardization(taught: Sequence[tuple[Task | None, Sequence[Words]]], faults: Faults) -> None:
+def check_standardization(taught: Sequence[tuple[Task | None, Sequence[SpecModel]]], faults: Faults) -> None:
     """Where `logit_standardization` is asked for. `taught`: each task with its objectives."""
     at = "/logit_standardization"
     for task in (task for task, _ in taught if task is not None):
@@ -173,7 +175,7 @@ def check_standardization(taught: Sequence[tuple[Task | None, Sequence[Words]]],
 
 
 def check_memory(
-    objectives: Sequence[Words], teachers: Sequence[Known | None], limit: Limit | None, rows: int, more: int,
+    objectives: Sequence[SpecModel], teachers: Sequence[ModelFacts | None], limit: Limit | None, rows: int, more: int,
     faults: Faults,
 ) -> None:  # fmt: skip
     """Refuses to cache more of the teachers' layers than memory should hold: of `rows`, limited, and `more` that are not."""
@@ -192,16 +194,16 @@ def check_memory(
         )
 
 
-def _setting(pupil: Pupil, teachers: Sequence[Known | None]) -> Setting | None:
+def _setting(student_context: StudentContext, teachers: Sequence[ModelFacts | None]) -> Setting | None:
     """None where the task has faults of its own; without layers where a trunk has."""
-    task = pupil.task
+    task = student_context.task
     if task is None:
         return None
-    setting = Setting(task.type, task.units, pupil.training.epochs, pupil.batch)
+    setting = Setting(task.type, task.units, student_context.training.epochs, student_context.batch)
     teacher = teachers[0] if teachers else None
-    if pupil.trace is None or teacher is None:
+    if student_context.trace is None or teacher is None:
         return setting
-    ours, theirs = pupil.trace, teacher.trace
+    ours, theirs = student_context.trace, teacher.trace
     return replace(
         setting,
         student=ours.shapes,
@@ -211,11 +213,11 @@ def _setting(pupil: Pupil, teachers: Sequence[Known | None]) -> Setting | None:
     )
 
 
-def _lone_logits(objectives: Sequence[Words | Unfit]) -> TypeGuard[Sequence[logits.Spec]]:
+def _lone_logits(objectives: Sequence[SpecModel | Unfit]) -> TypeGuard[Sequence[logits.Spec]]:
     return len(objectives) == 1 and isinstance(objectives[0], logits.Spec)
 
 
-def _alike(teachers: Sequence[Known | None]) -> bool:
+def _alike(teachers: Sequence[ModelFacts | None]) -> bool:
     """Whether all teachers have the same layers of the same shapes, as far as they are known."""
     trunks = [one.trace.shapes for one in teachers if one is not None]
     return all(one == trunks[0] for one in trunks)

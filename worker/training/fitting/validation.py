@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from app.data.source import Source
     from app.spec.training import TrainingSpec
     from worker.training.fitting.plan import Check
-    from worker.training.networks.build import Live
+    from worker.training.networks.build import KerasLayers
     from worker.training.networks.network import Network, Weights
 
 
-class Watch:
+class ValidationMonitor:
     """The validation value of the verdict's metric (mean over tasks), the best so far, and whether patience is spent."""
 
     def __init__(self, checks: Mapping[str, Check], training: TrainingSpec):
@@ -39,7 +39,7 @@ class Watch:
         self._waited = 0
 
     def look(
-        self, live: Live, network: Network, step: int, ask: Callable[[Source], dict[str, np.ndarray]]
+        self, keras_layers: KerasLayers, network: Network, step: int, ask: Callable[[Source], dict[str, np.ndarray]]
     ) -> dict[str, float]:
         """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
         values: dict[str, float] = {}
@@ -52,7 +52,7 @@ class Watch:
             values[f"val_{name}_{check.metric}" if len(network.tasks) > 1 else f"val_{check.metric}"] = measured.value
         finite = [value for value in values.values() if math.isfinite(value)]
         if finite:
-            self._judge(sum(finite) / len(finite), values, live, step)
+            self._judge(sum(finite) / len(finite), values, keras_layers, step)
         self.latest = values
         return values
 
@@ -72,12 +72,12 @@ class Watch:
             rest = iter(arrays)
             self.best_weights = {name: [next(rest) for _ in range(count)] for name, count in state["layers"].items()}
 
-    def _judge(self, value: float, values: Mapping[str, float], live: Live, step: int) -> None:
+    def _judge(self, value: float, values: Mapping[str, float], keras_layers: KerasLayers, step: int) -> None:
         if self.best is None or value > self.best["value"]:
             name = next(iter(values)) if len(values) == 1 else "val_mean"
             self.best, self._waited = {"metric": name, "value": value, "step": step}, 0
             if self._stopping != "off" and self._stopping.restore_best:
-                self.best_weights = live.read()
+                self.best_weights = keras_layers.read()
         else:
             self._waited += 1
 

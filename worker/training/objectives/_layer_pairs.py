@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import Fault, Invalid, nearest
 from worker.training.objectives import Setting, Trunk
 
@@ -21,7 +21,7 @@ Fits = Callable[[tuple[int, ...], tuple[int, ...]], str | None]
 """What is wrong with a pair of shapes (teacher's, student's); None: nothing."""
 
 
-class OfFeatures(Words):
+class OfFeatures(SpecModel):
     """What every objective on features has: `layers`, pairs [teacher's layer, student's layer]."""
 
     layers: Pairs | None = Field(None, description=LAYERS)

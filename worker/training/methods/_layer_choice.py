@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import re2
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from app.spec.base import Words
+from app.spec.base import SpecModel
 from app.spec.faults import nearest, pointer
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _RE2.max_mem = 1 << 18
 _RE2.log_errors = False
 
 
-class FreezeSpec(Words):
+class FreezeSpec(SpecModel):
     """Layers that are never trained: exactly one of the three.
 
     `until_layer`: it and all below. `regex`: must match a whole name; in the syntax of RE2.
@@ -60,14 +60,14 @@ class FreezeSpec(Words):
         return regex
 
 
-class Thaw(Words):
+class UnfreezeStep(SpecModel):
     """Layers that are trained from the start of `epoch` (counted from 0) on, and are frozen before."""
 
     epoch: int = Field(ge=0)
     layers: Annotated[list[LayerName], Field(min_length=1, max_length=512)]
 
 
-class LearningRates(Words):
+class LearningRates(SpecModel):
     """Rates that fall with depth: exactly one of the two.
 
     `decay`: each group learns this much slower than the one above it (ULMFiT: 2.6). `lr_mult`: the lowest group learns at base / lr_mult,
@@ -84,7 +84,7 @@ class LearningRates(Words):
         return self
 
 
-class LoraSpec(Words):
+class LoraSpec(SpecModel):
     """Adapters W + lora_alpha/r · A·B. `target_modules`: layers with kernels; "all": each of the trunk's."""
 
     r: int = Field(8, ge=1, le=512)
@@ -107,8 +107,8 @@ def frozen(freeze: FreezeSpec | None, trace: Trace) -> list[str]:
     return [layer.name for layer in trace.layers if layer.within in matched or pattern.fullmatch(layer.name)]
 
 
-def meant(thaw: Thaw, trace: Trace) -> list[str]:
-    return [one for name in thaw.layers for one in trace.meant(name)]
+def meant(unfreeze_step: UnfreezeStep, trace: Trace) -> list[str]:
+    return [one for name in unfreeze_step.layers for one in trace.meant(name)]
 
 
 def gradual(trace: Trace, never: Collection[str], units: int) -> list[tuple[int, list[str]]]:
@@ -139,14 +139,14 @@ def check_freeze(freeze: FreezeSpec | None, trace: Trace, faults: Faults) -> Non
         faults.add("/freeze/regex", "it matches no layer", f"the layers are {_listed(trace.names)}")
 
 
-def check_thaws(
-    thaws: Sequence[Thaw], trace: Trace, never: Collection[str], epochs: int | None, faults: Faults
+def check_unfreezing(
+    unfreeze_steps: Sequence[UnfreezeStep], trace: Trace, never: Collection[str], epochs: int | None, faults: Faults
 ) -> None:
     seen: set[str] = set()
-    for number, thaw in enumerate(thaws):
+    for number, unfreeze_step in enumerate(unfreeze_steps):
         at = f"/unfreeze/{number}"
-        _known(_places(f"{at}/layers", thaw.layers), trace, faults)
-        named = set(meant(thaw, trace))
+        _known(_places(f"{at}/layers", unfreeze_step.layers), trace, faults)
+        named = set(meant(unfreeze_step, trace))
         if again := seen & named:
             faults.add(f"{at}/layers", f"{', '.join(sorted(again))} learn already", "name each layer once")
         seen |= named
@@ -154,9 +154,9 @@ def check_thaws(
             faults.add(
                 f"{at}/layers", f"`freeze` keeps {', '.join(held)} frozen for good", "name them in one of the two"
             )
-        if epochs is not None and thaw.epoch >= epochs:
+        if epochs is not None and unfreeze_step.epoch >= epochs:
             faults.add(f"{at}/epoch", f"the training has {epochs} epochs, counted from 0", f"at most {epochs - 1}")
-        if number and thaw.epoch <= thaws[number - 1].epoch:
+        if number and unfreeze_step.epoch <= unfreeze_steps[number - 1].epoch:
             faults.add(f"{at}/epoch", "the epochs must rise", "join the layers of one epoch")
 
 

@@ -15,9 +15,9 @@ from app.db import transaction
 from app.settings import settings
 from app.tables import Job
 from tests.worker.conftest import metric_steps, outcomes, read, run, submit
-from worker import limits, machine, reports
+from worker import attempt_limits, machine, reports
 from worker import trainers as trainer_processes
-from worker.limits import Limits
+from worker.attempt_limits import Limits
 from worker.trainers import Trainers
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -46,7 +46,7 @@ def test_a_trainer_that_fills_memory_is_killed_for_good(trainers: Trainers, monk
 
 def test_a_job_that_fills_the_disk_is_killed_for_good(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings(), "max_job_bytes", 50 * 2**20)
-    monkeypatch.setattr(limits, "_DISK_EVERY", 0.1)
+    monkeypatch.setattr(attempt_limits, "_DISK_EVERY", 0.1)
     job_id = submit(behave="fill", at=3)
     assert run(trainers) == "failed"
     failed_with(job_id, "disk_limit", "50 are allowed")
@@ -80,7 +80,7 @@ def test_a_trainer_that_makes_no_step_has_stalled_whatever_it_says(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch, behave: str
 ) -> None:
     monkeypatch.setattr(settings(), "stall_seconds", 1.5)
-    monkeypatch.setattr(limits, "_SHORT_GRACE", 0.5)
+    monkeypatch.setattr(attempt_limits, "_SHORT_GRACE", 0.5)
     job_id = submit(behave=behave, at=2, max_attempts=2)
     assert run(trainers) == "queued"
     job = read(job_id)
@@ -148,7 +148,7 @@ def test_reports_that_the_database_refuses_are_the_trainer_s_fault_and_not_lost_
 def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Limits of an attempt, asked about by a clock of the test's own: (seconds, reports) → whether it has stalled."""
     clock = [1000.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(attempt_limits.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(settings(), "stall_seconds", 10.0)
     watched = Limits(1e6, tmp_path)
 
