@@ -102,15 +102,19 @@ def resolved_alone(body: object) -> dict[str, Any]:
     kind = body.get("kind") if isinstance(body, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
         raise Invalid([Fault("/kind", "expected the name of a kind of job", nearest(str(kind), kinds, "kinds"))])
-    method = kinds[kind]
-    spec = method.resolve(validate(method.Spec, body, later=True), LocalLookup())
+    return assignment_alone(kinds[kind], body)
+
+
+def assignment_alone(method: Any, body: object) -> dict[str, Any]:
+    """As `resolved_alone`, for a method that need not be registered: any module with what a method's package has."""
     from app.data import builtins
 
+    spec = method.resolve(validate(method.Spec, body, later=True), LocalLookup())
     entries = {ref: {"path": None, "sha256": builtins.sha256(ref)} for ref in sorted(method.inputs(spec).datasets)}
     return {
         "id": "job_local",
         "attempt": 1,
-        "kind": kind,
+        "kind": spec.kind,
         "spec": plain(spec),
         "datasets": entries,
         "models": {},

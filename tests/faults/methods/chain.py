@@ -26,8 +26,6 @@ from worker.training.fitting import checkpoint
 from worker.training.fitting.checkpoint import Saved
 from worker.training.process.failures import Failure, Stopped
 
-KERAS = False
-
 
 class Spec(JobSpec):
     """`behave` comes after step `at` of the target, in attempts up to `until_attempt`; otherwise all goes well."""

@@ -23,8 +23,6 @@ from app.spec.models import Manifest, TaskManifest
 from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage, Warned
 from worker.training.process.failures import Failure, Stopped
 
-KERAS = False
-
 
 class Spec(JobSpec):
     """`behave` comes at step `at` of the target, in attempts up to `until_attempt`; otherwise all goes well."""

@@ -17,10 +17,10 @@ import keras
 import numpy as np
 
 from tests.worker.training.driven import weights_of
-from tests.worker.training.small import Quiet
 from worker import folders
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
 from worker.training import trainer
+from worker.training.dummy import Quiet
 
 TIMES = ("device_seconds", "latency", "latency_ms_per_batch", "latency_ratio", "bytes")
 """What a report says of time: the only thing in which two runs of a job may differ; and of a file's size, which follows the names

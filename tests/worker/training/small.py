@@ -16,6 +16,7 @@ from app.spec.models import HeadSpec
 from app.spec.training import OptimizerSpec, TrainingSpec
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
+from worker.training.dummy import Quiet
 from worker.training.fitting import learner
 from worker.training.fitting.fit import FitLoop, ModelCache
 from worker.training.fitting.learner import Compiled
@@ -34,16 +35,6 @@ DIGIT = Task("digit", "multiclass", "digit", 4, ("a", "b", "c", "d"))
 ODD = Task("odd", "binary", "odd", 1, ("no", "yes"))
 SIZE = Task("size", "regression", "size", 2, mean=(10.0, -3.0), std=(4.0, 0.5))
 SIGNS = Task("signs", "multilabel", "signs", 3, ("x", "y", "z"))
-
-
-class Quiet:
-    """Keeps every report."""
-
-    def __init__(self) -> None:
-        self.reports: list[Any] = []
-
-    def send(self, report: Any) -> None:
-        self.reports.append(report)
 
 
 def network(

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.worker.training.driven import Ended, assignment, drive, kept_by
-from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed, Kept, Metrics, Progress, Result, Resumed, Warned
 from worker.training import trainer
+from worker.training.dummy import Quiet
 
 pytestmark = [
     pytest.mark.slow,

@@ -20,9 +20,9 @@ from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
 from tests.worker.training.methods.distilled import StopIn
-from tests.worker.training.small import Quiet
 from worker.reports import Exit, Kept, Warned
 from worker.training import trainer
+from worker.training.dummy import Quiet
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed
 from worker.training import trainer
+from worker.training.dummy import Quiet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),

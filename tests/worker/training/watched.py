@@ -17,11 +17,11 @@ from app.spec.base import plain
 from app.spec.faults import validate
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
-from tests.worker.training.small import Quiet
 from tests.worker.training.whole_jobs import Lookup
 from worker.training import experiment
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.rows import Data
+from worker.training.dummy import Quiet
 from worker.training.fitting.plan import FitSpec, Phase, Trained
 from worker.training.job import Job
 from worker.training.networks.network import Network

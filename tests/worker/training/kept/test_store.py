@@ -13,8 +13,8 @@ import pytest
 from app.spec import architectures
 from app.spec.data import SplitSpec
 from app.spec.models import TaskSpec
-from tests.worker.training.small import Quiet
 from worker.reports import Kept
+from worker.training.dummy import Quiet
 from worker.training.fitting.plan import Trained
 from worker.training.job import Job
 from worker.training.kept import export, store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from tests.worker.training.small import Quiet
+from worker.training.dummy import Quiet
 
 EVERY = [{"type": name} for name in ("logits", "dkd", "dist", "hint", "attention", "relational", "similarity")]
 

@@ -21,9 +21,9 @@ from app.spec.faults import Invalid
 from app.spec.lookup import Missing
 from tests.traces import traced
 from tests.worker.training.methods.resolving import Lookup, faults, resolve
-from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed, Warned
 from worker.training import trainer
+from worker.training.dummy import Quiet
 from worker.training.methods import _layer_choice
 
 pytestmark = [

@@ -15,10 +15,10 @@ from app.spec.base import plain
 from app.spec.registry import modules
 from tests.worker.training.methods.distilled import EVERY, StopIn
 from tests.worker.training.methods.resolving import MODEL, faults, resolve
-from tests.worker.training.small import Quiet
 from tests.worker.training.whole_jobs import run
 from worker.reports import Exit, Kept, Warned
 from worker.training import trainer
+from worker.training.dummy import Quiet
 from worker.training.methods import _resolve_teachers
 
 pytestmark = [

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.worker.training.small import Quiet
 from worker.reports import Exit, Failed, Kept
 from worker.training import trainer
+from worker.training.dummy import Quiet
 from worker.training.fitting import caching
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
