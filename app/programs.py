@@ -29,7 +29,7 @@ KEEP_ALIVE_SECONDS = 75
 """How long a server of ours keeps an idle connection. After uvicorn's own 5 s it closes some just as a request is on its way, and whoever
 sent that (httpx pools for 5 s, proxies for 60) cannot tell whether it was done."""
 
-BACKLOG = 256
+BACKLOG = 128
 """How many clients may wait for the API to accept them. asyncio accepts as many at once, before it closes those that make room for them."""
 
 CODE = Path(__file__).resolve().parent.parent

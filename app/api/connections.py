@@ -10,7 +10,7 @@ import asyncio
 import resource
 import time
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,9 +27,9 @@ log = logs.get(__name__)
 HEAD_SECONDS = 10.0  # for a whole head, and for the rest of a body that nobody reads any more
 STALLED_SECONDS = 60.0  # for a client to take some of an answer that waits for it
 SILENT_SECONDS = 2.0  # after which a body on its way makes room for a new connection
-OTHER_FILES = (
-    256 + BACKLOG
-)  # open files that are no clients' connections: the database's, those being read, the process's own
+OTHER_FILES = 256 + 2 * BACKLOG
+"""Open files beyond those of the connections that may be: the database's, those being read, the process's own; and two rounds of
+connections that were accepted and not read yet."""
 LOG_SECONDS = 10.0  # between two log lines about the same shortage
 
 
@@ -62,26 +62,35 @@ class Connection(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._unsent, self._heard = 0, self.loop.time()
+        self._is_unread = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        leaving = None
-        if len(self.connections) > most_connections():
+        self.loop.call_soon(self.loop.call_soon, self._may_have_been_read)
+        while len(self.connections) > most_connections() and (leaving := self._in_favour()):
             _crowded.tell("a connection was closed: as many are open as may be", most=most_connections())
-            leaving = self._in_favour()
             leaving.transport.abort()
             self.connections.discard(leaving)
             self._waiting.forget(leaving)
-        if leaving is not self:
-            self._waiting.new[self] = None
-            self._expect_head()
+            if leaving is self:
+                return
+        self._waiting.new[self] = None
+        self._expect_head()
 
-    def _in_favour(self) -> Connection:
+    def _may_have_been_read(self) -> None:
+        """The loop has asked its system since for what has come here: a request that came with the connection is known."""
+        self._is_unread = False
+
+    def _in_favour(self) -> Connection | None:
         """Who makes room for this connection. Of those that wait, and whose client has taken its whole answer, the one that has waited
         longest, those that never had a request first; else one whose body is silent; else one whose answer is not taken yet; else
-        this one."""
+        this one. None yet, where only those would go that have not been read since they came: of a crowd that comes at once, some
+        have brought a request."""
         waiting = self._waiting
-        free = (other for other in chain(waiting.new, waiting.known) if not other.transport.get_write_buffer_size())
+        read = list(takewhile(lambda other: not other._is_unread, waiting.new))
+        if not read and waiting.new:
+            return None
+        free = (other for other in chain(read, waiting.known) if not other.transport.get_write_buffer_size())
         silent = (other for other in self.connections if isinstance(other, Connection) and other._is_silent())
         return next(chain(free, silent, waiting.known), self)
 

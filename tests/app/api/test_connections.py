@@ -8,13 +8,16 @@ import logging
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from app.api import connections
 from app.api.connections import OTHER_FILES, most_connections, quiet
@@ -204,6 +207,27 @@ def test_one_whose_answer_is_not_taken_yet_makes_room_last(
         assert left == 0
 
 
+def test_requests_of_a_crowd_that_comes_at_once_are_all_heard(
+    app: FastAPI, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop is busy while they come, so that all are accepted before any is read."""
+    monkeypatch.setattr(settings(), "max_connections", 20)
+
+    async def busy(_: object) -> Response:
+        time.sleep(1)  # noqa: ASYNC251 - so nothing else is done meanwhile
+        return Response()
+
+    with answering(app, busy), ExitStack() as stack:
+        first = stack.enter_context(line_to(client))
+        first.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        time.sleep(0.3)
+        crowd = [stack.enter_context(line_to(client)) for _ in range(60)]
+        for line in crowd:
+            line.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert [everything(line)[:12] for line in crowd] == [b"HTTP/1.1 200"] * 60
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_a_client_that_takes_its_answer_slowly_is_not_closed(
     app: FastAPI, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,12 +244,14 @@ def test_a_client_that_takes_its_answer_slowly_is_not_closed(
 
 
 @contextmanager
-def answering(app: FastAPI, body: bytes) -> Iterator[None]:
-    """`GET /large` answers `body`, written in one piece."""
-    from starlette.responses import Response
-    from starlette.routing import Route
+def answering(app: FastAPI, answer: bytes | Callable[[Request], Awaitable[Response]]) -> Iterator[None]:
+    """`GET /large` answers so; bytes are written in one piece."""
 
-    route = Route("/large", lambda _: Response(body))
+    async def whole(_: Request) -> Response:
+        assert isinstance(answer, bytes)
+        return Response(answer)
+
+    route = Route("/large", whole if isinstance(answer, bytes) else answer)
     app.router.routes.insert(0, route)
     try:
         yield
