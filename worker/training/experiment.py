@@ -88,7 +88,7 @@ class Experiment(ABC):
         report: describes the kind's report.
         examined: the data sets on whose test rows every arm is scored.
         before: {role: a model that the job trains first}.
-        known: kept models of other jobs that it builds on.
+        kept_models: by reference, models of other jobs that it builds on.
     """
 
     report: ClassVar[type[Report]]
@@ -98,13 +98,13 @@ class Experiment(ABC):
         self.arms = control.arms(spec.training.seed, spec.control)
         self.examined: Sequence[Data] = []
         self.before: dict[str, Before] = {}
-        self.known: Mapping[str, Model] = {}
+        self.kept_models: Mapping[str, Model] = {}
 
     @property
     def steps_before(self) -> int:
         """What was trained, here or elsewhere, before the arms: a control of budget "total" has as many steps more."""
-        here = sum(stage_steps(*one) for one in self.before.values())
-        return here + sum(model.cost.steps for model in self.known.values())
+        here = sum(stage_steps(*before) for before in self.before.values())
+        return here + sum(model.cost.steps for model in self.kept_models.values())
 
     def begin(self, trained: Mapping[str, Model]) -> None:  # noqa: B027 - a method may need nothing of them
         """`trained`: the models of `before`, by role."""
@@ -129,10 +129,10 @@ def conduct(experiment: Experiment, job: Job) -> None:
         Stopped: asked to; what was learnt is kept as far as it is finished.
         Failure: one whose cause is the job's; a control arm whose loss is not finite ends itself alone.
     """
-    spec, before = experiment.spec, experiment.before
-    plan = [(role, stage_steps(*one)) for role, one in before.items()]
+    spec = experiment.spec
+    plan = [(role, stage_steps(*before)) for role, before in experiment.before.items()]
     job.progress.plan([*plan, *((fit.stage, fit.steps) for arm in experiment.arms for fit in experiment.fits(arm))])
-    experiment.begin({role: _stage(job, role, one) for role, one in before.items()})
+    experiment.begin({role: _stage(job, role, before) for role, before in experiment.before.items()})
     arm_scores = ArmScores(job, experiment.examined)
 
     def models_of(arm: Arm) -> list[Model]:

@@ -46,7 +46,7 @@ class Job:
     """One job on its way. `assignment` is what `app.assignments.assignment` gives; files are written to `out`.
 
     Attributes:
-        run: the job, as its method sees it. progress: how far it is. words: its spec, as plain data.
+        run: the job, as its method sees it. progress: how far it is. spec: the job's, as plain data.
         cut_short: a fit was stopped. Whatever the method makes of it, the job is not done.
     """
 
@@ -62,8 +62,8 @@ class Job:
         self._latencies: dict[str, dict[str, Any]] = {}
         self._finished: str | None = None
         self.cut_short = False
-        self.words: Mapping[str, Any] = assignment.get("spec", {})
-        self.formats: list[ExportFormat] = list(self.words.get("export", []))
+        self.spec: Mapping[str, Any] = assignment.get("spec", {})
+        self.formats: list[ExportFormat] = list(self.spec.get("export", []))
         formats.require(self.formats)
 
     # ---- models
@@ -159,12 +159,12 @@ class Job:
             task = data.tasks[name]
             about: dict[str, Any] = {"units": data.test_units, "dataset": data.ref}
             values = data.table.columns[task.column][test]
-            one = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
+            measure = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
             other: Measure | None = None
             relative = evaluate.scoring(task.type).RELATIVE
             if relative is not None:
                 other = evaluate.measure(task.type, answers[name], values, metric=relative, **about)
-            scored[name] = Scored(one, model.cost, other)
+            scored[name] = Scored(measure, model.cost, other)
         return scored
 
     def figures(self, model: Model, data: Data) -> dict[str, Any]:
@@ -191,15 +191,15 @@ class Job:
 
     def _timed(self, network: Network, inputs: Source) -> dict[str, Any]:
         batch = network.scaling(np.resize(inputs[np.arange(min(256, len(inputs)))], (256, *inputs.shape[1:])))
-        told: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
+        latency: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
             forward = build.keras_layers(network).forward
             for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
                 forward.predict_on_batch(rows)
-                told[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
-        return told
+                latency[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
+        return latency
 
-    # ---- words
+    # ---- reports and files
 
     @property
     def history(self) -> dict[str, list[tuple[int, float | None]]]:
@@ -225,8 +225,8 @@ class Job:
             self.out,
             self.raise_if_stopped,
         )
-        for told in written.values():
-            self.send(ArtifactReport(name=told["file"], path=told["file"]))
+        for entry in written.values():
+            self.send(ArtifactReport(name=entry["file"], path=entry["file"]))
         return written
 
     def write_metrics(self) -> Path:
@@ -246,7 +246,7 @@ class Job:
     def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
         self.raise_if_stopped()
         model = store.read(name, entry)
-        check_trace(model.network, self.words.get("traces", {}))
+        check_trace(model.network, self.spec.get("traces", {}))
         return model
 
     def _initial(self, network: Network, seed: int) -> dict[str, list[np.ndarray]]:

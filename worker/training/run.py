@@ -129,7 +129,7 @@ class Run:
                 f"{ref} came without the hashes of its training rows: overlap with the test rows is unknown",
             )
         else:
-            common = sum(int(datasets.among(one.test_hashes, model.rows).sum()) for one in examined)
+            common = sum(int(datasets.among(data.test_hashes, model.rows).sum()) for data in examined)
             if common:
                 raise Failure(
                     "data_overlap", f"{common} test rows of this job trained {ref} or a model that it inherits from"

@@ -39,8 +39,8 @@ class Factors:
         epoch = min(step // self._epoch_steps, self._epochs - 1)
         labels = label_share(epoch, self._epochs) if self._schedule == "linear_anneal" else 1.0
         teachers = 1.0 - labels if self._schedule == "linear_anneal" else 1.0
-        found = {f"{self._task}/label_factor": np.float32(labels)}
-        for number, one in enumerate(self._objectives):
-            own = factor(module_of("objectives", one), one, epoch, self._epochs)
-            found[f"{self._task}/factor/{number}"] = np.float32(teachers * own)
-        return {name: np.asarray(value) for name, value in found.items()}
+        factors = {f"{self._task}/label_factor": np.float32(labels)}
+        for number, objective in enumerate(self._objectives):
+            own = factor(module_of("objectives", objective), objective, epoch, self._epochs)
+            factors[f"{self._task}/factor/{number}"] = np.float32(teachers * own)
+        return {name: np.asarray(value) for name, value in factors.items()}

@@ -49,20 +49,20 @@ class Faults:
     """Gathers what is wrong; `done` raises all of it at once."""
 
     def __init__(self, lookup: Lookup):
-        self.lookup, self.found = lookup, list[Fault]()
+        self.lookup, self.gathered = lookup, list[Fault]()
         self.traces: dict[str, str] = {}
 
     def add(self, pointer: str, message: str, hint: Hint = None, code: str = "invalid") -> None:
-        self.found.append(Fault(pointer, message, hint, code))
+        self.gathered.append(Fault(pointer, message, hint, code))
 
     def done(self) -> None:
-        if self.found:
-            raise Invalid(dict.fromkeys(self.found))  # two tasks may share a word, and its fault
+        if self.gathered:
+            raise Invalid(dict.fromkeys(self.gathered))  # two tasks may share a field, and its fault
 
     def fitting(self, variant: T | Unfit, at: str) -> T | None:
         """A variant that a spec names; None, and its faults told, where it is none."""
         if isinstance(variant, Unfit):
-            self.found += [fault.under(at) for fault in variant.faults]
+            self.gathered += [fault.under(at) for fault in variant.faults]
             return None
         return variant
 
@@ -143,7 +143,7 @@ class Faults:
 
     def split(self, schema: Schema | None, split: SplitSpec, columns: list[str]) -> None:
         if schema is not None:
-            self.found += datasets.split_faults(schema, split, columns)
+            self.gathered += datasets.split_faults(schema, split, columns)
 
     def limit(self, limit: int | PerClass | None, column: Column | None, at: str) -> None:
         if isinstance(limit, PerClass) and column is not None and column.type != "category":
@@ -155,15 +155,15 @@ class Faults:
         """The architecture, or the one of that name (None: the default for the kind of input), if it takes this input."""
         if asked is None and input_ is not None:
             asked = inputs.of(input_.kind).ARCHITECTURE
-        found = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
-        if found is not None and input_ is not None:
+        architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
+        if architecture is not None and input_ is not None:
             try:
-                found = found.fitted(tuple(input_.shape))
-                self.traced(found, input_.shape)
+                architecture = architecture.fitted(tuple(input_.shape))
+                self.traced(architecture, input_.shape)
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
-        return found
+        return architecture
 
     def trace(self, architecture: Architecture | None, input_: InputSchema | None) -> Trace | None:
         """What is known of an architecture without faults on these inputs."""
@@ -171,16 +171,16 @@ class Faults:
 
     def traced(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
         """What is known of an architecture on inputs of `shape`; its digest is for the spec. Raises ValueError as the lookup does."""
-        found = self.lookup.trace(architecture, shape)
-        self.traces[trace_key(architectures.as_data(architecture), found.input)] = found.digest
-        return found
+        trace = self.lookup.trace(architecture, shape)
+        self.traces[trace_key(architectures.as_data(architecture), trace.input)] = trace.digest
+        return trace
 
-    def one_trunk(self, known: ModelFacts | None, at: str, what: str) -> None:
+    def one_trunk(self, facts: ModelFacts | None, at: str, what: str) -> None:
         """Nothing but a whole trunk can be inherited: which of several experts would it be?"""
-        if known is not None and known.sharing != HARD:
+        if facts is not None and facts.sharing != HARD:
             self.add(
                 at,
-                f"the tasks of this {what} share by {known.sharing}: it has no one trunk that could be copied",
+                f"the tasks of this {what} share by {facts.sharing}: it has no one trunk that could be copied",
                 "name a model with hard_sharing or of one task, or use this one as a teacher",
                 "not_available",
             )
@@ -223,12 +223,12 @@ class Faults:
 
     def augmentation(self, training: TrainingSpec, input_: InputSchema | None, at: str) -> None:
         """Only pictures can be moved about."""
-        known = None if input_ is None else inputs.of(input_.kind).AUGMENTATIONS
-        for place, one in enumerate(training.augmentation):
-            if input_ is not None and known is not None and one.type not in known:
+        allowed = None if input_ is None else inputs.of(input_.kind).AUGMENTATIONS
+        for place, augmentation in enumerate(training.augmentation):
+            if input_ is not None and allowed is not None and augmentation.type not in allowed:
                 where = f"{at}/augmentation/{place}/type"
-                only = f"only {' and '.join(sorted(known))} goes with them" if known else "leave it out"
-                self.add(where, f"{one.type} moves pixels, and these inputs are a {input_.kind}", only)
+                only = f"only {' and '.join(sorted(allowed))} goes with them" if allowed else "leave it out"
+                self.add(where, f"{augmentation.type} moves pixels, and these inputs are a {input_.kind}", only)
 
     def control(
         self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False

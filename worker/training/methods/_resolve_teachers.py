@@ -60,10 +60,10 @@ class StudentContext:
 
 def check_teacher(task: Task, teacher: ModelFacts, at: str, faults: Faults) -> None:
     """A teacher has a head that means the same as the task."""
-    if any(order_of(task, one) is not None for one in teacher.tasks.values()):
+    if any(order_of(task, head) is not None for head in teacher.tasks.values()):
         return
     heads = list(teacher.tasks.values())
-    theirs = "; ".join(f"{one.name}: {_classes(one)}" for one in heads[:MOST_HEADS]) + (
+    theirs = "; ".join(f"{head.name}: {_classes(head)}" for head in heads[:MOST_HEADS]) + (
         "; …" * (len(heads) > MOST_HEADS)
     )
     faults.add(
@@ -84,23 +84,24 @@ def objectives(
 ) -> list[SpecModel]:
     """Every objective with its defaults; a lone `logits` for none. `at`: where they stand in the spec."""
     setting = _setting(student_context, teachers)
-    found: list[SpecModel] = []
+    resolved: list[SpecModel] = []
     given = given if given is not None else [logits.Spec()]
     if schedule == "linear_anneal" and _lone_logits(given) and "weight" not in given[0].model_fields_set:
         given = [given[0].model_copy(update={"weight": 1.0})]
-    for number, one in enumerate(given):
+    for number, variant in enumerate(given):
         place = f"{at}/{number}"
-        words = faults.fitting(one, place)
-        if words is None:
+        objective = faults.fitting(variant, place)
+        if objective is None:
             continue
-        module, kind = module_of("objectives", words), name_of("objectives", words)
+        module, kind = module_of("objectives", objective), name_of("objectives", objective)
         try:
-            words = module.resolve(words, setting) if setting is not None else words
+            objective = module.resolve(objective, setting) if setting is not None else objective
         except Invalid as invalid:
-            faults.found += [fault.under(place) for fault in invalid.faults]
+            faults.gathered += [fault.under(place) for fault in invalid.faults]
             continue
         parted = next(
-            (one.sharing for one in (student_context, *teachers) if one is not None and one.sharing != HARD), None
+            (facts.sharing for facts in (student_context, *teachers) if facts is not None and facts.sharing != HARD),
+            None,
         )
         if module.NEEDS == "features" and parted is not None:
             faults.add(
@@ -114,14 +115,14 @@ def objectives(
                 f"{kind} compares layers, and these teachers have different ones",
                 "use teachers of one architecture, or an objective on logits",
             )
-        found.append(words)
-    if len(found) == len(given) and not any(one.weight for one in found):  # type: ignore[attr-defined]
+        resolved.append(objective)
+    if len(resolved) == len(given) and not any(objective.weight for objective in resolved):  # type: ignore[attr-defined]
         faults.add(
             at,
             "every objective weighs 0: nothing would be learnt from the teachers",
             "give one of them a `weight`, or leave `objectives` out",
         )
-    return found
+    return resolved
 
 
 def outputs(given: Outputs | None, training: TrainingSpec, faults: Faults) -> Outputs:
@@ -169,7 +170,7 @@ def check_standardization(taught: Sequence[tuple[Task | None, Sequence[SpecModel
                 f"z-scores over the classes need at least three of them, {task.name} is {task.type} of {task.units}"
             )
             faults.add(at, message, "leave it out")
-    needs = {module_of("objectives", one).NEEDS for _, objectives in taught for one in objectives}
+    needs = {module_of("objectives", objective).NEEDS for _, objectives in taught for objective in objectives}
     if needs and "logits" not in needs:
         faults.add(at, "no objective here reads logits", "leave it out, or add `logits`, `dkd` or `dist`")
 
@@ -180,7 +181,7 @@ def check_memory(
 ) -> None:  # fmt: skip
     """Refuses to cache more of the teachers' layers than memory should hold: of `rows`, limited, and `more` that are not."""
     teacher = teachers[0] if teachers else None
-    layers = {pair[0] for one in objectives for pair in getattr(one, "layers", None) or ()}
+    layers = {pair[0] for objective in objectives for pair in getattr(objective, "layers", None) or ()}
     if not layers or teacher is None:
         return
     count = more + (min(limit, rows) if isinstance(limit, int) else rows)
@@ -219,8 +220,8 @@ def _lone_logits(objectives: Sequence[SpecModel | Unfit]) -> TypeGuard[Sequence[
 
 def _alike(teachers: Sequence[ModelFacts | None]) -> bool:
     """Whether all teachers have the same layers of the same shapes, as far as they are known."""
-    trunks = [one.trace.shapes for one in teachers if one is not None]
-    return all(one == trunks[0] for one in trunks)
+    trunks = [teacher.trace.shapes for teacher in teachers if teacher is not None]
+    return all(trunk == trunks[0] for trunk in trunks)
 
 
 def _classes(task: Task) -> str:
