@@ -1,4 +1,4 @@
-"""From an assignment to an exit status: what the program does around a method."""
+"""From an assignment to an exit status: the program around a method."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from worker.training.process.channel import Channel, Lines, Terminal, standard_o
 
 USAGE = "usage: python -m worker.training job.json out/ | python -m worker.training --spare"
 
-# What a job leaves in its folder besides checkpoints; the next one there must not take it for its own.
+# Files that a job leaves in its folder besides checkpoints; the next job there must not take them for its own.
 LEFT = ("*.keras", "*manifest.json", "*.rows.npy", "model.*", "report.json", "metrics.csv")
 
 
@@ -59,7 +59,7 @@ def run(assignment: Mapping[str, Any], out: Path, channel: Channel, stop: thread
             method.train(spec, _plain_run(assignment, out, channel, stop))
     except failures.Stopped:
         return Exit.STOPPED
-    except BaseException as error:  # whatever leaves a method is reported; only words of ours reach the client
+    except BaseException as error:  # every error is reported; only texts of ours reach the client
         with contextlib.suppress(OSError):  # the log's disk may be what is full
             traceback.print_exc()
         return _fail(error, channel, stage[-1] if stage else None)
@@ -73,7 +73,7 @@ def _fail(error: BaseException, channel: Channel, stage: str | None = None) -> E
 
 
 class LocalLookup:
-    """What a spec may name where no server is: the built-in data sets, and networks, which are traced here and now."""
+    """A lookup without a server: of the built-in data sets, and of networks, which are traced here and now."""
 
     def schema(self, ref: str) -> Schema:
         from app.data import builtins
@@ -106,7 +106,7 @@ def resolved_alone(body: object) -> dict[str, Any]:
 
 
 def assignment_alone(method: Any, body: object) -> dict[str, Any]:
-    """As `resolved_alone`, for a method that need not be registered: any module with what a method's package has."""
+    """As `resolved_alone`, for any module with a method's names, registered or not."""
     from app.data import builtins
 
     spec = method.resolve(validate(method.Spec, body, later=True), LocalLookup())
@@ -218,7 +218,7 @@ def _train_with_keras(
     try:
         experiment.conduct(method.experiment(spec, job.run), job)
     except Exception:
-        if not job.cut_short:  # else it stumbled over what is only half learnt
+        if not job.cut_short:  # else the half-learnt model may be the cause
             raise
     finally:
         stage.append(job.progress.stage)
@@ -227,14 +227,14 @@ def _train_with_keras(
 
 
 def _plain_run(assignment: Mapping[str, Any], out: Path, channel: Channel, stop: threading.Event) -> Any:
-    """What a method without Keras is given."""
+    """The run of a method without Keras."""
     from types import SimpleNamespace
 
     return SimpleNamespace(assignment=assignment, out=out, send=channel.send, stop=stop)
 
 
 def _warm_up() -> dict[str, str | None]:
-    """Imports all that a job will need, and takes one training step, so that the first of a job finds everything loaded."""
+    """Imports all modules of a job and takes one training step, so that the job's first step finds everything loaded."""
     from worker.training.process import device
 
     device.import_keras()
@@ -276,7 +276,7 @@ def _warm_up() -> dict[str, str | None]:
 
 
 def _keep_temporary_files(folder: Path) -> None:
-    """Within the job's own folder, so that they count as its and go with it, however it ends. TensorFlow leaves some if it is killed."""
+    """In the job's own folder: they count towards its size and go with it, however the job ends. A killed TensorFlow leaves some."""
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 

@@ -1,4 +1,4 @@
-"""What a transfer's `resolve` knows of a source that is a network of keras.applications: its size, its file, what may be wrong."""
+"""A transfer's source that is a network of keras.applications, resolved: its size, its file, its faults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def written_out(source: str | TrainedHere | Backbone, at: str, faults: Faults) -
 
 
 def resolved(spec: Backbone, fed: InputSchema | None, at: str, faults: Faults) -> tuple[Backbone, ModelFacts | None]:
-    """With its size and, but for random numbers, the sha256 of its file; None where it has faults."""
+    """`spec` with its size and, but for random numbers, the sha256 of its file; and the model's facts, None where it has faults."""
     before = len(faults.gathered)
     if fed is not None and fed.kind != applications.Spec.inputs:
         message = f"{spec.applications} takes pictures, the data set is a {fed.kind}"

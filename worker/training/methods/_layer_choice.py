@@ -1,7 +1,7 @@
-"""Which layers of an inherited trunk learn, when, and how fast: the words for it, what may be wrong with them, and what they mean.
+"""Which layers of an inherited trunk learn, when, and how fast: the specs, their faults, and their meaning.
 
-What is treated as one is a group of the trunk's `Trace`: a layer with a kernel, or a block with a skip, and all that follows it up to
-the next one. The heads are the top; the depth of a group is its distance from them, 1 for the last. The name of a nested model stands
+The unit is a group of the trunk's `Trace`: a layer with a kernel, or a block with a skip, and all layers after it up to the next one.
+The heads are the top; the depth of a group is its distance from the heads, 1 for the last group. The name of a nested model stands
 for all of its layers.
 """
 
@@ -25,7 +25,7 @@ LayerName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 _MOST_LISTED = 40
 
 _RE2 = re2.Options()
-"""Of a pattern that a user wrote: RE2 takes time in proportion to the name, whatever the pattern, and this much memory at most."""
+"""For a pattern of a user: RE2 takes time in proportion to the name, whatever the pattern, and this much memory at most."""
 _RE2.max_mem = 1 << 18
 _RE2.log_errors = False
 
@@ -197,7 +197,7 @@ def stages(
 
 
 def check_together(given: Mapping[str, object], strategy: str, faults: Faults) -> None:
-    """What goes with which strategy."""
+    """Each field goes with some strategies."""
     for name, value in given.items():
         if value is not None and strategy not in GOES_WITH[name]:
             faults.add(
@@ -221,7 +221,7 @@ def _places(at: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _check_names(asked: Mapping[str, str], trace: Trace, faults: Faults) -> None:
-    """`asked`: where each name of a layer stands in the spec."""
+    """`asked`: {place in the spec: the name of a layer there}."""
     names = dict.fromkeys([*trace.names, *trace.nested])
     for at, name in asked.items():
         if name not in names:

@@ -1,4 +1,4 @@
-"""What `resolve` knows of teaching: teachers that fit a task, objectives with their defaults, and what does not go together."""
+"""Teaching, resolved: teachers that fit a task, objectives with their defaults, and fields that do not go together."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Outputs = Literal["cached", "online"]
 
 LABEL_WEIGHT = 0.1
 LABEL_WEIGHT_OF_OTHERS = 1.0
-"""Of a lone `logits` objective, and with any other one (mdistiller)."""
+"""The first beside a lone `logits`, the second beside other objectives (mdistiller)."""
 
 MOST_HEADS = 5
-"""Of a teacher, so many are named where none fits."""
+"""Where no head of a teacher fits, so many are named."""
 
 MOST_CACHED_BYTES = 1 << 30
-"""Of what the teachers' layers say about all rows; more is computed with each batch."""
+"""Of the outputs of the teachers' layers for all rows; more is refused, and has to be computed with each batch."""
 
 
 @dataclass(frozen=True)
 class StudentContext:
-    """Who is taught; None for what has faults of its own. `trace`: of its trunk; `sharing`: among its tasks; `unlabelled`: half of
-    each batch is rows without a label, which no limit cuts."""
+    """The student. `task`, and `trace`, its trunk's: None where they have faults of their own. `sharing`: among its tasks. `unlabelled`:
+    half of each batch is rows without a label, which no limit cuts."""
 
     task: Task | None
     trace: Trace | None
@@ -162,7 +162,7 @@ def check_annealing(weight: float | None, schedule: WeightSchedule, training: Tr
 
 
 def check_standardization(taught: Sequence[tuple[Task | None, Sequence[SpecModel]]], faults: Faults) -> None:
-    """Where `logit_standardization` is asked for. `taught`: each task with its objectives."""
+    """For a spec that sets `logit_standardization`. `taught`: each task with its objectives."""
     at = "/logit_standardization"
     for task in (task for task, _ in taught if task is not None):
         if tasks.of(task.type).OUTPUT != "softmax" or task.units < 3:
@@ -179,7 +179,7 @@ def check_memory(
     objectives: Sequence[SpecModel], teachers: Sequence[ModelFacts | None], limit: Limit | None, rows: int, more: int,
     faults: Faults,
 ) -> None:  # fmt: skip
-    """Refuses to cache more of the teachers' layers than memory should hold: of `rows`, limited, and `more` that are not."""
+    """Refuses to cache more outputs of the teachers' layers than memory should hold: for `rows`, limited, and `more`, unlimited."""
     teacher = teachers[0] if teachers else None
     layers = {pair[0] for objective in objectives for pair in getattr(objective, "layers", None) or ()}
     if not layers or teacher is None:
@@ -196,7 +196,7 @@ def check_memory(
 
 
 def _setting(student_context: StudentContext, teachers: Sequence[ModelFacts | None]) -> Setting | None:
-    """None where the task has faults of its own; without layers where a trunk has."""
+    """None where the task has faults of its own; without layers where a trunk has faults."""
     task = student_context.task
     if task is None:
         return None

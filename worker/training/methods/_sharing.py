@@ -1,4 +1,4 @@
-"""What a multitask's `resolve` knows of sharings: their words wherever they stand, and what does not go together."""
+"""A multi-task job's sharing, resolved: its fields, wherever they stand, and fields that do not go together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.training.sharing import Graph
 
 Short = Mapping[str, int | None]
-"""The sharing's words that may stand in the job itself; None where they do not."""
+"""The sharing's fields that may stand in the job itself; None where they do not."""
 
 
 def resolved(
@@ -43,7 +43,7 @@ def resolved(
 
 
 def check_weighting(spec: SpecModel, graph: Graph | None, faults: Faults) -> None:
-    """Gradients are compared on what the tasks share: there must be something."""
+    """Gradients are compared on the layers that the tasks share: there must be some."""
     name = name_of("weighting", spec)
     if graph is None or module_of("weighting", spec).Weighting.level != "gradient":
         return
@@ -56,7 +56,7 @@ def check_weighting(spec: SpecModel, graph: Graph | None, faults: Faults) -> Non
 
 
 def _joined(spec: SpecModel, short: Short, faults: Faults) -> SpecModel:
-    """A sharing with what the job says of it. Raises Invalid where it has no such words."""
+    """A sharing with its fields from the job itself. Raises Invalid where it has no such fields."""
     besides = {name: value for name, value in short.items() if value is not None}
     if not besides:
         return spec
@@ -68,7 +68,7 @@ def _joined(spec: SpecModel, short: Short, faults: Faults) -> SpecModel:
 
 
 def _place(spec: SpecModel, short: Short, pointer: str) -> str:
-    """Where a client wrote what a pointer into the sharing's words means."""
+    """The place in the client's spec that a pointer into the sharing stands for."""
     field = pointer[1:].partition("/")[0]
     if field in spec.model_fields_set:
         return "/sharing" + pointer

@@ -46,8 +46,8 @@ def resized(network: Network, input_: InputSchema) -> Network:
 
 
 def adapted(run: Run, model: Model, data: Data) -> Model:
-    """A kept model as it takes the rows of `data`. The user is told where its trunk sees other pictures than those, and where rows
-    behind it cannot be compared with the test rows for that: a picture has another hash at another size."""
+    """A kept model as it takes the rows of `data`. Warnings say where its trunk sees pictures of another shape, and where the rows
+    behind the model cannot be compared with the test rows: a picture has another hash at another size."""
     own = data.table.schema.input
     network = resized(model.network, own)
     if network.input_resize is not None:
@@ -113,5 +113,5 @@ def weights_file(spec: Backbone, architecture: applications.Spec) -> str:
 
 
 def about(spec: Any) -> dict[str, Any] | None:
-    """What the report says of a source that is a backbone."""
+    """The report's entry for a source that is a backbone; None for another source."""
     return plain(spec) if hasattr(spec, "applications") else None

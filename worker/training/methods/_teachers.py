@@ -1,4 +1,4 @@
-"""Teachers at work: what they say about the student's rows, in the student's order of classes and its units."""
+"""Teachers at work: their outputs for the student's rows, in the student's order of classes and its units."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 
 class Teachers:
-    """Kept models that teach one task. `online`: they see each batch; else every row once, and what they say is part of the data.
+    """Kept models that teach one task. `online`: they see each batch; else every row once, and their outputs are part of the data.
 
     A teacher runs in inference mode on Keras layers of its own: teaching never changes it, nor a student of the same shape.
-    `objectives`: what is learnt from them.
+    `objectives`: those that learn from them.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Teachers:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Of the layers that the objectives read: the last side of what each gives."""
+        """{layer that the objectives read: the last side of its output}."""
         shapes = self.models[0].network.trace.shapes
         return {layer: shapes[layer][-1] for layer in self._layers}
 
@@ -93,7 +93,7 @@ class Teachers:
         return self.teach(replace(batch_source, inputs=inputs, given=given, samplers=samplers), task)
 
     def teach(self, batch_source: BatchSource, task: Task) -> BatchSource:
-        """`batch_source` with what the teachers say of its rows about `task`."""
+        """`batch_source` with the teachers' outputs for its rows and `task`."""
         rows = np.unique(np.concatenate([sampler.rows for sampler in batch_source.samplers]))
         for number, model in enumerate(self.models):
             key = f"{task.name}/teacher/{number}"
@@ -166,8 +166,7 @@ def _in_order(model: Model, task: Task, outputs: dict[str, np.ndarray]) -> np.nd
 
 
 def about(teachers: Teachers, arm_scores: ArmScores, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
-    """How near the students came in one task: agreement with the teachers, how much of the gap was closed, how much smaller and
-    faster they are."""
+    """Students and teachers in one task: their agreement, the share of the gap that was closed, the ratios of size and latency."""
     inputs = SourceRows(target.table.inputs, target.split.test)
     teachers_answers = teachers.answers(task, inputs)
     student, teacher = arm_scores.model, teachers.models[0]

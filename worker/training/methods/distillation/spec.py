@@ -1,4 +1,4 @@
-"""The words of a distillation job, and what is wrong with them."""
+"""The spec of a distillation job, and its faults."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Spec(JobSpec):
     @field_validator("teacher")
     @classmethod
     def _not_both(cls, _: Any) -> Any:
-        """What is still here was not written out."""
+        """A `teacher` that is still here was not written out."""
         raise PydanticCustomError(
             "both_given", "`teacher` is short for one of `teachers`, which is given too: leave one out"
         )
@@ -252,7 +252,7 @@ def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[ModelFacts | 
 def _student(
     spec: Spec, teacher: ModelFacts | None, faults: Faults, fed: InputSchema | None
 ) -> tuple[Any, Trace | None]:
-    """Its words, and what is known of its trunk; None where they have faults."""
+    """The student, resolved, and the trace of its trunk; None where it has faults."""
     if isinstance(spec.student, str):
         _, facts = faults.knowledge(spec.student, "/student")
         faults.one_trunk(facts, "/student", "student")

@@ -1,4 +1,4 @@
-"""A distillation job: the teachers, what they say about the rows, and a student of that; beside it the same on labels alone."""
+"""A distillation job: the teachers, their outputs for the rows, and a student of these; beside it the same on labels alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Teaching:
-    """Who teaches a student, with which shares, and what is learnt from them."""
+    """The teachers of a student, their shares, and the objectives."""
 
     models: Sequence[Model]
     shares: Sequence[float]
@@ -44,7 +44,7 @@ class _Teaching:
 
 
 class Experiment(experiment.Experiment):
-    """1 the teachers; 2 what they say about the rows; 3 a small model trained on that and on the labels. Beside it, on labels alone."""
+    """1 the teachers; 2 their outputs for the rows; 3 a small model trained on these and the labels. Beside it, on labels alone."""
 
     report = DistillationReport
     spec: Spec
@@ -162,7 +162,7 @@ class Experiment(experiment.Experiment):
         )
 
     def _taught(self, network: Network, subset: Subset, fit: Fit, by: _Teaching) -> FitSpec:
-        """What a student minimises, and its batches with all that its teachers say."""
+        """A student's loss, and its batches with its teachers' outputs."""
         spec, run, name = self.spec, self.run, self._task
         teachers = Teachers(run, by.models, by.shares, by.objectives, online=spec.teacher_outputs == "online")
         batch_source = teachers.batch_source(network, subset, self._unlabelled, spec.training, fit.seed)

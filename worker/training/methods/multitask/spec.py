@@ -1,4 +1,4 @@
-"""The words of a multi-task job, and what is wrong with them."""
+"""The spec of a multi-task job, and its faults."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Spec(JobSpec):
 
     @field_serializer("objectives")
     def _as_given(self, objectives: list[SpecModel] | None) -> list[dict[str, Any]] | None:
-        """What they are for a task, defaults included, stands with the task."""
+        """Without defaults: those stand with each task's own objectives."""
         if objectives is None:
             return None
         return [objective.model_dump(mode="json", exclude_unset=True) for objective in objectives]
@@ -181,7 +181,7 @@ def by_data(spec: Spec) -> dict[str, dict[str, TaskSpec]]:
 
 
 def _together(spec: Spec, tasks: dict[str, TaskSpec], faults: Faults) -> None:
-    """So many rows of each class can be drawn for one task of a data set only."""
+    """A limit per class goes with a single task of a data set."""
     refs = [task_spec.dataset for task_spec in tasks.values()]
     shared = next((ref for ref in refs if refs.count(ref) > 1), None)
     if isinstance(spec.limit_train_examples, PerClass) and shared is not None:
@@ -204,7 +204,7 @@ def _taught(
     spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
     trace: Trace | None, sharing: SpecModel | None, training: TrainingSpec, faults: Faults,
 ) -> dict[str, Any]:  # fmt: skip
-    """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
+    """The fields about teaching, resolved, in `tasks` too; they are faults where no task has a teacher."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
     taught: dict[str, list[SpecModel]] = {}
     shared_by = HARD if sharing is None else name_of("sharing", sharing)

@@ -1,4 +1,4 @@
-"""The words of a transfer job, and what is wrong with them."""
+"""The spec of a transfer job, and its faults."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def copyable(trace: Trace, facts: ModelFacts) -> list[str]:
 
 
 def _layers_resolved(spec: Spec, training: TrainingSpec, trace: Trace | None, faults: Faults) -> dict[str, Any]:
-    """The words about single layers checked, and filled in where a strategy needs them."""
+    """The fields about single layers, checked, and filled in where a strategy needs them."""
     together = {name: getattr(spec, name) for name in ("freeze", "unfreeze", "learning_rates", "lora")}
     before = len(faults.gathered)
     _layer_choice.check_together(together, spec.strategy, faults)
