@@ -1,4 +1,4 @@
-"""Run: all that a method may ask for: data without held-out rows, networks, batches, and the outputs of a network.
+"""Run: all that a method may ask for: data that leaves held-out rows alone, networks, batches, outputs of networks.
 
 Fits, files, attempts and scores are no concern of a method: `worker.training.job` has them.
 """
