@@ -163,11 +163,11 @@ from worker.training.kept import export
 from worker.training.methods import _sources
 from worker.training.networks import build
 seen = network([DIGIT], 0, {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True}, PICTURE)
-made = _sources.facing(seen, PICTURE.model_copy(update={"shape": [5, 7, 3]}))
+made = _sources.resized(seen, PICTURE.model_copy(update={"shape": [5, 7, 3]}))
 path = Path(sys.argv[1])
 export.write(made, path)
 rows = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3))
-logits = build.live(made).forward.predict_on_batch(made.scaling(rows))["digit"]
+logits = build.keras_layers(made).forward.predict_on_batch(made.scaling(rows))["digit"]
 answers = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
 print(json.dumps([rows.tolist(), answers.tolist()]))
 """

@@ -1,7 +1,7 @@
 """From a method's recipes to a concluded job: the one loop of all kinds.
 
-A method says which networks a job fits, from what and on what (`Experiment`). Here they are trained where an earlier attempt
-has not kept them, scored on the test rows arm by arm, and judged; the plan of the job's progress is read off the same fits.
+A method's `Experiment` says which networks a job fits, from which models and on which data. The loop trains each network that no
+earlier attempt has kept, scores the arms on the test rows, and judges; the plan of the job's progress comes from the same fits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Fit(NamedTuple):
     """One fit of an arm: the role under which its model is kept, the stage under which its metrics stand, its steps and its seed.
 
-    `scored`: its model answers for the arm; else it is a step on the way to the one that does.
+    `scored`: its model is scored for the arm; else a later fit of the arm builds on its model.
     """
 
     role: str
@@ -52,10 +52,10 @@ class Before(NamedTuple):
 
 @dataclass
 class Recipe:
-    """A network, and how it is trained. `fit_spec` is made where the fit is not done yet: then teachers are asked.
+    """A network and its training. `fit_spec`, which asks the teachers, is called only where the fit is not done yet.
 
-    `learnt_from`: whose training rows train it. `behind`: the models that it inherits or learns from. `edges`: (relation,
-    target) of its lineage. `unlabelled`: rows of data sets whose inputs alone it sees.
+    `learnt_from`: the subsets that it is trained on. `behind`: the models that it inherits or learns from. `edges`: (relation,
+    target) of its lineage. `unlabelled`: (data set, rows) of which it sees the inputs alone.
     """
 
     network: Network
@@ -69,10 +69,11 @@ class Recipe:
 
 @dataclass
 class About:
-    """What the report says that only the method knows.
+    """The method's own part of the report.
 
-    `control`: the control arm in a few words. `extras`: what the method used and the control did not. `dropped`: data sets that
-    the arms or what they build on are trained on, without rows that are held out. `more`: the keys of its own.
+    `control`: the control arm in a few words. `extras`: the models, rows and steps that the method used and the control did not.
+    `dropped`: the data sets, without held-out rows, on which the arms and the models behind them are trained. `more`: the method's
+    own keys.
     """
 
     control: str
@@ -88,7 +89,7 @@ class Experiment(ABC):
         report: describes the kind's report.
         examined: the data sets on whose test rows every arm is scored.
         before: {role: a model that the job trains first}.
-        known: kept models of other jobs that it builds on.
+        kept_models: {reference: a kept model of another job on which the method builds}.
     """
 
     report: ClassVar[type[Report]]
@@ -98,41 +99,41 @@ class Experiment(ABC):
         self.arms = control.arms(spec.training.seed, spec.control)
         self.examined: Sequence[Data] = []
         self.before: dict[str, Before] = {}
-        self.known: Mapping[str, Model] = {}
+        self.kept_models: Mapping[str, Model] = {}
 
     @property
     def steps_before(self) -> int:
-        """What was trained, here or elsewhere, before the arms: a control of budget "total" has as many steps more."""
-        here = sum(stage_steps(*one) for one in self.before.values())
-        return here + sum(model.cost.steps for model in self.known.values())
+        """Steps trained before the arms, in this job and in others: a control of budget "total" has as many more."""
+        here = sum(stage_steps(*before) for before in self.before.values())
+        return here + sum(model.cost.steps for model in self.kept_models.values())
 
     def begin(self, trained: Mapping[str, Model]) -> None:  # noqa: B027 - a method may need nothing of them
         """`trained`: the models of `before`, by role."""
 
     @abstractmethod
     def fits(self, arm: Arm) -> Sequence[Fit]:
-        """What an arm fits, in this order."""
+        """The fits of an arm, in order."""
 
     @abstractmethod
     def recipe(self, arm: Arm, fit: Fit, earlier: Sequence[Model]) -> Recipe:
-        """One of these. `earlier`: the models of the fits before it in the same arm. Asked for in every attempt."""
+        """The recipe of one of an arm's fits, in every attempt. `earlier`: the models of the fits before it in the same arm."""
 
     @abstractmethod
     def about(self, arm_scores: ArmScores) -> About:
-        """After the last arm."""
+        """The method's part of the report, after the last arm."""
 
 
 def conduct(experiment: Experiment, job: Job) -> None:
     """Trains, scores and judges; writes and reports the files of the end.
 
     Raises:
-        Stopped: asked to; what was learnt is kept as far as it is finished.
+        Stopped: the trainer was asked to stop; finished models are kept.
         Failure: one whose cause is the job's; a control arm whose loss is not finite ends itself alone.
     """
-    spec, before = experiment.spec, experiment.before
-    plan = [(role, stage_steps(*one)) for role, one in before.items()]
+    spec = experiment.spec
+    plan = [(role, stage_steps(*before)) for role, before in experiment.before.items()]
     job.progress.plan([*plan, *((fit.stage, fit.steps) for arm in experiment.arms for fit in experiment.fits(arm))])
-    experiment.begin({role: _stage(job, role, one) for role, one in before.items()})
+    experiment.begin({role: _stage(job, role, before) for role, before in experiment.before.items()})
     arm_scores = ArmScores(job, experiment.examined)
 
     def models_of(arm: Arm) -> list[Model]:

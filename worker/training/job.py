@@ -1,4 +1,4 @@
-"""Job: what happens to a method's networks. Fits that resume, models that are kept, scores on the test rows, files, attempts."""
+"""Job: the work around a method's networks: fits that resume, kept models, scores on the test rows, files, attempts."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ LEADS_ON = ("model", "source", "teacher", "generation/")
 
 
 class Job:
-    """One job on its way. `assignment` is what `app.assignments.assignment` gives; files are written to `out`.
+    """One job on its way. `assignment` comes from `app.assignments.assignment`; files are written to `out`.
 
     Attributes:
-        run: the job, as its method sees it. progress: how far it is. words: its spec, as plain data.
+        run: the job, as its method sees it. progress: how far it is. spec: the job's, as plain data.
         cut_short: a fit was stopped. Whatever the method makes of it, the job is not done.
     """
 
@@ -62,14 +62,14 @@ class Job:
         self._latencies: dict[str, dict[str, Any]] = {}
         self._finished: str | None = None
         self.cut_short = False
-        self.words: Mapping[str, Any] = assignment.get("spec", {})
-        self.formats: list[ExportFormat] = list(self.words.get("export", []))
+        self.spec: Mapping[str, Any] = assignment.get("spec", {})
+        self.formats: list[ExportFormat] = list(self.spec.get("export", []))
         formats.require(self.formats)
 
     # ---- models
 
     def kept(self, role: str, stage: str) -> Model | None:
-        """What an earlier attempt kept under `role`: nothing is trained again."""
+        """The model that the job has kept under `role`, in this attempt or an earlier one: it is not trained again."""
         if role not in self._models:
             entry = self._assignment.get("kept", {}).get(role)
             if entry is None:
@@ -91,10 +91,10 @@ class Job:
     ) -> Trained:
         """Trains a stage, from its newest checkpoint where an earlier attempt left one.
 
-        A trainer that is asked to stop meanwhile gives back what was learnt so far, `stopped`: hand it to `keep` without delay.
+        A trainer that is asked to stop meanwhile returns the unfinished fit, `stopped`: hand that to `keep` without delay.
 
         Raises:
-            Stopped: asked to before the first step.
+            Stopped: the trainer was asked to stop before the first step.
         """
         if not checkpoint.begun(self._fit_loop.checkpoints, stage):  # else there is something to give back
             self.raise_if_stopped()
@@ -110,12 +110,12 @@ class Job:
         """Writes a finished stage's model, its manifest and the hashes of all rows behind it, and reports it.
 
         Args:
-            learnt_from: whose training rows trained it. behind: the models that it inherits or learnt from.
-            unlabelled: rows of data sets whose inputs alone it saw. edges: (relation, target) of the lineage.
+            learnt_from: the subsets that trained the model. behind: the models that it inherits or learnt from.
+            unlabelled: (data set, rows) of which it saw the inputs alone. edges: (relation, target) of the lineage.
 
         Raises:
-            Stopped: the stage is not finished. What it has learnt is kept as `unfinished`, where the job has no model of its own yet
-                and this stage was to make it or leads to it.
+            Stopped: the stage is not finished. Its model is kept as `unfinished` where the job has no model of its own yet and the
+                stage makes or leads to that model.
         """
         stopped, has_own = trained.stopped, "model" in {**self._assignment.get("kept", {}), **self._models}
         if stopped and (has_own or not role.startswith(LEADS_ON)):
@@ -144,7 +144,7 @@ class Job:
     # ---- scores
 
     def answers(self, network: Network, inputs: Source) -> dict[str, np.ndarray]:
-        """What the kept model says for raw inputs: probabilities, or numbers in the user's units."""
+        """The network's answers for raw inputs: probabilities, or numbers in the user's units."""
         return {
             name: heads.answers(network.tasks[name], logits)
             for name, logits in self._fit_loop.logits(network, inputs).items()
@@ -159,12 +159,12 @@ class Job:
             task = data.tasks[name]
             about: dict[str, Any] = {"units": data.test_units, "dataset": data.ref}
             values = data.table.columns[task.column][test]
-            one = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
+            measure = evaluate.measure(task.type, answers[name], values, metric=data.metric(name), **about)
             other: Measure | None = None
             relative = evaluate.scoring(task.type).RELATIVE
             if relative is not None:
                 other = evaluate.measure(task.type, answers[name], values, metric=relative, **about)
-            scored[name] = Scored(one, model.cost, other)
+            scored[name] = Scored(measure, model.cost, other)
         return scored
 
     def figures(self, model: Model, data: Data) -> dict[str, Any]:
@@ -191,15 +191,15 @@ class Job:
 
     def _timed(self, network: Network, inputs: Source) -> dict[str, Any]:
         batch = network.scaling(np.resize(inputs[np.arange(min(256, len(inputs)))], (256, *inputs.shape[1:])))
-        told: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
+        latency: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
             forward = build.keras_layers(network).forward
             for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
                 forward.predict_on_batch(rows)
-                told[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
-        return told
+                latency[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
+        return latency
 
-    # ---- words
+    # ---- reports and files
 
     @property
     def history(self) -> dict[str, list[tuple[int, float | None]]]:
@@ -225,8 +225,8 @@ class Job:
             self.out,
             self.raise_if_stopped,
         )
-        for told in written.values():
-            self.send(ArtifactReport(name=told["file"], path=told["file"]))
+        for entry in written.values():
+            self.send(ArtifactReport(name=entry["file"], path=entry["file"]))
         return written
 
     def write_metrics(self) -> Path:
@@ -246,7 +246,7 @@ class Job:
     def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
         self.raise_if_stopped()
         model = store.read(name, entry)
-        check_trace(model.network, self.words.get("traces", {}))
+        check_trace(model.network, self.spec.get("traces", {}))
         return model
 
     def _initial(self, network: Network, seed: int) -> dict[str, list[np.ndarray]]:

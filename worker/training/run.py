@@ -1,4 +1,4 @@
-"""Run: what a method may ask. Data that leaves held-out rows alone, networks, batches, and what a network says of rows.
+"""Run: all that a method may ask for: data that leaves held-out rows alone, networks, batches, outputs of networks.
 
 Fits, files, attempts and scores are no concern of a method: `worker.training.job` has them.
 """
@@ -40,20 +40,20 @@ from worker.training.tasks.names import task_name
 
 @dataclass
 class Borrowed:
-    """What a job took from elsewhere: kept models of other jobs, by id; and whether the rows behind one of them are unknown."""
+    """Kept models of other jobs that this job uses, by id; and whether the rows behind one of them are unknown."""
 
     models: dict[str, Model] = field(default_factory=dict)
     overlap_unknown: bool = False
 
 
 class Run:
-    """One job, as its method sees it. `assignment` is what `app.assignments.assignment` gives.
+    """One job, as its method sees it. `assignment` comes from `app.assignments.assignment`.
 
     Attributes:
         logits: (network, raw inputs, layers) -> {task: logits}, and {feature/LAYER: …} of its trunk's layers, in inference mode.
             Raises Stopped between two chunks of rows.
         outputs: the same of a kept model, each row computed once, whatever the number of arms and attempts.
-        borrowed: what it took from other jobs.
+        borrowed: the models of other jobs that it uses.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Run:
                 f"{ref} came without the hashes of its training rows: overlap with the test rows is unknown",
             )
         else:
-            common = sum(int(datasets.among(one.test_hashes, model.rows).sum()) for one in examined)
+            common = sum(int(datasets.among(data.test_hashes, model.rows).sum()) for data in examined)
             if common:
                 raise Failure(
                     "data_overlap", f"{common} test rows of this job trained {ref} or a model that it inherits from"
@@ -163,7 +163,7 @@ class Run:
         return network
 
     def batch_source(self, network: Network, subset: Subset, training: TrainingSpec, seed: int) -> BatchSource:
-        """Batches of labelled rows: the whole of a smaller set at once.
+        """Batches of labelled rows; a set smaller than a batch is one batch.
 
         Where tasks have labels on less than half of the rows, half of each batch is drawn from their rows, an equal share each:
         fifty labels among a thousand rows would else be two or three of a batch.
@@ -230,7 +230,7 @@ def steps(training: TrainingSpec, epoch_steps: int) -> int:
 
 
 def samplers(subset: Subset, batch_size: int, seed: int) -> list[Sampler]:
-    """The samplers of a batch of labelled rows; what `Run.batch_source` says."""
+    """The samplers of a batch of labelled rows, as `Run.batch_source` describes it."""
     size, ref = min(batch_size, len(subset.train)), subset.data.ref
     poor = {name: rows for name, rows in subset.labelled_rows().items() if 2 * len(rows) < len(subset.train)}
     share = size // 2 // max(1, len(poor))

@@ -1,4 +1,4 @@
-"""From an assignment to an exit status: what the program does around a method."""
+"""From an assignment to an exit status: the program around a method."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from app.spec.models import UNFINISHED, Manifest
 from app.spec.registry import modules
 from app.spec.trace import Trace
 from worker.reports import Exit, Ready, Started
-from worker.training.process import channel, failures
-from worker.training.process.channel import Channel, Lines, Terminal
+from worker.training.process import failures
+from worker.training.process.channel import Channel, Lines, Terminal, standard_output
 
 USAGE = "usage: python -m worker.training job.json out/ | python -m worker.training --spare"
 
-# What a job leaves in its folder besides checkpoints; the next one there must not take it for its own.
+# Files that a job leaves in its folder besides checkpoints; the next job there must not take them for its own.
 LEFT = ("*.keras", "*manifest.json", "*.rows.npy", "model.*", "report.json", "metrics.csv")
 
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     return _alone(Path(arguments[0]), Path(arguments[1]))
 
 
-def run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading.Event) -> Exit:
+def run(assignment: Mapping[str, Any], out: Path, channel: Channel, stop: threading.Event) -> Exit:
     """Trains one job and reports how it ended."""
     stage: list[str] = []
     try:
@@ -53,27 +53,27 @@ def run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading
         method = modules("methods")[assignment["kind"]]
         spec = validate(method.Spec, assignment["spec"])
         if hasattr(method, "experiment"):
-            _train_with_keras(method, spec, assignment, out, told, stop, stage)
+            _train_with_keras(method, spec, assignment, out, channel, stop, stage)
         else:  # a kind that trains no network
-            told.send(Started())
-            method.train(spec, _plain_run(assignment, out, told, stop))
+            channel.send(Started())
+            method.train(spec, _plain_run(assignment, out, channel, stop))
     except failures.Stopped:
         return Exit.STOPPED
-    except BaseException as error:  # whatever leaves a method is reported; only words of ours reach the client
+    except BaseException as error:  # every error is reported; only texts of ours reach the client
         with contextlib.suppress(OSError):  # the log's disk may be what is full
             traceback.print_exc()
-        return _fail(error, told, stage[-1] if stage else None)
+        return _fail(error, channel, stage[-1] if stage else None)
     return Exit.DONE
 
 
-def _fail(error: BaseException, told: Channel, stage: str | None = None) -> Exit:
+def _fail(error: BaseException, channel: Channel, stage: str | None = None) -> Exit:
     report = failures.failed(error, stage)
-    told.send(report)
+    channel.send(report)
     return failures.exit_code(report)
 
 
 class LocalLookup:
-    """What a spec may name where no server is: the built-in data sets, and networks, which are traced here and now."""
+    """A lookup without a server: of the built-in data sets, and of networks, which are traced here and now."""
 
     def schema(self, ref: str) -> Schema:
         from app.data import builtins
@@ -106,7 +106,7 @@ def resolved_alone(body: object) -> dict[str, Any]:
 
 
 def assignment_alone(method: Any, body: object) -> dict[str, Any]:
-    """As `resolved_alone`, for a method that need not be registered: any module with what a method's package has."""
+    """As `resolved_alone`, for any module with a method's names, registered or not."""
     from app.data import builtins
 
     spec = method.resolve(validate(method.Spec, body, later=True), LocalLookup())
@@ -123,7 +123,7 @@ def assignment_alone(method: Any, body: object) -> dict[str, Any]:
 
 
 def _alone(job: Path, out: Path) -> int:
-    told = Terminal(Lines(channel.standard_output()))
+    channel = Terminal(Lines(standard_output()))
     try:
         body = json.loads(job.read_bytes())
         assignment = body if isinstance(body, dict) and "spec" in body else resolved_alone(body)
@@ -136,7 +136,7 @@ def _alone(job: Path, out: Path) -> int:
         return 2
     stop = threading.Event()
     _obey_signals(stop)
-    return int(run(_continued(assignment, out), out, told, stop))
+    return int(run(_continued(assignment, out), out, channel, stop))
 
 
 def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
     if record.exists() and record.read_text() == spec:
         manifests = {path: json.loads(path.read_text()) for path in out.glob("*manifest.json")}
         finished = {path: about for path, about in manifests.items() if about["role"] != UNFINISHED}
-        return {**assignment, "kept": {about["role"]: _found(path, about) for path, about in finished.items()}}
+        return {**assignment, "kept": {about["role"]: _kept_entry(path, about) for path, about in finished.items()}}
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     if record.exists():
         for path in {path for pattern in LEFT for path in out.glob(pattern)}:
@@ -157,7 +157,7 @@ def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
     return assignment
 
 
-def _found(manifest: Path, about: dict[str, Any]) -> dict[str, Any]:
+def _kept_entry(manifest: Path, about: dict[str, Any]) -> dict[str, Any]:
     model = manifest.with_name(manifest.name.removesuffix("manifest.json").rstrip(".") or "model").with_suffix(".keras")
     rows = manifest.with_name(about["rows_file"]) if about["rows_file"] else None
     return {"path": str(model), "manifest": about, "rows": str(rows) if rows else None}
@@ -166,7 +166,7 @@ def _found(manifest: Path, about: dict[str, Any]) -> dict[str, Any]:
 def _spare() -> int:
     # Until a job has begun there is nothing to save.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(int(Exit.STOPPED)))  # noqa: ARG005
-    lines = Lines(channel.standard_output())
+    lines = Lines(standard_output())
     environment: dict[str, str | None] = {}
     if os.environ.get("BEQUEST_SPARE_KERAS", "1") != "0":
         environment = _warm_up()
@@ -201,7 +201,7 @@ def _train_with_keras(
     spec: Any,
     assignment: Mapping[str, Any],
     out: Path,
-    told: Channel,
+    channel: Channel,
     stop: threading.Event,
     stage: list[str],
 ) -> None:
@@ -213,12 +213,12 @@ def _train_with_keras(
 
     training = getattr(spec, "training", None)
     device.prepare(training.deterministic if training is not None else "auto")
-    told.send(Started(environment=device.environment()))
-    job = Job(assignment, out, told, stop)
+    channel.send(Started(environment=device.environment()))
+    job = Job(assignment, out, channel, stop)
     try:
         experiment.conduct(method.experiment(spec, job.run), job)
     except Exception:
-        if not job.cut_short:  # else it stumbled over what is only half learnt
+        if not job.cut_short:  # else the half-learnt model may be the cause
             raise
     finally:
         stage.append(job.progress.stage)
@@ -226,15 +226,15 @@ def _train_with_keras(
         raise failures.Stopped
 
 
-def _plain_run(assignment: Mapping[str, Any], out: Path, told: Channel, stop: threading.Event) -> Any:
-    """What a method without Keras is given."""
+def _plain_run(assignment: Mapping[str, Any], out: Path, channel: Channel, stop: threading.Event) -> Any:
+    """The run of a method without Keras."""
     from types import SimpleNamespace
 
-    return SimpleNamespace(assignment=assignment, out=out, send=told.send, stop=stop)
+    return SimpleNamespace(assignment=assignment, out=out, send=channel.send, stop=stop)
 
 
 def _warm_up() -> dict[str, str | None]:
-    """Imports all that a job will need, and takes one training step, so that the first of a job finds everything loaded."""
+    """Imports all modules of a job and takes one training step, so that the job's first step finds everything loaded."""
     from worker.training.process import device
 
     device.import_keras()
@@ -276,7 +276,7 @@ def _warm_up() -> dict[str, str | None]:
 
 
 def _keep_temporary_files(folder: Path) -> None:
-    """Within the job's own folder, so that they count as its and go with it, however it ends. TensorFlow leaves some if it is killed."""
+    """In the job's own folder: they count towards its size and go with it, however the job ends. A killed TensorFlow leaves some."""
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 

@@ -17,7 +17,7 @@ from app.spec import exports
 from app.spec.models import Manifest
 from tests.worker.training.driven import KINDS, ROOT, TRANSFER, Ended, assignment, drive, kept_by, weights_of
 from worker.reports import (
-    Artifact,
+    ArtifactReport,
     Checkpoint,
     Exit,
     Failed,
@@ -103,7 +103,7 @@ def test_each_kind_goes_from_its_words_to_a_verdict_with_all_files(name: str, tm
         "seeds.svg",
         *(exports.FILES[one] for one in EXPORTS),
     }
-    assert {report.name for report in ended.of(Artifact)} == files
+    assert {report.name for report in ended.of(ArtifactReport)} == files
     assert not [line for line in ended.of(Warned) if line.code != "rows_dropped"]
 
     text = (ended.out / "report.json").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What weighs labels against objectives in a step: a function of the step alone, so a resumed run needs no state for it."""
+"""The factors of labels and objectives in a step: functions of the step alone, so a resumed run needs no state for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def label_share(epoch: int, epochs: int) -> float:
 
 
 class Factors:
-    """What a batch holds under `TASK/label_factor` and `TASK/factor/NUMBER`: `linear_anneal` and the objectives' own warm-ups."""
+    """The entries `TASK/label_factor` and `TASK/factor/NUMBER` of a batch: `linear_anneal` and the objectives' own warm-ups."""
 
     def __init__(
         self, task: str, objectives: Sequence[SpecModel], schedule: WeightSchedule, steps: int, epoch_steps: int
@@ -32,15 +32,15 @@ class Factors:
 
     @property
     def silent(self) -> bool:
-        """Whether no step hears the teachers: annealing over a single epoch begins where it ends, on labels alone."""
+        """Whether no step learns from the teachers: annealing over a single epoch begins where it ends, on labels alone."""
         return self._schedule == "linear_anneal" and self._epochs == 1
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         epoch = min(step // self._epoch_steps, self._epochs - 1)
         labels = label_share(epoch, self._epochs) if self._schedule == "linear_anneal" else 1.0
         teachers = 1.0 - labels if self._schedule == "linear_anneal" else 1.0
-        found = {f"{self._task}/label_factor": np.float32(labels)}
-        for number, one in enumerate(self._objectives):
-            own = factor(module_of("objectives", one), one, epoch, self._epochs)
-            found[f"{self._task}/factor/{number}"] = np.float32(teachers * own)
-        return {name: np.asarray(value) for name, value in found.items()}
+        factors = {f"{self._task}/label_factor": np.float32(labels)}
+        for number, objective in enumerate(self._objectives):
+            own = factor(module_of("objectives", objective), objective, epoch, self._epochs)
+            factors[f"{self._task}/factor/{number}"] = np.float32(teachers * own)
+        return {name: np.asarray(value) for name, value in factors.items()}

@@ -1,7 +1,7 @@
-"""Which layers of an inherited trunk learn, when, and how fast: the words for it, what may be wrong with them, and what they mean.
+"""Which layers of an inherited trunk learn, when, and how fast: the specs, their faults, and their meaning.
 
-What is treated as one is a group of the trunk's `Trace`: a layer with a kernel, or a block with a skip, and all that follows it up to
-the next one. The heads are the top; the depth of a group is its distance from them, 1 for the last. The name of a nested model stands
+The unit is a group of the trunk's `Trace`: a layer with a kernel, or a block with a skip, and all layers after it up to the next one.
+The heads are the top; the depth of a group is its distance from the heads, 1 for the last group. The name of a nested model stands
 for all of its layers.
 """
 
@@ -25,7 +25,7 @@ LayerName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 _MOST_LISTED = 40
 
 _RE2 = re2.Options()
-"""Of a pattern that a user wrote: RE2 takes time in proportion to the name, whatever the pattern, and this much memory at most."""
+"""For a pattern of a user: RE2 takes time in proportion to the name, whatever the pattern, and this much memory at most."""
 _RE2.max_mem = 1 << 18
 _RE2.log_errors = False
 
@@ -41,8 +41,8 @@ class FreezeSpec(SpecModel):
     regex: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> FreezeSpec:
-        if sum(one is not None for one in (self.until_layer, self.layers, self.regex)) != 1:
+    def _exactly_one(self) -> FreezeSpec:
+        if sum(choice is not None for choice in (self.until_layer, self.layers, self.regex)) != 1:
             raise ValueError("give exactly one of `until_layer`, `layers` and `regex`")
         return self
 
@@ -78,7 +78,7 @@ class LearningRates(SpecModel):
     lr_mult: float | None = Field(None, ge=1, le=1e6)
 
     @model_validator(mode="after")
-    def _one(self) -> LearningRates:
+    def _exactly_one(self) -> LearningRates:
         if (self.decay is None) == (self.lr_mult is None):
             raise ValueError("give exactly one of `decay` and `lr_mult`")
         return self
@@ -100,7 +100,7 @@ def frozen(freeze: FreezeSpec | None, trace: Trace) -> list[str]:
         meant = trace.meant(freeze.until_layer)
         return trace.names[: trace.names.index(meant[-1]) + 1] if meant else []
     if freeze.layers is not None:
-        asked = {one for name in freeze.layers for one in trace.meant(name)}
+        asked = {layer for name in freeze.layers for layer in trace.meant(name)}
         return [name for name in trace.names if name in asked]
     pattern = re2.compile(freeze.regex or "", _RE2)
     matched = {name for name in trace.nested if pattern.fullmatch(name)}
@@ -108,7 +108,7 @@ def frozen(freeze: FreezeSpec | None, trace: Trace) -> list[str]:
 
 
 def meant(unfreeze_step: UnfreezeStep, trace: Trace) -> list[str]:
-    return [one for name in unfreeze_step.layers for one in trace.meant(name)]
+    return [layer for name in unfreeze_step.layers for layer in trace.meant(name)]
 
 
 def gradual(trace: Trace, never: Collection[str], units: int) -> list[tuple[int, list[str]]]:
@@ -132,9 +132,9 @@ def check_freeze(freeze: FreezeSpec | None, trace: Trace, faults: Faults) -> Non
     if freeze is None:
         return
     if freeze.until_layer is not None:
-        _known({"/freeze/until_layer": freeze.until_layer}, trace, faults)
+        _check_names({"/freeze/until_layer": freeze.until_layer}, trace, faults)
     elif freeze.layers is not None:
-        _known(_places("/freeze/layers", freeze.layers), trace, faults)
+        _check_names(_places("/freeze/layers", freeze.layers), trace, faults)
     elif not frozen(freeze, trace):
         faults.add("/freeze/regex", "it matches no layer", f"the layers are {_listed(trace.names)}")
 
@@ -145,7 +145,7 @@ def check_unfreezing(
     seen: set[str] = set()
     for number, unfreeze_step in enumerate(unfreeze_steps):
         at = f"/unfreeze/{number}"
-        _known(_places(f"{at}/layers", unfreeze_step.layers), trace, faults)
+        _check_names(_places(f"{at}/layers", unfreeze_step.layers), trace, faults)
         named = set(meant(unfreeze_step, trace))
         if again := seen & named:
             faults.add(f"{at}/layers", f"{', '.join(sorted(again))} learn already", "name each layer once")
@@ -167,7 +167,7 @@ def check_targets(lora: LoraSpec, trace: Trace, faults: Faults) -> None:
         if not kernels:
             faults.add("/strategy", "lora puts adapters beside kernels, and this trunk has none", "use fine_tuning")
         return
-    _known(_places(at, lora.target_modules), trace, faults)
+    _check_names(_places(at, lora.target_modules), trace, faults)
     without = [
         name for name in lora.target_modules if trace.meant(name) and not set(kernels).intersection(trace.meant(name))
     ]
@@ -179,7 +179,7 @@ def check_targets(lora: LoraSpec, trace: Trace, faults: Faults) -> None:
 def targets(lora: LoraSpec, trace: Trace) -> tuple[str, ...]:
     """The layers that get adapters: those named, or all that can have one."""
     given = trace.names if lora.target_modules == "all" else lora.target_modules
-    asked = {one for name in given for one in trace.meant(name)}
+    asked = {layer for name in given for layer in trace.meant(name)}
     return tuple(layer.name for layer in trace.layers if layer.adaptable and layer.name in asked)
 
 
@@ -197,7 +197,7 @@ def stages(
 
 
 def check_together(given: Mapping[str, object], strategy: str, faults: Faults) -> None:
-    """What goes with which strategy."""
+    """Each field goes with some strategies."""
     for name, value in given.items():
         if value is not None and strategy not in GOES_WITH[name]:
             faults.add(
@@ -220,8 +220,8 @@ def _places(at: str, names: Sequence[str]) -> dict[str, str]:
     return {at + pointer(number): name for number, name in enumerate(names)}
 
 
-def _known(asked: Mapping[str, str], trace: Trace, faults: Faults) -> None:
-    """`asked`: where each name of a layer stands in the spec."""
+def _check_names(asked: Mapping[str, str], trace: Trace, faults: Faults) -> None:
+    """`asked`: {place in the spec: the name of a layer there}."""
     names = dict.fromkeys([*trace.names, *trace.nested])
     for at, name in asked.items():
         if name not in names:

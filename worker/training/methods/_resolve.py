@@ -49,20 +49,20 @@ class Faults:
     """Gathers what is wrong; `done` raises all of it at once."""
 
     def __init__(self, lookup: Lookup):
-        self.lookup, self.found = lookup, list[Fault]()
+        self.lookup, self.gathered = lookup, list[Fault]()
         self.traces: dict[str, str] = {}
 
     def add(self, pointer: str, message: str, hint: Hint = None, code: str = "invalid") -> None:
-        self.found.append(Fault(pointer, message, hint, code))
+        self.gathered.append(Fault(pointer, message, hint, code))
 
     def done(self) -> None:
-        if self.found:
-            raise Invalid(dict.fromkeys(self.found))  # two tasks may share a word, and its fault
+        if self.gathered:
+            raise Invalid(dict.fromkeys(self.gathered))  # two tasks may share a field, and its fault
 
     def fitting(self, variant: T | Unfit, at: str) -> T | None:
-        """A variant that a spec names; None, and its faults told, where it is none."""
+        """The variant that a spec names; None where it names none, whose faults are added."""
         if isinstance(variant, Unfit):
-            self.found += [fault.under(at) for fault in variant.faults]
+            self.gathered += [fault.under(at) for fault in variant.faults]
             return None
         return variant
 
@@ -143,7 +143,7 @@ class Faults:
 
     def split(self, schema: Schema | None, split: SplitSpec, columns: list[str]) -> None:
         if schema is not None:
-            self.found += datasets.split_faults(schema, split, columns)
+            self.gathered += datasets.split_faults(schema, split, columns)
 
     def limit(self, limit: int | PerClass | None, column: Column | None, at: str) -> None:
         if isinstance(limit, PerClass) and column is not None and column.type != "category":
@@ -155,32 +155,32 @@ class Faults:
         """The architecture, or the one of that name (None: the default for the kind of input), if it takes this input."""
         if asked is None and input_ is not None:
             asked = inputs.of(input_.kind).ARCHITECTURE
-        found = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
-        if found is not None and input_ is not None:
+        architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
+        if architecture is not None and input_ is not None:
             try:
-                found = found.fitted(tuple(input_.shape))
-                self.traced(found, input_.shape)
+                architecture = architecture.fitted(tuple(input_.shape))
+                self.traced(architecture, input_.shape)
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
-        return found
+        return architecture
 
     def trace(self, architecture: Architecture | None, input_: InputSchema | None) -> Trace | None:
-        """What is known of an architecture without faults on these inputs."""
+        """The trace of an architecture on these inputs; None where one of the two has faults."""
         return None if architecture is None or input_ is None else self.traced(architecture, input_.shape)
 
     def traced(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
-        """What is known of an architecture on inputs of `shape`; its digest is for the spec. Raises ValueError as the lookup does."""
-        found = self.lookup.trace(architecture, shape)
-        self.traces[trace_key(architectures.as_data(architecture), found.input)] = found.digest
-        return found
+        """The trace of an architecture on inputs of `shape`; its digest is for the spec. Raises ValueError as the lookup does."""
+        trace = self.lookup.trace(architecture, shape)
+        self.traces[trace_key(architectures.as_data(architecture), trace.input)] = trace.digest
+        return trace
 
-    def one_trunk(self, known: ModelFacts | None, at: str, what: str) -> None:
-        """Nothing but a whole trunk can be inherited: which of several experts would it be?"""
-        if known is not None and known.sharing != HARD:
+    def one_trunk(self, facts: ModelFacts | None, at: str, what: str) -> None:
+        """Only a whole trunk can be inherited; of several experts none is the trunk."""
+        if facts is not None and facts.sharing != HARD:
             self.add(
                 at,
-                f"the tasks of this {what} share by {known.sharing}: it has no one trunk that could be copied",
+                f"the tasks of this {what} share by {facts.sharing}: it has no one trunk that could be copied",
                 "name a model with hard_sharing or of one task, or use this one as a teacher",
                 "not_available",
             )
@@ -188,8 +188,8 @@ class Faults:
     def parameters(
         self, trace: Trace, tasks: Mapping[str, tuple[int | None, int]], at: str, graph: Graph | None = None
     ) -> None:
-        """Refuses a model that is too large. `tasks`: hidden units of each head (None: none) and its outputs; `graph`: what stands
-        before the heads where it is not the trunk alone."""
+        """Refuses a model that is too large. `tasks`: hidden units of each head (None: none) and its outputs; `graph`: the layers
+        before the heads where they are not the trunk alone."""
         count, width = (trace if graph is None else graph).parameters, prod(trace.features_shape)
         for hidden, units in tasks.values():
             count += (width + 1) * units if hidden is None else (width + 1) * hidden + (hidden + 1) * units
@@ -222,13 +222,13 @@ class Faults:
         return training
 
     def augmentation(self, training: TrainingSpec, input_: InputSchema | None, at: str) -> None:
-        """Only pictures can be moved about."""
-        known = None if input_ is None else inputs.of(input_.kind).AUGMENTATIONS
-        for place, one in enumerate(training.augmentation):
-            if input_ is not None and known is not None and one.type not in known:
+        """Augmentations that move pixels go with pictures alone."""
+        allowed = None if input_ is None else inputs.of(input_.kind).AUGMENTATIONS
+        for place, augmentation in enumerate(training.augmentation):
+            if input_ is not None and allowed is not None and augmentation.type not in allowed:
                 where = f"{at}/augmentation/{place}/type"
-                only = f"only {' and '.join(sorted(known))} goes with them" if known else "leave it out"
-                self.add(where, f"{one.type} moves pixels, and these inputs are a {input_.kind}", only)
+                only = f"only {' and '.join(sorted(allowed))} goes with them" if allowed else "leave it out"
+                self.add(where, f"{augmentation.type} moves pixels, and these inputs are a {input_.kind}", only)
 
     def control(
         self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False
@@ -259,7 +259,7 @@ class Faults:
     def stage(
         self, stage: TrainStage, at: str
     ) -> tuple[TrainStage, Architecture | None, Task | None, InputSchema | None]:
-        """A stage that the job trains itself, with every default; and what its model will be."""
+        """A stage that the job trains itself, with every default; and its model's architecture, task and input."""
         schema = self.schema(stage.dataset, f"{at}/dataset")
         column = self.column(schema, stage.target, f"{at}/target")
         architecture = self.architecture(stage.architecture, schema.input if schema else None, f"{at}/architecture")
@@ -281,7 +281,7 @@ class Faults:
         return stage.model_copy(update=update), architecture, task, schema.input if schema else None
 
     def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, ModelFacts | None]:
-        """A source or teacher, resolved; and what is known of its model (None where it has faults)."""
+        """A source or teacher, resolved; and the facts of its model (None where it has faults)."""
         if isinstance(source, str):
             manifest = self.manifest(source, at)
             if manifest is None:
@@ -344,7 +344,7 @@ class Faults:
 
 
 class ModelFacts:
-    """What a source or teacher will be, before anything is trained. `input`: what its trunk sees; `trace`: of the trunk."""
+    """The model of a source or teacher, before anything is trained. `input`: of its trunk; `trace`: of its trunk."""
 
     def __init__(
         self, architecture: Architecture, tasks: dict[str, Task], input_: InputSchema, head: dict[str, HeadSpec],

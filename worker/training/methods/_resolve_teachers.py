@@ -1,4 +1,4 @@
-"""What `resolve` knows of teaching: teachers that fit a task, objectives with their defaults, and what does not go together."""
+"""Teaching, resolved: teachers that fit a task, objectives with their defaults, and fields that do not go together."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Outputs = Literal["cached", "online"]
 
 LABEL_WEIGHT = 0.1
 LABEL_WEIGHT_OF_OTHERS = 1.0
-"""Of a lone `logits` objective, and with any other one (mdistiller)."""
+"""The first beside a lone `logits`, the second beside other objectives (mdistiller)."""
 
 MOST_HEADS = 5
-"""Of a teacher, so many are named where none fits."""
+"""Where no head of a teacher fits, so many are named."""
 
 MOST_CACHED_BYTES = 1 << 30
-"""Of what the teachers' layers say about all rows; more is computed with each batch."""
+"""Of the outputs of the teachers' layers for all rows; more is refused, and has to be computed with each batch."""
 
 
 @dataclass(frozen=True)
 class StudentContext:
-    """Who is taught; None for what has faults of its own. `trace`: of its trunk; `sharing`: among its tasks; `unlabelled`: half of
-    each batch is rows without a label, which no limit cuts."""
+    """The student. `task`, and `trace`, its trunk's: None where they have faults of their own. `sharing`: among its tasks. `unlabelled`:
+    half of each batch is rows without a label, which no limit cuts."""
 
     task: Task | None
     trace: Trace | None
@@ -60,10 +60,10 @@ class StudentContext:
 
 def check_teacher(task: Task, teacher: ModelFacts, at: str, faults: Faults) -> None:
     """A teacher has a head that means the same as the task."""
-    if any(order_of(task, one) is not None for one in teacher.tasks.values()):
+    if any(order_of(task, head) is not None for head in teacher.tasks.values()):
         return
     heads = list(teacher.tasks.values())
-    theirs = "; ".join(f"{one.name}: {_classes(one)}" for one in heads[:MOST_HEADS]) + (
+    theirs = "; ".join(f"{head.name}: {_classes(head)}" for head in heads[:MOST_HEADS]) + (
         "; …" * (len(heads) > MOST_HEADS)
     )
     faults.add(
@@ -84,23 +84,24 @@ def objectives(
 ) -> list[SpecModel]:
     """Every objective with its defaults; a lone `logits` for none. `at`: where they stand in the spec."""
     setting = _setting(student_context, teachers)
-    found: list[SpecModel] = []
+    resolved: list[SpecModel] = []
     given = given if given is not None else [logits.Spec()]
     if schedule == "linear_anneal" and _lone_logits(given) and "weight" not in given[0].model_fields_set:
         given = [given[0].model_copy(update={"weight": 1.0})]
-    for number, one in enumerate(given):
+    for number, variant in enumerate(given):
         place = f"{at}/{number}"
-        words = faults.fitting(one, place)
-        if words is None:
+        objective = faults.fitting(variant, place)
+        if objective is None:
             continue
-        module, kind = module_of("objectives", words), name_of("objectives", words)
+        module, kind = module_of("objectives", objective), name_of("objectives", objective)
         try:
-            words = module.resolve(words, setting) if setting is not None else words
+            objective = module.resolve(objective, setting) if setting is not None else objective
         except Invalid as invalid:
-            faults.found += [fault.under(place) for fault in invalid.faults]
+            faults.gathered += [fault.under(place) for fault in invalid.faults]
             continue
         parted = next(
-            (one.sharing for one in (student_context, *teachers) if one is not None and one.sharing != HARD), None
+            (facts.sharing for facts in (student_context, *teachers) if facts is not None and facts.sharing != HARD),
+            None,
         )
         if module.NEEDS == "features" and parted is not None:
             faults.add(
@@ -114,14 +115,14 @@ def objectives(
                 f"{kind} compares layers, and these teachers have different ones",
                 "use teachers of one architecture, or an objective on logits",
             )
-        found.append(words)
-    if len(found) == len(given) and not any(one.weight for one in found):  # type: ignore[attr-defined]
+        resolved.append(objective)
+    if len(resolved) == len(given) and not any(objective.weight for objective in resolved):  # type: ignore[attr-defined]
         faults.add(
             at,
             "every objective weighs 0: nothing would be learnt from the teachers",
             "give one of them a `weight`, or leave `objectives` out",
         )
-    return found
+    return resolved
 
 
 def outputs(given: Outputs | None, training: TrainingSpec, faults: Faults) -> Outputs:
@@ -161,7 +162,7 @@ def check_annealing(weight: float | None, schedule: WeightSchedule, training: Tr
 
 
 def check_standardization(taught: Sequence[tuple[Task | None, Sequence[SpecModel]]], faults: Faults) -> None:
-    """Where `logit_standardization` is asked for. `taught`: each task with its objectives."""
+    """For a spec that sets `logit_standardization`. `taught`: each task with its objectives."""
     at = "/logit_standardization"
     for task in (task for task, _ in taught if task is not None):
         if tasks.of(task.type).OUTPUT != "softmax" or task.units < 3:
@@ -169,7 +170,7 @@ def check_standardization(taught: Sequence[tuple[Task | None, Sequence[SpecModel
                 f"z-scores over the classes need at least three of them, {task.name} is {task.type} of {task.units}"
             )
             faults.add(at, message, "leave it out")
-    needs = {module_of("objectives", one).NEEDS for _, objectives in taught for one in objectives}
+    needs = {module_of("objectives", objective).NEEDS for _, objectives in taught for objective in objectives}
     if needs and "logits" not in needs:
         faults.add(at, "no objective here reads logits", "leave it out, or add `logits`, `dkd` or `dist`")
 
@@ -178,9 +179,9 @@ def check_memory(
     objectives: Sequence[SpecModel], teachers: Sequence[ModelFacts | None], limit: Limit | None, rows: int, more: int,
     faults: Faults,
 ) -> None:  # fmt: skip
-    """Refuses to cache more of the teachers' layers than memory should hold: of `rows`, limited, and `more` that are not."""
+    """Refuses to cache more outputs of the teachers' layers than memory should hold: for `rows`, limited, and `more`, unlimited."""
     teacher = teachers[0] if teachers else None
-    layers = {pair[0] for one in objectives for pair in getattr(one, "layers", None) or ()}
+    layers = {pair[0] for objective in objectives for pair in getattr(objective, "layers", None) or ()}
     if not layers or teacher is None:
         return
     count = more + (min(limit, rows) if isinstance(limit, int) else rows)
@@ -195,7 +196,7 @@ def check_memory(
 
 
 def _setting(student_context: StudentContext, teachers: Sequence[ModelFacts | None]) -> Setting | None:
-    """None where the task has faults of its own; without layers where a trunk has."""
+    """None where the task has faults of its own; without layers where a trunk has faults."""
     task = student_context.task
     if task is None:
         return None
@@ -219,8 +220,8 @@ def _lone_logits(objectives: Sequence[SpecModel | Unfit]) -> TypeGuard[Sequence[
 
 def _alike(teachers: Sequence[ModelFacts | None]) -> bool:
     """Whether all teachers have the same layers of the same shapes, as far as they are known."""
-    trunks = [one.trace.shapes for one in teachers if one is not None]
-    return all(one == trunks[0] for one in trunks)
+    trunks = [teacher.trace.shapes for teacher in teachers if teacher is not None]
+    return all(trunk == trunks[0] for trunk in trunks)
 
 
 def _classes(task: Task) -> str:

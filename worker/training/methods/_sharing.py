@@ -1,4 +1,4 @@
-"""What a multitask's `resolve` knows of sharings: their words wherever they stand, and what does not go together."""
+"""A multi-task job's sharing, resolved: its fields, wherever they stand, and fields that do not go together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.training.sharing import Graph
 
 Short = Mapping[str, int | None]
-"""The sharing's words that may stand in the job itself; None where they do not."""
+"""The sharing's fields that may stand in the job itself; None where they do not."""
 
 
 def resolved(
@@ -28,10 +28,10 @@ def resolved(
     if given is None:
         return None, None
     try:
-        words = _joined(given, short, faults)
+        spec = _joined(given, short, faults)
         if trace is None:
-            return words, None
-        graph = sharing.graph(words, trace, tasks)
+            return spec, None
+        graph = sharing.graph(spec, trace, tasks)
     except Invalid as invalid:
         for fault in invalid.faults:
             faults.add(_place(given, short, fault.pointer), fault.message, fault.hint, fault.code)
@@ -39,37 +39,37 @@ def resolved(
     if len(graph.nodes) > sharing.MOST_LAYERS:
         message = f"{len(graph.nodes):,} layers before the heads are more than the {sharing.MOST_LAYERS:,} allowed"
         faults.add("/sharing", message, "take fewer experts, or a trunk of fewer layers", "model_too_large")
-    return words, graph
+    return spec, graph
 
 
-def check_weighting(words: SpecModel, graph: Graph | None, faults: Faults) -> None:
-    """Gradients are compared on what the tasks share: there must be something."""
-    name = name_of("weighting", words)
-    if graph is None or module_of("weighting", words).Weighting.level != "gradient":
+def check_weighting(spec: SpecModel, graph: Graph | None, faults: Faults) -> None:
+    """Gradients are compared on the layers that the tasks share: there must be some."""
+    name = name_of("weighting", spec)
+    if graph is None or module_of("weighting", spec).Weighting.level != "gradient":
         return
     if not any(node.parameters for node in graph.nodes if node.name in graph.shared):
         faults.add(
-            "/weighting/name" if "name" in words.model_fields_set else "/weighting",
+            "/weighting/name" if "name" in spec.model_fields_set else "/weighting",
             f"{name} compares the tasks' gradients on what they share, and with this sharing they share nothing",
             "give `experts` 1 or more, or choose a weighting of losses: equal",
         )
 
 
-def _joined(words: SpecModel, short: Short, faults: Faults) -> SpecModel:
-    """A sharing with what the job says of it. Raises Invalid where it has no such words."""
-    besides = {word: value for word, value in short.items() if value is not None}
+def _joined(spec: SpecModel, short: Short, faults: Faults) -> SpecModel:
+    """A sharing with its fields from the job itself. Raises Invalid where it has no such fields."""
+    besides = {name: value for name, value in short.items() if value is not None}
     if not besides:
-        return words
-    given = words.model_dump(exclude_unset=True)
-    for word, value in besides.items():
-        if given.setdefault(word, value) != value:
-            faults.add(f"/{word}", f"`sharing` says {given[word]}", "leave one of the two out")
-    return validate(type(words), {**given, "name": name_of("sharing", words)})
+        return spec
+    given = spec.model_dump(exclude_unset=True)
+    for name, value in besides.items():
+        if given.setdefault(name, value) != value:
+            faults.add(f"/{name}", f"`sharing` says {given[name]}", "leave one of the two out")
+    return validate(type(spec), {**given, "name": name_of("sharing", spec)})
 
 
-def _place(words: SpecModel, short: Short, pointer: str) -> str:
-    """Where a client wrote what a pointer into the sharing's words means."""
-    word = pointer[1:].partition("/")[0]
-    if word in words.model_fields_set:
+def _place(spec: SpecModel, short: Short, pointer: str) -> str:
+    """The place in the client's spec that a pointer into the sharing stands for."""
+    field = pointer[1:].partition("/")[0]
+    if field in spec.model_fields_set:
         return "/sharing" + pointer
-    return pointer if short.get(word) is not None else "/sharing"
+    return pointer if short.get(field) is not None else "/sharing"

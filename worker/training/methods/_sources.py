@@ -46,8 +46,8 @@ def resized(network: Network, input_: InputSchema) -> Network:
 
 
 def adapted(run: Run, model: Model, data: Data) -> Model:
-    """A kept model as it takes the rows of `data`. The user is told where its trunk sees other pictures than those, and where rows
-    behind it cannot be compared with the test rows for that: a picture has another hash at another size."""
+    """A kept model as it takes the rows of `data`. Warnings say where its trunk sees pictures of another shape, and where the rows
+    behind the model cannot be compared with the test rows: a picture has another hash at another size."""
     own = data.table.schema.input
     network = resized(model.network, own)
     if network.input_resize is not None:
@@ -60,28 +60,28 @@ def adapted(run: Run, model: Model, data: Data) -> Model:
     return replace(model, network=network)
 
 
-def of_backbone(run: Run, words: Backbone, seed: int) -> Model:
+def of_backbone(run: Run, spec: Backbone, seed: int) -> Model:
     """A backbone as a model to inherit from: a trunk without heads. Its rows are not known, but for random numbers there are none.
 
     Raises:
         Failure: `weights_unavailable`: the file is not there, has changed, or is not of this network.
     """
-    architecture = architectures.resolve(words.architecture)
+    architecture = architectures.resolve(spec.architecture)
     assert isinstance(architecture, applications.Spec)
     assert architecture.size is not None, "a resolved spec has a size"
     whole, layers = backbone.layers(architecture)
     size, sha256 = 0, ""
-    if words.weights == "none":
+    if spec.weights == "none":
         weights = {name: drawn(layer, seed, drawn_as) for name, (drawn_as, layer) in layers.items()}
     else:
-        name = weights_file(words, architecture)
+        name = weights_file(spec, architecture)
         try:
-            path, sha256 = files.find(name, words.sha256)
+            path, sha256 = files.find(name, spec.sha256)
         except Missing as missing:
             raise Failure(
                 "weights_unavailable", f"{name}: {missing.message}", missing.hint, "/source/weights"
             ) from None
-        backbone.load(whole, str(path), words)
+        backbone.load(whole, str(path), spec)
         weights = {
             name: [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in layer.weights]
             for name, (_, layer) in layers.items()
@@ -104,14 +104,14 @@ def of_backbone(run: Run, words: Backbone, seed: int) -> Model:
         versions={"keras": keras.__version__},
         training={"steps": 0},
     )
-    rows = np.zeros((0, HASH_BYTES), np.uint8) if words.weights == "none" else None
-    return Model(f"{applications.PREFIX}{words.applications}", network, manifest, rows, size)
+    rows = np.zeros((0, HASH_BYTES), np.uint8) if spec.weights == "none" else None
+    return Model(f"{applications.PREFIX}{spec.applications}", network, manifest, rows, size)
 
 
-def weights_file(words: Backbone, architecture: applications.Spec) -> str:
-    return applications.imagenet_file(architecture) if words.weights == "imagenet" else words.weights
+def weights_file(spec: Backbone, architecture: applications.Spec) -> str:
+    return applications.imagenet_file(architecture) if spec.weights == "imagenet" else spec.weights
 
 
-def about(words: Any) -> dict[str, Any] | None:
-    """What the report says of a source that is a backbone."""
-    return plain(words) if hasattr(words, "applications") else None
+def about(spec: Any) -> dict[str, Any] | None:
+    """The report's entry for a source that is a backbone; None for another source."""
+    return plain(spec) if hasattr(spec, "applications") else None

@@ -1,4 +1,4 @@
-"""Teachers at work: what they say about the student's rows, in the student's order of classes and its units."""
+"""Teachers at work: their outputs for the student's rows, in the student's order of classes and its units."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 
 class Teachers:
-    """Kept models that teach one task. `online`: they see each batch; else every row once, and what they say is part of the data.
+    """Kept models that teach one task. `online`: they see each batch; else every row once, and their outputs are part of the data.
 
     A teacher runs in inference mode on Keras layers of its own: teaching never changes it, nor a student of the same shape.
-    `objectives`: what is learnt from them.
+    `objectives`: those that learn from them.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Teachers:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Of the layers that the objectives read: the last side of what each gives."""
+        """{layer that the objectives read: the last side of its output}."""
         shapes = self.models[0].network.trace.shapes
         return {layer: shapes[layer][-1] for layer in self._layers}
 
@@ -93,34 +93,34 @@ class Teachers:
         return self.teach(replace(batch_source, inputs=inputs, given=given, samplers=samplers), task)
 
     def teach(self, batch_source: BatchSource, task: Task) -> BatchSource:
-        """`batch_source` with what the teachers say of its rows about `task`."""
+        """`batch_source` with the teachers' outputs for its rows and `task`."""
         rows = np.unique(np.concatenate([sampler.rows for sampler in batch_source.samplers]))
         for number, model in enumerate(self.models):
             key = f"{task.name}/teacher/{number}"
             if self._online:
-                batch_source.computed.append(partial(self._lecture, model, task, key))
+                batch_source.computed.append(partial(self._ask, model, task, key))
             else:
-                known = self._told(
+                outputs = self._keyed(
                     model, task, key, self._run.outputs(model, SourceRows(batch_source.inputs, rows), self._layers)
                 )
                 batch_source.cached |= {
-                    name: Some(rows, values, len(batch_source.inputs)) for name, values in known.items()
+                    name: Some(rows, values, len(batch_source.inputs)) for name, values in outputs.items()
                 }
         return batch_source
 
-    def _lecture(self, model: Model, task: Task, key: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return self._told(model, task, key, self._run.logits(model.network, inputs, self._layers))
+    def _ask(self, model: Model, task: Task, key: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return self._keyed(model, task, key, self._run.logits(model.network, inputs, self._layers))
 
-    def _told(self, model: Model, task: Task, key: str, heard: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _keyed(self, model: Model, task: Task, key: str, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A teacher's logits under `key`, its layers' outputs under `key/LAYER`."""
-        features = {f"{key}/{layer}": np.asarray(heard[f"feature/{layer}"], np.float32) for layer in self._layers}
-        return {key: _in_order(model, task, heard), **features}
+        features = {f"{key}/{layer}": np.asarray(outputs[f"feature/{layer}"], np.float32) for layer in self._layers}
+        return {key: _in_order(model, task, outputs), **features}
 
     def answers(self, task: Task, inputs: Source) -> np.ndarray:
         """The teachers' weighted mean of probabilities (numbers in regression)."""
         shares = np.array(self.weights) / sum(self.weights)
-        each = [heads.answers(task, said(self._run, model, task, inputs)) for model in self.models]
-        return np.asarray(sum(share * one for share, one in zip(shares, each, strict=True)))
+        each = [heads.answers(task, teacher_logits(self._run, model, task, inputs)) for model in self.models]
+        return np.asarray(sum(share * answers for share, answers in zip(shares, each, strict=True)))
 
 
 def taught(
@@ -147,7 +147,7 @@ def warn_if_silent(run: Run, factors: Factors) -> None:
         )
 
 
-def said(run: Run, model: Model, task: Task, inputs: Source) -> np.ndarray:
+def teacher_logits(run: Run, model: Model, task: Task, inputs: Source) -> np.ndarray:
     """A teacher's logits for raw inputs, its outputs in the student's order, its numbers standardised as the student's: (n, units) float32.
 
     Raises:
@@ -156,28 +156,27 @@ def said(run: Run, model: Model, task: Task, inputs: Source) -> np.ndarray:
     return _in_order(model, task, run.logits(model.network, inputs))
 
 
-def _in_order(model: Model, task: Task, heard: dict[str, np.ndarray]) -> np.ndarray:
+def _in_order(model: Model, task: Task, outputs: dict[str, np.ndarray]) -> np.ndarray:
     for name, theirs in sorted(model.network.tasks.items(), key=lambda item: item[0] != task.name):
         order = order_of(task, theirs)
         if order is not None:
-            logits = heads.in_units(theirs, heard[name][:, order].astype(np.float64))
+            logits = heads.in_units(theirs, outputs[name][:, order].astype(np.float64))
             return np.asarray(heads.standardised(task, logits), np.float32)
     raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
 
 
 def about(teachers: Teachers, arm_scores: ArmScores, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
-    """How near the students came in one task: agreement with the teachers, how much of the gap was closed, how much smaller and
-    faster they are."""
+    """Students and teachers in one task: their agreement, the share of the gap that was closed, the ratios of size and latency."""
     inputs = SourceRows(target.table.inputs, target.split.test)
-    said_by_teachers = teachers.answers(task, inputs)
+    teachers_answers = teachers.answers(task, inputs)
     student, teacher = arm_scores.model, teachers.models[0]
-    ours, *theirs = (arm_scores.job.latency(one, target.table.inputs) for one in (student, *teachers.models))
-    latency = {"student": ours["ms_per_batch"], "teachers": round(sum(one["ms_per_batch"] for one in theirs), 3)}
+    ours, *theirs = (arm_scores.job.latency(model, target.table.inputs) for model in (student, *teachers.models))
+    latency = {"student": ours["ms_per_batch"], "teachers": round(sum(timing["ms_per_batch"] for timing in theirs), 3)}
     students, alone = arm_scores.measures(task.name)
-    teacher_name = next(name for name, one in teacher.network.tasks.items() if order_of(task, one) is not None)
+    teacher_name = next(name for name, head in teacher.network.tasks.items() if order_of(task, head) is not None)
     measure = evaluate.measure(
         task.type,
-        said_by_teachers,
+        teachers_answers,
         target.table.columns[task.column][target.split.test],
         metric=target.metric(task.name),
         units=target.test_units,
@@ -186,20 +185,24 @@ def about(teachers: Teachers, arm_scores: ArmScores, target: Data, task: Task, s
     return {
         "teachers": [
             {
-                "model": one.id,
+                "model": model.id,
                 "weight": weight,
-                "parameters": one.manifest.parameters,
-                "labels": one.manifest.training.get("labels"),
-                "input": input_kinds.about(one.network.input.kind, one.network.input.shape, one.network.trunk_shape),
+                "parameters": model.manifest.parameters,
+                "labels": model.manifest.training.get("labels"),
+                "input": input_kinds.about(
+                    model.network.input.kind, model.network.input.shape, model.network.trunk_shape
+                ),
             }
-            for one, weight in zip(teachers.models, teachers.weights, strict=True)
+            for model, weight in zip(teachers.models, teachers.weights, strict=True)
         ],
         "teacher_head": teacher_name,
         "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
         "agreement": evaluate.agreement(
-            task.type, arm_scores.job.answers(student.network, inputs)[task.name], said_by_teachers
+            task.type, arm_scores.job.answers(student.network, inputs)[task.name], teachers_answers
         ),
-        "params_ratio": round(sum(one.manifest.parameters for one in teachers.models) / student.manifest.parameters, 3),
+        "params_ratio": round(
+            sum(model.manifest.parameters for model in teachers.models) / student.manifest.parameters, 3
+        ),
         "latency_ratio": round(latency["teachers"] / latency["student"], 3),
         "latency_ms_per_batch": {"device": ours["device"], "batch": ours["batch"], **latency},
         "gap_recovered": gap_recovered(students, alone, measure, split_seed=split.seed),

@@ -145,7 +145,7 @@ def conclude(
     report = {**_report(job, arm_scores, verdict, dropped or {}, overlap), **(more or {})}
     job.write_metrics()
     _write(job.out / "report.json", _text(kind, report))
-    _write(job.out / "card.md", card.card(report, model.manifest, job.words, _lineage(job, model, extras)))
+    _write(job.out / "card.md", card.card(report, model.manifest, job.spec, _lineage(job, model, extras)))
     _write(job.out / "curve.svg", card.curve(report, job.history))
     seeds = card.seeds(report)
     if seeds is not None:
@@ -174,7 +174,7 @@ def _report(
     for data in arm_scores.examined:
         figures |= job.figures(model, data)
     return {
-        "kind": job.words["kind"],
+        "kind": job.spec["kind"],
         "decision": verdict["decision"],
         "reason": verdict["reason"],
         "sentence": verdict["sentence"],

@@ -1,4 +1,4 @@
-"""The words of a distillation job, and what is wrong with them."""
+"""The spec of a distillation job, and its faults."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Spec(JobSpec):
     @field_validator("teacher")
     @classmethod
     def _not_both(cls, _: Any) -> Any:
-        """What is still here was not written out."""
+        """A `teacher` that is still here was not written out."""
         raise PydanticCustomError(
             "both_given", "`teacher` is short for one of `teachers`, which is given too: leave one out"
         )
@@ -157,18 +157,18 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     task = None
     if column is not None:
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
-    teachers, known = _teachers(spec, faults)
-    for number, one in enumerate(known):
+    teachers, teacher_facts = _teachers(spec, faults)
+    for number, facts in enumerate(teacher_facts):
         if (
-            one is not None
+            facts is not None
             and schema is not None
-            and faults.showable(schema.input, one.input, f"/teachers/{number}", "teacher")
+            and faults.showable(schema.input, facts.input, f"/teachers/{number}", "teacher")
             and task is not None
         ):
-            _resolve_teachers.check_teacher(task, one, f"/teachers/{number}", faults)
+            _resolve_teachers.check_teacher(task, facts, f"/teachers/{number}", faults)
     fed = schema.input if schema is not None else None
-    student, trace = _student(spec, known[0] if known else None, faults, fed)
-    if trace is not None and task is not None and not faults.found:
+    student, trace = _student(spec, teacher_facts[0] if teacher_facts else None, faults, fed)
+    if trace is not None and task is not None and not faults.gathered:
         faults.parameters(trace, {task.name: (spec.head.units, task.units)}, "/student")
     _check_unlabelled(spec, schema, column, faults)
     training = faults.training(spec.training, "/training")
@@ -178,7 +178,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         task, trace, training, spec.limit_train_examples, unlabelled=free
     )
     objectives = _resolve_teachers.objectives(
-        spec.objectives, spec.weight_schedule, student_context, known, "/objectives", faults
+        spec.objectives, spec.weight_schedule, student_context, teacher_facts, "/objectives", faults
     )
     _resolve_teachers.check_annealing(spec.label_weight, spec.weight_schedule, training, faults)
     if spec.logit_standardization:
@@ -186,9 +186,9 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     if spec.generations > 1 and spec.student_init == "from_teacher":
         faults.add("/student_init", "each generation begins anew", "set student_init: random, or generations: 1")
     outputs = _resolve_teachers.outputs(spec.teacher_outputs, training, faults)
-    if schema is not None and outputs == "cached" and not faults.found:
+    if schema is not None and outputs == "cached" and not faults.gathered:
         more = 0 if spec.unlabelled is None else lookup.schema(spec.unlabelled).rows
-        _resolve_teachers.check_memory(objectives, known, spec.limit_train_examples, schema.rows, more, faults)
+        _resolve_teachers.check_memory(objectives, teacher_facts, spec.limit_train_examples, schema.rows, more, faults)
     update: dict[str, Any] = {
         "teachers": teachers,
         "student": student,
@@ -206,9 +206,9 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
 
 
 def inputs(spec: Spec) -> Inputs:
-    sources = [one.model if isinstance(one, Weighted) else one for one in spec.teachers]
-    models = [one for one in sources if isinstance(one, str)]
-    data = [one.train.dataset for one in sources if isinstance(one, TrainedHere)]
+    sources = [teacher.model if isinstance(teacher, Weighted) else teacher for teacher in spec.teachers]
+    models = [source for source in sources if isinstance(source, str)]
+    data = [source.train.dataset for source in sources if isinstance(source, TrainedHere)]
     if isinstance(spec.student, str):
         models.append(spec.student)
     return Inputs.of([spec.dataset, *data, *([spec.unlabelled] if spec.unlabelled else [])], models)
@@ -240,31 +240,31 @@ def _check_unlabelled(spec: Spec, schema: Schema | None, column: Column | None, 
 
 def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[ModelFacts | None]]:
     resolved: list[Any] = []
-    known: list[ModelFacts | None] = []
-    for number, one in enumerate(spec.teachers):
-        at = f"/teachers/{number}" + ("/model" if isinstance(one, Weighted) else "")
-        source, about = faults.knowledge(one.model if isinstance(one, Weighted) else one, at)
-        resolved.append(one.model_copy(update={"model": source}) if isinstance(one, Weighted) else source)
-        known.append(about)
-    return resolved, known
+    teacher_facts: list[ModelFacts | None] = []
+    for number, teacher in enumerate(spec.teachers):
+        at = f"/teachers/{number}" + ("/model" if isinstance(teacher, Weighted) else "")
+        source, facts = faults.knowledge(teacher.model if isinstance(teacher, Weighted) else teacher, at)
+        resolved.append(teacher.model_copy(update={"model": source}) if isinstance(teacher, Weighted) else source)
+        teacher_facts.append(facts)
+    return resolved, teacher_facts
 
 
 def _student(
     spec: Spec, teacher: ModelFacts | None, faults: Faults, fed: InputSchema | None
 ) -> tuple[Any, Trace | None]:
-    """Its words, and what is known of its trunk; None where they have faults."""
+    """The student, resolved, and the trace of its trunk; None where it has faults."""
     if isinstance(spec.student, str):
-        _, known = faults.knowledge(spec.student, "/student")
-        faults.one_trunk(known, "/student", "student")
-        if known is not None:
-            faults.showable(fed, known.input, "/student", "student")
+        _, facts = faults.knowledge(spec.student, "/student")
+        faults.one_trunk(facts, "/student", "student")
+        if facts is not None:
+            faults.showable(fed, facts.input, "/student", "student")
         if spec.student_init == "from_teacher":
             faults.add(
                 "/student_init",
                 "this student starts from a model of its own",
                 "leave `student_init` out, or name an architecture",
             )
-        return spec.student, known.trace if known else None
+        return spec.student, facts.trace if facts else None
     small = None if fed is None else input_kinds.of(fed.kind).STUDENT
     asked = spec.student if spec.student is not None else small
     architecture = faults.architecture(asked, fed, "/student")

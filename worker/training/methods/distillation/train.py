@@ -1,4 +1,4 @@
-"""A distillation job: the teachers, what they say about the rows, and a student of that; beside it the same on labels alone."""
+"""A distillation job: the teachers, their outputs for the rows, and a student of these; beside it the same on labels alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Teaching:
-    """Who teaches a student, with which shares, and what is learnt from them."""
+    """The teachers of a student, their shares, and the objectives."""
 
     models: Sequence[Model]
     shares: Sequence[float]
@@ -44,7 +44,7 @@ class _Teaching:
 
 
 class Experiment(experiment.Experiment):
-    """1 the teachers; 2 what they say about the rows; 3 a small model trained on that and on the labels. Beside it, on labels alone."""
+    """1 the teachers; 2 their outputs for the rows; 3 a small model trained on these and the labels. Beside it, on labels alone."""
 
     report = DistillationReport
     spec: Spec
@@ -57,17 +57,17 @@ class Experiment(experiment.Experiment):
         )
         self.examined = [target]
         self._unlabelled = run.unlabelled(spec.unlabelled, target.held_out) if spec.unlabelled else None
-        sources = [one.model if isinstance(one, Weighted) else one for one in spec.teachers]
-        self._shares = [one.weight if isinstance(one, Weighted) else 1.0 for one in spec.teachers]
+        sources = [teacher.model if isinstance(teacher, Weighted) else teacher for teacher in spec.teachers]
+        self._shares = [teacher.weight if isinstance(teacher, Weighted) else 1.0 for teacher in spec.teachers]
         roles = ["teacher"] if len(sources) == 1 else [f"teacher/{number}" for number in range(len(sources))]
         self._sources = dict(zip(roles, sources, strict=True))
         self.before = {
-            role: Before(one.train, run.stage_data(one.train, target.held_out))
-            for role, one in self._sources.items()
-            if isinstance(one, TrainedHere)
+            role: Before(source.train, run.stage_data(source.train, target.held_out))
+            for role, source in self._sources.items()
+            if isinstance(source, TrainedHere)
         }
         self._budget = steps(spec.training, self._epoch_steps(target.subset(self.arms[0].seed)))
-        self.known = {one: run.model(one, [target]) for one in sources if isinstance(one, str)}
+        self.kept_models = {source: run.model(source, [target]) for source in sources if isinstance(source, str)}
         self._longer = 0
         if spec.control.budget == "total":
             self._longer = self.steps_before + (spec.generations - 1) * self._budget
@@ -76,8 +76,11 @@ class Experiment(experiment.Experiment):
 
     def begin(self, trained: Mapping[str, Model]) -> None:
         spec, run, target = self.spec, self.run, self._target
-        models = [self.known[one] if isinstance(one, str) else trained[role] for role, one in self._sources.items()]
-        self._teachers = [_sources.adapted(run, one, target) for one in models]
+        models = [
+            self.kept_models[source] if isinstance(source, str) else trained[role]
+            for role, source in self._sources.items()
+        ]
+        self._teachers = [_sources.adapted(run, model, target) for model in models]
         begun_from = None
         if isinstance(spec.student, str):
             begun_from = _sources.adapted(run, run.model(spec.student, [target]), target)
@@ -118,7 +121,7 @@ class Experiment(experiment.Experiment):
             lambda: self._taught(network, subset, fit, teaching),
             learnt_from=[subset],
             behind=[*behind, *teaching.models],
-            edges=[*edges, *(("distilled_from", one.id) for one in teaching.models)],
+            edges=[*edges, *(("distilled_from", model.id) for model in teaching.models)],
             unlabelled=[] if unlabelled is None else [(unlabelled, free_rows(subset, unlabelled))],
         )
 
@@ -159,7 +162,7 @@ class Experiment(experiment.Experiment):
         )
 
     def _taught(self, network: Network, subset: Subset, fit: Fit, by: _Teaching) -> FitSpec:
-        """What a student minimises, and its batches with all that its teachers say."""
+        """A student's loss, and its batches with its teachers' outputs."""
         spec, run, name = self.spec, self.run, self._task
         teachers = Teachers(run, by.models, by.shares, by.objectives, online=spec.teacher_outputs == "online")
         batch_source = teachers.batch_source(network, subset, self._unlabelled, spec.training, fit.seed)
@@ -174,8 +177,8 @@ class Experiment(experiment.Experiment):
 
 def _of_next_generation(objectives: list[SpecModel]) -> list[SpecModel]:
     """The teacher is now a student: each of its layers is followed by the same one."""
-    pairs = [getattr(one, "layers", None) for one in objectives]
+    pairs = [getattr(objective, "layers", None) for objective in objectives]
     return [
-        one.model_copy(update={"layers": [[ours, ours] for _, ours in named]}) if named else one
-        for one, named in zip(objectives, pairs, strict=True)
+        objective.model_copy(update={"layers": [[ours, ours] for _, ours in named]}) if named else objective
+        for objective, named in zip(objectives, pairs, strict=True)
     ]

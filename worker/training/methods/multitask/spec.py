@@ -1,4 +1,4 @@
-"""The words of a multi-task job, and what is wrong with them."""
+"""The spec of a multi-task job, and its faults."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Spec(JobSpec):
 
     @field_serializer("objectives")
     def _as_given(self, objectives: list[SpecModel] | None) -> list[dict[str, Any]] | None:
-        """What they are for a task, defaults included, stands with the task."""
+        """Without defaults: those stand with each task's own objectives."""
         if objectives is None:
             return None
-        return [one.model_dump(mode="json", exclude_unset=True) for one in objectives]
+        return [objective.model_dump(mode="json", exclude_unset=True) for objective in objectives]
 
 
 TEACHING = ("objectives", "label_weight", "weight_schedule", "logit_standardization", "teacher_outputs")
@@ -101,9 +101,9 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     schemas: dict[str, Schema | None] = {}
     tasks: dict[str, TaskSpec] = {}
     made: dict[str, Task] = {}
-    for name, words in spec.tasks.items():
+    for name, task_spec in spec.tasks.items():
         at = pointer("tasks", name)
-        ref = words.dataset or spec.dataset
+        ref = task_spec.dataset or spec.dataset
         if ref is None:
             faults.add(
                 f"{at}/dataset",
@@ -113,15 +113,15 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
             )
             continue
         if ref not in schemas:
-            schemas[ref] = faults.schema(ref, f"{at}/dataset" if words.dataset else "/dataset")
-        tasks[name], task = faults.task(name, words.model_copy(update={"dataset": ref}), schemas[ref], at)
+            schemas[ref] = faults.schema(ref, f"{at}/dataset" if task_spec.dataset else "/dataset")
+        tasks[name], task = faults.task(name, task_spec.model_copy(update={"dataset": ref}), schemas[ref], at)
         if task is not None:
             made[name] = task
             column = (schemas[ref] or _impossible()).columns[task.column]
             faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
     _together(spec, tasks, faults)
     for ref, schema in schemas.items():
-        columns = [made[name].column for name, words in tasks.items() if words.dataset == ref and name in made]
+        columns = [made[name].column for name, task_spec in tasks.items() if task_spec.dataset == ref and name in made]
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
     architecture = faults.architecture(spec.trunk, input_, "/trunk")
@@ -147,7 +147,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
     update |= _taught(spec, tasks, made, schemas, trace, sharing, training, faults)
-    if spec.control.budget == "total" and all(words.teacher is None for words in spec.tasks.values()):
+    if spec.control.budget == "total" and all(task_spec.teacher is None for task_spec in spec.tasks.values()):
         faults.add("/control/budget", "nothing is trained before this job's tasks", "leave `budget` out")
     if architecture is not None:
         update["trunk"] = architecture
@@ -156,14 +156,14 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
 
 
 def inputs(spec: Spec) -> Inputs:
-    teachers = [words.teacher for words in spec.tasks.values() if words.teacher is not None]
-    stages = [one.train.dataset for one in teachers if isinstance(one, TrainedHere)]
-    return Inputs.of([*by_data(spec), *stages], [one for one in teachers if isinstance(one, str)])
+    teachers = [task_spec.teacher for task_spec in spec.tasks.values() if task_spec.teacher is not None]
+    stages = [teacher.train.dataset for teacher in teachers if isinstance(teacher, TrainedHere)]
+    return Inputs.of([*by_data(spec), *stages], [teacher for teacher in teachers if isinstance(teacher, str)])
 
 
 def held_out(spec: Spec) -> list[HeldOut]:
     return [
-        HeldOut(ref, spec.split, tuple(words.column or name for name, words in tasks.items()))
+        HeldOut(ref, spec.split, tuple(task_spec.column or name for name, task_spec in tasks.items()))
         for ref, tasks in by_data(spec).items()
     ]
 
@@ -174,15 +174,15 @@ def least_epochs(weighting: SpecModel) -> int:
 
 def by_data(spec: Spec) -> dict[str, dict[str, TaskSpec]]:
     """The tasks of each data set, in the order of the spec."""
-    found: dict[str, dict[str, TaskSpec]] = {}
-    for name, words in spec.tasks.items():
-        found.setdefault(words.dataset or spec.dataset or "", {})[name] = words
-    return found
+    grouped: dict[str, dict[str, TaskSpec]] = {}
+    for name, task_spec in spec.tasks.items():
+        grouped.setdefault(task_spec.dataset or spec.dataset or "", {})[name] = task_spec
+    return grouped
 
 
 def _together(spec: Spec, tasks: dict[str, TaskSpec], faults: Faults) -> None:
-    """So many rows of each class can be drawn for one task of a data set only."""
-    refs = [words.dataset for words in tasks.values()]
+    """A limit per class goes with a single task of a data set."""
+    refs = [task_spec.dataset for task_spec in tasks.values()]
     shared = next((ref for ref in refs if refs.count(ref) > 1), None)
     if isinstance(spec.limit_train_examples, PerClass) and shared is not None:
         faults.add(
@@ -194,50 +194,50 @@ def _together(spec: Spec, tasks: dict[str, TaskSpec], faults: Faults) -> None:
 
 def _one_input(schemas: dict[str, Schema | None], faults: Faults) -> InputSchema | None:
     """The input that all data sets share: one trunk sees them all."""
-    known = [(ref, schema.input) for ref, schema in schemas.items() if schema is not None]
-    for ref, other in known[1:]:
-        faults.same_input(other, known[0][1], "/tasks", f"shared trunk (fed by {known[0][0]} and {ref})")
-    return known[0][1] if known else None
+    pairs = [(ref, schema.input) for ref, schema in schemas.items() if schema is not None]
+    for ref, other in pairs[1:]:
+        faults.same_input(other, pairs[0][1], "/tasks", f"shared trunk (fed by {pairs[0][0]} and {ref})")
+    return pairs[0][1] if pairs else None
 
 
 def _taught(
     spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], schemas: dict[str, Schema | None],
     trace: Trace | None, sharing: SpecModel | None, training: TrainingSpec, faults: Faults,
 ) -> dict[str, Any]:  # fmt: skip
-    """The tasks that have a teacher, and the words about teaching, resolved; those words are faults where no task has one."""
+    """The fields about teaching, resolved, in `tasks` too; they are faults where no task has a teacher."""
     asked = [name for name in TEACHING if getattr(spec, name) != Spec.model_fields[name].default]
     taught: dict[str, list[SpecModel]] = {}
     shared_by = HARD if sharing is None else name_of("sharing", sharing)
     outputs = _resolve_teachers.outputs(spec.teacher_outputs, training, faults)
-    for number, one in enumerate(spec.objectives or ()):
-        faults.fitting(one, pointer("objectives", number))
-    for name, words in tasks.items():
+    for number, objective in enumerate(spec.objectives or ()):
+        faults.fitting(objective, pointer("objectives", number))
+    for name, task_spec in tasks.items():
         at, task = pointer("tasks", name), made.get(name)
-        if words.teacher is None:
-            if words.objectives is not None:
+        if task_spec.teacher is None:
+            if task_spec.objectives is not None:
                 faults.add(
                     f"{at}/objectives", "this task has no teacher", "name a `teacher`, or leave it out", "missing"
                 )
             continue
-        teacher, known = faults.knowledge(words.teacher, f"{at}/teacher")
-        schema = schemas[words.dataset or ""]
-        limit = words.limit_train_labels if spec.limit_train_examples is None else spec.limit_train_examples
-        if known is not None and schema is not None:
-            faults.showable(schema.input, known.input, f"{at}/teacher", "teacher")
+        teacher, facts = faults.knowledge(task_spec.teacher, f"{at}/teacher")
+        schema = schemas[task_spec.dataset or ""]
+        limit = task_spec.limit_train_labels if spec.limit_train_examples is None else spec.limit_train_examples
+        if facts is not None and schema is not None:
+            faults.showable(schema.input, facts.input, f"{at}/teacher", "teacher")
             if task is not None:
-                _resolve_teachers.check_teacher(task, known, f"{at}/teacher", faults)
+                _resolve_teachers.check_teacher(task, facts, f"{at}/teacher", faults)
         student_context = _resolve_teachers.StudentContext(
             task, None if schema is None else trace, training, limit, shared_by
         )
-        given, place = (
-            (spec.objectives, "/objectives") if words.objectives is None else (words.objectives, f"{at}/objectives")
-        )
+        given, place = spec.objectives, "/objectives"
+        if task_spec.objectives is not None:
+            given, place = task_spec.objectives, f"{at}/objectives"
         taught[name] = _resolve_teachers.objectives(
-            given, spec.weight_schedule, student_context, [known], place, faults
+            given, spec.weight_schedule, student_context, [facts], place, faults
         )
-        if schema is not None and outputs == "cached" and not faults.found:
-            _resolve_teachers.check_memory(taught[name], [known], spec.limit_train_examples, schema.rows, 0, faults)
-        tasks[name] = words.model_copy(update={"teacher": teacher, "objectives": taught[name]})
+        if schema is not None and outputs == "cached" and not faults.gathered:
+            _resolve_teachers.check_memory(taught[name], [facts], spec.limit_train_examples, schema.rows, 0, faults)
+        tasks[name] = task_spec.model_copy(update={"teacher": teacher, "objectives": taught[name]})
     if not taught:
         for name in asked:
             faults.add(f"/{name}", "no task of this job has a teacher", "name a `teacher` in a task, or leave it out")
@@ -250,23 +250,23 @@ def _taught(
 
 
 def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> SpecModel | None:
-    words = faults.fitting(spec.weighting, "/weighting")
-    if words is None:
+    weighting = faults.fitting(spec.weighting, "/weighting")
+    if weighting is None:
         return None
-    _sharing.check_weighting(words, graph, faults)
-    if not module_of("weighting", words).Weighting.uses_task_weights:
-        for task, one in spec.tasks.items():
-            if one.weight != 1:
+    _sharing.check_weighting(weighting, graph, faults)
+    if not module_of("weighting", weighting).Weighting.uses_task_weights:
+        for name, task_spec in spec.tasks.items():
+            if task_spec.weight != 1:
                 faults.add(
-                    pointer("tasks", task, "weight"),
-                    f"the weighting {name_of('weighting', words)} uses no weights of tasks",
+                    pointer("tasks", name, "weight"),
+                    f"the weighting {name_of('weighting', weighting)} uses no weights of tasks",
                     "set weighting: fixed, or leave `weight` out",
                 )
-    return words
+    return weighting
 
 
 def _check_epochs(weighting: SpecModel | None, training: TrainingSpec, faults: Faults) -> None:
-    if training.epochs is None or weighting is None or faults.found:
+    if training.epochs is None or weighting is None or faults.gathered:
         return
     least = least_epochs(weighting)
     if training.epochs < least:

@@ -47,17 +47,19 @@ class Experiment(experiment.Experiment):
         self._sets = _apart(spec, run)
         self.examined = self._sets
         held_out = np.concatenate([data.held_out for data in self._sets])
-        given = {name: words.teacher for name, words in spec.tasks.items() if words.teacher is not None}
+        given = {name: task_spec.teacher for name, task_spec in spec.tasks.items() if task_spec.teacher is not None}
         self._taught_tasks = given
         self.before = {
-            f"teacher/{name}": Before(one.train, run.stage_data(one.train, held_out))
-            for name, one in given.items()
-            if isinstance(one, TrainedHere)
+            f"teacher/{name}": Before(teacher.train, run.stage_data(teacher.train, held_out))
+            for name, teacher in given.items()
+            if isinstance(teacher, TrainedHere)
         }
         self._epoch = max(epoch_steps_of(data.subset(self.arms[0].seed), spec.training) for data in self._sets)
         self._budget = steps(spec.training, self._epoch)
         self._warn_of_late_weighting()
-        self.known = {one: run.model(one, self._sets) for one in given.values() if isinstance(one, str)}
+        self.kept_models = {
+            teacher: run.model(teacher, self._sets) for teacher in given.values() if isinstance(teacher, str)
+        }
         self._longer = self.steps_before if spec.control.budget == "total" else 0
         self._architecture = settled(spec.trunk)
 
@@ -65,7 +67,7 @@ class Experiment(experiment.Experiment):
         self._teachers: dict[str, Teachers] = {}
         for name, given in self._taught_tasks.items():
             (data,) = (data for data in self._sets if name in data.tasks)
-            model = self.known[given] if isinstance(given, str) else trained[f"teacher/{name}"]
+            model = self.kept_models[given] if isinstance(given, str) else trained[f"teacher/{name}"]
             model = _sources.adapted(self.run, model, data)
             objectives = self.spec.tasks[name].objectives or ()
             online = self.spec.teacher_outputs == "online"
@@ -112,23 +114,23 @@ class Experiment(experiment.Experiment):
         """All tasks at once; a treated arm learns from the teachers where there are any."""
         spec = self.spec
         subsets = [data.subset(arm.seed) for data in self._sets]
-        head = {name: words.head for name, words in spec.tasks.items()}
+        head = {name: task_spec.head for name, task_spec in spec.tasks.items()}
         network = self.run.fresh(
             self._architecture, subsets, arm.seed, head, spec.training.precision, sharing=spec.sharing
         )
         rate = (spec.training.optimizer if arm.treated else spec.control.training).learning_rate
         behind = self._teaching_models() if arm.treated else []
-        edges = [("distilled_from", one.id) for one in behind] if arm.treated else [("control_of", "model")]
-        fit_spec = lambda: self._lesson(arm, fit, network, subsets)  # noqa: E731
+        edges = [("distilled_from", model.id) for model in behind] if arm.treated else [("control_of", "model")]
+        fit_spec = lambda: self._fit_spec(arm, fit, network, subsets)  # noqa: E731
         return Recipe(network, [phase(fit.steps, rate)], fit_spec, subsets, behind, edges)
 
-    def _lesson(self, arm: Arm, fit: Fit, network: Network, subsets: Sequence[Subset]) -> FitSpec:
+    def _fit_spec(self, arm: Arm, fit: Fit, network: Network, subsets: Sequence[Subset]) -> FitSpec:
         spec, run, teachers = self.spec, self.run, self._teachers if arm.treated else {}
         loss_spec = LossSpec(
             {subset.data.ref: list(subset.data.tasks) for subset in subsets},
             network.tasks,
             weighting=spec.weighting,
-            task_weights={name: one.weight for name, one in spec.tasks.items()},
+            task_weights={name: task_spec.weight for name, task_spec in spec.tasks.items()},
         )
         batch_sources = {
             subset.data.ref: run.batch_source(network, subset, spec.training, arm.seed) for subset in subsets
@@ -164,7 +166,7 @@ class Experiment(experiment.Experiment):
 
     def _teaching_models(self) -> list[Model]:
         """Each teaching model once, whatever the number of tasks that it teaches."""
-        return list({model.id: model for one in self._teachers.values() for model in one.models}.values())
+        return list({model.id: model for teachers in self._teachers.values() for model in teachers.models}.values())
 
     def _warn_of_late_weighting(self) -> None:
         """A job that counts steps learns only here how many epochs they are."""
@@ -179,7 +181,9 @@ def _apart(spec: Spec, run: Run) -> list[Data]:
     """The job's data sets; none trains on a row that another one is examined on."""
 
     limits = {
-        name: words.limit_train_labels for name, words in spec.tasks.items() if words.limit_train_labels is not None
+        name: task_spec.limit_train_labels
+        for name, task_spec in spec.tasks.items()
+        if task_spec.limit_train_labels is not None
     }
     sets = [run.data(ref, tasks, spec.split, spec.limit_train_examples, limits) for ref, tasks in by_data(spec).items()]
     apart = []

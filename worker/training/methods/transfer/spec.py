@@ -1,4 +1,4 @@
-"""The words of a transfer job, and what is wrong with them."""
+"""The spec of a transfer job, and its faults."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     """Every default in place. Raises Invalid with all that is wrong."""
     faults = Faults(lookup)
     schema, column = faults.target(spec)
-    source, known = _source(spec, schema.input if schema is not None else None, faults)
-    faults.one_trunk(known, "/source", "source")
+    source, facts = _source(spec, schema.input if schema is not None else None, faults)
+    faults.one_trunk(facts, "/source", "source")
     if isinstance(source, Backbone) and spec.control.budget == "total":
         faults.add("/control/budget", "how long these weights were trained is not known", "leave `budget` out")
-    if known is not None and schema is not None:
-        faults.showable(schema.input, known.input, "/source", "source")
-    architecture = _architecture(spec, known, faults)
+    if facts is not None and schema is not None:
+        faults.showable(schema.input, facts.input, "/source", "source")
+    architecture = _architecture(spec, facts, faults)
     given = spec.training.optimizer.learning_rate
     training = faults.training(spec.training, "/training", FINE_TUNING_RATE if spec.strategy in SLOW else None)
     faults.augmentation(training, schema.input if schema else None, "/training")
@@ -147,13 +147,13 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         faults.add(
             f"/{which}", f"goes with strategy lp_ft, not with {spec.strategy}", "leave it out, or set strategy: lp_ft"
         )
-    update |= _layers_resolved(spec, training, known.trace if known else None, faults)
-    update["regularizer"] = _regularizer(spec, training, known, faults)
+    update |= _layers_resolved(spec, training, facts.trace if facts else None, faults)
+    update["regularizer"] = _regularizer(spec, training, facts, faults)
     if column is not None:
         update["target"] = column.name
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
-        if task is not None and architecture is not None and known is not None and not faults.found:
-            trace = faults.traced(architecture, known.input.shape)
+        if task is not None and architecture is not None and facts is not None and not faults.gathered:
+            trace = faults.traced(architecture, facts.input.shape)
             faults.parameters(trace, {task.name: (spec.head.units, task.units)}, "/architecture")
     if architecture is not None:
         update["architecture"] = architecture
@@ -183,34 +183,34 @@ def _source(spec: Spec, fed: InputSchema | None, faults: Faults) -> tuple[Any, M
     return faults.knowledge(source, "/source")
 
 
-def _architecture(spec: Spec, known: ModelFacts | None, faults: Faults) -> Architecture | None:
+def _architecture(spec: Spec, facts: ModelFacts | None, faults: Faults) -> Architecture | None:
     """The source's, or for `initialize` any other to which at least one layer can be copied."""
-    if known is None:
+    if facts is None:
         return None
     if spec.architecture is None:
-        return known.architecture
-    chosen = faults.architecture(spec.architecture, known.input, "/architecture")
-    if chosen is None or chosen == known.architecture:
+        return facts.architecture
+    chosen = faults.architecture(spec.architecture, facts.input, "/architecture")
+    if chosen is None or chosen == facts.architecture:
         return chosen
     if spec.strategy != "initialize":
         faults.add(
             "/architecture",
-            f"{spec.strategy} keeps the source's architecture, {known.architecture.label}",
+            f"{spec.strategy} keeps the source's architecture, {facts.architecture.label}",
             "leave it out, or set strategy: initialize",
         )
-    elif not copyable(faults.traced(chosen, known.input.shape), known):
+    elif not copyable(faults.traced(chosen, facts.input.shape), facts):
         faults.add(
             "/architecture",
             "no layer of the source fits into this architecture by name and shape",
-            f"the source is a {known.architecture.label}",
+            f"the source is a {facts.architecture.label}",
             "nothing_copied",
         )
     return chosen
 
 
-def copyable(trace: Trace, known: ModelFacts) -> list[str]:
+def copyable(trace: Trace, facts: ModelFacts) -> list[str]:
     """The layers of a trunk that a source's layers fit, by name, kind and shape, as far as plain data tells."""
-    theirs = known.trace.by_name
+    theirs = facts.trace.by_name
     return [
         layer.name
         for layer in trace.layers
@@ -221,9 +221,9 @@ def copyable(trace: Trace, known: ModelFacts) -> list[str]:
 
 
 def _layers_resolved(spec: Spec, training: TrainingSpec, trace: Trace | None, faults: Faults) -> dict[str, Any]:
-    """The words about single layers checked, and filled in where a strategy needs them."""
+    """The fields about single layers, checked, and filled in where a strategy needs them."""
     together = {name: getattr(spec, name) for name in ("freeze", "unfreeze", "learning_rates", "lora")}
-    found = len(faults.found)
+    before = len(faults.gathered)
     _layer_choice.check_together(together, spec.strategy, faults)
     lora = spec.lora or LoraSpec() if spec.strategy == "lora" else spec.lora
     if spec.strategy in ("lora", "feature_extraction") and spec.batch_norm == "trainable":
@@ -238,7 +238,7 @@ def _layers_resolved(spec: Spec, training: TrainingSpec, trace: Trace | None, fa
             faults.add("/cache_features", "under random augmentation a row has other features each time", "set auto")
         elif isinstance(spec.regularizer, SpecModel) and module_of("regularizers", spec.regularizer).Term.features:
             faults.add("/cache_features", "the regularizer needs the features of each step", "set auto")
-    if trace is None or len(faults.found) > found:
+    if trace is None or len(faults.gathered) > before:
         return {"lora": lora}
     _layer_choice.check_freeze(spec.freeze, trace, faults)
     if lora is not None:
@@ -261,27 +261,27 @@ def _layers_resolved(spec: Spec, training: TrainingSpec, trace: Trace | None, fa
 
 
 def _regularizer(
-    spec: Spec, training: TrainingSpec, known: ModelFacts | None, faults: Faults
+    spec: Spec, training: TrainingSpec, facts: ModelFacts | None, faults: Faults
 ) -> SpecModel | Literal["none"] | None:
-    words: SpecModel | Literal["none"] | None = faults.fitting(spec.regularizer, "/regularizer")
-    if not isinstance(words, SpecModel):
-        return words
+    regularizer: SpecModel | Literal["none"] | None = faults.fitting(spec.regularizer, "/regularizer")
+    if not isinstance(regularizer, SpecModel):
+        return regularizer
     if spec.strategy not in _layer_choice.GOES_WITH["regularizer"]:
-        _layer_choice.check_together({"regularizer": words}, spec.strategy, faults)
-        return words
-    if known is None or training.optimizer.learning_rate is None:
-        return words
+        _layer_choice.check_together({"regularizer": regularizer}, spec.strategy, faults)
+        return regularizer
+    if facts is None or training.optimizer.learning_rate is None:
+        return regularizer
     from worker.training.regularizers import About
 
-    width, optimizer = prod(known.trace.features_shape), training.optimizer
+    width, optimizer = prod(facts.trace.features_shape), training.optimizer
     head = spec.head_learning_rate or spec.training.optimizer.learning_rate or SCRATCH_RATES[optimizer.name]
     about = About(
         spec.strategy, width, training.batch_size, optimizer.name, training.optimizer.learning_rate,
         head if spec.strategy == "lp_ft" else 0.0,
     )  # fmt: skip
     try:
-        resolved: SpecModel = module_of("regularizers", words).resolve(words, about)
+        resolved: SpecModel = module_of("regularizers", regularizer).resolve(regularizer, about)
     except Invalid as invalid:
-        faults.found += [fault.under("/regularizer") for fault in invalid.faults]
-        return words
+        faults.gathered += [fault.under("/regularizer") for fault in invalid.faults]
+        return regularizer
     return resolved

@@ -49,7 +49,7 @@ class Experiment(experiment.Experiment):
         if isinstance(spec.source, TrainedHere):
             self.before["source"] = Before(spec.source.train, run.stage_data(spec.source.train, self._target.held_out))
         elif isinstance(spec.source, str):
-            self.known = {spec.source: run.model(spec.source, [self._target])}
+            self.kept_models = {spec.source: run.model(spec.source, [self._target])}
         self._longer = self.steps_before if spec.control.budget == "total" else 0
         self._architecture = settled(spec.architecture)
         self._regularizer = spec.regularizer if isinstance(spec.regularizer, SpecModel) else None
@@ -59,7 +59,7 @@ class Experiment(experiment.Experiment):
         if isinstance(self.spec.source, Backbone):
             source = _sources.of_backbone(self.run, self.spec.source, self.spec.training.seed)
         else:
-            (source,) = [*self.known.values(), *trained.values()]
+            (source,) = [*self.kept_models.values(), *trained.values()]
         self._source = _sources.adapted(self.run, source, self._target)
 
     def fits(self, arm: Arm) -> Sequence[Fit]:
