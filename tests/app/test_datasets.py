@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 from app import artifacts, data, datasets, ids
 from app.data import builtins
 from app.data.encode import encode_rows
-from app.datasets import Known
+from app.datasets import DatasetEntry
 from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
@@ -32,7 +32,7 @@ def _empty_store(database: None) -> None:
     shutil.rmtree(settings().store, ignore_errors=True)
 
 
-def upload(folder: Path, content: bytes = CSV, **options: object) -> tuple[Known, bool]:
+def upload(folder: Path, content: bytes = CSV, **options: object) -> tuple[DatasetEntry, bool]:
     raw = folder / ids.new("raw")
     raw.write_bytes(content)
     with transaction() as session:

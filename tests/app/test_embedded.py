@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 
 from app import embedded
-from app.embedded import Refused
+from app.embedded import FolderRefused
 from app.programs import Program, runs
 from app.programs import start as start_program
 
@@ -117,7 +117,7 @@ def test_the_data_folder_is_closed_to_others(home: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_refused_in_one_sentence(home: Path) -> None:
     home.write_text("a file")
     with (
-        pytest.raises(Refused, match=r"cannot be used \(.*\): choose another with --data"),
+        pytest.raises(FolderRefused, match=r"cannot be used \(.*\): choose another with --data"),
         embedded.folder(home / "data"),
     ):
         pass
@@ -128,7 +128,7 @@ def test_as_root_a_folder_behind_a_closed_one_is_refused_and_nothing_is_opened(h
     home.mkdir()
     closed = home / "closed"
     closed.mkdir(mode=0o700)
-    with pytest.raises(Refused, match="may not enter"), embedded.folder(closed / "data"):
+    with pytest.raises(FolderRefused, match="may not enter"), embedded.folder(closed / "data"):
         pass
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert not (closed / "data").exists()
@@ -158,7 +158,7 @@ with embedded.folder(Path({str(home)!r})) as folder:
 
 
 def refuse(home: Path, words: str) -> None:
-    with pytest.raises(Refused, match=words) as refusal, embedded.folder(home):
+    with pytest.raises(FolderRefused, match=words) as refusal, embedded.folder(home):
         pass
     assert len(str(refusal.value).splitlines()) == 1
 
@@ -184,7 +184,10 @@ def test_a_part_that_somebody_else_left_in_our_folder_is_refused(home: Path, par
         (home / part).rmdir()
         (home / part).mkdir()
     os.chown(home / part, STRANGER, STRANGER)
-    with pytest.raises((Refused, PermissionError), match=f"{part} belongs to user {STRANGER}"), embedded.folder(home):
+    with (
+        pytest.raises((FolderRefused, PermissionError), match=f"{part} belongs to user {STRANGER}"),
+        embedded.folder(home),
+    ):
         pass
 
 
@@ -194,7 +197,7 @@ def test_a_part_that_is_a_link_is_refused(home: Path, part: str) -> None:
     elsewhere.mkdir(mode=0o755)
     home.mkdir()
     (home / part).symlink_to(elsewhere)
-    with pytest.raises((Refused, PermissionError), match=f"{part} is a link"), embedded.folder(home):
+    with pytest.raises((FolderRefused, PermissionError), match=f"{part} is a link"), embedded.folder(home):
         pass
     assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
     assert not list(elsewhere.iterdir())

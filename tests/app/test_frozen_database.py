@@ -36,7 +36,7 @@ class Service:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Meanwhile no process of Postgres moves."""
-        stopped = machine.family(self.postgres)
+        stopped = machine.process_tree(self.postgres)
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         try:

@@ -184,11 +184,11 @@ def test_the_first_step_of_a_stage_may_take_twice_as_long(watch: Any) -> None:
         step(4),
         step(5),
         reports.Metrics(step=5, values={"loss": 1.0}),
-        reports.Artifact(name="a", path="a"),
+        reports.ArtifactReport(name="a", path="a"),
     ],
 )
 def test_words_are_no_progress(watch: Any, said: Any) -> None:
-    known = [reports.Stage(name="target"), reports.Artifact(name="a", path="a")]
+    known = [reports.Stage(name="target"), reports.ArtifactReport(name="a", path="a")]
     assert watch(0, *known, step(5), reports.Metrics(step=5, values={"loss": 1.0})) is None
     assert watch(9, said) is None
     assert watch(2, said) == "stalled"
@@ -206,11 +206,11 @@ def test_a_new_step_of_metrics_alone_is_progress(watch: Any) -> None:
 
 def test_the_memory_of_a_family_is_counted_and_none_is_left_of_one_that_is_gone(trainers: Trainers) -> None:
     trainer = trainers.take({"kind": "light", "spec": {}}, settings().data / "nowhere")
-    members = machine.family(trainer.pid)
+    members = machine.process_tree(trainer.pid)
     assert members[0] == trainer.pid
     assert 2**20 < machine.resident_bytes(members) < 2**30
     trainer.close()
-    assert machine.family(trainer.pid) == []
+    assert machine.process_tree(trainer.pid) == []
     assert trainer.is_gone()
     assert machine.resident_bytes(members) == 0
 
@@ -221,7 +221,7 @@ def test_one_look_at_memory_is_cheap(trainers: Trainers) -> None:
     assert spare is not None
     began = time.process_time()
     for _ in range(20):
-        machine.resident_bytes(machine.family(spare.pid))
+        machine.resident_bytes(machine.process_tree(spare.pid))
     assert (time.process_time() - began) / 20 < 0.05, "of half a second, a tenth at most"
 
 

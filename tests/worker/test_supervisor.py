@@ -371,7 +371,7 @@ def test_a_cancel_ends_with_a_receipt_of_what_it_has_set_free(trainers: Trainers
     family: list[int] = []
 
     def look_then_cancel() -> None:
-        busy = max((machine.family(pid) for pid in machine.family(os.getpid())[1:]), key=len)
+        busy = max((machine.process_tree(pid) for pid in machine.process_tree(os.getpid())[1:]), key=len)
         family.extend(busy)
         cancel(job_id, discard)
 
@@ -385,7 +385,7 @@ def test_a_cancel_ends_with_a_receipt_of_what_it_has_set_free(trainers: Trainers
     assert receipt["device_memory"]["before_bytes"] > 2**20
     assert receipt["device_memory"]["after_bytes"] == 0
     assert 0 <= receipt["milliseconds"] < 30_000
-    wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
+    wait_for(lambda: not any(machine.process_tree(pid) for pid in family), 5)
 
 
 def test_the_cancel_of_a_job_without_a_process_has_a_receipt_too(trainers: Trainers) -> None:

@@ -130,22 +130,22 @@ def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path:
         ) as worker:
             assert worker.stdout is not None
             trainer = int(worker.stdout.readline())
-            family = wait_for(lambda pid=trainer: len(found := machine.family(pid)) >= 5 and found)
+            family = wait_for(lambda pid=trainer: len(found := machine.process_tree(pid)) >= 5 and found)
             worker.kill()
-        wait_for(lambda pids=family: not any(machine.family(pid) for pid in pids), 5, "the whole family to end")
+        wait_for(lambda pids=family: not any(machine.process_tree(pid) for pid in pids), 5, "the whole family to end")
 
 
 def test_the_guard_ends_the_family_of_a_trainer_that_was_killed_itself(trainers: Trainers, tmp_path: Path) -> None:
     spec = {"kind": "light", "steps": 5000, "behave": "breed", "at": 1}
     given = {"id": "job_1", "attempt": 1, "kind": "light", "spec": spec, "kept": {}, "checkpoints": str(tmp_path)}
     trainer = trainers.take(given, tmp_path)
-    family = wait_for(lambda: trainer.reports(0.05) and len(found := machine.family(trainer.pid)) >= 5 and found)
+    family = wait_for(lambda: trainer.reports(0.05) and len(found := machine.process_tree(trainer.pid)) >= 5 and found)
     os.kill(trainer.pid, signal.SIGKILL)
     wait_for(trainer.ended)
     assert not trainer.is_gone()
     trainer.close()
     assert trainer.is_gone()
-    wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
+    wait_for(lambda: not any(machine.process_tree(pid) for pid in family), 5)
 
 
 @pytest.mark.parametrize("behave", ["well", "breed", "sigkill"])
@@ -156,7 +156,7 @@ def test_whatever_a_trainer_has_started_is_buried(trainers: Trainers, tmp_path: 
     given = {"id": "job_1", "attempt": 1, "kind": "light", "spec": spec, "kept": {}, "checkpoints": str(tmp_path)}
     trainer = trainers.take(given, tmp_path)
     if behave == "breed":
-        wait_for(lambda: trainer.reports(0.05) and len(machine.family(trainer.pid)) >= 5)
+        wait_for(lambda: trainer.reports(0.05) and len(machine.process_tree(trainer.pid)) >= 5)
     else:
         wait_for(trainer.ended)
     trainer.close()
@@ -173,9 +173,9 @@ def test_a_spare_that_its_worker_closes_leaves_no_guard_behind(trainers: Trainer
     trainers.warm()
     spare = trainers._spare
     assert spare is not None
-    family = wait_for(lambda: len(found := machine.family(spare.pid)) == 2 and found)
+    family = wait_for(lambda: len(found := machine.process_tree(spare.pid)) == 2 and found)
     trainers.close()
-    wait_for(lambda: not any(machine.family(pid) for pid in family), 5)
+    wait_for(lambda: not any(machine.process_tree(pid) for pid in family), 5)
 
 
 def test_a_spare_that_is_started_by_hand_ends_nobody_else_s_session() -> None:

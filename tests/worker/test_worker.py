@@ -61,7 +61,7 @@ def test_a_worker_killed_mid_job_is_followed_by_attempt_two_from_the_checkpoint(
     assert trainers
     first.signal(signal.SIGKILL)
     first.process.wait()
-    wait_for(lambda: not any(machine.family(pid) for pid in trainers), 2, "its trainers to die")
+    wait_for(lambda: not any(machine.process_tree(pid) for pid in trainers), 2, "its trainers to die")
     workers.start()
     job = ended(job_id, 30)
     assert (job.state, job.attempt, job.failures) == ("succeeded", 2, 1)
@@ -139,11 +139,11 @@ def test_a_worker_told_to_stop_leaves_though_its_trainer_is_deaf(workers: Worker
     worker = workers.start(BEQUEST_GRACE_SECONDS="2")
     job_id = submit(steps=5000, behave="deaf", at=2, max_attempts=1)
     wait_for(lambda: steps_done(job_id) >= 4)
-    family = machine.family(worker.pid)
+    family = machine.process_tree(worker.pid)
     worker.signal(signal.SIGTERM)
     worker.process.wait(20)
     assert (read(job_id).state, read(job_id).reason, read(job_id).failures) == ("queued", "drained", 0)
-    assert not [pid for pid in family if machine.family(pid)]
+    assert not [pid for pid in family if machine.process_tree(pid)]
 
 
 def test_a_killed_worker_leaves_no_process_of_its_trainer_s_at_whatever_moment(workers: Workers) -> None:
@@ -152,10 +152,10 @@ def test_a_killed_worker_leaves_no_process_of_its_trainer_s_at_whatever_moment(w
         job_id = submit(steps=5000, behave="breed", at=1, max_attempts=9)
         wait_for(lambda job=job_id: read(job).attempt >= 1)
         time.sleep(seconds)
-        family = machine.family(worker.pid)
+        family = machine.process_tree(worker.pid)
         worker.signal(signal.SIGKILL)
         worker.process.wait()
-        wait_for(lambda pids=family: not any(machine.family(pid) for pid in pids), 5, "the whole family to end")
+        wait_for(lambda pids=family: not any(machine.process_tree(pid) for pid in pids), 5, "the whole family to end")
         with transaction() as session:
             jobs.cancel(session, job_id)
 

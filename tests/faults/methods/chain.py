@@ -21,7 +21,7 @@ from app.spec.base import JobSpec
 from app.spec.data import InputSchema
 from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.models import Manifest, TaskManifest
-from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage
+from worker.reports import ArtifactReport, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage
 from worker.training.fitting import checkpoint
 from worker.training.fitting.checkpoint import Saved
 from worker.training.process.failures import Failure, Stopped
@@ -97,7 +97,7 @@ def train(spec: Spec, run: Any) -> None:
         if steps and role not in run.assignment["kept"]:
             _keep(run, role, model(_fold(spec, run, stage, steps), spec.payload))
     (run.out / "report.json").write_text(json.dumps({"kind": "chain", "steps": spec.steps}))
-    run.send(Artifact(name="report.json", path="report.json"))
+    run.send(ArtifactReport(name="report.json", path="report.json"))
     run.send(Result(best={"metric": "value", "value": 1.0, "step": spec.steps}, seed=spec.seed))
 
 

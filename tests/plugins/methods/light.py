@@ -20,7 +20,7 @@ from app.spec.base import JobSpec
 from app.spec.data import InputSchema
 from app.spec.lookup import HeldOut, Inputs, Lookup
 from app.spec.models import Manifest, TaskManifest
-from worker.reports import Artifact, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage, Warned
+from worker.reports import ArtifactReport, Checkpoint, Kept, Metrics, Progress, Result, Resumed, Stage, Warned
 from worker.training.process.failures import Failure, Stopped
 
 
@@ -66,7 +66,7 @@ def train(spec: Spec, run: Any) -> None:
         _count(spec, run, "target", spec.steps)
         _keep(run, "model", "model.keras")
     (run.out / "report.json").write_text(json.dumps({"kind": "light", "steps": spec.steps}))
-    run.send(Artifact(name="report.json", path="report.json"))
+    run.send(ArtifactReport(name="report.json", path="report.json"))
     run.send(Result(best={"metric": "val_count", "value": float(spec.steps), "step": spec.steps}, seed=0))
 
 
@@ -149,14 +149,14 @@ def _misbehave(spec: Spec, run: Any, step: int) -> None:
         case "spy":
             seen = {"environment": dict(os.environ)}
             (run.out / "seen.json").write_text(json.dumps(seen))
-            run.send(Artifact(name="seen.json", path="seen.json"))
+            run.send(ArtifactReport(name="seen.json", path="seen.json"))
         case "nonsense":
             os.write(1, b"this goes to the log\n")
             endless = b"{" * (9 * 2**20)
             while endless:
                 endless = endless[os.write(_report_pipe(), endless) :]
         case "forge":
-            run.send(Artifact(name="passwd", path="/etc/passwd"))
+            run.send(ArtifactReport(name="passwd", path="/etc/passwd"))
 
 
 def _report_pipe() -> int:
