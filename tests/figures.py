@@ -1,4 +1,4 @@
-"""The figures of many small jobs, one for each name of the catalog and those of test_resume.py, to hold two trees against each other:
+"""The figures of many small jobs, one for each name of the catalog and those of combined.py, to hold two trees against each other:
 
     python -m tests.figures write FILE [PART OF A NAME]     in each tree
     python -m tests.figures compare FILE FILE               what differs, to the last digit
@@ -40,22 +40,20 @@ def write(file: Path, part: str = "") -> int:
     device.import_keras()
     from app.data import uploads
     from tests import every_name
-    from tests.worker.training import test_every_name, test_resume
+    from tests.worker.training import combined, every_job
     from tests.worker.training.attempts import unbroken
 
     names = [name for name in every_name.names() if not every_name.large(*name) and not every_name.refused(*name)]
-    bodies = {
-        " ".join(name): test_every_name.unsteady(every_name.job_with(*name)) for name in names
-    } | test_resume.CASES
+    bodies = {" ".join(name): every_job.unsteady(every_name.job_with(*name)) for name in names} | combined.CASES
     figures: dict[str, Any] = {}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="figures-") as home:
         raw, prepared = Path(home) / "raw.npz", Path(home) / "gauges.npz"
         every_name.write_gauges(raw)
-        lookup = test_every_name.Lookup(prepared, uploads.inspect_upload(raw, None, prepared))
+        lookup = every_job.Lookup(prepared, uploads.inspect_upload(raw, None, prepared))
         for name, body in bodies.items():
             if part in name:
-                result = unbroken(test_every_name.assignment(body, lookup), Path(home) / str(len(figures))).result
+                result = unbroken(every_job.assignment(body, lookup), Path(home) / str(len(figures))).result
                 rows = {str(key): value for key, value in result["rows"].items()}
                 figures[name] = json.loads(json.dumps({**result, "rows": rows}, default=str))
     file.write_text(json.dumps(figures, sort_keys=True, indent=1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,16 +16,10 @@ import numpy as np
 import pytest
 
 from app import data
+from tests.extending import FILES
 from tests.service.conftest import Service, free_port
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-
-FILES = dict(
-    re.findall(r"(?ms)^`team/([\w/]+\.py)`\n\n```python\n(.*?)^```$", (ROOT / "docs" / "extending.md").read_text())
-)
-"""The files of a team's package, as the documentation has them."""
 
 WINE = {"train": {"dataset": "wine", "training": {"steps": 30}}}
 JOBS: dict[str, dict[str, Any]] = {

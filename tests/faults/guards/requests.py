@@ -8,7 +8,7 @@ CONNECTIONS, RECEIVING, MIDDLEWARE = "app/api/connections.py", "app/api/receivin
 HEADS, BODIES, GATE = (
     "tests/app/api/test_connections.py",
     "tests/app/api/test_receiving.py",
-    "tests/app/api/test_gate.py",
+    "tests/app/api/test_middleware.py",
 )
 GUARDS = (
     Guard(
@@ -28,23 +28,30 @@ GUARDS = (
     Guard(
         "connections are limited",
         CONNECTIONS,
-        "        if len(self.connections) > most_connections():\n",
-        "        if False:\n",
+        "        while len(self.connections) > most_connections() and (leaving := self._in_favour()):\n",
+        "        while False and (leaving := self._in_favour()):\n",
         f"{HEADS}::test_the_connection_that_has_waited_longest_makes_room",
     ),
     Guard(
         "a connection that has had a request makes room last",
         CONNECTIONS,
-        "in chain(waiting.new, waiting.known)",
-        "in chain(waiting.known, waiting.new)",
+        "in chain(read, waiting.known)",
+        "in chain(waiting.known, read)",
         f"{HEADS}::test_a_connection_that_has_had_a_request_makes_room_last",
     ),
     Guard(
         "a new client is no candidate to make room for itself",
         CONNECTIONS,
-        "        leaving = None\n",
-        "        leaving = None\n        self._waiting.new[self] = None\n",
+        "        while len(self.connections) > most",
+        "        self._waiting.new[self], self._is_unread = None, False\n        while len(self.connections) > most",
         f"{HEADS}::test_one_that_had_a_request_makes_room_for_a_new_client",
+    ),
+    Guard(
+        "a connection that was not read yet makes no room",
+        CONNECTIONS,
+        "        if not read and waiting.new:\n            return None\n",
+        "        read = list(waiting.new)\n",
+        f"{HEADS}::test_requests_of_a_crowd_that_comes_at_once_are_all_heard",
     ),
     Guard(
         "a body that does not come makes room for a new client",

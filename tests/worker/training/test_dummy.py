@@ -15,7 +15,7 @@ from app.spec.data import PerClass, SplitSpec
 from app.spec.faults import Invalid
 from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
-from tests.service.test_plugins import FILES
+from tests.extending import FILES
 from worker.training import trainer
 from worker.training.dummy import Quiet, dummy_job, try_out
 from worker.training.methods import transfer
