@@ -26,12 +26,12 @@ MOST_LAYERS = 2000
 """Of all copies together: Keras needs about 10 ms to make one, and longer to trace it."""
 
 
-def graph(words: SpecModel, trace: Trace, tasks: Iterable[str]) -> Graph:
+def graph(spec: SpecModel, trace: Trace, tasks: Iterable[str]) -> Graph:
     """The layers between the input of a trunk and the heads of `tasks`.
 
     Raises:
         Invalid: the words do not fit the trunk or the tasks.
     """
     plan = Plan(trace)
-    features = module_of("sharing", words).graph(plan, sorted(tasks), words)
+    features = module_of("sharing", spec).graph(plan, sorted(tasks), spec)
     return Graph(tuple(plan.nodes.values()), features)

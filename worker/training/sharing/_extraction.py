@@ -27,10 +27,12 @@ def extract(
     for number, layers in enumerate(levels, 1):
         level = f"level{number}-" if number > 1 else ""
         common = [
-            plan.copy(layers, f"expert{one}", shared_at, as_trunk=one == 1 and not own) for one in range(1, shared + 1)
+            plan.copy(layers, f"expert{index}", shared_at, as_trunk=index == 1 and not own)
+            for index in range(1, shared + 1)
         ]
         theirs = {
-            task: [plan.copy(layers, f"{task}-expert{one}", at[task]) for one in range(1, own + 1)] for task in tasks
+            task: [plan.copy(layers, f"{task}-expert{index}", at[task]) for index in range(1, own + 1)]
+            for task in tasks
         }
         for task in tasks:
             at[task] = plan.mix(

@@ -61,25 +61,25 @@ class Graph:
     def last(self) -> list[str]:
         """The shared layers with numbers beyond which no numbers are shared: the end of each expert that all use."""
         shared, below = set(self.shared), set[str]()
-        found = []
+        ends = []
         for node in reversed(self.nodes):
             counts = node.parameters > 0 and node.name in shared
             if counts and node.name not in below:
-                found.append(node.name)
+                ends.append(node.name)
             if counts or node.name in below:
                 below.update(node.after)
-        return found[::-1]
+        return ends[::-1]
 
     @cached_property
     def _readers(self) -> dict[str, set[str]]:
         """The tasks that depend on each node."""
-        found: dict[str, set[str]] = {name: set() for name in (INPUT, *(node.name for node in self.nodes))}
+        readers: dict[str, set[str]] = {name: set() for name in (INPUT, *(node.name for node in self.nodes))}
         for task, name in self.features.items():
-            found[name].add(task)
+            readers[name].add(task)
         for node in reversed(self.nodes):
             for before in node.after:
-                found[before] |= found[node.name]
-        return found
+                readers[before] |= readers[node.name]
+        return readers
 
 
 @dataclass
@@ -112,13 +112,13 @@ class Plan:
         given: dict[str, str] = {}
         last = after
         for layer in layers:
-            name, begins_as = (f"{prefix}-{one}" if prefix else one for one in (layer.name, layer.drawn_as))
+            name, begins_as = (f"{prefix}-{label}" if prefix else label for label in (layer.name, layer.drawn_as))
             last = self._add(
                 Node(
                     name,
                     layer.kind,
                     {},
-                    tuple(given.get(one, after) for one in layer.after),
+                    tuple(given.get(before, after) for before in layer.after),
                     tuple(layer.shape),
                     layer.parameters,
                     layer.drawn_as if as_trunk else begins_as,
@@ -142,7 +142,7 @@ class Plan:
         shape, count = self.shape(experts[0]), len(experts)
         size = prod(shape)
         stacked = self._join(
-            rows or f"{name}-experts", [self._reshaped(f"{one}-row", one, (1, size)) for one in experts], 0
+            rows or f"{name}-experts", [self._reshaped(f"{expert}-row", expert, (1, size)) for expert in experts], 0
         )
         flat = gate_on if len(self.shape(gate_on)) == 1 else self._flat(gate_on)
         gate, wide = f"{name}-gate", self.shape(flat)[0]
@@ -159,15 +159,17 @@ class Plan:
         shape = self.shape(next(iter(towers.values())))
         channels, places = shape[-1], prod(shape[:-1])
         wide = (places, channels, 1)
-        stacked = self._join(f"{name}-towers", [self._reshaped(f"{one}-row", one, wide) for one in towers.values()], 2)
+        stacked = self._join(
+            f"{name}-towers", [self._reshaped(f"{tower}-row", tower, wide) for tower in towers.values()], 2
+        )
         numbers = len(towers) * (channels if per == "channel" else 1)
-        found = {}
+        mixed = {}
         for own, task in enumerate(towers):
             options = {"own": own, "alpha": alpha, "per": per}
             unit = f"{name}-{task}"
             self._add(Node(unit, "stitch", options, (stacked,), (places, channels), numbers, unit))
-            found[task] = self._reshaped(f"{unit}-maps", unit, shape)
-        return found
+            mixed[task] = self._reshaped(f"{unit}-maps", unit, shape)
+        return mixed
 
     def _flat(self, name: str) -> str:
         flat = f"{name}-flat"

@@ -25,5 +25,5 @@ class Spec(SpecModel):
 EXAMPLE: dict[str, Any] = {"name": "cgc", "experts": 1, "experts_per_task": 1}
 
 
-def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:
-    return extract(plan, tasks, [plan.layers], words.experts, words.experts_per_task)
+def graph(plan: Plan, tasks: Sequence[str], spec: Spec) -> dict[str, str]:
+    return extract(plan, tasks, [plan.layers], spec.experts, spec.experts_per_task)

@@ -23,8 +23,8 @@ class Spec(SpecModel):
 EXAMPLE: dict[str, Any] = {"name": "mmoe", "experts": 4}
 
 
-def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:
+def graph(plan: Plan, tasks: Sequence[str], spec: Spec) -> dict[str, str]:
     experts = [
-        plan.copy(plan.layers, f"expert{number}", INPUT, as_trunk=number == 1) for number in range(1, words.experts + 1)
+        plan.copy(plan.layers, f"expert{number}", INPUT, as_trunk=number == 1) for number in range(1, spec.experts + 1)
     ]
     return {task: plan.mix(task, INPUT, experts, "all-experts") for task in tasks}
