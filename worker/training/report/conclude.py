@@ -74,7 +74,7 @@ class ArmScores:
     def measures(self, task: str) -> tuple[list[Measure], list[Measure]]:
         """Of `task`, treated and control, seed by seed where both are there."""
         ours, theirs = (
-            {seed: one.tasks[task].measure for seed, one in outcomes.items() if task in one.tasks}
+            {seed: outcome.tasks[task].measure for seed, outcome in outcomes.items() if task in outcome.tasks}
             for outcomes in (self.treated, self.control)
         )
         both = [seed for seed in ours if seed in theirs]
@@ -104,11 +104,15 @@ class Extras:
         self.models = models
         if models:
             self.counts |= {f"{role}_steps": sum(model.manifest.training.get("steps", 0) for model in models)}
-            known = [model.rows for model in models if model.rows is not None]
-            self.counts |= {f"{role}_rows": sum(len(rows) for rows in known) if len(known) == len(models) else None}
+            recorded = [model.rows for model in models if model.rows is not None]
+            self.counts |= {
+                f"{role}_rows": sum(len(rows) for rows in recorded) if len(recorded) == len(models) else None
+            }
         if models and role == "teacher":
             labels = [model.manifest.training.get("labels") for model in models]
-            self.counts["teacher_labels"] = None if None in labels else sum(sum(one.values()) for one in labels if one)
+            self.counts["teacher_labels"] = (
+                None if None in labels else sum(sum(by_task.values()) for by_task in labels if by_task)
+            )
 
 
 def conclude(
@@ -154,7 +158,7 @@ def conclude(
         if name == "seeds.svg" and seeds is None:
             continue
         job.send(ArtifactReport(name=name, path=name))
-    seconds = sum(one.cost.device_seconds for one in job.models.values())
+    seconds = sum(kept.cost.device_seconds for kept in job.models.values())
     job.send(
         Result(
             best=model.manifest.training.get("best"),
@@ -197,11 +201,11 @@ def _report(
         "overlap": overlap,
         "models": {
             role: {
-                "steps": one.cost.steps,
-                "learning_rate": one.cost.learning_rate,
-                "device_seconds": one.cost.device_seconds,
+                "steps": kept.cost.steps,
+                "learning_rate": kept.cost.learning_rate,
+                "device_seconds": kept.cost.device_seconds,
             }
-            for role, one in arm_scores.models.items()
+            for role, kept in arm_scores.models.items()
         },
         "failed": arm_scores.failed,
     }
@@ -220,27 +224,27 @@ def _text(kind: type[Report], report: dict[str, Any]) -> str:
 def _lineage(job: Job, model: Model, extras: Extras) -> list[dict[str, Any]]:
     """What the card says of each model behind the job's, by the kept edges: from heir to heir within the job, and where they lead
     out of it."""
-    known = {one.id: one for one in extras.models} | job.run.borrowed.models | dict(job.models)
-    found: list[dict[str, Any]] = []
+    models = {kept.id: kept for kept in extras.models} | job.run.borrowed.models | dict(job.models)
+    ancestors: list[dict[str, Any]] = []
     heirs = [model.id]
     for heir in heirs:
-        for edge in known[heir].manifest.edges:
-            one = known[edge["target"]]
-            found.append(
+        for edge in models[heir].manifest.edges:
+            ancestor = models[edge["target"]]
+            ancestors.append(
                 {
                     "heir": heir,
                     "relation": edge["relation"].replace("_", " "),
-                    "id": one.id,
-                    "architecture": card.named(one.manifest.architecture),
-                    "parameters": one.manifest.parameters,
-                    "steps": one.manifest.training.get("steps", 0),
-                    "dataset": ", ".join(card.learnt_from(one.manifest)) or "rows not recorded",
-                    "sha256": one.manifest.sha256,
+                    "id": ancestor.id,
+                    "architecture": card.named(ancestor.manifest.architecture),
+                    "parameters": ancestor.manifest.parameters,
+                    "steps": ancestor.manifest.training.get("steps", 0),
+                    "dataset": ", ".join(card.learnt_from(ancestor.manifest)) or "rows not recorded",
+                    "sha256": ancestor.manifest.sha256,
                 }
             )
-            if one.id in job.models and one.id not in heirs:
-                heirs.append(one.id)
-    return found
+            if ancestor.id in job.models and ancestor.id not in heirs:
+                heirs.append(ancestor.id)
+    return ancestors
 
 
 def _write(path: Path, text: str) -> None:

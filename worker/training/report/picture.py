@@ -166,9 +166,9 @@ def _axis(left: float, values: Sequence[float], rows: int) -> tuple[Callable[[fl
 
 
 def _panel(panel: Panel) -> list[str]:
-    drawn = [(curve, _known(curve)) for curve in panel.curves]
-    known = [point for _, points in drawn for point in points if point is not None]
-    xs, ys = [point[0] for point in known], [point[1] for point in known]
+    drawn = [(curve, _thin(curve)) for curve in panel.curves]
+    finite = [point for _, points in drawn for point in points if point is not None]
+    xs, ys = [point[0] for point in finite], [point[1] for point in finite]
     left, right = (min(xs), max(xs)) if xs else (0.0, 1.0)
     low, high = _padded(min(ys), max(ys)) if ys else (0.0, 1.0)
     inner = WIDTH - LEFT - RIGHT
@@ -205,7 +205,7 @@ def _panel(panel: Panel) -> list[str]:
     return parts
 
 
-def _known(curve: Curve) -> list[tuple[float, float] | None]:
+def _thin(curve: Curve) -> list[tuple[float, float] | None]:
     """The points, at most some hundred of them; None where the line breaks."""
     every = max(1, math.ceil(len(curve.points) / MOST_POINTS))
     thinned = [*curve.points[:-1:every], *curve.points[-1:]]
@@ -236,6 +236,6 @@ def _number(value: float) -> str:
     return "0" if abs(value) < 1e-12 else f"{value:.10g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def _text(words: str) -> str:
+def _text(text: str) -> str:
     """Fit for XML: what no document may hold is left out."""
-    return escape("".join(letter for letter in words if letter.isprintable()))
+    return escape("".join(letter for letter in text if letter.isprintable()))

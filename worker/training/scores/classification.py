@@ -80,7 +80,7 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> di
     place = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
     sums = np.bincount(place, weights=p, minlength=bins), np.bincount(place, weights=hit, minlength=bins)
-    told = [
+    filled = [
         {
             "lower": i / bins,
             "upper": (i + 1) / bins,
@@ -90,7 +90,7 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> di
         }
         for i in np.flatnonzero(counts)
     ]
-    return {"ece": float(np.abs(sums[0] - sums[1]).sum() / len(p)) if len(p) else None, "bins": told}
+    return {"ece": float(np.abs(sums[0] - sums[1]).sum() / len(p)) if len(p) else None, "bins": filled}
 
 
 def per_class(names: list[str], hits: Any, support: Any, claims: Any) -> list[dict[str, Any]]:
@@ -114,8 +114,8 @@ def f1(hits: int, support: int, claims: int) -> float | None:
 def macro(hits: Any, support: Any, claims: Any) -> float | None:
     """The mean F1 of the classes that occur or were predicted."""
     each = [f1(int(h), int(s), int(c)) for h, s, c in zip(hits, support, claims, strict=True)]
-    known = [value for value in each if value is not None]
-    return float(np.mean(known)) if known else None
+    defined = [value for value in each if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def log_loss(of_truth: Array) -> float:

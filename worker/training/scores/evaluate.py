@@ -110,17 +110,17 @@ def evaluate(
     """
     kind = scoring(task_type)
     predicted, target, labelled = _aligned(task_type, predictions, targets)
-    one = measure(task_type, predictions, targets, metric=metric)
+    measured = measure(task_type, predictions, targets, metric=metric)
     predicted, target = predicted[labelled], target[labelled]
     undefined: dict[str, str] = {}
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "type": task_type,
         "n": int(labelled.sum()),
         "missing": int((~labelled).sum()),
-        "metric": {"name": metric, "better": kind.METRICS[metric].better, "value": _number(one.value)},
+        "metric": {"name": metric, "better": kind.METRICS[metric].better, "value": _number(measured.value)},
     }
-    if one.undefined:
-        undefined["metric"] = one.undefined
+    if measured.undefined:
+        undefined["metric"] = measured.undefined
     figures: dict[str, Any] = {}
     if not len(target):
         undefined["figures"] = "no row has a label"
@@ -129,7 +129,7 @@ def evaluate(
     else:
         figures, why = kind.figures(predicted, target, classes)
         undefined |= why
-    return {**told, **figures, "undefined": undefined}
+    return {**summary, **figures, "undefined": undefined}
 
 
 def agreement(task_type: str, student: ArrayLike, teacher: ArrayLike) -> float | None:
@@ -138,10 +138,12 @@ def agreement(task_type: str, student: ArrayLike, teacher: ArrayLike) -> float |
     Args:
         student, teacher: probabilities of one shape: (n, C), or (n,) or (n, 1) of a binary head's positive class.
     """
-    one, other = (np.asarray(x, dtype=np.float64) for x in (student, teacher))
-    if not len(one):
+    of_student, of_teacher = (np.asarray(x, dtype=np.float64) for x in (student, teacher))
+    if not len(of_student):
         return None
-    return scoring(task_type).agreement(one.reshape(len(one), -1), other.reshape(len(other), -1))
+    return scoring(task_type).agreement(
+        of_student.reshape(len(of_student), -1), of_teacher.reshape(len(of_teacher), -1)
+    )
 
 
 def _aligned(task_type: str, predictions: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, NDArray[np.bool_]]:
@@ -149,13 +151,13 @@ def _aligned(task_type: str, predictions: ArrayLike, targets: ArrayLike) -> tupl
     predicted, target = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     if predicted.ndim == 1:
         predicted = predicted[:, None]
-    found = scoring(task_type).aligned(predicted, target)
-    if found is None or len(found[0]) != len(found[1]):
+    aligned = scoring(task_type).aligned(predicted, target)
+    if aligned is None or len(aligned[0]) != len(aligned[1]):
         raise ValueError(
             f"{task_type}: predictions of shape {np.shape(predictions)} do not fit targets of shape {np.shape(targets)}"
             " or a class code is beyond the last output"
         )
-    return found
+    return aligned
 
 
 def _number(value: float) -> float | None:

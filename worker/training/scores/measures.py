@@ -78,9 +78,9 @@ RMSE = Metric("RMSE", _rmse, better="lower", share=False)
 def metric_of(name: str) -> Metric:
     """The metric that some task type measures by `name`. Raises LookupError where none does."""
     for kind in tasks.names():
-        known: dict[str, Metric] = module("training.tasks", kind).METRICS
-        if name in known:
-            return known[name]
+        metrics: dict[str, Metric] = module("training.tasks", kind).METRICS
+        if name in metrics:
+            return metrics[name]
     raise LookupError(f"no task type measures {name!r}: known are {', '.join(tasks.metrics())}")
 
 
