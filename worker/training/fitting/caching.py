@@ -66,23 +66,23 @@ class Cached:
         stop: Event | None = None,
     ):
         self._keras_layers, self._network, self._stop = keras_layers, network, stop
-        self._known: dict[int, tuple[Source, np.ndarray]] = {}
+        self._cache: dict[int, tuple[Source, np.ndarray]] = {}
         self.batch_sources = {name: self._batch_source(batch_source) for name, batch_source in batch_sources.items()}
 
     def logits(self, inputs: Source) -> dict[str, np.ndarray]:
         """{task: logits (n, units)} of raw inputs, whose features are kept for the next time."""
-        if id(inputs) not in self._known:
+        if id(inputs) not in self._cache:
             # The source itself is kept beside: an id is only its own as long as it lives.
-            self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
+            self._cache[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
         head = partial(self._keras_layers.ask, self._keras_layers.head)
-        return in_chunks(head, self._known[id(inputs)][1], stop=self._stop)
+        return in_chunks(head, self._cache[id(inputs)][1], stop=self._stop)
 
     def _batch_source(self, batch_source: BatchSource) -> BatchSource:
         rows = _rows(batch_source)
-        found = in_chunks(self._features, batch_source.inputs, rows, self._stop)[""]
+        features = in_chunks(self._features, batch_source.inputs, rows, self._stop)[""]
         return replace(
             batch_source,
-            inputs=Some(rows, found.astype(np.float32, copy=False), len(batch_source.inputs)),
+            inputs=Some(rows, features.astype(np.float32, copy=False), len(batch_source.inputs)),
             scaling=Scaling(),
         )
 

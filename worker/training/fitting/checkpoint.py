@@ -128,8 +128,8 @@ def _remove(folder: Path) -> None:
 def _of_stage(home: Path, stage: str) -> list[tuple[int, Path]]:
     """(step, directory), newest first."""
     pattern = re.compile(re.escape(_plain(stage)) + r"-(\d+)")
-    found = [(pattern.fullmatch(path.name), path) for path in home.iterdir()] if home.is_dir() else []
-    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+    matches = [(pattern.fullmatch(path.name), path) for path in home.iterdir()] if home.is_dir() else []
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
 def _plain(stage: str) -> str:

@@ -32,25 +32,25 @@ class Conflicts:
         lengths = np.sqrt(np.diag(gram))
         with np.errstate(invalid="ignore", divide="ignore"):
             cosines = gram / np.outer(lengths, lengths)
-        known = np.isfinite(cosines)
-        cosines = np.where(known, np.clip(cosines, -1, 1), 0.0)
-        fresh = known & (self.sums[0] == 0)
+        finite = np.isfinite(cosines)
+        cosines = np.where(finite, np.clip(cosines, -1, 1), 0.0)
+        fresh = finite & (self.sums[0] == 0)
         self.sums[3] = np.where(fresh, cosines, self.sums[3])
-        self.sums[4] = np.where(known, cosines, self.sums[4])
-        self.sums[:3] += np.stack([known, cosines, cosines < 0])
-        self.sums[5] += np.where(known, gram, 0.0)
+        self.sums[4] = np.where(finite, cosines, self.sums[4])
+        self.sums[:3] += np.stack([finite, cosines, cosines < 0])
+        self.sums[5] += np.where(finite, gram, 0.0)
 
     def table(self) -> dict[str, Any] | None:
         """The pairs, the most opposed first, as JSON types; None where nothing was sampled."""
-        found = [self._pair(i, j) for i in range(len(self._tasks)) for j in range(i) if self.sums[0, i, j]]
-        if not found:
+        pairs = [self._pair(i, j) for i in range(len(self._tasks)) for j in range(i) if self.sums[0, i, j]]
+        if not pairs:
             return None
-        found.sort(key=lambda pair: pair["cosine"])
+        pairs.sort(key=lambda pair: pair["cosine"])
         return {
             "meaning": MEANING,
-            "sentence": _sentence(found[0]),
-            "pairs": found[:MOST_PAIRS],
-            "pairs_in_all": len(found),
+            "sentence": _sentence(pairs[0]),
+            "pairs": pairs[:MOST_PAIRS],
+            "pairs_in_all": len(pairs),
         }
 
     def _pair(self, i: int, j: int) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class FitState:
         return self._is_last and self._is_phase_over and not self.due
 
     @property
-    def known_by(self) -> str:
+    def fingerprint(self) -> str:
         """The same for the same fit alone, in every process."""
         phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
         sizes = [self.fit_spec.epoch_steps, self.fit_spec.batch_size]
@@ -204,7 +204,7 @@ class FitState:
 
     def saved(self) -> checkpoint.Saved:
         state = {
-            "fit": self.known_by,
+            "fit": self.fingerprint,
             "phase": self.number,
             "begun": self.begun,
             "looked": self.looked,
@@ -218,14 +218,16 @@ class FitState:
     def restore(self, saved: checkpoint.Saved) -> bool:
         """Takes up that state; `go_on` comes next. False where it is one of another fit, and nothing is changed."""
         state = saved.state
-        if state.get("fit") != self.known_by:
+        if state.get("fit") != self.fingerprint:
             return False
         phase = self._phases[state["phase"]]
         self._lend(phase, saved.step)
-        known = self._compiled.state()
-        own, rest = saved.arrays[: len(known)], saved.arrays[len(known) :]
-        expected = [*known, self._conflicts.sums]
-        if [(one.shape, one.dtype) for one in [*own, *rest[:1]]] != [(one.shape, one.dtype) for one in expected]:
+        current = self._compiled.state()
+        own, rest = saved.arrays[: len(current)], saved.arrays[len(current) :]
+        expected = [*current, self._conflicts.sums]
+        if [(array.shape, array.dtype) for array in [*own, *rest[:1]]] != [
+            (array.shape, array.dtype) for array in expected
+        ]:
             return False
         self.step = self.safe = saved.step
         self.number, self.begun, self.looked = state["phase"], state["begun"], state["looked"]

@@ -66,13 +66,13 @@ class Differentiator:
         """
         if not self._shared or len(self._learner.loss_spec.tasks) < 2:
             return None
-        found = self._differentiate(batch, training=False)
-        return np.where(np.outer(found.present, found.present), found.gram, np.nan)
+        task_gradients = self._differentiate(batch, training=False)
+        return np.where(np.outer(task_gradients.present, task_gradients.present), task_gradients.gram, np.nan)
 
     def losses(self, batch: Batch) -> np.ndarray:
         """Each task's loss (K,) in inference mode, nan where the batch has none of it; nothing is changed."""
-        found = self._differentiate(batch, training=False)
-        return np.where(found.present, found.losses, np.nan)
+        task_gradients = self._differentiate(batch, training=False)
+        return np.where(task_gradients.present, task_gradients.losses, np.nan)
 
     def differentiate(self, batch: Batch) -> TaskGradients:
         """The forward and backward passes of a training step: dropout is drawn, BatchNorm moves."""
@@ -144,7 +144,7 @@ def _tensorflow(learner: Any, shared: set[int], products: Callable[..., Any], tr
             scaled = [optimizer.scale_loss(term) for term in terms]
         zero = tf.UnconnectedGradients.ZERO
         scale = optimizer.scale_loss(tf.ones(()))
-        each = [tape.gradient(one, variables, unconnected_gradients=zero) for one in scaled]
+        each = [tape.gradient(term, variables, unconnected_gradients=zero) for term in scaled]
         each = [
             [tf.convert_to_tensor(slope) / tf.cast(scale, slope.dtype) for slope in task_gradients]
             for task_gradients in each
@@ -172,16 +172,24 @@ def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training:
             pairs = [*zip(learner.trainable_variables, trained, strict=True)]
             pairs += zip(learner.non_trainable_variables, other, strict=True)
             with keras.StatelessScope(state_mapping=pairs) as scope:
-                found, present, rest, values = _terms(learner, x, y, training)
+                parts, present, rest, values = _terms(learner, x, y, training)
             moved = [scope.get_current_value(variable) for variable in learner.non_trainable_variables]
-            whole = jax.numpy.stack(found)
+            whole = jax.numpy.stack(parts)
             return whole * scale, (whole[:-1], present, rest, values, moved)
 
         scaled, back, (losses, present, rest, values, moved) = jax.vjp(terms, trained, has_aux=True)
         (each,) = jax.vmap(back)(jax.numpy.eye(len(scaled), dtype=scaled.dtype))
         each = [task_gradients / scale.astype(task_gradients.dtype) for task_gradients in each]
         by_task = [task_gradients[:-1] for task_gradients in each]
-        return (losses, present, *products(by_task), rest, values, by_task, [s[-1] for s in each]), moved
+        return (
+            losses,
+            present,
+            *products(by_task),
+            rest,
+            values,
+            by_task,
+            [task_gradients[-1] for task_gradients in each],
+        ), moved
 
     def pure_apply(trained: Any, inner: Any, weights: Any, own: Any, by_task: Any, beside: Any, scale: Any) -> Any:
         gradients = [slope * scale.astype(slope.dtype) for slope in _combined(shared, weights, own, by_task, beside)]
@@ -191,11 +199,11 @@ def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training:
 
     def differentiate(x: Any, y: Any) -> Any:
         scale = optimizer.scale_loss(jax.numpy.ones(()))
-        found, moved = passes(read(learner.trainable_variables), read(learner.non_trainable_variables), scale, x, y)
+        outputs, moved = passes(read(learner.trainable_variables), read(learner.non_trainable_variables), scale, x, y)
         if training:
             for variable, value in zip(learner.non_trainable_variables, moved, strict=True):
                 variable.assign(value)
-        return found
+        return outputs
 
     def apply(weights: Any, own: Any, by_task: Any, beside: Any) -> None:
         scale = optimizer.scale_loss(jax.numpy.ones(()))

@@ -134,7 +134,7 @@ class Learner(keras.Model):
                 values[f"{name}_label_loss"] = ops.where(present[name], losses[name], np.float32("nan"))
                 values[f"{name}_label_weight"] = factor
                 objectives, parts = self._objectives(task, y, y_pred)
-                taught = sum(parts[f"{one}_weight"] for one in self.distillation_loss.names(name))
+                taught = sum(parts[f"{objective}_weight"] for objective in self.distillation_loss.names(name))
                 losses[name], present[name] = factor * losses[name] + objectives, ops.logical_or(count > 0, taught > 0)
                 values |= parts
         return losses, present, values
@@ -323,8 +323,8 @@ class Compiled:
         else:
             logs = self._weighted_step(batch)
             losses = np.array([logs[f"{name}_loss"] for name in self._tasks])
-            known = np.isfinite(losses)
-            self._sums += np.stack([np.where(known, losses, 0.0), known])
+            finite = np.isfinite(losses)
+            self._sums += np.stack([np.where(finite, losses, 0.0), finite])
         self._number += 1
         return logs
 
@@ -402,7 +402,7 @@ class Compiled:
         objectives = self.learner.loss_spec.objectives
 
         def taught(name: str) -> bool:
-            weights = enumerate(one.weight for one in objectives.get(name, ()))  # type: ignore[attr-defined]
+            weights = enumerate(objective.weight for objective in objectives.get(name, ()))  # type: ignore[attr-defined]
             return any(weight * batch[1].get(f"{name}/factor/{number}", 1.0) > 0 for number, weight in weights)
 
         return np.array([taught(name) or batch[1][f"{name}/labelled"].any() for name in self._tasks])

@@ -43,7 +43,10 @@ class LossSpec:
             {name: [task.type, task.units] for name, task in self.tasks.items()},
             self.weighting and self.weighting.model_dump(),
             dict(self.task_weights),
-            {name: [one.model_dump() for one in objectives] for name, objectives in self.objectives.items()},
+            {
+                name: [objective.model_dump() for objective in objectives]
+                for name, objectives in self.objectives.items()
+            },
             {name: list(weights) for name, weights in self.teachers.items()},
             self.label_weight,
             self.regularizer and self.regularizer.model_dump(),

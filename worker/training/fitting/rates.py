@@ -23,10 +23,10 @@ def factors_of(paths: Sequence[str], patterns: Mapping[str, float]) -> tuple[flo
     Raises:
         ValueError: a pattern matches nothing, or a path is matched by none or by several.
     """
-    matching = {path: [one for one in patterns if re.fullmatch(one, path)] for path in paths}
-    odd = [f"{path} matches {len(found)} patterns" for path, found in matching.items() if len(found) != 1]
-    used = {one for found in matching.values() for one in found}
-    odd += [f"{one!r} matches no trained variable" for one in patterns if one not in used]
+    matching = {path: [regex for regex in patterns if re.fullmatch(regex, path)] for path in paths}
+    odd = [f"{path} matches {len(hits)} patterns" for path, hits in matching.items() if len(hits) != 1]
+    used = {regex for hits in matching.values() for regex in hits}
+    odd += [f"{regex!r} matches no trained variable" for regex in patterns if regex not in used]
     if odd:
         raise ValueError(f"learning rates must name each trained variable once: {'; '.join(odd)}")
     return tuple(patterns[matching[path][0]] for path in paths)

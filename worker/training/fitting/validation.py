@@ -43,10 +43,10 @@ class ValidationMonitor:
     ) -> dict[str, float]:
         """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
         values: dict[str, float] = {}
-        known: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
+        by_inputs: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
         for name, check in self._checks.items():
-            logits = known.setdefault(id(check.inputs), {}) or ask(check.inputs)
-            known[id(check.inputs)] = logits
+            logits = by_inputs.setdefault(id(check.inputs), {}) or ask(check.inputs)
+            by_inputs[id(check.inputs)] = logits
             task = network.tasks[name]
             measured = evaluate.measure(task.type, heads.answers(task, logits[name]), check.values, metric=check.metric)
             values[f"val_{name}_{check.metric}" if len(network.tasks) > 1 else f"val_{check.metric}"] = measured.value
