@@ -40,7 +40,7 @@ class Sampler:
 
     def _pass(self, number: int) -> np.ndarray:
         if number not in self._passes:
-            self._passes = {known: rows for known, rows in self._passes.items() if known == number - 1}
+            self._passes = {earlier: rows for earlier, rows in self._passes.items() if earlier == number - 1}
             order = np.random.default_rng([*self._entropy, 256, number]).permutation(len(self.rows))
             self._passes[number] = self.rows[order]
         return self._passes[number]

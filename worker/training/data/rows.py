@@ -48,8 +48,8 @@ class Data:
             return self.split.test
         values = self.table.columns[self.group]
         numbers = np.unique(values, return_inverse=True)[1].astype(np.int64)
-        known = datasets.labelled(values)
-        return np.asarray(np.where(known, numbers, len(values) + np.arange(len(values)))[self.split.test])
+        labelled = datasets.labelled(values)
+        return np.asarray(np.where(labelled, numbers, len(values) + np.arange(len(values)))[self.split.test])
 
     @property
     def held_out(self) -> np.ndarray:
@@ -139,11 +139,11 @@ def stage_split(table: Table, held_out: np.ndarray, seed: int, column: str | Non
     Rows whose input is among `held_out` are in no part. Equal inputs stay on one side. Returns the split and how many rows were dropped.
     """
     free = np.flatnonzero(~datasets.among(table.hashes, held_out)) if len(held_out) else np.arange(len(table))
-    known = free if column is None else free[datasets.labelled(table.columns[column][free])]
+    usable = free if column is None else free[datasets.labelled(table.columns[column][free])]
     rng = np.random.default_rng([seed, 7])
-    keys = np.ascontiguousarray(table.hashes[known]).view(f"V{HASH_BYTES}").ravel()
+    keys = np.ascontiguousarray(table.hashes[usable]).view(f"V{HASH_BYTES}").ravel()
     groups = np.unique(keys, return_inverse=True)[1]
     order = rng.permutation(groups.max() + 1 if len(groups) else 0)
     held = np.isin(groups, order[: len(order) // 10])
-    rows = known.astype(np.int64)
+    rows = usable.astype(np.int64)
     return datasets.Split(rows[~held], rows[held], np.zeros(0, np.int64)), len(table) - len(free)

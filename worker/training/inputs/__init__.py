@@ -65,10 +65,10 @@ def adapted(kind: str, x: Any, trunk_shape: Sequence[int]) -> Any:
 
 def about(kind: str, fed: list[int], trunk_shape: list[int]) -> dict[str, Any] | None:
     """What the report says of resizing; None where the trunk sees what it is fed."""
-    told: dict[str, Any] | None = (
+    resizing: dict[str, Any] | None = (
         module("training.inputs", kind).about(fed, trunk_shape) if inputs.of(kind).RESIZED else None
     )
-    return told
+    return resizing
 
 
 def sentence(kind: str, fed: Sequence[int], trunk_shape: Sequence[int]) -> str:

@@ -71,9 +71,9 @@ def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     answers = model.predict_on_batch(rows.astype(np.float32))
     for name in network.tasks:
-        found = np.asarray(answers[name])
+        answer = np.asarray(answers[name])
         scale = max(1.0, float(np.abs(expected[name]).max(initial=0)))
-        if not np.isfinite(found).all() or np.abs(found - expected[name]).max(initial=0) > 2e-3 * scale:
+        if not np.isfinite(answer).all() or np.abs(answer - expected[name]).max(initial=0) > 2e-3 * scale:
             raise Failure("internal", f"the saved model's answers for {name} differ from the trained network's")
 
 
@@ -179,8 +179,8 @@ def _constants(network: Network) -> list[Any]:
     """Preprocessing in two layers: first the mean is taken away, so that a large one costs no precision."""
     mean, std = network.scaling.mean, network.scaling.std
     return [
-        keras.layers.Rescaling(1.0, [-one for one in mean], name="preprocessing_mean", dtype="float32"),
-        keras.layers.Rescaling([1 / one for one in std], name="preprocessing_std", dtype="float32"),
+        keras.layers.Rescaling(1.0, [-value for value in mean], name="preprocessing_mean", dtype="float32"),
+        keras.layers.Rescaling([1 / value for value in std], name="preprocessing_std", dtype="float32"),
     ]
 
 

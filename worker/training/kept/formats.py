@@ -63,7 +63,7 @@ def write(
     Raises:
         Failure: `export_failed`, a file could not be written or answers otherwise than Keras does.
     """
-    wanted = [one for one in formats if one != "keras"]
+    wanted = [kind for kind in formats if kind != "keras"]
     if not wanted:
         return {}
     network, rows = replace(network, precision="float32"), rows.astype(np.float32)
@@ -71,7 +71,7 @@ def write(
     expected = [_plain(kept.predict_on_batch(some)) for some in (rows, rows[:1])]
     model = export.inference_model(network, constants=True)
     model.predict_on_batch(rows)  # Keras writes ONNX only of a model that was called
-    told: dict[str, dict[str, Any]] = {}
+    written: dict[str, dict[str, Any]] = {}
     for kind in wanted:
         before_each()
         path = out / FILES[kind]
@@ -79,7 +79,7 @@ def write(
             warnings.simplefilter("ignore")  # the converters' own, about Python and NumPy of years ago
             try:
                 answer = _WRITERS[kind](model, path)
-                found = [answer(some) for some in (rows, rows[:1])]
+                answers = [answer(some) for some in (rows, rows[:1])]
             except (OSError, MemoryError):
                 raise
             except Exception as error:
@@ -88,21 +88,21 @@ def write(
                 raise Failure(
                     "export_failed", f"{kind} could not be written ({type(error).__name__})", param="/export"
                 ) from error
-        differences = [_difference(kind, *pair) for pair in zip(found, expected, strict=True)]
-        told[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": max(differences)}
-    return told
+        differences = [_difference(kind, *pair) for pair in zip(answers, expected, strict=True)]
+        written[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": max(differences)}
+    return written
 
 
-def _difference(format: str, found: Answers, expected: Answers) -> float:
+def _difference(format: str, answers: Answers, expected: Answers) -> float:
     """The largest, relative to the task's largest answer where that is above 1."""
     worst = 0.0
     for name, wanted in expected.items():
-        if name not in found or found[name].shape != wanted.shape:
+        if name not in answers or answers[name].shape != wanted.shape:
             raise Failure(
                 "export_failed", f"the {format} file does not answer for {name} as Keras does", param="/export"
             )
         scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-        off = float(np.abs(found[name] - wanted).max(initial=0)) / scale
+        off = float(np.abs(answers[name] - wanted).max(initial=0)) / scale
         if not off <= TOLERANCE:  # also where it is not a number
             raise Failure(
                 "export_failed",
@@ -148,7 +148,7 @@ def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    names = [one.name for one in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
     return lambda rows: dict(zip(names, session.run(None, {given.name: rows}), strict=True))
 
 
@@ -191,7 +191,7 @@ def _interpreter() -> Any:
 def _zip(folder: Path, path: Path) -> None:
     """Without times, so that the same model gives the same listing; deflated."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
-        for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             entry = zipfile.ZipInfo(str(Path(folder.name) / file.relative_to(folder)))
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             with whole.open(entry, "w") as target, file.open("rb") as source:

@@ -37,8 +37,8 @@ class Model:
     @property
     def shapes(self) -> list[list[int]]:
         """Of all recorded rows behind it."""
-        known = self.rows is not None and len(self.rows) > 0
-        return (self.manifest.rows_shapes or [self.manifest.input.shape]) if known else []
+        recorded = self.rows is not None and len(self.rows) > 0
+        return (self.manifest.rows_shapes or [self.manifest.input.shape]) if recorded else []
 
     @property
     def cost(self) -> Cost:

@@ -54,24 +54,24 @@ class TeacherCache:
 
     def __init__(self, ask: Ask, folder: Path | None = None):
         self._ask, self._folder = ask, folder
-        self._known: dict[str, CachedOutputs] = {}
+        self._cached: dict[str, CachedOutputs] = {}
 
     def __call__(self, model: Model, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """{task: logits (n, units)} and {feature/LAYER: …} of raw `inputs`."""
         key = _key(model, inputs, layers)
-        if key not in self._known:
-            self._known[key] = self._read(key)
-        known, hashes = self._known[key], _hashes(inputs)
+        if key not in self._cached:
+            self._cached[key] = self._read(key)
+        cached, hashes = self._cached[key], _hashes(inputs)
         first = {digest: row for row, digest in reversed([*enumerate(hashes)])}
-        new = sorted(row for digest, row in first.items() if digest not in known.places)
-        if new or not known.values:
-            said = self._whole(model, inputs, np.array(new, np.int64), layers)
-            values = known.values or {name: array[:0] for name, array in said.items()}
-            known.values = {name: np.concatenate([values[name], said[name]]) for name in said}
-            known.places |= {hashes[row]: len(known.places) + number for number, row in enumerate(new)}
-            self._write(key, known)
-        places = np.array([known.places[digest] for digest in hashes], np.int64)
-        return {name: array[places] for name, array in known.values.items()}
+        new = sorted(row for digest, row in first.items() if digest not in cached.places)
+        if new or not cached.values:
+            outputs = self._whole(model, inputs, np.array(new, np.int64), layers)
+            values = cached.values or {name: array[:0] for name, array in outputs.items()}
+            cached.values = {name: np.concatenate([values[name], outputs[name]]) for name in outputs}
+            cached.places |= {hashes[row]: len(cached.places) + number for number, row in enumerate(new)}
+            self._write(key, cached)
+        places = np.array([cached.places[digest] for digest in hashes], np.int64)
+        return {name: array[places] for name, array in cached.values.items()}
 
     def _whole(self, model: Model, inputs: Source, rows: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
         """Asked in whole chunks alone: a smaller batch would be computed by other kernels, whose last bits differ."""
@@ -100,13 +100,13 @@ class TeacherCache:
             return CachedOutputs()
         return CachedOutputs({row.tobytes(): number for number, row in enumerate(hashes)}, values)
 
-    def _write(self, key: str, known: CachedOutputs) -> None:
+    def _write(self, key: str, cached: CachedOutputs) -> None:
         """A cache that cannot be written is no reason to fail."""
         path = self._path(key)
-        if path is None or not known.places or known.bytes > MOST_FILE_BYTES:
+        if path is None or not cached.places or cached.bytes > MOST_FILE_BYTES:
             return
-        hashes = np.frombuffer(b"".join(known.places), np.uint8).reshape(-1, HASH_BYTES)
-        arrays: dict[str, Any] = {f"value/{name}": array for name, array in known.values.items()}
+        hashes = np.frombuffer(b"".join(cached.places), np.uint8).reshape(-1, HASH_BYTES)
+        arrays: dict[str, Any] = {f"value/{name}": array for name, array in cached.values.items()}
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with durable.write(path) as beside:

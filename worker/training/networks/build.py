@@ -79,9 +79,9 @@ class KerasLayers:
         """
         key = (id(model), len(batch))
         model.predict_function = self.functions.get(key)
-        said: dict[str, np.ndarray] = model.predict_on_batch(batch)
+        outputs: dict[str, np.ndarray] = model.predict_on_batch(batch)
         self.functions[key] = model.predict_function
-        return said
+        return outputs
 
     def load(self, weights: Weights) -> None:
         """Adapters begin at nothing."""
@@ -93,7 +93,7 @@ class KerasLayers:
 
     def read(self) -> Weights:
         """The numbers of all layers, adapters merged into their kernels."""
-        found = {
+        weights = {
             name: [keras.ops.convert_to_numpy(variable.value) for variable in _own(layer)]
             for name, layer in self.layers.items()
             if layer.weights
@@ -101,10 +101,10 @@ class KerasLayers:
         for name, layer in self.layers.items():
             places = {variable.path: place for place, variable in enumerate(_own(layer))}
             for part in _adapted(layer):
-                a, b = (keras.ops.convert_to_numpy(one.value) for one in (part.lora_kernel_a, part.lora_kernel_b))
+                a, b = (keras.ops.convert_to_numpy(kernel.value) for kernel in (part.lora_kernel_a, part.lora_kernel_b))
                 place = places[_kernel(part).path]
-                found[name][place] = found[name][place] + np.float32(part.lora_alpha / part.lora_rank) * (a @ b)
-        return found
+                weights[name][place] = weights[name][place] + np.float32(part.lora_alpha / part.lora_rank) * (a @ b)
+        return weights
 
     def reseed(self, seed: int) -> None:
         """Starts every dropout layer's stream anew, and every adapter's A, from (seed, the layer's name)."""
@@ -219,7 +219,7 @@ def _join(layer: Any, given: Sequence[Any]) -> Any:
 
 def through(graph: Graph, steps: Mapping[str, Step], inputs: Any) -> dict[str, Any]:
     """What each node of `graph` gives for a tensor of scaled inputs, by its name."""
-    found = {INPUT: inputs}
+    outputs = {INPUT: inputs}
     for node in graph.nodes:
-        found[node.name] = steps[node.name]([found[name] for name in node.after])
-    return found
+        outputs[node.name] = steps[node.name]([outputs[name] for name in node.after])
+    return outputs

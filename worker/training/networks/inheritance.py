@@ -37,25 +37,29 @@ def inherit(network: Network, source: Network) -> Inherited:
     know, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
     network's order) or, for regression, the column is; a regression head then also takes over the source's units.
     """
-    kinds, theirs = ({layer.name: layer.kind for layer in one.trace.layers} for one in (network, source))
+    kinds, theirs = ({layer.name: layer.kind for layer in model.trace.layers} for model in (network, source))
     strangers = [name for name in theirs if name not in kinds and name in source.weights]
     weights, copied, fresh = dict(network.weights), {}, {}
     for name in (name for name in network.trunk if name in network.weights):
-        found = name if name in source.weights and name in theirs else None
-        if found is None and name not in theirs:
-            found = next(
-                (one for one in strangers if theirs[one] == kinds[name] and _same(weights[name], source.weights[one])),
+        match = name if name in source.weights and name in theirs else None
+        if match is None and name not in theirs:
+            match = next(
+                (
+                    stranger
+                    for stranger in strangers
+                    if theirs[stranger] == kinds[name] and _same(weights[name], source.weights[stranger])
+                ),
                 None,
             )
-            strangers = strangers[strangers.index(found) + 1 :] if found else strangers
-        if found is None:
+            strangers = strangers[strangers.index(match) + 1 :] if match else strangers
+        if match is None:
             fresh[name] = "the source has no such layer"
-        elif not _same(weights[name], source.weights[found]):
+        elif not _same(weights[name], source.weights[match]):
             fresh[name] = (
-                f"shapes differ: {_shapes(weights[name])} here, {_shapes(source.weights[found])} in the source"
+                f"shapes differ: {_shapes(weights[name])} here, {_shapes(source.weights[match])} in the source"
             )
         else:
-            weights[name], copied[name] = list(source.weights[found]), found
+            weights[name], copied[name] = list(source.weights[match]), match
     tasks = dict(network.tasks)
     for name, task in network.tasks.items():
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)

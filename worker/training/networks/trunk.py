@@ -59,14 +59,14 @@ class LayerCall:
     def call(self, operation: Any, given: Mapping[str, Any]) -> Any:
         """What `operation` gives where the layers that feed the part gave `given`."""
 
-        def found(value: Any) -> Any:
+        def substitute(value: Any) -> Any:
             source = self.sources.get(id(value))
             if source is None:
                 return value
-            one = given[source.layer]
-            return one[source.number] if isinstance(one, list | tuple) else one
+            output = given[source.layer]
+            return output[source.number] if isinstance(output, list | tuple) else output
 
-        args, kwargs = keras.tree.map_structure(found, self.arguments)
+        args, kwargs = keras.tree.map_structure(substitute, self.arguments)
         return operation(*args, **kwargs)
 
 
@@ -150,9 +150,9 @@ def opened(model: Any) -> Trunk:
                 name=name,
                 kind=type(part.operation).__name__,
                 shape=list(left),
-                parameters=sum(prod(one) for one in numbers),
+                parameters=sum(prod(sides) for sides in numbers),
                 after=after,
-                kernel=any(len(one) > 1 for one in numbers),
+                kernel=any(len(sides) > 1 for sides in numbers),
                 adaptable=bool(adaptable(part.operation)),
                 within=within,
                 drawn_as=drawn_as,
@@ -169,7 +169,7 @@ def inner(layer: Any) -> list[Any]:
 
 def adaptable(layer: Any) -> list[Any]:
     """The layers in a layer beside whose kernels Keras can put an adapter."""
-    return [one for one in inner(layer) if hasattr(one, "enable_lora") and getattr(one, "kernel", None) is not None]
+    return [part for part in inner(layer) if hasattr(part, "enable_lora") and getattr(part, "kernel", None) is not None]
 
 
 def leaves(model: Any) -> dict[str, tuple[str, Any]]:
@@ -180,9 +180,9 @@ def leaves(model: Any) -> dict[str, tuple[str, Any]]:
 
 
 def _walk(
-    model: Any, prefix: str, drawn_by: str, within: str | None, known: dict[int, LayerOutput]
+    model: Any, prefix: str, drawn_by: str, within: str | None, outputs: dict[int, LayerOutput]
 ) -> Iterator[tuple[str, str, str | None, LayerCall]]:
-    """(name, the name that it is drawn by, the outermost nested model, part) of each layer, in order. `known`: tensors by id."""
+    """(name, the name that it is drawn by, the outermost nested model, part) of each layer, in order. `outputs`: of tensors, by id."""
     places = {id(layer): place for place, layer in enumerate(model.layers)}
     names = _names(model.operations)
     for operation, own in zip(model.operations, names, strict=True):
@@ -198,15 +198,15 @@ def _walk(
         if isinstance(operation, keras.Model):
             nested = operation._functional if isinstance(operation, keras.Sequential) else operation
             for mine, theirs in zip(nested.inputs, node.input_tensors, strict=True):
-                known[id(mine)] = known[id(theirs)]
-            yield from _walk(nested, f"{name}-", drawn_as, within or name, known)
+                outputs[id(mine)] = outputs[id(theirs)]
+            yield from _walk(nested, f"{name}-", drawn_as, within or name, outputs)
             for mine, theirs in zip(node.output_tensors, nested.outputs, strict=True):
-                known[id(mine)] = known[id(theirs)]
+                outputs[id(mine)] = outputs[id(theirs)]
             continue
         arguments = node.arguments
-        sources = {id(tensor): known[id(tensor)] for tensor in node.input_tensors}
+        sources = {id(tensor): outputs[id(tensor)] for tensor in node.input_tensors}
         for number, tensor in enumerate(node.output_tensors):
-            known[id(tensor)] = LayerOutput(name, number)
+            outputs[id(tensor)] = LayerOutput(name, number)
         yield name, drawn_as, within, LayerCall(operation, (arguments.args, arguments.kwargs), sources)
 
 
@@ -217,16 +217,16 @@ def _names(operations: Sequence[Any]) -> list[str]:
     counted = [
         re.fullmatch(rf"{kind}(_\d+)?", operation.name) for kind, operation in zip(kinds, operations, strict=True)
     ]
-    taken = {one.name for one, by_counter in zip(operations, counted, strict=True) if not by_counter}
-    found, counts = list[str](), dict[str, int]()
+    taken = {operation.name for operation, by_counter in zip(operations, counted, strict=True) if not by_counter}
+    names, counts = list[str](), dict[str, int]()
     for operation, kind, by_counter in zip(operations, kinds, counted, strict=True):
         name = None if by_counter else str(operation.name)
         while name is None:
             number = counts[kind] = counts.get(kind, -1) + 1
-            one = f"{kind}_{number}" if number else kind
-            name = None if one in taken else one
-        found.append(name)
-    return found
+            candidate = f"{kind}_{number}" if number else kind
+            name = None if candidate in taken else candidate
+        names.append(name)
+    return names
 
 
 def _snake(name: str) -> str:

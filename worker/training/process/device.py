@@ -49,10 +49,10 @@ def name() -> str:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        found = tf.config.list_physical_devices("GPU")
-        if not found:
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
             return "cpu"
-        details = tf.config.experimental.get_device_details(found[0])
+        details = tf.config.experimental.get_device_details(gpus[0])
         return f"gpu: {details.get('device_name', 'unknown')}"
     if keras.backend.backend() == "jax":
         import jax

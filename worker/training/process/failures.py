@@ -58,7 +58,7 @@ def exit_code(report: Failed) -> Exit:
 
 def _report(code: str, message: str, stage: str | None, hint: Hint = None, param: str | None = None) -> Failed:
     kind = FAILURES[code]
-    said = None if hint is None else str(hint)
+    text = None if hint is None else str(hint)
     return Failed(
-        code=code, message=message, hint=said, blame=kind.blame, param=param, retryable=kind.retryable, stage=stage
+        code=code, message=message, hint=text, blame=kind.blame, param=param, retryable=kind.retryable, stage=stage
     )

@@ -59,11 +59,11 @@ class MetricLog:
 
     def series(self) -> dict[str, list[tuple[int, float | None]]]:
         """{name: (step, value) …}, names in the order in which they first came."""
-        found: dict[str, list[tuple[int, float | None]]] = {}
+        series: dict[str, list[tuple[int, float | None]]] = {}
         for rows in self._stages.values():
             for name, step, value in rows:
-                found.setdefault(name, []).append((step, value))
-        return found
+                series.setdefault(name, []).append((step, value))
+        return series
 
     def save(self) -> None:
         """Durably, for a later attempt. What came since the last save is added; an attempt's first save begins the copies anew.
