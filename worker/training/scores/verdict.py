@@ -103,8 +103,7 @@ def judge(
     Args:
         treated, control: one outcome a seed; pairs are matched by `seed`. With `seeds` 0 `control` is empty.
         seeds: `control.seeds` as asked, before the run: a failed pair does not lower it.
-        margin: `control.margin` in the metric's unit (0.02 = 2 points). With `primary: delta_m` it is Δm's,
-            in per cent.
+        margin: `control.margin` in the metric's unit (0.02 = 2 points); with `primary: delta_m` Δm's, in per cent.
         primary: `control.primary`: a task's name or "delta_m"; None: the only task, or Δm.
         arm: what the control is, in words ("same cnn from scratch").
         besides: what the method used and the control did not: source_steps, source_rows, teacher_steps,
