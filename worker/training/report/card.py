@@ -1,7 +1,7 @@
-"""The model card: what a job made, from what, how well it does on rows that nothing was trained on, and how to load it.
+"""The model card: a job's model, its data, its results on rows that nothing was trained on, and how to load it.
 
-Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a program can know. Pure text, from the report, the manifest and
-the spec; names that come from users are escaped.
+Follows Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a program can know the facts. The card is pure text, made from
+the report, the manifest and the spec; names that come from users are escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.spec.models import Manifest
 
 MOST_CLASSES = 12
-"""A confusion table of more is left to report.json."""
+"""A confusion table of more classes is in report.json only."""
 
 CHOICES = ("strategy", "batch_norm", "sharing", "weighting")
 CHOICES_OF_TEACHING = (
@@ -33,7 +33,7 @@ CHOICES_OF_TEACHING = (
     "generations",
     "unlabelled",
 )
-"""Words of a spec that say what the method was."""
+"""Fields of a spec that describe the method."""
 
 RATIOS = {"params_ratio": "parameters", "latency_ratio": "latency on a CPU"}
 
@@ -44,7 +44,7 @@ History = Mapping[str, Sequence[tuple[int, float | None]]]
 def card(
     report: Mapping[str, Any], manifest: Manifest, spec: Mapping[str, Any], lineage: Sequence[Mapping[str, Any]]
 ) -> str:
-    """The whole card. `lineage`: of each model behind this one, `heir` (who comes from it), `relation`, `id`, `architecture`, `dataset`,
+    """The whole card. `lineage`: for each model behind this one `heir` (made from it), `relation`, `id`, `architecture`, `dataset`,
     `steps`, `parameters` and `sha256`."""
     name = str(spec.get("name") or f"A model by {report['kind']}")
     parts = [
@@ -88,7 +88,7 @@ def curve(report: Mapping[str, Any], history: History) -> str:
 
 
 def seeds(report: Mapping[str, Any]) -> str | None:
-    """Each seed's values as SVG, task by task and for Δm, since a mean may hide one run that collapsed; None without a pair."""
+    """Each seed's values as SVG, for each task and for Δm; None without a pair. A mean alone may hide one run that collapsed."""
     blocks = []
     for name, verdict in _judged(report).items():
         by = scale(verdict)
@@ -116,7 +116,7 @@ def seeds(report: Mapping[str, Any]) -> str | None:
 
 
 def _judged(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The verdicts that have a pair of runs to show: each task's, and the one on all tasks together."""
+    """The verdicts with at least one pair of runs: each task's, and that of all tasks together."""
     verdict = report.get("verdict") or {}
     verdicts = {**(verdict.get("tasks") or {}), "all tasks together": verdict.get("delta_m")}
     return {
@@ -168,7 +168,7 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
 
 
 def named(architecture: Mapping[str, Any]) -> Any:
-    """Its name among those of keras.applications, where it is one of them."""
+    """The name of an architecture; of a network of keras.applications its name there."""
     return architecture.get("name") if architecture.get("arch") == "applications" else architecture.get("arch")
 
 
@@ -252,7 +252,7 @@ def _results(report: Mapping[str, Any]) -> list[str]:
 
 
 def _seeds(verdict: Mapping[str, Any]) -> str:
-    """Each pair of runs that a verdict rests on."""
+    """The pairs of runs behind a verdict."""
     if not verdict.get("seeds"):
         return ""
     differences = [signed(verdict, value) for value in verdict["delta"]["values"]]
@@ -264,7 +264,7 @@ def _seeds(verdict: Mapping[str, Any]) -> str:
 
 
 def _teaching(figures: Mapping[str, Any]) -> str:
-    """How near a student came to its teachers."""
+    """The student beside its teachers."""
     value, gap, agreed = figures["teacher_value"], figures["gap_recovered"], figures["agreement"]
     rows = [(f"teacher {teacher['model']}", f"weight {teacher['weight']:g}") for teacher in figures["teachers"]]
     if value["value"] is not None:
@@ -286,7 +286,7 @@ def _confusion(confusion: Mapping[str, Any]) -> str:
 
 
 def learnt_from(manifest: Manifest) -> list[str]:
-    """The data sets that a model has learnt from, each once, in words."""
+    """The data sets that a model has learnt from, each once, as text."""
     named = manifest.dataset.get("sets", [])
     return list(
         dict.fromkeys(
@@ -336,22 +336,22 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _text(text: str) -> str:
-    """As plain text on one line of Markdown: nothing in it is markup, a link, a mention or a picture, in whatever renders the card."""
+    """`text` on one line of Markdown, escaped: no renderer finds markup, a link, a mention or a picture in it."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(map(_word, line.split()))
 
 
 _CORE = re.compile(r"""([("'\[{]*)(.*?)([)"'\]},;:.!?]*)""")
 _LIVE = re.compile(r"[@#$]|:\S|www|\w[.。．｡][^\W\d]|\bGH-\d|\b[0-9a-f]{7,}\b", re.IGNORECASE)
-"""What renderers make a link, a mention, a picture or a formula of without any markup: addresses, @name, #1, :name:, $x$, commits."""
+"""Text that renderers turn into a link, a mention, a picture or a formula without markup: addresses, @name, #1, :name:, $x$, commits."""
 
 
 def _word(word: str) -> str:
-    """Escaped; as code where it would come alive even so. Escapes do not help there: renderers look at the text that they stand for."""
+    """`word` escaped, or as code where escapes do not help: renderers look for such words in the text behind the escapes."""
     match = _CORE.fullmatch(word)
     if match is None or not _LIVE.search(match[2]):
         return _escaped(word)
-    # A backtick, a pipe or a backslash within code means something else in each renderer, so they stand outside.
+    # Renderers disagree on a backtick, a pipe or a backslash within code, so these stand outside.
     parts = re.split(r"([`|\\]+)", match[2])
     code = "".join(_escaped(part) if number % 2 else part and f"`{part}`" for number, part in enumerate(parts))
     return _escaped(match[1]) + code + _escaped(match[3])

@@ -1,4 +1,4 @@
-"""What tasks with classes are measured by, and their figures: of one class among several, and of single labels.
+"""Metrics and figures of tasks with classes: one class among several, or single labels.
 
 Predictions are probabilities, (n, C). Codes of classes are (n,), −1 where a row has none.
 """
@@ -20,8 +20,8 @@ METRICS = {"accuracy": ACCURACY, "balanced_accuracy": BALANCED_ACCURACY}
 
 
 def metric(counts: Sequence[int] | None) -> str:
-    """Balanced accuracy where the rarest class has under 10 % of the rows. Of ten equal classes each has 10 %, so with more than five
-    classes the limit is half an even share: 5 % for ten."""
+    """Balanced accuracy where the rarest class has under 10 % of the rows, else accuracy. With more than five classes the limit is
+    half an even share: 5 % for ten classes, each of which has 10 % where all are equal."""
     present = [count for count in counts or () if count > 0]
     if len(present) < 2:
         return "accuracy"
@@ -74,7 +74,7 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> di
 
     Args:
         confidence: (n,) probabilities; a bin is (lower, upper], the first one includes 0.
-        correct: (n,) whether what had that probability was so.
+        correct: (n,) whether the prediction with that probability was right.
     """
     p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     place = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)

@@ -1,6 +1,6 @@
-"""What a model gets on rows that it was not trained on: the report's figures, and the measures that a verdict compares.
+"""Scores of a model on rows that it was not trained on: the report's figures, and the measures that a verdict compares.
 
-Targets come as the data part stores them: class codes (n,) with −1 missing, numbers (n,) or (n, d) with NaN missing,
+Targets come as a data set stores them: class codes (n,) with −1 missing, numbers (n,) or (n, d) with NaN missing,
 labels (n, L) of 0 and 1 with NaN missing. Predictions come as an exported model gives them: probabilities (n, C) of a
 multiclass head, (n,) or (n, 1) of a binary head's second class, (n, L) of a multilabel head; numbers in the user's
 units of a regression head. A label is claimed above one half.
@@ -22,7 +22,7 @@ from worker.training.scores.measures import Array, Measure, Metric
 class Scoring(Protocol):
     """How a task type is scored: part of the face of its module in `worker.training.tasks`.
 
-    METRICS: by name. RELATIVE: of these, what a task enters Δm with where that is another than the verdict's.
+    METRICS: by name. RELATIVE: the one of these with which a task enters Δm, where it is not the verdict's.
     """
 
     METRICS: Mapping[str, Metric]
@@ -46,7 +46,7 @@ class Scoring(Protocol):
         """The report's figures of labelled rows, at least one, JSON types only; and why single ones are null."""
 
     def agreement(self, student: Array, teacher: Array) -> float | None:
-        """As the function `agreement`, of at least one row, (n, outputs) each."""
+        """As the function `agreement`; (n, outputs) each, with at least one row."""
 
 
 def scoring(task_type: str) -> Scoring:
@@ -55,7 +55,7 @@ def scoring(task_type: str) -> Scoring:
 
 
 def metric_for(task_type: str, counts: Sequence[int] | None = None) -> str:
-    """The verdict's metric of a task. Decide it once a job, so that every arm, seed and validation uses the same.
+    """The verdict's metric of a task. Decided once in a job, so that every arm, seed and validation uses the same.
 
     Args:
         counts: rows of each class in the whole data set; unknown or none: plain accuracy.
@@ -72,10 +72,10 @@ def measure(
     units: ArrayLike | None = None,
     dataset: str = "",
 ) -> Measure:
-    """One metric on the labelled rows, in the parts from which the verdict resamples it.
+    """One metric on the labelled rows, kept in the parts from which the verdict resamples it.
 
     Args:
-        metric: from `metric_for`; "rmse" for what a regression enters Δm with.
+        metric: from `metric_for`; "rmse" where a regression enters Δm.
         units: (n,) the test unit of each row: its index in the data set, or its group's number; None: each row is one.
 
     Raises:
@@ -102,7 +102,7 @@ def evaluate(
     metric: str,
     classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """A task's figures for the report, JSON types only. What has no value is null, and `undefined` says why.
+    """A task's figures for the report, JSON types only. A figure without a value is null, and `undefined` says why.
 
     Args:
         metric: the verdict's, from `metric_for`; its value is repeated under `metric`.

@@ -1,4 +1,4 @@
-"""A verdict in one sentence that a person can read aloud, with what it rests on or what to do next."""
+"""A verdict in one sentence that a person can read aloud, with its evidence or the next step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sentence(verdict: Mapping[str, Any]) -> str:
 
 
 def _advice(verdict: Mapping[str, Any]) -> str:
-    """More of what the uncertainty is made of: seeds, or test rows."""
+    """More seeds or more test rows, whichever make up more of the uncertainty."""
     seeds, test = verdict["variance"]["seeds"], verdict["variance"]["test"]
     share = seeds / (seeds + test) if seeds + test > 0 else 0.0
     if share <= 0.5:
@@ -59,7 +59,7 @@ def _not_excluded(verdict: Mapping[str, Any]) -> str:
 
 
 def _no_room(verdict: Mapping[str, Any]) -> str:
-    """Where the control is perfect its margin is 0: no difference is small enough to be none, and none can be a gain."""
+    """A perfect control has a margin of 0: no difference is small enough to count as none, and none can be a gain."""
     text = "the control makes no mistake on these test rows, which leaves no room for a gain"
     if verdict["interval"][0] < 0:
         return f", {_interval(verdict)}: {text}, and a loss can be neither shown nor excluded"
@@ -108,7 +108,7 @@ def _paired(verdict: Mapping[str, Any]) -> str:
 
 
 def _costs(verdict: Mapping[str, Any]) -> str:
-    """Steps on the target of both arms, and what the method used besides."""
+    """Both arms' steps on the target, and the method's extra costs."""
     budget = verdict.get("budget") or {}
     if not budget.get("treated") or not budget.get("control"):
         return ""
@@ -133,7 +133,7 @@ def _stage(besides: Mapping[str, Any], stage: str) -> str:
 
 
 def unit(verdict: Mapping[str, Any]) -> str:
-    """Of a verdict's differences, once multiplied by `scale`."""
+    """The unit of a verdict's differences, once they are multiplied by `scale`."""
     if verdict["metric"] == "delta_m":
         return "%"
     return "points" if metric_of(verdict["metric"]).share else ""
@@ -154,8 +154,8 @@ def signed(verdict: Mapping[str, Any], value: float) -> str:
 
 
 def _places(verdict: Mapping[str, Any]) -> int:
-    """Digits after the point of all numbers of a verdict: so many that one sees what it rests on, which is on which side of 0 and of the
-    margin each end of the interval lies."""
+    """Digits after the point of all numbers of a verdict: enough to show on which side of 0 and of the margin each end of the
+    interval lies, since the verdict rests on that."""
     by = scale(verdict)
     ends = [by * end for end in verdict.get("interval") or () if end is not None]
     margin = by * (verdict.get("margin") or 0.0)
@@ -168,5 +168,5 @@ def _places(verdict: Mapping[str, Any]) -> int:
 
 
 def _side(value: float, mark: float) -> int:
-    """-1, 0 or 1; what no number of digits that is told would show counts as nothing."""
+    """-1, 0 or 1; a difference that MOST_PLACES digits would not show counts as 0."""
     return 0 if abs(value - mark) < 10.0**-MOST_PLACES else (1 if value > mark else -1)

@@ -37,7 +37,7 @@ SIGN_RULE = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model cost on the target. `best_epoch` counts from 1 to `epochs`, by validation; None: not watched."""
+    """The cost of one model on the target. `best_epoch` counts from 1 to `epochs`, by validation; None: not watched."""
 
     steps: int
     learning_rate: float
@@ -61,7 +61,7 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One arm of one seed: each task's score, or in `failed` why there is none.
+    """One arm of one seed: each task's score, or in `failed` the reason why there is none.
 
     A multi-task control gathers its single-task models here.
     """
@@ -102,15 +102,15 @@ def judge(
 
     Args:
         treated, control: one outcome a seed; pairs are matched by `seed`. With `seeds` 0 `control` is empty.
-        seeds: `control.seeds` as asked, before the run: a failed pair does not lower it.
+        seeds: `control.seeds` as asked; a failed pair does not lower it.
         margin: `control.margin` in the metric's unit (0.02 = 2 points); with `primary: delta_m` Δm's, in per cent.
         primary: `control.primary`: a task's name or "delta_m"; None: the only task, or Δm.
         arm: what the control is, in words ("same cnn from scratch").
-        besides: what the method used and the control did not: source_steps, source_rows, teacher_steps,
+        besides: costs of the method that the control does not have: source_steps, source_rows, teacher_steps,
             teacher_rows, teacher_labels, unlabelled_rows.
         overlap: "seen": some arm was trained on test rows; "unknown": a model came without hashes of its rows, or with
             those of pictures of another shape.
-        conditional_on: "source" or "teacher" where one was trained once for all seeds: the verdict holds for that one.
+        conditional_on: "source" or "teacher" where one was trained once for all seeds; the verdict holds for it alone.
 
     Raises:
         ValueError: the arms were not measured on the same test rows, or `primary` names no task.
@@ -181,7 +181,7 @@ def rows_variance(unit_differences: Sequence[float] | Array) -> float:
 def margin_of(metric: str, control_mean: float, asked: Margin = "auto") -> float:
     """The smallest difference that matters; nan without a control.
 
-    Auto: 2 points, or a fifth of the control's error where that is less: near the ceiling 2 points would swallow all.
+    Auto: 2 points, or a fifth of the control's error where that is less, since near the ceiling 2 points are too many.
 
     Raises:
         ValueError: the metric has no margin of its own; RMSE enters Δm only, R² decides.
@@ -300,7 +300,7 @@ Pair = tuple[Outcome, Outcome]
 
 
 def _pairs(treated: Sequence[Outcome], control: Sequence[Outcome]) -> tuple[list[Pair], list[str]]:
-    """The complete pairs in the order of the treated seeds, and what is wrong with the others."""
+    """The complete pairs in the order of the treated seeds, and the faults of the others."""
     other = {outcome.seed: outcome for outcome in control}
     pairs: list[Pair] = []
     broken: list[str] = []
@@ -444,7 +444,7 @@ def _differences(ones: Sequence[Measure], others: Sequence[Measure]) -> list[flo
 
 
 def _notes(name: str, treated: Sequence[Outcome], control: Sequence[Outcome]) -> list[str]:
-    """What a reader must know before believing the difference."""
+    """Reservations that a reader must know before believing the difference."""
     still = []
     for arm, outcomes in (("treated", treated), ("control", control)):
         watched = [outcome.tasks[name].cost for outcome in outcomes]
@@ -483,5 +483,5 @@ def _values(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no nan: what could not be computed is null."""
+    """JSON has no nan: a value that could not be computed is null."""
     return float(value) if math.isfinite(value) else None
