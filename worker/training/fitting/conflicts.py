@@ -1,7 +1,7 @@
-"""Who disturbs whom: how the tasks' gradients on the shared layers point, sampled over a fit.
+"""Which tasks disturb each other: angles between their gradients on the shared layers, sampled over a fit.
 
 A cosine below 0 means that a step for one task undoes part of a step for the other (Yu et al. 2020, definition 1). The sample is
-the training batch of each evaluation, in inference mode, so that it moves nothing and draws nothing.
+the training batch at each evaluation, in inference mode, so that it changes no state and draws no random number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEANING = (
 
 
 class Conflicts:
-    """Sums over samples, (6, K, K): how many, cosines, how many below 0, the first cosine, the last one, dot products."""
+    """Over samples, (6, K, K): their number, the sum of cosines, how many are below 0, the first, the last, the sum of dot products."""
 
     def __init__(self, tasks: Sequence[str]):
         self._tasks = list(tasks)

@@ -1,7 +1,7 @@
-"""What the objectives of a loss spec add to a step: their values, the layers that they read, the projectors that they train.
+"""The objectives of a loss spec in a step: their values, the layers that they read, the projectors that they train.
 
-A batch holds what teacher NUMBER says under `TASK/teacher/NUMBER` (logits) and `TASK/teacher/NUMBER/LAYER` (features); the student's
-own features come from the very pass that gives its logits, under `TASK/feature/LAYER`.
+A batch holds teacher NUMBER's logits under `TASK/teacher/NUMBER` and its features under `TASK/teacher/NUMBER/LAYER`; the student's own
+features come from the same pass as its logits, under `TASK/feature/LAYER`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def teacher_layers(objectives: Sequence[SpecModel]) -> list[str]:
 
 
 class DistillationLoss:
-    """`projectors`: {name: layer}, built; they are the student's side, trained with it, and no part of its network."""
+    """`projectors`: {name: layer}, built. They act on the student's features and are trained with it, but are no part of its network."""
 
     def __init__(self, keras_layers: KerasLayers, loss_spec: LossSpec):
         self.loss_spec = loss_spec
@@ -56,7 +56,7 @@ class DistillationLoss:
             layer.bias.assign(np.zeros(fan_out, np.float32))
 
     def names(self, task: str) -> list[str]:
-        """What each objective's value is logged as: its type, numbered where it comes twice."""
+        """The name under which each objective's value is logged: its type, numbered where it comes twice."""
         types = [name_of("objectives", objective) for objective in self.loss_spec.objectives.get(task, ())]
         counts = [types[: number + 1].count(name) for number, name in enumerate(types)]
         named = [name if count == 1 else f"{name}_{count}" for name, count in zip(types, counts, strict=True)]
@@ -86,7 +86,7 @@ class DistillationLoss:
     def _of_features(
         self, module: Any, task: str, number: int, spec: Any, y: Mapping[str, Any], y_pred: Mapping[str, Any]
     ) -> Any:
-        """Σ over the pairs, mean over the teachers by their weights."""
+        """Sum over the pairs of the teachers' mean by their weights."""
         weights = self.loss_spec.teachers[task]
         total: Any = 0.0
         for place, (theirs, ours) in enumerate(spec.layers):

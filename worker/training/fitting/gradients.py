@@ -1,9 +1,9 @@
-"""Each task's gradient on what the tasks share: the one thing that each Keras backend does in its own way.
+"""Each task's gradient on the shared variables: the one computation that differs between Keras backends.
 
-A backend gives two compiled functions. `differentiate(x, y)`: the losses of the tasks, and the gradient of each of them and
-of all that a total has besides (objectives, regularisers) by every trained variable. `apply(weights, own, gradients,
-beside)`: one optimizer step with Σ weights · gradients on what is shared and Σ own · gradients on the rest. In between a
-weighting sees the Gramian alone, on the host.
+A backend gives two compiled functions. `differentiate(x, y)`: the losses of the tasks, and the gradient by every trained
+variable of each loss and of the rest of the total (objectives, regularisers). `apply(weights, own, gradients, beside)`: one
+optimizer step with Σ weights · gradients on the shared variables and Σ own · gradients on the others. In between a weighting
+sees the Gramian alone, on the host.
 
 Costs K + 1 backward passes a step and memory for K gradients. Loss scaling is undone before anything is compared. Products are
 summed element by element: a matrix product would be rounded to TF32 on some GPUs.
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class TaskGradients:
-    """What `differentiate` found: NumPy but for `by_task` [(K, *shape)] and `beside` [(*shape)], which stay on the device.
+    """The results of `differentiate`: NumPy but for `by_task` [(K, *shape)] and `beside` [(*shape)], which stay on the device.
 
     `losses`, `present`: (K,). `gram`, `last`: (K, K) dot products on all shared variables, and on the last shared layer's.
-    `rest`: what the total has besides; `values`: of each objective, by its logged name.
+    `rest`: the total without the tasks' losses; `values`: of each objective, by its logged name.
     """
 
     losses: np.ndarray
@@ -79,7 +79,7 @@ class Differentiator:
         return self._differentiate(batch, training=True)
 
     def apply(self, task_gradients: TaskGradients, weights: np.ndarray, own: np.ndarray) -> None:
-        """The optimizer's step: `weights` (K,) multiply the tasks' gradients on what is shared, `own` (K,) on the rest."""
+        """The optimizer's step: `weights` (K,) multiply the tasks' gradients on the shared variables, `own` (K,) on the others."""
         _, apply = self._compiled(True)
         apply(weights.astype(np.float32), own.astype(np.float32), task_gradients.by_task, task_gradients.beside)
 

@@ -1,8 +1,8 @@
 """Discriminative learning rates: lower layers learn more slowly (Howard and Ruder 2018, section 3.2: η of a layer is η of the next / 2.6).
 
-An optimizer whose every update, weight decay included, uses its rate times the factor of the variable. Unlike one optimizer for
-each layer this leaves the rest as it is: the gradients are clipped by their global norm before, the step counter, the schedule and
-the loss scale are one, and factors of 1 compute what the plain optimizer does, bit by bit.
+An optimizer whose every update, weight decay included, uses its rate times the variable's factor. Unlike one optimizer for each
+layer, it clips gradients by their global norm and has one step counter, one schedule and one loss scale; with factors of 1 it computes
+the same as the plain optimizer, bit by bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a fit is going: the validation value that is watched, and the means of what is logged in between."""
+"""The state of a fit: the validation value that is watched, and the means of logged values in between."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ValidationMonitor:
         return self._stopping != "off" and self._waited >= self._stopping.patience
 
     def begin_phase(self) -> None:
-        """Patience ends a phase, not the ones after it."""
+        """Starts patience anew: it ends one phase, not those after it."""
         self._waited = 0
 
     def look(
@@ -83,7 +83,7 @@ class ValidationMonitor:
 
 
 class Means:
-    """The mean of each logged value since the last look; a task that was absent from a step has no value there."""
+    """The mean of each logged value since the last look; a task that is absent from a step has no value there."""
 
     def __init__(self) -> None:
         self.sums: dict[str, tuple[float, int]] = {}

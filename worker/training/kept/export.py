@@ -34,7 +34,7 @@ LOADING = (
 def inference_model(network: Network, *, constants: bool = False) -> Any:
     """Raw inputs to {task: answers}: preprocessing, trunk, `<task>_logits`, and the output layer `<task>`; stock layers only.
 
-    `constants`: preprocessing as numbers within the graph. What Normalization holds becomes further inputs of an ONNX file.
+    `constants`: preprocessing as numbers within the graph, since Normalization's become further inputs of an ONNX file.
     """
     keras_layers = build.keras_layers(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
@@ -63,10 +63,10 @@ def write(network: Network, path: Path) -> str:
 
 
 def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np.ndarray]) -> None:
-    """Success needs a model that loads in plain Keras and answers as the trained network did.
+    """Checks that the saved model loads in plain Keras and answers as the trained network did.
 
     Raises:
-        Failure: it does not; `internal`, since no spec can be at fault.
+        Failure: `internal`, since no spec can be at fault: it does not.
     """
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     answers = model.predict_on_batch(rows.astype(np.float32))
@@ -176,7 +176,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _constants(network: Network) -> list[Any]:
-    """Preprocessing in two layers: first the mean is taken away, so that a large one costs no precision."""
+    """Preprocessing in two layers: the mean is subtracted first, so that a large one costs no precision."""
     mean, std = network.scaling.mean, network.scaling.std
     return [
         keras.layers.Rescaling(1.0, [-value for value in mean], name="preprocessing_mean", dtype="float32"),

@@ -1,4 +1,4 @@
-"""A finished network for other programs: SavedModel, LiteRT and ONNX, each run once and held against Keras before it is kept.
+"""A finished network for other programs: SavedModel, LiteRT and ONNX, each run once and compared with Keras before it is kept.
 
 All three are written from the same inference model as `model.keras`, in float32: raw inputs to one answer for each task, under
 the tasks' names. The batch size is free in all of them.
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 Answers = dict[str, np.ndarray]
 
 TOLERANCE = 1e-4
-"""Of probabilities; of numbers in the user's units, relative to the largest answer where that is above 1."""
+"""Largest difference of probabilities; of numbers in the user's units, relative to the largest answer where that is above 1."""
 
 
 def require(formats: Sequence[ExportFormat]) -> None:
-    """Before anything is trained: a worker may lack what the API had, or the API may be on a machine without Keras.
+    """Checks before training that each format can be written: a worker may lack a package that the API had, or the API's machine may
+    have no Keras.
 
     Raises:
-        Failure: `export_failed`, the first format that cannot be written.
+        Failure: `export_failed`, of the first format that cannot be written.
     """
     for kind in formats:
         reason = unavailable(kind)
@@ -54,7 +55,7 @@ def write(
     out: Path,
     before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
-    """Writes `formats` (all but keras) into `out` and answers {kind: {file, bytes, largest_difference}}.
+    """Writes `formats` (all but keras) into `out`; returns {kind: {file, bytes, largest_difference}}.
 
     Args:
         rows: raw inputs on which each file is compared with Keras, all at once and the first one alone.
@@ -94,7 +95,7 @@ def write(
 
 
 def _difference(format: str, answers: Answers, expected: Answers) -> float:
-    """The largest, relative to the task's largest answer where that is above 1."""
+    """The largest difference, relative to the task's largest answer where that is above 1."""
     worst = 0.0
     for name, wanted in expected.items():
         if name not in answers or answers[name].shape != wanted.shape:
@@ -114,7 +115,7 @@ def _difference(format: str, answers: Answers, expected: Answers) -> float:
 
 
 def _saved_model(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
-    """A zip with the folder `saved_model`; what is run is what the zip holds."""
+    """A zip with the folder `saved_model`; the model that is run is read from the zip."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saved_model.") as folder:
@@ -154,7 +155,7 @@ def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
 
 @functools.cache
 def _say_erfc_in_onnx() -> None:
-    """TensorFlow's GELU is written with erfc, which tf2onnx 1.17 passes on as it is and ONNX does not have: erfc(x) = 1 − erf(x)."""
+    """TensorFlow's GELU uses erfc, which tf2onnx 1.17 passes on and ONNX does not have; it becomes 1 − erf(x)."""
     from tf2onnx.handler import tf_op
 
     @tf_op("Erfc")
@@ -178,7 +179,7 @@ _WRITERS: dict[ExportFormat, Callable[[Any, Path], Callable[[np.ndarray], Answer
 
 
 def _interpreter() -> Any:
-    """LiteRT's own where it is installed; TensorFlow still brings the same one and says that it will not for ever."""
+    """LiteRT's own interpreter where it is installed; else TensorFlow's, which is the same and deprecated."""
     if find_spec("ai_edge_litert") is not None:
         from ai_edge_litert.interpreter import Interpreter
 
@@ -189,7 +190,7 @@ def _interpreter() -> Any:
 
 
 def _zip(folder: Path, path: Path) -> None:
-    """Without times, so that the same model gives the same listing; deflated."""
+    """Zips a folder, deflated and without times, so that the same model gives the same listing."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             entry = zipfile.ZipInfo(str(Path(folder.name) / file.relative_to(folder)))

@@ -1,4 +1,4 @@
-"""What one network passes to another: numbers, layer by layer, wherever names and shapes agree; and a report of what was copied."""
+"""One network's numbers copied to another, layer by layer, wherever names and shapes agree; with a report of the copied layers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def inherit(network: Network, source: Network) -> Inherited:
 
     Scaling comes along with a table's columns; pictures are divided by the scale of their own data.
 
-    All arrays of a layer are copied or none. A layer is found by its name, else, among those whose names the other side does not
-    know, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
+    All arrays of a layer are copied or none. A layer is found by its name; else, among the layers whose names the other side does not
+    have, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
     network's order) or, for regression, the column is; a regression head then also takes over the source's units.
     """
     kinds, theirs = ({layer.name: layer.kind for layer in model.trace.layers} for model in (network, source))
@@ -69,7 +69,7 @@ def inherit(network: Network, source: Network) -> Inherited:
 
 
 def order_of(task: Task, source: Task) -> list[int] | None:
-    """Where each output of `task` stands among the source's; None where the two do not mean the same."""
+    """The place of each output of `task` among the source's outputs; None where the two tasks do not mean the same."""
     if task.type != source.type or task.units != source.units:
         return None
     return tasks.of(task.type).order(task, source)
