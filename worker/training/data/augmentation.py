@@ -1,7 +1,7 @@
 """Training rows changed at random, as a function of (seed, data set, step) alone: a stopped run goes on with the same pictures.
 
-Both arms of a pair see the same ones, and so does a teacher that is asked about each batch (Beyer et al. 2022: teacher and student
-should see one view). All changes of place make one map, and a picture is sampled once. NumPy only.
+Both arms of a pair see the same pictures, and so does a teacher that is asked about each batch (Beyer et al. 2022: teacher and student
+should see one view). All changes of place are combined into one map, so that a picture is sampled once. NumPy only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Augment:
-    """`spec` applied to the raw rows of a batch. `scaling` says how large a step of `noise` is."""
+    """`spec` applied to the raw rows of a batch. `scaling` has the unit of `noise`."""
 
     def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling):
         self.spec, self._scaling = list(spec), scaling
@@ -39,7 +39,7 @@ class Augment:
         return rows
 
     def _maps(self, rng: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
-        """(n, 2, 3): where each pixel (y, x), counted from the middle, is read from."""
+        """(n, 2, 3) maps: from each pixel (y, x), counted from the middle, to the place where it is read."""
         maps = np.tile(np.eye(2, 3, dtype=np.float64), (n, 1, 1))
         for augmentation in self.spec:
             step = np.tile(np.eye(2), (n, 1, 1))
@@ -66,7 +66,7 @@ class Augment:
 def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Pictures (n, h, w, c) float32 read bilinearly at A (y, x) + b, counted from the middle, for maps [A | b] (n, 2, 3).
 
-    What lies outside has the value of the nearest edge.
+    Places outside have the value of the nearest edge.
     """
     n, height, width, _ = pictures.shape
     middle = np.array([(height - 1) / 2, (width - 1) / 2])

@@ -22,7 +22,7 @@ LEAST_STD = (
 
 
 def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG001
-    """Row after row in float64, so block by block the very numbers that NumPy's `mean` and `std` have of all rows at once."""
+    """Sums row after row in float64, so that blocks give the very numbers of NumPy's `mean` and `std` of all rows at once."""
     rows = sum(len(numbers) for _, numbers in parts)
     mean = _sum(parts, lambda block: block) / rows
     std = np.sqrt(_sum(parts, lambda block: (block - mean) ** 2) / rows)
@@ -31,7 +31,7 @@ def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG00
 
 
 def _sum(parts: Sequence[Trained], of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Over all rows, (features,). Of several features NumPy adds row to row; of a single one in pairs, so that is added at once."""
+    """The sum over all rows, (features,). NumPy adds several features row by row, but a single one in pairs: it is added at once."""
     values = (of(block.astype(np.float64)) for source, rows in parts for block in blocks(source, rows))
     if parts[0][0].shape[1] == 1:
         return np.asarray(np.add.reduce(np.concatenate(list(values)), axis=0))

@@ -1,4 +1,4 @@
-"""Which layers an objective compares: the pairs that a spec names, checked, or sensible ones found by themselves."""
+"""The pairs of layers that an objective compares: those of a spec, checked, or sensible ones found automatically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pairs = Annotated[list[Pair], Field(min_length=1, max_length=16)]
 LAYERS = "pairs [teacher's layer, student's layer]; null: found automatically"
 
 Fits = Callable[[tuple[int, ...], tuple[int, ...]], str | None]
-"""What is wrong with a pair of shapes (teacher's, student's); None: nothing."""
+"""The fault of a pair of shapes (teacher's, student's), or None."""
 
 
 class OfFeatures(SpecModel):

@@ -1,4 +1,4 @@
-"""Levels of shared experts and of each task's own, chosen among by gates: what cgc and ple have in common."""
+"""Levels of shared experts and of each task's own, mixed by gates, as cgc and ple have them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from worker.training.sharing import INPUT, Plan
 def extract(
     plan: Plan, tasks: Sequence[str], levels: Sequence[Sequence[TracedLayer]], shared: int, own: int
 ) -> dict[str, str]:
-    """What each task's gate gives after the last level.
+    """The name of each task's gate output after the last level.
 
     Each level has `shared` experts and `own` ones for each task: copies of its layers. A task's gate sees its own experts and the
-    shared ones; between levels the shared experts have a gate as well, which sees all. A gate is computed from what the gate below
-    it gave. Without own experts the first shared one begins as the plain trunk does.
+    shared ones; between levels the shared experts have a gate as well, which sees all. A gate is computed from the output of the gate
+    below it. Without own experts the first shared one begins as the plain trunk does.
 
     Raises:
         Invalid: there are no experts.

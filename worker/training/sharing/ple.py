@@ -1,8 +1,8 @@
 """Progressive layered extraction: cgc level upon level (Tang et al., RecSys 2020).
 
-What tasks share and what is their own part step by step. The trunk is cut into `levels` parts; level j has experts that are copies of
-part j. g_kj(x) = w_kj(g_k,j−1(x))·S_kj(x), where a task's experts take what its own gate below gave, shared experts what the shared
-gate below gave, and the shared gate sees the experts of all (equation 5 and figure 5). With one level it is cgc.
+Shared and own layers part step by step. The trunk is cut into `levels` parts; level j has experts that are copies of part j.
+g_kj(x) = w_kj(g_k,j−1(x))·S_kj(x): a task's experts read its own gate below, shared experts read the shared gate below, and the shared
+gate sees all experts (equation 5 and figure 5). With one level it is cgc.
 """
 
 from __future__ import annotations
