@@ -164,7 +164,7 @@ def test_a_kept_model_holds_its_adapting_layers_and_is_read_back_for_a_third_siz
     about = export.manifest(
         other, "model", sha256, file="model.keras", rows_file=None, dataset={}, training={}, rows_shapes=[(8, 8, 1)]
     )
-    assert (about.input.shape, about.input_resize, about.trunk_input.shape) == ([25, 8, 3], [12, 12, 1], [12, 12, 1])
+    assert (about.input.shape, about.canvas, about.trunk_input.shape) == ([25, 8, 3], [12, 12, 1], [12, 12, 1])
     again = export.read(tmp_path / "model.keras", Manifest.model_validate_json(about.model_dump_json()))
     assert same(again.weights, whole.weights)
     assert (again.input_resize, again.input) == (other.input_resize, other.input)
