@@ -134,9 +134,9 @@ GUARDS = (
         "tests/worker/training/process/test_metric_log.py",
     ),
     Guard(
-        "keras_layers words are code",
+        "live words are code",
         "worker/training/report/card.py",
-        "if found is None or not _LIVE.search(found[2]):",
+        "if match is None or not _LIVE.search(match[2]):",
         "if True:",
         "tests/worker/training/report/test_card.py",
     ),

@@ -188,7 +188,7 @@ def test_what_a_fit_is_known_by_changes_with_all_that_its_numbers_hang_on(tmp_pa
     )
     other = replace(fit_spec, loss_spec=replace(fit_spec.loss_spec, label_weight=0.5))
     known = [
-        FitState(ModelCache(), whole, *about, threading.Event()).known_by
+        FitState(ModelCache(), whole, *about, threading.Event()).fingerprint
         for about in [
             (fit_spec, [Phase(9, 1e-3)], TrainingSpec(), 0),
             (fit_spec, [Phase(9, 1e-3)], TrainingSpec(), 1),

@@ -1,9 +1,9 @@
 """How each architecture is built: one module each, by the name of its spec's file, with `build(spec, inputs)` in plain Keras.
 
-`inputs` is a symbolic tensor of what the trunk sees, (batch, *shape) float32; `build` gives the symbolic tensor on which the heads
-stand. Whatever the functional API can is allowed: skips, branches, nested models, ops; each layer is called once. Layers that hold
-numbers should have names of their own, since weights are drawn, frozen and inherited by name; those that Keras numbers by a counter
-of the process are numbered anew, by their order. Stock layers alone, so that a kept model loads anywhere.
+`inputs` is the trunk's symbolic input, (batch, *shape) float32; `build` returns the symbolic tensor on which the heads stand. All of
+the functional API is allowed: skips, branches, nested models, ops; each layer is called once. Layers with numbers should have names of
+their own, since weights are drawn, frozen and inherited by name; names that Keras numbers by a counter of the process are numbered
+anew, by their order. Stock layers alone, so that a kept model loads anywhere.
 
 A plugin's architecture may have `build` beside its `Spec`, with Keras imported inside it. The room may import `app.spec`, and no
 other room.

@@ -1,1 +1,1 @@
-"""Rows, batches of them, and what is done to inputs before the first layer. NumPy only. Imports `tasks` and `scores`."""
+"""Rows, their batches, and the scaling and augmentation of inputs before the first layer. NumPy only. Imports `tasks` and `scores`."""

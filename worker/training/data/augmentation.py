@@ -1,7 +1,7 @@
 """Training rows changed at random, as a function of (seed, data set, step) alone: a stopped run goes on with the same pictures.
 
-Both arms of a pair see the same ones, and so does a teacher that is asked about each batch (Beyer et al. 2022: teacher and student
-should see one view). All changes of place make one map, and a picture is sampled once. NumPy only.
+Both arms of a pair see the same pictures, and so does a teacher that is asked about each batch (Beyer et al. 2022: teacher and student
+should see one view). All changes of place are combined into one map, so that a picture is sampled once. NumPy only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Augment:
-    """`spec` applied to the raw rows of a batch. `scaling` says how large a step of `noise` is."""
+    """`spec` applied to the raw rows of a batch. `scaling` has the unit of `noise`."""
 
     def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling):
         self.spec, self._scaling = list(spec), scaling
@@ -29,34 +29,34 @@ class Augment:
         """(n, …) float32, in the units of `raw` (n, …). Pictures (n, height, width, channels); noise alone takes any shape."""
         rng = np.random.default_rng([*self._entropy, 257, step])
         rows = raw.astype(np.float32)
-        if any(not isinstance(one, Noise) for one in self.spec):
+        if any(not isinstance(augmentation, Noise) for augmentation in self.spec):
             rows = warp(rows, self._maps(rng, *rows.shape[:3]))
-        for one in self.spec:
-            if isinstance(one, Noise):
-                rows = rows + rng.standard_normal(rows.shape, np.float32) * np.float32(one.std) * np.array(
+        for augmentation in self.spec:
+            if isinstance(augmentation, Noise):
+                rows = rows + rng.standard_normal(rows.shape, np.float32) * np.float32(augmentation.std) * np.array(
                     self._scaling.std, np.float32
                 )
         return rows
 
     def _maps(self, rng: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
-        """(n, 2, 3): where each pixel (y, x), counted from the middle, is read from."""
+        """(n, 2, 3) maps: from each pixel (y, x), counted from the middle, to the place where it is read."""
         maps = np.tile(np.eye(2, 3, dtype=np.float64), (n, 1, 1))
-        for one in self.spec:
+        for augmentation in self.spec:
             step = np.tile(np.eye(2), (n, 1, 1))
-            match one:
+            match augmentation:
                 case Flip():
                     signs = np.where(rng.random((n, 2)) < 0.5, -1.0, 1.0)
-                    step[:, 0, 0] = signs[:, 0] if one.vertical else 1.0
-                    step[:, 1, 1] = signs[:, 1] if one.horizontal else 1.0
+                    step[:, 0, 0] = signs[:, 0] if augmentation.vertical else 1.0
+                    step[:, 1, 1] = signs[:, 1] if augmentation.horizontal else 1.0
                 case Translation():
-                    sides = one.fraction * np.array([height, width])
+                    sides = augmentation.fraction * np.array([height, width])
                     maps[:, :, 2] += np.einsum("nij,nj->ni", maps[:, :, :2], rng.uniform(-1, 1, (n, 2)) * sides)
                     continue
                 case Rotation():
-                    turn = np.deg2rad(rng.uniform(-one.degrees, one.degrees, n))
+                    turn = np.deg2rad(rng.uniform(-augmentation.degrees, augmentation.degrees, n))
                     step = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(n, 2, 2)
                 case Zoom():
-                    step /= rng.uniform(1 - one.fraction, 1 + one.fraction, (n, 1, 1))
+                    step /= rng.uniform(1 - augmentation.fraction, 1 + augmentation.fraction, (n, 1, 1))
                 case Noise():
                     continue
             maps[:, :, :2] = maps[:, :, :2] @ step
@@ -66,7 +66,7 @@ class Augment:
 def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Pictures (n, h, w, c) float32 read bilinearly at A (y, x) + b, counted from the middle, for maps [A | b] (n, 2, 3).
 
-    What lies outside has the value of the nearest edge.
+    Places outside have the value of the nearest edge.
     """
     n, height, width, _ = pictures.shape
     middle = np.array([(height - 1) / 2, (width - 1) / 2])

@@ -1,8 +1,8 @@
-"""Batches as a pure function of (seed, step): what a run that was stopped sees next is what it would have seen.
+"""Batches as a pure function of (seed, step): a stopped run goes on with the same batches as one that was not stopped.
 
 Rows come in the order of one permutation after another, each drawn from (seed, name, pass); a batch takes the next rows of that
-endless line, so all batches have one shape and every row comes equally often. Several data sets give one batch each to every
-step; an epoch is the longest of them, shorter ones cycle with permutations of their own.
+endless sequence, so all batches have one shape and every row comes equally often. Of several data sets every step has one batch
+each; an epoch is one pass through the longest, shorter ones cycle with permutations of their own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sampler:
 
     def _pass(self, number: int) -> np.ndarray:
         if number not in self._passes:
-            self._passes = {known: rows for known, rows in self._passes.items() if known == number - 1}
+            self._passes = {earlier: rows for earlier, rows in self._passes.items() if earlier == number - 1}
             order = np.random.default_rng([*self._entropy, 256, number]).permutation(len(self.rows))
             self._passes[number] = self.rows[order]
         return self._passes[number]
@@ -65,10 +65,10 @@ class Some(RowSource):
 class BatchSource:
     """One data set's part of every batch.
 
-    `inputs` are raw, `scaling` is applied to each batch. `given` holds what goes with a row, whole (labels, masks), `cached` what is
-    known of the drawn rows alone (what teachers said); `computed` what is computed from a batch's raw inputs (an online teacher),
-    `timed` what depends on the step alone (from 0). `augment` changes raw inputs before anything sees them. `samplers` are drawn side
-    by side: labelled rows alone, or labelled and unlabelled ones half and half.
+    `inputs` are raw, `scaling` is applied to each batch. `given`: values of all rows (labels, masks); `cached`: values of the sampled rows
+    alone (teachers' outputs); `computed`: functions of a batch's raw inputs (an online teacher); `timed`: functions of the step (from 0)
+    alone. `augment` changes raw inputs before all else. `samplers` are drawn side by side: labelled rows alone, or labelled and
+    unlabelled ones half and half.
     """
 
     inputs: Source
@@ -82,7 +82,7 @@ class BatchSource:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Until every row has been seen once; shorter samplers cycle."""
+        """Steps until every row has been seen once; shorter samplers cycle."""
         return longest(self.samplers)
 
     @property

@@ -1,4 +1,4 @@
-"""Which rows an arm learns from: a data set, its split, and what one run seed draws of it. NumPy only."""
+"""The rows that an arm learns from: a data set, its split, and a run seed's subset of it. NumPy only."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class Data:
 
     @property
     def test_units(self) -> np.ndarray:
-        """What counts as one in a verdict: each test row, or with a split by group all rows of a group."""
+        """The unit of each test row in a verdict: the row itself, or with a split by group its group."""
         if self.group is None:
             return self.split.test
         values = self.table.columns[self.group]
         numbers = np.unique(values, return_inverse=True)[1].astype(np.int64)
-        known = datasets.labelled(values)
-        return np.asarray(np.where(known, numbers, len(values) + np.arange(len(values)))[self.split.test])
+        labelled = datasets.labelled(values)
+        return np.asarray(np.where(labelled, numbers, len(values) + np.arange(len(values)))[self.split.test])
 
     @property
     def held_out(self) -> np.ndarray:
-        """Hashes of the validation and test rows: what no stage of the job may train on."""
+        """Hashes of the validation and test rows, on which no stage of the job may train."""
         return np.asarray(self.table.hashes[np.concatenate([self.split.validation, self.split.test])])
 
     @property
@@ -103,7 +103,7 @@ class Subset:
         return {name: self.train[datasets.labelled(values[self.train])] for name, values in self.values.items()}
 
     def only(self, name: str) -> Subset:
-        """The rows labelled for one task, and nothing of the others: what its single-task control sees."""
+        """The rows labelled for one task without the other tasks, as its single-task control sees them."""
         return replace(
             self, train=self.labelled_rows()[name], tasks={name: self.tasks[name]}, values={name: self.values[name]}
         )
@@ -134,16 +134,16 @@ def without(data: Data, held_out: np.ndarray) -> Data:
 
 
 def stage_split(table: Table, held_out: np.ndarray, seed: int, column: str | None) -> tuple[Split, int]:
-    """How a stage that the job trains itself uses a data set: a tenth validates, the rest trains, nothing is tested.
+    """The split for a stage that the job trains itself: a tenth validates, the rest trains, nothing is tested.
 
     Rows whose input is among `held_out` are in no part. Equal inputs stay on one side. Returns the split and how many rows were dropped.
     """
     free = np.flatnonzero(~datasets.among(table.hashes, held_out)) if len(held_out) else np.arange(len(table))
-    known = free if column is None else free[datasets.labelled(table.columns[column][free])]
+    usable = free if column is None else free[datasets.labelled(table.columns[column][free])]
     rng = np.random.default_rng([seed, 7])
-    keys = np.ascontiguousarray(table.hashes[known]).view(f"V{HASH_BYTES}").ravel()
+    keys = np.ascontiguousarray(table.hashes[usable]).view(f"V{HASH_BYTES}").ravel()
     groups = np.unique(keys, return_inverse=True)[1]
     order = rng.permutation(groups.max() + 1 if len(groups) else 0)
     held = np.isin(groups, order[: len(order) // 10])
-    rows = known.astype(np.int64)
+    rows = usable.astype(np.int64)
     return datasets.Split(rows[~held], rows[held], np.zeros(0, np.int64)), len(table) - len(free)

@@ -1,7 +1,7 @@
-"""What a frozen trunk says of the rows of a fit spec, computed once; from there on only the head is computed.
+"""A frozen trunk's features of the rows of a fit spec, computed once; each step then computes the head alone.
 
-Exact: a frozen trunk runs in inference mode (BatchNorm by its statistics, no dropout), so it says the same of a row each time. The
-features are a function of the network and the rows alone, so a fit that goes on from a checkpoint computes the same ones again.
+Exact: a frozen trunk runs in inference mode (BatchNorm by its statistics, no dropout), so a row has the same features each time. They
+are a function of the network and the rows alone, so a fit that goes on from a checkpoint computes the same features again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from worker.training.networks.network import Network
 
 MOST_BYTES = 1 << 30
-"""Under `auto`, of the features of all rows; `true` sets no bound."""
+"""Bound on the features of all rows under `auto`; `true` sets no bound."""
 
 CHUNK = 256
 
 
 def worthwhile(phase: Phase, network: Network, fit_spec: FitSpec, width: int | None) -> bool:
-    """Whether a phase is computed from cached features: where they are fixed, fit into memory and are read more than once."""
+    """Whether a phase is computed from cached features: they must be fixed, fit into memory and be read more than once."""
     asked = phase.cache
     if width is None:
         return False
@@ -56,7 +56,7 @@ def _asks_features(fit_spec: FitSpec) -> bool:
 
 
 class Cached:
-    """A fit spec's batches with features for inputs, and the head's logits of whatever has been asked before."""
+    """A fit spec's batches with features as inputs, and the head's logits from cached features."""
 
     def __init__(
         self,
@@ -66,23 +66,23 @@ class Cached:
         stop: Event | None = None,
     ):
         self._keras_layers, self._network, self._stop = keras_layers, network, stop
-        self._known: dict[int, tuple[Source, np.ndarray]] = {}
+        self._cache: dict[int, tuple[Source, np.ndarray]] = {}
         self.batch_sources = {name: self._batch_source(batch_source) for name, batch_source in batch_sources.items()}
 
     def logits(self, inputs: Source) -> dict[str, np.ndarray]:
-        """{task: logits (n, units)} of raw inputs, whose features are kept for the next time."""
-        if id(inputs) not in self._known:
-            # The source itself is kept beside: an id is only its own as long as it lives.
-            self._known[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
+        """{task: logits (n, units)} of raw inputs; their features are kept for the next call."""
+        if id(inputs) not in self._cache:
+            # The source is kept too: an id is unique only while its object lives.
+            self._cache[id(inputs)] = (inputs, in_chunks(self._features, inputs, stop=self._stop)[""])
         head = partial(self._keras_layers.ask, self._keras_layers.head)
-        return in_chunks(head, self._known[id(inputs)][1], stop=self._stop)
+        return in_chunks(head, self._cache[id(inputs)][1], stop=self._stop)
 
     def _batch_source(self, batch_source: BatchSource) -> BatchSource:
         rows = _rows(batch_source)
-        found = in_chunks(self._features, batch_source.inputs, rows, self._stop)[""]
+        features = in_chunks(self._features, batch_source.inputs, rows, self._stop)[""]
         return replace(
             batch_source,
-            inputs=Some(rows, found.astype(np.float32, copy=False), len(batch_source.inputs)),
+            inputs=Some(rows, features.astype(np.float32, copy=False), len(batch_source.inputs)),
             scaling=Scaling(),
         )
 
@@ -93,10 +93,10 @@ class Cached:
 def in_chunks(
     compute: Any, inputs: Source, rows: np.ndarray | None = None, stop: Event | None = None
 ) -> dict[str, np.ndarray]:
-    """What `compute` gives for `inputs` (or some `rows` of them), in batches of one shape so that nothing is traced twice.
+    """The outputs of `compute` for `inputs` (or some `rows` of them), in batches of one shape so that nothing is traced twice.
 
     Raises:
-        Stopped: `stop` was set and it would have gone on for more than one batch.
+        Stopped: `stop` is set before a batch other than the first.
     """
     rows = np.arange(len(inputs)) if rows is None else rows
     if not len(rows):

@@ -1,9 +1,9 @@
-"""Checkpoints: everything a fit needs to go on bit by bit, in one directory that is there whole or not at all.
+"""Checkpoints: all that a fit needs to go on bit by bit, in one directory that is there whole or not at all.
 
 `<stage>-<step>/` holds `arrays.npz`, `state.json` and `manifest.json` with the sha256 of both; it is written beside, fsynced and
-renamed into place. The newest two are kept: one that a crash or a bad disk has spoilt is passed over for the one before it. A later
-attempt inherits none that its worker did not record, so while a worker may be deaf an older one is kept as well, and the one that
-will take its place: four at most.
+renamed into place. The newest two are kept: a checkpoint that a crash or a bad disk has spoilt is passed over for the one before it. A
+later attempt inherits only checkpoints that its worker recorded. While a worker may be deaf, an older one is kept as well, and the one
+that will take its place: four at most.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DEAF_SECONDS = (
 )
 
 _made: dict[Path, float] = {}
-"""When this process saved them, by a clock that nobody sets; those that it inherited are older than all of them."""
+"""When this process saved each checkpoint, by the monotonic clock; inherited checkpoints are not in it and count as older."""
 
 
 @dataclass
 class Saved:
-    """The state of a fit after `step` optimizer steps of its stage. `state` is JSON; `arrays` in the order they were given."""
+    """The state of a fit after `step` optimizer steps of its stage. `state` is JSON; `arrays` keep their order."""
 
     step: int
     arrays: list[np.ndarray]
@@ -43,10 +43,10 @@ class Saved:
 
 
 def save(home: Path, stage: str, saved: Saved) -> Path:
-    """Writes `saved` durably and forgets those of this stage that are kept no longer, and all beyond it. Returns the directory.
+    """Writes `saved` durably; removes the stage's older checkpoints that are no longer kept, and all beyond `saved`. Returns the directory.
 
     Raises:
-        OSError: there is no room, say. Those that were there before are as they were.
+        OSError: there is no room, say; earlier checkpoints are as they were.
     """
     home.mkdir(parents=True, exist_ok=True)
     final = home / f"{_plain(stage)}-{saved.step}"
@@ -72,7 +72,7 @@ def save(home: Path, stage: str, saved: Saved) -> Path:
     durable.sync(home)
     _made[final] = time.monotonic()
     steps = _of_stage(home, stage)
-    # Those ahead were passed over, else this fit would be further.
+    # Checkpoints ahead of this one were passed over, else the fit would be further.
     kept = _kept([folder for step, folder in steps if step <= saved.step])
     for folder in (folder for _, folder in steps if folder not in kept):
         _remove(folder)
@@ -80,7 +80,7 @@ def save(home: Path, stage: str, saved: Saved) -> Path:
 
 
 def whole(home: Path, stage: str) -> Iterator[Saved]:
-    """The checkpoints of `stage` that are what was saved, the newest first."""
+    """The checkpoints of `stage` whose files are as they were saved, the newest first."""
     for _, folder in _of_stage(home, stage):
         saved = _read(folder)
         if saved is not None:
@@ -88,18 +88,18 @@ def whole(home: Path, stage: str) -> Iterator[Saved]:
 
 
 def begun(home: Path, stage: str) -> bool:
-    """Whether the stage has any, whole or not."""
+    """Whether the stage has any checkpoint, whole or not."""
     return bool(_of_stage(home, stage))
 
 
 def forget(home: Path, stage: str) -> None:
-    """The stage is finished and its model kept."""
+    """Removes the checkpoints of a stage that is finished and whose model is kept."""
     for _, folder in _of_stage(home, stage):
         _remove(folder)
 
 
 def _kept(folders: Sequence[Path]) -> list[Path]:
-    """Of a stage's `folders`, newest first: the newest two, the newest old one, and the oldest young one, which will be that."""
+    """Of a stage's `folders`, newest first: the newest two, the newest old one, and the oldest young one, which will take its place."""
     young = sum(time.monotonic() - _made.get(folder, -math.inf) < DEAF_SECONDS for folder in folders)
     return [*folders[:KEPT], *folders[max(0, young - 1) : young + 1]]
 
@@ -128,8 +128,8 @@ def _remove(folder: Path) -> None:
 def _of_stage(home: Path, stage: str) -> list[tuple[int, Path]]:
     """(step, directory), newest first."""
     pattern = re.compile(re.escape(_plain(stage)) + r"-(\d+)")
-    found = [(pattern.fullmatch(path.name), path) for path in home.iterdir()] if home.is_dir() else []
-    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+    matches = [(pattern.fullmatch(path.name), path) for path in home.iterdir()] if home.is_dir() else []
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
 def _plain(stage: str) -> str:

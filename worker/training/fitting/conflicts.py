@@ -1,7 +1,7 @@
-"""Who disturbs whom: how the tasks' gradients on the shared layers point, sampled over a fit.
+"""Which tasks disturb each other: angles between their gradients on the shared layers, sampled over a fit.
 
 A cosine below 0 means that a step for one task undoes part of a step for the other (Yu et al. 2020, definition 1). The sample is
-the training batch of each evaluation, in inference mode, so that it moves nothing and draws nothing.
+the training batch at each evaluation, in inference mode, so that it changes no state and draws no random number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEANING = (
 
 
 class Conflicts:
-    """Sums over samples, (6, K, K): how many, cosines, how many below 0, the first cosine, the last one, dot products."""
+    """Over samples, (6, K, K): their number, the sum of cosines, how many are below 0, the first, the last, the sum of dot products."""
 
     def __init__(self, tasks: Sequence[str]):
         self._tasks = list(tasks)
@@ -32,25 +32,25 @@ class Conflicts:
         lengths = np.sqrt(np.diag(gram))
         with np.errstate(invalid="ignore", divide="ignore"):
             cosines = gram / np.outer(lengths, lengths)
-        known = np.isfinite(cosines)
-        cosines = np.where(known, np.clip(cosines, -1, 1), 0.0)
-        fresh = known & (self.sums[0] == 0)
+        finite = np.isfinite(cosines)
+        cosines = np.where(finite, np.clip(cosines, -1, 1), 0.0)
+        fresh = finite & (self.sums[0] == 0)
         self.sums[3] = np.where(fresh, cosines, self.sums[3])
-        self.sums[4] = np.where(known, cosines, self.sums[4])
-        self.sums[:3] += np.stack([known, cosines, cosines < 0])
-        self.sums[5] += np.where(known, gram, 0.0)
+        self.sums[4] = np.where(finite, cosines, self.sums[4])
+        self.sums[:3] += np.stack([finite, cosines, cosines < 0])
+        self.sums[5] += np.where(finite, gram, 0.0)
 
     def table(self) -> dict[str, Any] | None:
         """The pairs, the most opposed first, as JSON types; None where nothing was sampled."""
-        found = [self._pair(i, j) for i in range(len(self._tasks)) for j in range(i) if self.sums[0, i, j]]
-        if not found:
+        pairs = [self._pair(i, j) for i in range(len(self._tasks)) for j in range(i) if self.sums[0, i, j]]
+        if not pairs:
             return None
-        found.sort(key=lambda pair: pair["cosine"])
+        pairs.sort(key=lambda pair: pair["cosine"])
         return {
             "meaning": MEANING,
-            "sentence": _sentence(found[0]),
-            "pairs": found[:MOST_PAIRS],
-            "pairs_in_all": len(found),
+            "sentence": _sentence(pairs[0]),
+            "pairs": pairs[:MOST_PAIRS],
+            "pairs_in_all": len(pairs),
         }
 
     def _pair(self, i: int, j: int) -> dict[str, Any]:

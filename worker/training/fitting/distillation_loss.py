@@ -1,7 +1,7 @@
-"""What the objectives of a loss spec add to a step: their values, the layers that they read, the projectors that they train.
+"""The objectives of a loss spec in a step: their values, the layers that they read, the projectors that they train.
 
-A batch holds what teacher NUMBER says under `TASK/teacher/NUMBER` (logits) and `TASK/teacher/NUMBER/LAYER` (features); the student's
-own features come from the very pass that gives its logits, under `TASK/feature/LAYER`.
+A batch holds teacher NUMBER's logits under `TASK/teacher/NUMBER` and its features under `TASK/teacher/NUMBER/LAYER`; the student's own
+features come from the same pass as its logits, under `TASK/feature/LAYER`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 def student_layers(objectives: Sequence[SpecModel]) -> list[str]:
     """The student's layers that these objectives read, each once."""
-    return list(dict.fromkeys(pair[1] for one in objectives for pair in getattr(one, "layers", None) or ()))
+    return list(dict.fromkeys(pair[1] for objective in objectives for pair in getattr(objective, "layers", None) or ()))
 
 
 def teacher_layers(objectives: Sequence[SpecModel]) -> list[str]:
     """The teachers' layers that these objectives read, each once."""
-    return list(dict.fromkeys(pair[0] for one in objectives for pair in getattr(one, "layers", None) or ()))
+    return list(dict.fromkeys(pair[0] for objective in objectives for pair in getattr(objective, "layers", None) or ()))
 
 
 class DistillationLoss:
-    """`projectors`: {name: layer}, built; they are the student's side, trained with it, and no part of its network."""
+    """`projectors`: {name: layer}, built. They act on the student's features and are trained with it, but are no part of its network."""
 
     def __init__(self, keras_layers: KerasLayers, loss_spec: LossSpec):
         self.loss_spec = loss_spec
         self.layers = {task: student_layers(objectives) for task, objectives in loss_spec.objectives.items()}
         self.projectors: dict[str, Any] = {}
         for task, objectives in loss_spec.objectives.items():
-            for number, one in enumerate(objectives):
-                if getattr(one, "projector", "none") == "auto":
-                    self._project(keras_layers, task, number, one)
+            for number, objective in enumerate(objectives):
+                if getattr(objective, "projector", "none") == "auto":
+                    self._project(keras_layers, task, number, objective)
 
     def reseed(self, seed: int) -> None:
         """Fresh projectors: kernels Glorot-uniform from (seed, name) as a network's, biases 0."""
@@ -56,37 +56,37 @@ class DistillationLoss:
             layer.bias.assign(np.zeros(fan_out, np.float32))
 
     def names(self, task: str) -> list[str]:
-        """What each objective's value is logged as: its type, numbered where it comes twice."""
-        types = [name_of("objectives", one) for one in self.loss_spec.objectives.get(task, ())]
+        """The name under which each objective's value is logged: its type, numbered where it comes twice."""
+        types = [name_of("objectives", objective) for objective in self.loss_spec.objectives.get(task, ())]
         counts = [types[: number + 1].count(name) for number, name in enumerate(types)]
         named = [name if count == 1 else f"{name}_{count}" for name, count in zip(types, counts, strict=True)]
         return [f"{task}_{name}" for name in named] if len(self.loss_spec.tasks) > 1 else named
 
     def values(self, task: Task, y: Mapping[str, Any], y_pred: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         """(value, weight in this step) of each objective, both scalars; the value is the mean over all rows."""
-        found = []
-        for number, one in enumerate(self.loss_spec.objectives.get(task.name, ())):
-            module = module_of("objectives", one)
+        terms = []
+        for number, objective in enumerate(self.loss_spec.objectives.get(task.name, ())):
+            module = module_of("objectives", objective)
             if module.NEEDS == "logits":
-                value = module.loss(self._answers(task, y, y_pred[task.name]), one)
+                value = module.loss(self._answers(task, y, y_pred[task.name]), objective)
             else:
-                value = self._of_features(module, task.name, number, one, y, y_pred)
-            weight = one.weight * ops.cast(y.get(f"{task.name}/factor/{number}", 1.0), "float32")  # type: ignore[attr-defined]
-            found.append((ops.mean(value), weight))
-        return found
+                value = self._of_features(module, task.name, number, objective, y, y_pred)
+            weight = objective.weight * ops.cast(y.get(f"{task.name}/factor/{number}", 1.0), "float32")  # type: ignore[attr-defined]
+            terms.append((ops.mean(value), weight))
+        return terms
 
     def _answers(self, task: Task, y: Mapping[str, Any], logits: Any) -> Answers:
         weights = self.loss_spec.teachers[task.name]
         student = ops.cast(logits, "float32")
         given = [ops.stop_gradient(y[f"{task.name}/teacher/{number}"]) for number in range(len(weights))]
         if self.loss_spec.logit_standardization:
-            student, given = standardised(student), [standardised(one) for one in given]
+            student, given = standardised(student), [standardised(teacher) for teacher in given]
         return Answers(task.type, student, given, weights, y.get(task.name), y.get(f"{task.name}/labelled"))
 
     def _of_features(
         self, module: Any, task: str, number: int, spec: Any, y: Mapping[str, Any], y_pred: Mapping[str, Any]
     ) -> Any:
-        """Σ over the pairs, mean over the teachers by their weights."""
+        """Sum over the pairs of the teachers' mean by their weights."""
         weights = self.loss_spec.teachers[task]
         total: Any = 0.0
         for place, (theirs, ours) in enumerate(spec.layers):

@@ -41,10 +41,10 @@ CHECKPOINT_SECONDS = 1.0  # at least so long between two that come by epochs: ea
 
 
 class ModelCache:
-    """Keras layers and compiled learners, made once for each shape and lent to every fit that needs the like.
+    """Keras layers and compiled learners, made once for each shape and lent to every fit that needs such.
 
-    Reuse is exact: numbers, optimizer, weighting and dropout streams are set anew at the beginning of each fit, and batches of
-    another size have a learner of their own, since Keras would relax the one to any size, whose last bits are others.
+    Reuse is exact: numbers, optimizer, weighting and dropout streams are set anew at the beginning of each fit. Batches of another
+    size have a learner of their own, since Keras would relax a shared one to any size, and its last bits would differ.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class ModelCache:
         return self._keras_layers[key]
 
     def width(self, network: Network) -> int | None:
-        """Of the features that the heads are given; None where these are not the same for all."""
+        """The width of the heads' input features; None where the heads have different ones."""
         body = self._keras_layers[network.shape_key()].body
         return None if body is None else body.output.shape[-1]
 
@@ -101,7 +101,7 @@ class ModelCache:
 
 
 class FitState:
-    """A fit on its way. Between two steps its state is what a checkpoint holds; what is no state follows from what it was given.
+    """A fit on its way. Between two steps a checkpoint holds all its state; the rest follows from the constructor's arguments.
 
     `step`: of the whole fit, all phases together. `number`: the phase; `begun`: the step before its first one. `looked`: the step
     of the newest validation; `safe`: of the newest checkpoint.
@@ -134,7 +134,7 @@ class FitState:
 
     @property
     def due(self) -> bool:
-        """Whether this step is to be validated, and has not been."""
+        """Whether a validation is due at this step and not yet done."""
         last = self._is_last and self.step == self._end
         return self.step > self.looked and (self.step % self._every == 0 or last)
 
@@ -143,8 +143,8 @@ class FitState:
         return self._is_last and self._is_phase_over and not self.due
 
     @property
-    def known_by(self) -> str:
-        """The same for the same fit alone, in every process."""
+    def fingerprint(self) -> str:
+        """A hash that only this very fit has, the same in every process."""
         phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
         sizes = [self.fit_spec.epoch_steps, self.fit_spec.batch_size]
         about = [
@@ -162,7 +162,7 @@ class FitState:
         return self._losses.latest | self._validation.latest
 
     def begin(self, number: int = 0) -> None:
-        """Phase `number` with a learner as new. Raises Stopped, and nothing is changed."""
+        """Begins phase `number` with a learner as new. Raises Stopped, and then nothing is changed."""
         phase = self._phases[number]
         view = self._view(phase)
         self.number, self.begun = number, self.step
@@ -174,11 +174,11 @@ class FitState:
         )
 
     def advance(self) -> None:
-        """One step, the first of the next phase where one is over.
+        """One step; where a phase is over, the first of the next one.
 
         Raises:
             Failure: `loss_not_finite`.
-            Stopped: the batch was not made; nothing is changed but perhaps the phase.
+            Stopped: the batch was not made; at most the phase is changed.
         """
         if self._is_phase_over:
             self.begin(self.number + 1)
@@ -193,7 +193,7 @@ class FitState:
             raise Failure("loss_not_finite", message, param="/training")
 
     def look(self) -> dict[str, float]:
-        """What is logged of this step: mean losses since the last look, the rate, validation. Raises Stopped, and nothing is changed."""
+        """The log of this step: mean losses since the last look, the rate, validation. Raises Stopped, and then nothing is changed."""
         phase, schedule = self._phases[self.number], self.training.schedule
         batch = self._batch or batches.batch(self._batch_sources, self.step - 1)
         values = self._validation.look(self.keras_layers, self.network, self.step, self._ask)
@@ -204,7 +204,7 @@ class FitState:
 
     def saved(self) -> checkpoint.Saved:
         state = {
-            "fit": self.known_by,
+            "fit": self.fingerprint,
             "phase": self.number,
             "begun": self.begun,
             "looked": self.looked,
@@ -216,16 +216,18 @@ class FitState:
         return checkpoint.Saved(self.step, arrays, state)
 
     def restore(self, saved: checkpoint.Saved) -> bool:
-        """Takes up that state; `go_on` comes next. False where it is one of another fit, and nothing is changed."""
+        """Takes up a saved state; `go_on` comes next. False, and nothing is changed, where it belongs to another fit."""
         state = saved.state
-        if state.get("fit") != self.known_by:
+        if state.get("fit") != self.fingerprint:
             return False
         phase = self._phases[state["phase"]]
         self._lend(phase, saved.step)
-        known = self._compiled.state()
-        own, rest = saved.arrays[: len(known)], saved.arrays[len(known) :]
-        expected = [*known, self._conflicts.sums]
-        if [(one.shape, one.dtype) for one in [*own, *rest[:1]]] != [(one.shape, one.dtype) for one in expected]:
+        current = self._compiled.state()
+        own, rest = saved.arrays[: len(current)], saved.arrays[len(current) :]
+        expected = [*current, self._conflicts.sums]
+        if [(array.shape, array.dtype) for array in [*own, *rest[:1]]] != [
+            (array.shape, array.dtype) for array in expected
+        ]:
             return False
         self.step = self.safe = saved.step
         self.number, self.begun, self.looked = state["phase"], state["begun"], state["looked"]
@@ -237,12 +239,12 @@ class FitState:
         return True
 
     def go_on(self) -> None:
-        """With the phase that was restored. Raises Stopped, and nothing is changed."""
+        """Goes on with the restored phase. Raises Stopped, and then nothing is changed."""
         view = self._view(self._phases[self.number])
         self._batch_sources, self._ask = view.batch_sources, view.logits
 
     def trained(self) -> Trained:
-        """The best watched numbers where there are any, else the present ones."""
+        """The network with the best watched numbers where there are any, else with the present ones."""
         kept, best, epoch_steps = self._validation.best_weights, self._validation.best, self.fit_spec.epoch_steps
         return Trained(
             replace(self.network, weights=self.keras_layers.read() if kept is None else kept, lora=None),
@@ -273,14 +275,14 @@ class FitState:
         return self.step >= self._end or self._validation.over
 
     def _lend(self, phase: Phase, step: int | None = None) -> None:
-        """The learner of a phase, as new; its next step comes after `step` (None: the present one)."""
+        """Takes the learner of a phase, as new; its next step comes after `step` (None: the present one)."""
         self._compiled = self._model_cache.compiled(
             self.network, self.fit_spec, phase, self.training, self._is_cached(phase)
         )
         self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights)
 
     def _view(self, phase: Phase) -> Uncached | caching.Cached:
-        """How a phase sees the fit spec, by the network's present numbers, of which cached features are."""
+        """The fit spec's batches as a phase reads them; cached features are of the network's present numbers."""
         kind = caching.Cached if self._is_cached(phase) else Uncached
         return kind(self.keras_layers, self.network, self.fit_spec.batch_sources, self._stop)
 
@@ -288,7 +290,7 @@ class FitState:
         return caching.worthwhile(phase, self.network, self.fit_spec, self._model_cache.width(self.network))
 
     def _spacing(self) -> int:
-        """Steps between two validations: whole epochs; each one where early stopping counts them."""
+        """Steps between two validations: whole epochs; one epoch where early stopping counts them."""
         epoch_steps = self.fit_spec.epoch_steps
         if self.training.early_stopping != "off":
             return epoch_steps
@@ -298,7 +300,7 @@ class FitState:
 
 @dataclass
 class FitLoop:
-    """Fits networks for one job: where checkpoints lie, whom to tell, when to stop."""
+    """Fits networks for one job. It has the folder of checkpoints, the channel for reports and the event that asks it to stop."""
 
     model_cache: ModelCache
     channel: Channel
@@ -317,9 +319,9 @@ class FitLoop:
         training: TrainingSpec,
         seed: int,
     ) -> Trained:
-        """Trains `network` and returns it as trained, or as far as it came: then it is `stopped`.
+        """Trains `network` and returns it; a fit that was asked to stop returns it as it is then, with `stopped`.
 
-        It goes on from the newest checkpoint of this very fit that is whole, where there is one.
+        Goes on from the newest whole checkpoint of this very fit, where there is one.
 
         Raises:
             Stopped: asked to before the first step.
@@ -342,9 +344,9 @@ class FitLoop:
         return fit_state.trained()
 
     def logits(self, network: Network, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """What the heads give for raw `inputs`, in inference mode: {task: (n, units)}; and `layers` of the trunk, under `feature/LAYER`.
+        """The heads' logits of raw `inputs`, in inference mode: {task: (n, units)}; and outputs of `layers`, under `feature/LAYER`.
 
-        On layers apart from those that train: a teacher that is asked in the middle of a fit may have its student's shape.
+        Computed by other Keras layers than those that train: a teacher that is asked during a fit may have its student's shape.
 
         Raises:
             Stopped: asked to, between two chunks of rows.
@@ -352,7 +354,7 @@ class FitLoop:
         return predict(self.looking.keras_layers(network), network, inputs, layers, self.stop)
 
     def _go_on(self, stage: str, fit_state: FitState) -> None:
-        """One step and all that falls due after it. Raises Stopped between two steps, and before a validation is through."""
+        """One step and all that is due after it. Raises Stopped between two steps, and before a validation is complete."""
         if self.stop.is_set():
             raise Stopped
         if not fit_state.due:  # else an earlier attempt was stopped before it had looked
@@ -419,6 +421,6 @@ def predict(
     layers: Sequence[str] = (),
     stop: threading.Event | None = None,
 ) -> dict[str, np.ndarray]:
-    """{task: logits (n, units)} of raw inputs, and {feature/LAYER: what it gives} of `layers`. Raises Stopped between two chunks."""
+    """{task: logits (n, units)} of raw inputs, and {feature/LAYER: output} of `layers`. Raises Stopped between two chunks."""
     forward = keras_layers.tap(layers)
     return caching.in_chunks(lambda raw: keras_layers.ask(forward, network.scaling(raw)), inputs, stop=stop)

@@ -1,9 +1,9 @@
-"""Each task's gradient on what the tasks share: the one thing that each Keras backend does in its own way.
+"""Each task's gradient on the shared variables: the one computation that differs between Keras backends.
 
-A backend gives two compiled functions. `differentiate(x, y)`: the losses of the tasks, and the gradient of each of them and
-of all that a total has besides (objectives, regularisers) by every trained variable. `apply(weights, own, gradients,
-beside)`: one optimizer step with Σ weights · gradients on what is shared and Σ own · gradients on the rest. In between a
-weighting sees the Gramian alone, on the host.
+A backend gives two compiled functions. `differentiate(x, y)`: the losses of the tasks, and the gradient by every trained
+variable of each loss and of the rest of the total (objectives, regularisers). `apply(weights, own, gradients, beside)`: one
+optimizer step with Σ weights · gradients on the shared variables and Σ own · gradients on the others. In between a weighting
+sees the Gramian alone, on the host.
 
 Costs K + 1 backward passes a step and memory for K gradients. Loss scaling is undone before anything is compared. Products are
 summed element by element: a matrix product would be rounded to TF32 on some GPUs.
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class TaskGradients:
-    """What `differentiate` found: NumPy but for `by_task` [(K, *shape)] and `beside` [(*shape)], which stay on the device.
+    """The results of `differentiate`: NumPy but for `by_task` [(K, *shape)] and `beside` [(*shape)], which stay on the device.
 
     `losses`, `present`: (K,). `gram`, `last`: (K, K) dot products on all shared variables, and on the last shared layer's.
-    `rest`: what the total has besides; `values`: of each objective, by its logged name.
+    `rest`: the total without the tasks' losses; `values`: of each objective, by its logged name.
     """
 
     losses: np.ndarray
@@ -66,20 +66,20 @@ class Differentiator:
         """
         if not self._shared or len(self._learner.loss_spec.tasks) < 2:
             return None
-        found = self._differentiate(batch, training=False)
-        return np.where(np.outer(found.present, found.present), found.gram, np.nan)
+        task_gradients = self._differentiate(batch, training=False)
+        return np.where(np.outer(task_gradients.present, task_gradients.present), task_gradients.gram, np.nan)
 
     def losses(self, batch: Batch) -> np.ndarray:
         """Each task's loss (K,) in inference mode, nan where the batch has none of it; nothing is changed."""
-        found = self._differentiate(batch, training=False)
-        return np.where(found.present, found.losses, np.nan)
+        task_gradients = self._differentiate(batch, training=False)
+        return np.where(task_gradients.present, task_gradients.losses, np.nan)
 
     def differentiate(self, batch: Batch) -> TaskGradients:
         """The forward and backward passes of a training step: dropout is drawn, BatchNorm moves."""
         return self._differentiate(batch, training=True)
 
     def apply(self, task_gradients: TaskGradients, weights: np.ndarray, own: np.ndarray) -> None:
-        """The optimizer's step: `weights` (K,) multiply the tasks' gradients on what is shared, `own` (K,) on the rest."""
+        """The optimizer's step: `weights` (K,) multiply the tasks' gradients on the shared variables, `own` (K,) on the others."""
         _, apply = self._compiled(True)
         apply(weights.astype(np.float32), own.astype(np.float32), task_gradients.by_task, task_gradients.beside)
 
@@ -144,7 +144,7 @@ def _tensorflow(learner: Any, shared: set[int], products: Callable[..., Any], tr
             scaled = [optimizer.scale_loss(term) for term in terms]
         zero = tf.UnconnectedGradients.ZERO
         scale = optimizer.scale_loss(tf.ones(()))
-        each = [tape.gradient(one, variables, unconnected_gradients=zero) for one in scaled]
+        each = [tape.gradient(term, variables, unconnected_gradients=zero) for term in scaled]
         each = [
             [tf.convert_to_tensor(slope) / tf.cast(scale, slope.dtype) for slope in task_gradients]
             for task_gradients in each
@@ -172,16 +172,24 @@ def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training:
             pairs = [*zip(learner.trainable_variables, trained, strict=True)]
             pairs += zip(learner.non_trainable_variables, other, strict=True)
             with keras.StatelessScope(state_mapping=pairs) as scope:
-                found, present, rest, values = _terms(learner, x, y, training)
+                parts, present, rest, values = _terms(learner, x, y, training)
             moved = [scope.get_current_value(variable) for variable in learner.non_trainable_variables]
-            whole = jax.numpy.stack(found)
+            whole = jax.numpy.stack(parts)
             return whole * scale, (whole[:-1], present, rest, values, moved)
 
         scaled, back, (losses, present, rest, values, moved) = jax.vjp(terms, trained, has_aux=True)
         (each,) = jax.vmap(back)(jax.numpy.eye(len(scaled), dtype=scaled.dtype))
         each = [task_gradients / scale.astype(task_gradients.dtype) for task_gradients in each]
         by_task = [task_gradients[:-1] for task_gradients in each]
-        return (losses, present, *products(by_task), rest, values, by_task, [s[-1] for s in each]), moved
+        return (
+            losses,
+            present,
+            *products(by_task),
+            rest,
+            values,
+            by_task,
+            [task_gradients[-1] for task_gradients in each],
+        ), moved
 
     def pure_apply(trained: Any, inner: Any, weights: Any, own: Any, by_task: Any, beside: Any, scale: Any) -> Any:
         gradients = [slope * scale.astype(slope.dtype) for slope in _combined(shared, weights, own, by_task, beside)]
@@ -191,11 +199,11 @@ def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training:
 
     def differentiate(x: Any, y: Any) -> Any:
         scale = optimizer.scale_loss(jax.numpy.ones(()))
-        found, moved = passes(read(learner.trainable_variables), read(learner.non_trainable_variables), scale, x, y)
+        outputs, moved = passes(read(learner.trainable_variables), read(learner.non_trainable_variables), scale, x, y)
         if training:
             for variable, value in zip(learner.non_trainable_variables, moved, strict=True):
                 variable.assign(value)
-        return found
+        return outputs
 
     def apply(weights: Any, own: Any, by_task: Any, beside: Any) -> None:
         scale = optimizer.scale_loss(jax.numpy.ones(()))

@@ -1,4 +1,4 @@
-"""The Keras model that is trained: one network, the losses of its tasks, what weighs them, what a teacher adds.
+"""The Keras model that is trained: one network, its tasks' losses, their weighting, a teacher's objectives.
 
 Only `compute_loss` is ours, so the same code trains on every Keras backend. Each step passes each data set's batch through the
 network exactly once, whatever the number of tasks and objectives, so that BatchNorm moves once and all see the same dropout mask.
@@ -68,9 +68,9 @@ class Learner(keras.Model):
 
     @property
     def tells_tasks(self) -> bool:
-        """Whether each task's loss is logged: as it is (nan where the batch has no label of it), its weight, and weighted.
+        """Whether each task's loss is logged: plain (nan where the batch has no label of it), its weight, and weighted.
 
-        Weighted ones add up to the label loss; 0 for a task that is left out, so that their means over steps do so too.
+        Weighted losses add up to the label loss; a task that is left out has 0, so that means over steps add up as well.
         """
         return len(self.loss_spec.tasks) > 1 or self.weighting is not None
 
@@ -96,8 +96,8 @@ class Learner(keras.Model):
         sample_weight: Any = None,  # noqa: ARG002
         training: bool = True,  # noqa: ARG002
     ) -> Any:
-        """Without a weighting: label_weight · label loss + Σ weight · objective + regularisers. With one: what it makes of the tasks'
-        losses, which hold their objectives, + regularisers.
+        """Without a weighting: label_weight · label loss + Σ weight · objective + regularisers. With one: its total of the tasks'
+        losses, objectives included, + regularisers.
 
         A label loss is the mean over the labelled rows, an objective the mean over all rows.
         """
@@ -120,10 +120,10 @@ class Learner(keras.Model):
         return total
 
     def task_losses(self, y: Any, y_pred: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Each task's loss, whether it has one in this batch, and the parts of it that are logged, by name.
+        """Each task's loss, whether the batch has one, and its logged parts by name.
 
-        The mean over the labelled rows; a task that has none in the batch is left out of the step. Where a weighting weighs a task
-        that has teachers, its loss is the whole: label_weight · label loss + Σ weight · objective, there in every batch.
+        The loss is the mean over the labelled rows; a task without any in the batch is left out of the step. Where a weighting
+        weighs a task with teachers, its loss is the whole, present in every batch: label_weight · label loss + Σ weight · objective.
         """
         losses, present, values = dict[str, Any](), dict[str, Any](), dict[str, Any]()
         for name, task in self.loss_spec.tasks.items():
@@ -134,13 +134,13 @@ class Learner(keras.Model):
                 values[f"{name}_label_loss"] = ops.where(present[name], losses[name], np.float32("nan"))
                 values[f"{name}_label_weight"] = factor
                 objectives, parts = self._objectives(task, y, y_pred)
-                taught = sum(parts[f"{one}_weight"] for one in self.distillation_loss.names(name))
+                taught = sum(parts[f"{objective}_weight"] for objective in self.distillation_loss.names(name))
                 losses[name], present[name] = factor * losses[name] + objectives, ops.logical_or(count > 0, taught > 0)
                 values |= parts
         return losses, present, values
 
     def beside(self, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
-        """What the total has besides the tasks' losses: objectives that no weighting weighs, and regularisers; and what is logged of it."""
+        """The rest of the total, objectives that no weighting weighs and regularisers; and its logged values."""
         total, values = ops.zeros(()), dict[str, Any]()
         for task in self.loss_spec.tasks.values() if self.weighting is None else ():
             objectives, parts = self._objectives(task, y, y_pred)
@@ -154,7 +154,7 @@ class Learner(keras.Model):
         return total, values
 
     def _objectives(self, task: Task, y: Any, y_pred: Any) -> tuple[Any, dict[str, Any]]:
-        """Σ weight · objective of a task, and each one's value and weight by the names that they are logged under."""
+        """Σ weight · objective of a task, and each objective's value and weight by their logged names."""
         total, values = ops.zeros(()), dict[str, Any]()
         parts = self.distillation_loss.values(task, y, y_pred)
         for name, (value, weight) in zip(self.distillation_loss.names(task.name), parts, strict=True):
@@ -167,7 +167,7 @@ class Learner(keras.Model):
         return self.weighting is not None and bool(self.loss_spec.objectives.get(task))
 
     def _label_factor(self, y: Any) -> Any:
-        """What multiplies the label loss in this step, where there is one task; a plain sum of several is not annealed."""
+        """The factor of the label loss in this step, where there is one task; a plain sum of several is not annealed."""
         name = next(iter(self.loss_spec.tasks)) if len(self.loss_spec.tasks) == 1 else ""
         return ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
 
@@ -196,9 +196,9 @@ def _weighting(loss_spec: LossSpec) -> Any:
 
 
 def _views(network: Any, loss_spec: LossSpec, distillation_loss: DistillationLoss) -> dict[str, Any]:
-    """What each data set's batch passes through: of several sets only what its own tasks need.
+    """The network for each data set's batch; with several sets only the layers that its own tasks need.
 
-    So a BatchNorm in another task's own expert does not see it, and nothing is computed in vain.
+    So a BatchNorm in another task's own expert does not see the batch, and nothing is computed in vain.
     """
     if len(loss_spec.batch_sources) == 1:
         return dict.fromkeys(loss_spec.batch_sources, network)
@@ -249,14 +249,14 @@ def optimizer(
 
 
 def rate_at(rate: float, schedule: str, step: int, steps: int) -> float:
-    """The learning rate of a phase's step (from 0): what `optimizer` uses there."""
+    """The learning rate that `optimizer` uses at a phase's step (from 0)."""
     if schedule == "constant":
         return rate
     return float(rate * 0.5 * (1 + np.cos(np.pi * min(step, steps) / steps)))
 
 
 class Compiled:
-    """A learner ready to step, with its state as a list of arrays: everything that a step reads or writes."""
+    """A learner ready to step, with all state that a step reads or writes as a list of arrays."""
 
     def __init__(
         self,
@@ -273,7 +273,7 @@ class Compiled:
         self.learner.built = True
         optimizer = make_optimizer()
         if self.learner.weighting is not None and self.learner.weighting.variables:
-            # Weights of losses are no weights of the network: to decay them would move the balance that they are to find.
+            # Weights of losses are no weights of the network: decay would shift the balance that they look for.
             plain = getattr(optimizer, "inner_optimizer", optimizer)
             plain.exclude_from_weight_decay(var_list=self.learner.weighting.variables)
         self.learner.compile(optimizer=optimizer, loss=None, jit_compile=build.XLA)
@@ -284,9 +284,9 @@ class Compiled:
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None) -> None:
-        """A new fit or phase of run seed `seed` whose next step is `step`: freezing, optimizer, weighting and projectors as new.
+        """Begins a fit or phase of run seed `seed` whose next step is `step`: freezing, optimizer, weighting and projectors as new.
 
-        The network's numbers stay as they are. `origin`: those that the fit began with; needed where there is a regularizer.
+        The network's numbers stay. `origin`: the numbers at the fit's beginning; needed where there is a regularizer.
         """
         self.keras_layers.freeze(self._frozen, self._norms)
         self._seed, self._number = seed, step
@@ -323,8 +323,8 @@ class Compiled:
         else:
             logs = self._weighted_step(batch)
             losses = np.array([logs[f"{name}_loss"] for name in self._tasks])
-            known = np.isfinite(losses)
-            self._sums += np.stack([np.where(known, losses, 0.0), known])
+            finite = np.isfinite(losses)
+            self._sums += np.stack([np.where(finite, losses, 0.0), finite])
         self._number += 1
         return logs
 
@@ -402,7 +402,7 @@ class Compiled:
         objectives = self.learner.loss_spec.objectives
 
         def taught(name: str) -> bool:
-            weights = enumerate(one.weight for one in objectives.get(name, ()))  # type: ignore[attr-defined]
+            weights = enumerate(objective.weight for objective in objectives.get(name, ()))  # type: ignore[attr-defined]
             return any(weight * batch[1].get(f"{name}/factor/{number}", 1.0) > 0 for number, weight in weights)
 
         return np.array([taught(name) or batch[1][f"{name}/labelled"].any() for name in self._tasks])

@@ -1,4 +1,4 @@
-"""What a step of a fit minimises: a value that methods make and the learner reads."""
+"""The loss that a fit minimises, as a value that methods make and the learner reads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """What a step minimises, as plain data.
+    """The loss of a step, as plain data.
 
     `batch_sources`: which tasks each data set's batch trains. `weighting`: how the losses of several tasks become one (None: their sum, or
-    there is but one), `task_weights` for those that use them. `objectives`: for each task what is learnt from its teachers, whose
-    logits a batch holds under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: their weights. `label_weight` multiplies the label
-    loss of a task with teachers, or of all where there is no weighting. `regularizer`: what holds a trunk that came from a source.
-    `logit_standardization`: objectives see z-scores of logits. What changes from epoch to epoch is in the batch, numbers under
-    `TASK/label_factor` (multiplies the task's label loss) and `TASK/factor/0`, `TASK/factor/1` … (its objectives). `widths`: of the
+    there is but one), `task_weights` for weightings that use them. `objectives`: of each task; a batch holds its teachers' logits under
+    `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: the teachers' weights. `label_weight` multiplies the label
+    loss of a task with teachers, or of all where there is no weighting. `regularizer`: for a trunk that came from a source.
+    `logit_standardization`: objectives see z-scores of logits. Factors that change from epoch to epoch are numbers in the batch:
+    `TASK/label_factor` (of the task's label loss) and `TASK/factor/0`, `TASK/factor/1` … (of its objectives). `widths`: of the
     teachers' layers onto which an objective of a task projects.
     """
 
@@ -43,7 +43,10 @@ class LossSpec:
             {name: [task.type, task.units] for name, task in self.tasks.items()},
             self.weighting and self.weighting.model_dump(),
             dict(self.task_weights),
-            {name: [one.model_dump() for one in objectives] for name, objectives in self.objectives.items()},
+            {
+                name: [objective.model_dump() for objective in objectives]
+                for name, objectives in self.objectives.items()
+            },
             {name: list(weights) for name, weights in self.teachers.items()},
             self.label_weight,
             self.regularizer and self.regularizer.model_dump(),

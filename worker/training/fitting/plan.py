@@ -1,4 +1,4 @@
-"""What a fit is told and what it gives back, as values: phases, a fit spec with its validation rows, a trained network."""
+"""A fit's inputs and its result, as values: phases, a fit spec with its validation rows, a trained network."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def phase(steps: int, rate: float | None, frozen: Iterable[str] = (), norms: boo
 
 @dataclass(frozen=True)
 class FitSpec:
-    """What is learnt: the loss spec, the batches, and the validation rows of each task (a task without any is not watched)."""
+    """A fit's loss spec, its batches, and each task's validation rows (a task without any is not watched)."""
 
     loss_spec: LossSpec
     batch_sources: Mapping[str, BatchSource]
@@ -60,7 +60,7 @@ class FitSpec:
 
     @property
     def epoch_steps(self) -> int:
-        """Steps between two looks at the validation rows; a control's are its treated arm's, so patience means the same in both."""
+        """Steps between two looks at the validation rows; a control has its treated arm's number, so patience means the same in both."""
         return self.epoch or batches.epoch_steps(self.batch_sources)
 
     @property
@@ -70,9 +70,9 @@ class FitSpec:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after its fit, and what it took. `best` is of the watched validation value; None where nothing was watched.
+    """A network after its fit, and the fit's cost. `best` is of the watched validation value; None where nothing was watched.
 
-    `conflicts`: how the tasks' gradients pointed; None where there are no two of them. `planned`: the steps of the whole budget.
+    `conflicts`: angles between the tasks' gradients; None with fewer than two tasks. `planned`: the steps of the whole budget.
     `stopped`: the trainer was asked to stop before the fit's end, and its checkpoint is saved. `weights`: of the best watched value,
     or those after the last step.
     """

@@ -1,8 +1,8 @@
 """Discriminative learning rates: lower layers learn more slowly (Howard and Ruder 2018, section 3.2: η of a layer is η of the next / 2.6).
 
-An optimizer whose every update, weight decay included, uses its rate times the factor of the variable. Unlike one optimizer for
-each layer this leaves the rest as it is: the gradients are clipped by their global norm before, the step counter, the schedule and
-the loss scale are one, and factors of 1 compute what the plain optimizer does, bit by bit.
+An optimizer whose every update, weight decay included, uses its rate times the variable's factor. Unlike one optimizer for each
+layer, it clips gradients by their global norm and has one step counter, one schedule and one loss scale; with factors of 1 it computes
+the same as the plain optimizer, bit by bit.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def factors_of(paths: Sequence[str], patterns: Mapping[str, float]) -> tuple[flo
     Raises:
         ValueError: a pattern matches nothing, or a path is matched by none or by several.
     """
-    matching = {path: [one for one in patterns if re.fullmatch(one, path)] for path in paths}
-    odd = [f"{path} matches {len(found)} patterns" for path, found in matching.items() if len(found) != 1]
-    used = {one for found in matching.values() for one in found}
-    odd += [f"{one!r} matches no trained variable" for one in patterns if one not in used]
+    matching = {path: [regex for regex in patterns if re.fullmatch(regex, path)] for path in paths}
+    odd = [f"{path} matches {len(hits)} patterns" for path, hits in matching.items() if len(hits) != 1]
+    used = {regex for hits in matching.values() for regex in hits}
+    odd += [f"{regex!r} matches no trained variable" for regex in patterns if regex not in used]
     if odd:
         raise ValueError(f"learning rates must name each trained variable once: {'; '.join(odd)}")
     return tuple(patterns[matching[path][0]] for path in paths)

@@ -1,4 +1,4 @@
-"""How a fit is going: the validation value that is watched, and the means of what is logged in between."""
+"""The state of a fit: the validation value that is watched, and the means of logged values in between."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ValidationMonitor:
         return self._stopping != "off" and self._waited >= self._stopping.patience
 
     def begin_phase(self) -> None:
-        """Patience ends a phase, not the ones after it."""
+        """Starts patience anew: it ends one phase, not those after it."""
         self._waited = 0
 
     def look(
@@ -43,10 +43,10 @@ class ValidationMonitor:
     ) -> dict[str, float]:
         """The validation values now, named `val_METRIC`, with several tasks `val_TASK_METRIC`."""
         values: dict[str, float] = {}
-        known: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
+        by_inputs: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
         for name, check in self._checks.items():
-            logits = known.setdefault(id(check.inputs), {}) or ask(check.inputs)
-            known[id(check.inputs)] = logits
+            logits = by_inputs.setdefault(id(check.inputs), {}) or ask(check.inputs)
+            by_inputs[id(check.inputs)] = logits
             task = network.tasks[name]
             measured = evaluate.measure(task.type, heads.answers(task, logits[name]), check.values, metric=check.metric)
             values[f"val_{name}_{check.metric}" if len(network.tasks) > 1 else f"val_{check.metric}"] = measured.value
@@ -83,7 +83,7 @@ class ValidationMonitor:
 
 
 class Means:
-    """The mean of each logged value since the last look; a task that was absent from a step has no value there."""
+    """The mean of each logged value since the last look; a task that is absent from a step has no value there."""
 
     def __init__(self) -> None:
         self.sums: dict[str, tuple[float, int]] = {}

@@ -1,5 +1,5 @@
-"""Input kinds in training: what is fitted on training rows and stands as stock layers inside a kept model, and how rows are resized for a
-trunk. One module each, whose other half is in `app.data.inputs`. Imports `data`."""
+"""Input kinds in training: the scaling, fitted on training rows and a stock layer of a kept model, and the resizing of rows for a trunk.
+One module each, whose other half is in `app.data.inputs`. Imports `data`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class InputTraining(Protocol):
     SCALED_AS_THE_SOURCE: bool
 
     def fit(self, input: InputSchema, parts: Sequence[Trained]) -> Scaling:
-        """What is done to raw inputs before the first layer, fitted on the training rows of each data set; of a kind that is RESIZED, of
-        none: a trunk that was fed other rows goes on with what these are scaled by."""
+        """The scaling of raw inputs before the first layer, fitted on the training rows of each data set. A kind that is RESIZED uses no
+        rows: a trunk that was fed other rows goes on with the scaling of the new ones."""
 
     def layer(self, scaling: Scaling, input: InputSchema) -> Any:
         """The stock layer, named `preprocessing`, that does what the scaling does."""
@@ -54,23 +54,23 @@ def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
 
 
 def between(fed: Sequence[int], trunk_shape: Sequence[int] | None) -> list[int] | None:
-    """What a network has for `input_resize`: `trunk_shape` where it is another shape than `fed`, else None."""
+    """A network's `input_resize`: `trunk_shape` where it differs from `fed`, else None."""
     return None if trunk_shape is None or list(trunk_shape) == list(fed) else list(trunk_shape)
 
 
 def adapted(kind: str, x: Any, trunk_shape: Sequence[int]) -> Any:
-    """A symbolic tensor of scaled inputs as the trunk sees it, (batch, *seen); `x` itself where that is its shape."""
+    """A symbolic tensor of scaled inputs resized for the trunk, (batch, *trunk_shape); `x` itself where it has that shape."""
     return module("training.inputs", kind).adapted(x, trunk_shape) if inputs.of(kind).RESIZED else x
 
 
 def about(kind: str, fed: list[int], trunk_shape: list[int]) -> dict[str, Any] | None:
-    """What the report says of resizing; None where the trunk sees what it is fed."""
-    told: dict[str, Any] | None = (
+    """The report's entry on resizing; None where nothing is resized."""
+    resizing: dict[str, Any] | None = (
         module("training.inputs", kind).about(fed, trunk_shape) if inputs.of(kind).RESIZED else None
     )
-    return told
+    return resizing
 
 
 def sentence(kind: str, fed: Sequence[int], trunk_shape: Sequence[int]) -> str:
-    """The same in words, for the user."""
+    """The same as a sentence for the user."""
     return str(module("training.inputs", kind).sentence(fed, trunk_shape))

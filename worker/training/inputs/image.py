@@ -1,9 +1,9 @@
 """Pictures: divided by their scale, and resized where a trunk was made for another size or number of channels.
 
 The resizing layers are stock Keras and hold no numbers; they stand between preprocessing and trunk, and are part of every kept or exported
-model. Pictures are stretched to the trunk's size (bilinear, half-pixel centres); one that is at least twice as large first gives way
-to the means of whole blocks of pixels, since bilinear reading alone would look at a few pixels and skip the rest. One channel is
-repeated three times, three are averaged. What needs none of it gets no layer. Keras is imported only where a tensor is needed.
+model. Pictures are stretched to the trunk's size (bilinear, half-pixel centres); one that is at least twice as large is
+first averaged over whole blocks of pixels, since bilinear reading alone would use a few pixels and skip the rest. One channel is
+repeated three times, three are averaged. A step that is not needed adds no layer. Keras is imported only where a tensor is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCALED_AS_THE_SOURCE = False
 
 
 def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG001
-    """By the scale of their own data, whatever the rows."""
+    """The scale of the schema, whatever the rows."""
     return Scaling((0.0,), (input.scale,))
 
 
@@ -41,7 +41,7 @@ def scaling_of(layer: Any) -> Scaling:
 
 
 def about(fed: list[int], trunk_shape: list[int]) -> dict[str, Any] | None:
-    """What the report says of it; None where the trunk sees what it is fed."""
+    """The report's entry on resizing; None where nothing is resized."""
     if fed == trunk_shape:
         return None
     how = CHANNELS.get((fed[-1], trunk_shape[-1]), "kept")
@@ -49,7 +49,7 @@ def about(fed: list[int], trunk_shape: list[int]) -> dict[str, Any] | None:
 
 
 def sentence(fed: Sequence[int], trunk_shape: Sequence[int]) -> str:
-    """The same in words, for the user."""
+    """The same as a sentence for the user."""
     done = (
         [f"stretched from {times(fed[:2])} to {times(trunk_shape[:2])}"]
         if list(fed[:2]) != list(trunk_shape[:2])
@@ -61,9 +61,9 @@ def sentence(fed: Sequence[int], trunk_shape: Sequence[int]) -> str:
 
 
 def adapted(x: Any, trunk_shape: Sequence[int]) -> Any:
-    """A symbolic (batch, height, width, channels) tensor of scaled inputs as the trunk sees it, (batch, *seen); or `x` itself.
+    """A symbolic (batch, height, width, channels) tensor of scaled inputs resized for the trunk, (batch, *trunk_shape); or `x` itself.
 
-    On channels the cheaper order: averaged before pixels are read, repeated after.
+    Channels are averaged before pixels are read and repeated after, which is cheaper.
     """
     fed = list(x.shape[1:])
     if fed == list(trunk_shape):
@@ -81,8 +81,8 @@ def adapted(x: Any, trunk_shape: Sequence[int]) -> Any:
         x = layers.AveragePooling2D((1, fed[-1]), name="input_averaged", **first)(x)
         x = layers.Reshape((*sides, 1), name="input_restored", **plain)(x)
     if list(x.shape[1:3]) != list(trunk_shape[:2]):
-        # The operation and not the layer `Resizing`: called without `training`, as a user and `export` do, that layer lets all that
-        # follow it run as in training (Keras 3.15), and BatchNorm answers by the batch.
+        # The operation, not the layer `Resizing`: called without `training`, as a user and `export` do, that layer makes all layers
+        # after it run as in training (Keras 3.15), and BatchNorm uses the batch's statistics.
         x = ops.image.resize(x, tuple(trunk_shape[:2]), interpolation="bilinear", data_format="channels_last")
     if fed[-1] < trunk_shape[-1]:
         x = layers.Concatenate(axis=-1, name="input_repeated", **plain)([x] * trunk_shape[-1])

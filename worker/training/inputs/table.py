@@ -22,7 +22,7 @@ LEAST_STD = (
 
 
 def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG001
-    """Row after row in float64, so block by block the very numbers that NumPy's `mean` and `std` have of all rows at once."""
+    """Sums row after row in float64, so that blocks give the very numbers of NumPy's `mean` and `std` of all rows at once."""
     rows = sum(len(numbers) for _, numbers in parts)
     mean = _sum(parts, lambda block: block) / rows
     std = np.sqrt(_sum(parts, lambda block: (block - mean) ** 2) / rows)
@@ -31,12 +31,12 @@ def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG00
 
 
 def _sum(parts: Sequence[Trained], of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Over all rows, (features,). Of several features NumPy adds row to row; of a single one in pairs, so that is added at once."""
-    found = (of(block.astype(np.float64)) for source, rows in parts for block in blocks(source, rows))
+    """The sum over all rows, (features,). NumPy adds several features row by row, but a single one in pairs: it is added at once."""
+    values = (of(block.astype(np.float64)) for source, rows in parts for block in blocks(source, rows))
     if parts[0][0].shape[1] == 1:
-        return np.asarray(np.add.reduce(np.concatenate(list(found)), axis=0))
-    total = np.add.reduce(next(found), axis=0)
-    for block in found:
+        return np.asarray(np.add.reduce(np.concatenate(list(values)), axis=0))
+    total = np.add.reduce(next(values), axis=0)
+    for block in values:
         total = np.add.reduce(np.concatenate([total[None], block]), axis=0)
     return np.asarray(total)
 
@@ -45,7 +45,7 @@ def layer(scaling: Scaling, input: InputSchema) -> Any:
     import keras
 
     wide = input.shape[-1] if len(scaling.mean) == 1 else 1
-    variance = [float(one) ** 2 for one in scaling.std]
+    variance = [float(std) ** 2 for std in scaling.std]
     return keras.layers.Normalization(
         axis=-1, mean=list(scaling.mean) * wide, variance=variance * wide, name="preprocessing", dtype="float32"
     )
@@ -54,4 +54,6 @@ def layer(scaling: Scaling, input: InputSchema) -> Any:
 def scaling_of(layer: Any) -> Scaling:
     config = layer.get_config()
     mean, variance = np.ravel(config["mean"]), np.ravel(config["variance"])
-    return Scaling(tuple(float(one) for one in mean), tuple(float(np.float32(np.sqrt(one))) for one in variance))
+    return Scaling(
+        tuple(float(value) for value in mean), tuple(float(np.float32(np.sqrt(value))) for value in variance)
+    )

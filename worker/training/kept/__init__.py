@@ -1,1 +1,1 @@
-"""What outlives a fit: models as files, other formats of them, what teachers said. Imports `fitting` and what is below."""
+"""Files that outlive a fit: models, their other formats, teachers' outputs. Imports `fitting` and the rooms below it."""

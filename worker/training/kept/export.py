@@ -34,7 +34,7 @@ LOADING = (
 def inference_model(network: Network, *, constants: bool = False) -> Any:
     """Raw inputs to {task: answers}: preprocessing, trunk, `<task>_logits`, and the output layer `<task>`; stock layers only.
 
-    `constants`: preprocessing as numbers within the graph. What Normalization holds becomes further inputs of an ONNX file.
+    `constants`: preprocessing as numbers within the graph, since Normalization's become further inputs of an ONNX file.
     """
     keras_layers = build.keras_layers(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
@@ -63,17 +63,17 @@ def write(network: Network, path: Path) -> str:
 
 
 def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np.ndarray]) -> None:
-    """Success needs a model that loads in plain Keras and answers as the trained network did.
+    """Checks that the saved model loads in plain Keras and answers as the trained network did.
 
     Raises:
-        Failure: it does not; `internal`, since no spec can be at fault.
+        Failure: `internal`, since no spec can be at fault: it does not.
     """
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     answers = model.predict_on_batch(rows.astype(np.float32))
     for name in network.tasks:
-        found = np.asarray(answers[name])
+        answer = np.asarray(answers[name])
         scale = max(1.0, float(np.abs(expected[name]).max(initial=0)))
-        if not np.isfinite(found).all() or np.abs(found - expected[name]).max(initial=0) > 2e-3 * scale:
+        if not np.isfinite(answer).all() or np.abs(answer - expected[name]).max(initial=0) > 2e-3 * scale:
             raise Failure("internal", f"the saved model's answers for {name} differ from the trained network's")
 
 
@@ -176,11 +176,11 @@ def file_sha256(path: Path) -> str:
 
 
 def _constants(network: Network) -> list[Any]:
-    """Preprocessing in two layers: first the mean is taken away, so that a large one costs no precision."""
+    """Preprocessing in two layers: the mean is subtracted first, so that a large one costs no precision."""
     mean, std = network.scaling.mean, network.scaling.std
     return [
-        keras.layers.Rescaling(1.0, [-one for one in mean], name="preprocessing_mean", dtype="float32"),
-        keras.layers.Rescaling([1 / one for one in std], name="preprocessing_std", dtype="float32"),
+        keras.layers.Rescaling(1.0, [-value for value in mean], name="preprocessing_mean", dtype="float32"),
+        keras.layers.Rescaling([1 / value for value in std], name="preprocessing_std", dtype="float32"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A finished network for other programs: SavedModel, LiteRT and ONNX, each run once and held against Keras before it is kept.
+"""A finished network for other programs: SavedModel, LiteRT and ONNX, each run once and compared with Keras before it is kept.
 
 All three are written from the same inference model as `model.keras`, in float32: raw inputs to one answer for each task, under
 the tasks' names. The batch size is free in all of them.
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 Answers = dict[str, np.ndarray]
 
 TOLERANCE = 1e-4
-"""Of probabilities; of numbers in the user's units, relative to the largest answer where that is above 1."""
+"""Largest difference of probabilities; of numbers in the user's units, relative to the largest answer where that is above 1."""
 
 
 def require(formats: Sequence[ExportFormat]) -> None:
-    """Before anything is trained: a worker may lack what the API had, or the API may be on a machine without Keras.
+    """Checks before training that each format can be written: a worker may lack a package that the API had, or the API's machine may
+    have no Keras.
 
     Raises:
-        Failure: `export_failed`, the first format that cannot be written.
+        Failure: `export_failed`, of the first format that cannot be written.
     """
     for kind in formats:
         reason = unavailable(kind)
@@ -54,7 +55,7 @@ def write(
     out: Path,
     before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
-    """Writes `formats` (all but keras) into `out` and answers {kind: {file, bytes, largest_difference}}.
+    """Writes `formats` (all but keras) into `out`; returns {kind: {file, bytes, largest_difference}}.
 
     Args:
         rows: raw inputs on which each file is compared with Keras, all at once and the first one alone.
@@ -63,7 +64,7 @@ def write(
     Raises:
         Failure: `export_failed`, a file could not be written or answers otherwise than Keras does.
     """
-    wanted = [one for one in formats if one != "keras"]
+    wanted = [kind for kind in formats if kind != "keras"]
     if not wanted:
         return {}
     network, rows = replace(network, precision="float32"), rows.astype(np.float32)
@@ -71,7 +72,7 @@ def write(
     expected = [_plain(kept.predict_on_batch(some)) for some in (rows, rows[:1])]
     model = export.inference_model(network, constants=True)
     model.predict_on_batch(rows)  # Keras writes ONNX only of a model that was called
-    told: dict[str, dict[str, Any]] = {}
+    written: dict[str, dict[str, Any]] = {}
     for kind in wanted:
         before_each()
         path = out / FILES[kind]
@@ -79,7 +80,7 @@ def write(
             warnings.simplefilter("ignore")  # the converters' own, about Python and NumPy of years ago
             try:
                 answer = _WRITERS[kind](model, path)
-                found = [answer(some) for some in (rows, rows[:1])]
+                answers = [answer(some) for some in (rows, rows[:1])]
             except (OSError, MemoryError):
                 raise
             except Exception as error:
@@ -88,21 +89,21 @@ def write(
                 raise Failure(
                     "export_failed", f"{kind} could not be written ({type(error).__name__})", param="/export"
                 ) from error
-        differences = [_difference(kind, *pair) for pair in zip(found, expected, strict=True)]
-        told[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": max(differences)}
-    return told
+        differences = [_difference(kind, *pair) for pair in zip(answers, expected, strict=True)]
+        written[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": max(differences)}
+    return written
 
 
-def _difference(format: str, found: Answers, expected: Answers) -> float:
-    """The largest, relative to the task's largest answer where that is above 1."""
+def _difference(format: str, answers: Answers, expected: Answers) -> float:
+    """The largest difference, relative to the task's largest answer where that is above 1."""
     worst = 0.0
     for name, wanted in expected.items():
-        if name not in found or found[name].shape != wanted.shape:
+        if name not in answers or answers[name].shape != wanted.shape:
             raise Failure(
                 "export_failed", f"the {format} file does not answer for {name} as Keras does", param="/export"
             )
         scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-        off = float(np.abs(found[name] - wanted).max(initial=0)) / scale
+        off = float(np.abs(answers[name] - wanted).max(initial=0)) / scale
         if not off <= TOLERANCE:  # also where it is not a number
             raise Failure(
                 "export_failed",
@@ -114,7 +115,7 @@ def _difference(format: str, found: Answers, expected: Answers) -> float:
 
 
 def _saved_model(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
-    """A zip with the folder `saved_model`; what is run is what the zip holds."""
+    """A zip with the folder `saved_model`; the model that is run is read from the zip."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saved_model.") as folder:
@@ -148,13 +149,13 @@ def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    names = [one.name for one in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
     return lambda rows: dict(zip(names, session.run(None, {given.name: rows}), strict=True))
 
 
 @functools.cache
 def _say_erfc_in_onnx() -> None:
-    """TensorFlow's GELU is written with erfc, which tf2onnx 1.17 passes on as it is and ONNX does not have: erfc(x) = 1 − erf(x)."""
+    """TensorFlow's GELU uses erfc, which tf2onnx 1.17 passes on and ONNX does not have; it becomes 1 − erf(x)."""
     from tf2onnx.handler import tf_op
 
     @tf_op("Erfc")
@@ -178,7 +179,7 @@ _WRITERS: dict[ExportFormat, Callable[[Any, Path], Callable[[np.ndarray], Answer
 
 
 def _interpreter() -> Any:
-    """LiteRT's own where it is installed; TensorFlow still brings the same one and says that it will not for ever."""
+    """LiteRT's own interpreter where it is installed; else TensorFlow's, which is the same and deprecated."""
     if find_spec("ai_edge_litert") is not None:
         from ai_edge_litert.interpreter import Interpreter
 
@@ -189,9 +190,9 @@ def _interpreter() -> Any:
 
 
 def _zip(folder: Path, path: Path) -> None:
-    """Without times, so that the same model gives the same listing; deflated."""
+    """Zips a folder, deflated and without times, so that the same model gives the same listing."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
-        for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             entry = zipfile.ZipInfo(str(Path(folder.name) / file.relative_to(folder)))
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             with whole.open(entry, "w") as target, file.open("rb") as source:

@@ -36,9 +36,9 @@ class Model:
 
     @property
     def shapes(self) -> list[list[int]]:
-        """Of all recorded rows behind it."""
-        known = self.rows is not None and len(self.rows) > 0
-        return (self.manifest.rows_shapes or [self.manifest.input.shape]) if known else []
+        """The input shapes of all recorded rows behind the model."""
+        recorded = self.rows is not None and len(self.rows) > 0
+        return (self.manifest.rows_shapes or [self.manifest.input.shape]) if recorded else []
 
     @property
     def cost(self) -> Cost:
@@ -58,7 +58,7 @@ def write(
     edges: Sequence[tuple[str, str]],
     unlabelled: Sequence[tuple[Data, np.ndarray]],
 ) -> tuple[Model, Kept]:
-    """The files of a model in `out`, but for its manifest, and the line that reports them. Words as in `Run.keep`."""
+    """Writes a model's files into `out`, all but its manifest; returns the model and the files' report. Arguments as in `Run.keep`."""
     trained = replace(trained, network=replace(trained.network, precision="float32"))  # a kept model computes in full
     stem = "" if role == "model" else role.replace("/", "-")
     file = out / (f"{stem}.keras" if stem else "model.keras")

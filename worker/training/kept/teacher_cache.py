@@ -1,7 +1,7 @@
-"""What teachers said about rows, kept: each row is asked about once, whatever the number of arms, attempts and jobs.
+"""Teachers' outputs, cached: a teacher computes each row once, whatever the number of arms, attempts and jobs.
 
-The key is the teacher's file (sha256) and the row's own bytes, so a cache is never wrong, only useless. Values come from batches of
-one shape, so that a row's do not depend on which other rows were new. Files of an earlier job that cannot be read are forgotten.
+The key is the teacher's file (sha256) and the row's own bytes, so a cache may be useless but is never wrong. Outputs come from batches of
+one shape, so that a row's outputs do not depend on the other new rows. Unreadable files of an earlier job are ignored.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from worker.training.kept.store import Model
 
 MOST_BYTES = 2 << 30
-"""Of all files together; the longest unused go first."""
+"""Bound on all files together; the longest unused are removed first."""
 
 MOST_FILE_BYTES = 256 << 20
-"""Of what one teacher's file may hold; more stays in memory for the job alone."""
+"""Bound on one teacher's file; larger outputs stay in memory for the job alone."""
 
 Ask = Callable[[Any, Source, Sequence[str]], dict[str, np.ndarray]]
 
 
 @dataclass
 class CachedOutputs:
-    """Hashes of rows (n, 16) uint8, and what was said of each: {name: (n, …)}."""
+    """`places`: {a row's hash: its place}; `values`: the outputs {name: (n, …)} in the order of places."""
 
     places: dict[bytes, int] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
@@ -50,31 +50,31 @@ class CachedOutputs:
 
 
 class TeacherCache:
-    """`ask`: what a network says of raw inputs, as `Run.logits`. `folder`: where files outlive the job (None: nowhere)."""
+    """`ask`: a network's outputs for raw inputs, as `Run.logits`. `folder`: for files that outlive the job (None: there are none)."""
 
     def __init__(self, ask: Ask, folder: Path | None = None):
         self._ask, self._folder = ask, folder
-        self._known: dict[str, CachedOutputs] = {}
+        self._cached: dict[str, CachedOutputs] = {}
 
     def __call__(self, model: Model, inputs: Source, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """{task: logits (n, units)} and {feature/LAYER: …} of raw `inputs`."""
         key = _key(model, inputs, layers)
-        if key not in self._known:
-            self._known[key] = self._read(key)
-        known, hashes = self._known[key], _hashes(inputs)
+        if key not in self._cached:
+            self._cached[key] = self._read(key)
+        cached, hashes = self._cached[key], _hashes(inputs)
         first = {digest: row for row, digest in reversed([*enumerate(hashes)])}
-        new = sorted(row for digest, row in first.items() if digest not in known.places)
-        if new or not known.values:
-            said = self._whole(model, inputs, np.array(new, np.int64), layers)
-            values = known.values or {name: array[:0] for name, array in said.items()}
-            known.values = {name: np.concatenate([values[name], said[name]]) for name in said}
-            known.places |= {hashes[row]: len(known.places) + number for number, row in enumerate(new)}
-            self._write(key, known)
-        places = np.array([known.places[digest] for digest in hashes], np.int64)
-        return {name: array[places] for name, array in known.values.items()}
+        new = sorted(row for digest, row in first.items() if digest not in cached.places)
+        if new or not cached.values:
+            outputs = self._whole(model, inputs, np.array(new, np.int64), layers)
+            values = cached.values or {name: array[:0] for name, array in outputs.items()}
+            cached.values = {name: np.concatenate([values[name], outputs[name]]) for name in outputs}
+            cached.places |= {hashes[row]: len(cached.places) + number for number, row in enumerate(new)}
+            self._write(key, cached)
+        places = np.array([cached.places[digest] for digest in hashes], np.int64)
+        return {name: array[places] for name, array in cached.values.items()}
 
     def _whole(self, model: Model, inputs: Source, rows: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
-        """Asked in whole chunks alone: a smaller batch would be computed by other kernels, whose last bits differ."""
+        """Outputs of `rows`, computed in whole chunks alone: a smaller batch uses other kernels, whose last bits differ."""
         n = len(rows)
         if n:
             asked: Source = SourceRows(inputs, np.concatenate([rows, np.repeat(rows[-1:], -n % caching.CHUNK)]))
@@ -100,13 +100,13 @@ class TeacherCache:
             return CachedOutputs()
         return CachedOutputs({row.tobytes(): number for number, row in enumerate(hashes)}, values)
 
-    def _write(self, key: str, known: CachedOutputs) -> None:
+    def _write(self, key: str, cached: CachedOutputs) -> None:
         """A cache that cannot be written is no reason to fail."""
         path = self._path(key)
-        if path is None or not known.places or known.bytes > MOST_FILE_BYTES:
+        if path is None or not cached.places or cached.bytes > MOST_FILE_BYTES:
             return
-        hashes = np.frombuffer(b"".join(known.places), np.uint8).reshape(-1, HASH_BYTES)
-        arrays: dict[str, Any] = {f"value/{name}": array for name, array in known.values.items()}
+        hashes = np.frombuffer(b"".join(cached.places), np.uint8).reshape(-1, HASH_BYTES)
+        arrays: dict[str, Any] = {f"value/{name}": array for name, array in cached.values.items()}
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with durable.write(path) as beside:
@@ -115,7 +115,7 @@ class TeacherCache:
 
 
 def _key(model: Model, inputs: Source, layers: Sequence[str]) -> str:
-    """All that what is said depends on, besides a row's numbers."""
+    """A hash of all that outputs depend on, besides a row's numbers."""
     network = model.network
     about = [
         model.manifest.sha256,

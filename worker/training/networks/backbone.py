@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 def layers(architecture: Spec) -> tuple[Any, dict[str, tuple[str, Any]]]:
-    """The network of keras.applications itself, with numbers, and {layer's name: (the name that it is drawn by, layer)} of those
-    that have any."""
+    """The network of keras.applications itself, with numbers, and its layers with numbers: {name: (the name that it is drawn by,
+    layer)}."""
     assert architecture.size is not None, "a resolved spec has a size"
     whole = applications.whole(architecture, architecture.size)
-    return whole, {name: found for name, found in trunk.leaves(whole).items() if found[1].weights}
+    return whole, {name: leaf for name, leaf in trunk.leaves(whole).items() if leaf[1].weights}
 
 
-def load(whole: Any, path: str, words: Backbone) -> None:
-    """Reads a Keras file of weights, `.weights.h5` or the older `.h5`, into a network: layer by layer, counts and shapes compared.
+def load(whole: Any, path: str, spec: Backbone) -> None:
+    """Reads a Keras file of weights, `.weights.h5` or the older `.h5`, into a network, layer by layer; counts and shapes must be equal.
 
     Raises:
-        Failure: `weights_unavailable`: it is not of this network.
+        Failure: `weights_unavailable`: the file is not of this network.
     """
-    expected = f"weights of {words.applications} without its top"
-    if words.alpha != 1:
-        expected += f" at width {words.alpha:g}"
+    expected = f"weights of {spec.applications} without its top"
+    if spec.alpha != 1:
+        expected += f" at width {spec.alpha:g}"
     try:
         whole.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

@@ -35,9 +35,9 @@ XLA = keras.backend.backend() == "jax"
 class KerasLayers:
     """Keras layers of one shape of network. `forward`: scaled inputs to {task: logits}.
 
-    `body`: scaled inputs to the trunk's flat features; `head`: from there to {task: logits}; None where the heads are given
-    different ones. `graph`: the layers before the heads; `steps`: how each of them is called; `reached`: what each gives, and what
-    each nested model of the trunk gives, as a symbolic tensor of `forward`.
+    `body`: scaled inputs to the trunk's flat features; `head`: features to {task: logits}; both None where the heads have different
+    features. `graph`: the layers before the heads; `steps`: how each of them is called; `reached`: the symbolic output, within
+    `forward`, of each of them and of each nested model of the trunk.
     """
 
     forward: Any
@@ -56,9 +56,9 @@ class KerasLayers:
         return [name for name in self.graph.shared if name in self.layers]
 
     def tap(self, names: Iterable[str]) -> Any:
-        """`forward` that in the same pass also gives what each of these layers gives, under `feature/LAYER`.
+        """`forward` that in the same pass also gives the outputs of these layers, under `feature/LAYER`.
 
-        `FEATURES` is no layer but what the heads are given, and has that name.
+        `FEATURES` is no layer: it stands for the heads' input, and its output has that name.
         """
         key = tuple(sorted(set(names)))
         if not key:
@@ -72,19 +72,19 @@ class KerasLayers:
         return self.taps[key]
 
     def ask(self, model: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """What one of these models gives for a batch, in inference mode, by a function of its own for each number of rows.
+        """The outputs of one of these models for a batch, in inference mode, by a function of its own for each number of rows.
 
-        Keras's one is relaxed to any number of rows as soon as it has seen two, and its last bits are then others: what is said of a
-        row would hang on what was asked before, which in a run that goes on elsewhere is something else.
+        Keras relaxes its one function to any number of rows once it has seen two numbers, and the last bits then differ: a row's outputs
+        would depend on earlier calls, and a resumed run has other earlier calls.
         """
         key = (id(model), len(batch))
         model.predict_function = self.functions.get(key)
-        said: dict[str, np.ndarray] = model.predict_on_batch(batch)
+        outputs: dict[str, np.ndarray] = model.predict_on_batch(batch)
         self.functions[key] = model.predict_function
-        return said
+        return outputs
 
     def load(self, weights: Weights) -> None:
-        """Adapters begin at nothing."""
+        """Loads the numbers of all layers; adapters begin with B = 0."""
         for name, layer in self.layers.items():
             for variable, array in zip(_own(layer), weights.get(name, []), strict=True):
                 variable.assign(array)
@@ -93,7 +93,7 @@ class KerasLayers:
 
     def read(self) -> Weights:
         """The numbers of all layers, adapters merged into their kernels."""
-        found = {
+        weights = {
             name: [keras.ops.convert_to_numpy(variable.value) for variable in _own(layer)]
             for name, layer in self.layers.items()
             if layer.weights
@@ -101,10 +101,10 @@ class KerasLayers:
         for name, layer in self.layers.items():
             places = {variable.path: place for place, variable in enumerate(_own(layer))}
             for part in _adapted(layer):
-                a, b = (keras.ops.convert_to_numpy(one.value) for one in (part.lora_kernel_a, part.lora_kernel_b))
+                a, b = (keras.ops.convert_to_numpy(kernel.value) for kernel in (part.lora_kernel_a, part.lora_kernel_b))
                 place = places[_kernel(part).path]
-                found[name][place] = found[name][place] + np.float32(part.lora_alpha / part.lora_rank) * (a @ b)
-        return found
+                weights[name][place] = weights[name][place] + np.float32(part.lora_alpha / part.lora_rank) * (a @ b)
+        return weights
 
     def reseed(self, seed: int) -> None:
         """Starts every dropout layer's stream anew, and every adapter's A, from (seed, the layer's name)."""
@@ -125,13 +125,13 @@ class KerasLayers:
     def freeze(self, frozen: Iterable[str], norms: bool) -> None:
         """Layers in `frozen` are not trained, nor is any BatchNorm where `norms`; a frozen layer also runs in inference mode.
 
-        Set layer by layer: `training=False` on a call is ignored by Keras 3.15 once the base is unfrozen.
+        Set layer by layer: Keras 3.15 ignores `training=False` on a call once the base is unfrozen.
         """
         stopped = set(frozen)
         for name, layer in self.layers.items():
             layer.trainable = name not in stopped
             if _adapted(layer):
-                for variable in _own(layer):  # the setter above has woken them
+                for variable in _own(layer):  # the setter above has unfrozen them
                     variable.trainable = False
             for part in trunk.inner(layer):
                 if isinstance(part, keras.layers.BatchNormalization) and norms:
@@ -218,8 +218,8 @@ def _join(layer: Any, given: Sequence[Any]) -> Any:
 
 
 def through(graph: Graph, steps: Mapping[str, Step], inputs: Any) -> dict[str, Any]:
-    """What each node of `graph` gives for a tensor of scaled inputs, by its name."""
-    found = {INPUT: inputs}
+    """The output of each node of `graph` for a tensor of scaled inputs, by the node's name."""
+    outputs = {INPUT: inputs}
     for node in graph.nodes:
-        found[node.name] = steps[node.name]([found[name] for name in node.after])
-    return found
+        outputs[node.name] = steps[node.name]([outputs[name] for name in node.after])
+    return outputs

@@ -1,4 +1,4 @@
-"""What one network passes to another: numbers, layer by layer, wherever names and shapes agree; and a report of what was copied."""
+"""One network's numbers copied to another, layer by layer, wherever names and shapes agree; with a report of the copied layers."""
 
 from __future__ import annotations
 
@@ -33,29 +33,33 @@ def inherit(network: Network, source: Network) -> Inherited:
 
     Scaling comes along with a table's columns; pictures are divided by the scale of their own data.
 
-    All arrays of a layer are copied or none. A layer is found by its name, else, among those whose names the other side does not
-    know, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
+    All arrays of a layer are copied or none. A layer is found by its name; else, among the layers whose names the other side does not
+    have, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
     network's order) or, for regression, the column is; a regression head then also takes over the source's units.
     """
-    kinds, theirs = ({layer.name: layer.kind for layer in one.trace.layers} for one in (network, source))
+    kinds, theirs = ({layer.name: layer.kind for layer in model.trace.layers} for model in (network, source))
     strangers = [name for name in theirs if name not in kinds and name in source.weights]
     weights, copied, fresh = dict(network.weights), {}, {}
     for name in (name for name in network.trunk if name in network.weights):
-        found = name if name in source.weights and name in theirs else None
-        if found is None and name not in theirs:
-            found = next(
-                (one for one in strangers if theirs[one] == kinds[name] and _same(weights[name], source.weights[one])),
+        match = name if name in source.weights and name in theirs else None
+        if match is None and name not in theirs:
+            match = next(
+                (
+                    stranger
+                    for stranger in strangers
+                    if theirs[stranger] == kinds[name] and _same(weights[name], source.weights[stranger])
+                ),
                 None,
             )
-            strangers = strangers[strangers.index(found) + 1 :] if found else strangers
-        if found is None:
+            strangers = strangers[strangers.index(match) + 1 :] if match else strangers
+        if match is None:
             fresh[name] = "the source has no such layer"
-        elif not _same(weights[name], source.weights[found]):
+        elif not _same(weights[name], source.weights[match]):
             fresh[name] = (
-                f"shapes differ: {_shapes(weights[name])} here, {_shapes(source.weights[found])} in the source"
+                f"shapes differ: {_shapes(weights[name])} here, {_shapes(source.weights[match])} in the source"
             )
         else:
-            weights[name], copied[name] = list(source.weights[found]), found
+            weights[name], copied[name] = list(source.weights[match]), match
     tasks = dict(network.tasks)
     for name, task in network.tasks.items():
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)
@@ -65,7 +69,7 @@ def inherit(network: Network, source: Network) -> Inherited:
 
 
 def order_of(task: Task, source: Task) -> list[int] | None:
-    """Where each output of `task` stands among the source's; None where the two do not mean the same."""
+    """The place of each output of `task` among the source's outputs; None where the two tasks do not mean the same."""
     if task.type != source.type or task.units != source.units:
         return None
     return tasks.of(task.type).order(task, source)

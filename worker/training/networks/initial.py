@@ -36,13 +36,13 @@ def initial(layers: KerasLayers, seed: int) -> Weights:
 def drawn(layer: Any, seed: int, begins_as: str) -> list[np.ndarray]:
     """The fresh numbers of a Keras layer, in the order of its `weights`."""
     rng = np.random.default_rng(derive(seed, begins_as))
-    found = []
+    arrays = []
     for variable in layer.weights:
         kind = variable.path.rsplit("/", 1)[-1]
         if isinstance(layer, keras.layers.DepthwiseConv2D) and kind == "kernel":
             kind = "depthwise_kernel"
-        found.append(_fresh(kind, tuple(variable.shape), rng))
-    return found
+        arrays.append(_fresh(kind, tuple(variable.shape), rng))
+    return arrays
 
 
 def _fresh(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

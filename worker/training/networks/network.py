@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Weights = dict[str, list[np.ndarray]]
 
 FEATURES = "/features"
-"""Beside the tasks' logits in what a network with features gives; no task can have this name."""
+"""The name of features beside the tasks' logits in a network's outputs; no task can have it."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Lora:
 class Network:
     """A network by value. `weights` has an entry for every layer of trunk and heads that has any numbers.
 
-    `sharing`: the words of how its tasks share copies of the trunk. `lora`: what a fit trains in place of the trunk. The adapters
-    themselves live only within the fit, which gives back a network with them merged into its kernels. `input_resize`: the shape that the
-    trunk sees, where it is not fed that very shape.
+    `sharing`: the spec of how its tasks share copies of the trunk. `lora`: adapters that a fit trains in place of the trunk. They exist
+    only within the fit, which returns a network with the adapters merged into its kernels. `input_resize`: the shape that the trunk sees,
+    where it differs from the input's.
     """
 
     architecture: Architecture
@@ -68,14 +68,14 @@ class Network:
 
     @property
     def trace(self) -> Trace:
-        """What is known of its trunk, layer by layer."""
+        """The trace of its trunk, layer by layer."""
         from worker.training.networks import trunk
 
         return trunk.trace(self.architecture, self.trunk_shape)
 
     @property
     def graph(self) -> Graph:
-        """The layers between what the trunk sees and the heads."""
+        """The layers between the trunk's input and the heads."""
         return sharing.graph(self.sharing, self.trace, self.tasks)
 
     @property
@@ -92,7 +92,7 @@ class Network:
         }
 
     def shape_key(self) -> str:
-        """Networks of equal key can share Keras layers: everything that is not a number."""
+        """All of a network but its numbers; networks of equal key can share Keras layers."""
         return json.dumps(
             [
                 architectures.as_data(self.architecture),

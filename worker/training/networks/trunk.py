@@ -1,8 +1,8 @@
-"""A trunk as Keras builds it, without its numbers: what is traced of it, and how each layer is made again, under any name.
+"""A trunk as Keras builds it, without its numbers: its trace, and how each layer is made again, under any name.
 
 `trunk` calls an architecture's `build` once, in a scope in which Keras gives variables shapes and no values: the largest network
-costs some milliseconds a layer and no memory. Nested models are laid open, so that each of their layers stands in the trace. What a
-network computes with are copies made from the layers' configs, one for each node of its graph.
+costs some milliseconds a layer and no memory. Nested models are laid open, so that each of their layers stands in the trace. A
+network computes with copies made from the layers' configs, one for each node of its graph.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 _KEPT = 64
 
 Step = Callable[[Sequence[Any]], Any]
-"""What a node gives, of the tensors that it is given, in order."""
+"""From a node's input tensors, in order, to its output."""
 
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """A tensor: which of the tensors that a layer gives."""
+    """A tensor: output `number` of a layer."""
 
     layer: str
     number: int
@@ -43,7 +43,7 @@ class LayerOutput:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """A layer or op of a trunk, and what it is called with: `arguments` hold symbolic tensors, whose `sources` are known by id."""
+    """A layer or op of a trunk and its arguments: `arguments` hold symbolic tensors, `sources` {a tensor's id: where it comes from}."""
 
     operation: Any
     arguments: tuple[Sequence[Any], Mapping[str, Any]]
@@ -57,22 +57,22 @@ class LayerCall:
         return type(self.operation).from_config(config)
 
     def call(self, operation: Any, given: Mapping[str, Any]) -> Any:
-        """What `operation` gives where the layers that feed the part gave `given`."""
+        """The output of `operation`, `given` the outputs {layer: output} of the layers that feed this one."""
 
-        def found(value: Any) -> Any:
+        def substitute(value: Any) -> Any:
             source = self.sources.get(id(value))
             if source is None:
                 return value
-            one = given[source.layer]
-            return one[source.number] if isinstance(one, list | tuple) else one
+            output = given[source.layer]
+            return output[source.number] if isinstance(output, list | tuple) else output
 
-        args, kwargs = keras.tree.map_structure(found, self.arguments)
+        args, kwargs = keras.tree.map_structure(substitute, self.arguments)
         return operation(*args, **kwargs)
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """`trace`: what is known of it; `parts`: how each of its layers is made and called."""
+    """`trace`: its layers as data; `parts`: how each of its layers is made and called."""
 
     trace: Trace
     parts: Mapping[str, LayerCall]
@@ -96,7 +96,7 @@ def trunk(architecture: Architecture, shape: Sequence[int], precision: str = "fl
 
 
 def trace(architecture: Architecture, shape: Sequence[int]) -> Trace:
-    """What is known of `architecture` on inputs of `shape`. Raises ValueError as `trunk`."""
+    """The trace of `architecture` on inputs of `shape`. Raises ValueError as `trunk`."""
     return trunk(architecture, shape).trace
 
 
@@ -123,7 +123,7 @@ def _without_numbers(precision: str) -> Iterator[None]:
         with keras.StatelessScope(initialize_variables=False):
             yield
     finally:
-        # Else the next scope that ends would fill them all.
+        # Else the end of the next scope would initialise them all.
         global_state.set_global_attribute("uninitialized_variables", [])
         keras.config.set_dtype_policy(before)
 
@@ -132,7 +132,7 @@ def opened(model: Any) -> Trunk:
     """A functional model laid open: nested models are replaced by their layers.
 
     Raises:
-        ValueError: a layer is called twice, or gives a shape that is not known.
+        ValueError: a layer is called twice, or its output's shape is not known.
     """
     parts: dict[str, LayerCall] = {}
     layers: list[TracedLayer] = []
@@ -150,9 +150,9 @@ def opened(model: Any) -> Trunk:
                 name=name,
                 kind=type(part.operation).__name__,
                 shape=list(left),
-                parameters=sum(prod(one) for one in numbers),
+                parameters=sum(prod(sides) for sides in numbers),
                 after=after,
-                kernel=any(len(one) > 1 for one in numbers),
+                kernel=any(len(sides) > 1 for sides in numbers),
                 adaptable=bool(adaptable(part.operation)),
                 within=within,
                 drawn_as=drawn_as,
@@ -163,13 +163,13 @@ def opened(model: Any) -> Trunk:
 
 
 def inner(layer: Any) -> list[Any]:
-    """A layer and those that it is made of: attention has some."""
+    """A layer and the layers within it, which attention has."""
     return [layer, *layer._flatten_layers(include_self=False, recursive=True)] if hasattr(layer, "weights") else []
 
 
 def adaptable(layer: Any) -> list[Any]:
     """The layers in a layer beside whose kernels Keras can put an adapter."""
-    return [one for one in inner(layer) if hasattr(one, "enable_lora") and getattr(one, "kernel", None) is not None]
+    return [part for part in inner(layer) if hasattr(part, "enable_lora") and getattr(part, "kernel", None) is not None]
 
 
 def leaves(model: Any) -> dict[str, tuple[str, Any]]:
@@ -180,9 +180,9 @@ def leaves(model: Any) -> dict[str, tuple[str, Any]]:
 
 
 def _walk(
-    model: Any, prefix: str, drawn_by: str, within: str | None, known: dict[int, LayerOutput]
+    model: Any, prefix: str, drawn_by: str, within: str | None, outputs: dict[int, LayerOutput]
 ) -> Iterator[tuple[str, str, str | None, LayerCall]]:
-    """(name, the name that it is drawn by, the outermost nested model, part) of each layer, in order. `known`: tensors by id."""
+    """(name, the name that it is drawn by, the outermost nested model, part) of each layer, in order. `outputs`: by a tensor's id."""
     places = {id(layer): place for place, layer in enumerate(model.layers)}
     names = _names(model.operations)
     for operation, own in zip(model.operations, names, strict=True):
@@ -198,38 +198,38 @@ def _walk(
         if isinstance(operation, keras.Model):
             nested = operation._functional if isinstance(operation, keras.Sequential) else operation
             for mine, theirs in zip(nested.inputs, node.input_tensors, strict=True):
-                known[id(mine)] = known[id(theirs)]
-            yield from _walk(nested, f"{name}-", drawn_as, within or name, known)
+                outputs[id(mine)] = outputs[id(theirs)]
+            yield from _walk(nested, f"{name}-", drawn_as, within or name, outputs)
             for mine, theirs in zip(node.output_tensors, nested.outputs, strict=True):
-                known[id(mine)] = known[id(theirs)]
+                outputs[id(mine)] = outputs[id(theirs)]
             continue
         arguments = node.arguments
-        sources = {id(tensor): known[id(tensor)] for tensor in node.input_tensors}
+        sources = {id(tensor): outputs[id(tensor)] for tensor in node.input_tensors}
         for number, tensor in enumerate(node.output_tensors):
-            known[id(tensor)] = LayerOutput(name, number)
+            outputs[id(tensor)] = LayerOutput(name, number)
         yield name, drawn_as, within, LayerCall(operation, (arguments.args, arguments.kwargs), sources)
 
 
 def _names(operations: Sequence[Any]) -> list[str]:
-    """A name for each, the same in every process: its own, or, where Keras has numbered it by a counter of the process, the one
-    that it has where these are the first."""
+    """A name for each operation, the same in every process: its own; or, where Keras numbered it by a counter of the process, its name
+    if these operations were the process's first."""
     kinds = [_snake(type(operation).__name__) for operation in operations]
     counted = [
         re.fullmatch(rf"{kind}(_\d+)?", operation.name) for kind, operation in zip(kinds, operations, strict=True)
     ]
-    taken = {one.name for one, by_counter in zip(operations, counted, strict=True) if not by_counter}
-    found, counts = list[str](), dict[str, int]()
+    taken = {operation.name for operation, by_counter in zip(operations, counted, strict=True) if not by_counter}
+    names, counts = list[str](), dict[str, int]()
     for operation, kind, by_counter in zip(operations, kinds, counted, strict=True):
         name = None if by_counter else str(operation.name)
         while name is None:
             number = counts[kind] = counts.get(kind, -1) + 1
-            one = f"{kind}_{number}" if number else kind
-            name = None if one in taken else one
-        found.append(name)
-    return found
+            candidate = f"{kind}_{number}" if number else kind
+            name = None if candidate in taken else candidate
+        names.append(name)
+    return names
 
 
 def _snake(name: str) -> str:
-    """A class's name as Keras makes a layer's of it."""
+    """The default name that Keras gives layers of a class."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

@@ -1,9 +1,9 @@
-"""What a student learns from its teachers: one module an objective, found by its file's name.
+"""Losses of a student against its teachers: one module for each objective, found by its file's name.
 
-A module has `Spec` (its words, with `type` and `weight`), `EXAMPLE`, `NEEDS`, `resolve(spec, setting)` and `loss(…)`: as
-in `LogitObjective` where it needs the logits, as in `FeatureObjective` where it needs what named layers give. It may have
+A module has `Spec` (its fields, with `type` and `weight`), `EXAMPLE`, `NEEDS`, `resolve(spec, setting)` and `loss(…)`: as
+in `LogitObjective` where it needs logits, as in `FeatureObjective` where it needs outputs of named layers. It may have
 `factor(spec, epoch, epochs)`, which multiplies its weight. Keras is imported only inside functions, so that the API can
-read the words without it. The room may import `app.spec`, and no other room.
+read specs without it. The room may import `app.spec`, and no other room.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.spec.tasks import TaskType
 
 Needs = Literal["logits", "features"]
 Trunk = Mapping[str, tuple[int, ...]]
-"""A trunk's layers in order, each with the shape that leaves it, without the batch."""
+"""A trunk's layers in order, each with the shape of its output, without the batch."""
 
 WEIGHT_OF_LOGITS = 0.9
 """Of `logits` beside labels of weight 0.1."""
@@ -26,10 +26,10 @@ WEIGHT_OF_LOGITS = 0.9
 
 @dataclass(frozen=True)
 class Setting:
-    """What an objective may know while its words are resolved.
+    """All that an objective may know while its spec is resolved.
 
     `units` of the head; `epochs` null where the budget is in steps; `batch`: rows of a batch at most. `points`: the ends of
-    a trunk's blocks, of student and teachers (empty where not known): what automatic pairs are made of.
+    the blocks of student's and teachers' trunks (empty where not known), of which automatic pairs are made.
     """
 
     head: TaskType
@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Answers:
-    """What all say about the rows of a batch.
+    """The outputs of student and teachers for the rows of a batch, and the labels.
 
     student: (n, units) logits, through which gradients flow. teachers: one (n, units) array of logits each; no gradient
     reaches them. weights: one a teacher, divided by their sum. labels: as `heads.targets` gives them; labelled: (n,), 0
@@ -97,7 +97,7 @@ class FeatureObjective(Protocol):
 
 
 def factor(module: Any, spec: Any, epoch: int, epochs: int) -> float:
-    """What multiplies the objective's weight in an epoch (from 0) of `epochs`: 1, but for an objective that warms up."""
+    """The factor of the objective's weight in an epoch (from 0) of `epochs`: 1, except where an objective warms up."""
     own = getattr(module, "factor", None)
     return 1.0 if own is None else float(own(spec, epoch, epochs))
 
@@ -117,7 +117,7 @@ def only_multiclass(what: str, setting: Setting) -> None:
 
 
 def some_weight(spec: Any, *terms: str) -> list[Fault]:
-    """A fault where every term that an objective is the sum of is weighed with 0: there would be nothing to learn from it."""
+    """A fault where all terms of an objective have weight 0, so that nothing could be learnt from it."""
     if any(getattr(spec, term) for term in terms):
         return []
     both = " and ".join(terms)

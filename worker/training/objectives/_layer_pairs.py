@@ -1,4 +1,4 @@
-"""Which layers an objective compares: the pairs that a spec names, checked, or sensible ones found by themselves."""
+"""The pairs of layers that an objective compares: those of a spec, checked, or sensible ones found automatically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pairs = Annotated[list[Pair], Field(min_length=1, max_length=16)]
 LAYERS = "pairs [teacher's layer, student's layer]; null: found automatically"
 
 Fits = Callable[[tuple[int, ...], tuple[int, ...]], str | None]
-"""What is wrong with a pair of shapes (teacher's, student's); None: nothing."""
+"""The fault of a pair of shapes (teacher's, student's), or None."""
 
 
 class OfFeatures(SpecModel):
@@ -39,8 +39,8 @@ def settle(spec: Any, setting: Setting, fits: Fits, automatic: Callable[[Setting
     pairs = automatic(setting) if given is None else given
     if not pairs:
         none = "there are no two layers that this objective can compare"
-        raise Invalid([Fault("/layers", none, f"name pairs, of the teacher's {_known(setting.teacher)}")])
-    found: list[Fault] = []
+        raise Invalid([Fault("/layers", none, f"name pairs, of the teacher's {_list_names(setting.teacher)}")])
+    faults: list[Fault] = []
     for number, (theirs, ours) in enumerate(pairs):
         at = f"/layers/{number}"
         absent = [
@@ -53,10 +53,10 @@ def settle(spec: Any, setting: Setting, fits: Fits, automatic: Callable[[Setting
         ]
         wrong = None if absent else fits(tuple(setting.teacher[theirs]), tuple(setting.student[ours]))
         if wrong is not None:
-            found.append(Fault(at, wrong, "name another pair, or leave `layers` out"))
-        found += absent
-    if found:
-        raise Invalid(found)
+            faults.append(Fault(at, wrong, "name another pair, or leave `layers` out"))
+        faults += absent
+    if faults:
+        raise Invalid(faults)
     return spec.model_copy(update={"layers": [list(pair) for pair in pairs]})
 
 
@@ -120,11 +120,13 @@ def _aligned(theirs: list[str], ours: list[str], setting: Setting) -> list[list[
         return []
     pairs = []
     for number, name in enumerate(ours):
-        equal = [one for one in theirs if setting.teacher[one][:-1] == setting.student[name][:-1] != ()]
+        equal = [
+            candidate for candidate in theirs if setting.teacher[candidate][:-1] == setting.student[name][:-1] != ()
+        ]
         deep = theirs[max(0, round((number + 1) * len(theirs) / len(ours)) - 1)]
         pairs.append([equal[-1] if equal else deep, name])
     return pairs
 
 
-def _known(layers: Trunk) -> str:
+def _list_names(layers: Trunk) -> str:
     return ", ".join(list(layers)[:20])

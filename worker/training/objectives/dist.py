@@ -62,15 +62,15 @@ def parts(answers: Answers, T: float) -> tuple[Any, Any]:
     return ops.mean(1 - correlation(p, q, axis=1)), ops.mean(1 - correlation(p, q, axis=0))
 
 
-def correlation(one: Any, other: Any, axis: int) -> Any:
+def correlation(first: Any, second: Any, axis: int) -> Any:
     """Pearson's, along `axis`; 0 and without a gradient where either side is constant."""
     from keras import ops
 
-    one, other = (x - ops.mean(x, axis=axis, keepdims=True) for x in (one, other))
-    ours, theirs = (ops.mean(ops.square(x), axis=axis) for x in (one, other))
+    first, second = (x - ops.mean(x, axis=axis, keepdims=True) for x in (first, second))
+    ours, theirs = (ops.mean(ops.square(x), axis=axis) for x in (first, second))
     varies = ops.logical_and(ours > SMALLEST_VARIANCE, theirs > SMALLEST_VARIANCE)
     norm = ops.sqrt(ops.where(varies, ours, ops.ones_like(ours))) * ops.sqrt(
         ops.where(varies, theirs, ops.ones_like(theirs))
     )
-    dots = ops.mean(one * other, axis=axis)
+    dots = ops.mean(first * second, axis=axis)
     return ops.where(varies, dots / norm, ops.zeros_like(dots))

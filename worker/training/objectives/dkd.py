@@ -2,7 +2,7 @@
 
 TCKD is the divergence of the student's from the teachers' (target class, all others) pair at temperature T, NCKD that of the
 distributions over the other classes alone. Plain soft targets are α = 1, β = 1 − p, p the teachers' probability of the target,
-row by row; here β is the same for all rows, so that what a sure teacher says about the other classes is heard too.
+row by row; here β is the same for all rows, so that a sure teacher's probabilities of the other classes count too.
 
 The target is a row's label; where it has none (unlabelled rows) the teachers' most probable class stands for it. The weight grows
 from 0 over the first epochs (mdistiller: 20 of 240), a share of the run.
@@ -76,7 +76,7 @@ def parts(answers: Answers, T: float) -> tuple[Any, Any, Any]:
 
 
 def targets(answers: Answers, log_q: Any) -> Any:
-    """(n,) class codes: the labels, and for rows without one what the teachers think."""
+    """(n,) class codes: the labels, and for rows without a label the teachers' most probable class."""
     from keras import ops
 
     likely = ops.argmax(log_q, axis=-1)

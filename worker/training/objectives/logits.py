@@ -92,8 +92,8 @@ def log_mean(log_each: Sequence[Any], weights: Sequence[float]) -> Any:
     """log Σ wᵢ·exp(log_eachᵢ), without a gradient. Of one teacher exactly its own: equal logits give exactly 0."""
     from keras import ops
 
-    heard = [(log, share) for log, share in zip(log_each, shares(weights), strict=True) if share > 0]
-    return ops.stop_gradient(ops.logsumexp(ops.stack([log + math.log(share) for log, share in heard]), axis=0))
+    weighted = [(log, share) for log, share in zip(log_each, shares(weights), strict=True) if share > 0]
+    return ops.stop_gradient(ops.logsumexp(ops.stack([log + math.log(share) for log, share in weighted]), axis=0))
 
 
 def shares(weights: Sequence[float]) -> list[float]:

@@ -31,7 +31,7 @@ class Lines:
 
 
 class Terminal:
-    """Report lines as for the worker, and what a person wants to know on standard error: a terminal, or a job's log."""
+    """Report lines as for the worker, and lines for a person on standard error: a terminal, or a job's log."""
 
     def __init__(self, lines: Lines, error: int = 2):
         self._lines, self._error = lines, os.fdopen(os.dup(error), "w", buffering=1)
@@ -73,7 +73,7 @@ class Terminal:
 
 
 def standard_output() -> int:
-    """A private copy of fd 1 for report lines; print() of any library then goes to standard error and cannot mix with them."""
+    """A private copy of fd 1 for report lines; a library's print() then goes to standard error and cannot mix with them."""
     kept = os.dup(1)
     os.set_inheritable(kept, False)
     sys.stdout.flush()

@@ -16,8 +16,8 @@ from typing import Literal
 def import_keras() -> None:
     """Imports Keras and its backend with the garbage collector off, unless they are there.
 
-    They make a million objects and drop next to none of them; to look for garbage meanwhile takes two fifths of the time. What is there
-    afterwards stays, so the collector leaves it out for good.
+    The imports make a million objects and drop next to none; collecting garbage meanwhile takes two fifths of the time. The objects stay,
+    so the collector leaves them out for good.
     """
     if "keras" in sys.modules:
         return
@@ -49,10 +49,10 @@ def name() -> str:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        found = tf.config.list_physical_devices("GPU")
-        if not found:
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
             return "cpu"
-        details = tf.config.experimental.get_device_details(found[0])
+        details = tf.config.experimental.get_device_details(gpus[0])
         return f"gpu: {details.get('device_name', 'unknown')}"
     if keras.backend.backend() == "jax":
         import jax
@@ -86,7 +86,7 @@ def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
 
 @contextlib.contextmanager
 def on_cpu() -> Iterator[None]:
-    """What is made and run within is on the CPU, also where there is an accelerator."""
+    """Everything within is made and run on the CPU, also where there is an accelerator."""
     import keras
 
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,6 @@
 """How a training fails: every exception that leaves a method becomes one of the closed codes of failures.
 
-What a client reads are words of ours; the exception itself, with its text, goes to the trainer's log.
+Clients read texts of ours alone; the exception itself, with its text, goes to the trainer's log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Stopped(Exception):
 
 
 class Failure(Exception):
-    """The job cannot succeed as asked. `message` says what was found and what was expected; `hint` None: the code's own."""
+    """The job cannot succeed as asked. `message`: the fact and the expectation; `hint` None: the code's own."""
 
     def __init__(self, code: str, message: str, hint: Hint = None, param: str | None = None):
         super().__init__(message)
@@ -58,7 +58,7 @@ def exit_code(report: Failed) -> Exit:
 
 def _report(code: str, message: str, stage: str | None, hint: Hint = None, param: str | None = None) -> Failed:
     kind = FAILURES[code]
-    said = None if hint is None else str(hint)
+    text = None if hint is None else str(hint)
     return Failed(
-        code=code, message=message, hint=said, blame=kind.blame, param=param, retryable=kind.retryable, stage=stage
+        code=code, message=message, hint=text, blame=kind.blame, param=param, retryable=kind.retryable, stage=stage
     )

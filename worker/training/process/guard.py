@@ -1,8 +1,8 @@
-"""The trainer's guard: a process that ends all that the trainer has started when the worker is gone, however it went.
+"""The trainer's guard: a process that ends all processes of the trainer when the worker is gone, for whatever reason.
 
-The kernel kills a trainer with its worker, but not what the trainer has started itself: that is known by its session and, where it has
-begun one of its own, by the mark in the environment that it was born with. The worker holds the other end of standard
-input as long as it lives, so the guard only waits for that to hang up. It reads nothing: what comes there is the trainer's.
+The kernel kills a trainer with its worker, but not the processes that the trainer has started. Those are found by their session and,
+where they have begun one of their own, by the mark in the environment that they were born with. The worker holds the other end of
+standard input while it lives, so the guard waits for that to hang up. It reads nothing: the input is the trainer's.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ MARK = "_BEQUEST_TRAINER"
 
 
 def start() -> None:
-    """Forks the guard. Call it before anything is imported that starts threads.
+    """Forks the guard. Call it before an import that starts threads.
 
-    A trainer that a person has started from a terminal is in that terminal's session, and gets none.
+    A trainer that a person has started is in the terminal's session and gets no guard.
     """
     if os.getsid(0) == os.getpid() and os.fork() == 0:
         try:
@@ -45,7 +45,7 @@ def _watch() -> None:
 
 
 def members(session: int, mark: str | None) -> tuple[list[int], list[int]]:
-    """What lives of a session or was born with the mark in its environment; and what of the session has ended and is not buried."""
+    """The living processes of a session or with the mark in their environment; and the session's zombies."""
     living: list[int] = []
     dead: list[int] = []
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdecimal()):  # noqa: PTH208 - no import but these

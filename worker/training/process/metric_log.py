@@ -1,4 +1,4 @@
-"""Metrics and progress of a whole job: what is sent, how often, and when it will be done."""
+"""Metrics and progress of a whole job, as they are sent and saved, and the estimate of its end."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Row = tuple[str, int, float | None]
 
 
 def prefix_of(stage: str) -> str:
-    """What a stage's metric names begin with: nothing for the target."""
+    """The prefix of a stage's metric names: empty for the target."""
     return "" if stage == "target" else f"{stage}/"
 
 
 class MetricLog:
     """Every metric of the job, sent as it comes and written to `metrics.csv`, stage after stage as they began.
 
-    `home` holds what a later attempt needs of it, saved before each checkpoint: rows beyond the checkpoint that is gone on from are
-    taken back by `resume`, rows short of it could not be. It lies there twice, since no older one would do. A copy is a list of
-    parts, one a save: a line with the sha256 of the line before and the rows, then the rows as CSV.
+    `home` holds the log for a later attempt, saved before each checkpoint: `resume` drops rows beyond the checkpoint that it goes on from,
+    but missing rows could not be made up. There are two copies, since no older one would do. A copy is a list of parts, one for each
+    save: a line with the sha256 of the line before and the rows, then the rows as CSV.
     """
 
     def __init__(self, channel: Channel, home: Path):
@@ -59,16 +59,16 @@ class MetricLog:
 
     def series(self) -> dict[str, list[tuple[int, float | None]]]:
         """{name: (step, value) …}, names in the order in which they first came."""
-        found: dict[str, list[tuple[int, float | None]]] = {}
+        series: dict[str, list[tuple[int, float | None]]] = {}
         for rows in self._stages.values():
             for name, step, value in rows:
-                found.setdefault(name, []).append((step, value))
-        return found
+                series.setdefault(name, []).append((step, value))
+        return series
 
     def save(self) -> None:
-        """Durably, for a later attempt. What came since the last save is added; an attempt's first save begins the copies anew.
+        """Saves durably, for a later attempt. Adds the rows since the last save; an attempt's first save begins the copies anew.
 
-        An earlier trainer that lives on, with a copy open, so writes to a file that nobody reads.
+        An earlier trainer that still runs, with a copy open, thus writes to a file that nobody reads.
 
         Raises:
             OSError: there is no room, say; the next save begins the copies anew.
@@ -161,7 +161,7 @@ class ProgressTracker:
         self._done[stage] = step
 
     def give_up(self, stage: str) -> None:
-        """The arm that was to end with `stage` goes no further: up to there, what is done is all there is.
+        """The arm that was to end with `stage` goes no further: its stages end where they are.
 
         Stages come in the order of the plan, so the arm's lie before its last one (a student's generations) or within it (STAGE/TASK).
         """
@@ -183,7 +183,7 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _read(path: Path) -> str:
-    """The rows of a saved copy, up to the first part that is not as it was written: a kill has cut it off, or a bad disk spoilt it."""
+    """The rows of a saved copy, up to the first part that a kill has cut off or a bad disk has spoilt."""
     try:
         data = path.read_bytes()
     except OSError:

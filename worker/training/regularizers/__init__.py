@@ -1,10 +1,10 @@
-"""What holds a fine-tuned network near to its source, or its features apart: one module a regularizer, found by its file's name.
+"""Penalties that hold a fine-tuned network near to its source, or its features apart: one module each, found by its file's name.
 
-A module has `Spec` (its words, with `name`), `EXAMPLE`, `resolve(spec, about)` and `Term`, a `Regularizer`. Keras is imported only
-inside functions, so that the API can read the words without it. The room may import `app.spec`, and no other room.
+A module has `Spec` (its fields, with `name`), `EXAMPLE`, `resolve(spec, about)` and `Term`, a `Regularizer`. Keras is imported only
+inside functions, so that the API can read specs without it. The room may import `app.spec`, and no other room.
 
-The learner calls `build(learner)` once, before it is built; `start(weights)` at the beginning of every phase of a fit, also of one
-that goes on from a checkpoint, with the numbers that the *fit* began with; and the term itself inside `compute_loss`.
+The learner calls `build(learner)` once, before it is built; `start(weights)` at the beginning of every phase of a fit (of a resumed fit
+too), with the numbers at the beginning of the *fit*; and the term itself inside `compute_loss`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class About:
-    """What a regularizer's `resolve` may judge by. `width`: of the trunk's features; `optimizer`, `rate`: of the whole network.
+    """The facts that a regularizer's `resolve` may use. `width`: of the trunk's features; `optimizer`, `rate`: of the whole network.
 
     `head_rate`: of the head while it learns alone, 0 where it never does.
     """

@@ -70,7 +70,9 @@ class Term(Regularizer):
 
         zero = ops.zeros((), "float32")
         far = sum((ops.sum(ops.square(variable - source)) for _, _, variable, source in self._pairs), zero)
-        large = sum((ops.sum(ops.square(ops.convert_to_tensor(one))) for _, _, one in _trained(self.head)), zero)
+        large = sum(
+            (ops.sum(ops.square(ops.convert_to_tensor(variable))) for _, _, variable in _trained(self.head)), zero
+        )
         return {"l2_sp": 0.5 * self.spec.alpha * far, "l2_head": 0.5 * self.spec.beta * large}
 
 

@@ -1,7 +1,7 @@
-"""The model card: what a job made, from what, how well it does on rows that nothing was trained on, and how to load it.
+"""The model card: a job's model, its data, its results on rows that nothing was trained on, and how to load it.
 
-Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a program can know. Pure text, from the report, the manifest and
-the spec; names that come from users are escaped.
+Follows Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a program can know the facts. The card is pure text, made from
+the report, the manifest and the spec; names that come from users are escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.spec.models import Manifest
 
 MOST_CLASSES = 12
-"""A confusion table of more is left to report.json."""
+"""A confusion table of more classes is in report.json only."""
 
 CHOICES = ("strategy", "batch_norm", "sharing", "weighting")
 CHOICES_OF_TEACHING = (
@@ -33,7 +33,7 @@ CHOICES_OF_TEACHING = (
     "generations",
     "unlabelled",
 )
-"""Words of a spec that say what the method was."""
+"""Fields of a spec that describe the method."""
 
 RATIOS = {"params_ratio": "parameters", "latency_ratio": "latency on a CPU"}
 
@@ -44,7 +44,7 @@ History = Mapping[str, Sequence[tuple[int, float | None]]]
 def card(
     report: Mapping[str, Any], manifest: Manifest, spec: Mapping[str, Any], lineage: Sequence[Mapping[str, Any]]
 ) -> str:
-    """The whole card. `lineage`: of each model behind this one, `heir` (who comes from it), `relation`, `id`, `architecture`, `dataset`,
+    """The whole card. `lineage`: for each model behind this one `heir` (made from it), `relation`, `id`, `architecture`, `dataset`,
     `steps`, `parameters` and `sha256`."""
     name = str(spec.get("name") or f"A model by {report['kind']}")
     parts = [
@@ -88,33 +88,40 @@ def curve(report: Mapping[str, Any], history: History) -> str:
 
 
 def seeds(report: Mapping[str, Any]) -> str | None:
-    """Each seed's values as SVG, task by task and for Δm, since a mean may hide one run that collapsed; None without a pair."""
+    """Each seed's values as SVG, for each task and for Δm; None without a pair. A mean alone may hide one run that collapsed."""
     blocks = []
-    for name, told in _judged(report).items():
-        by = scale(told)
-        arms = [told[arm]["values"] if arm in told else [None] * len(told["seeds"]) for arm in ("treated", "control")]
-        known = told["interval"][0] is not None
+    for name, verdict in _judged(report).items():
+        by = scale(verdict)
+        arms = [
+            verdict[arm]["values"] if arm in verdict else [None] * len(verdict["seeds"])
+            for arm in ("treated", "control")
+        ]
+        bounded = verdict["interval"][0] is not None
         blocks.append(
             Pairs(
-                f"{name}: {_label(told['metric'])}" if "treated" in told else name,
-                unit(told) or _label(told["metric"]),
+                f"{name}: {_label(verdict['metric'])}" if "treated" in verdict else name,
+                unit(verdict) or _label(verdict["metric"]),
                 [
                     (f"seed {seed}", ours, theirs, by * delta)
-                    for seed, ours, theirs, delta in zip(told["seeds"], *arms, told["delta"]["values"], strict=True)
+                    for seed, ours, theirs, delta in zip(
+                        verdict["seeds"], *arms, verdict["delta"]["values"], strict=True
+                    )
                 ],
-                by * told["delta"]["mean"],
-                (by * told["interval"][0], by * told["interval"][1]) if known else None,
-                None if told["margin"] is None else by * told["margin"],
+                by * verdict["delta"]["mean"],
+                (by * verdict["interval"][0], by * verdict["interval"][1]) if bounded else None,
+                None if verdict["margin"] is None else by * verdict["margin"],
             )
         )
     return paired(f"Each seed's value of a {report['kind']} job", blocks) if blocks else None
 
 
 def _judged(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The verdicts that have a pair of runs to show: each task's, and the one on all tasks together."""
+    """The verdicts with at least one pair of runs: each task's, and that of all tasks together."""
     verdict = report.get("verdict") or {}
-    found = {**(verdict.get("tasks") or {}), "all tasks together": verdict.get("delta_m")}
-    return {name: told for name, told in found.items() if told and (told.get("delta") or {}).get("mean") is not None}
+    verdicts = {**(verdict.get("tasks") or {}), "all tasks together": verdict.get("delta_m")}
+    return {
+        name: entry for name, entry in verdicts.items() if entry and (entry.get("delta") or {}).get("mean") is not None
+    }
 
 
 def _twin(name: str, history: History) -> str | None:
@@ -137,7 +144,7 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
         ("architecture", f"{named(manifest.architecture)}, {manifest.parameters:,} parameters"),
         ("input", f"{manifest.input.kind}, {shape}" + _adapted(report)),
         ("file", f"model.keras, {model['bytes']:,} bytes" if model.get("bytes") else "model.keras"),
-        *((kind, f"{told['file']}, {told['bytes']:,} bytes") for kind, told in report.get("export", {}).items()),
+        *((kind, f"{export['file']}, {export['bytes']:,} bytes") for kind, export in report.get("export", {}).items()),
         ("sha256", manifest.sha256),
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     ]
@@ -161,20 +168,20 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
 
 
 def named(architecture: Mapping[str, Any]) -> Any:
-    """Its name among those of keras.applications, where it is one of them."""
+    """The name of an architecture; of a network of keras.applications its name there."""
     return architecture.get("name") if architecture.get("arch") == "applications" else architecture.get("arch")
 
 
 def _adapted(report: Mapping[str, Any]) -> str:
-    told = report.get("input")
-    if told is None:
+    resizing = report.get("input")
+    if resizing is None:
         return ""
-    channels = "" if told["channels"] == "kept" else f", channels {told['channels']}"
-    return f"; its layers see it as {' × '.join(str(side) for side in told['seen'])}{channels}"
+    channels = "" if resizing["channels"] == "kept" else f", channels {resizing['channels']}"
+    return f"; its layers see it as {' × '.join(str(side) for side in resizing['seen'])}{channels}"
 
 
 def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
-    hashes = {one["ref"]: one.get("sha256") for one in manifest.dataset.get("sets", [])}
+    hashes = {dataset["ref"]: dataset.get("sha256") for dataset in manifest.dataset.get("sets", [])}
     rows = [
         (
             ref,
@@ -187,13 +194,13 @@ def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
         for ref, parts in report["rows"].items()
     ]
     labels = ", ".join(f"{name} {count:,}" for name, count in (report.get("labels") or {}).items())
-    words = f"Labels used, those of validation rows among them: {_text(labels)}. " if labels else ""
-    words += (
+    text = f"Labels used, those of validation rows among them: {_text(labels)}. " if labels else ""
+    text += (
         "Rows behind this model came without hashes or are pictures of another shape: overlap with the test rows is unknown."
         if report["overlap"] == "unknown"
         else "No stage and no arm was trained on a test row."
     )
-    return _table(("data set", "training rows", "validation", "test", "dropped", "sha256"), rows) + "\n\n" + words
+    return _table(("data set", "training rows", "validation", "test", "dropped", "sha256"), rows) + "\n\n" + text
 
 
 def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
@@ -207,8 +214,8 @@ def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     chosen.append(("training", f"{budget}, batch size {training.get('batch_size')}, seed {training.get('seed')}"))
     chosen.append(("optimizer", f"{optimizer.get('name')}, learning rate {optimizer.get('learning_rate'):g}"))
     arms = [
-        (role, told["steps"], f"{told['learning_rate']:g}", told["device_seconds"])
-        for role, told in report["models"].items()
+        (role, model["steps"], f"{model['learning_rate']:g}", model["device_seconds"])
+        for role, model in report["models"].items()
     ]
     arms += [(role, f"failed: {why}", "", "") for role, why in report.get("failed", {}).items()]
     return _table(("", ""), chosen) + "\n\n" + _table(("model", "steps", "learning rate", "device seconds"), arms)
@@ -244,29 +251,29 @@ def _results(report: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _seeds(told: Mapping[str, Any]) -> str:
-    """Each pair of runs that a verdict rests on."""
-    if not told.get("seeds"):
+def _seeds(verdict: Mapping[str, Any]) -> str:
+    """The pairs of runs behind a verdict."""
+    if not verdict.get("seeds"):
         return ""
-    differences = [signed(told, value) for value in told["delta"]["values"]]
-    head = f"difference ({unit(told)})" if unit(told) else "difference"
-    if "treated" not in told:
-        return _table(("seed", head), list(zip(told["seeds"], differences, strict=True)))
-    arms = [[_figure(value) for value in told[arm]["values"]] for arm in ("treated", "control")]
-    return _table(("seed", "treated", "control", head), list(zip(told["seeds"], *arms, differences, strict=True)))
+    differences = [signed(verdict, value) for value in verdict["delta"]["values"]]
+    head = f"difference ({unit(verdict)})" if unit(verdict) else "difference"
+    if "treated" not in verdict:
+        return _table(("seed", head), list(zip(verdict["seeds"], differences, strict=True)))
+    arms = [[_figure(value) for value in verdict[arm]["values"]] for arm in ("treated", "control")]
+    return _table(("seed", "treated", "control", head), list(zip(verdict["seeds"], *arms, differences, strict=True)))
 
 
-def _teaching(told: Mapping[str, Any]) -> str:
-    """How near a student came to its teachers."""
-    value, gap, agreed = told["teacher_value"], told["gap_recovered"], told["agreement"]
-    rows = [(f"teacher {one['model']}", f"weight {one['weight']:g}") for one in told["teachers"]]
+def _teaching(figures: Mapping[str, Any]) -> str:
+    """The student beside its teachers."""
+    value, gap, agreed = figures["teacher_value"], figures["gap_recovered"], figures["agreement"]
+    rows = [(f"teacher {teacher['model']}", f"weight {teacher['weight']:g}") for teacher in figures["teachers"]]
     if value["value"] is not None:
         rows.append((f"{_label(value['metric'])} of the teachers", _figure(value["value"])))
     if agreed is not None:
         rows.append(("agreement with the teachers", _figure(agreed)))
     gained = _figure(gap["value"]) if gap["value"] is not None else f"not defined: {gap['reason']}"
     rows.append(("share of the gap recovered", gained))
-    rows += [(f"{what}, teachers / student", f"{told[key]:g}") for key, what in RATIOS.items()]
+    rows += [(f"{what}, teachers / student", f"{figures[key]:g}") for key, what in RATIOS.items()]
     return _table(("beside its teachers", "value"), rows)
 
 
@@ -279,29 +286,33 @@ def _confusion(confusion: Mapping[str, Any]) -> str:
 
 
 def learnt_from(manifest: Manifest) -> list[str]:
-    """The data sets that a model has learnt from, each once, in words."""
+    """The data sets that a model has learnt from, each once, as text."""
     named = manifest.dataset.get("sets", [])
-    return list(dict.fromkeys(one["ref"] if one.get("labelled", True) else f"inputs of {one['ref']}" for one in named))
+    return list(
+        dict.fromkeys(
+            dataset["ref"] if dataset.get("labelled", True) else f"inputs of {dataset['ref']}" for dataset in named
+        )
+    )
 
 
 def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
     sets = [
         (
             manifest.role,
-            "trained on" if one.get("labelled", True) else "trained on the inputs of",
-            one["ref"],
-            one.get("sha256") or "not recorded",
+            "trained on" if dataset.get("labelled", True) else "trained on the inputs of",
+            dataset["ref"],
+            dataset.get("sha256") or "not recorded",
         )
-        for one in manifest.dataset.get("sets", [])
+        for dataset in manifest.dataset.get("sets", [])
     ]
     behind = [
         (
-            one["heir"],
-            one["relation"],
-            f"{one['id']}: {one['architecture']}, {one['parameters']:,} parameters, {one['steps']:,} steps on {one['dataset']}",
-            one["sha256"],
+            model["heir"],
+            model["relation"],
+            f"{model['id']}: {model['architecture']}, {model['parameters']:,} parameters, {model['steps']:,} steps on {model['dataset']}",
+            model["sha256"],
         )
-        for one in lineage
+        for model in lineage
     ]
     return _table(("model", "relation", "what", "sha256"), [*behind, *sets])
 
@@ -324,26 +335,26 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
-def _text(words: str) -> str:
-    """As plain text on one line of Markdown: nothing in it is markup, a link, a mention or a picture, in whatever renders the card."""
-    line = "".join(letter if letter.isprintable() else " " for letter in words)
+def _text(text: str) -> str:
+    """`text` on one line of Markdown, escaped: no renderer finds markup, a link, a mention or a picture in it."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(map(_word, line.split()))
 
 
 _CORE = re.compile(r"""([("'\[{]*)(.*?)([)"'\]},;:.!?]*)""")
 _LIVE = re.compile(r"[@#$]|:\S|www|\w[.。．｡][^\W\d]|\bGH-\d|\b[0-9a-f]{7,}\b", re.IGNORECASE)
-"""What renderers make a link, a mention, a picture or a formula of without any markup: addresses, @name, #1, :name:, $x$, commits."""
+"""Text that renderers turn into a link, a mention, a picture or a formula without markup: addresses, @name, #1, :name:, $x$, commits."""
 
 
 def _word(word: str) -> str:
-    """Escaped; as code where it would come alive even so. Escapes do not help there: renderers look at the text that they stand for."""
-    found = _CORE.fullmatch(word)
-    if found is None or not _LIVE.search(found[2]):
+    """`word` escaped, or as code where escapes do not help: renderers look for such words in the text behind the escapes."""
+    match = _CORE.fullmatch(word)
+    if match is None or not _LIVE.search(match[2]):
         return _escaped(word)
-    # A backtick, a pipe or a backslash within code means something else in each renderer, so they stand outside.
-    parts = re.split(r"([`|\\]+)", found[2])
+    # Renderers disagree on a backtick, a pipe or a backslash within code, so these stand outside.
+    parts = re.split(r"([`|\\]+)", match[2])
     code = "".join(_escaped(part) if number % 2 else part and f"`{part}`" for number, part in enumerate(parts))
-    return _escaped(found[1]) + code + _escaped(found[3])
+    return _escaped(match[1]) + code + _escaped(match[3])
 
 
 def _escaped(word: str) -> str:
@@ -351,7 +362,7 @@ def _escaped(word: str) -> str:
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", word)
 
 
-def _fence(words: str, language: str) -> str:
-    longest = max((len(run) for run in re.findall(r"`+", words)), default=0)
+def _fence(text: str, language: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{words}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"

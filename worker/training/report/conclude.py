@@ -36,7 +36,7 @@ FILES = ("report.json", "metrics.csv", "card.md", "curve.svg", "seeds.svg")
 
 @dataclass
 class ArmScores:
-    """The models of all arms with their scores on the test rows of `examined`, which are the same for every one of them."""
+    """The models of all arms with their scores on the test rows of `examined`. All arms have the same test rows."""
 
     job: Job
     examined: Sequence[Data]
@@ -46,12 +46,12 @@ class ArmScores:
     failed: dict[str, str] = field(default_factory=dict)
 
     def each(self, arms: Sequence[Arm], models: Callable[[Arm], Sequence[Model]]) -> None:
-        """Every arm with what `models` makes for it: its model, or a multi-task control's several.
+        """Adds every arm with the models that `models` makes for it: one, or several for a multi-task control.
 
-        A control, or a treated arm besides the first, whose loss is not finite ends itself alone: `failed` says why, its pair has
-        no difference, and the others go on. The first treated arm is the job's model, and fails the job. A later attempt is told
-        nothing of it: it takes the arm up at its newest checkpoint and, where training is deterministic, fails again at the same
-        step.
+        A loss that is not finite ends a control, or a treated arm besides the first, alone: `failed` has the reason, the pair has
+        no difference, and the other arms go on. In the first treated arm, the job's model, it fails the job. A later attempt does
+        not know of the failed arm: it goes on from the arm's newest checkpoint and, where training is deterministic, fails again at
+        the same step.
         """
         for arm in arms:
             try:
@@ -62,7 +62,7 @@ class ArmScores:
                 self._give_up(arm, failure)
 
     def add(self, arm: Arm, *models: Model) -> None:
-        """One arm's model; a multi-task control has one for each task."""
+        """Adds one arm's model; a multi-task control has one for each task."""
         tasks: dict[str, Scored] = {}
         for model in models:
             for data in self.examined:
@@ -72,9 +72,9 @@ class ArmScores:
         outcomes[arm.seed] = Outcome(arm.seed, tasks)
 
     def measures(self, task: str) -> tuple[list[Measure], list[Measure]]:
-        """Of `task`, treated and control, seed by seed where both are there."""
+        """The measures of `task`, treated and control, for each seed that has both."""
         ours, theirs = (
-            {seed: one.tasks[task].measure for seed, one in outcomes.items() if task in one.tasks}
+            {seed: outcome.tasks[task].measure for seed, outcome in outcomes.items() if task in outcome.tasks}
             for outcomes in (self.treated, self.control)
         )
         both = [seed for seed in ours if seed in theirs]
@@ -91,12 +91,12 @@ class ArmScores:
 
     @property
     def model(self) -> Model:
-        """The job's: the treated arm of the first seed, never the best on test."""
+        """The job's model: that of the first seed's treated arm, never the best on test rows."""
         return self.models["model"]
 
 
 class Extras:
-    """What the method used and the control did not."""
+    """Models and counts that the method used and the control did not."""
 
     def __init__(self, role: str = "", *models: Model, **counts: int | None):
         self.conditional_on = role or None
@@ -104,11 +104,15 @@ class Extras:
         self.models = models
         if models:
             self.counts |= {f"{role}_steps": sum(model.manifest.training.get("steps", 0) for model in models)}
-            known = [model.rows for model in models if model.rows is not None]
-            self.counts |= {f"{role}_rows": sum(len(rows) for rows in known) if len(known) == len(models) else None}
+            recorded = [model.rows for model in models if model.rows is not None]
+            self.counts |= {
+                f"{role}_rows": sum(len(rows) for rows in recorded) if len(recorded) == len(models) else None
+            }
         if models and role == "teacher":
             labels = [model.manifest.training.get("labels") for model in models]
-            self.counts["teacher_labels"] = None if None in labels else sum(sum(one.values()) for one in labels if one)
+            self.counts["teacher_labels"] = (
+                None if None in labels else sum(sum(by_task.values()) for by_task in labels if by_task)
+            )
 
 
 def conclude(
@@ -154,7 +158,7 @@ def conclude(
         if name == "seeds.svg" and seeds is None:
             continue
         job.send(ArtifactReport(name=name, path=name))
-    seconds = sum(one.cost.device_seconds for one in job.models.values())
+    seconds = sum(kept.cost.device_seconds for kept in job.models.values())
     job.send(
         Result(
             best=model.manifest.training.get("best"),
@@ -167,7 +171,7 @@ def conclude(
 def _report(
     job: Job, arm_scores: ArmScores, verdict: Mapping[str, Any], dropped: Mapping[str, int], overlap: str
 ) -> dict[str, Any]:
-    """What the reports of all methods have. Writes the exported formats, whose sizes are in it."""
+    """The fields that all methods' reports have. Writes the exported formats, since the report has their sizes."""
     model, first = arm_scores.model, arm_scores.examined[0]
     exported = job.export(model, first)
     figures: dict[str, Any] = {}
@@ -197,18 +201,18 @@ def _report(
         "overlap": overlap,
         "models": {
             role: {
-                "steps": one.cost.steps,
-                "learning_rate": one.cost.learning_rate,
-                "device_seconds": one.cost.device_seconds,
+                "steps": kept.cost.steps,
+                "learning_rate": kept.cost.learning_rate,
+                "device_seconds": kept.cost.device_seconds,
             }
-            for role, one in arm_scores.models.items()
+            for role, kept in arm_scores.models.items()
         },
         "failed": arm_scores.failed,
     }
 
 
 def _text(kind: type[Report], report: dict[str, Any]) -> str:
-    """The report as its model writes it. What the model does not describe is a warning, and in a test an error: it costs no job."""
+    """The report as JSON, written by its model. A report that does not fit the model is a warning (in tests an error) and fails no job."""
     plain = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
     try:
         return kind.model_validate_json(plain).text()
@@ -218,29 +222,29 @@ def _text(kind: type[Report], report: dict[str, Any]) -> str:
 
 
 def _lineage(job: Job, model: Model, extras: Extras) -> list[dict[str, Any]]:
-    """What the card says of each model behind the job's, by the kept edges: from heir to heir within the job, and where they lead
-    out of it."""
-    known = {one.id: one for one in extras.models} | job.run.borrowed.models | dict(job.models)
-    found: list[dict[str, Any]] = []
+    """The card's entry for each model behind the job's. Follows the kept edges through the job's models; a model of another job is
+    listed, and its own edges are not followed."""
+    models = {kept.id: kept for kept in extras.models} | job.run.borrowed.models | dict(job.models)
+    ancestors: list[dict[str, Any]] = []
     heirs = [model.id]
     for heir in heirs:
-        for edge in known[heir].manifest.edges:
-            one = known[edge["target"]]
-            found.append(
+        for edge in models[heir].manifest.edges:
+            ancestor = models[edge["target"]]
+            ancestors.append(
                 {
                     "heir": heir,
                     "relation": edge["relation"].replace("_", " "),
-                    "id": one.id,
-                    "architecture": card.named(one.manifest.architecture),
-                    "parameters": one.manifest.parameters,
-                    "steps": one.manifest.training.get("steps", 0),
-                    "dataset": ", ".join(card.learnt_from(one.manifest)) or "rows not recorded",
-                    "sha256": one.manifest.sha256,
+                    "id": ancestor.id,
+                    "architecture": card.named(ancestor.manifest.architecture),
+                    "parameters": ancestor.manifest.parameters,
+                    "steps": ancestor.manifest.training.get("steps", 0),
+                    "dataset": ", ".join(card.learnt_from(ancestor.manifest)) or "rows not recorded",
+                    "sha256": ancestor.manifest.sha256,
                 }
             )
-            if one.id in job.models and one.id not in heirs:
-                heirs.append(one.id)
-    return found
+            if ancestor.id in job.models and ancestor.id not in heirs:
+                heirs.append(ancestor.id)
+    return ancestors
 
 
 def _write(path: Path, text: str) -> None:

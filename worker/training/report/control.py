@@ -26,11 +26,11 @@ class Arm:
 
     @property
     def role(self) -> str:
-        """Under which its model is kept."""
+        """The role under which the arm's model is kept."""
         return "model" if self.stage == "target" else self.stage
 
 
 def arms(seed: int, control: ControlSpec) -> list[Arm]:
-    """Pair after pair: target, control/0, treated/1, control/1, … Without control seeds the target alone."""
+    """The arms in pairs: target, control/0, treated/1, control/1, … Without control seeds the target alone."""
     pairs = [[Arm(k, seed + k, True), Arm(k, seed + k, False)] for k in range(control.seeds)]
     return [arm for pair in pairs for arm in pair] or [Arm(0, seed, True)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
-"""Okabe and Ito's, which colour-blind readers tell apart."""
+"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
 WIDTH, PLOT, LEFT, RIGHT, TOP, BOTTOM, ROW = 380, 220, 62, 16, 34, 44, 18
 MOST_POINTS = 400
@@ -35,8 +35,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One metric of both arms. `rows`: (label, treated, control, difference), a pair each; the two values are None of a quantity that
-    is itself a difference. `unit`: of the differences, their `mean`, its `interval` and the `margin`."""
+    """One metric of both arms. `rows`: (label, treated, control, difference) of each pair; treated and control are None where the
+    quantity is itself a difference. `unit`: of the differences, their `mean`, its `interval` and the `margin`."""
 
     title: str
     unit: str
@@ -47,7 +47,7 @@ class Pairs:
 
 
 def chart(title: str, panels: Sequence[Panel]) -> str:
-    """The panels side by side, as a whole SVG document; `title` is what a screen reader says."""
+    """The panels side by side, as a whole SVG document; a screen reader reads `title`."""
     legend = max((len(panel.curves) for panel in panels), default=0)
     height = TOP + PLOT + BOTTOM + legend * ROW
     width = WIDTH * max(1, len(panels))
@@ -58,7 +58,7 @@ def chart(title: str, panels: Sequence[Panel]) -> str:
 
 
 def paired(title: str, blocks: Sequence[Pairs]) -> str:
-    """The blocks one below the other, a row a seed: at the left what both arms reached, at the right by how much they differ, with
+    """The blocks one below the other, with a row for each seed: at the left both arms' values, at the right their differences, with
     the mean and its interval below."""
     parts: list[str] = []
     top = 0
@@ -150,7 +150,7 @@ def _middle(place: int) -> float:
 
 
 def _axis(left: float, values: Sequence[float], rows: int) -> tuple[Callable[[float], float], list[str]]:
-    """Where a value lies across a panel of `rows` rows that begins at `left`, and the lines and numbers below them."""
+    """The function from a value to its x in a panel of `rows` rows that begins at `left`, and the axis' lines and numbers."""
     low, high = _padded(min(values), max(values))
     inner, bottom = WIDTH - LEFT - RIGHT, TOP + ROW * rows
 
@@ -166,9 +166,9 @@ def _axis(left: float, values: Sequence[float], rows: int) -> tuple[Callable[[fl
 
 
 def _panel(panel: Panel) -> list[str]:
-    drawn = [(curve, _known(curve)) for curve in panel.curves]
-    known = [point for _, points in drawn for point in points if point is not None]
-    xs, ys = [point[0] for point in known], [point[1] for point in known]
+    drawn = [(curve, _thin(curve)) for curve in panel.curves]
+    finite = [point for _, points in drawn for point in points if point is not None]
+    xs, ys = [point[0] for point in finite], [point[1] for point in finite]
     left, right = (min(xs), max(xs)) if xs else (0.0, 1.0)
     low, high = _padded(min(ys), max(ys)) if ys else (0.0, 1.0)
     inner = WIDTH - LEFT - RIGHT
@@ -205,7 +205,7 @@ def _panel(panel: Panel) -> list[str]:
     return parts
 
 
-def _known(curve: Curve) -> list[tuple[float, float] | None]:
+def _thin(curve: Curve) -> list[tuple[float, float] | None]:
     """The points, at most some hundred of them; None where the line breaks."""
     every = max(1, math.ceil(len(curve.points) / MOST_POINTS))
     thinned = [*curve.points[:-1:every], *curve.points[-1:]]
@@ -236,6 +236,6 @@ def _number(value: float) -> str:
     return "0" if abs(value) < 1e-12 else f"{value:.10g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def _text(words: str) -> str:
-    """Fit for XML: what no document may hold is left out."""
-    return escape("".join(letter for letter in words if letter.isprintable()))
+def _text(text: str) -> str:
+    """`text` escaped for XML, without characters that no document may hold."""
+    return escape("".join(letter for letter in text if letter.isprintable()))

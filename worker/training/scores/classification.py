@@ -1,4 +1,4 @@
-"""What tasks with classes are measured by, and their figures: of one class among several, and of single labels.
+"""Metrics and figures of tasks with classes: one class among several, or single labels.
 
 Predictions are probabilities, (n, C). Codes of classes are (n,), −1 where a row has none.
 """
@@ -20,8 +20,8 @@ METRICS = {"accuracy": ACCURACY, "balanced_accuracy": BALANCED_ACCURACY}
 
 
 def metric(counts: Sequence[int] | None) -> str:
-    """Balanced accuracy where the rarest class has under 10 % of the rows. Of ten equal classes each has 10 %, so with more than five
-    classes the limit is half an even share: 5 % for ten."""
+    """Balanced accuracy where the rarest class has under 10 % of the rows, else accuracy. With more than five classes the limit is
+    half an even share: 5 % for ten classes, each of which has 10 % where all are equal."""
     present = [count for count in counts or () if count > 0]
     if len(present) < 2:
         return "accuracy"
@@ -74,13 +74,13 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> di
 
     Args:
         confidence: (n,) probabilities; a bin is (lower, upper], the first one includes 0.
-        correct: (n,) whether what had that probability was so.
+        correct: (n,) whether the prediction with that probability was right.
     """
     p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     place = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
     sums = np.bincount(place, weights=p, minlength=bins), np.bincount(place, weights=hit, minlength=bins)
-    told = [
+    filled = [
         {
             "lower": i / bins,
             "upper": (i + 1) / bins,
@@ -90,7 +90,7 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> di
         }
         for i in np.flatnonzero(counts)
     ]
-    return {"ece": float(np.abs(sums[0] - sums[1]).sum() / len(p)) if len(p) else None, "bins": told}
+    return {"ece": float(np.abs(sums[0] - sums[1]).sum() / len(p)) if len(p) else None, "bins": filled}
 
 
 def per_class(names: list[str], hits: Any, support: Any, claims: Any) -> list[dict[str, Any]]:
@@ -114,8 +114,8 @@ def f1(hits: int, support: int, claims: int) -> float | None:
 def macro(hits: Any, support: Any, claims: Any) -> float | None:
     """The mean F1 of the classes that occur or were predicted."""
     each = [f1(int(h), int(s), int(c)) for h, s, c in zip(hits, support, claims, strict=True)]
-    known = [value for value in each if value is not None]
-    return float(np.mean(known)) if known else None
+    defined = [value for value in each if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def log_loss(of_truth: Array) -> float:

@@ -1,6 +1,6 @@
-"""What a model gets on rows that it was not trained on: the report's figures, and the measures that a verdict compares.
+"""Scores of a model on rows that it was not trained on: the report's figures, and the measures that a verdict compares.
 
-Targets come as the data part stores them: class codes (n,) with −1 missing, numbers (n,) or (n, d) with NaN missing,
+Targets come as a data set stores them: class codes (n,) with −1 missing, numbers (n,) or (n, d) with NaN missing,
 labels (n, L) of 0 and 1 with NaN missing. Predictions come as an exported model gives them: probabilities (n, C) of a
 multiclass head, (n,) or (n, 1) of a binary head's second class, (n, L) of a multilabel head; numbers in the user's
 units of a regression head. A label is claimed above one half.
@@ -22,7 +22,7 @@ from worker.training.scores.measures import Array, Measure, Metric
 class Scoring(Protocol):
     """How a task type is scored: part of the face of its module in `worker.training.tasks`.
 
-    METRICS: by name. RELATIVE: of these, what a task enters Δm with where that is another than the verdict's.
+    METRICS: by name. RELATIVE: the one of these with which a task enters Δm, where it is not the verdict's.
     """
 
     METRICS: Mapping[str, Metric]
@@ -46,7 +46,7 @@ class Scoring(Protocol):
         """The report's figures of labelled rows, at least one, JSON types only; and why single ones are null."""
 
     def agreement(self, student: Array, teacher: Array) -> float | None:
-        """As the function `agreement`, of at least one row, (n, outputs) each."""
+        """As the function `agreement`; (n, outputs) each, with at least one row."""
 
 
 def scoring(task_type: str) -> Scoring:
@@ -55,7 +55,7 @@ def scoring(task_type: str) -> Scoring:
 
 
 def metric_for(task_type: str, counts: Sequence[int] | None = None) -> str:
-    """The verdict's metric of a task. Decide it once a job, so that every arm, seed and validation uses the same.
+    """The verdict's metric of a task. Decided once in a job, so that every arm, seed and validation uses the same.
 
     Args:
         counts: rows of each class in the whole data set; unknown or none: plain accuracy.
@@ -72,10 +72,10 @@ def measure(
     units: ArrayLike | None = None,
     dataset: str = "",
 ) -> Measure:
-    """One metric on the labelled rows, in the parts from which the verdict resamples it.
+    """One metric on the labelled rows, kept in the parts from which the verdict resamples it.
 
     Args:
-        metric: from `metric_for`; "rmse" for what a regression enters Δm with.
+        metric: from `metric_for`; "rmse" where a regression enters Δm.
         units: (n,) the test unit of each row: its index in the data set, or its group's number; None: each row is one.
 
     Raises:
@@ -102,7 +102,7 @@ def evaluate(
     metric: str,
     classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """A task's figures for the report, JSON types only. What has no value is null, and `undefined` says why.
+    """A task's figures for the report, JSON types only. A figure without a value is null, and `undefined` says why.
 
     Args:
         metric: the verdict's, from `metric_for`; its value is repeated under `metric`.
@@ -110,17 +110,17 @@ def evaluate(
     """
     kind = scoring(task_type)
     predicted, target, labelled = _aligned(task_type, predictions, targets)
-    one = measure(task_type, predictions, targets, metric=metric)
+    measured = measure(task_type, predictions, targets, metric=metric)
     predicted, target = predicted[labelled], target[labelled]
     undefined: dict[str, str] = {}
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "type": task_type,
         "n": int(labelled.sum()),
         "missing": int((~labelled).sum()),
-        "metric": {"name": metric, "better": kind.METRICS[metric].better, "value": _number(one.value)},
+        "metric": {"name": metric, "better": kind.METRICS[metric].better, "value": _number(measured.value)},
     }
-    if one.undefined:
-        undefined["metric"] = one.undefined
+    if measured.undefined:
+        undefined["metric"] = measured.undefined
     figures: dict[str, Any] = {}
     if not len(target):
         undefined["figures"] = "no row has a label"
@@ -129,7 +129,7 @@ def evaluate(
     else:
         figures, why = kind.figures(predicted, target, classes)
         undefined |= why
-    return {**told, **figures, "undefined": undefined}
+    return {**summary, **figures, "undefined": undefined}
 
 
 def agreement(task_type: str, student: ArrayLike, teacher: ArrayLike) -> float | None:
@@ -138,10 +138,12 @@ def agreement(task_type: str, student: ArrayLike, teacher: ArrayLike) -> float |
     Args:
         student, teacher: probabilities of one shape: (n, C), or (n,) or (n, 1) of a binary head's positive class.
     """
-    one, other = (np.asarray(x, dtype=np.float64) for x in (student, teacher))
-    if not len(one):
+    of_student, of_teacher = (np.asarray(x, dtype=np.float64) for x in (student, teacher))
+    if not len(of_student):
         return None
-    return scoring(task_type).agreement(one.reshape(len(one), -1), other.reshape(len(other), -1))
+    return scoring(task_type).agreement(
+        of_student.reshape(len(of_student), -1), of_teacher.reshape(len(of_teacher), -1)
+    )
 
 
 def _aligned(task_type: str, predictions: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, NDArray[np.bool_]]:
@@ -149,13 +151,13 @@ def _aligned(task_type: str, predictions: ArrayLike, targets: ArrayLike) -> tupl
     predicted, target = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     if predicted.ndim == 1:
         predicted = predicted[:, None]
-    found = scoring(task_type).aligned(predicted, target)
-    if found is None or len(found[0]) != len(found[1]):
+    aligned = scoring(task_type).aligned(predicted, target)
+    if aligned is None or len(aligned[0]) != len(aligned[1]):
         raise ValueError(
             f"{task_type}: predictions of shape {np.shape(predictions)} do not fit targets of shape {np.shape(targets)}"
             " or a class code is beyond the last output"
         )
-    return found
+    return aligned
 
 
 def _number(value: float) -> float | None:

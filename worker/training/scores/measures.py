@@ -1,4 +1,4 @@
-"""What was measured on the test rows, kept in the parts it is computed from, so that it can be resampled.
+"""Measurements on the test rows, kept as the parts that they are computed from, so that they can be resampled.
 
 Pure numpy. `worker.training.scores.evaluate` makes measures, `worker.training.scores.verdict` compares them.
 """
@@ -28,8 +28,8 @@ class Metric:
     """How a value is computed from sums of per-row statistics, and how it is read.
 
     `of` maps sums of shape (..., p) to values of shape (...). `mean`: the value is the mean of the statistics' first
-    column (the second is 1 for each row), so that its variance over rows needs no bootstrap. `share`: 1 is all there is
-    to have, so that differences are told in points.
+    column (the second is 1 for each row), so that its variance over rows needs no bootstrap. `share`: the value is at
+    most 1, so that differences are told in points.
     """
 
     label: str
@@ -78,9 +78,9 @@ RMSE = Metric("RMSE", _rmse, better="lower", share=False)
 def metric_of(name: str) -> Metric:
     """The metric that some task type measures by `name`. Raises LookupError where none does."""
     for kind in tasks.names():
-        known: dict[str, Metric] = module("training.tasks", kind).METRICS
-        if name in known:
-            return known[name]
+        metrics: dict[str, Metric] = module("training.tasks", kind).METRICS
+        if name in metrics:
+            return metrics[name]
     raise LookupError(f"no task type measures {name!r}: known are {', '.join(tasks.metrics())}")
 
 
@@ -120,8 +120,8 @@ class Measure:
 def resample(measures: Sequence[Measure], seed: int, resamples: int = RESAMPLES) -> Array:
     """Each measure's value on the same bootstrap resamples of test units: (len(measures), resamples).
 
-    Units are drawn with replacement from all that any of the measures has on a data set; a resample serves every
-    measure on it.
+    On each data set units are drawn with replacement from all units that any measure has; every measure on the data
+    set uses the same resamples.
     """
     values = np.empty((len(measures), resamples))
     for dataset in sorted({measure.dataset for measure in measures}):

@@ -37,7 +37,7 @@ SIGN_RULE = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model cost on the target. `best_epoch` counts from 1 to `epochs`, by validation; None: not watched."""
+    """The cost of one model on the target. `best_epoch` counts from 1 to `epochs`, by validation; None: not watched."""
 
     steps: int
     learning_rate: float
@@ -61,7 +61,7 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One arm of one seed: each task's score, or in `failed` why there is none.
+    """One arm of one seed: each task's score, or in `failed` the reason why there is none.
 
     A multi-task control gathers its single-task models here.
     """
@@ -102,16 +102,15 @@ def judge(
 
     Args:
         treated, control: one outcome a seed; pairs are matched by `seed`. With `seeds` 0 `control` is empty.
-        seeds: `control.seeds` as asked, before the run: a failed pair does not lower it.
-        margin: `control.margin` in the metric's unit (0.02 = 2 points). With `primary: delta_m` it is Δm's,
-            in per cent.
+        seeds: `control.seeds` as asked; a failed pair does not lower it.
+        margin: `control.margin` in the metric's unit (0.02 = 2 points); with `primary: delta_m` Δm's, in per cent.
         primary: `control.primary`: a task's name or "delta_m"; None: the only task, or Δm.
         arm: what the control is, in words ("same cnn from scratch").
-        besides: what the method used and the control did not: source_steps, source_rows, teacher_steps,
+        besides: costs of the method that the control does not have: source_steps, source_rows, teacher_steps,
             teacher_rows, teacher_labels, unlabelled_rows.
         overlap: "seen": some arm was trained on test rows; "unknown": a model came without hashes of its rows, or with
             those of pictures of another shape.
-        conditional_on: "source" or "teacher" where one was trained once for all seeds: the verdict holds for that one.
+        conditional_on: "source" or "teacher" where one was trained once for all seeds; the verdict holds for it alone.
 
     Raises:
         ValueError: the arms were not measured on the same test rows, or `primary` names no task.
@@ -121,15 +120,17 @@ def judge(
     if names and on not in (*names, "delta_m"):
         raise ValueError(f"control.primary is {on!r}: expected one of {', '.join(names)} or delta_m")
     pairs, broken = _pairs(treated, control)
-    said = [*notes, *broken, *_reservations(conditional_on, overlap)]
+    all_notes = [*notes, *broken, *_reservations(conditional_on, overlap)]
     ask = _Asked(seeds, broken, overlap, split_seed, arm, dict(besides or {}))
     own: Margin = "auto" if primary == "delta_m" else margin
     other: Margin = margin if primary == "delta_m" else "auto"
     tasks = {
-        name: _judge_task(name, treated, control, pairs, ask, own, alpha=ALPHA / len(names), notes=said)
+        name: _judge_task(name, treated, control, pairs, ask, own, alpha=ALPHA / len(names), notes=all_notes)
         for name in names
     }
-    n_units = min((s.for_delta_m.n_units for one in (*treated, *control) for s in one.tasks.values()), default=0)
+    n_units = min(
+        (scored.for_delta_m.n_units for outcome in (*treated, *control) for scored in outcome.tasks.values()), default=0
+    )
     several = bool(names) and (len(names) > 1 or on == "delta_m")
     delta_m = _judge_delta_m(names, pairs, ask, other, n_units) if several else None
     if on == "delta_m" and delta_m is not None:
@@ -137,12 +138,12 @@ def judge(
     elif len(names) == 1:
         chosen = tasks[on]
     elif names:
-        chosen = _judge_task(on, treated, control, pairs, ask, own, alpha=ALPHA, notes=said)
+        chosen = _judge_task(on, treated, control, pairs, ask, own, alpha=ALPHA, notes=all_notes)
     else:
         chosen = {"decision": "inconclusive" if seeds else "not_measured", "reason": "run_failed" if seeds else None}
-        chosen["sentence"] = "; ".join([str(chosen["decision"]), *said])
+        chosen["sentence"] = "; ".join([str(chosen["decision"]), *all_notes])
     keys = ("decision", "reason", "sentence", "interval", "alpha", "margin", "n_seeds")
-    return {"on": on, **{key: chosen.get(key) for key in keys}, "tasks": tasks, "delta_m": delta_m, "notes": said}
+    return {"on": on, **{key: chosen.get(key) for key in keys}, "tasks": tasks, "delta_m": delta_m, "notes": all_notes}
 
 
 def _reservations(conditional_on: str | None, overlap: Overlap) -> Iterator[str]:
@@ -180,7 +181,7 @@ def rows_variance(unit_differences: Sequence[float] | Array) -> float:
 def margin_of(metric: str, control_mean: float, asked: Margin = "auto") -> float:
     """The smallest difference that matters; nan without a control.
 
-    Auto: 2 points, or a fifth of the control's error where that is less: near the ceiling 2 points would swallow all.
+    Auto: 2 points, or a fifth of the control's error where that is less, since near the ceiling 2 points are too many.
 
     Raises:
         ValueError: the metric has no margin of its own; RMSE enters Δm only, R² decides.
@@ -299,17 +300,17 @@ Pair = tuple[Outcome, Outcome]
 
 
 def _pairs(treated: Sequence[Outcome], control: Sequence[Outcome]) -> tuple[list[Pair], list[str]]:
-    """The complete pairs in the order of the treated seeds, and what is wrong with the others."""
+    """The complete pairs in the order of the treated seeds, and the faults of the others."""
     other = {outcome.seed: outcome for outcome in control}
     pairs: list[Pair] = []
     broken: list[str] = []
-    for one in treated if control else ():
-        twin = other.get(one.seed)
-        faults = [_fault(one, "treated"), _fault(twin, "control") if twin else "the control was not run"]
+    for outcome in treated if control else ():
+        twin = other.get(outcome.seed)
+        faults = [_fault(outcome, "treated"), _fault(twin, "control") if twin else "the control was not run"]
         if twin is None or any(faults):
-            broken.append(f"seed {one.seed}: {'; '.join(fault for fault in faults if fault)}")
+            broken.append(f"seed {outcome.seed}: {'; '.join(fault for fault in faults if fault)}")
         else:
-            pairs.append((one, twin))
+            pairs.append((outcome, twin))
     return pairs, broken
 
 
@@ -350,12 +351,14 @@ def _judge_task(
     own_notes = [*notes, *_notes(name, ours, theirs)]
     if m == 0 and decision == "inconclusive":
         own_notes.append("the control leaves no room: its margin is 0, so nothing can be called no_effect")
-    told = {
+    verdict = {
         "decision": decision,
         "reason": reason,
         "metric": sample.metric,
         "better": metric.better,
-        "treated": _values([one.value for one in (ones if ask.seeds else (o.tasks[name].measure for o in ours))]),
+        "treated": _values(
+            [measure.value for measure in (ones if ask.seeds else (outcome.tasks[name].measure for outcome in ours))]
+        ),
         "control": {"arm": ask.arm, **_values([other.value for other in others])},
         "delta": _values(_differences(ones, others)),
         "ci95": [_number(wide.lo), _number(wide.hi)],
@@ -375,7 +378,7 @@ def _judge_task(
         "overlap": ask.overlap,
         "notes": own_notes,
     }
-    return {**told, "sentence": sentence(told)}
+    return {**verdict, "sentence": sentence(verdict)}
 
 
 def _judge_delta_m(
@@ -411,7 +414,7 @@ def _judge_delta_m(
         seeds=ask.seeds, n_units=n_units, failed=bool(ask.broken) or len(pairs) < ask.seeds, overlap=ask.overlap,
         lo=at.lo, hi=at.hi, margin=m,
     )  # fmt: skip
-    told = {
+    verdict = {
         "decision": decision,
         "reason": reason,
         "metric": "delta_m",
@@ -430,15 +433,18 @@ def _judge_delta_m(
         "overlap": ask.overlap,
         "notes": notes,
     }
-    return {**told, "sentence": sentence(told)}
+    return {**verdict, "sentence": sentence(verdict)}
 
 
 def _differences(ones: Sequence[Measure], others: Sequence[Measure]) -> list[float]:
-    return [metric_of(one.metric).sign * (one.value - other.value) for one, other in zip(ones, others, strict=True)]
+    return [
+        metric_of(measure.metric).sign * (measure.value - twin.value)
+        for measure, twin in zip(ones, others, strict=True)
+    ]
 
 
 def _notes(name: str, treated: Sequence[Outcome], control: Sequence[Outcome]) -> list[str]:
-    """What a reader must know before believing the difference."""
+    """Reservations that a reader must know before believing the difference."""
     still = []
     for arm, outcomes in (("treated", treated), ("control", control)):
         watched = [outcome.tasks[name].cost for outcome in outcomes]
@@ -477,5 +483,5 @@ def _values(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no nan: what could not be computed is null."""
+    """JSON has no nan: a value that could not be computed is null."""
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Levels of shared experts and of each task's own, chosen among by gates: what cgc and ple have in common."""
+"""Levels of shared experts and of each task's own, mixed by gates, as cgc and ple have them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from worker.training.sharing import INPUT, Plan
 def extract(
     plan: Plan, tasks: Sequence[str], levels: Sequence[Sequence[TracedLayer]], shared: int, own: int
 ) -> dict[str, str]:
-    """What each task's gate gives after the last level.
+    """The name of each task's gate output after the last level.
 
     Each level has `shared` experts and `own` ones for each task: copies of its layers. A task's gate sees its own experts and the
-    shared ones; between levels the shared experts have a gate as well, which sees all. A gate is computed from what the gate below
-    it gave. Without own experts the first shared one begins as the plain trunk does.
+    shared ones; between levels the shared experts have a gate as well, which sees all. A gate is computed from the output of the gate
+    below it. Without own experts the first shared one begins as the plain trunk does.
 
     Raises:
         Invalid: there are no experts.
@@ -27,10 +27,12 @@ def extract(
     for number, layers in enumerate(levels, 1):
         level = f"level{number}-" if number > 1 else ""
         common = [
-            plan.copy(layers, f"expert{one}", shared_at, as_trunk=one == 1 and not own) for one in range(1, shared + 1)
+            plan.copy(layers, f"expert{index}", shared_at, as_trunk=index == 1 and not own)
+            for index in range(1, shared + 1)
         ]
         theirs = {
-            task: [plan.copy(layers, f"{task}-expert{one}", at[task]) for one in range(1, own + 1)] for task in tasks
+            task: [plan.copy(layers, f"{task}-expert{index}", at[task]) for index in range(1, own + 1)]
+            for task in tasks
         }
         for task in tasks:
             at[task] = plan.mix(

@@ -1,4 +1,4 @@
-"""Layers and what each is given, as plain data: what a sharing draws up, what `build` makes Keras layers of, what a spec's limits count."""
+"""Layers and their inputs as plain data: a sharing makes the graph, `build` makes Keras layers of it, a spec's limits count it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Node:
-    """One layer. `origin`: the trunk's layer that it is a copy of, `kind` then being that one's class; else it joins copies, by kind:
+    """One layer. `origin`: the trunk's layer that it copies, with that layer's class as `kind`; else it joins copies, by kind:
 
     flatten · reshape: shape · concatenate: axis (counted without the batch) · gate: units, softmax(W·x) without a bias · dot: Σ_i
     gate[i] · rows[i] · stitch: the mean of the last axis by learnt weights; own, alpha and per as `Plan.stitch` says.
 
-    `after`: the nodes that it is given, in order; `input` is the network's scaled input, which is no node. `shape` leaves it (without
-    the batch). `begins_as`: the name from which its first numbers and its dropout are drawn.
+    `after`: its input nodes, in order; `input` is the network's scaled input, which is no node. `shape`: of its output, without the
+    batch. `begins_as`: the name from which its first numbers and its dropout are drawn.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """`nodes` in an order in which they can be computed; `features`: the node that each task's head is given, always flat."""
+    """`nodes` in an order in which they can be computed; `features`: the node that feeds each task's head, always flat."""
 
     nodes: tuple[Node, ...]
     features: Mapping[str, str]
@@ -48,38 +48,38 @@ class Graph:
 
     @property
     def one_trunk(self) -> bool:
-        """Whether all heads are given the same numbers."""
+        """Whether one node feeds all heads."""
         return len(set(self.features.values())) == 1
 
     @cached_property
     def shared(self) -> list[str]:
-        """The layers on which two tasks or more depend, in order; those of a lone task are all its."""
+        """The layers on which two tasks or more depend, in order; with a lone task all its layers."""
         least = min(2, len(self.features))
         return [node.name for node in self.nodes if len(self._readers[node.name]) >= least]
 
     @cached_property
     def last(self) -> list[str]:
-        """The shared layers with numbers beyond which no numbers are shared: the end of each expert that all use."""
+        """The last shared layers with numbers: the end of each shared expert."""
         shared, below = set(self.shared), set[str]()
-        found = []
+        ends = []
         for node in reversed(self.nodes):
             counts = node.parameters > 0 and node.name in shared
             if counts and node.name not in below:
-                found.append(node.name)
+                ends.append(node.name)
             if counts or node.name in below:
                 below.update(node.after)
-        return found[::-1]
+        return ends[::-1]
 
     @cached_property
     def _readers(self) -> dict[str, set[str]]:
         """The tasks that depend on each node."""
-        found: dict[str, set[str]] = {name: set() for name in (INPUT, *(node.name for node in self.nodes))}
+        readers: dict[str, set[str]] = {name: set() for name in (INPUT, *(node.name for node in self.nodes))}
         for task, name in self.features.items():
-            found[name].add(task)
+            readers[name].add(task)
         for node in reversed(self.nodes):
             for before in node.after:
-                found[before] |= found[node.name]
-        return found
+                readers[before] |= readers[node.name]
+        return readers
 
 
 @dataclass
@@ -103,22 +103,22 @@ class Plan:
         return tuple(self.trace.input) if name == INPUT else self.nodes[name].shape
 
     def copy(self, layers: Sequence[TracedLayer], prefix: str, after: str, *, as_trunk: bool = False) -> str:
-        """A copy of consecutive `layers` of the trunk on what `after` gives, named PREFIX-LAYER; the name of its last layer, or, where
-        that is the trunk's last and gives maps, of what flattens them.
+        """Adds a copy of consecutive `layers` of the trunk on the output of `after`, named PREFIX-LAYER. Returns its last layer's name;
+        where that is the trunk's last and its output are maps, of the layer that flattens them.
 
-        `layers` begin and end at places that the whole signal passes through, so that whatever feeds the first ones from without is
+        `layers` begin and end at places that the whole signal passes through, so that the first ones have no other input than
         `after`. `as_trunk`: it begins with the numbers that the layers of a plain trunk begin with, from the same seed.
         """
         given: dict[str, str] = {}
         last = after
         for layer in layers:
-            name, begins_as = (f"{prefix}-{one}" if prefix else one for one in (layer.name, layer.drawn_as))
+            name, begins_as = (f"{prefix}-{label}" if prefix else label for label in (layer.name, layer.drawn_as))
             last = self._add(
                 Node(
                     name,
                     layer.kind,
                     {},
-                    tuple(given.get(one, after) for one in layer.after),
+                    tuple(given.get(before, after) for before in layer.after),
                     tuple(layer.shape),
                     layer.parameters,
                     layer.drawn_as if as_trunk else begins_as,
@@ -132,7 +132,7 @@ class Plan:
         return last
 
     def mix(self, name: str, gate_on: str, experts: Sequence[str], rows: str | None = None) -> str:
-        """Σ_i g_i · expert_i with g = softmax(W·x) of what `gate_on` gives, flat, in the shape of what an expert gives.
+        """Σ_i g_i · expert_i with g = softmax(W·x), x the flat output of `gate_on`; in the shape of an expert's output.
 
         A lone expert has no gate, since that would be 1. `rows`: the name of the experts' outputs as rows, where several gates read
         the same.
@@ -142,7 +142,7 @@ class Plan:
         shape, count = self.shape(experts[0]), len(experts)
         size = prod(shape)
         stacked = self._join(
-            rows or f"{name}-experts", [self._reshaped(f"{one}-row", one, (1, size)) for one in experts], 0
+            rows or f"{name}-experts", [self._reshaped(f"{expert}-row", expert, (1, size)) for expert in experts], 0
         )
         flat = gate_on if len(self.shape(gate_on)) == 1 else self._flat(gate_on)
         gate, wide = f"{name}-gate", self.shape(flat)[0]
@@ -151,7 +151,7 @@ class Plan:
         return mixed if shape == (size,) else self._reshaped(f"{name}-maps", mixed, shape)
 
     def stitch(self, name: str, towers: Mapping[str, str], alpha: float, per: str) -> dict[str, str]:
-        """For each task Σ_j α_j · (what task j's tower gives), with α its own.
+        """For each task Σ_j α_j · (output of task j's tower), with α of its own.
 
         `alpha`: its own tower's share at the start, the others share the rest evenly. `per`: one α for each "channel", or for
         the whole "layer".
@@ -159,15 +159,17 @@ class Plan:
         shape = self.shape(next(iter(towers.values())))
         channels, places = shape[-1], prod(shape[:-1])
         wide = (places, channels, 1)
-        stacked = self._join(f"{name}-towers", [self._reshaped(f"{one}-row", one, wide) for one in towers.values()], 2)
+        stacked = self._join(
+            f"{name}-towers", [self._reshaped(f"{tower}-row", tower, wide) for tower in towers.values()], 2
+        )
         numbers = len(towers) * (channels if per == "channel" else 1)
-        found = {}
+        mixed = {}
         for own, task in enumerate(towers):
             options = {"own": own, "alpha": alpha, "per": per}
             unit = f"{name}-{task}"
             self._add(Node(unit, "stitch", options, (stacked,), (places, channels), numbers, unit))
-            found[task] = self._reshaped(f"{unit}-maps", unit, shape)
-        return found
+            mixed[task] = self._reshaped(f"{unit}-maps", unit, shape)
+        return mixed
 
     def _flat(self, name: str) -> str:
         flat = f"{name}-flat"

@@ -1,7 +1,7 @@
 """Customized gate control: shared experts, experts of each task's own, and a gate for each task that sees both (Tang et al., RecSys 2020).
 
 g_k(x) = w_k(x)·S_k(x) with w_k(x) = softmax(W_k·x) and S_k the outputs of task k's own experts and of the shared ones (equations 1–3);
-task k's head is given g_k. An expert is a copy of the trunk. With no shared expert and one own expert a task these are single nets.
+g_k feeds task k's head. An expert is a copy of the trunk. With no shared expert and one own expert a task these are single nets.
 """
 
 from __future__ import annotations
@@ -25,5 +25,5 @@ class Spec(SpecModel):
 EXAMPLE: dict[str, Any] = {"name": "cgc", "experts": 1, "experts_per_task": 1}
 
 
-def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:
-    return extract(plan, tasks, [plan.layers], words.experts, words.experts_per_task)
+def graph(plan: Plan, tasks: Sequence[str], spec: Spec) -> dict[str, str]:
+    return extract(plan, tasks, [plan.layers], spec.experts, spec.experts_per_task)

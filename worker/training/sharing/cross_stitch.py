@@ -26,11 +26,11 @@ class Spec(SpecModel):
 EXAMPLE: dict[str, Any] = {"name": "cross_stitch", "alpha": 0.9}
 
 
-def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:
+def graph(plan: Plan, tasks: Sequence[str], spec: Spec) -> dict[str, str]:
     if len(tasks) < 2:
         raise Invalid([Fault("/name", "a lone task has no other tower to be stitched to", "use hard_sharing")])
     at = dict.fromkeys(tasks, INPUT)
     for number, stage in enumerate(plan.stages, 1):
         towers = {task: plan.copy(stage, task, at[task], as_trunk=True) for task in tasks}
-        at = plan.stitch(f"stitch{number}", towers, words.alpha, words.per)
+        at = plan.stitch(f"stitch{number}", towers, spec.alpha, spec.per)
     return at

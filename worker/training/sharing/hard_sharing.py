@@ -16,5 +16,5 @@ class Spec(SpecModel):
 EXAMPLE: dict[str, Any] = {"name": "hard_sharing"}
 
 
-def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:  # noqa: ARG001 - it has no words
+def graph(plan: Plan, tasks: Sequence[str], spec: Spec) -> dict[str, str]:  # noqa: ARG001 - it has no fields
     return dict.fromkeys(tasks, plan.copy(plan.layers, "", INPUT))

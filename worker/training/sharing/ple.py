@@ -1,8 +1,8 @@
 """Progressive layered extraction: cgc level upon level (Tang et al., RecSys 2020).
 
-What tasks share and what is their own part step by step. The trunk is cut into `levels` parts; level j has experts that are copies of
-part j. g_kj(x) = w_kj(g_k,j−1(x))·S_kj(x), where a task's experts take what its own gate below gave, shared experts what the shared
-gate below gave, and the shared gate sees the experts of all (equation 5 and figure 5). With one level it is cgc.
+Shared and own layers part step by step. The trunk is cut into `levels` parts; level j has experts that are copies of part j.
+g_kj(x) = w_kj(g_k,j−1(x))·S_kj(x): a task's experts read its own gate below, shared experts read the shared gate below, and the shared
+gate sees all experts (equation 5 and figure 5). With one level it is cgc.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Spec(SpecModel):
 EXAMPLE: dict[str, Any] = {"name": "ple", "levels": 2, "experts": 1, "experts_per_task": 1}
 
 
-def graph(plan: Plan, tasks: Sequence[str], words: Spec) -> dict[str, str]:
+def graph(plan: Plan, tasks: Sequence[str], spec: Spec) -> dict[str, str]:
     cut = plan.stages
-    if words.levels > len(cut):
-        message = f"the trunk has {len(cut)} layers with a kernel: too few for {words.levels} levels"
+    if spec.levels > len(cut):
+        message = f"the trunk has {len(cut)} layers with a kernel: too few for {spec.levels} levels"
         raise Invalid([Fault("/levels", message, f"at most {len(cut)}")])
-    least, over = divmod(len(cut), words.levels)
-    ends = [(number + 1) * least + min(number + 1, over) for number in range(words.levels)]
+    least, over = divmod(len(cut), spec.levels)
+    ends = [(number + 1) * least + min(number + 1, over) for number in range(spec.levels)]
     levels = [
         [layer for stage in cut[start:end] for layer in stage] for start, end in zip([0, *ends], ends, strict=False)
     ]
-    return extract(plan, tasks, levels, words.experts, words.experts_per_task)
+    return extract(plan, tasks, levels, spec.experts, spec.experts_per_task)

@@ -1,4 +1,4 @@
-"""What several task types have in common: targets, masks, losses of single outputs, and the layers of a dense head."""
+"""Parts that several task types share: targets, masks, losses of single outputs, and the layers of a dense head."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Learning(Protocol):
     """The face of a task type's module here; it also has what `scores.evaluate.Scoring` names. Keras is imported only inside functions."""
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:
-        """`task` with what its targets are scaled by, fitted on the stored values of the training rows; or as it is."""
+        """`task` with the scaling of its targets, fitted on the stored values of the training rows; or unchanged."""
 
     def targets(self, task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(targets, mask) of stored values. The mask is float32, 0 where a value is missing: (n,), or (n, units) of single ones."""
@@ -58,7 +58,7 @@ class Learning(Protocol):
         """(loss, mask) of each row of a batch, both (n,): the loss is not yet masked. logits: (n, units) float32."""
 
     def answers(self, task: Task, logits: np.ndarray) -> np.ndarray:
-        """What the output layer gives, computed in float64: (n, units) from (n, units)."""
+        """The output layer's answers, computed in float64: (n, units) from (n, units)."""
 
     def layers(self, task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
         """As `heads.layers`."""
@@ -100,12 +100,12 @@ def of_manifest(name: str, manifest: TaskManifest) -> Task:
 
 
 def fit_scale(task: Task, values: np.ndarray) -> Task:
-    """`task` with what its targets are scaled by, of the stored `values` (training rows only)."""
+    """`task` with the scaling of its targets, fitted on the stored `values` (training rows only)."""
     return learning(task.type).fit_scale(task, values)
 
 
 def targets(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
-    """What the loss needs of stored `values`, under the names of a batch: `NAME` and `NAME/labelled`.
+    """Targets and mask of stored `values`, under their names in a batch: `NAME` and `NAME/labelled`.
 
     `NAME/labelled` is (n,) for category columns and (n, units) otherwise: single labels and numbers of a row may be missing.
     """
@@ -122,7 +122,7 @@ def in_units(task: Task, values: np.ndarray) -> np.ndarray:
 
 
 def answers(task: Task, logits: np.ndarray) -> np.ndarray:
-    """What the inference model says for these logits: probabilities (n, units), or numbers in the user's units."""
+    """The inference model's answers for these logits: probabilities (n, units), or numbers in the user's units."""
     return learning(task.type).answers(task, logits.astype(np.float64))
 
 

@@ -38,14 +38,14 @@ def metric(counts: Sequence[int] | None) -> str:  # noqa: ARG001
 def aligned(predicted: Array, target: Array) -> tuple[Array, Array, np.ndarray] | None:
     """Each known label of a row counts."""
     target = target[:, None] if target.ndim == 1 else target
-    known = np.asarray(np.isfinite(target).any(axis=1))
-    return (predicted, target, known) if target.shape == predicted.shape else None
+    labelled = np.asarray(np.isfinite(target).any(axis=1))
+    return (predicted, target, labelled) if target.shape == predicted.shape else None
 
 
 def statistics(metric: str, predicted: Array, target: Array) -> Array:  # noqa: ARG001
     """True positives, false positives and false negatives of each row."""
-    claimed, true, known = predicted > 0.5, target == 1, np.isfinite(target)
-    parts = (claimed & true, claimed & ~true & known, ~claimed & true)
+    claimed, true, labelled = predicted > 0.5, target == 1, np.isfinite(target)
+    parts = (claimed & true, claimed & ~true & labelled, ~claimed & true)
     return np.stack([part.sum(axis=1) for part in parts], axis=1).astype(np.float64)
 
 
@@ -56,17 +56,17 @@ def undefined(metric: str, predicted: Array, target: Array) -> str | None:  # no
 def figures(probabilities: Array, target: Array, names: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
     """The fields of `MultilabelFigures` beyond those of every type."""
     labels = classification.names_of(names, probabilities.shape[1])
-    known, claimed, true = np.isfinite(target), probabilities > 0.5, target == 1
+    labelled, claimed, true = np.isfinite(target), probabilities > 0.5, target == 1
     hits = (claimed & true).sum(axis=0)
-    support, claims, rows = true.sum(axis=0), (claimed & known).sum(axis=0), known.sum(axis=0)
+    support, claims, rows = true.sum(axis=0), (claimed & labelled).sum(axis=0), labelled.sum(axis=0)
     right = claimed == true
-    all_known = known.all(axis=1)
+    all_labelled = labelled.all(axis=1)
     return {
         "micro_f1": classification.f1(int(hits.sum()), int(support.sum()), int(claims.sum())),
         "macro_f1": classification.macro(hits, support, claims),
-        "accuracy": float(right[known].mean()),
-        "exact_match": float(right[all_known].all(axis=1).mean()) if all_known.any() else None,
-        "log_loss": classification.log_loss(np.where(true, probabilities, 1 - probabilities)[known]),
+        "accuracy": float(right[labelled].mean()),
+        "exact_match": float(right[all_labelled].all(axis=1).mean()) if all_labelled.any() else None,
+        "log_loss": classification.log_loss(np.where(true, probabilities, 1 - probabilities)[labelled]),
         "per_class": classification.per_class(labels, hits, support, claims),
         "confusion": {
             "classes": labels,
@@ -78,7 +78,7 @@ def figures(probabilities: Array, target: Array, names: Sequence[str] | None) ->
                 for i in range(len(labels))
             ],
         },
-        "calibration": classification.calibrations(probabilities[known], true[known]),
+        "calibration": classification.calibrations(probabilities[labelled], true[labelled]),
     }, {}  # fmt: skip
 
 

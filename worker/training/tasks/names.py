@@ -13,7 +13,7 @@ TAKEN = re.compile(
 
 
 def task_name(column: str) -> str:
-    """A column's name as that of a task and its layers: letters, digits and underscores, and no other layer's name."""
+    """A column's name made fit for a task and its layers: letters, digits and underscores, and no other layer's name."""
     plain = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_")[:60]
     name = plain if plain[:1].isalpha() else f"task_{plain}".rstrip("_")
     return f"{name[:59]}_task" if TAKEN.fullmatch(name) else name

@@ -68,8 +68,8 @@ def metric(counts: Sequence[int] | None) -> str:  # noqa: ARG001
 def aligned(predicted: Array, target: Array) -> tuple[Array, Array, np.ndarray] | None:
     """A row needs all of its numbers."""
     target = target[:, None] if target.ndim == 1 else target
-    known = np.asarray(np.isfinite(target).all(axis=1))
-    return (predicted, target, known) if target.shape == predicted.shape else None
+    labelled = np.asarray(np.isfinite(target).all(axis=1))
+    return (predicted, target, labelled) if target.shape == predicted.shape else None
 
 
 def statistics(metric: str, predicted: Array, target: Array) -> Array:

@@ -1,13 +1,13 @@
-"""How the losses of several tasks become one: one module a weighting, found by its file's name.
+"""How the losses of several tasks become one: one module for each weighting, found by its file's name.
 
-A module has `Spec` (its words, with `name`), `EXAMPLE` and `Weighting`, a `TaskWeighting`. Keras is imported only
-inside functions, so that the API can read the words without it. The room may import `app.spec`, and no other room.
+A module has `Spec` (its fields, with `name`), `EXAMPLE` and `Weighting`, a `TaskWeighting`. Keras is imported only
+inside functions, so that the API can read specs without it. The room may import `app.spec`, and no other room.
 
 What happens, in this order: `build(learner)` once, before the learner is built; `start(first_losses)` at the start of a
 fresh fit (a resumed one restores `variables` instead); before each step `before_step(seed, number)`; the step itself,
-within `hold(absent)`; `after_step` where `second_forward` asks for it; `on_epoch_end` after each epoch. In a step one of
-level "loss" is called inside `compute_loss`; one of level "gradient" is asked by `weigh` what to multiply the tasks'
-gradients with, in NumPy and float64. All state is in `variables`, so that a checkpoint has it.
+within `hold(absent)`; `after_step` where `second_forward` asks for it; `on_epoch_end` after each epoch. In a step a weighting of
+level "loss" is called inside `compute_loss`; one of level "gradient" computes in `weigh` the factors of the tasks' gradients, in
+NumPy and float64. All state is in `variables`, so that a checkpoint has it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TaskWeighting:
     uses_task_weights: ClassVar[bool] = False
     """Whether a task's `weight` may differ from 1."""
     weighs_heads: ClassVar[bool] = False
-    """Level "gradient": whether what the tasks do not share is weighed as well; else it gets each task's plain gradient."""
+    """Level "gradient": whether layers that tasks do not share are weighed as well; else they get each task's plain gradient."""
 
     def __init__(self, spec: Any, tasks: Mapping[str, float]):
         self.spec = spec
@@ -62,7 +62,7 @@ class TaskWeighting:
 
     @classmethod
     def least_epochs(cls, spec: Any) -> int:  # noqa: ARG003 - most weightings weigh from the first step
-        """Epochs of a job in which this weighting does anything: in a shorter one its warm-up is all there is."""
+        """The fewest epochs of a job in which this weighting has any effect: a shorter job is all warm-up."""
         return 1
 
     def build(self, learner: Any) -> None:  # noqa: ARG002 - most weightings have no state
@@ -73,30 +73,30 @@ class TaskWeighting:
         """The first loss of each task, before any step. Raises ValueError where one is missing and needed."""
 
     def before_step(self, seed: int, number: int) -> None:
-        """Step `number` (from 0) of the fit with run seed `seed` comes next: whatever is drawn depends on these two alone."""
+        """Step `number` (from 0) of the fit with run seed `seed` comes next; random numbers depend on these two alone."""
 
     def __call__(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> Any:
         """The total of scalar losses by task; `present` says which tasks have a labelled row in the batch."""
         return self.combine(*self._stacked(losses, present))
 
     def parts_by_task(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
-        """What each task adds to the total, for the log."""
+        """Each task's part of the total, for the log."""
         parts = self.parts(*self._stacked(losses, present))
         return {task: parts[k] for k, task in enumerate(self.tasks)}
 
     def weights_in_use(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
-        """What multiplies each task's gradient, for the log."""
+        """The factor of each task's gradient, for the log."""
         weights = self.in_use(*self._stacked(losses, present))
         return {task: weights[k] for k, task in enumerate(self.tasks)}
 
     def combine(self, losses: Any, present: Any) -> Any:
-        """The scalar total. `losses` is (K,), any number where `present` (K,) is false: there it must not be read."""
+        """The scalar total. `losses` (K,) must not be read where `present` (K,) is false: it may be any number there."""
         from keras import ops
 
         return ops.sum(self.parts(losses, present))
 
     def parts(self, losses: Any, present: Any) -> Any:
-        """What each task adds to the total, (K,): 0 for a task left out."""
+        """Each task's part of the total, (K,): 0 for a task left out."""
         raise NotImplementedError
 
     def in_use(self, losses: Any, present: Any) -> Any:
@@ -104,7 +104,7 @@ class TaskWeighting:
         raise NotImplementedError
 
     def weigh(self, statistics: GradientStatistics) -> Numbers:
-        """Level "gradient": what multiplies the gradients of the tasks that are there, (k,)."""
+        """Level "gradient": the factors of the gradients of the tasks that are present, (k,)."""
         raise NotImplementedError
 
     def after_step(self, before: Numbers, after: Numbers, present: NDArray[np.bool_]) -> None:
@@ -118,9 +118,9 @@ class TaskWeighting:
 
     @contextmanager
     def hold(self, absent: Sequence[str]) -> Iterator[None]:
-        """Around a step: the state of the tasks in `absent` is afterwards as it was.
+        """Around a step: keeps the state of the tasks in `absent`.
 
-        A zero gradient is not enough: Adam goes on moving what its momentum moved. Costs nothing where `absent` is
+        A zero gradient is not enough: Adam's momentum goes on moving the state. Costs nothing where `absent` is
         empty.
         """
         left_out = [k for k, task in enumerate(self.tasks) if task in absent]
@@ -162,7 +162,7 @@ def shares(present: Any, scores: Any) -> Any:
     from keras import ops
 
     highest = ops.max(ops.where(present, scores, ops.full_like(scores, -1e30)))
-    # What is left out is replaced before the exponential, so that it cannot overflow.
+    # Scores that are left out are replaced before the exponential, which then cannot overflow.
     raised = only(present, ops.exp(ops.where(present, scores, highest) - highest))
     return raised / ops.maximum(ops.sum(raised), 1e-30)
 

@@ -20,7 +20,7 @@ class Adam:
         self._state = [weighting.state(learner, f"adam_{name}") for name in ("first", "second", "steps")]
 
     def step(self, gradient: Numbers, places: NDArray[np.int64]) -> Numbers:
-        """What to add to the numbers of the tasks at `places`, whose gradient this is."""
+        """The change of the numbers of the tasks at `places`, from their gradient."""
         first, second, steps = whole = [numbers(variable).astype(np.float64) for variable in self._state]
         first[places] = BETA_1 * first[places] + (1 - BETA_1) * gradient
         second[places] = BETA_2 * second[places] + (1 - BETA_2) * gradient**2

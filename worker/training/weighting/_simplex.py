@@ -1,7 +1,7 @@
 """The smallest value of b·w + a·√(wᵀMw) over weights w ≥ 0 with sum 1: what MGDA (b = 0) and CAGrad ask of a Gramian M.
 
-Convex. Solved by exact steps between two weights at a time, the one whose growth helps most and the one whose loss hurts
-least; two tasks need one step.
+Convex. Solved by exact steps between two weights at a time: the one whose increase helps most and the one whose decrease
+hurts least. Two tasks need one step.
 """
 
 from __future__ import annotations
