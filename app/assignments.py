@@ -21,7 +21,7 @@ from app.spec.trace import Trace
 from app.tables import Job, Model
 
 
-class DatabaseWorld:
+class DatabaseLookup:
     """The lookup as the database knows it; methods resolve their specs against it."""
 
     def __init__(self, session: Session):
@@ -61,7 +61,7 @@ def resolve(session: Session, body: object) -> JobSpec:
             was trained on rows that this job tests on.
         Conflict: a model or a data set was deleted after it had been looked at. Those that are there stay, until the transaction ends.
     """
-    spec = methods.check(body, DatabaseWorld(session))
+    spec = methods.check(body, DatabaseLookup(session))
     try:
         inherited = {ref: models.find(session, ref) for ref in sorted(methods.inputs(spec).models)}
         models.hold(session, {model.id for model in inherited.values()})
@@ -149,11 +149,11 @@ def _overlaps(inherited: dict[str, Model], tested: Hashes, body: object) -> list
     return faults
 
 
-def _places(words: object, ref: str, at: str = "") -> list[str]:
+def _places(node: object, ref: str, at: str = "") -> list[str]:
     """Pointers to every place at which a body names `ref`."""
-    if words == ref:
+    if node == ref:
         return [at]
-    inner = words.items() if isinstance(words, dict) else enumerate(words) if isinstance(words, list) else ()
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     return [
         place for key, value in inner if at or key not in FREE_WORDS for place in _places(value, ref, at + pointer(key))
     ]

@@ -41,9 +41,9 @@ def keep(
     `edges` are (relation, target): a target that is a role of this job becomes that model's id.
     """
     kept_already = {kept.role: kept for kept in of_job(session, job.id)}
-    known = kept_already.get(JOBS_OWN if role == UNFINISHED else role)
-    if known is not None:
-        return known
+    existing = kept_already.get(JOBS_OWN if role == UNFINISHED else role)
+    if existing is not None:
+        return existing
     name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
     artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})

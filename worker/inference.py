@@ -96,8 +96,8 @@ class Warm:
         """What is known of an architecture on inputs of `shape`. Raises ValueError: it does not take them."""
         with self._lock:
             trunk = importlib.import_module("worker.training.networks.trunk")
-            found: Trace = trunk.trace(architecture, shape)
-            return found
+            trace: Trace = trunk.trace(architecture, shape)
+            return trace
 
     def _model(self, path: Path) -> Any:
         key, length = _checked(path)
@@ -163,7 +163,7 @@ class Handlers:
         except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         try:
-            found = await self._in_a_thread(TRACE_SECONDS, self._warm.trace, architecture, shape)
+            trace = await self._in_a_thread(TRACE_SECONDS, self._warm.trace, architecture, shape)
         except TimeoutError:
             return JSONResponse({"detail": f"no answer within {TRACE_SECONDS:.0f} s"}, 503)
         except ValueError as refusal:
@@ -171,7 +171,7 @@ class Handlers:
         except Exception as error:
             log.exception("trace_failed", architecture=architecture.arch)
             return JSONResponse({"detail": type(error).__name__}, 500)
-        return Response(found.model_dump_json(), media_type="application/json")
+        return Response(trace.model_dump_json(), media_type="application/json")
 
     async def _in_a_thread(self, seconds: float, function: Callable[..., Answer], *arguments: object) -> Answer:
         """What `function` returns. Raises TimeoutError where that takes too long; it then goes on, and counts as waiting."""

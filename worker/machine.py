@@ -21,13 +21,13 @@ _NEXT_TO_NOTHING = 2**20
 
 def main_memory() -> int:
     """Bytes of main memory that this process may use: the machine's, or its control group's where that is less."""
-    found = [_PAGE * os.sysconf("SC_PHYS_PAGES")]
+    limits = [_PAGE * os.sysconf("SC_PHYS_PAGES")]
     for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            found.append(int(Path(place).read_text()))
+            limits.append(int(Path(place).read_text()))
         except (OSError, ValueError):  # another version of control groups, or "max"
             continue
-    return min(found)
+    return min(limits)
 
 
 def memory_allowed() -> int:

@@ -185,12 +185,12 @@ def _leave(**_: Any) -> None:
 
 def _keep_house() -> None:
     """Says that this worker lives, sweeps, and tidies up; a database that is away is tried again at the next turn."""
-    said = tidied = -1e9
+    greeted = tidied = -1e9
     while not _draining.wait(settings().sweep_seconds):
         try:
-            if time.monotonic() > said + settings().beat_seconds:
+            if time.monotonic() > greeted + settings().beat_seconds:
                 _say_hello()
-                said = time.monotonic()
+                greeted = time.monotonic()
             jobs.sweep()
             if time.monotonic() > tidied + _TIDY_SECONDS:
                 folders.forget_finished(_is_over)

@@ -247,17 +247,17 @@ class Recorder:
         metrics.record(session, self.claim.job_id, self.claim.attempt, list(rows.items()))
         rows.clear()
 
-    def _note_epoch(self, session: Session, report: reports.Progress, told: dict[str, int]) -> None:
+    def _note_epoch(self, session: Session, report: reports.Progress, noted: dict[str, int]) -> None:
         epoch = report.epoch or 0
-        if epoch > told.get(report.stage, 0):
-            told[report.stage] = epoch
+        if epoch > noted.get(report.stage, 0):
+            noted[report.stage] = epoch
             data = {"stage": report.stage, "epoch": epoch, "epochs": report.epochs, "latest": report.latest}
             jobs.note(session, self.claim, "epoch", data)
 
-    def _note_not_finite(self, session: Session, report: reports.Metrics, told: set[str]) -> None:
+    def _note_not_finite(self, session: Session, report: reports.Metrics, noted: set[str]) -> None:
         for name in sorted(name for name, value in report.values.items() if value is None):
-            if name not in told:
-                told.add(name)
+            if name not in noted:
+                noted.add(name)
                 message = f"{name} was not finite at step {report.step}; such values are recorded as null"
                 jobs.note(session, self.claim, "warning", {"code": "metric_not_finite", "message": message})
 

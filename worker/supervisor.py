@@ -111,7 +111,7 @@ class _Attempt:
         self._trainer: Trainer | None = None
         self._watchdog: LeaseWatchdog | None = None
         self._stop: Stop | None = None
-        self._journal: Stored | None = None
+        self._stored_log: Stored | None = None
         self._exceeded: Exceeded | None = None
         self._release_report: ReleaseReport | None = None
         self._began = self._wrote = self._beaten = time.monotonic()
@@ -164,14 +164,14 @@ class _Attempt:
                 time.sleep(0.5)
 
     def _assignment(self) -> dict[str, Any]:
-        stored_log = self._home / "trainer.log"
+        log_file = self._home / "trainer.log"
         for left in self._home.glob(
             "out-*"
         ):  # earlier attempts' too: what they left would count against this one's disk
             shutil.rmtree(left, ignore_errors=True)
         (self._out / "tmp").mkdir(parents=True)
-        stored_log.touch()
-        (self._out / "trainer.log").symlink_to(stored_log)  # one log for all attempts
+        log_file.touch()
+        (self._out / "trainer.log").symlink_to(log_file)  # one log for all attempts
         with transaction() as session:
             job = jobs.fence(session, self._claim)
             assignment = assignments.assignment(session, job)
@@ -188,7 +188,7 @@ class _Attempt:
             ended = trainer.ended()
             try:
                 arrived = [] if self._is_behind() else trainer.reports(0.0 if ended else _RHYTHM)
-                self._limits.heard(arrived)
+                self._limits.update(arrived)
                 urgent = self._recorder.take(arrived)
             except (Garbled, BadFile) as fault:
                 log.warning("nonsense", fault=str(fault))
@@ -349,7 +349,7 @@ class _Attempt:
                 if again > 3:
                     raise
                 self._recorder.store_again()
-                self._journal = None
+                self._stored_log = None
             except AWAY as error:
                 if time.monotonic() > until:
                     log.error("last_word_not_said", error=type(error).__name__)
@@ -374,16 +374,19 @@ class _Attempt:
             return self._fail(session, self._error("internal", "The trainer ended well and kept no model"))
         self._recorder.keep_files(session)
         self._keep_log(session)
-        words: dict[str, Any] = {"best": result.best, "usage": self._usage()}
-        jobs.finish(session, self._claim, JobState.SUCCEEDED, reason="completed", **words)
+        fields: dict[str, Any] = {"best": result.best, "usage": self._usage()}
+        jobs.finish(session, self._claim, JobState.SUCCEEDED, reason="completed", **fields)
         return JobState.SUCCEEDED
 
     def _cancel(self, session: Session, keep: bool) -> str:
         if keep:
             self._recorder.keep_files(session)
         self._keep_log(session)
-        words: dict[str, Any] = {"usage": self._usage(), "released": self._release_report and self._release_report.data}
-        jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **words)
+        fields: dict[str, Any] = {
+            "usage": self._usage(),
+            "released": self._release_report and self._release_report.data,
+        }
+        jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **fields)
         return JobState.CANCELLED
 
     def _is_discarded(self, session: Session) -> bool:
@@ -419,8 +422,8 @@ class _Attempt:
 
     def _keep_log(self, session: Session) -> None:
         """While the job still runs: the database takes nothing of one that has ended."""
-        self._journal = self._journal or stored_log(self._home / "trainer.log")
-        self._recorder.keep_log(session, self._journal)
+        self._stored_log = self._stored_log or stored_log(self._home / "trainer.log")
+        self._recorder.keep_log(session, self._stored_log)
 
     def _again_or_fail(self, session: Session, outcome: str, error: dict[str, Any]) -> str:
         """Something else may have filled the memory once; twice is this job's own doing."""

@@ -91,8 +91,8 @@ class Trainers:
     def device(self) -> str | None:
         """`cpu` or `gpu`, once the spare or the trainer taken last has said so: short jobs leave no spare the time to."""
         with self._lock:
-            said = [trainer.device() for trainer in (self._spare, self._taken) if trainer is not None]
-        name = next(filter(None, said), None)
+            devices = [trainer.device() for trainer in (self._spare, self._taken) if trainer is not None]
+        name = next(filter(None, devices), None)
         return name and ("cpu" if name == "cpu" else "gpu")
 
     def take(self, assignment: dict[str, Any], out: Path) -> Trainer:
@@ -192,11 +192,11 @@ class Trainer:
         if len(rest) > LONGEST_LINE:
             raise Garbled
         self._incoming = rest
-        told = [report for line in lines if (report := _decoded(bytes(line))) is not None]
-        for report in told:
+        arrived = [report for line in lines if (report := _decoded(bytes(line))) is not None]
+        for report in arrived:
             if isinstance(report, reports.Ready):
                 self._ready = report
-        return told
+        return arrived
 
     def ended(self) -> Ended | None:
         """None while it runs. Reports may still wait to be read."""
@@ -216,13 +216,13 @@ class Trainer:
     def kill(self) -> None:
         """Ends it and all that it started, now. Safe from any thread."""
         self._killed = True
-        found = self._members(machine.process_tree(self.pid) if self._process.returncode is None else [])
+        members = self._members(machine.process_tree(self.pid) if self._process.returncode is None else [])
         # First those that have left the group: the guard, which is of it, ends what is left if this worker dies meanwhile.
-        for pid in found:
+        for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 if os.getpgid(pid) != self.pid:
                     os.kill(pid, signal.SIGKILL)
-        if found:
+        if members:
             kill_group(self.pid)
 
     def is_gone(self) -> bool:

@@ -70,10 +70,10 @@ async def optional_object_body(request: Request) -> dict[str, Any]:
     return await object_body(request)
 
 
-def unknown_fields(body: dict[str, Any], known: Collection[str]) -> list[Fault]:
+def unknown_fields(body: dict[str, Any], fields: Collection[str]) -> list[Fault]:
     """A fault for each field of a body that has no meaning, up to `MOST`."""
-    strange = [name for name in body if name not in known][:MOST]
-    return [Fault(pointer(name), "unknown field", nearest(name, known, "fields"), "unknown_field") for name in strange]
+    strange = [name for name in body if name not in fields][:MOST]
+    return [Fault(pointer(name), "unknown field", nearest(name, fields, "fields"), "unknown_field") for name in strange]
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -164,8 +164,8 @@ def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
             _note(faults, path, node.message, node.hint, "number")
         case float() if not math.isfinite(node):
             _note(faults, path, "this number is too large for a 64-bit float", "give a finite number", "number")
-        case str() if found := complaint(node):
-            _note(faults, path, found, "remove the character", "text")
+        case str() if reason := complaint(node):
+            _note(faults, path, reason, "remove the character", "text")
         case _:
             return node
     return None
@@ -177,7 +177,7 @@ def _note(faults: list[Fault], path: tuple[str | int, ...], message: str, hint: 
 
 
 def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for key, item in pairs:
         if reason := complaint(key) or (
             f"it is longer than {LONGEST_KEY} characters" if len(key) > LONGEST_KEY else None
@@ -185,10 +185,10 @@ def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> 
             # The key itself cannot be written into a pointer, so the pointer is the object's.
             _note(faults, path, f"a key of this object is unusable: {reason}", "rename it", "text")
             continue
-        if key in found:
+        if key in members:
             _note(faults, (*path, key), "this key stands twice in the object", "remove one", "duplicate_key")
-        found[key] = _walk(item, (*path, key), faults)
-    return found
+        members[key] = _walk(item, (*path, key), faults)
+    return members
 
 
 def complaint(text: str) -> str | None:

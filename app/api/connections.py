@@ -43,11 +43,11 @@ class _Waiting:
     """A server's connections that have no request in progress, each since it began to wait: those that never had one, and the others."""
 
     new: dict[Connection, None] = field(default_factory=dict)
-    known: dict[Connection, None] = field(default_factory=dict)
+    served: dict[Connection, None] = field(default_factory=dict)
 
     def forget(self, connection: Connection) -> None:
         self.new.pop(connection, None)
-        self.known.pop(connection, None)
+        self.served.pop(connection, None)
 
 
 _waiting: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
@@ -61,7 +61,7 @@ class Connection(H11Protocol):
         self._waiting = _waiting.setdefault(self.server_state, _Waiting())
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._unsent, self._heard = 0, self.loop.time()
+        self._unsent, self._received_at = 0, self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -81,17 +81,17 @@ class Connection(H11Protocol):
         longest, those that never had a request first; else one whose body is silent; else one whose answer is not taken yet; else
         this one."""
         waiting = self._waiting
-        free = (other for other in chain(waiting.new, waiting.known) if not other.transport.get_write_buffer_size())
+        free = (other for other in chain(waiting.new, waiting.served) if not other.transport.get_write_buffer_size())
         silent = (other for other in self.connections if isinstance(other, Connection) and other._is_silent())
-        return next(chain(free, silent, waiting.known), self)
+        return next(chain(free, silent, waiting.served), self)
 
     def _is_silent(self) -> bool:
         """Whether a request's body should be on its way, and has not come for a while."""
         waits = not self._is_idle() and self.conn.their_state is h11.SEND_BODY
-        return waits and self.loop.time() - self._heard > SILENT_SECONDS
+        return waits and self.loop.time() - self._received_at > SILENT_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
+        self._received_at = self.loop.time()
         if self._is_idle():
             self._expect_head()
         super().data_received(data)
@@ -138,7 +138,7 @@ class Connection(H11Protocol):
             self._waiting.forget(self)
             self._expect_no_head()
         elif self not in self._waiting.new:
-            self._waiting.known.setdefault(self)
+            self._waiting.served.setdefault(self)
 
     def _expect_head(self) -> None:
         if self._head_timer is None:
@@ -170,13 +170,13 @@ class _Shortage:
     """Says the same thing once in a while, and how often it came about meanwhile."""
 
     def __init__(self) -> None:
-        self._count, self._said = 0, float("-inf")
+        self._count, self._logged_at = 0, float("-inf")
 
     def tell(self, text: str, **values: object) -> None:
         self._count += 1
-        if time.monotonic() - self._said >= LOG_SECONDS:
+        if time.monotonic() - self._logged_at >= LOG_SECONDS:
             log.warning(text, times=self._count, **values)
-            self._count, self._said = 0, time.monotonic()
+            self._count, self._logged_at = 0, time.monotonic()
 
 
 _crowded = _Shortage()

@@ -107,17 +107,22 @@ async def known_parameters(request: Request) -> None:
     dependant = getattr(request.scope.get("route"), "dependant", None)
     if not isinstance(dependant, Dependant):
         return
-    known = sorted({field.alias for part in _all(dependant) for field in part.query_params})
-    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    parameters = sorted({field.alias for part in _all(dependant) for field in part.query_params})
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in parameters]
     faults = [
-        Fault(pointer("query", name), "this path has no such parameter", nearest(name, known, "parameters"), "unknown")
+        Fault(
+            pointer("query", name),
+            "this path has no such parameter",
+            nearest(name, parameters, "parameters"),
+            "unknown",
+        )
         for name in unknown[:MOST]
     ]
     given = Counter(name for name, _ in request.query_params.multi_items())
     faults += [
         Fault(pointer("query", name), f"this parameter stands {times} times", "give it once", "duplicate_key")
         for name, times in given.items()
-        if times > 1 and name in known
+        if times > 1 and name in parameters
     ]
     if faults:
         raise refused(faults, code="invalid_parameter")
@@ -133,8 +138,8 @@ async def prefer_wait(
     prefer: Annotated[str | None, Header(description="`wait=N`: hold the answer up to N seconds (at most 60)")] = None,
 ) -> float:
     """Seconds that the client prefers to wait (RFC 7240); 0 for none, or for a preference that is not understood."""
-    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
-    return min(float(found[1]), MAX_WAIT_SECONDS) if found else 0.0
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
+    return min(float(match[1]), MAX_WAIT_SECONDS) if match else 0.0
 
 
 Wait = Annotated[float, Depends(prefer_wait)]
@@ -168,12 +173,12 @@ def accepts(request: Request, media_type: str) -> bool:
 
 
 def turn(
-    request: Request, response: Response, found: Sequence[Item], limit: int, ids: Any
+    request: Request, response: Response, items: Sequence[Item], limit: int, ids: Any
 ) -> tuple[list[Item], str | None]:
     """Cuts a list that was read one longer than `limit` into a page, and says where the next begins."""
-    if len(found) <= limit:
-        return list(found), None
-    kept = list(found[:limit])
+    if len(items) <= limit:
+        return list(items), None
+    kept = list(items[:limit])
     cursor = f"1.{ids(kept[-1])}"
     query = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
     response.headers["link"] = f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'

@@ -57,7 +57,7 @@ async def idempotency_key(
 ) -> str | None:
     """The key of a submission. Raises 422 for one that is none, or for several."""
     given = request.headers.getlist("idempotency-key")
-    if len(given) > 1 or not all(re.fullmatch(_KEY, one) for one in given):
+    if len(given) > 1 or not all(re.fullmatch(_KEY, value) for value in given):
         raise refused([_NO_KEY], code="invalid_parameter")
     return key
 
@@ -126,8 +126,8 @@ def list_jobs(
     tag: FilterText = None,
 ) -> Page[JobShape]:
     """Newest first. Filters are combined. A page may hold fewer than `limit`: it ends at 4 MiB."""
-    found = jobs.page(session, limit=limit + 1, before=cursor, kind=kind, state=state, name=name, tag=tag)
-    return page(request, response, found, limit, lambda job: job.id, lambda job: shapes.of_job(session, job))
+    rows = jobs.page(session, limit=limit + 1, before=cursor, kind=kind, state=state, name=name, tag=tag)
+    return page(request, response, rows, limit, lambda job: job.id, lambda job: shapes.of_job(session, job))
 
 
 @router.get(
@@ -258,15 +258,15 @@ def _refuse_unreadable(body: Body) -> None:
     """Raises for values that cannot be taken, with all else that is wrong: one answer names every fault."""
     if not body.faults:
         return
-    found = list(body.faults)
+    faults = list(body.faults)
     if isinstance(body.value, dict):
         try:
             with db.transaction() as session:
                 jobs.validate(session, body.value)
         except Invalid as invalid:
-            places = {fault.pointer for fault in found}
-            found += [fault for fault in invalid.faults if fault.pointer not in places]
-    raise refused(sorted(found, key=lambda fault: fault.pointer), code="malformed_body")
+            places = {fault.pointer for fault in faults}
+            faults += [fault for fault in invalid.faults if fault.pointer not in places]
+    raise refused(sorted(faults, key=lambda fault: fault.pointer), code="malformed_body")
 
 
 def _read(job_id: str) -> JobShape:

@@ -110,8 +110,8 @@ def _request_id(headers: Headers) -> str:
 
 def _origin_form(scope: Scope) -> Headers:
     """The headers. A target in the absolute form (`GET http://host/path`) becomes a path, and its host the Host header (RFC 9112 3.2.2)."""
-    if found := _ABSOLUTE.fullmatch(scope.get("raw_path", b"")):
-        host, path = found[1], found[2] or b"/"
+    if match := _ABSOLUTE.fullmatch(scope.get("raw_path", b"")):
+        host, path = match[1], match[2] or b"/"
         scope["raw_path"], scope["path"] = path, unquote(path.decode("ascii"))
         scope["headers"] = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
     return Headers(scope=scope)

@@ -21,7 +21,7 @@ MOST_BYTES = 4 * 2**20
 def page(
     request: Request,
     response: Response,
-    found: Generator[Item],
+    items: Generator[Item],
     limit: int,
     ids: Callable[[Item], str],
     shape: Callable[[Item], Shape],
@@ -33,8 +33,8 @@ def page(
     names: list[str] = []
     entries: list[Shape] = []
     size = 0
-    with closing(found):
-        for item in found:
+    with closing(items):
+        for item in items:
             names.append(ids(item))
             if len(entries) == limit or size >= MOST_BYTES:
                 break

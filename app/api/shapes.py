@@ -161,8 +161,8 @@ class DatasetShape(_Dataset):
     data_schema: Schema = Field(alias="schema")
 
     @classmethod
-    def of(cls, known: DatasetEntry) -> DatasetShape:
-        return cls.model_validate(known)
+    def of(cls, entry: DatasetEntry) -> DatasetShape:
+        return cls.model_validate(entry)
 
 
 MOST_LISTED = 20
@@ -209,8 +209,8 @@ class DatasetSummary(_Dataset):
     data_schema: Annotated[SchemaSummary, BeforeValidator(SchemaSummary.cut)] = Field(alias="schema")
 
     @classmethod
-    def of(cls, known: DatasetEntry) -> DatasetSummary:
-        return cls.model_validate(known)
+    def of(cls, entry: DatasetEntry) -> DatasetSummary:
+        return cls.model_validate(entry)
 
 
 class Preview(BaseModel):

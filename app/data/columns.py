@@ -35,11 +35,11 @@ def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Targ
     """`age:number` reads age as numbers, `grade:category` as classes, `age` by its values. Unknown and repeated columns are faults."""
     targets: dict[str, Target] = {}
     faults: list[Fault] = []
-    known = set(there)
+    names = set(there)
     for number, text in enumerate(asked):
         place = pointer("targets", number)
         name, _, suffix = text.rpartition(":")
-        if text in known:
+        if text in names:
             target = Target(text)
         elif suffix == "number":
             target = Target(name, "number")
@@ -47,7 +47,7 @@ def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Targ
             target = Target(name, "category")
         else:
             target = Target(text)
-        if target.column not in known:
+        if target.column not in names:
             faults.append(
                 Fault(place, "the file has no such column", nearest(target.column, there, "columns"), "unknown_name")
             )

@@ -9,7 +9,7 @@ NO_ROOM = errno.ENOSPC
 """The exit status of a program that ends for want of room, and may have none to say so."""
 
 _ERRORS = (errno.ENOSPC, errno.EDQUOT)
-_WORDS = tuple(map(os.strerror, _ERRORS))
+_MESSAGES = tuple(map(os.strerror, _ERRORS))
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -19,7 +19,9 @@ def is_full(error: BaseException | None) -> bool:
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if (isinstance(error, OSError) and error.errno in _ERRORS) or any(words in str(error) for words in _WORDS):
+        if (isinstance(error, OSError) and error.errno in _ERRORS) or any(
+            message in str(error) for message in _MESSAGES
+        ):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__

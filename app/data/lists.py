@@ -29,9 +29,9 @@ class Numbers:
         numbers = self._faultless(row, shape)
         if numbers is not None:
             return numbers
-        found = len(faults)
+        before = len(faults)
         flat = list(self._of_lists(row, shape, place, faults))
-        return np.array(flat, np.float64) if len(faults) == found else None
+        return np.array(flat, np.float64) if len(faults) == before else None
 
     def number(self, value: object, place: str, faults: list[Fault]) -> float | None:
         """One number; None where a fault was added."""

@@ -197,11 +197,11 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header | Faul
 
 def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimits) -> _Plan:
     """Which member is what, from names and shapes alone."""
-    found = [name for name in INPUTS if name in headers]
-    if len(found) != 1:
-        message = "no member holds the inputs" if not found else f"{len(found)} members could be the inputs"
+    candidates = [name for name in INPUTS if name in headers]
+    if len(candidates) != 1:
+        message = "no member holds the inputs" if not candidates else f"{len(candidates)} members could be the inputs"
         raise Invalid([Fault("/file", message, "name the inputs x, or images, or inputs")])
-    inputs, header = found[0], headers[found[0]]
+    inputs, header = candidates[0], headers[candidates[0]]
     rows = header.shape[0] if header.shape else 0
     faults = _input_faults(pointer("file", "member", f"{inputs}.npy"), header, limits)
     names = [name for name in headers if name != inputs and not name.startswith("classes_") and name != "feature_names"]
@@ -219,8 +219,8 @@ def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimit
                 )
             )
     for name, header in headers.items():
-        words = name == "feature_names" or name.startswith("classes_")
-        if words and (len(header.shape) != 1 or header.dtype.kind != "U"):
+        is_text = name == "feature_names" or name.startswith("classes_")
+        if is_text and (len(header.shape) != 1 or header.dtype.kind != "U"):
             faults.append(Fault(pointer("file", "member", f"{name}.npy"), "expected a one-dimensional array of words"))
         if name.startswith("classes_") and name.removeprefix("classes_") not in names:
             faults.append(
@@ -328,7 +328,7 @@ def _column(
             return columns.of_labels(name, values, classes, place, limits)
         return columns.of_numbers(name, values, place)
     if values.dtype.kind == "U":
-        return _words(name, values, classes, wanted, place, limits)
+        return _text_column(name, values, classes, wanted, place, limits)
     if classes is not None:
         if values.dtype.kind == "f":
             return Fault(
@@ -340,18 +340,18 @@ def _column(
     whole = values.dtype.kind in "biu"
     if wanted == "number" or (wanted is None and not whole):
         return columns.of_numbers(name, values, place)
-    known = ~np.isnan(values) if not whole else np.ones(len(values), bool)
-    if np.isinf(values[known]).any():
+    present = ~np.isnan(values) if not whole else np.ones(len(values), bool)
+    if np.isinf(values[present]).any():
         return Fault(place, "an infinite value cannot be a class", "leave the row out")
-    distinct, inverse = np.unique(values[known], return_inverse=True)
+    distinct, inverse = np.unique(values[present], return_inverse=True)
     if whole and wanted is None and len(distinct) > limits.classes:
         return columns.of_numbers(name, values, place)
     codes = np.full(len(values), -1)
-    codes[known] = inverse
+    codes[present] = inverse
     return columns.of_distinct(name, codes, columns.whole_number_names(distinct[: limits.classes + 1]), place, limits)
 
 
-def _words(
+def _text_column(
     name: str,
     values: np.ndarray,
     classes: list[str] | None,

@@ -92,15 +92,15 @@ class Stored(RowSource):
 
     def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """`rows` ascend; neighbours are read together."""
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        if not found.size:
-            return found
-        flat = found.reshape(-1).view(np.uint8).data
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if not values.size:
+            return values
+        flat = values.reshape(-1).view(np.uint8).data
         size = prod(self.shape[1:]) * self.dtype.itemsize
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
             self._fill(flat[start * size : end * size], self._offset + int(rows[start]) * size)
-        return found
+        return values
 
     def _fill(self, into: memoryview, at: int) -> None:
         done = 0
@@ -132,13 +132,13 @@ class Chain(RowSource):
         self.dtype = np.result_type(*(source.dtype for source in sources))
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         number = np.searchsorted(self._ends, rows, side="right")
         for place, source in enumerate(self._sources):
             here = number == place
             if here.any():
-                found[here] = source[rows[here] - (int(self._ends[place]) - len(source))]
-        return found
+                values[here] = source[rows[here] - (int(self._ends[place]) - len(source))]
+        return values
 
 
 def blocks(source: Source, rows: NDArray[np.int64]) -> Iterator[NDArray[Any]]:

@@ -19,15 +19,15 @@ _NOUNS = {
 }
 
 
-def title(words: type) -> str:
+def title(model: type) -> str:
     """What a schema calls a class: by its name, and a module's `Spec` by the module's, as `PcgradWeighting` or `TransferSpec`.
 
     Generators of clients name classes by these titles, so no two may be alike.
     """
-    name = words.__module__.removesuffix(".spec")  # a package has its words in a module of this name
+    name = model.__module__.removesuffix(".spec")  # a package has its words in a module of this name
     *_, package, module = ["", *name.split(".")]
-    if words.__name__ != "Spec" or package not in _NOUNS:
-        return words.__name__
+    if model.__name__ != "Spec" or package not in _NOUNS:
+        return model.__name__
     named = "".join(part.capitalize() for part in module.split("_"))
     return named.removesuffix(_NOUNS[package]) + _NOUNS[package]
 
@@ -136,6 +136,6 @@ FREE_WORDS = ("name", "tags", "metadata")
 """Of a spec: whatever they say, they refer to nothing."""
 
 
-def plain(words: BaseModel) -> dict[str, Any]:
+def plain(spec: BaseModel) -> dict[str, Any]:
     """A spec as JSON types, defaults included: what `resolved_spec` shows and what the trainer is given."""
-    return words.model_dump(mode="json")
+    return spec.model_dump(mode="json")

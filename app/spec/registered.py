@@ -25,12 +25,12 @@ class Registered:
     stored: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._known)
+        return core_schema.no_info_plain_validator_function(self._validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"enum": list(self.names()), "type": "string"}
 
-    def _known(self, value: object) -> str:
+    def _validate(self, value: object) -> str:
         if isinstance(value, str) and (self.stored or value in self.names()):
             return value
         quoted = [repr(name) for name in self.names()]

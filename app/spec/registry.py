@@ -56,20 +56,20 @@ def modules(kind: Kind) -> dict[str, ModuleType]:
 
     Files that begin with "_" are not variants.
     """
-    found: dict[str, ModuleType] = {}
+    by_name: dict[str, ModuleType] = {}
     for package in _packages(kind):
-        found.update(_of_package(package))
-    return found
+        by_name.update(_of_package(package))
+    return by_name
 
 
-def name_of(kind: Kind, words: BaseModel) -> str:
+def name_of(kind: Kind, spec: BaseModel) -> str:
     """The name of the module whose `Spec` these words are."""
-    return str(getattr(words, TAGS[kind]))
+    return str(getattr(spec, TAGS[kind]))
 
 
-def module_of(kind: Kind, words: BaseModel) -> ModuleType:
+def module_of(kind: Kind, spec: BaseModel) -> ModuleType:
     """The module whose `Spec` these words are."""
-    return modules(kind)[name_of(kind, words)]
+    return modules(kind)[name_of(kind, spec)]
 
 
 def module(kind: Kind, name: str) -> ModuleType:
@@ -79,9 +79,9 @@ def module(kind: Kind, name: str) -> ModuleType:
         NotInstalled: no package has it.
     """
     for package in reversed(_packages(kind)):
-        found = _module(f"{package}.{name}")
-        if found is not None:
-            return found
+        candidate = _module(f"{package}.{name}")
+        if candidate is not None:
+            return candidate
     raise NotInstalled(f"there is no {HOME[kind]}.{name}, and no plugin has a {kind}.{name}")
 
 

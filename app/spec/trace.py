@@ -76,11 +76,11 @@ class Trace(SpecModel):
     @cached_property
     def nested(self) -> dict[str, list[str]]:
         """The layers of each nested model, by its name, which stands for all of them, and for what the last of them gives."""
-        found: dict[str, list[str]] = {}
+        members: dict[str, list[str]] = {}
         for layer in self.layers:
             if layer.within is not None:
-                found.setdefault(layer.within, []).append(layer.name)
-        return found
+                members.setdefault(layer.within, []).append(layer.name)
+        return members
 
     def meant(self, name: str) -> list[str]:
         """The layers that `name` stands for, in order; none where there is no such layer."""
@@ -89,40 +89,40 @@ class Trace(SpecModel):
     @cached_property
     def shapes(self) -> dict[str, Shape]:
         """What each layer gives, and each nested model."""
-        found = {layer.name: tuple(layer.shape) for layer in self.layers}
-        return found | {name: found[inner[-1]] for name, inner in self.nested.items()}
+        shapes = {layer.name: tuple(layer.shape) for layer in self.layers}
+        return shapes | {name: shapes[inner[-1]] for name, inner in self.nested.items()}
 
     @cached_property
     def runs(self) -> list[list[TracedLayer]]:
         """The layers between each two places that the whole signal passes through: a skip and what it skips are one run."""
         last = {name: place for place, layer in enumerate(self.layers) for name in layer.after}
-        found, open_ = list[list[TracedLayer]](), list[TracedLayer]()
+        runs, open_ = list[list[TracedLayer]](), list[TracedLayer]()
         reach = last.get(INPUT, 0)
         for place, layer in enumerate(self.layers):
             open_.append(layer)
             if reach <= place:
-                found.append(open_)
+                runs.append(open_)
                 open_ = []
             reach = max(reach, last.get(layer.name, place))
-        return found
+        return runs
 
     def gathered(self, lead: frozenset[str] = frozenset()) -> list[list[TracedLayer]]:
         """The groups: a run with a kernel, and the runs without one that follow it; those before the first kernel belong to the first.
 
         `lead`: classes of layers from which on runs without a kernel belong to the group after them instead.
         """
-        found, waiting = list[list[TracedLayer]](), list[TracedLayer]()
+        groups, waiting = list[list[TracedLayer]](), list[TracedLayer]()
         for run in self.runs:
             if any(layer.kernel for layer in run):
-                found.append([*waiting, *run])
+                groups.append([*waiting, *run])
                 waiting = []
-            elif not found or waiting or run[0].kind in lead:
+            elif not groups or waiting or run[0].kind in lead:
                 waiting.extend(run)
             else:
-                found[-1].extend(run)
+                groups[-1].extend(run)
         if waiting:
-            found = [*found[:-1], [*found[-1], *waiting]] if found else [waiting]
-        return found
+            groups = [*groups[:-1], [*groups[-1], *waiting]] if groups else [waiting]
+        return groups
 
     @cached_property
     def groups(self) -> list[list[str]]:
@@ -138,17 +138,17 @@ class Trace(SpecModel):
     def points(self) -> list[str]:
         """The layers at which each run with a kernel ends, its norm and activation counted to it, and for the last one the pooling
         that gives the features. Dropout is no point: a student's is random."""
-        found: list[str] = []
+        points: list[str] = []
         inside = False
         for run in self.runs:
             if any(layer.kernel for layer in run):
-                found.append(run[-1].name)
+                points.append(run[-1].name)
                 inside = True
             elif inside and (run[0].kind in NORMS | ACTIVATIONS or self._pools_to_features(run[0])):
-                found[-1] = run[-1].name
+                points[-1] = run[-1].name
             else:
                 inside = False
-        return found
+        return points
 
     @cached_property
     def digest(self) -> str:

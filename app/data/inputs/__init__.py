@@ -61,10 +61,10 @@ class InputModule(Protocol):
 
 def of(kind: str) -> InputModule:
     """The module of an input kind. Raises NotInstalled."""
-    known = modules("inputs")
-    if kind not in known:
-        raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(known)}")
-    return cast("InputModule", known[kind])
+    kinds = modules("inputs")
+    if kind not in kinds:
+        raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(kinds)}")
+    return cast("InputModule", kinds[kind])
 
 
 def taking(values: np.ndarray) -> InputModule:

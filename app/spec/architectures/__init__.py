@@ -33,7 +33,7 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
     """
     from app.spec.registry import modules
 
-    known = modules("architectures")
+    available = modules("architectures")
     if isinstance(ref, str) and ref.startswith(PREFIX):
         ref = {"arch": PREFIX[:-1], "name": ref.removeprefix(PREFIX)}
     name, numbers = (
@@ -42,32 +42,32 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
         else (ref.get("arch"), {key: value for key, value in ref.items() if key != "arch"})
     )
     if not isinstance(name, str):
-        raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", known), "missing")])
+        raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", available), "missing")])
     name = name.removeprefix("arch:")
-    if isinstance(ref, str) and name not in known:
+    if isinstance(ref, str) and name not in available:
         name, numbers = _written_out(name)
-    if name not in known:
+    if name not in available:
         raise Invalid(
             [
                 Fault(
                     at if isinstance(ref, str) else at + "/arch",
                     "there is no such architecture",
-                    nearest(name, known),
+                    nearest(name, available),
                     "unknown_name",
                 )
             ]
         )
     try:
-        return cast("Architecture", validate(known[name].Spec, {**numbers, "arch": name}))
+        return cast("Architecture", validate(available[name].Spec, {**numbers, "arch": name}))
     except Invalid as invalid:
         raise Invalid([fault.under(at) for fault in invalid.faults]) from None
 
 
 def _written_out(name: str) -> tuple[str, dict[str, Any]]:
     """The architecture and the numbers that a short name stands for; itself, without numbers, where it stands for none."""
-    for known, pattern in _shorts().items():
-        if found := re.fullmatch(pattern, name):
-            return known, {field: int(number) for field, number in found.groupdict().items()}
+    for arch, pattern in _shorts().items():
+        if match := re.fullmatch(pattern, name):
+            return arch, {field: int(number) for field, number in match.groupdict().items()}
     return name, {}
 
 

@@ -51,10 +51,10 @@ def trunk_shape(architecture: Architecture, shape: Sequence[int]) -> Shape:
     Raises:
         ValueError: it does not; nothing was built to find out.
     """
-    found = architecture.trunk_shape(tuple(shape))
+    trunk_shape = architecture.trunk_shape(tuple(shape))
     wanted = modules("inputs")[architecture.inputs].DIMENSIONS
-    if len(found) != wanted:
+    if len(trunk_shape) != wanted:
         takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
-        raise ValueError(f"{takes}, the data has shape {list(found)}")
-    architecture.check(found)
-    return found
+        raise ValueError(f"{takes}, the data has shape {list(trunk_shape)}")
+    architecture.check(trunk_shape)
+    return trunk_shape

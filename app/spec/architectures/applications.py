@@ -96,10 +96,10 @@ class Spec(Architecture):
 
     @field_validator("alpha")
     @classmethod
-    def _known(cls, alpha: float, info: ValidationInfo) -> float:
+    def _check_alpha(cls, alpha: float, info: ValidationInfo) -> float:
         if "name" in info.data and alpha not in APPLICATIONS[info.data["name"]].widths:
-            known = ", ".join(f"{one:g}" for one in APPLICATIONS[info.data["name"]].widths)
-            raise ValueError(f"{info.data['name']} has widths {known}")
+            widths = ", ".join(f"{width:g}" for width in APPLICATIONS[info.data["name"]].widths)
+            raise ValueError(f"{info.data['name']} has widths {widths}")
         return alpha
 
     @field_validator("size")

@@ -85,5 +85,5 @@ class Report(ReportModel):
 
     def text(self) -> str:
         """As `report.json` has it."""
-        told = self.model_dump(mode="json", exclude_unset=True)
-        return json.dumps(told, indent=2, allow_nan=False, ensure_ascii=False)
+        data = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)

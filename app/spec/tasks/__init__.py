@@ -70,7 +70,7 @@ class TaskModule(Protocol):
     def order(self, ours: Head, theirs: Head) -> list[int] | None:
         """Where each output of our head stands among theirs, a head of the same type and units; None where the two do not mean the same."""
 
-    def said(self, output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+    def prediction(self, output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
         """The JSON of one row's answer: fields of `Prediction`, in the words and units of the data."""
 
     def meaning(self, classes: Sequence[str]) -> str:
@@ -79,10 +79,10 @@ class TaskModule(Protocol):
 
 def of(type: str) -> TaskModule:
     """The module of a task type. Raises NotInstalled."""
-    known = modules("tasks")
-    if type not in known:
-        raise NotInstalled(f"there is no task type {type!r}: known are {', '.join(known)}")
-    return cast("TaskModule", known[type])
+    types = modules("tasks")
+    if type not in types:
+        raise NotInstalled(f"there is no task type {type!r}: known are {', '.join(types)}")
+    return cast("TaskModule", types[type])
 
 
 def natural(column: Column) -> str:
