@@ -135,8 +135,8 @@ def collect(hashes: Iterable[str]) -> None:
 
 
 def collect_unnamed(older_than: float = 86_400.0) -> None:
-    """Removes contents that were kept that many seconds ago for rows that never came: a program died in between, or the attempt was
-    not the job's last."""
+    """Removes contents older than so many seconds whose rows never came: a program died in between, or the attempt was not the
+    job's last."""
     oldest = time.time() - older_than
     old = {entry.name for entry in (settings().store / "blob").glob("*") if _modified(entry) < oldest}
     if old:

@@ -1,4 +1,4 @@
-"""What a spec may look at, and what a trainer is handed: the data sets and models behind the references in a spec."""
+"""The data sets and models behind a spec's references, for resolving the spec and for a trainer's assignment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from app.tables import Job, Model
 
 
 class DatabaseLookup:
-    """The lookup as the database knows it; methods resolve their specs against it."""
+    """The lookup in the database, against which methods resolve their specs."""
 
     def __init__(self, session: Session):
         self._session = session
@@ -81,7 +81,7 @@ def named_datasets(session: Session, spec: JobSpec) -> list[dict[str, Any]]:
 
 
 def assignment(session: Session, job: Job) -> dict[str, Any]:
-    """What the trainer reads: JSON types and absolute paths, no address of any server.
+    """The trainer's input: JSON types and absolute paths, no address of any server.
 
     Raises:
         spec.lookup.Missing: something that the job needs has been deleted since.
@@ -132,8 +132,8 @@ def _replaced(value: Any, ids: dict[str, str]) -> Any:
 
 
 def _overlaps(inherited: dict[str, Model], tested: Hashes, body: object) -> list[Fault]:
-    """A model whose recorded training rows meet this job's test rows would be examined on what it has seen: a fault wherever the
-    body names it."""
+    """A fault wherever the body names a model whose recorded training rows meet this job's test rows: the model would be examined
+    on rows that it has seen."""
     faults = []
     for ref, model in inherited.items():
         if model.rows_sha256 is None:

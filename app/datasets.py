@@ -128,12 +128,12 @@ def find(session: Session, ref: str) -> DatasetEntry:
 
 
 def schema(session: Session, ref: str) -> Schema:
-    """What a data set looks like. Raises Missing."""
+    """The schema of a data set. Raises Missing."""
     return find(session, ref).schema
 
 
 def entry(session: Session, ref: str) -> dict[str, Any]:
-    """What a trainer is told of a data set: `id`, `schema`, `sha256`, and `path`, which is null for a built-in.
+    """A data set's entry in a trainer's assignment: `id`, `schema`, `sha256`, and `path`, which is null for a built-in.
 
     Until the transaction ends, the data set cannot be deleted: a job that is being submitted will find it. Raises Missing.
     """
@@ -222,7 +222,7 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Where a file may be made, beside the store; gone afterwards."""
+    """The place for a temporary file, beside the store; gone afterwards."""
     out = settings().store / "tmp" / f"{uuid.uuid4().hex}.npz"
     out.parent.mkdir(parents=True, exist_ok=True)
     try:

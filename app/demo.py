@@ -287,7 +287,7 @@ def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Consol
 
 
 def _predict(client: httpx.Client, job_id: str, console: Console) -> None:
-    """One real picture, drawn, and what the model says that it is."""
+    """One real picture, drawn, and the model's answer."""
     _type(console, "\n$ curl $S/v1/datasets/digits/preview?rows=1")
     row = client.get("/v1/datasets/digits/preview", params={"rows": 1}).json()["rows"][0]
     console.print(_drawn(row["input"], colours=console.color_system in ("256", "truecolor")))

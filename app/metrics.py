@@ -1,6 +1,6 @@
 """Numbers over optimizer steps. (job, name, step) is unique.
 
-What an attempt computes again after a resume replaces, never doubles.
+Values computed again after a resume replace the old ones.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def record(session: Session, job_id: str, attempt: int, rows: Rows) -> None:
 
 
 def rewind(session: Session, job_id: str, prefix: str, step: int) -> int:
-    """Forgets what was recorded of a stage beyond `step`.
+    """Forgets a stage's metrics beyond `step`.
 
     `prefix` is "source/", "control/0/", …, or "" for the target. Returns the rows removed.
     """

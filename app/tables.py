@@ -252,7 +252,7 @@ class Dataset(Row):
 
 
 class Traced(Row):
-    """What is known of an architecture on inputs of one shape, as one version of Keras builds it. `key`: of both, as data."""
+    """The trace of an architecture on inputs of one shape, as one version of Keras builds it. `key`: of both, as data."""
 
     __tablename__ = "traces"
 

@@ -1,6 +1,6 @@
-"""What is known of networks, kept: an architecture is built once, by a program that has Keras, and read here ever after.
+"""Networks' traces, kept: a program that has Keras builds an architecture once, and its trace is read here ever after.
 
-By architecture, input and version of Keras. Nothing else of a network is known to the API, which never builds one.
+A trace is kept by architecture, input and version of Keras. The API knows nothing else of a network and never builds one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Untraced(Exception):
 
 
 def find(session: Session, architecture: Architecture, shape: Sequence[int]) -> Trace:
-    """What is known of an architecture on inputs of `shape`.
+    """The trace of an architecture on inputs of `shape`.
 
     Raises:
         ValueError: it does not take such inputs.
@@ -71,7 +71,7 @@ def find(session: Session, architecture: Architecture, shape: Sequence[int]) -> 
 
 
 def make(missing: Untraced) -> None:
-    """Has a network looked at, and keeps what is then known. Takes seconds at worst; no connection may be held meanwhile.
+    """Has a network traced, and keeps the trace. Takes seconds at worst; no connection may be held meanwhile.
 
     Raises:
         Unavailable: 503, the inference program does not answer.
@@ -100,7 +100,7 @@ def keras_version() -> str | None:
 
 
 def forget() -> None:
-    """All that is at hand; what the database holds stays."""
+    """Forgets all traces at hand; those in the database stay."""
     with _lock:
         _cache.clear()
 

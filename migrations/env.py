@@ -6,11 +6,11 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app.db import engine
-from app.tables import Table
+from app.tables import Row
 
 
 def run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Table.metadata, compare_server_default=False)
+    context.configure(connection=connection, target_metadata=Row.metadata, compare_server_default=False)
     with context.begin_transaction():
         context.run_migrations()
 

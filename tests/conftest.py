@@ -95,11 +95,11 @@ def _service(postgres_url: str, broker_url: str, run_dir: Path) -> Iterator[None
 def database(_service: None, broker_url: str) -> None:
     """A database and a broker with nothing in them, and settings that point to both."""
     from app.db import transaction
-    from app.tables import Table
+    from app.tables import Row
 
     with transaction() as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))  # past triggers and foreign keys
-        for table in Table.metadata.sorted_tables:  # TRUNCATE takes a new file for each, a hundred times as long
+        for table in Row.metadata.sorted_tables:  # TRUNCATE takes a new file for each, a hundred times as long
             session.execute(table.delete())
     with Redis.from_url(broker_url) as broker:
         broker.flushall()

@@ -34,10 +34,10 @@ class Limits:
         self._began = self._moved = time.monotonic()
         self._memory_due = self._disk_due = self._began
         self._marks: dict[str, float] = {}
-        self._first = True  # no step of the stage was heard of yet
+        self._first = True  # no step of the stage has come yet
 
     def update(self, arrived: Sequence[Any]) -> None:
-        """What the trainer has said. Words alone are no progress: only a step, a stage or a file that is new."""
+        """Notes the trainer's reports. Only a step, a stage or a file that is new is progress."""
         for report in arrived:
             if isinstance(report, reports.Metrics):
                 self._rows += len(report.values)
@@ -91,7 +91,7 @@ class Limits:
 
 
 def _mark(report: Any) -> tuple[str, float]:
-    """What of a report is progress when its number has grown; no name where nothing is."""
+    """A report's name and number: the report is progress when the number has grown. No name where no report is."""
     match report:
         case reports.Progress():
             return f"step of {report.stage}", report.step

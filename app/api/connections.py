@@ -40,7 +40,7 @@ def most_connections() -> int:
 
 @dataclass
 class _Waiting:
-    """A server's connections that have no request in progress, each since it began to wait: those that never had one, and the others."""
+    """A server's connections without a request in progress, the longest waiting first: `new` never had a request, `served` had."""
 
     new: dict[Connection, None] = field(default_factory=dict)
     served: dict[Connection, None] = field(default_factory=dict)
@@ -77,9 +77,8 @@ class Connection(H11Protocol):
             self._expect_head()
 
     def _in_favour(self) -> Connection:
-        """Who makes room for this connection. Of those that wait, and whose client has taken its whole answer, the one that has waited
-        longest, those that never had a request first; else one whose body is silent; else one whose answer is not taken yet; else
-        this one."""
+        """The connection that makes room for this one: the longest waiting whose client has taken its whole answer, those that never had
+        a request first; else one whose body is silent; else one whose answer is not taken yet; else this one."""
         waiting = self._waiting
         free = (other for other in chain(waiting.new, waiting.served) if not other.transport.get_write_buffer_size())
         silent = (other for other in self.connections if isinstance(other, Connection) and other._is_silent())
@@ -100,7 +99,7 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()  # and begins the next request, where its head is here already
         self._settle()
-        # What is left of a body is thrown away as it comes, and a head may have begun to come.
+        # The rest of a body is thrown away as it comes, and a head may have begun to come.
         if self._is_idle() and (self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]):
             self._expect_head()
 
@@ -126,14 +125,14 @@ class Connection(H11Protocol):
         self._write_timer = self.loop.call_later(STALLED_SECONDS, self._has_taken)
 
     def _has_taken(self) -> None:
-        """Goes on while the client takes some of its answer; asyncio says only when it has taken nearly all."""
+        """Waits on while the client takes some of its answer: asyncio tells only when nearly all is taken."""
         if self.transport.get_write_buffer_size() < self._unsent:
             self._expect_taking()
         else:
             self.transport.abort()
 
     def _settle(self) -> None:
-        """Notes whether it waits now."""
+        """Notes whether the connection waits now."""
         if not self._is_idle():
             self._waiting.forget(self)
             self._expect_no_head()
@@ -155,7 +154,7 @@ class Connection(H11Protocol):
             self._write_timer = None
 
     def _head_is_late(self) -> None:
-        """Closes. A client that has begun a head is told why; one that has sent nothing would take it for another answer."""
+        """Closes the connection. A client that has begun a head is told why; one that has sent nothing would misread that."""
         self._head_timer = None
         if self.transport.is_closing():
             return
@@ -167,7 +166,7 @@ class Connection(H11Protocol):
 
 
 class _Shortage:
-    """Says the same thing once in a while, and how often it came about meanwhile."""
+    """Logs a shortage once in a while, with how often it came about meanwhile."""
 
     def __init__(self) -> None:
         self._count, self._logged_at = 0, float("-inf")

@@ -133,7 +133,7 @@ def _first(given: list[str]) -> str | None:
 
 
 def _store(upload: Upload) -> tuple[DatasetShape, bool]:
-    """The data set that the upload's bytes make, and whether it was known before."""
+    """The data set of the upload's bytes, and whether it existed before."""
     with _spooled(upload.file) as raw, db.transaction() as session:
         try:
             dataset, new = datasets.add(

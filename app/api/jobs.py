@@ -38,7 +38,7 @@ _NO_KEY = Fault(
     "idempotency_key",
 )
 _MOST_NETWORKS = 64
-"""In a body: a few teachers, or a task's each."""
+"""Of one body: it may name a few teachers, or one for each task."""
 
 Answer = TypeVar("Answer")
 _REFUSALS = ("malformed_body", "unsupported_media_type", "invalid")
@@ -55,7 +55,7 @@ async def idempotency_key(
         ),
     ] = None,
 ) -> str | None:
-    """The key of a submission. Raises 422 for one that is none, or for several."""
+    """The key of a submission. Raises 422 for an unusable key, or for several."""
     given = request.headers.getlist("idempotency-key")
     if len(given) > 1 or not all(re.fullmatch(_KEY, value) for value in given):
         raise refused([_NO_KEY], code="invalid_parameter")
@@ -231,7 +231,7 @@ def delete_job(session: InTransaction, job_id: JobId) -> None:
 
 
 async def _once_traced(function: Callable[..., Answer], *arguments: object) -> Answer:
-    """What `function` returns once every network that it looks at is known: each that is not is built by the inference program,
+    """The result of `function` once every network that it looks at is known. The inference program builds the others,
     while neither a connection to the database is held nor a thread that others wait for."""
     for _ in range(_MOST_NETWORKS):
         try:

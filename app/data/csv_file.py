@@ -2,7 +2,7 @@
 
 Targets are the columns asked for; else the one named target, label, class or y; else the last. All others are features: numbers as
 they are, words as one indicator for each of their values. An empty cell is a missing value: allowed in a target, a fault in a
-feature, since what to put there is a decision about the data that the service does not make silently.
+feature, since to fill it is a decision about the data that the service does not make silently.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read(file: IO[bytes], asked: Sequence[str], limits: UploadLimits) -> Table:
 
 
 def warm_up() -> None:
-    """Starts the one thread that reads, before the process may start none."""
+    """Starts the one reading thread, before the process loses the right to start threads."""
     pa.set_io_thread_count(1)
     pa.set_cpu_count(1)
     pacsv.open_csv(pa.BufferReader(b"a,b\n1,2\n"), pacsv.ReadOptions(use_threads=False)).read_all()
@@ -176,12 +176,12 @@ def _cells(file: IO[bytes], names: list[str], limits: UploadLimits) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Parsed:
-    """A column's cells: which rows are empty, and either all as numbers, or the different words and which of them each row has."""
+    """A column's cells: which rows are empty, and either all cells as numbers, or the distinct texts and each row's index among them."""
 
     name: str
     missing: np.ndarray  # (n,) bool
     categories: list[str]  # at most limits.classes + 1 of them, sorted
-    codes: np.ndarray  # (n,), -1 missing; meaningless where there are more words than that
+    codes: np.ndarray  # (n,), -1 missing; meaningless where there are more texts than that
     numbers: np.ndarray | None  # (n,) float64, NaN missing
     fault: Fault | None
     written: np.ndarray | None = None  # (n,) bool: which of the numbers were written as whole numbers
@@ -203,7 +203,7 @@ def _parsed(cells: pa.Table, name: str) -> _Parsed:
     if blank >= 0:
         real[blank] = False
     if (numeric | ~real).all() and real.any():
-        values = np.full(len(different) + 1, np.nan)  # the last one is what code -1 takes
+        values = np.full(len(different) + 1, np.nan)  # the last one is for code -1
         values[:-1][numeric] = different.filter(pa.array(numeric)).cast(pa.float64()).to_numpy()
         numbers = values[codes]
         with np.errstate(over="ignore"):
@@ -222,7 +222,7 @@ def _parsed(cells: pa.Table, name: str) -> _Parsed:
 def _fault_in_large(
     different: pa.Array, values: np.ndarray, written: np.ndarray, codes: np.ndarray, place: str
 ) -> Fault | None:
-    """A fault where a whole number is not the one that was read: a 64-bit float holds only some beyond 2^53."""
+    """A fault where reading has changed a whole number: beyond 2^53 a 64-bit float holds only some."""
     large = np.flatnonzero(written & (np.abs(values) >= columns.MOST_EXACT_FLOAT64))
     digits = {code: different[int(code)].as_py().lstrip("+-").lstrip("0") for code in large}
     changed = [code for code, text in digits.items() if int(text) != int(abs(values[code]))]

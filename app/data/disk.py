@@ -1,4 +1,4 @@
-"""A disk without room, as whoever writes to it learns of it."""
+"""How a program that writes learns that the disk is full."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MESSAGES = tuple(map(os.strerror, _ERRORS))
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether it, or an error that led to it, says that a disk or a quota is full.
+    """Whether an error, or one that led to it, says that a disk or a quota is full.
 
-    Libraries in C (HDF5, TensorFlow) wrap the system's error in one of their own, and keep its words alone.
+    Libraries in C (HDF5, TensorFlow) wrap the system's error in one of their own, and keep only its message.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -80,7 +80,7 @@ def _raise(faults: list[Fault]) -> None:
 
 
 def _check_end(file: IO[bytes]) -> int:
-    """Counts the members in the zip's last record: the directory of a million members must not even be listed. The file's length."""
+    """Refuses many members by the zip's last record: the directory of a million must not even be listed. Returns the file's length."""
     size = file.seek(0, 2)
     file.seek(max(0, size - END_RECORD - 65_535))
     tail = file.read()
@@ -196,7 +196,7 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header | Faul
 
 
 def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimits) -> _Plan:
-    """Which member is what, from names and shapes alone."""
+    """The role of each member, from names and shapes alone."""
     candidates = [name for name in INPUTS if name in headers]
     if len(candidates) != 1:
         message = "no member holds the inputs" if not candidates else f"{len(candidates)} members could be the inputs"
@@ -265,7 +265,7 @@ def _input_faults(place: str, header: _Header, limits: UploadLimits) -> list[Fau
 
 
 def _array(archive: zipfile.ZipFile, name: str, header: _Header) -> np.ndarray:
-    """The member's values. Its size is known to fit; what is read is never more than that."""
+    """The member's values. Its size is known to fit, and no more than that is read."""
     place = pointer("file", "member", f"{name}.npy")
     with archive.open(f"{name}.npy") as stream:
         stream.read(header.start)

@@ -1,7 +1,7 @@
-"""Sources: rows by number, wherever they lie. Whoever learns from rows asks for a few at a time and never holds them all.
+"""Sources: rows by number, wherever they lie. Training asks for a few rows at a time and never holds them all.
 
-An array in memory is a source as it is. A file is one that reads what is asked for by `preadv`: a memory map would do the same, but the
-pages that it has touched count as the process's own memory, so a data set larger than a job's limit would end the job.
+An array in memory is a source as it is. A file's source reads the wanted rows by `preadv`: a memory map would do the same, but its
+touched pages count as the process's own memory, so a data set larger than a job's limit would end the job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALL_BYTES = 64 * 2**20
-"""Up to here a file is read once and kept: that costs little, and a row is then found without a call of the system."""
+"""A file up to this size is read once and kept: that costs little, and a row then takes no call of the system."""
 
 BLOCK_VALUES = 2**20
 
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class RowSource:
-    """What the sources here share. A subclass has `take`, which is given row numbers from 0 to n - 1."""
+    """The base of the sources here. A subclass has `take`, which is given row numbers from 0 to n - 1."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -67,7 +67,7 @@ class RowSource:
         raise NotImplementedError
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        """FolderRefused, as it would hold what is not to be held."""
+        """Refused: an array would hold all rows at once."""
         raise TypeError(f"{len(self)} rows are not made one array: ask for rows by their numbers")
 
 

@@ -58,7 +58,7 @@ def split(table: Table, spec: SplitSpec, targets: Sequence[str]) -> Split:
 
 
 def split_faults(schema: Schema, spec: SplitSpec, targets: Sequence[str]) -> list[Fault]:
-    """What is wrong with a split as far as the schema alone tells, at submission, before any row is read."""
+    """The faults of a split that the schema alone shows, at submission, before any row is read."""
     faults = [
         Fault(
             "/split", f"the data set has no column {name!r}", nearest(name, schema.columns, "columns"), "unknown_name"
@@ -143,8 +143,8 @@ def limit_validation(
     """The validation rows cut as the training rows were: a job that may use few labels may not choose its model by many.
 
     Args:
-        limited: what `limit(table, split.train, …)` gave; the share that it kept is kept here, at least one row (`per_class`:
-            one of each class).
+        limited: the result of `limit(table, split.train, …)`; the same share is kept here, at least one row (`per_class`: one
+            of each class).
     """
     if at_most is None or not len(split.validation):
         return split.validation

@@ -51,7 +51,7 @@ def labelled(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.bool
 
 
 def row_hashes(inputs: np.ndarray, scale: float | None = None) -> Hashes:
-    """One BLAKE2b-128 a row, of its shape and values, labels excluded: what a model sees alike hashes alike, however it is stored.
+    """One BLAKE2b-128 a row, of its shape and values, labels excluded: rows that a model sees alike hash alike, however stored.
 
     Pictures are compared in steps of 1/65,535 of `scale` (null: 255 for integers, 1 for floats), so that the same one as bytes and
     as numbers in 0…1 is one picture; rows of a table as float32.

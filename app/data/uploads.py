@@ -1,4 +1,4 @@
-"""The parent's side of reading an upload: a child does it, with a deadline; what comes back is a schema or faults."""
+"""The parent's side of reading an upload: a child reads it, within a deadline, and answers a schema or faults."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def inspect_upload(
         targets: the columns to learn, each `name`, `name:number` or `name:category`; None for the format's own rule.
 
     Returns:
-        What the data look like.
+        The schema of the data.
 
     Raises:
         Invalid: with every fault, pointers below /file, /format and /targets.
@@ -81,7 +81,7 @@ def inspect_upload(
 
 @cache
 def protections() -> list[str]:
-    """What the readers of uploads are confined by on this machine, see `app/data/sandbox.py`. Found out once, within a second or two."""
+    """The protections that confine readers of uploads on this machine, see `app/data/sandbox.py`. Found out once, in a second or two."""
     with tempfile.TemporaryDirectory(prefix="walls-") as folder:
         command = [sys.executable, "-P", "-m", "app.data.sandbox"]
         process = subprocess.run(command, env=_environment(Path(folder)), capture_output=True, timeout=60, check=False)
@@ -182,7 +182,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _answer(path: Path, code: int) -> dict[str, Any]:
-    """What the child printed; raises Invalid where it was killed or fell over: that is the file's fault, and said without guessing.
+    """The child's answer. Raises Invalid where the child was killed or crashed: that is the file's fault, and said without guessing.
     Raises OSError where the disk was full."""
     if code == 0 and path.stat().st_size <= _LONGEST_ANSWER:
         result: dict[str, Any] = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What is wrong with something a client sent: every fault at once, each with a pointer to its place."""
+"""The faults in a client's data: all at once, each with a pointer to its place."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rapidfuzz import fuzz, process
 T = TypeVar("T")
 
 MOST = 100
-"""So many faults are said in one answer. What is not said must cost nothing either: a body may hold tens of thousands."""
+"""The most faults in one answer. The others must cost nothing: a body may hold tens of thousands."""
 
 MOST_COMPARED = 100_000
 """So many names are compared for the hints of one answer. That takes some 30 ms; the faults after it go without a hint."""
 
 LONGEST_NAME = 128
-"""Of a name that is looked for, and of those that it is compared with, so many characters count."""
+"""So many characters count of a name that is looked for, and of those that it is compared with."""
 
 LEAST_LIKENESS = 65
 """Percent of two names' letters that must stand in both, in the same order, for the one to be meant by the other."""
@@ -137,7 +137,7 @@ def above(place: str) -> Iterator[str]:
 
 
 def nearest(name: str, names: Collection[str], what: str = "") -> Nearest:
-    """A hint that names the nearest of `known`, or lists the first of them where none is near."""
+    """A hint that names the nearest of `names`, or lists the first of them where none is near."""
     return Nearest(name[:LONGEST_NAME], names, what)
 
 
@@ -199,7 +199,7 @@ def _of_unions(faults: list[Fault]) -> list[Fault]:
 
 
 def _field_names(shape: Any) -> Iterator[str]:
-    """The names of all fields in a shape and in the models that it holds; those of variants are no part of it, but of their modules."""
+    """The names of all fields in a shape and in the models that it holds; those of variants belong to their modules instead."""
     ahead, seen = [shape], set[type]()
     while ahead:
         part = ahead.pop()

@@ -1,4 +1,4 @@
-"""Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures, task types, input kinds.
+"""Finds modules that a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures, task types, input kinds.
 
 A variant is a module, or a package; a task type and an input kind are two of one name, as half of each must do without Keras.
 The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have subpackages of the names in `Kind`.
@@ -48,7 +48,7 @@ TAGS: Mapping[Kind, str] = {
 
 
 class NotInstalled(LookupError):
-    """What was made with a plugin is met where that is not: the message names what is missing."""
+    """Something made with a plugin is met where the plugin is missing; the message names it."""
 
 
 def modules(kind: Kind) -> dict[str, ModuleType]:
@@ -63,12 +63,12 @@ def modules(kind: Kind) -> dict[str, ModuleType]:
 
 
 def name_of(kind: Kind, spec: BaseModel) -> str:
-    """The name of the module whose `Spec` these words are."""
+    """The name of the module whose `Spec` this is."""
     return str(getattr(spec, TAGS[kind]))
 
 
 def module_of(kind: Kind, spec: BaseModel) -> ModuleType:
-    """The module whose `Spec` these words are."""
+    """The module whose `Spec` this is."""
     return modules(kind)[name_of(kind, spec)]
 
 

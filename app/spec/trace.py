@@ -1,7 +1,7 @@
-"""What is known of a network without Keras: its layers in order, what each gives and is fed by, and where it may be cut.
+"""A network as it is known without Keras: its layers in order, the output and the inputs of each, and the places to cut it.
 
-A program that has Keras writes a `Trace` (`worker/training/networks/trunk.py`); whoever has none reads it. All that names layers or
-treats them apart reads the same one: freezing, unfreezing, rates by depth, adapters, pairs of layers, stitches, copies by name.
+A program that has Keras writes a `Trace` (`worker/training/networks/trunk.py`); programs without it read that. All code that names layers
+or treats them apart reads the same one: freezing, unfreezing, rates by depth, adapters, pairs of layers, stitches, copies by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.spec.base import SpecModel
 Shape = tuple[int, ...]
 
 INPUT = "input"
-"""What the first layers are fed by: the network's input, which is no layer."""
+"""The network's input, which feeds the first layers and is no layer."""
 
 NORMS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization"})
 ACTIVATIONS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"})
@@ -75,7 +75,7 @@ class Trace(SpecModel):
 
     @cached_property
     def nested(self) -> dict[str, list[str]]:
-        """The layers of each nested model, by its name, which stands for all of them, and for what the last of them gives."""
+        """The layers of each nested model, by its name, which stands for all of them, and for the output of the last."""
         members: dict[str, list[str]] = {}
         for layer in self.layers:
             if layer.within is not None:
@@ -88,7 +88,7 @@ class Trace(SpecModel):
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
-        """What each layer gives, and each nested model."""
+        """The output shape of each layer and of each nested model."""
         shapes = {layer.name: tuple(layer.shape) for layer in self.layers}
         return shapes | {name: shapes[inner[-1]] for name, inner in self.nested.items()}
 
@@ -126,12 +126,12 @@ class Trace(SpecModel):
 
     @cached_property
     def groups(self) -> list[list[str]]:
-        """What is frozen, unfrozen and given a rate as one, lowest first. The depth of a group is its distance from the heads."""
+        """The groups frozen, unfrozen and given a rate as one, lowest first. The depth of a group is its distance from the heads."""
         return [[layer.name for layer in group] for group in self.gathered()]
 
     @cached_property
     def stages(self) -> list[list[TracedLayer]]:
-        """The groups, with what flattens maps at the beginning of the next one: what leaves a convolution's stage are maps."""
+        """The groups, with layers that flatten maps at the beginning of the next one: a convolution's stage gives maps."""
         return self.gathered(FLATTENERS)
 
     @cached_property
@@ -152,7 +152,7 @@ class Trace(SpecModel):
 
     @cached_property
     def digest(self) -> str:
-        """The same for equal traces alone."""
+        """A hash, the same for equal traces alone."""
         return _short(self.model_dump())
 
     def _pools_to_features(self, layer: TracedLayer) -> bool:
@@ -160,7 +160,7 @@ class Trace(SpecModel):
 
 
 def key(architecture: dict[str, Any], shape: Sequence[int]) -> str:
-    """The same for the same architecture, as data, on inputs of the same shape alone."""
+    """A hash, the same for the same architecture, as data, on inputs of the same shape alone."""
     return _short([architecture, list(shape)])
 
 

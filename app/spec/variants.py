@@ -25,7 +25,7 @@ from app.spec.registry import TAGS, Kind, modules
 
 @dataclass(frozen=True)
 class Unfit:
-    """Stands in a spec where nothing could be made of what the body says (`faults.LATER`). `faults`: why, pointers from its place on."""
+    """Stands in a spec for a variant that fits no module (`faults.LATER`). `faults`: why, pointers from its place on."""
 
     faults: tuple[Fault, ...]
 
@@ -43,8 +43,8 @@ def left_over(node: Any, at: str = "") -> Iterator[Fault]:
 class Named:
     """Annotates a field that holds a `Spec` of one of the modules of `kind`.
 
-    `expected`, `known`: how an error names one of them, and all. `brief`: the name alone is taken too, for an object with nothing else.
-    Strings that are no name of a module and stay as they are: those `besides`, and those that match the regular expression `pattern`.
+    `expected`, `plural`: how an error names one of them, and all. `brief`: the name alone is taken too, for an object with nothing else.
+    `besides`, `pattern`: strings that name no module and stay as they are, in a list, or by a regular expression.
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class Named:
         """The variant that a name or an object stands for.
 
         Raises:
-            Invalid: there is no such name, or what stands beside it does not fit its module.
+            Invalid: there is no such name, or the fields beside it do not fit its module.
         """
         available, tag = modules(self.kind), TAGS[self.kind]
         given = {tag: value} if isinstance(value, str) else value
@@ -77,7 +77,7 @@ class Named:
         return modules(self.kind)
 
     def patterns(self) -> list[str]:
-        """Of further strings that are taken."""
+        """The patterns of further strings that are taken."""
         return [] if self.pattern is None else [self.pattern]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

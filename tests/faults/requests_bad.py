@@ -22,7 +22,7 @@ from app.db import transaction
 from app.settings import settings
 from app.spec.models import Manifest
 from app.states import JobState
-from app.tables import Table, Traced
+from app.tables import Row, Traced
 from tests.faults.requests_corpus import World, request
 from tests.faults.requests_line import NOT_HTTP, Answer, Connect, Request, fault_in, send
 
@@ -190,7 +190,7 @@ def _stored() -> dict[str, Any]:
     and their names."""
     found: dict[str, Any] = {}
     with transaction() as session:
-        for table in Table.metadata.sorted_tables:
+        for table in Row.metadata.sorted_tables:
             if table.name == Traced.__tablename__:
                 continue
             query = (

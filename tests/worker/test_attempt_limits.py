@@ -184,11 +184,11 @@ def test_the_first_step_of_a_stage_may_take_twice_as_long(watch: Any) -> None:
         step(4),
         step(5),
         reports.Metrics(step=5, values={"loss": 1.0}),
-        reports.Artifact(name="a", path="a"),
+        reports.ArtifactReport(name="a", path="a"),
     ],
 )
 def test_words_are_no_progress(watch: Any, said: Any) -> None:
-    known = [reports.Stage(name="target"), reports.Artifact(name="a", path="a")]
+    known = [reports.Stage(name="target"), reports.ArtifactReport(name="a", path="a")]
     assert watch(0, *known, step(5), reports.Metrics(step=5, values={"loss": 1.0})) is None
     assert watch(9, said) is None
     assert watch(2, said) == "stalled"

@@ -48,7 +48,7 @@ def test_what_is_told_once_is_told_again_after_a_rollback_and_never_twice(tmp_pa
         reports.Metrics.model_construct(step=2**60, values={"loss": 1.0}),
         reports.Metrics.model_construct(step=-1, values={"loss": 1.0}),
         reports.Metrics.model_construct(step=1, values={"x" * 300: 1.0}),
-        reports.Artifact.model_construct(name="x" * 3000, path="x"),
+        reports.ArtifactReport.model_construct(name="x" * 3000, path="x"),
         reports.Kept.model_construct(role="", model="m", manifest="m"),
         reports.Warned(code="x", message="a\0b"),
         reports.Progress.model_construct(stage="s", step=1, steps=1, fraction=0.5, latest={"a\0": 1.0}),
@@ -66,7 +66,7 @@ def test_nothing_is_recorded_beyond_what_was_lost(tmp_path: Path) -> None:
     claim = jobs.claim("worker-1")
     assert claim is not None
     recorder = Recorder(claim, tmp_path)
-    lost = [reports.Artifact(name="x", path="x"), reports.Metrics(step=2, values={"loss": 2.0})]
+    lost = [reports.ArtifactReport(name="x", path="x"), reports.Metrics(step=2, values={"loss": 2.0})]
     with pytest.raises(BadFile):
         recorder.take([reports.Metrics(step=1, values={"loss": 1.0}), *lost])
     recorder.take(

@@ -20,7 +20,7 @@ AUGMENTATIONS: frozenset[str] | None = None
 RESIZED = True
 
 CHANNELS = {(1, 3): "repeated", (3, 1): "averaged"}
-"""What is done to channels: {(fed, seen): how}. Others mean nothing known, so they are refused."""
+"""How channels are converted: {(fed, seen): how}. Other pairs have no known meaning and are refused."""
 
 
 def takes(values: np.ndarray) -> bool:

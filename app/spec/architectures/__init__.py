@@ -1,8 +1,8 @@
 """Architectures as plain data: bounded numbers, from which Keras builds a network elsewhere.
 
 One file each. A module has `Spec`, a subclass of `Architecture`; its name in a spec is the file's, with "-" for "_". It may have
-`EXAMPLE`, and `SHORT`: a pattern of names such as "wrn-16-2", whose named groups are the Spec's numbers. How it is built in Keras is
-said in the file of the same name in `worker/training/architectures/`; a plugin's module may have `build` itself.
+`EXAMPLE`, and `SHORT`: a pattern of names such as "wrn-16-2", whose named groups are the Spec's numbers. The file
+of the same name in `worker/training/architectures/` builds it in Keras; a plugin's module may have `build` itself.
 """
 
 from __future__ import annotations
@@ -83,5 +83,5 @@ def _shorts() -> dict[str, str]:
 
 
 def as_data(architecture: Architecture) -> dict[str, Any]:
-    """What stands in `resolved_spec` and in a manifest; `resolve` takes it back."""
+    """An architecture as `resolved_spec` and a manifest hold it; `resolve` takes it back."""
     return plain(architecture)

@@ -1,4 +1,4 @@
-"""A job's report, `report.json`: what every kind of job says. A method's module adds its own words in a subclass, its `REPORT`."""
+"""A job's report, `report.json`: the fields of every kind of job. A method's module adds its own in a subclass, its `REPORT`."""
 
 from __future__ import annotations
 
