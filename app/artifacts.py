@@ -135,8 +135,8 @@ def collect(hashes: Iterable[str]) -> None:
 
 
 def collect_unnamed(older_than: float = 86_400.0) -> None:
-    """Removes contents that were kept that many seconds ago for rows that never came: a program died in between, or the attempt was
-    not the job's last."""
+    """Removes contents older than so many seconds whose rows never came: a program died in between, or the attempt was not the
+    job's last."""
     oldest = time.time() - older_than
     old = {entry.name for entry in (settings().store / "blob").glob("*") if _modified(entry) < oldest}
     if old:
@@ -170,11 +170,11 @@ def of_job(session: Session, job_id: str) -> Sequence[Artifact]:
 
 def get(session: Session, job_id: str, name: str) -> Artifact:
     """Raises NotFound, with the names that there are."""
-    found = session.get(Artifact, (job_id, name))
-    if found is None:
-        there = ", ".join(artifact.name for artifact in of_job(session, job_id)) or "none yet"
+    artifact = session.get(Artifact, (job_id, name))
+    if artifact is None:
+        there = ", ".join(file.name for file in of_job(session, job_id)) or "none yet"
         raise NotFound(f"This job has no artifact of that name. It has: {there}.")
-    return found
+    return artifact
 
 
 def _modified(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""What a spec may look at, and what a trainer is handed: the data sets and models behind the references in a spec."""
+"""The data sets and models behind a spec's references, for resolving the spec and for a trainer's assignment."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from app.spec.trace import Trace
 from app.tables import Job, Model
 
 
-class DatabaseWorld:
-    """The lookup as the database knows it; methods resolve their specs against it."""
+class DatabaseLookup:
+    """The lookup in the database, against which methods resolve their specs."""
 
     def __init__(self, session: Session):
         self._session = session
@@ -61,7 +61,7 @@ def resolve(session: Session, body: object) -> JobSpec:
             was trained on rows that this job tests on.
         Conflict: a model or a data set was deleted after it had been looked at. Those that are there stay, until the transaction ends.
     """
-    spec = methods.check(body, DatabaseWorld(session))
+    spec = methods.check(body, DatabaseLookup(session))
     try:
         inherited = {ref: models.find(session, ref) for ref in sorted(methods.inputs(spec).models)}
         models.hold(session, {model.id for model in inherited.values()})
@@ -81,7 +81,7 @@ def named_datasets(session: Session, spec: JobSpec) -> list[dict[str, Any]]:
 
 
 def assignment(session: Session, job: Job) -> dict[str, Any]:
-    """What the trainer reads: JSON types and absolute paths, no address of any server.
+    """The trainer's input: JSON types and absolute paths, no address of any server.
 
     Raises:
         spec.lookup.Missing: something that the job needs has been deleted since.
@@ -132,8 +132,8 @@ def _replaced(value: Any, ids: dict[str, str]) -> Any:
 
 
 def _overlaps(inherited: dict[str, Model], tested: Hashes, body: object) -> list[Fault]:
-    """A model whose recorded training rows meet this job's test rows would be examined on what it has seen: a fault wherever the
-    body names it."""
+    """A fault wherever the body names a model whose recorded training rows meet this job's test rows: the model would be examined
+    on rows that it has seen."""
     faults = []
     for ref, model in inherited.items():
         if model.rows_sha256 is None:
@@ -149,11 +149,11 @@ def _overlaps(inherited: dict[str, Model], tested: Hashes, body: object) -> list
     return faults
 
 
-def _places(words: object, ref: str, at: str = "") -> list[str]:
+def _places(node: object, ref: str, at: str = "") -> list[str]:
     """Pointers to every place at which a body names `ref`."""
-    if words == ref:
+    if node == ref:
         return [at]
-    inner = words.items() if isinstance(words, dict) else enumerate(words) if isinstance(words, list) else ()
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     return [
         place for key, value in inner if at or key not in FREE_WORDS for place in _places(value, ref, at + pointer(key))
     ]

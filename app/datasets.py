@@ -80,9 +80,9 @@ def add(
     with _scratch_file() as out:
         try:
             known_format = uploads.format_of(raw, format)
-            known = None if faults else _same(sha256, known_format, targets)
-            if known is not None:
-                return known, False
+            existing = None if faults else _same(sha256, known_format, targets)
+            if existing is not None:
+                return existing, False
             limits = UploadLimits(decoded_bytes=2 * settings().max_upload_bytes)
             schema = uploads.inspect_upload(raw, known_format, out, targets, limits)
         except Invalid as invalid:
@@ -128,12 +128,12 @@ def find(session: Session, ref: str) -> DatasetEntry:
 
 
 def schema(session: Session, ref: str) -> Schema:
-    """What a data set looks like. Raises Missing."""
+    """The schema of a data set. Raises Missing."""
     return find(session, ref).schema
 
 
 def entry(session: Session, ref: str) -> dict[str, Any]:
-    """What a trainer is told of a data set: `id`, `schema`, `sha256`, and `path`, which is null for a built-in.
+    """A data set's entry in a trainer's assignment: `id`, `schema`, `sha256`, and `path`, which is null for a built-in.
 
     Until the transaction ends, the data set cannot be deleted: a job that is being submitted will find it. Raises Missing.
     """
@@ -149,8 +149,8 @@ def entry(session: Session, ref: str) -> dict[str, Any]:
             "path": str(artifacts.blob(row.prepared_sha256)),
             "sha256": row.sha256,
         }
-    known = _built_in(ref)
-    return {"id": ref, "schema": known.schema.model_dump(mode="json"), "path": None, "sha256": known.sha256}
+    dataset = _built_in(ref)
+    return {"id": ref, "schema": dataset.schema.model_dump(mode="json"), "path": None, "sha256": dataset.sha256}
 
 
 def page(session: Session, *, limit: int = 50, before: str | None = None) -> Generator[DatasetEntry]:
@@ -204,9 +204,9 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
 
     Of large pictures fewer rows, as many as hold `MOST_PREVIEWED` numbers, and one at least. Raises NotFound.
     """
-    known = get(session, ref)
-    n = max(1, min(n, MOST_PREVIEWED // prod(known.schema.input.shape)))
-    if known.builtin:
+    dataset = get(session, ref)
+    n = max(1, min(n, MOST_PREVIEWED // prod(dataset.schema.input.shape)))
+    if dataset.builtin:
         table = builtins.load(ref)
     else:
         row = session.get_one(Dataset, ref)
@@ -215,14 +215,14 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
     show = inputs.of(shape.kind).preview
     rows = table.inputs[np.arange(min(n, len(table)))]
     return [
-        {"input": show(row, shape)} | {name: _said(table, name, number) for name in table.columns}
+        {"input": show(row, shape)} | {name: _cell(table, name, number) for name in table.columns}
         for number, row in enumerate(rows)
     ]
 
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Where a file may be made, beside the store; gone afterwards."""
+    """The place for a temporary file, beside the store; gone afterwards."""
     out = settings().store / "tmp" / f"{uuid.uuid4().hex}.npz"
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -273,15 +273,15 @@ def _uploaded(row: Dataset) -> DatasetEntry:
 
 def _missing(session: Session, ref: str) -> Missing:
     recent = select(Dataset.id).order_by(Dataset.id.desc()).limit(100)
-    known = [*builtins.BUILTINS, *(session.scalars(recent) if ref.startswith("ds_") else ())]
-    return Missing(ref, "there is no such data set", nearest(ref, known, "data sets"))
+    names = [*builtins.BUILTINS, *(session.scalars(recent) if ref.startswith("ds_") else ())]
+    return Missing(ref, "there is no such data set", nearest(ref, names, "data sets"))
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _said(table: Table, name: str, row: int) -> Any:
+def _cell(table: Table, name: str, row: int) -> Any:
     column: Column = table.schema.columns[name]
     value = table.columns[name][row]
     if column.type == "category":

@@ -103,7 +103,7 @@ class _Connection(psycopg.Connection[Any]):
             try:
                 return super().wait(gen, interval, 0 if silent else _PATIENCE_SECONDS)
             except errors._WaitTimeout:
-                if silent:  # and what has come while the server was asked was looked at
+                if silent:  # and the last look came after the server was asked
                     self.close()
                     raise psycopg.OperationalError("the server does not answer") from None
                 silent = _is_silent()
@@ -111,7 +111,7 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-    """A connection; while the server is known to be silent, at once none: whoever has waited for it waits no second time."""
+    """A connection. While the server is known to be silent, this fails at once, so that nobody waits for it a second time."""
     global _silent_until
     if time.monotonic() < _silent_until:
         raise psycopg.OperationalError("the server does not answer")
@@ -144,7 +144,7 @@ def _is_silent() -> bool:
 def transaction() -> Iterator[Session]:
     """A session whose work is committed at the end, or not at all.
 
-    What `after_commit` was given runs when it is durable.
+    Actions given to `after_commit` run when the work is durable.
     """
     with Session(engine(), expire_on_commit=False) as session:
         try:
@@ -164,7 +164,7 @@ def transaction() -> Iterator[Session]:
 def after_commit(session: Session, action: Callable[[], Any]) -> None:
     """Runs `action` once the session's transaction is durable; never when it is rolled back.
 
-    An action that raises is logged, not heard: sweeping and tidying up make good for it.
+    An action's error is logged and no more: sweeping and tidying up make good for it.
     """
     session.info.setdefault("after_commit", []).append(action)
 
@@ -184,8 +184,8 @@ def stream(session: Session, query: Select[Row]) -> Generator[Row]:
 def ran_out_of_disk(error: BaseException) -> bool:
     """Whether the database failed because its disk is full.
 
-    It says so, or it is gone: Postgres ends when it cannot make the next segment of its log. Then the disk is asked, where the
-    database's files lie in the data folder.
+    The database says so, or it is gone: Postgres ends when it cannot make the next segment of its log. Then the disk is asked,
+    where the database's files lie in the data folder.
     """
     if isinstance(error, DBAPIError) and isinstance(error.orig, errors.DiskFull):
         return True

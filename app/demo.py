@@ -222,9 +222,9 @@ def _follow(client: httpx.Client, ids: Sequence[str], console: Console) -> list[
                 job = jobs[job_id] = client.get(f"/v1/jobs/{job_id}").json()
                 if job_id not in rows:
                     rows[job_id] = bars.add_task(job["kind"], total=1.0, about="")
-                told = (job["state"], job["stage"])
-                if seen.get(job_id) != told:
-                    seen[job_id], changed = told, time.monotonic()
+                status = (job["state"], job["stage"])
+                if seen.get(job_id) != status:
+                    seen[job_id], changed = status, time.monotonic()
                     if not console.is_terminal:
                         bars.console.print(f"{job['kind']}: {job['state']} {job['stage'] or ''}".rstrip())
                 fraction = 1.0 if job["state"] == "succeeded" else (job["progress"] or {}).get("fraction", 0.0)
@@ -240,9 +240,9 @@ def _about(job: dict[str, Any]) -> str:
     if job["state"] != "running":
         return str(job["state"])
     progress, latest = job["progress"] or {}, job["latest"] or {}
-    words = [str(job["stage"] or "starts")]
+    parts = [str(job["stage"] or "starts")]
     if progress.get("epoch") is not None:
-        words.append(f"epoch {progress['epoch']}/{progress.get('epochs') or '?'}")
+        parts.append(f"epoch {progress['epoch']}/{progress.get('epochs') or '?'}")
     stage = job["stage"] or ""
     own = {
         name: value
@@ -253,10 +253,10 @@ def _about(job: dict[str, Any]) -> str:
         (name for name in sorted(own, key=lambda name: ("accuracy" not in name, "val_" not in name, name))), None
     )
     if shown is not None and own[shown] is not None:
-        words.append(f"{shown.removeprefix(f'{stage}/')} {own[shown]:.3f}")
+        parts.append(f"{shown.removeprefix(f'{stage}/')} {own[shown]:.3f}")
     if progress.get("eta_seconds") is not None:
-        words.append(f"{progress['eta_seconds']:.0f} s left")
-    return " · ".join(words)
+        parts.append(f"{progress['eta_seconds']:.0f} s left")
+    return " · ".join(parts)
 
 
 def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Console) -> None:
@@ -287,7 +287,7 @@ def _table(client: httpx.Client, done: Sequence[dict[str, Any]], console: Consol
 
 
 def _predict(client: httpx.Client, job_id: str, console: Console) -> None:
-    """One real picture, drawn, and what the model says that it is."""
+    """One real picture, drawn, and the model's answer."""
     _type(console, "\n$ curl $S/v1/datasets/digits/preview?rows=1")
     row = client.get("/v1/datasets/digits/preview", params={"rows": 1}).json()["rows"][0]
     console.print(_drawn(row["input"], colours=console.color_system in ("256", "truecolor")))
@@ -300,8 +300,10 @@ def _predict(client: httpx.Client, job_id: str, console: Console) -> None:
         time.sleep(0.5)
     if answer.status_code != httpx.codes.OK:
         raise _Broken(f"predict answered {answer.status_code}: {answer.text}")
-    said = answer.json()["predictions"][0]["digit"]
-    console.print(f"  the model says {said['label']} ({said['probability']:.1%}); it was written as a {row['digit']}")
+    prediction = answer.json()["predictions"][0]["digit"]
+    console.print(
+        f"  the model says {prediction['label']} ({prediction['probability']:.1%}); it was written as a {row['digit']}"
+    )
 
 
 def _drawn(picture: Any, colours: bool) -> Text:

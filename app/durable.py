@@ -16,7 +16,7 @@ def write(path: Path) -> Iterator[Path]:
     No two writers share a place, so the last one to end has the name. The names of places begin with a dot.
 
     Raises:
-        OSError: there is no room, say. What was at `path` is as it was, unless the name of the new file alone could not be
+        OSError: there is no room, say. The file at `path` is as it was, unless only the new file's name could not be
             synced; nothing half-written is left.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{path.suffix}")

@@ -255,7 +255,7 @@ def refused(faults: Sequence[Fault], *, code: str = "invalid") -> Problem:
     if code == "invalid" and faults and all(fault.code == "not_available" for fault in faults):
         code = "not_available"
     if len(faults) >= MOST:
-        found = f"Found many faults; errors names {MOST} of them."
+        summary = f"Found many faults; errors names {MOST} of them."
     else:
-        found = f"Found {'1 fault' if len(faults) == 1 else f'{len(faults)} faults'}; each is named in errors."
-    return Problem(code, f"{found} Nothing was stored.", errors=faults[:MOST])
+        summary = f"Found {'1 fault' if len(faults) == 1 else f'{len(faults)} faults'}; each is named in errors."
+    return Problem(code, f"{summary} Nothing was stored.", errors=faults[:MOST])

@@ -21,13 +21,13 @@ from app.spec.trace import Trace
 
 log = logs.get(__name__)
 
-# A little more than the program gives itself, so that its own word on the matter is heard.
+# A little more than the program gives itself, so that its own refusal comes first.
 _SECONDS = 33.0
 
 _TRACE_SECONDS = 93.0  # as of a prediction; the first one waits until Keras is imported
 
 _START_SECONDS = 60.0
-"""How long a program that does not answer yet is waited for: with the service it starts together with the API."""
+"""How long to wait for a program that does not answer yet: in the service it starts together with the API."""
 
 _given_up_until = 0.0
 
@@ -70,7 +70,7 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
 
 
 def trace(architecture: dict[str, Any], shape: Sequence[int]) -> Trace:
-    """What is known of an architecture on inputs of `shape`, which it sees.
+    """The trace of an architecture on inputs of its trunk's `shape`.
 
     Raises:
         ValueError: it does not take such inputs; with the program's own words.
@@ -98,7 +98,7 @@ def trace(architecture: dict[str, Any], shape: Sequence[int]) -> Trace:
 
 
 def _patiently(path: str, body: dict[str, Any]) -> httpx.Response:
-    """The program's answer; while it starts, it is waited for, once and not by everyone in turn."""
+    """The program's answer. A program that starts is waited for once, and not by everyone in turn."""
     global _given_up_until
     until = time.monotonic() + _START_SECONDS
     while True:

@@ -32,10 +32,10 @@ HELD_NOTHING: Mapping[str, Any] = {
     "device_memory": {"before_bytes": None, "after_bytes": None},
     "milliseconds": 0,
 }
-"""The receipt of a cancelled job that had no process, or none any more: its lease is over, or it had ended by itself."""
+"""The release report of a cancelled job that had no process, or none any more: its lease is over, or it had ended by itself."""
 
 LONGEST_DELAY = 300.0
-"""Before the n-th failed attempt's successor lie 2ⁿ seconds, at most so many; half of them by chance, so that jobs that failed together
+"""After the n-th failed attempt a job waits 2ⁿ seconds, at most so many; half of the delay is random, so that jobs that failed together
 do not all come back together."""
 
 _SWEEP_LOCK = 7_265_718
@@ -118,7 +118,7 @@ def validate(session: Session, body: object) -> dict[str, Any]:
 
 
 def get(session: Session, job_id: str, lock: bool = False) -> Job:
-    """Locked until the transaction ends, where asked. Raises NotFound."""
+    """The job; with `lock`, locked until the transaction ends. Raises NotFound."""
     job = session.get(Job, job_id, with_for_update=lock)
     if job is None:
         raise NotFound("There is no job with this id. GET /v1/jobs lists the jobs.")
@@ -153,9 +153,9 @@ def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
 
 
 def cancel(session: Session, job_id: str, discard: bool = False) -> tuple[Job, bool]:
-    """Cancels at once what does not run; asks the worker to stop what does. Whether anything changed.
+    """Cancels at once a job that does not run; asks the worker to stop one that does. Whether anything changed.
 
-    What finished stages have kept stays, unless `discard`, and then too where another job inherits from it.
+    Models of finished stages stay, unless `discard`, and even then where another job inherits from them.
     Raises NotFound, or Conflict when the job ended otherwise.
     """
     job = get(session, job_id, lock=True)
@@ -291,21 +291,21 @@ def fence(session: Session, claim: Claim) -> Job:
 
 
 def note_start(session: Session, claim: Claim, environment: dict[str, Any]) -> None:
-    """The trainer has read the job; what it runs on."""
+    """The trainer has read the job and runs on `environment`."""
     job = fence(session, claim)
     job.environment = environment
     _announce(session, job, {"environment": environment}, "started", claim.attempt)
 
 
 def note_stage(session: Session, claim: Claim, stage: str) -> None:
-    """What the trainer does now."""
+    """The trainer turns to `stage`."""
     job = fence(session, claim)
     job.stage = stage
     _announce(session, job, {"stage": stage}, "stage", claim.attempt)
 
 
 def note_progress(session: Session, claim: Claim, progress: dict[str, Any], latest: dict[str, Any]) -> None:
-    """Where it stands. No event is stored: progress is not history."""
+    """Records how far the trainer is. No event is stored: progress is not history."""
     job = fence(session, claim)
     job.progress = progress
     job.latest = {**(job.latest or {}), **latest}
@@ -338,7 +338,7 @@ def finish(
     usage: dict[str, Any] | None = None,
     released: Mapping[str, Any] | None = None,
 ) -> Job:
-    """The last word of an attempt that ends its job. `released` is the receipt of a cancel. Raises Stale."""
+    """The last word of an attempt that ends its job. `released` is the release report of a cancel. Raises Stale."""
     job = fence(session, claim)
     _end_attempt(session, claim.job_id, claim.attempt, str(state), error or {"reason": reason})
     job.error = error if state == JobState.FAILED else None
@@ -352,7 +352,7 @@ def finish(
 
 
 def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detail: dict[str, Any] | None = None) -> Job:
-    """Gives a job back: what becomes of it is `requeued_as`'s word. `charge` counts a failure, with a growing delay; a drain and a
+    """Gives a job back, in the state that `requeued_as` says. `charge` counts a failure, with a growing delay; a drain and a
     pause are not charged. Raises Stale."""
     job = fence(session, claim)
     _end_attempt(session, claim.job_id, claim.attempt, outcome, detail)
@@ -361,7 +361,7 @@ def requeue(session: Session, claim: Claim, *, outcome: str, charge: bool, detai
 
 
 def requeued_as(job: Job, charge: bool) -> JobState:
-    """What becomes of a running job that is given back: cancelled, where a client asked for it; else failed, when the budget is
+    """The state of a running job that is given back: cancelled, where a client asked for it; else failed, when the budget is
     spent; else paused, where a client asked for it; else queued."""
     if job.wanted == "cancel":
         return JobState.CANCELLED
@@ -409,7 +409,7 @@ def _move(
 ) -> None:
     """The one place where a job's state changes. The database's trigger refuses what `MOVES` does not allow.
 
-    A cancel says first what it has set free: `released`, or that there was nothing to.
+    A cancel first announces the resources that it has set free: `released`, or none.
     """
     if state not in MOVES[JobState(job.state)]:
         raise AssertionError(f"no move from {job.state} to {state}")
@@ -471,7 +471,7 @@ def _spent(job: Job, outcome: str, detail: dict[str, Any] | None) -> dict[str, A
 
 
 def _end_attempt(session: Session, job_id: str, attempt: int, outcome: str, detail: dict[str, Any] | None) -> None:
-    """Raises Stale where it has ended already, by another's word."""
+    """Raises Stale where the attempt has ended already."""
     open_one = Attempt.job_id == job_id, Attempt.attempt == attempt, Attempt.ended_at.is_(None)
     ended = {"ended_at": func.clock_timestamp(), "outcome": outcome, "detail": detail}
     if session.execute(update(Attempt).where(*open_one).values(ended)).rowcount != 1:  # type: ignore[attr-defined]

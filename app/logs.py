@@ -87,7 +87,7 @@ def without_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> Ev
 
 
 class _ToStderr(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at that moment, so that whoever redirects it later gets the lines."""
+    """Writes to stderr as it is at that moment, so that a later redirection gets the lines."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

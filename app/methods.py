@@ -23,8 +23,8 @@ from app.spec.variants import left_over
 
 
 def parse(body: object) -> JobSpec:
-    """The spec in a body, its kind's defaults filled in where they need no look at data; to be resolved, which tells of variants that
-    fit no module (`faults.LATER`).
+    """The spec in a body, with those defaults of its kind that need no look at data. Only `resolve` tells of variants that fit no
+    module (`faults.LATER`).
 
     Raises:
         Invalid: no object, an unknown kind, or a spec that does not fit its kind's schema.
@@ -61,7 +61,7 @@ def resolve(spec: JobSpec, lookup: Lookup) -> JobSpec:
 def check(body: object, lookup: Lookup) -> JobSpec:
     """Parses and resolves a body, so that one answer names all that is wrong with it.
 
-    Where a field does not fit its schema, the rest is still held against the lookup as if that field had not been given.
+    Where a field does not fit its schema, the rest is still checked against the lookup, as if that field had not been given.
 
     Raises:
         Invalid: with every fault of both kinds.
@@ -91,7 +91,7 @@ def check(body: object, lookup: Lookup) -> JobSpec:
 
 
 def inputs(spec: JobSpec) -> Inputs:
-    """What a resolved spec must be given."""
+    """The data sets and models that a resolved spec needs."""
     return cast("Inputs", kinds()[spec.kind].inputs(spec))
 
 
@@ -117,7 +117,7 @@ def kinds() -> dict[str, ModuleType]:
 
 
 def _resolved(body: object, lookup: Lookup) -> JobSpec:
-    """Parsed and resolved; a fault in what a kind's shorthand stands for points at the field that the client wrote."""
+    """A body, parsed and resolved. A fault in the expansion of a shorthand points at the field that the client wrote."""
     kind = body.get("kind") if isinstance(body, dict) else None
     module = kinds().get(kind) if isinstance(kind, str) else None
     expand = getattr(module, "expand", None)
@@ -132,7 +132,7 @@ def _resolved(body: object, lookup: Lookup) -> JobSpec:
 
 
 def _of_absence(fault: Fault, wrong: Collection[str]) -> bool:
-    """Whether a fault may be one only because fields were left out: what is beside one of them, or missed under its name elsewhere."""
+    """Whether the fields left out may alone have caused a fault: it lies beside one of them, or misses one's name elsewhere."""
     home, _, name = fault.pointer.rpartition("/")
     left_out = [pointer.rpartition("/") for pointer in wrong]
     return fault.code in ("missing", "unknown_field") and any(
@@ -148,7 +148,7 @@ def _written(fault: Fault, written: dict[str, str]) -> Fault:
 
 
 def _without(body: dict[str, Any], pointers: Iterable[str]) -> dict[str, Any]:
-    """`body` without the fields at these places; it is not changed, and what holds none of them is not copied. Elements of
+    """`body` without the fields at these places. It is not changed, and parts without such a field are not copied. Elements of
     arrays stay: without one, the others would move."""
     rest = body
     for place in pointers:

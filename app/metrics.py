@@ -1,6 +1,6 @@
 """Numbers over optimizer steps. (job, name, step) is unique.
 
-What an attempt computes again after a resume replaces, never doubles.
+Values computed again after a resume replace the old ones.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def record(session: Session, job_id: str, attempt: int, rows: Rows) -> None:
 
 
 def rewind(session: Session, job_id: str, prefix: str, step: int) -> int:
-    """Forgets what was recorded of a stage beyond `step`.
+    """Forgets a stage's metrics beyond `step`.
 
     `prefix` is "source/", "control/0/", …, or "" for the target. Returns the rows removed.
     """
@@ -95,15 +95,15 @@ def series(
         query = select(Metric.step, Metric.name, Metric.value).where(Metric.job_id == job_id).order_by(Metric.step)
         if wanted is not None:
             query = query.where(Metric.name.in_(wanted))
-        found = session.execute(query).all()
+        rows = session.execute(query).all()
     else:
         extremes = max_points >= 4
         given = {"job": job_id, "most": max_points, "extremes": extremes, "even": max_points - 2 * extremes}
-        found = session.execute(_THINNED, {**given, "all": wanted is None, "names": list(wanted or ())}).all()
-    steps = sorted({step for step, _, _ in found})
+        rows = session.execute(_THINNED, {**given, "all": wanted is None, "names": list(wanted or ())}).all()
+    steps = sorted({step for step, _, _ in rows})
     place = {step: index for index, step in enumerate(steps)}
     columns: dict[str, list[float | None]] = {}
-    for step, name, value in found:
+    for step, name, value in rows:
         if name not in columns:  # `setdefault` would make a column for each value
             columns[name] = [None] * len(steps)
         columns[name][place[step]] = value

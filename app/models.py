@@ -41,9 +41,9 @@ def keep(
     `edges` are (relation, target): a target that is a role of this job becomes that model's id.
     """
     kept_already = {kept.role: kept for kept in of_job(session, job.id)}
-    known = kept_already.get(JOBS_OWN if role == UNFINISHED else role)
-    if known is not None:
-        return known
+    existing = kept_already.get(JOBS_OWN if role == UNFINISHED else role)
+    if existing is not None:
+        return existing
     name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
     artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})
@@ -76,7 +76,7 @@ def keep(
 
 
 def outcome(session: Session, job_id: str) -> str | None:
-    """The id of what came of a job: its own model, else its unfinished one."""
+    """The id of a job's resulting model: its own, else its unfinished one."""
     kept = {model.role: model.id for model in of_job(session, job_id)}
     return kept.get(JOBS_OWN) or kept.get(UNFINISHED)
 
@@ -159,9 +159,9 @@ def page(
 
 
 def dependents(session: Session, job_id: str) -> list[str]:
-    """What inherits from this job's models: models of other jobs by edges, unfinished jobs by their specs.
+    """The heirs of this job's models: models of other jobs by edges, unfinished jobs by their specs.
 
-    Until the transaction ends no other job comes to: one that is being submitted waits.
+    No heir is added until the transaction ends: a job that is being submitted waits.
     """
     own = session.scalars(select(Model.id).where(Model.job_id == job_id).order_by(Model.id).with_for_update()).all()
     waiting = session.scalars(

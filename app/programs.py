@@ -26,8 +26,8 @@ from typing import BinaryIO
 import psutil
 
 KEEP_ALIVE_SECONDS = 75
-"""How long a server of ours keeps an idle connection. After uvicorn's own 5 s it closes some just as a request is on its way, and whoever
-sent that (httpx pools for 5 s, proxies for 60) cannot tell whether it was done."""
+"""How long a server of ours keeps an idle connection. After uvicorn's own 5 s a connection may close just as a request is on its way, and
+its sender (httpx pools for 5 s, proxies for 60) cannot tell whether it was done."""
 
 BACKLOG = 128
 """How many clients may wait for the API to accept them. asyncio accepts as many at once, before it closes those that make room for them."""
@@ -325,7 +325,7 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None]:
 
 
 def adopt_orphans() -> None:
-    """What the children of this process leave behind becomes its child, not that of the machine's first process, so it can be found."""
+    """Orphans of this process's children become its own, not those of the machine's first process, so they can be found."""
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

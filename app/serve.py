@@ -111,7 +111,7 @@ class _Requests:
 
 @dataclass
 class _Service:
-    """What runs, in the order in which it was started."""
+    """The running programs, in the order in which they were started."""
 
     servers: list[_Child] = field(default_factory=list)
     workers: list[_Child] = field(default_factory=list)
@@ -278,7 +278,7 @@ def _api(folder: Folder, environment: dict[str, str], options: Options) -> Progr
 
 
 def api_command() -> tuple[str, ...]:
-    """Without where it listens."""
+    """The API's command line, without its address."""
     bounds = ("--http", "app.api.connections:Connection", "--ws", "none", "--backlog", str(programs.BACKLOG))
     patience = ("--timeout-keep-alive", str(programs.KEEP_ALIVE_SECONDS))
     return (

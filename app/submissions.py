@@ -58,7 +58,7 @@ def _first(session: Session, key: str, digest: str) -> Job | None:
 
 
 def _refuse_if_full(session: Session) -> None:
-    """Counts what is committed: submissions that count at the same moment may all pass, so the limit can be exceeded by as many as
+    """Counts committed jobs: submissions that count at the same moment may all pass, so the limit can be exceeded by as many as
     the API holds transactions, 30 a process."""
     most = settings().max_queued
     # A literal, so that the planner sees that the partial index of queued jobs answers it.

@@ -28,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from app.states import TERMINAL, JobState
 
 
-def _words(values: Any) -> str:
+def _quoted(values: Any) -> str:
     return ", ".join(f"'{value}'" for value in sorted(values))
 
 
@@ -104,12 +104,12 @@ class Job(Row):
     idempotency_hash: Mapped[str | None]  # sha256 of the body that came with the key
 
     __table_args__ = (
-        CheckConstraint(f"state IN ({_words(JobState)})", name="jobs_state"),
+        CheckConstraint(f"state IN ({_quoted(JobState)})", name="jobs_state"),
         CheckConstraint("wanted IS NULL OR wanted IN ('cancel', 'pause')", name="jobs_wanted"),
         CheckConstraint("wanted IS NULL OR state = 'running'", name="jobs_wanted_while_running"),
         CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="jobs_lease_while_running"),
         CheckConstraint(
-            f"(state IN ({_words(TERMINAL)})) = (finished_at IS NOT NULL)", name="jobs_finished_when_terminal"
+            f"(state IN ({_quoted(TERMINAL)})) = (finished_at IS NOT NULL)", name="jobs_finished_when_terminal"
         ),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="jobs_error_when_failed"),
         CheckConstraint("attempt >= 0 AND failures >= 0 AND failures <= attempt", name="jobs_counts"),
@@ -252,7 +252,7 @@ class Dataset(Row):
 
 
 class Traced(Row):
-    """What is known of an architecture on inputs of one shape, as one version of Keras builds it. `key`: of both, as data."""
+    """The trace of an architecture on inputs of one shape, as one version of Keras builds it. `key`: of both, as data."""
 
     __tablename__ = "traces"
 

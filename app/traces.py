@@ -1,6 +1,6 @@
-"""What is known of networks, kept: an architecture is built once, by a program that has Keras, and read here ever after.
+"""Networks' traces, kept: a program that has Keras builds an architecture once, and its trace is read here ever after.
 
-By architecture, input and version of Keras. Nothing else of a network is known to the API, which never builds one.
+A trace is kept by architecture, input and version of Keras. The API knows nothing else of a network and never builds one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_AT_HAND = 256
 here: Callable[[Architecture, Sequence[int]], Trace] | None = None
 """Builds networks in this very process, where one has been set: outside the service alone, since it needs Keras."""
 
-_known: OrderedDict[str, Trace | str] = OrderedDict()  # by key; a text: why the architecture does not take such inputs
+_cache: OrderedDict[str, Trace | str] = OrderedDict()  # by key; a text: why the architecture does not take such inputs
 _lock = threading.Lock()
 
 
@@ -44,7 +44,7 @@ class Untraced(Exception):
 
 
 def find(session: Session, architecture: Architecture, shape: Sequence[int]) -> Trace:
-    """What is known of an architecture on inputs of `shape`.
+    """The trace of an architecture on inputs of `shape`.
 
     Raises:
         ValueError: it does not take such inputs.
@@ -53,25 +53,25 @@ def find(session: Session, architecture: Architecture, shape: Sequence[int]) -> 
     trunk_shape = architectures.trunk_shape(architecture, shape)
     about = architectures.as_data(architecture)
     name = key(about, trunk_shape)
-    known = _at_hand(name)
-    if known is None:
+    entry = _at_hand(name)
+    if entry is None:
         query = select(Traced.trace).where(Traced.key == name).order_by(Traced.created_at.desc()).limit(1)
         if version := keras_version():
             query = query.where(Traced.keras == version)
         stored = session.scalars(query).one_or_none()
-        known = None if stored is None else Trace.model_validate(stored)
-        if known is None:
+        entry = None if stored is None else Trace.model_validate(stored)
+        if entry is None:
             if here is None:
                 raise Untraced(about, trunk_shape)
-            known = here(architecture, trunk_shape)
-        _keep_at_hand(name, known)
-    if isinstance(known, str):
-        raise ValueError(known)
-    return known
+            entry = here(architecture, trunk_shape)
+        _keep_at_hand(name, entry)
+    if isinstance(entry, str):
+        raise ValueError(entry)
+    return entry
 
 
 def make(missing: Untraced) -> None:
-    """Has a network looked at, and keeps what is then known. Takes seconds at worst; no connection may be held meanwhile.
+    """Has a network traced, and keeps the trace. Takes seconds at worst; no connection may be held meanwhile.
 
     Raises:
         Unavailable: 503, the inference program does not answer.
@@ -100,21 +100,21 @@ def keras_version() -> str | None:
 
 
 def forget() -> None:
-    """All that is at hand; what the database holds stays."""
+    """Forgets all traces at hand; those in the database stay."""
     with _lock:
-        _known.clear()
+        _cache.clear()
 
 
 def _at_hand(name: str) -> Trace | str | None:
     with _lock:
-        if name in _known:
-            _known.move_to_end(name)
-        return _known.get(name)
+        if name in _cache:
+            _cache.move_to_end(name)
+        return _cache.get(name)
 
 
-def _keep_at_hand(name: str, known: Trace | str) -> None:
+def _keep_at_hand(name: str, entry: Trace | str) -> None:
     with _lock:
-        _known[name] = known
-        _known.move_to_end(name)
-        while len(_known) > _MOST_AT_HAND:
-            _known.popitem(last=False)
+        _cache[name] = entry
+        _cache.move_to_end(name)
+        while len(_cache) > _MOST_AT_HAND:
+            _cache.popitem(last=False)

@@ -34,10 +34,10 @@ class Limits:
         self._began = self._moved = time.monotonic()
         self._memory_due = self._disk_due = self._began
         self._marks: dict[str, float] = {}
-        self._first = True  # no step of the stage was heard of yet
+        self._first = True  # no step of the stage has come yet
 
-    def heard(self, arrived: Sequence[Any]) -> None:
-        """What the trainer has said. Words alone are no progress: only a step, a stage or a file that is new."""
+    def update(self, arrived: Sequence[Any]) -> None:
+        """Notes the trainer's reports. Only a step, a stage or a file that is new is progress."""
         for report in arrived:
             if isinstance(report, reports.Metrics):
                 self._rows += len(report.values)
@@ -80,18 +80,18 @@ class Limits:
             return None
         self._memory_due = time.monotonic() + _MEMORY_EVERY
         used, most = machine.resident_bytes(machine.process_tree(pid)), machine.memory_allowed()
-        return Exceeded("memory_limit", f"The trainer filled {_told(used, most)}", 0) if used > most else None
+        return Exceeded("memory_limit", f"The trainer filled {_amounts(used, most)}", 0) if used > most else None
 
     def _disk(self) -> Exceeded | None:
         if time.monotonic() < self._disk_due:
             return None
         self._disk_due = time.monotonic() + _DISK_EVERY
         used, most = machine.folder_bytes(self._folder), settings().max_job_bytes
-        return Exceeded("disk_limit", f"The job's folder took {_told(used, most)}", 0) if used > most else None
+        return Exceeded("disk_limit", f"The job's folder took {_amounts(used, most)}", 0) if used > most else None
 
 
 def _mark(report: Any) -> tuple[str, float]:
-    """What of a report is progress when its number has grown; no name where nothing is."""
+    """A report's name and number: the report is progress when the number has grown. No name where no report is."""
     match report:
         case reports.Progress():
             return f"step of {report.stage}", report.step
@@ -108,5 +108,5 @@ def _mark(report: Any) -> tuple[str, float]:
     return "", 0
 
 
-def _told(used: int, most: int) -> str:
+def _amounts(used: int, most: int) -> str:
     return f"{used / 2**20:,.0f} MiB, {most / 2**20:,.0f} are allowed"

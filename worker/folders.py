@@ -12,9 +12,9 @@ from app.settings import settings
 
 
 def checkpoints(home: Path, attempt: int, recorded: Container[str]) -> Path:
-    """This attempt's own folder, with what earlier ones left of those checkpoints that were `recorded` with all that led to them.
+    """This attempt's own folder, with the checkpoints of earlier ones that were `recorded` with all that led to them.
 
-    A trainer outlives a worker that is merely frozen: what it goes on to save counts for nothing, and here it finds no reader.
+    A trainer outlives a worker that is merely frozen: its later checkpoints count for nothing, and nobody reads them here.
     """
     own = home / f"checkpoints-{attempt}"
     own.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def forget_finished(is_over: Callable[[str], bool], folder: Path | None = None) 
 
 
 def forget_half_written(older_than: float = 3600.0) -> None:
-    """Removes what killed programs left in the folders for temporary files; nothing is written for as long as an hour."""
+    """Removes files that killed programs left in the folders for temporary files; nothing is written for as long as an hour."""
     oldest = time.time() - older_than
     for entry in (*(settings().store / "tmp").glob("*"), *(settings().home / "tmp").glob("*")):
         with contextlib.suppress(OSError):  # another worker tidies up as well

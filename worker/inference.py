@@ -1,6 +1,6 @@
 """The inference program: `python -m worker.inference --bind unix:///path.sock | host:port`. CPU, warm models, bounded batches.
 
-It answers predictions of kept models, and what is known of networks that nobody has looked at yet (`app.spec.trace`).
+It answers with predictions of kept models, and with traces of networks that nobody has traced yet (`app.spec.trace`).
 
 It answers at once and imports Keras in the background. It knows the store's folder and nothing else: no database, no broker.
 """
@@ -93,11 +93,11 @@ class Warm:
             return answers
 
     def trace(self, architecture: Architecture, shape: list[int]) -> Trace:
-        """What is known of an architecture on inputs of `shape`. Raises ValueError: it does not take them."""
+        """The trace of an architecture on inputs of `shape`. Raises ValueError: it does not take them."""
         with self._lock:
             trunk = importlib.import_module("worker.training.networks.trunk")
-            found: Trace = trunk.trace(architecture, shape)
-            return found
+            trace: Trace = trunk.trace(architecture, shape)
+            return trace
 
     def _model(self, path: Path) -> Any:
         key, length = _checked(path)
@@ -125,7 +125,7 @@ def _not_finite(answers: dict[str, NDArray[np.float32]]) -> list[int]:
 
 
 class Handlers:
-    """What the program answers, a few requests at a time, each in a thread."""
+    """The program's answers, a few requests at a time, each in a thread."""
 
     def __init__(self, warm: Warm) -> None:
         self._warm, self._waiting = warm, 0
@@ -163,7 +163,7 @@ class Handlers:
         except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         try:
-            found = await self._in_a_thread(TRACE_SECONDS, self._warm.trace, architecture, shape)
+            trace = await self._in_a_thread(TRACE_SECONDS, self._warm.trace, architecture, shape)
         except TimeoutError:
             return JSONResponse({"detail": f"no answer within {TRACE_SECONDS:.0f} s"}, 503)
         except ValueError as refusal:
@@ -171,10 +171,10 @@ class Handlers:
         except Exception as error:
             log.exception("trace_failed", architecture=architecture.arch)
             return JSONResponse({"detail": type(error).__name__}, 500)
-        return Response(found.model_dump_json(), media_type="application/json")
+        return Response(trace.model_dump_json(), media_type="application/json")
 
     async def _in_a_thread(self, seconds: float, function: Callable[..., Answer], *arguments: object) -> Answer:
-        """What `function` returns. Raises TimeoutError where that takes too long; it then goes on, and counts as waiting."""
+        """The result of `function`. Raises TimeoutError where that takes too long; the call then goes on, and counts as waiting."""
         self._waiting += 1
         work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 

@@ -13,16 +13,16 @@ def now() -> float:
 
 
 class LeaseWatchdog:
-    """Calls `blow` once when `seconds` have passed since `lit` (by `now`) and since the last `extend`.
+    """Calls `on_expiry` once, `seconds` after `since` (by `now`) and after the last `extend`.
 
-    It has a thread of its own: the main thread may hang in a call to a database that has vanished from the network.
+    The watchdog has a thread of its own: the main thread may hang in a call to a database that has vanished from the network.
     """
 
-    def __init__(self, seconds: float, lit: float, blow: Callable[[], None]):
-        self._seconds, self._blow = seconds, blow
-        self._until = lit + seconds
+    def __init__(self, seconds: float, since: float, on_expiry: Callable[[], None]):
+        self._seconds, self._on_expiry = seconds, on_expiry
+        self._until = since + seconds
         self._closed = threading.Event()
-        self.blown = False
+        self.expired = False
         threading.Thread(target=self._expire, name="lease-watchdog", daemon=True).start()
 
     def extend(self, since: float) -> None:
@@ -35,6 +35,6 @@ class LeaseWatchdog:
     def _expire(self) -> None:
         while not self._closed.wait(min(1.0, max(0.01, self._until - now()))):
             if now() >= self._until:
-                self.blown = True
-                self._blow()
+                self.expired = True
+                self._on_expiry()
                 return

@@ -21,13 +21,13 @@ _NEXT_TO_NOTHING = 2**20
 
 def main_memory() -> int:
     """Bytes of main memory that this process may use: the machine's, or its control group's where that is less."""
-    found = [_PAGE * os.sysconf("SC_PHYS_PAGES")]
+    limits = [_PAGE * os.sysconf("SC_PHYS_PAGES")]
     for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            found.append(int(Path(place).read_text()))
+            limits.append(int(Path(place).read_text()))
         except (OSError, ValueError):  # another version of control groups, or "max"
             continue
-    return min(found)
+    return min(limits)
 
 
 def memory_allowed() -> int:
@@ -58,7 +58,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether it runs: what has ended and is not buried does not."""
+    """Whether the process runs: one that has ended and is not reaped does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -66,13 +66,13 @@ def is_running(pid: int) -> bool:
 
 
 def reap(pids: Iterable[int]) -> set[int]:
-    """Those among them that were adopted by this process and have ended: they are taken note of, and are no more."""
-    buried = set()
+    """Reaps the processes that this one has adopted and that have ended, and returns them."""
+    reaped = set()
     for pid in pids:
         with contextlib.suppress(ChildProcessError):  # another's to reap
             if os.waitpid(pid, os.WNOHANG)[0]:
-                buried.add(pid)
-    return buried
+                reaped.add(pid)
+    return reaped
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

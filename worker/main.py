@@ -50,8 +50,8 @@ class _Channel(redis.Channel):
     did not take is never made up for: the worker would be deaf for the rest of its life. A message that is none would end the worker by
     its error on the way up.
 
-    A connection counts as made only if the broker does on it all that a worker needs: else one whose broker answers with errors would
-    be made, lost and made again without a pause.
+    A connection counts as made only if the broker does on it all that a worker needs: else connections to a broker that answers with
+    errors would be made, lost and made again without a pause.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -185,12 +185,12 @@ def _leave(**_: Any) -> None:
 
 def _keep_house() -> None:
     """Says that this worker lives, sweeps, and tidies up; a database that is away is tried again at the next turn."""
-    said = tidied = -1e9
+    greeted = tidied = -1e9
     while not _draining.wait(settings().sweep_seconds):
         try:
-            if time.monotonic() > said + settings().beat_seconds:
+            if time.monotonic() > greeted + settings().beat_seconds:
                 _say_hello()
-                said = time.monotonic()
+                greeted = time.monotonic()
             jobs.sweep()
             if time.monotonic() > tidied + _TIDY_SECONDS:
                 folders.forget_finished(_is_over)
@@ -202,7 +202,7 @@ def _keep_house() -> None:
 
 
 def _known_device() -> str:
-    """What jobs run on here, as trainers say it; until one has, the CPU."""
+    """The device that jobs run on here, as a trainer has reported it; until then the CPU."""
     global _device
     _device = trainers.device() or _device
     return _device

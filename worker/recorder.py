@@ -1,4 +1,4 @@
-"""What a trainer reports becomes rows: metrics, events, kept models, artifacts. Every write names the attempt and may be refused.
+"""A trainer's reports become rows: metrics, events, kept models, artifacts. Every write names the attempt and may be refused.
 
 Files are copied into the store before the transaction that names them. Reports wait here while the database is away.
 """
@@ -63,7 +63,7 @@ class Recorder:
     _torn: bool = False
 
     def take(self, arrived: Sequence[Any]) -> bool:
-        """Notes what has come, and stores the files that it names; whether any of it should be written without delay.
+        """Notes the reports that have come, and stores the files that they name; whether any should be written without delay.
 
         After an error nothing more is taken: a checkpoint beyond what was lost would make the next attempt begin behind a gap.
 
@@ -80,7 +80,7 @@ class Recorder:
             raise
 
     def tear(self) -> None:
-        """Takes nothing more: something of what was said is lost."""
+        """Takes nothing more: some report is lost."""
         self._torn = True
 
     def _take(self, arrived: Sequence[Any]) -> bool:
@@ -122,12 +122,12 @@ class Recorder:
         self._rows = sum(map(_rows_of, self._waiting))
 
     def forget(self) -> None:
-        """Gives up what waits: the database refuses it."""
+        """Gives up the waiting reports: the database refuses them."""
         self._waiting.clear()
         self._rows = 0
 
     def write(self) -> None:
-        """What waits, in one transaction that is not so long that a beat would be late. On an error nothing is lost: it waits on.
+        """Writes the waiting reports in one transaction, short enough that no heartbeat is late. On an error none is lost: they wait on.
 
         Raises:
             Stale: the attempt is over.
@@ -139,11 +139,11 @@ class Recorder:
             self.written(count)
 
     def apply(self, session: Session, most: int | None = None) -> int:
-        """What waits, all of it or about `most` rows, in the caller's transaction; how many reports `written` may forget after its
-        commit."""
+        """Writes the waiting reports, all or about `most` rows of them, in the caller's transaction; how many `written` may forget
+        after its commit."""
         batch = _first(self._waiting, most)
         job = jobs.fence(session, self.claim)
-        # What is told once, as far as it is durable: this transaction may yet be rolled back, and then it is told again.
+        # Copies: an epoch or a warning is told once, and again where this transaction is rolled back.
         epochs, not_finite = dict(self._epochs), set(self._not_finite)
         rows: dict[int, dict[str, float | None]] = {}
         progress = next((report for report in reversed(batch) if isinstance(report, reports.Progress)), None)
@@ -190,7 +190,7 @@ class Recorder:
                     self._not_finite.update(name for name, value in report.values.items() if value is None)
 
     def store_again(self) -> None:
-        """Puts back what the store has lost before a row could name it."""
+        """Puts back files that the store has lost before a row could name them."""
         for path in self._sources:
             artifacts.keep_file(path)
 
@@ -247,17 +247,17 @@ class Recorder:
         metrics.record(session, self.claim.job_id, self.claim.attempt, list(rows.items()))
         rows.clear()
 
-    def _note_epoch(self, session: Session, report: reports.Progress, told: dict[str, int]) -> None:
+    def _note_epoch(self, session: Session, report: reports.Progress, noted: dict[str, int]) -> None:
         epoch = report.epoch or 0
-        if epoch > told.get(report.stage, 0):
-            told[report.stage] = epoch
+        if epoch > noted.get(report.stage, 0):
+            noted[report.stage] = epoch
             data = {"stage": report.stage, "epoch": epoch, "epochs": report.epochs, "latest": report.latest}
             jobs.note(session, self.claim, "epoch", data)
 
-    def _note_not_finite(self, session: Session, report: reports.Metrics, told: set[str]) -> None:
+    def _note_not_finite(self, session: Session, report: reports.Metrics, noted: set[str]) -> None:
         for name in sorted(name for name, value in report.values.items() if value is None):
-            if name not in told:
-                told.add(name)
+            if name not in noted:
+                noted.add(name)
                 message = f"{name} was not finite at step {report.step}; such values are recorded as null"
                 jobs.note(session, self.claim, "warning", {"code": "metric_not_finite", "message": message})
 
@@ -276,7 +276,7 @@ def _first(waiting: deque[Any], most: int | None) -> list[Any]:
 def recorded_checkpoints(session: Session, claim: Claim) -> set[str]:
     """Names of the checkpoints that were reported while their attempt owned the job: everything before them is recorded too.
 
-    Where a later attempt began further back, that was taken back: a name beyond counts no more until it is reported again.
+    Where a later attempt began further back, a name beyond that step counts no more until it is reported again.
     """
     query = select(Event.type, Event.data).where(Event.job_id == claim.job_id).order_by(Event.seq)
     names: dict[tuple[str, int], str] = {}

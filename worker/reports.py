@@ -48,10 +48,7 @@ class Started(_Report):
 
 
 class Stage(_Report):
-    """The trainer turns to stage `index` (from 0) of `of`.
-
-    Source, teacher, target, control/0, treated/1, evaluate, …
-    """
+    """The trainer turns to stage `index` (from 0) of `of`: source, teacher, target, control/0, treated/1, evaluate, …"""
 
     report: Literal["stage"] = "stage"
     name: Name
@@ -78,9 +75,9 @@ class Progress(_Report):
 
 
 class Metrics(_Report):
-    """Values at an optimizer step of their stage. Names carry the stage.
+    """Values at an optimizer step of their stage; null: not finite.
 
-    `source/loss`, plain `loss` for the target, `control/0/loss`. null: not finite.
+    Names carry the stage: `source/loss`, plain `loss` for the target, `control/0/loss`.
     """
 
     report: Literal["metrics"] = "metrics"
@@ -91,7 +88,7 @@ class Metrics(_Report):
 class Resumed(_Report):
     """The stage goes on from `step` (0: from its start).
 
-    What an earlier attempt recorded of it beyond that step no longer counts.
+    Its records of earlier attempts beyond that step no longer count.
     """
 
     report: Literal["resumed"] = "resumed"

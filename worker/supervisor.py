@@ -111,10 +111,10 @@ class _Attempt:
         self._trainer: Trainer | None = None
         self._watchdog: LeaseWatchdog | None = None
         self._stop: Stop | None = None
-        self._journal: Stored | None = None
+        self._stored_log: Stored | None = None
         self._exceeded: Exceeded | None = None
         self._release_report: ReleaseReport | None = None
-        self._began = self._wrote = self._beaten = time.monotonic()
+        self._began = self._wrote = self._heartbeat_at = time.monotonic()
         self._kill_at = float("inf")
 
     def run(self, trainers: Trainers) -> str:
@@ -153,7 +153,7 @@ class _Attempt:
     # ------------------------------------------------------------ while it runs
 
     def _prepare(self, until: float) -> dict[str, Any]:
-        """What the trainer is handed. A database that goes away is waited for `until` the lease may be over; then Stale."""
+        """The trainer's assignment. A database that goes away is waited for `until` the lease may be over; then Stale."""
         while True:
             try:
                 return self._assignment()
@@ -164,14 +164,14 @@ class _Attempt:
                 time.sleep(0.5)
 
     def _assignment(self) -> dict[str, Any]:
-        stored_log = self._home / "trainer.log"
+        log_file = self._home / "trainer.log"
         for left in self._home.glob(
             "out-*"
         ):  # earlier attempts' too: what they left would count against this one's disk
             shutil.rmtree(left, ignore_errors=True)
         (self._out / "tmp").mkdir(parents=True)
-        stored_log.touch()
-        (self._out / "trainer.log").symlink_to(stored_log)  # one log for all attempts
+        log_file.touch()
+        (self._out / "trainer.log").symlink_to(log_file)  # one log for all attempts
         with transaction() as session:
             job = jobs.fence(session, self._claim)
             assignment = assignments.assignment(session, job)
@@ -183,12 +183,12 @@ class _Attempt:
         return {**assignment, **{name: str(path) for name, path in places.items()}}
 
     def _follow(self, trainer: Trainer, trainers: Trainers) -> None:
-        """Until the trainer has ended and all that it said was read."""
+        """Runs until the trainer has ended and all its reports are read."""
         while True:
             ended = trainer.ended()
             try:
                 arrived = [] if self._is_behind() else trainer.reports(0.0 if ended else _RHYTHM)
-                self._limits.heard(arrived)
+                self._limits.update(arrived)
                 urgent = self._recorder.take(arrived)
             except (Garbled, BadFile) as fault:
                 log.warning("nonsense", fault=str(fault))
@@ -199,7 +199,7 @@ class _Attempt:
                 log.error("cannot_store", error=fault.strerror)
                 self._end(Stop.DISK_FULL if disk.is_full(fault) else Stop.NONSENSE, grace=0)
                 arrived, urgent = [], False
-            self._beat()
+            self._heartbeat()
             self._check_limits(trainer)
             self._write(urgent or ended is not None)
             if ended is not None and not arrived and not self._is_behind():
@@ -208,24 +208,24 @@ class _Attempt:
                 trainers.warm()  # the next job's, while this one trains
 
     def _is_behind(self) -> bool:
-        """Whether so much waits for a database that is away that the trainer must wait too: nothing more is read of it."""
+        """Whether so many reports wait for a database that is away that the trainer must wait too: nothing more is read of it."""
         if self._recorder.pending() < _MOST_PENDING or self._stop in (Stop.LOST, Stop.CUT_OFF):
             return False
         self._limits.reset_stall_clock()
         time.sleep(_RHYTHM)
         return True
 
-    def _beat(self) -> None:
-        if time.monotonic() < self._beaten + settings().beat_seconds or self._stop in (Stop.LOST, Stop.CUT_OFF):
+    def _heartbeat(self) -> None:
+        if time.monotonic() < self._heartbeat_at + settings().beat_seconds or self._stop in (Stop.LOST, Stop.CUT_OFF):
             return
-        if self._watchdog is not None and self._watchdog.blown:
+        if self._watchdog is not None and self._watchdog.expired:
             return  # the trainer is dead: a link that is back again may not make the job wait for another lease
-        self._beaten, since = time.monotonic(), now()
+        self._heartbeat_at, since = time.monotonic(), now()
         try:
             heartbeat = jobs.heartbeat(self._claim)
         except AWAY as error:
             log.warning("beat_failed", error=type(error).__name__)
-            self._beaten += 0.5 - settings().beat_seconds  # soon again: the watchdog is burning
+            self._heartbeat_at += 0.5 - settings().beat_seconds  # soon again: the watchdog's time runs out
             return
         if heartbeat is None:
             self._end(Stop.LOST, grace=0)
@@ -242,7 +242,7 @@ class _Attempt:
 
     def _check_limits(self, trainer: Trainer) -> None:
         trainer.bound(machine.memory_allowed())
-        if self._watchdog is not None and self._watchdog.blown:
+        if self._watchdog is not None and self._watchdog.expired:
             self._stop = Stop.CUT_OFF
         elif self._draining():
             self._end(Stop.DRAIN, grace=settings().grace_seconds)
@@ -349,7 +349,7 @@ class _Attempt:
                 if again > 3:
                     raise
                 self._recorder.store_again()
-                self._journal = None
+                self._stored_log = None
             except AWAY as error:
                 if time.monotonic() > until:
                     log.error("last_word_not_said", error=type(error).__name__)
@@ -374,20 +374,23 @@ class _Attempt:
             return self._fail(session, self._error("internal", "The trainer ended well and kept no model"))
         self._recorder.keep_files(session)
         self._keep_log(session)
-        words: dict[str, Any] = {"best": result.best, "usage": self._usage()}
-        jobs.finish(session, self._claim, JobState.SUCCEEDED, reason="completed", **words)
+        fields: dict[str, Any] = {"best": result.best, "usage": self._usage()}
+        jobs.finish(session, self._claim, JobState.SUCCEEDED, reason="completed", **fields)
         return JobState.SUCCEEDED
 
     def _cancel(self, session: Session, keep: bool) -> str:
         if keep:
             self._recorder.keep_files(session)
         self._keep_log(session)
-        words: dict[str, Any] = {"usage": self._usage(), "released": self._release_report and self._release_report.data}
-        jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **words)
+        fields: dict[str, Any] = {
+            "usage": self._usage(),
+            "released": self._release_report and self._release_report.data,
+        }
+        jobs.finish(session, self._claim, JobState.CANCELLED, reason="cancelled_by_client", **fields)
         return JobState.CANCELLED
 
     def _is_discarded(self, session: Session) -> bool:
-        """By a wish that no heartbeat may have brought yet: nothing is to be kept, however it ended."""
+        """Whether a client wants nothing kept, however the attempt ended; no heartbeat may have brought that wish yet."""
         job = jobs.fence(session, self._claim)
         return job.wanted == "cancel" and job.discard
 
@@ -419,8 +422,8 @@ class _Attempt:
 
     def _keep_log(self, session: Session) -> None:
         """While the job still runs: the database takes nothing of one that has ended."""
-        self._journal = self._journal or stored_log(self._home / "trainer.log")
-        self._recorder.keep_log(session, self._journal)
+        self._stored_log = self._stored_log or stored_log(self._home / "trainer.log")
+        self._recorder.keep_log(session, self._stored_log)
 
     def _again_or_fail(self, session: Session, outcome: str, error: dict[str, Any]) -> str:
         """Something else may have filled the memory once; twice is this job's own doing."""

@@ -37,7 +37,7 @@ from worker.training.process.guard import MARK
 LONGEST_LINE = 8 * 2**20
 _ADDRESSES, _ADDRESSES_PER_CORE = 4 * 2**30, 2**29
 _BLOCK = 1 << 16
-_BURIAL_SECONDS = 2.0
+_REAP_SECONDS = 2.0
 _AGAIN_SECONDS = 5.0
 _OOM_COUNTERS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 _PASSED_ON = re.compile(
@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 
 
 class Garbled(Exception):
-    """The trainer sends what is no report: a line longer than any report may be."""
+    """The trainer sends no report, but a line longer than any report may be."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class Trainers:
             self._again_at = time.monotonic() + _AGAIN_SECONDS
 
     def device(self) -> str | None:
-        """`cpu` or `gpu`, once the spare or the trainer taken last has said so: short jobs leave no spare the time to."""
+        """`cpu` or `gpu`, once the spare or the trainer taken last has reported it: short jobs leave a spare no time to."""
         with self._lock:
-            said = [trainer.device() for trainer in (self._spare, self._taken) if trainer is not None]
-        name = next(filter(None, said), None)
+            devices = [trainer.device() for trainer in (self._spare, self._taken) if trainer is not None]
+        name = next(filter(None, devices), None)
         return name and ("cpu" if name == "cpu" else "gpu")
 
     def take(self, assignment: dict[str, Any], out: Path) -> Trainer:
@@ -127,12 +127,12 @@ class Trainer:
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._killed = self._given = self._bounded = False
-        self._mark = uuid.uuid4().hex  # what it starts is known by it, wherever that goes
+        self._mark = uuid.uuid4().hex  # the processes that it starts carry this mark, wherever they go
         self._started: set[int] = set()
         self._lock = threading.Lock()  # the watchdog kills from a thread of its own
         self._ooms = _oom_kills()
         self._ready: reports.Ready | None = None
-        adopt_orphans()  # to be buried by this process, where the machine's first one may not do so
+        adopt_orphans()  # to be reaped by this process, where the machine's first one may not do so
         self._incoming, self._outgoing = bytearray(), b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.training", "--spare"],
@@ -166,7 +166,7 @@ class Trainer:
     def bound(self, resident: int) -> None:
         """Keeps a trainer on the CPU from asking at once for far more memory than the `resident` bytes that it may fill.
 
-        What is watched is what it fills; of addresses TensorFlow takes more than it fills, the more the more cores there are.
+        Only filled memory is watched; TensorFlow takes more addresses than it fills, and more of them with more cores.
         On a GPU the driver takes addresses for the whole of its memory, so there is no bound.
         """
         if self._bounded or self.device() != "cpu":
@@ -192,11 +192,11 @@ class Trainer:
         if len(rest) > LONGEST_LINE:
             raise Garbled
         self._incoming = rest
-        told = [report for line in lines if (report := _decoded(bytes(line))) is not None]
-        for report in told:
+        arrived = [report for line in lines if (report := _decoded(bytes(line))) is not None]
+        for report in arrived:
             if isinstance(report, reports.Ready):
                 self._ready = report
-        return told
+        return arrived
 
     def ended(self) -> Ended | None:
         """None while it runs. Reports may still wait to be read."""
@@ -216,13 +216,13 @@ class Trainer:
     def kill(self) -> None:
         """Ends it and all that it started, now. Safe from any thread."""
         self._killed = True
-        found = self._members(machine.process_tree(self.pid) if self._process.returncode is None else [])
+        members = self._members(machine.process_tree(self.pid) if self._process.returncode is None else [])
         # First those that have left the group: the guard, which is of it, ends what is left if this worker dies meanwhile.
-        for pid in found:
+        for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 if os.getpgid(pid) != self.pid:
                     os.kill(pid, signal.SIGKILL)
-        if found:
+        if members:
             kill_group(self.pid)
 
     def is_gone(self) -> bool:
@@ -230,7 +230,7 @@ class Trainer:
         return self._process.poll() is not None and not self._members()
 
     def _members(self, more: Iterable[int] = ()) -> list[int]:
-        """What lives of all that it has started, itself included. What has ended is buried."""
+        """The live processes of all that it has started, itself included. Those that have ended are reaped."""
         living, dead = guard.members(self.pid, self._mark)
         with self._lock:
             self._started |= {*more, *living, *dead}
@@ -246,7 +246,7 @@ class Trainer:
         """Kills what is left of it and frees its pipes."""
         self.kill()
         self._process.wait()
-        until = time.monotonic() + _BURIAL_SECONDS
+        until = time.monotonic() + _REAP_SECONDS
         while not self.is_gone() and time.monotonic() < until:
             self.kill()  # again: what was just being started has not been seen the first time
             time.sleep(0.005)

@@ -16,7 +16,7 @@ _RETRY_SECONDS = 1
 
 
 class Admission:
-    """Counts the requests in flight: those of one event loop, so that nothing needs a lock."""
+    """Counts the requests in flight in one event loop, so nothing needs a lock."""
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -24,7 +24,7 @@ class Admission:
     def admit(self, scope: Scope) -> Slot:
         """A slot for this request, until it is answered.
 
-        Reads and predictions are refused at half of what may be: they cost little to repeat, and leave room to submit and to cancel.
+        Reads and predictions are refused at half the limit: they cost little to repeat, and room is left to submit and to cancel.
 
         Raises:
             Problem: 429 `overloaded`.
@@ -43,20 +43,20 @@ class Admission:
 
 
 class Slot:
-    """One request's part of what is in flight."""
+    """One request's place among those in flight."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission, self._counts, self._answered = admission, False, False
         self._count(True)
 
     def leave(self) -> None:
-        """It is answered, or its answer has begun: it counts no more."""
+        """The request is answered, or its answer has begun: it counts no more."""
         self._answered = True
         self._count(False)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Meanwhile it waits for something else than this process, and does not count."""
+        """The request waits for something outside this process, and does not count meanwhile."""
         if not self._counts:
             yield
             return

@@ -1,4 +1,4 @@
-"""Reads request bodies ourselves: what `json.loads` lets through (NaN, doubled keys, lone surrogates) is refused here.
+"""Reads request bodies strictly: NaN, doubled keys and lone surrogates, which `json.loads` lets through, are refused.
 
 Every fault is found in one pass and named by its pointer; the text of the body never goes into an answer.
 """
@@ -23,7 +23,7 @@ MAX_DEPTH = 32
 LONGEST_KEY = (
     256  # a fault's pointer repeats the keys above it, and an answer a hundred pointers; no name is half as long
 )
-MAX_CONTAINERS = 1_000_000  # of some 100 bytes each in memory, while a picture needs one for a pixel at most
+MAX_CONTAINERS = 1_000_000  # some 100 bytes each in memory; a picture needs at most one a pixel
 INTEGERS = range(-(2**63), 2**64)
 _LONG_NUMBER = re.compile("[0-9]{19}")
 _SMALL = 256 * 1024
@@ -31,9 +31,9 @@ _SMALL = 256 * 1024
 
 @dataclass(frozen=True)
 class Body:
-    """A decoded body, and what JSON's grammar allows but this service cannot take.
+    """A decoded body, and its faults: values that JSON's grammar allows but this service cannot take.
 
-    Where there is a fault, `value` holds None at its place, so that the rest can still be checked.
+    In place of such a value, `value` holds None, so that the rest can still be checked.
     """
 
     value: Any
@@ -44,8 +44,8 @@ async def json_body(request: Request) -> Body:
     """The JSON body of a request: a dependency of the paths that take one.
 
     Raises:
-        Problem: 415 for another content type or encoding, 413 (from the middleware) beyond the limit, 400 for what is
-            not JSON at all.
+        Problem: 415 for another content type or encoding, 413 (from the middleware) beyond the limit, 400 for a body
+            that is not JSON at all.
     """
     _expect(request, "application/json", "curl: use --json, or add -H 'content-type: application/json' before -d")
     raw = await request.body()
@@ -70,10 +70,10 @@ async def optional_object_body(request: Request) -> dict[str, Any]:
     return await object_body(request)
 
 
-def unknown_fields(body: dict[str, Any], known: Collection[str]) -> list[Fault]:
+def unknown_fields(body: dict[str, Any], fields: Collection[str]) -> list[Fault]:
     """A fault for each field of a body that has no meaning, up to `MOST`."""
-    strange = [name for name in body if name not in known][:MOST]
-    return [Fault(pointer(name), "unknown field", nearest(name, known, "fields"), "unknown_field") for name in strange]
+    strange = [name for name in body if name not in fields][:MOST]
+    return [Fault(pointer(name), "unknown field", nearest(name, fields, "fields"), "unknown_field") for name in strange]
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def as_object(value: Any) -> dict[str, Any]:
 def expect_multipart(request: Request) -> None:
     """Raises 415 unless the body is a multipart form, in UTF-8: a client does not choose the codec that reads its names."""
     _expect(request, "multipart/form-data", "curl: use -F file=@NAME")
-    # Parsed as the form's own reader does: of a parameter that stands twice it takes the last.
+    # Parsed as the form's own reader parses it, which takes the last of a doubled parameter.
     _, parameters = parse_options_header(request.headers["content-type"])
     if parameters.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
         raise Problem(
@@ -147,7 +147,7 @@ def _integer(digits: str) -> int | _BadNumber:
 
 
 def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
-    """`node` with what cannot be taken replaced by None. Lists are changed in place: a picture has a million numbers."""
+    """`node` with None for every value that cannot be taken. Lists are changed in place: a picture has a million numbers."""
     match node:
         case _Pairs() | list() if len(path) >= MAX_DEPTH:
             _note(faults, path, f"nested deeper than {MAX_DEPTH} levels", "flatten the body", "too_deep")
@@ -164,8 +164,8 @@ def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
             _note(faults, path, node.message, node.hint, "number")
         case float() if not math.isfinite(node):
             _note(faults, path, "this number is too large for a 64-bit float", "give a finite number", "number")
-        case str() if found := complaint(node):
-            _note(faults, path, found, "remove the character", "text")
+        case str() if reason := complaint(node):
+            _note(faults, path, reason, "remove the character", "text")
         case _:
             return node
     return None
@@ -177,7 +177,7 @@ def _note(faults: list[Fault], path: tuple[str | int, ...], message: str, hint: 
 
 
 def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for key, item in pairs:
         if reason := complaint(key) or (
             f"it is longer than {LONGEST_KEY} characters" if len(key) > LONGEST_KEY else None
@@ -185,10 +185,10 @@ def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> 
             # The key itself cannot be written into a pointer, so the pointer is the object's.
             _note(faults, path, f"a key of this object is unusable: {reason}", "rename it", "text")
             continue
-        if key in found:
+        if key in members:
             _note(faults, (*path, key), "this key stands twice in the object", "remove one", "duplicate_key")
-        found[key] = _walk(item, (*path, key), faults)
-    return found
+        members[key] = _walk(item, (*path, key), faults)
+    return members
 
 
 def complaint(text: str) -> str | None:

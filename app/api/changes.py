@@ -1,6 +1,6 @@
 """Waiting for a job to change: one LISTEN connection per process wakes every stream and long poll.
 
-Postgres only wakes; what changed is always read from the tables, so a lost notification costs at most a second.
+Postgres only wakes; changes are always read from the tables, so a lost notification costs at most a second.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Changes:
 
     @property
     def full(self) -> bool:
-        """Whether as many streams and long polls are open as may be. What has begun goes on."""
+        """Whether no further stream or long poll may open. Those that are open go on."""
         return self.watches >= settings().max_streams
 
     def refuse_when_full(self) -> None:
-        """For streams, before they begin. A long poll is answered at once instead: a preference may be left unmet."""
+        """For a stream, before it begins. A long poll is answered at once instead: its preference may go unmet."""
         if self.full:
             raise Problem(
                 "too_many_streams",
@@ -118,9 +118,9 @@ class Waiter:
         return self._changes.closing
 
     async def read(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """Runs `function` in a thread; what happens after it began counts as a change. Few reads run at a time, so
-        that streams, however many, leave threads and connections to other requests. While the database is away it
-        tries again, for as long as a client may be made to wait for it."""
+        """Runs `function` in a thread; an event after its start counts as a change. Few reads run at a time, so any
+        number of streams leaves threads and connections to other requests. While the database is away, the read is
+        tried again for `OUTAGE_SECONDS`."""
         self._changed.clear()
         until = time.monotonic() + OUTAGE_SECONDS
         while True:

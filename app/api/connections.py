@@ -40,14 +40,14 @@ def most_connections() -> int:
 
 @dataclass
 class _Waiting:
-    """A server's connections that have no request in progress, each since it began to wait: those that never had one, and the others."""
+    """A server's connections without a request in progress, the longest waiting first: `new` never had a request, `served` had."""
 
     new: dict[Connection, None] = field(default_factory=dict)
-    known: dict[Connection, None] = field(default_factory=dict)
+    served: dict[Connection, None] = field(default_factory=dict)
 
     def forget(self, connection: Connection) -> None:
         self.new.pop(connection, None)
-        self.known.pop(connection, None)
+        self.served.pop(connection, None)
 
 
 _waiting: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
@@ -61,7 +61,7 @@ class Connection(H11Protocol):
         self._waiting = _waiting.setdefault(self.server_state, _Waiting())
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._unsent, self._heard = 0, self.loop.time()
+        self._unsent, self._received_at = 0, self.loop.time()
         self._is_unread = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -82,25 +82,24 @@ class Connection(H11Protocol):
         self._is_unread = False
 
     def _in_favour(self) -> Connection | None:
-        """Who makes room for this connection. Of those that wait, and whose client has taken its whole answer, the one that has waited
-        longest, those that never had a request first; else one whose body is silent; else one whose answer is not taken yet; else
-        this one. None yet, where only those would go that have not been read since they came: of a crowd that comes at once, some
-        have brought a request."""
+        """The connection that makes room for this one: the longest waiting whose client has taken its whole answer, those that never had
+        a request first; else one whose body is silent; else one whose answer is not taken yet; else this one. None yet, where all
+        that never had a request came a moment ago and are not read yet: some of a crowd may have brought a request."""
         waiting = self._waiting
         read = list(takewhile(lambda other: not other._is_unread, waiting.new))
         if not read and waiting.new:
             return None
-        free = (other for other in chain(read, waiting.known) if not other.transport.get_write_buffer_size())
+        free = (other for other in chain(read, waiting.served) if not other.transport.get_write_buffer_size())
         silent = (other for other in self.connections if isinstance(other, Connection) and other._is_silent())
-        return next(chain(free, silent, waiting.known), self)
+        return next(chain(free, silent, waiting.served), self)
 
     def _is_silent(self) -> bool:
         """Whether a request's body should be on its way, and has not come for a while."""
         waits = not self._is_idle() and self.conn.their_state is h11.SEND_BODY
-        return waits and self.loop.time() - self._heard > SILENT_SECONDS
+        return waits and self.loop.time() - self._received_at > SILENT_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
+        self._received_at = self.loop.time()
         if self._is_idle():
             self._expect_head()
         super().data_received(data)
@@ -109,7 +108,7 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()  # and begins the next request, where its head is here already
         self._settle()
-        # What is left of a body is thrown away as it comes, and a head may have begun to come.
+        # The rest of a body is thrown away as it comes, and a head may have begun to come.
         if self._is_idle() and (self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]):
             self._expect_head()
 
@@ -135,19 +134,19 @@ class Connection(H11Protocol):
         self._write_timer = self.loop.call_later(STALLED_SECONDS, self._has_taken)
 
     def _has_taken(self) -> None:
-        """Goes on while the client takes some of its answer; asyncio says only when it has taken nearly all."""
+        """Waits on while the client takes some of its answer: asyncio tells only when nearly all is taken."""
         if self.transport.get_write_buffer_size() < self._unsent:
             self._expect_taking()
         else:
             self.transport.abort()
 
     def _settle(self) -> None:
-        """Notes whether it waits now."""
+        """Notes whether the connection waits now."""
         if not self._is_idle():
             self._waiting.forget(self)
             self._expect_no_head()
         elif self not in self._waiting.new:
-            self._waiting.known.setdefault(self)
+            self._waiting.served.setdefault(self)
 
     def _expect_head(self) -> None:
         if self._head_timer is None:
@@ -164,7 +163,7 @@ class Connection(H11Protocol):
             self._write_timer = None
 
     def _head_is_late(self) -> None:
-        """Closes. A client that has begun a head is told why; one that has sent nothing would take it for another answer."""
+        """Closes the connection. A client that has begun a head is told why; one that has sent nothing would misread that."""
         self._head_timer = None
         if self.transport.is_closing():
             return
@@ -176,16 +175,16 @@ class Connection(H11Protocol):
 
 
 class _Shortage:
-    """Says the same thing once in a while, and how often it came about meanwhile."""
+    """Logs a shortage once in a while, with how often it came about meanwhile."""
 
     def __init__(self) -> None:
-        self._count, self._said = 0, float("-inf")
+        self._count, self._logged_at = 0, float("-inf")
 
     def tell(self, text: str, **values: object) -> None:
         self._count += 1
-        if time.monotonic() - self._said >= LOG_SECONDS:
+        if time.monotonic() - self._logged_at >= LOG_SECONDS:
             log.warning(text, times=self._count, **values)
-            self._count, self._said = 0, time.monotonic()
+            self._count, self._logged_at = 0, time.monotonic()
 
 
 _crowded = _Shortage()

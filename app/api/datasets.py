@@ -84,9 +84,9 @@ async def upload_dataset(request: Request) -> Response:
     expect_multipart(request)
     async with request.form(max_files=2, max_fields=64, max_part_size=_FIELD_BYTES) as form:
         with aside(request):
-            shape, known = await apart("uploads", _store, _read(form))
+            shape, existed = await apart("uploads", _store, _read(form))
     headers = {"location": f"/v1/datasets/{shape.id}"}
-    return deps.tagged(shape, None, status=200 if known else 201, headers=headers)
+    return deps.tagged(shape, None, status=200 if existed else 201, headers=headers)
 
 
 def _read(form: FormData) -> Upload:
@@ -133,10 +133,10 @@ def _first(given: list[str]) -> str | None:
 
 
 def _store(upload: Upload) -> tuple[DatasetShape, bool]:
-    """The data set that the upload's bytes make, and whether it was known before."""
+    """The data set of the upload's bytes, and whether it existed before."""
     with _spooled(upload.file) as raw, db.transaction() as session:
         try:
-            found, new = datasets.add(
+            dataset, new = datasets.add(
                 session,
                 raw,
                 filename=upload.file.filename or None,
@@ -147,7 +147,7 @@ def _store(upload: Upload) -> tuple[DatasetShape, bool]:
         except Invalid as invalid:
             in_file = any(fault.pointer.startswith("/file") for fault in invalid.faults)
             raise refused(invalid.faults, code="dataset_invalid" if in_file else "invalid") from None
-        return DatasetShape.of(found), not new
+        return DatasetShape.of(dataset), not new
 
 
 @contextmanager
@@ -170,8 +170,8 @@ def list_datasets(
 ) -> Page[DatasetSummary]:
     """Uploads, the newest first, then the built-in ones. An entry names the first 20 columns, features and classes and counts them all; the
     data set itself has them. A page may hold fewer than `limit`: it ends at 4 MiB."""
-    found = datasets.page(session, limit=limit + 1, before=cursor)
-    return page(request, response, found, limit, lambda known: known.id, DatasetSummary.of)
+    entries = datasets.page(session, limit=limit + 1, before=cursor)
+    return page(request, response, entries, limit, lambda entry: entry.id, DatasetSummary.of)
 
 
 @router.get(

@@ -32,9 +32,9 @@ MAX_WAIT_SECONDS = 60.0
 _MOST_SESSIONS = 20  # fewer than the pool of `app.db` has connections
 
 InTransaction = Annotated[Session, Depends(get_session, scope="function", max_concurrency=_MOST_SESSIONS)]
-"""A session whose transaction commits before the answer leaves. It is a path's last dependency: none waits for a client's body.
+"""A session whose transaction commits before the answer leaves. It is a path's last dependency, so no session waits for a client's body.
 
-It keeps its connection while FastAPI waits for a thread to check what the path returned. Were all connections kept so, and
+A session keeps its connection while FastAPI waits for a thread to check the path's answer. Were all connections kept so, and
 all threads waiting for one, nothing would move.
 """
 
@@ -48,7 +48,7 @@ _CURSOR = r"^1\.[A-Za-z0-9_.-]{1,128}$"
 
 
 def _named(pattern: str) -> AfterValidator:
-    """Refuses, as a 404, what cannot be the name of anything: the database, to which a NUL is an error, is not asked."""
+    """Refuses, as a 404, a text that names nothing: the database, for which a NUL is an error, is not asked."""
 
     def named(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -68,13 +68,13 @@ def _cursor(text: str | None) -> str | None:
 
 
 class _JobPath(StringConvertor):
-    """`{job_id:job}`, which leaves `/v1/jobs/validate` to its own path: of each path, one resource alone says its methods."""
+    """`{job_id:job}` leaves `/v1/jobs/validate` to its own path, so that each path has the methods of one resource alone."""
 
     regex = "job_[^/]+"
 
 
 class _ModelPath(StringConvertor):
-    """`{ref:model}`, which may hold slashes and leaves `/v1/models/{ref}/predict` to its own path."""
+    """`{ref:model}` may hold slashes and leaves `/v1/models/{ref}/predict` to its own path."""
 
     regex = ".*(?<!/predict)"
 
@@ -103,21 +103,26 @@ IfNoneMatch = Annotated[str | None, Header(description="an ETag: the answer is 3
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuses query parameters that the path does not have, or that stand twice: a filter that is not heard would list everything."""
+    """Refuses query parameters that the path does not have, or that stand twice: a misspelt filter would list everything."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
     if not isinstance(dependant, Dependant):
         return
-    known = sorted({field.alias for part in _all(dependant) for field in part.query_params})
-    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    parameters = sorted({field.alias for part in _all(dependant) for field in part.query_params})
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in parameters]
     faults = [
-        Fault(pointer("query", name), "this path has no such parameter", nearest(name, known, "parameters"), "unknown")
+        Fault(
+            pointer("query", name),
+            "this path has no such parameter",
+            nearest(name, parameters, "parameters"),
+            "unknown",
+        )
         for name in unknown[:MOST]
     ]
     given = Counter(name for name, _ in request.query_params.multi_items())
     faults += [
         Fault(pointer("query", name), f"this parameter stands {times} times", "give it once", "duplicate_key")
         for name, times in given.items()
-        if times > 1 and name in known
+        if times > 1 and name in parameters
     ]
     if faults:
         raise refused(faults, code="invalid_parameter")
@@ -133,17 +138,17 @@ async def prefer_wait(
     prefer: Annotated[str | None, Header(description="`wait=N`: hold the answer up to N seconds (at most 60)")] = None,
 ) -> float:
     """Seconds that the client prefers to wait (RFC 7240); 0 for none, or for a preference that is not understood."""
-    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
-    return min(float(found[1]), MAX_WAIT_SECONDS) if found else 0.0
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
+    return min(float(match[1]), MAX_WAIT_SECONDS) if match else 0.0
 
 
 Wait = Annotated[float, Depends(prefer_wait)]
 
 
 def looks_twice(read: Callable[Given, Result]) -> Callable[Given, Result]:
-    """`read`, once more where a file is missing: a DELETE may have come behind the look at its row, which is then a 404.
+    """`read`, tried once more where a file is missing: a DELETE may have come after its row was read, and the second try is a 404.
 
-    A file that is missing even so is lost, and a fault of ours.
+    A file that is missing even so is lost, a fault of ours.
     """
 
     @wraps(read)
@@ -168,12 +173,12 @@ def accepts(request: Request, media_type: str) -> bool:
 
 
 def turn(
-    request: Request, response: Response, found: Sequence[Item], limit: int, ids: Any
+    request: Request, response: Response, items: Sequence[Item], limit: int, ids: Any
 ) -> tuple[list[Item], str | None]:
     """Cuts a list that was read one longer than `limit` into a page, and says where the next begins."""
-    if len(found) <= limit:
-        return list(found), None
-    kept = list(found[:limit])
+    if len(items) <= limit:
+        return list(items), None
+    kept = list(items[:limit])
     cursor = f"1.{ids(kept[-1])}"
     query = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
     response.headers["link"] = f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'

@@ -105,12 +105,12 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(title="Bequest", version=version(), description=_DESCRIPTION, routes=app.routes)
         specs = schemas.of_jobs()
         document = _apart(document, specs)
-        found = document["components"]["schemas"]
-        schemas.with_open_keys(found)
+        components = document["components"]["schemas"]
+        schemas.with_open_keys(components)
         # FastAPI's own error shape: no path answers with it.
         for unused in ("HTTPValidationError", "ValidationError"):
-            found.pop(unused, None)
-        found |= {**schemas.of_model(ProblemShape), **specs, **schemas.of_reports()}
+            components.pop(unused, None)
+        components |= {**schemas.of_model(ProblemShape), **specs, **schemas.of_reports()}
         for parameter in _parameters(document):
             parameter["schema"] = _without_null(parameter["schema"])
         app.openapi_schema = document
@@ -134,10 +134,10 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _apart(document: dict[str, Any], specs: Collection[str]) -> dict[str, Any]:
     """Gives an answer's schema another name where a spec's has the same: in a spec a default may be left out, in an answer it stands."""
-    found = document["components"]["schemas"]
-    names = {name: f"{name}Output" for name in found.keys() & set(specs)}
+    components = document["components"]["schemas"]
+    names = {name: f"{name}Output" for name in components.keys() & set(specs)}
     for old, new in names.items():
-        found[new] = {**found.pop(old), "title": new}
+        components[new] = {**components.pop(old), "title": new}
     moved = {schemas.COMPONENTS + old: schemas.COMPONENTS + new for old, new in names.items()}
     apart: dict[str, Any] = schemas.renamed(document, moved)
     return apart

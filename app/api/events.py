@@ -66,10 +66,10 @@ async def list_events(
 def _page(job_id: str, after: int, limit: int) -> EventPage:
     with db.transaction() as session:
         job = jobs.get(session, job_id)
-        found = [shapes.of_event(event) for event in events.after(session, job_id, after, limit)]
-    last = found[-1].id if found else after
-    ended = is_terminal(job.state) and len(found) < limit
-    return EventPage(data=found, next_after=None if ended else last)
+        entries = [shapes.of_event(event) for event in events.after(session, job_id, after, limit)]
+    last = entries[-1].id if entries else after
+    ended = is_terminal(job.state) and len(entries) < limit
+    return EventPage(data=entries, next_after=None if ended else last)
 
 
 def _over(job_id: str, after: int) -> bool:
@@ -85,13 +85,13 @@ async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[by
     with changes_of(request).waiter(job_id) as waiter:
         while not waiter.closing:
             try:
-                found, progress, ended = await waiter.read(_news, job_id, after)
+                entries, progress, ended = await waiter.read(_news, job_id, after)
             except NotFound:
                 return  # deleted while it was followed
-            for event in found:
+            for event in entries:
                 yield format_sse_event(event=event.type, data_str=event.model_dump_json(), id=str(event.id))
                 after, spoke = event.id, time.monotonic()
-            if len(found) == _PAGE:
+            if len(entries) == _PAGE:
                 continue
             if ended:
                 return
@@ -109,7 +109,7 @@ def _news(job_id: str, after: int) -> tuple[list[EventShape], dict[str, Any] | N
     with db.transaction() as session:
         # The job first: when it has ended, its last event is committed, so the second query sees it.
         job = jobs.get(session, job_id)
-        found = [shapes.of_event(event) for event in events.after(session, job_id, after, _PAGE)]
+        entries = [shapes.of_event(event) for event in events.after(session, job_id, after, _PAGE)]
     progress = None
     if job.progress is not None and not is_terminal(job.state):
         progress = {
@@ -119,4 +119,4 @@ def _news(job_id: str, after: int) -> tuple[list[EventShape], dict[str, Any] | N
             "progress": job.progress,
             "latest": job.latest,
         }
-    return found, progress, is_terminal(job.state)
+    return entries, progress, is_terminal(job.state)

@@ -51,14 +51,14 @@ def list_artifacts(session: InTransaction, job_id: JobId) -> Artifacts:
 def get_zip(session: InTransaction, job_id: JobId) -> Response:
     """Streamed as it is read. `SHA256SUMS` inside is what `sha256sum -c` takes."""
     jobs.get(session, job_id)
-    found = artifacts.of_job(session, job_id)
-    if not found:
+    files = artifacts.of_job(session, job_id)
+    if not files:
         raise NotFound("This job has no artifacts yet. They are kept when it succeeds.")
     # Sized: the length is known before the first byte, so that a cut download is noticed.
     bundle = ZipStream(compress_type=ZIP_STORED, sized=True)
-    for artifact in found:
+    for artifact in files:
         bundle.add_path(str(artifacts.blob(artifact.sha256)), arcname=f"{job_id}/{artifact.name}")
-    sums = "".join(f"{artifact.sha256}  {artifact.name}\n" for artifact in found)
+    sums = "".join(f"{artifact.sha256}  {artifact.name}\n" for artifact in files)
     bundle.add(sums, arcname=f"{job_id}/SHA256SUMS")
     headers = {
         "content-length": str(len(bundle)),
@@ -117,14 +117,14 @@ def _part(header: str | None, length: int) -> tuple[int, int] | None:
         Problem: 416, the range begins behind the end.
     """
     # No blanks within (RFC 9110 14.1.1): two repeats of them side by side would try every way to share a long run.
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "", re.IGNORECASE | re.ASCII)
-    if not found or not any(found.groups()):
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "", re.IGNORECASE | re.ASCII)
+    if not match or not any(match.groups()):
         return None
-    if not found[1]:
-        first, last = max(0, length - int(found[2])), length - 1
+    if not match[1]:
+        first, last = max(0, length - int(match[2])), length - 1
     else:
-        first, last = int(found[1]), min(int(found[2] or length), length - 1)
-        if found[2] and int(found[2]) < first:
+        first, last = int(match[1]), min(int(match[2] or length), length - 1)
+        if match[2] and int(match[2]) < first:
             return None
     if first >= length or first > last:
         raise Problem(

@@ -103,7 +103,7 @@ def _workers() -> int | None:
 
 
 def _free_bytes() -> int | None:
-    """On the disk of the store, or where its folder is going to be."""
+    """Free bytes on the disk of the store, or where its folder is going to be."""
     place = settings().store.expanduser().absolute()
     there = next((folder for folder in (place, *place.parents) if folder.exists()), None)
     return shutil.disk_usage(there).free if there else None

@@ -38,7 +38,7 @@ _NO_KEY = Fault(
     "idempotency_key",
 )
 _MOST_NETWORKS = 64
-"""In a body: a few teachers, or a task's each."""
+"""Of one body: it may name a few teachers, or one for each task."""
 
 Answer = TypeVar("Answer")
 _REFUSALS = ("malformed_body", "unsupported_media_type", "invalid")
@@ -55,9 +55,9 @@ async def idempotency_key(
         ),
     ] = None,
 ) -> str | None:
-    """The key of a submission. Raises 422 for one that is none, or for several."""
+    """The key of a submission. Raises 422 for an unusable key, or for several."""
     given = request.headers.getlist("idempotency-key")
-    if len(given) > 1 or not all(re.fullmatch(_KEY, one) for one in given):
+    if len(given) > 1 or not all(re.fullmatch(_KEY, value) for value in given):
         raise refused([_NO_KEY], code="invalid_parameter")
     return key
 
@@ -126,8 +126,8 @@ def list_jobs(
     tag: FilterText = None,
 ) -> Page[JobShape]:
     """Newest first. Filters are combined. A page may hold fewer than `limit`: it ends at 4 MiB."""
-    found = jobs.page(session, limit=limit + 1, before=cursor, kind=kind, state=state, name=name, tag=tag)
-    return page(request, response, found, limit, lambda job: job.id, lambda job: shapes.of_job(session, job))
+    rows = jobs.page(session, limit=limit + 1, before=cursor, kind=kind, state=state, name=name, tag=tag)
+    return page(request, response, rows, limit, lambda job: job.id, lambda job: shapes.of_job(session, job))
 
 
 @router.get(
@@ -231,7 +231,7 @@ def delete_job(session: InTransaction, job_id: JobId) -> None:
 
 
 async def _once_traced(function: Callable[..., Answer], *arguments: object) -> Answer:
-    """What `function` returns once every network that it looks at is known: each that is not is built by the inference program,
+    """The result of `function` once every network that it looks at is known. The inference program builds the others,
     while neither a connection to the database is held nor a thread that others wait for."""
     for _ in range(_MOST_NETWORKS):
         try:
@@ -258,15 +258,15 @@ def _refuse_unreadable(body: Body) -> None:
     """Raises for values that cannot be taken, with all else that is wrong: one answer names every fault."""
     if not body.faults:
         return
-    found = list(body.faults)
+    faults = list(body.faults)
     if isinstance(body.value, dict):
         try:
             with db.transaction() as session:
                 jobs.validate(session, body.value)
         except Invalid as invalid:
-            places = {fault.pointer for fault in found}
-            found += [fault for fault in invalid.faults if fault.pointer not in places]
-    raise refused(sorted(found, key=lambda fault: fault.pointer), code="malformed_body")
+            places = {fault.pointer for fault in faults}
+            faults += [fault for fault in invalid.faults if fault.pointer not in places]
+    raise refused(sorted(faults, key=lambda fault: fault.pointer), code="malformed_body")
 
 
 def _read(job_id: str) -> JobShape:

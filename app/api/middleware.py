@@ -1,4 +1,4 @@
-"""What every request passes through, as plain ASGI so that streams are never buffered.
+"""The middleware of every request, in plain ASGI so that streams are never buffered.
 
 Outermost first: the request's id and its one log line, the last catch for a fault of our own, HTTP's own rules (HEAD, the
 absolute form, framing), the check of Host and Origin, a slot among the requests that are worked on, the body's bounds.
@@ -49,7 +49,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        # What is changed in here is not the server's own: it frames the answer by the request that it read.
+        # A copy: the server frames its answer by the request that it read.
         scope = {**scope, "state": {**scope.get("state", {})}}
         is_head = scope["method"] == "HEAD"
         request_id = scope["state"]["request_id"] = _request_id(Headers(scope=scope))
@@ -97,7 +97,7 @@ class RequestMiddleware:
                     body.leave()
                 seconds = round(time.monotonic() - started, 4)
                 level = log.debug if scope["path"].startswith(_QUIET) else log.info
-                # As it came, still percent-encoded: a path may hold what a terminal would obey.
+                # As it came, still percent-encoded: a path may hold codes that a terminal would obey.
                 path = scope.get("raw_path", b"").decode("latin-1")[:500]
                 method = "HEAD" if is_head else scope["method"]
                 level("request", method=method, path=path, status=status, seconds=seconds)
@@ -110,8 +110,8 @@ def _request_id(headers: Headers) -> str:
 
 def _origin_form(scope: Scope) -> Headers:
     """The headers. A target in the absolute form (`GET http://host/path`) becomes a path, and its host the Host header (RFC 9112 3.2.2)."""
-    if found := _ABSOLUTE.fullmatch(scope.get("raw_path", b"")):
-        host, path = found[1], found[2] or b"/"
+    if match := _ABSOLUTE.fullmatch(scope.get("raw_path", b"")):
+        host, path = match[1], match[2] or b"/"
         scope["raw_path"], scope["path"] = path, unquote(path.decode("ascii"))
         scope["headers"] = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
     return Headers(scope=scope)
@@ -146,7 +146,7 @@ def _without_port(host: str) -> str:
 
 
 def _unhurried(slot: Slot, receive: Receive) -> Receive:
-    """`receive`, so that nobody fills the service by sending slowly."""
+    """`receive`, not counted while it waits, so that nobody fills the service by sending slowly."""
 
     async def unhurried() -> Message:
         with slot.aside():

@@ -42,8 +42,8 @@ def list_models(
 ) -> Page[ModelShape]:
     """Newest first: jobs' own models (`role` model) and those of their stages (source, teacher, control/0, …). A page may hold fewer than
     `limit`: it ends at 4 MiB."""
-    found = models.page(session, limit=limit + 1, before=cursor, name=name, job_id=job, role=role)
-    return page(request, response, found, limit, lambda model: model.id, lambda model: _shape(session, model))
+    rows = models.page(session, limit=limit + 1, before=cursor, name=name, job_id=job, role=role)
+    return page(request, response, rows, limit, lambda model: model.id, lambda model: _shape(session, model))
 
 
 @router.post(
@@ -101,7 +101,8 @@ def _predict(ref: str, body: dict[str, Any]) -> Predictions:
     if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
         raise Problem("internal", "The inference process answered for other rows than those it was given.")
     answers = [
-        {name: _said(task, outputs[name][index]) for name, task in manifest.tasks.items()} for index in range(len(rows))
+        {name: _prediction(task, outputs[name][index]) for name, task in manifest.tasks.items()}
+        for index in range(len(rows))
     ]
     return Predictions(model=model.id, predictions=answers)
 
@@ -132,6 +133,6 @@ def _rows(body: dict[str, Any], manifest: Manifest) -> NDArray[np.float32]:
     return encoded
 
 
-def _said(task: TaskManifest, output: list[float]) -> Prediction:
+def _prediction(task: TaskManifest, output: list[float]) -> Prediction:
     """A row's outputs in the words and units of the data."""
-    return Prediction(**tasks.of(task.type).said(output, task.classes or ()))
+    return Prediction(**tasks.of(task.type).prediction(output, task.classes or ()))

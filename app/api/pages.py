@@ -21,20 +21,20 @@ MOST_BYTES = 4 * 2**20
 def page(
     request: Request,
     response: Response,
-    found: Generator[Item],
+    items: Generator[Item],
     limit: int,
     ids: Callable[[Item], str],
     shape: Callable[[Item], Shape],
 ) -> Page[Shape]:
-    """The first `limit` entries of `found`, which has one more where there is one; fewer where they fill `MOST_BYTES`, but one at least.
+    """The first `limit` of `items`, or fewer where those fill `MOST_BYTES`, but one at least. One more item means a next page.
 
-    `found` is read as far as that: what is not answered is not held in memory either.
+    `items` are read no further, so nothing beyond the page is held in memory.
     """
     names: list[str] = []
     entries: list[Shape] = []
     size = 0
-    with closing(found):
-        for item in found:
+    with closing(items):
+        for item in items:
             names.append(ids(item))
             if len(entries) == limit or size >= MOST_BYTES:
                 break

@@ -59,7 +59,7 @@ class ProblemShape(BaseModel):
 
 
 def respond(problem: Problem, request_id: str) -> Response:
-    """The answer that says it."""
+    """The answer for a problem."""
     body = {
         "type": f"/problems/{problem.code}",
         "title": problem.title,
@@ -78,7 +78,7 @@ def respond(problem: Problem, request_id: str) -> Response:
 
 
 def internal() -> Problem:
-    """What is said of a fault of our own: nothing but where to look."""
+    """The problem for a fault of our own: it says only where to look."""
     return Problem("internal", "The service failed to answer this request. Its log has the details under request_id.")
 
 
@@ -105,7 +105,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """Those that the path takes, over all routes: Starlette names those of the first that has the path."""
+    """The methods that the path takes, over all routes: Starlette names those of the first route with the path."""
     scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
     taken = [
         method

@@ -61,7 +61,7 @@ class BodyBudget:
         )
 
     def give_memory_back(self) -> None:
-        """To the system, in a moment. By itself glibc does so at its heap's end alone, and pieces of bodies lie between what stays."""
+        """Gives freed memory to the system, in a moment. By itself glibc does so at its heap's end alone, and bodies lie further in."""
         trim = _allocator()
         if trim is None or self._trims:
             return
@@ -74,7 +74,7 @@ class BodyBudget:
         asyncio.get_running_loop().call_later(TRIM_SECONDS, give)
 
     def make_room(self, wanting: Body, wanted: int) -> None:
-        """Room for so many bytes more of `wanting`, if need be that of bodies which come too slowly.
+        """Makes room for `wanted` more bytes of `wanting`, if need be by giving up bodies that come too slowly.
 
         Raises:
             Problem: 429 `overloaded`: all others come as fast as they should.
@@ -112,9 +112,9 @@ class BodyBudgets:
 
 
 class Body:
-    """One body. What has come of it holds room until the request is answered: handlers keep the bytes, and what they read from them.
+    """One body. Its received bytes hold room until the request is answered: handlers keep them, and the values in them.
 
-    Its declared length is held against the room there is now, and takes none: a client who sends slowly would have it for hours.
+    Its declared length is compared with the room there is now, and takes none: a slow client would hold that room for hours.
     """
 
     def __init__(self, kind: BodyBudget, headers: Headers) -> None:
@@ -171,7 +171,7 @@ class Body:
                 self._timeout.reschedule(_now())
 
     def leave(self) -> None:
-        """It is held no longer."""
+        """Gives its room back."""
         self._kind.coming.discard(self)
         self._kind.held -= self._held
         if self._held > LARGE_BYTES:

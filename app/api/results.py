@@ -1,4 +1,4 @@
-"""What a job leaves behind as it runs: /v1/jobs/{id}/metrics, logs, report, attempts."""
+"""The record of a job's run: /v1/jobs/{id}/metrics, logs, report, attempts."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _text(raw: bytes) -> str:
 
 
 def _more(path: Path, offset: int) -> bytes:
-    """What was written behind `offset`. The stored log begins with all that the growing one held."""
+    """The log from `offset` on. The stored log begins with all that the growing one held."""
     try:
         with artifacts.open_plain(path) as log:
             log.seek(offset)

@@ -1,4 +1,4 @@
-"""The JSON Schemas that are published, of jobs, their variants and their reports: a form or a generator of clients needs nothing else.
+"""The published JSON Schemas of jobs, their variants and their reports: a form or a generator of clients needs nothing else.
 
 Every definition has a name of its own, which is its title as well: generators name classes by it.
 """
@@ -20,7 +20,7 @@ WITHIN, COMPONENTS = "#/$defs/", "#/components/schemas/"
 
 
 def of_spec(kind: Kind, spec: type[BaseModel]) -> dict[str, Any]:
-    """What a module's `Spec` takes, with all that it refers to within."""
+    """The schema of a module's `Spec`, with all that it refers to within."""
     (name,), made = _named([spec], "validation", WITHIN)
     _strict(made, {name: TAGS[kind]})
     schema: dict[str, Any] = made.pop(name)
@@ -28,7 +28,7 @@ def of_spec(kind: Kind, spec: type[BaseModel]) -> dict[str, Any]:
 
 
 def of_jobs() -> dict[str, Any]:
-    """By name: `JobSpec`, what POST /v1/jobs takes, and all that it is made of: for the OpenAPI document."""
+    """Schemas by name for the OpenAPI document: `JobSpec`, the body of POST /v1/jobs, and its parts."""
     kinds = methods.kinds()
     names, made = _named([module.Spec for module in kinds.values()], "validation", COMPONENTS)
     _strict(made, dict.fromkeys(names, TAGS["methods"]))
@@ -36,7 +36,7 @@ def of_jobs() -> dict[str, Any]:
 
 
 def of_reports() -> dict[str, Any]:
-    """By name: `Report`, what GET /v1/jobs/{id}/report answers, and all that it is made of: for the OpenAPI document.
+    """Schemas by name for the OpenAPI document: `Report`, the answer of GET /v1/jobs/{id}/report, and its parts.
 
     A kind whose module has no `REPORT` answers with whatever object its method writes.
     """
@@ -51,14 +51,14 @@ def of_reports() -> dict[str, Any]:
 
 
 def of_model(model: type[BaseModel]) -> dict[str, Any]:
-    """By name: a model and all that it is made of, as it is read: for the OpenAPI document."""
+    """Schemas by name for the OpenAPI document: a model, as it is read, and its parts."""
     return _named([model], "validation", COMPONENTS)[1]
 
 
 def _named(
     models: Sequence[type[BaseModel]], mode: JsonSchemaMode, home: str
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """The name of each model, and by name the schemas of all and of what they hold, which refer to each other under `home`."""
+    """The name of each model; and by name the schemas of the models and their parts, which refer to each other under `home`."""
     places, made = models_json_schema([(model, mode) for model in models], ref_template=home + "{model}")
     titles = Counter(schema.get("title") for schema in made["$defs"].values())
     names = {key: schema["title"] if titles[schema.get("title")] == 1 else key for key, schema in made["$defs"].items()}
@@ -69,7 +69,7 @@ def _named(
 
 
 def renamed(node: Any, moved: Mapping[str, str]) -> Any:
-    """A document in which whatever text is a key of `moved` is the text there."""
+    """A document with every text that is a key of `moved` replaced by its value."""
     if isinstance(node, dict):
         return {key: renamed(inner, moved) for key, inner in node.items()}
     if isinstance(node, list):
@@ -78,7 +78,7 @@ def renamed(node: Any, moved: Mapping[str, str]) -> Any:
 
 
 def with_open_keys(schemas: Any) -> None:
-    """Says of objects whose keys follow one pattern that whatever they hold is alike: generators of clients know no `patternProperties`."""
+    """Rewrites `patternProperties` of one pattern as `additionalProperties`, since generators of clients do not know the former."""
     for node in _nodes(schemas):
         if "patternProperties" in node:
             ((pattern, inner),) = node.pop("patternProperties").items()

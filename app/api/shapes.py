@@ -161,8 +161,8 @@ class DatasetShape(_Dataset):
     data_schema: Schema = Field(alias="schema")
 
     @classmethod
-    def of(cls, known: DatasetEntry) -> DatasetShape:
-        return cls.model_validate(known)
+    def of(cls, entry: DatasetEntry) -> DatasetShape:
+        return cls.model_validate(entry)
 
 
 MOST_LISTED = 20
@@ -209,8 +209,8 @@ class DatasetSummary(_Dataset):
     data_schema: Annotated[SchemaSummary, BeforeValidator(SchemaSummary.cut)] = Field(alias="schema")
 
     @classmethod
-    def of(cls, known: DatasetEntry) -> DatasetSummary:
-        return cls.model_validate(known)
+    def of(cls, entry: DatasetEntry) -> DatasetSummary:
+        return cls.model_validate(entry)
 
 
 class Preview(BaseModel):
@@ -321,7 +321,7 @@ def _of(shape: type[Shape], row: Row, **other: Any) -> Shape:
 
 
 def _main_dataset(job: Job) -> DatasetUsed | None:
-    """What the target, the student or the shared model learns; the first one of a job whose tasks have one each."""
+    """The data set of the target, the student or the shared model; the first one of a job whose tasks have one each."""
     named = {entry["ref"]: entry for entry in job.datasets}
     entry = named.get(job.resolved_spec.get("dataset") or "") or next(iter(named.values()), None)
     return DatasetUsed(id=entry["id"], sha256=entry["sha256"]) if entry else None

@@ -1,4 +1,4 @@
-"""Bulkheads: what takes longer than a query has a few threads of its own, by its kind, so that it keeps no other request waiting."""
+"""Bulkheads: each kind of long work has a few threads of its own, so that it keeps no other request waiting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _limiters: RunVar[dict[Lane, anyio.CapacityLimiter]] = RunVar("limiters")
 
 
 async def apart(lane: Lane, function: Callable[..., Result], *arguments: object) -> Result:
-    """What `function` returns, in a thread of that lane; the next one waits until one is free."""
+    """The result of `function`, run in a thread of that lane; further calls wait until one is free."""
     try:
         limiters = _limiters.get()
     except LookupError:

@@ -38,12 +38,12 @@ def load(name: str) -> Table:
 
 
 def schema(name: str) -> Schema:
-    """What the built-in `name` looks like. Raises Missing."""
+    """The schema of the built-in `name`. Raises Missing."""
     return load(name).schema
 
 
 def sha256(name: str) -> str:
-    """Of the content: schema, inputs and columns; what a job records about its data. Raises Missing."""
+    """The hash of the content: schema, inputs and columns. A job records it about its data. Raises Missing."""
     load(name)
     return _hash_of(name)
 

@@ -35,11 +35,11 @@ def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Targ
     """`age:number` reads age as numbers, `grade:category` as classes, `age` by its values. Unknown and repeated columns are faults."""
     targets: dict[str, Target] = {}
     faults: list[Fault] = []
-    known = set(there)
+    names = set(there)
     for number, text in enumerate(asked):
         place = pointer("targets", number)
         name, _, suffix = text.rpartition(":")
-        if text in known:
+        if text in names:
             target = Target(text)
         elif suffix == "number":
             target = Target(name, "number")
@@ -47,7 +47,7 @@ def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Targ
             target = Target(name, "category")
         else:
             target = Target(text)
-        if target.column not in known:
+        if target.column not in names:
             faults.append(
                 Fault(place, "the file has no such column", nearest(target.column, there, "columns"), "unknown_name")
             )
@@ -59,12 +59,12 @@ def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Targ
 
 
 def fault_in_whole_numbers(values: Values, place: str, written: Values | None = None) -> Fault | None:
-    """Why a column of whole numbers cannot be kept as 32-bit floats, or None. Beyond 2^24 they hold only some of them: two
-    numbers would become one. A column that holds a fraction is a measurement, which may be rounded.
+    """Why a column of whole numbers cannot be kept as 32-bit floats, or None. Beyond 2^24 floats hold only some whole numbers: two
+    would become one. A column that holds a fraction is a measurement, which may be rounded.
 
     Args:
         values: integers or floats, NaN is missing.
-        written: of floats, which were written as whole numbers. Beyond 2^53, where a float has no fraction, no others count as such.
+        written: which of the floats were written as whole numbers. Beyond 2^53, where a float has no fraction, no others count as such.
     """
     kind, size = values.dtype.kind, values.dtype.itemsize
     if size <= 2 or (kind == "f" and size <= 4) or _largest(values) <= MOST_EXACT_FLOAT32:
@@ -98,7 +98,7 @@ def _largest(values: Values) -> float:
 
 
 def _changed(values: Values, written: Values | None) -> Values:
-    """Which of these whole numbers are others as 32-bit floats."""
+    """Which of these whole numbers a 32-bit float changes."""
     if values.dtype.kind == "f":
         counted = np.abs(values) <= MOST_EXACT_FLOAT64
         counted = counted if written is None else counted | written
@@ -124,7 +124,7 @@ def of_codes(
 def of_distinct(
     name: str, inverse: Values, distinct: Sequence[str], place: str, limits: UploadLimits
 ) -> tuple[Values, Column] | Fault:
-    """A category from its different values, in their order, and for each row which of them it has (-1: missing)."""
+    """A category from its distinct values, in order, and each row's index among them (-1: missing)."""
     fault = fault_in_classes(distinct, place, limits)
     return fault or _category(name, inverse.astype(np.int32), distinct, place)
 

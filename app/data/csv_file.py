@@ -2,7 +2,7 @@
 
 Targets are the columns asked for; else the one named target, label, class or y; else the last. All others are features: numbers as
 they are, words as one indicator for each of their values. An empty cell is a missing value: allowed in a target, a fault in a
-feature, since what to put there is a decision about the data that the service does not make silently.
+feature, since to fill it is a decision about the data that the service does not make silently.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read(file: IO[bytes], asked: Sequence[str], limits: UploadLimits) -> Table:
         if fault:
             faults.append(fault)
             continue
-        width += 1 if parsed.numbers is not None else len(parsed.words)
+        width += 1 if parsed.numbers is not None else len(parsed.categories)
         if width <= limits.features and width * cells.num_rows * 4 <= limits.decoded_bytes:
             _add_feature(parsed, features, parts)
     if not faults and not features:
@@ -89,7 +89,7 @@ def read(file: IO[bytes], asked: Sequence[str], limits: UploadLimits) -> Table:
 
 
 def warm_up() -> None:
-    """Starts the one thread that reads, before the process may start none."""
+    """Starts the one reading thread, before the process loses the right to start threads."""
     pa.set_io_thread_count(1)
     pa.set_cpu_count(1)
     pacsv.open_csv(pa.BufferReader(b"a,b\n1,2\n"), pacsv.ReadOptions(use_threads=False)).read_all()
@@ -176,12 +176,12 @@ def _cells(file: IO[bytes], names: list[str], limits: UploadLimits) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Parsed:
-    """A column's cells: which rows are empty, and either all as numbers, or the different words and which of them each row has."""
+    """A column's cells: which rows are empty, and either all cells as numbers, or the distinct texts and each row's index among them."""
 
     name: str
     missing: np.ndarray  # (n,) bool
-    words: list[str]  # at most limits.classes + 1 of them, sorted
-    codes: np.ndarray  # (n,), -1 missing; meaningless where there are more words than that
+    categories: list[str]  # at most limits.classes + 1 of them, sorted
+    codes: np.ndarray  # (n,), -1 missing; meaningless where there are more texts than that
     numbers: np.ndarray | None  # (n,) float64, NaN missing
     fault: Fault | None
     written: np.ndarray | None = None  # (n,) bool: which of the numbers were written as whole numbers
@@ -203,7 +203,7 @@ def _parsed(cells: pa.Table, name: str) -> _Parsed:
     if blank >= 0:
         real[blank] = False
     if (numeric | ~real).all() and real.any():
-        values = np.full(len(different) + 1, np.nan)  # the last one is what code -1 takes
+        values = np.full(len(different) + 1, np.nan)  # the last one is for code -1
         values[:-1][numeric] = different.filter(pa.array(numeric)).cast(pa.float64()).to_numpy()
         numbers = values[codes]
         with np.errstate(over="ignore"):
@@ -222,7 +222,7 @@ def _parsed(cells: pa.Table, name: str) -> _Parsed:
 def _fault_in_large(
     different: pa.Array, values: np.ndarray, written: np.ndarray, codes: np.ndarray, place: str
 ) -> Fault | None:
-    """A fault where a whole number is not the one that was read: a 64-bit float holds only some beyond 2^53."""
+    """A fault where reading has changed a whole number: beyond 2^53 a 64-bit float holds only some."""
     large = np.flatnonzero(written & (np.abs(values) >= columns.MOST_EXACT_FLOAT64))
     digits = {code: different[int(code)].as_py().lstrip("+-").lstrip("0") for code in large}
     changed = [code for code, text in digits.items() if int(text) != int(abs(values[code]))]
@@ -257,12 +257,12 @@ def _of_words(
             f"mostly numbers, but row {first} holds a word",
             "write a number with a decimal point and no unit, or leave the cell empty",
         )
-    words = different.filter(pa.array(real))
-    order = pc.array_sort_indices(words).to_numpy()
+    categories = different.filter(pa.array(real))
+    order = pc.array_sort_indices(categories).to_numpy()
     rank = np.full(len(different) + 1, -1)
     rank[np.flatnonzero(real)[order]] = np.arange(len(order))
     return _Parsed(
-        name, missing, words.take(pa.array(order[: columns.MOST_NAMED])).to_pylist(), rank[codes], None, fault
+        name, missing, categories.take(pa.array(order[: columns.MOST_NAMED])).to_pylist(), rank[codes], None, fault
     )
 
 
@@ -273,13 +273,13 @@ def _target(target: columns.Target, parsed: _Parsed, limits: UploadLimits) -> tu
     if parsed.numbers is None:
         if target.wanted == "number":
             return Fault(place, "asked for as numbers, but it holds words", "write numbers, or leave cells empty")
-        return columns.of_distinct(target.column, parsed.codes, parsed.words, place, limits)
-    known = ~parsed.missing
-    distinct, inverse = np.unique(parsed.numbers[known], return_inverse=True)
+        return columns.of_distinct(target.column, parsed.codes, parsed.categories, place, limits)
+    present = ~parsed.missing
+    distinct, inverse = np.unique(parsed.numbers[present], return_inverse=True)
     few = len(distinct) <= columns.FEW_WHOLE_NUMBERS and bool((distinct == np.floor(distinct)).all())
     if target.wanted == "category" or (target.wanted is None and few):
-        codes = np.full(len(known), -1)
-        codes[known] = inverse
+        codes = np.full(len(present), -1)
+        codes[present] = inverse
         names = columns.whole_number_names(distinct[: limits.classes + 1])
         return columns.of_distinct(target.column, codes, names, place, limits)
     return columns.of_numbers(target.column, parsed.numbers, place, parsed.written)
@@ -294,7 +294,7 @@ def _feature_fault(parsed: _Parsed, limits: UploadLimits) -> Fault | None:
         message = f"row {first} has no value, as {count} of {len(parsed.missing)} rows; a feature may not be missing"
         return Fault(place, message, "fill the gaps in, leave the rows or the column out, or make it a target")
     if parsed.numbers is None:
-        return columns.fault_in_classes(parsed.words, place, limits, least=1)
+        return columns.fault_in_classes(parsed.categories, place, limits, least=1)
     return columns.fault_in_whole_numbers(parsed.numbers, place, parsed.written)
 
 
@@ -303,6 +303,6 @@ def _add_feature(parsed: _Parsed, features: list[Feature], parts: list[np.ndarra
         features.append(Feature(column=parsed.name))
         parts.append(parsed.numbers.astype(np.float32))
         return
-    for code, word in enumerate(parsed.words):
+    for code, word in enumerate(parsed.categories):
         features.append(Feature(column=parsed.name, equals=word))
         parts.append((parsed.codes == code).astype(np.float32))

@@ -1,4 +1,4 @@
-"""A disk without room, as whoever writes to it learns of it."""
+"""How a program that writes learns that the disk is full."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ NO_ROOM = errno.ENOSPC
 """The exit status of a program that ends for want of room, and may have none to say so."""
 
 _ERRORS = (errno.ENOSPC, errno.EDQUOT)
-_WORDS = tuple(map(os.strerror, _ERRORS))
+_MESSAGES = tuple(map(os.strerror, _ERRORS))
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether it, or an error that led to it, says that a disk or a quota is full.
+    """Whether an error, or one that led to it, says that a disk or a quota is full.
 
-    Libraries in C (HDF5, TensorFlow) wrap the system's error in one of their own, and keep its words alone.
+    Libraries in C (HDF5, TensorFlow) wrap the system's error in one of their own, and keep only its message.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if (isinstance(error, OSError) and error.errno in _ERRORS) or any(words in str(error) for words in _WORDS):
+        if (isinstance(error, OSError) and error.errno in _ERRORS) or any(
+            message in str(error) for message in _MESSAGES
+        ):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Turns rows as a client sends them to predict into what a model is fed."""
+"""Turns the rows of a request to predict into a model's input."""
 
 from __future__ import annotations
 

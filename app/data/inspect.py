@@ -30,7 +30,7 @@ TOO_MUCH = Fault(
 
 
 def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]:
-    """Reads, writes, and says what came of it."""
+    """Reads RAW, writes OUT, and returns the schema or the faults."""
     asked = json.loads(options)
     limits = UploadLimits(**asked.get("limits", {}))
     with Path(raw).open("rb") as source, Path(out).open("wb") as target:
@@ -55,8 +55,8 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
 def _rehearsed(format: str) -> Reader:
     """The format's reader, after it has read and written a tiny file of ours.
 
-    What Python, numpy and pyarrow load at first use is loaded now: behind the walls the interpreter's own files may be out
-    of reach, and threads may not be started.
+    Modules that Python, numpy and pyarrow load at first use are loaded now: in the sandbox the interpreter's own files may be
+    out of reach, and no thread may be started.
     """
     sample = io.BytesIO()
     reader: Reader

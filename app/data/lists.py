@@ -1,4 +1,4 @@
-"""Nested lists of numbers, as JSON has them, become arrays; what does not fit is a fault at its own place."""
+"""Nested lists of numbers, as JSON has them, become arrays; a value that does not fit is a fault at its own place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Numbers:
-    """What numbers may be: from `low` to `high`, else a fault says `outside`. `row`: what a whole row is, for hints."""
+    """The numbers allowed: from `low` to `high`, else a fault says `outside`. `row` describes a whole row, for hints."""
 
     row: str
     low: float = -LARGEST
@@ -29,9 +29,9 @@ class Numbers:
         numbers = self._faultless(row, shape)
         if numbers is not None:
             return numbers
-        found = len(faults)
+        before = len(faults)
         flat = list(self._of_lists(row, shape, place, faults))
-        return np.array(flat, np.float64) if len(faults) == found else None
+        return np.array(flat, np.float64) if len(faults) == before else None
 
     def number(self, value: object, place: str, faults: list[Fault]) -> float | None:
         """One number; None where a fault was added."""
@@ -47,7 +47,7 @@ class Numbers:
         return float(value)
 
     def _faultless(self, row: object, shape: Sequence[int]) -> NDArray[np.float64] | None:
-        """The same, found without a step of Python for each number; None where `_of_lists` may find a fault."""
+        """As `read`, without a step of Python for each number; None where `_of_lists` may find a fault."""
         parts = [row]
         for length in shape:
             if not all(isinstance(part, list) and len(part) == length for part in parts):

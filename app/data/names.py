@@ -10,7 +10,7 @@ __all__ = ["LONGEST", "column_pointer", "fault_in_label", "fault_in_name"]
 
 
 def fault_in_label(label: str, field: str) -> Fault | None:
-    """What is wrong with a file's or a data set's name. It is a label only; still, what looks like a path is refused.
+    """The fault in a file's or a data set's name, or None. The name is a label only; still, one that looks like a path is refused.
 
     Args:
         field: where it was given, "filename" or "name".

@@ -80,7 +80,7 @@ def _raise(faults: list[Fault]) -> None:
 
 
 def _check_end(file: IO[bytes]) -> int:
-    """Counts the members in the zip's last record: the directory of a million members must not even be listed. The file's length."""
+    """Refuses many members by the zip's last record: the directory of a million must not even be listed. Returns the file's length."""
     size = file.seek(0, 2)
     file.seek(max(0, size - END_RECORD - 65_535))
     tail = file.read()
@@ -196,12 +196,12 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header | Faul
 
 
 def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimits) -> _Plan:
-    """Which member is what, from names and shapes alone."""
-    found = [name for name in INPUTS if name in headers]
-    if len(found) != 1:
-        message = "no member holds the inputs" if not found else f"{len(found)} members could be the inputs"
+    """The role of each member, from names and shapes alone."""
+    candidates = [name for name in INPUTS if name in headers]
+    if len(candidates) != 1:
+        message = "no member holds the inputs" if not candidates else f"{len(candidates)} members could be the inputs"
         raise Invalid([Fault("/file", message, "name the inputs x, or images, or inputs")])
-    inputs, header = found[0], headers[found[0]]
+    inputs, header = candidates[0], headers[candidates[0]]
     rows = header.shape[0] if header.shape else 0
     faults = _input_faults(pointer("file", "member", f"{inputs}.npy"), header, limits)
     names = [name for name in headers if name != inputs and not name.startswith("classes_") and name != "feature_names"]
@@ -219,8 +219,8 @@ def _plan(headers: dict[str, _Header], asked: Sequence[str], limits: UploadLimit
                 )
             )
     for name, header in headers.items():
-        words = name == "feature_names" or name.startswith("classes_")
-        if words and (len(header.shape) != 1 or header.dtype.kind != "U"):
+        is_text = name == "feature_names" or name.startswith("classes_")
+        if is_text and (len(header.shape) != 1 or header.dtype.kind != "U"):
             faults.append(Fault(pointer("file", "member", f"{name}.npy"), "expected a one-dimensional array of words"))
         if name.startswith("classes_") and name.removeprefix("classes_") not in names:
             faults.append(
@@ -265,7 +265,7 @@ def _input_faults(place: str, header: _Header, limits: UploadLimits) -> list[Fau
 
 
 def _array(archive: zipfile.ZipFile, name: str, header: _Header) -> np.ndarray:
-    """The member's values. Its size is known to fit; what is read is never more than that."""
+    """The member's values. Its size is known to fit, and no more than that is read."""
     place = pointer("file", "member", f"{name}.npy")
     with archive.open(f"{name}.npy") as stream:
         stream.read(header.start)
@@ -328,7 +328,7 @@ def _column(
             return columns.of_labels(name, values, classes, place, limits)
         return columns.of_numbers(name, values, place)
     if values.dtype.kind == "U":
-        return _words(name, values, classes, wanted, place, limits)
+        return _text_column(name, values, classes, wanted, place, limits)
     if classes is not None:
         if values.dtype.kind == "f":
             return Fault(
@@ -340,18 +340,18 @@ def _column(
     whole = values.dtype.kind in "biu"
     if wanted == "number" or (wanted is None and not whole):
         return columns.of_numbers(name, values, place)
-    known = ~np.isnan(values) if not whole else np.ones(len(values), bool)
-    if np.isinf(values[known]).any():
+    present = ~np.isnan(values) if not whole else np.ones(len(values), bool)
+    if np.isinf(values[present]).any():
         return Fault(place, "an infinite value cannot be a class", "leave the row out")
-    distinct, inverse = np.unique(values[known], return_inverse=True)
+    distinct, inverse = np.unique(values[present], return_inverse=True)
     if whole and wanted is None and len(distinct) > limits.classes:
         return columns.of_numbers(name, values, place)
     codes = np.full(len(values), -1)
-    codes[known] = inverse
+    codes[present] = inverse
     return columns.of_distinct(name, codes, columns.whole_number_names(distinct[: limits.classes + 1]), place, limits)
 
 
-def _words(
+def _text_column(
     name: str,
     values: np.ndarray,
     classes: list[str] | None,

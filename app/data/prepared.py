@@ -25,9 +25,9 @@ def write(table: Table, file: Path | IO[bytes]) -> None:
 
 
 def read(path: Path) -> Table:
-    """What `write` wrote. Only for files of ours: a client's bytes go through `app.data.inspect`.
+    """The table that `write` wrote. Only for files of ours: a client's bytes go through `app.data.inspect`.
 
-    Inputs are read when rows are asked for: who splits a table, as the API does for each submission, asks for none.
+    Inputs are read only when rows are asked for: a split, which the API makes for each submission, asks for none.
     """
     with np.load(path, allow_pickle=False) as file:
         schema = read_schema(file["schema"])

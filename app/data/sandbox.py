@@ -1,4 +1,4 @@
-"""Walls around the process that reads a client's bytes, put up by itself after its imports and before it looks at the first byte."""
+"""The sandbox of the process that reads a client's bytes: it confines itself after its imports, before it looks at the first byte."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NOBODY = 65534
 
 
 def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> list[str]:
-    """From here on: so much more memory, so much processor time, files no longer than that, no core dump, no new privileges, no new
-    process or thread; another user and no network where the kernel lets us. There is no way back.
+    """Bounds this process for good: its memory, its processor time, the length of its files; no core dump, no new privileges, no new
+    process or thread; another user and no network where the kernel lets us.
 
     Args:
         memory_bytes: address space beyond what the process has now.
 
     Returns:
-        The names of the walls that stand, for those who ask.
+        The names of the protections that hold.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -55,7 +55,7 @@ def confine(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> list[str
 
 
 def main() -> None:
-    """Prints the names of the walls that stand here, as JSON: `python -m app.data.sandbox`."""
+    """Prints the names of the protections that hold here, as JSON: `python -m app.data.sandbox`."""
     sys.stdout.write(json.dumps(confine(memory_bytes=2**28, cpu_seconds=10, file_bytes=2**20)))
 
 

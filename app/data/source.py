@@ -1,7 +1,7 @@
-"""Sources: rows by number, wherever they lie. Whoever learns from rows asks for a few at a time and never holds them all.
+"""Sources: rows by number, wherever they lie. Training asks for a few rows at a time and never holds them all.
 
-An array in memory is a source as it is. A file is one that reads what is asked for by `preadv`: a memory map would do the same, but the
-pages that it has touched count as the process's own memory, so a data set larger than a job's limit would end the job.
+An array in memory is a source as it is. A file's source reads the wanted rows by `preadv`: a memory map would do the same, but its
+touched pages count as the process's own memory, so a data set larger than a job's limit would end the job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALL_BYTES = 64 * 2**20
-"""Up to here a file is read once and kept: that costs little, and a row is then found without a call of the system."""
+"""A file up to this size is read once and kept: that costs little, and a row then takes no call of the system."""
 
 BLOCK_VALUES = 2**20
 
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class RowSource:
-    """What the sources here share. A subclass has `take`, which is given row numbers from 0 to n - 1."""
+    """The base of the sources here. A subclass has `take`, which is given row numbers from 0 to n - 1."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -67,7 +67,7 @@ class RowSource:
         raise NotImplementedError
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        """FolderRefused, as it would hold what is not to be held."""
+        """Refused: an array would hold all rows at once."""
         raise TypeError(f"{len(self)} rows are not made one array: ask for rows by their numbers")
 
 
@@ -92,15 +92,15 @@ class Stored(RowSource):
 
     def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """`rows` ascend; neighbours are read together."""
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        if not found.size:
-            return found
-        flat = found.reshape(-1).view(np.uint8).data
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if not values.size:
+            return values
+        flat = values.reshape(-1).view(np.uint8).data
         size = prod(self.shape[1:]) * self.dtype.itemsize
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
             self._fill(flat[start * size : end * size], self._offset + int(rows[start]) * size)
-        return found
+        return values
 
     def _fill(self, into: memoryview, at: int) -> None:
         done = 0
@@ -132,13 +132,13 @@ class Chain(RowSource):
         self.dtype = np.result_type(*(source.dtype for source in sources))
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         number = np.searchsorted(self._ends, rows, side="right")
         for place, source in enumerate(self._sources):
             here = number == place
             if here.any():
-                found[here] = source[rows[here] - (int(self._ends[place]) - len(source))]
-        return found
+                values[here] = source[rows[here] - (int(self._ends[place]) - len(source))]
+        return values
 
 
 def blocks(source: Source, rows: NDArray[np.int64]) -> Iterator[NDArray[Any]]:

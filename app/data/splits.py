@@ -58,7 +58,7 @@ def split(table: Table, spec: SplitSpec, targets: Sequence[str]) -> Split:
 
 
 def split_faults(schema: Schema, spec: SplitSpec, targets: Sequence[str]) -> list[Fault]:
-    """What is wrong with a split as far as the schema alone tells, at submission, before any row is read."""
+    """The faults of a split that the schema alone shows, at submission, before any row is read."""
     faults = [
         Fault(
             "/split", f"the data set has no column {name!r}", nearest(name, schema.columns, "columns"), "unknown_name"
@@ -143,8 +143,8 @@ def limit_validation(
     """The validation rows cut as the training rows were: a job that may use few labels may not choose its model by many.
 
     Args:
-        limited: what `limit(table, split.train, …)` gave; the share that it kept is kept here, at least one row (`per_class`:
-            one of each class).
+        limited: the result of `limit(table, split.train, …)`; the same share is kept here, at least one row (`per_class`: one
+            of each class).
     """
     if at_most is None or not len(split.validation):
         return split.validation
@@ -172,10 +172,10 @@ def limit_labels(rows: Rows, values: np.ndarray, n: int | None, seed: int) -> ND
     Returns:
         (len(rows),) bool, at most `n` of them true; the rows stay, only their label for this task goes.
     """
-    known = labelled(values[rows])
+    present = labelled(values[rows])
     if n is None:
-        return known
-    order = _permutation(np.sort(rows[known]), values, seed, _LABELS)
+        return present
+    order = _permutation(np.sort(rows[present]), values, seed, _LABELS)
     return np.isin(rows, order[:n])
 
 
@@ -203,14 +203,14 @@ def _units(table: Table, spec: SplitSpec) -> NDArray[np.int64]:
     if spec.by != "group" or spec.column is None:
         return inputs
     values = table.columns[spec.column]
-    known = labelled(values)
-    groups = np.where(known, np.unique(values, return_inverse=True)[1], -1)
+    present = labelled(values)
+    groups = np.where(present, np.unique(values, return_inverse=True)[1], -1)
     owner = np.arange(len(table))
-    for numbers, usable in ((inputs, np.ones(len(table), bool)), (groups, known)):
+    for numbers, usable in ((inputs, np.ones(len(table), bool)), (groups, present)):
         first: dict[int, int] = {}
         for row in np.flatnonzero(usable):
-            one, other = _root(owner, int(row)), _root(owner, first.setdefault(int(numbers[row]), int(row)))
-            owner[max(one, other)] = min(one, other)
+            root, other = _root(owner, int(row)), _root(owner, first.setdefault(int(numbers[row]), int(row)))
+            owner[max(root, other)] = min(root, other)
     return np.array([_root(owner, row) for row in range(len(table))], np.int64)
 
 

@@ -51,7 +51,7 @@ def labelled(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.bool
 
 
 def row_hashes(inputs: np.ndarray, scale: float | None = None) -> Hashes:
-    """One BLAKE2b-128 a row, of its shape and values, labels excluded: what a model sees alike hashes alike, however it is stored.
+    """One BLAKE2b-128 a row, of its shape and values, labels excluded: rows that a model sees alike hash alike, however stored.
 
     Pictures are compared in steps of 1/65,535 of `scale` (null: 255 for integers, 1 for floats), so that the same one as bytes and
     as numbers in 0…1 is one picture; rows of a table as float32.
@@ -66,16 +66,16 @@ def row_hashes(inputs: np.ndarray, scale: float | None = None) -> Hashes:
             if inputs.ndim > 2
             else row.astype("<f4") + np.float32(0)
         )
-        one = start.copy()
-        one.update(np.ascontiguousarray(seen).data)
-        digests += one.digest()
+        digest = start.copy()
+        digest.update(np.ascontiguousarray(seen).data)
+        digests += digest.digest()
     return np.frombuffer(bytes(digests), np.uint8).reshape(len(inputs), HASH_BYTES)
 
 
 def among(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
     """Which of `hashes` occur in `others` too: the rows of one data set that another already holds."""
-    known = set(_keys(others))
-    return np.fromiter((key in known for key in _keys(hashes)), bool, len(hashes))
+    keys = set(_keys(others))
+    return np.fromiter((key in keys for key in _keys(hashes)), bool, len(hashes))
 
 
 def same_inputs(hashes: Hashes) -> NDArray[np.int64]:
@@ -100,14 +100,14 @@ def describe(name: str, values: np.ndarray, classes: Sequence[str] | None = None
     if classes is not None:
         counts = [int(count) for count in np.bincount(values[values >= 0], minlength=len(classes))]
         return Column(name=name, type="category", classes=list(classes), missing=missing, counts=counts)
-    known = values[~np.isnan(values)]
+    present = values[~np.isnan(values)]
     return Column(
         name=name,
         type="number",
         shape=[int(size) for size in values.shape[1:]],
         missing=missing,
-        minimum=float(known.min()) if known.size else None,
-        maximum=float(known.max()) if known.size else None,
+        minimum=float(present.min()) if present.size else None,
+        maximum=float(present.max()) if present.size else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The parent's side of reading an upload: a child does it, with a deadline; what comes back is a schema or faults."""
+"""The parent's side of reading an upload: a child reads it, within a deadline, and answers a schema or faults."""
 
 from __future__ import annotations
 
@@ -42,18 +42,27 @@ def inspect_upload(
         targets: the columns to learn, each `name`, `name:number` or `name:category`; None for the format's own rule.
 
     Returns:
-        What the data look like.
+        The schema of the data.
 
     Raises:
         Invalid: with every fault, pointers below /file, /format and /targets.
         OSError: the disk is full.
     """
     limits = limits or UploadLimits()
-    known = format_of(raw, format)
+    file_format = format_of(raw, format)
     options = json.dumps({"targets": list(targets or []), "limits": asdict(limits)})
     with tempfile.TemporaryDirectory(prefix="inspect-", dir=out.parent) as folder:
         answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
-        command = [sys.executable, "-P", "-m", "app.data.inspect", str(raw.resolve()), known, str(written), options]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "app.data.inspect",
+            str(raw.resolve()),
+            file_format,
+            str(written),
+            options,
+        ]
         with answer.open("wb") as stdout, complaint.open("wb") as stderr, _TURNS:
             code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds)
         if code:
@@ -62,34 +71,34 @@ def inspect_upload(
                 code,
                 complaint.read_bytes()[-2000:].decode(errors="replace"),
             )
-        said = _answer(answer, code)
-        if "faults" in said:
-            raise Invalid(Fault(**fault) for fault in said["faults"])
-        schema = Schema.model_validate(said["schema"])
+        result = _answer(answer, code)
+        if "faults" in result:
+            raise Invalid(Fault(**fault) for fault in result["faults"])
+        schema = Schema.model_validate(result["schema"])
         written.replace(out)
     return schema
 
 
 @cache
 def protections() -> list[str]:
-    """What the readers of uploads are confined by on this machine, see `app/data/sandbox.py`. Found out once, within a second or two."""
+    """The protections that confine readers of uploads on this machine, see `app/data/sandbox.py`. Found out once, in a second or two."""
     with tempfile.TemporaryDirectory(prefix="walls-") as folder:
         command = [sys.executable, "-P", "-m", "app.data.sandbox"]
-        said = subprocess.run(command, env=_environment(Path(folder)), capture_output=True, timeout=60, check=False)
-    if said.returncode:
-        LOG.error("no upload can be read here: %s", said.stderr[-2000:].decode(errors="replace"))
+        process = subprocess.run(command, env=_environment(Path(folder)), capture_output=True, timeout=60, check=False)
+    if process.returncode:
+        LOG.error("no upload can be read here: %s", process.stderr[-2000:].decode(errors="replace"))
         return []
-    found: list[str] = json.loads(said.stdout)
-    return found
+    names: list[str] = json.loads(process.stdout)
+    return names
 
 
 def format_of(raw: Path, format: str | None) -> Format:
     """The format of the file: as said, else as its first bytes show. Raises Invalid."""
     if format is None:
         return _sniff(raw)
-    for known in FORMATS:
-        if format == known:
-            return known
+    for name in FORMATS:
+        if format == name:
+            return name
     raise Invalid(
         [
             Fault(
@@ -173,11 +182,11 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _answer(path: Path, code: int) -> dict[str, Any]:
-    """What the child printed; raises Invalid where it was killed or fell over: that is the file's fault, and said without guessing.
+    """The child's answer. Raises Invalid where the child was killed or crashed: that is the file's fault, and said without guessing.
     Raises OSError where the disk was full."""
     if code == 0 and path.stat().st_size <= _LONGEST_ANSWER:
-        said: dict[str, Any] = json.loads(path.read_bytes())
-        return said
+        result: dict[str, Any] = json.loads(path.read_bytes())
+        return result
     if code == disk.NO_ROOM:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     if code in (-signal.SIGXCPU, -signal.SIGKILL):

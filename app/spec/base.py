@@ -19,15 +19,15 @@ _NOUNS = {
 }
 
 
-def title(words: type) -> str:
-    """What a schema calls a class: by its name, and a module's `Spec` by the module's, as `PcgradWeighting` or `TransferSpec`.
+def title(model: type) -> str:
+    """A class's title in schemas: its name, or for a module's `Spec` the module's, as `PcgradWeighting` or `TransferSpec`.
 
     Generators of clients name classes by these titles, so no two may be alike.
     """
-    name = words.__module__.removesuffix(".spec")  # a package has its words in a module of this name
+    name = model.__module__.removesuffix(".spec")  # a package has its spec in a module of this name
     *_, package, module = ["", *name.split(".")]
-    if words.__name__ != "Spec" or package not in _NOUNS:
-        return words.__name__
+    if model.__name__ != "Spec" or package not in _NOUNS:
+        return model.__name__
     named = "".join(part.capitalize() for part in module.split("_"))
     return named.removesuffix(_NOUNS[package]) + _NOUNS[package]
 
@@ -71,8 +71,9 @@ _CLASSES = {
 def fault_in_name(name: str) -> str | None:
     """Why `name` cannot name anything: a job, a data set, a column, a class. None where it can.
 
-    Two names that differ look different, but for letters that are alike: what shows nothing, or changes the direction of what follows,
-    is refused. Names are kept and compared as they come, without normalization: a file's header and a request's keys must meet again.
+    Two names that differ look different, but for letters that are alike: characters that show nothing, or change the direction
+    of the text, are refused. Names are kept and compared as they come, without normalization: a file's header and a request's keys must
+    meet again.
     """
     if not name.strip():
         return "the name is empty"
@@ -133,9 +134,9 @@ class JobSpec(SpecModel):
 
 
 FREE_WORDS = ("name", "tags", "metadata")
-"""Of a spec: whatever they say, they refer to nothing."""
+"""Fields of a spec that refer to nothing, whatever they say."""
 
 
-def plain(words: BaseModel) -> dict[str, Any]:
-    """A spec as JSON types, defaults included: what `resolved_spec` shows and what the trainer is given."""
-    return words.model_dump(mode="json")
+def plain(spec: BaseModel) -> dict[str, Any]:
+    """A spec as JSON types, defaults included: as in `resolved_spec` and for the trainer."""
+    return spec.model_dump(mode="json")

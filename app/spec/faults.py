@@ -1,4 +1,4 @@
-"""What is wrong with something a client sent: every fault at once, each with a pointer to its place."""
+"""The faults in a client's data: all at once, each with a pointer to its place."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rapidfuzz import fuzz, process
 T = TypeVar("T")
 
 MOST = 100
-"""So many faults are said in one answer. What is not said must cost nothing either: a body may hold tens of thousands."""
+"""The most faults in one answer. The others must cost nothing: a body may hold tens of thousands."""
 
 MOST_COMPARED = 100_000
 """So many names are compared for the hints of one answer. That takes some 30 ms; the faults after it go without a hint."""
 
 LONGEST_NAME = 128
-"""Of a name that is looked for, and of those that it is compared with, so many characters count."""
+"""So many characters count of a name that is looked for, and of those that it is compared with."""
 
 LEAST_LIKENESS = 65
 """Percent of two names' letters that must stand in both, in the same order, for the one to be meant by the other."""
@@ -44,17 +44,17 @@ class Nearest:
     """
 
     name: str
-    known: Collection[str] = field(compare=False, repr=False)
+    names: Collection[str] = field(compare=False, repr=False)
     what: str = ""
 
     def __str__(self) -> str:
-        known = list(islice(self.known, MOST_COMPARED))
-        cut = [name[:LONGEST_NAME] for name in known]
+        names = list(islice(self.names, MOST_COMPARED))
+        cut = [name[:LONGEST_NAME] for name in names]
         near = process.extractOne(self.name, cut, scorer=fuzz.ratio, score_cutoff=LEAST_LIKENESS)
         if near is not None:
-            return f"did you mean {known[near[2]]!r}?"
-        shown = ", ".join(nsmallest(MOST_LISTED, known)) or "none"
-        return f"known{' ' + self.what if self.what else ''}: {shown}{', …' if len(known) > MOST_LISTED else ''}"
+            return f"did you mean {names[near[2]]!r}?"
+        shown = ", ".join(nsmallest(MOST_LISTED, names)) or "none"
+        return f"known{' ' + self.what if self.what else ''}: {shown}{', …' if len(names) > MOST_LISTED else ''}"
 
 
 Hint = str | Nearest | None
@@ -95,7 +95,7 @@ def written(faults: Iterable[Fault]) -> list[dict[str, str | None]]:
     for fault in islice(faults, MOST):
         hint = fault.hint
         if isinstance(hint, Nearest):
-            left -= len(hint.known)
+            left -= len(hint.names)
             hint = str(hint) if left >= 0 else None
         result.append({"pointer": fault.pointer, "message": fault.message, "hint": hint, "code": fault.code})
     return result
@@ -119,8 +119,8 @@ def of_validation(error: ValidationError, body: object, shape: type[Any]) -> lis
     They may hold secrets, or text that no JSON can carry.
     """
     names = sorted(set(_field_names(shape)))
-    found = error.errors(include_url=False, include_input=False)[:MOST]
-    return _of_unions([fault for details in found for fault in _faults(details, body, names)])[:MOST]
+    errors = error.errors(include_url=False, include_input=False)[:MOST]
+    return _of_unions([fault for details in errors for fault in _faults(details, body, names)])[:MOST]
 
 
 def pointer(*parts: str | int) -> str:
@@ -136,9 +136,9 @@ def above(place: str) -> Iterator[str]:
     yield ""
 
 
-def nearest(name: str, known: Collection[str], what: str = "") -> Nearest:
-    """A hint that names the nearest of `known`, or lists the first of them where none is near."""
-    return Nearest(name[:LONGEST_NAME], known, what)
+def nearest(name: str, names: Collection[str], what: str = "") -> Nearest:
+    """A hint that names the nearest of `names`, or lists the first of them where none is near."""
+    return Nearest(name[:LONGEST_NAME], names, what)
 
 
 def _faults(details: ErrorDetails, body: object, names: list[str]) -> list[Fault]:
@@ -190,16 +190,16 @@ def _of_unions(faults: list[Fault]) -> list[Fault]:
         mismatch = fault.code.endswith("_type") or fault.code in ("literal_error", "string_pattern_mismatch")
         if mismatch and fault.pointer in parents:
             continue
-        known = kept.get(fault.pointer)
-        if known is None:
+        earlier = kept.get(fault.pointer)
+        if earlier is None:
             kept[fault.pointer] = fault
-        elif fault.message not in known.message:
-            kept[fault.pointer] = replace(known, message=f"{known.message}, or {fault.message}")
+        elif fault.message not in earlier.message:
+            kept[fault.pointer] = replace(earlier, message=f"{earlier.message}, or {fault.message}")
     return list(kept.values())
 
 
 def _field_names(shape: Any) -> Iterator[str]:
-    """The names of all fields in a shape and in the models that it holds; those of variants are no part of it, but of their modules."""
+    """The names of all fields in a shape and in the models that it holds; those of variants belong to their modules instead."""
     ahead, seen = [shape], set[type]()
     while ahead:
         part = ahead.pop()

@@ -30,12 +30,12 @@ def find(name: str, sha256: str | None = None) -> tuple[Path, str]:
             about = path.stat()
             if not path.is_relative_to(home) or not path.is_file() or about.st_size > LARGEST:
                 continue
-            found = _sha256(path, about.st_mtime_ns, about.st_size)
+            digest = _sha256(path, about.st_mtime_ns, about.st_size)
         except (OSError, ValueError):
             continue
-        if sha256 not in (None, found):
+        if sha256 not in (None, digest):
             raise Missing(name, "the file is not the one that it was", "submit the job again, without `sha256`")
-        return path, found
+        return path, digest
     raise Missing(name, "there is no such file in the folders that are open", "BEQUEST_FILE_ROOTS names those folders")
 
 

@@ -1,7 +1,4 @@
-"""What a method may ask about the lookup while it resolves a spec: what data sets, models and networks look like.
-
-Nothing is loaded.
-"""
+"""The facts that a method may look up while it resolves a spec, about data sets, models and networks. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -34,13 +31,13 @@ class Lookup(Protocol):
         """Raises Missing."""
 
     def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
-        """What is known of an architecture on inputs of `shape`, as a program that has Keras says. Raises ValueError: it does not
-        take them."""
+        """The trace of an architecture on inputs of `shape`, from a program that has Keras. Raises ValueError: it does not take
+        them."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a resolved spec needs to be given: references of data sets and models."""
+    """The references of data sets and models that a resolved spec needs."""
 
     datasets: frozenset[str] = field(default_factory=frozenset)
     models: frozenset[str] = field(default_factory=frozenset)

@@ -25,13 +25,10 @@ ModelRef = Annotated[
         pattern=r"^(job:job_[0-9a-z]+(/[a-z0-9/_-]+)?|mdl_[0-9a-z]+|model:[^@/\x00-\x1f]{1,128}(@[0-9]+)?)$",
     ),
 ]
-"""`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, or `model:NAME@VERSION` (without `@`.
-
-The newest).
-"""
+"""`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, or `model:NAME@VERSION` (without `@`: the newest)."""
 
 UNFINISHED = "unfinished"
-"""The role of what a stopped stage had learnt so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
+"""The role of a stopped stage's model so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
 
 
 class HeadSpec(SpecModel):
@@ -102,7 +99,7 @@ ApplicationRef = Annotated[
     StringConstraints(max_length=64, pattern=r"^applications:[A-Za-z0-9]+$"),
     Field(json_schema_extra={"enum": [f"{PREFIX}{name}" for name in NAMES]}),
 ]
-"""`applications:NAME`, short for {"applications": NAME}. Of another name a transfer's `resolve` tells, with the nearest."""
+"""`applications:NAME`, short for {"applications": NAME}. A transfer's `resolve` tells of any other name, with the nearest."""
 
 WeightsFile = Annotated[str, StringConstraints(max_length=256, pattern=r"^(imagenet|none|[^\x00-\x1f]+\.h5)$")]
 
@@ -199,5 +196,5 @@ class Manifest(SpecModel):
 
     @property
     def trunk_input(self) -> InputSchema:
-        """What the trunk sees: `input`, in the shape `canvas`."""
+        """The trunk's input: `input`, in the shape `canvas`."""
         return self.input if self.canvas is None else self.input.model_copy(update={"shape": self.canvas})

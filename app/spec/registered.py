@@ -1,6 +1,6 @@
 """A string that must name something that modules bring: a task type, a metric. In a JSON Schema the names are listed.
 
-They are looked up when a value is checked or a schema is made, so a word can be declared before the modules are imported.
+The names are looked up when a value is checked or a schema is made, so a field can be declared before the modules are imported.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 class Registered:
     """`Annotated[str, Registered(names)]` takes what `Literal[*names()]` takes, with the same faults and the same schema.
 
-    `stored`: not of what is asked for, but of what was once written: a name whose module has gone is taken, and met where it is used.
+    `stored`: for values that were written earlier: a name whose module has gone is taken, and the loss is met where it is used.
     """
 
     names: Callable[[], Iterable[str]]
     stored: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._known)
+        return core_schema.no_info_plain_validator_function(self._validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"enum": list(self.names()), "type": "string"}
 
-    def _known(self, value: object) -> str:
+    def _validate(self, value: object) -> str:
         if isinstance(value, str) and (self.stored or value in self.names()):
             return value
         quoted = [repr(name) for name in self.names()]

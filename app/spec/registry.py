@@ -1,4 +1,4 @@
-"""Finds what a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures, task types, input kinds.
+"""Finds modules that a file alone adds: methods, objectives, weightings, sharings, regularizers, architectures, task types, input kinds.
 
 A variant is a module, or a package; a task type and an input kind are two of one name, as half of each must do without Keras.
 The home packages hold ours; a team's own package, named in BEQUEST_PLUGINS, may have subpackages of the names in `Kind`.
@@ -48,7 +48,7 @@ TAGS: Mapping[Kind, str] = {
 
 
 class NotInstalled(LookupError):
-    """What was made with a plugin is met where that is not: the message names what is missing."""
+    """Something made with a plugin is met where the plugin is missing; the message names it."""
 
 
 def modules(kind: Kind) -> dict[str, ModuleType]:
@@ -56,20 +56,20 @@ def modules(kind: Kind) -> dict[str, ModuleType]:
 
     Files that begin with "_" are not variants.
     """
-    found: dict[str, ModuleType] = {}
+    by_name: dict[str, ModuleType] = {}
     for package in _packages(kind):
-        found.update(_of_package(package))
-    return found
+        by_name.update(_of_package(package))
+    return by_name
 
 
-def name_of(kind: Kind, words: BaseModel) -> str:
-    """The name of the module whose `Spec` these words are."""
-    return str(getattr(words, TAGS[kind]))
+def name_of(kind: Kind, spec: BaseModel) -> str:
+    """The name of the module whose `Spec` this is."""
+    return str(getattr(spec, TAGS[kind]))
 
 
-def module_of(kind: Kind, words: BaseModel) -> ModuleType:
-    """The module whose `Spec` these words are."""
-    return modules(kind)[name_of(kind, words)]
+def module_of(kind: Kind, spec: BaseModel) -> ModuleType:
+    """The module whose `Spec` this is."""
+    return modules(kind)[name_of(kind, spec)]
 
 
 def module(kind: Kind, name: str) -> ModuleType:
@@ -79,9 +79,9 @@ def module(kind: Kind, name: str) -> ModuleType:
         NotInstalled: no package has it.
     """
     for package in reversed(_packages(kind)):
-        found = _module(f"{package}.{name}")
-        if found is not None:
-            return found
+        candidate = _module(f"{package}.{name}")
+        if candidate is not None:
+            return candidate
     raise NotInstalled(f"there is no {HOME[kind]}.{name}, and no plugin has a {kind}.{name}")
 
 

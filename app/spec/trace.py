@@ -1,7 +1,7 @@
-"""What is known of a network without Keras: its layers in order, what each gives and is fed by, and where it may be cut.
+"""A network as it is known without Keras: its layers in order, the output and the inputs of each, and the places to cut it.
 
-A program that has Keras writes a `Trace` (`worker/training/networks/trunk.py`); whoever has none reads it. All that names layers or
-treats them apart reads the same one: freezing, unfreezing, rates by depth, adapters, pairs of layers, stitches, copies by name.
+A program that has Keras writes a `Trace` (`worker/training/networks/trunk.py`); programs without it read that. All code that names layers
+or treats them apart reads the same one: freezing, unfreezing, rates by depth, adapters, pairs of layers, stitches, copies by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.spec.base import SpecModel
 Shape = tuple[int, ...]
 
 INPUT = "input"
-"""What the first layers are fed by: the network's input, which is no layer."""
+"""The network's input, which feeds the first layers and is no layer."""
 
 NORMS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization"})
 ACTIVATIONS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"})
@@ -75,12 +75,12 @@ class Trace(SpecModel):
 
     @cached_property
     def nested(self) -> dict[str, list[str]]:
-        """The layers of each nested model, by its name, which stands for all of them, and for what the last of them gives."""
-        found: dict[str, list[str]] = {}
+        """The layers of each nested model, by its name, which stands for all of them, and for the output of the last."""
+        members: dict[str, list[str]] = {}
         for layer in self.layers:
             if layer.within is not None:
-                found.setdefault(layer.within, []).append(layer.name)
-        return found
+                members.setdefault(layer.within, []).append(layer.name)
+        return members
 
     def meant(self, name: str) -> list[str]:
         """The layers that `name` stands for, in order; none where there is no such layer."""
@@ -88,71 +88,71 @@ class Trace(SpecModel):
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
-        """What each layer gives, and each nested model."""
-        found = {layer.name: tuple(layer.shape) for layer in self.layers}
-        return found | {name: found[inner[-1]] for name, inner in self.nested.items()}
+        """The output shape of each layer and of each nested model."""
+        shapes = {layer.name: tuple(layer.shape) for layer in self.layers}
+        return shapes | {name: shapes[inner[-1]] for name, inner in self.nested.items()}
 
     @cached_property
     def runs(self) -> list[list[TracedLayer]]:
         """The layers between each two places that the whole signal passes through: a skip and what it skips are one run."""
         last = {name: place for place, layer in enumerate(self.layers) for name in layer.after}
-        found, open_ = list[list[TracedLayer]](), list[TracedLayer]()
+        runs, open_ = list[list[TracedLayer]](), list[TracedLayer]()
         reach = last.get(INPUT, 0)
         for place, layer in enumerate(self.layers):
             open_.append(layer)
             if reach <= place:
-                found.append(open_)
+                runs.append(open_)
                 open_ = []
             reach = max(reach, last.get(layer.name, place))
-        return found
+        return runs
 
     def gathered(self, lead: frozenset[str] = frozenset()) -> list[list[TracedLayer]]:
         """The groups: a run with a kernel, and the runs without one that follow it; those before the first kernel belong to the first.
 
         `lead`: classes of layers from which on runs without a kernel belong to the group after them instead.
         """
-        found, waiting = list[list[TracedLayer]](), list[TracedLayer]()
+        groups, waiting = list[list[TracedLayer]](), list[TracedLayer]()
         for run in self.runs:
             if any(layer.kernel for layer in run):
-                found.append([*waiting, *run])
+                groups.append([*waiting, *run])
                 waiting = []
-            elif not found or waiting or run[0].kind in lead:
+            elif not groups or waiting or run[0].kind in lead:
                 waiting.extend(run)
             else:
-                found[-1].extend(run)
+                groups[-1].extend(run)
         if waiting:
-            found = [*found[:-1], [*found[-1], *waiting]] if found else [waiting]
-        return found
+            groups = [*groups[:-1], [*groups[-1], *waiting]] if groups else [waiting]
+        return groups
 
     @cached_property
     def groups(self) -> list[list[str]]:
-        """What is frozen, unfrozen and given a rate as one, lowest first. The depth of a group is its distance from the heads."""
+        """The groups frozen, unfrozen and given a rate as one, lowest first. The depth of a group is its distance from the heads."""
         return [[layer.name for layer in group] for group in self.gathered()]
 
     @cached_property
     def stages(self) -> list[list[TracedLayer]]:
-        """The groups, with what flattens maps at the beginning of the next one: what leaves a convolution's stage are maps."""
+        """The groups, with layers that flatten maps at the beginning of the next one: a convolution's stage gives maps."""
         return self.gathered(FLATTENERS)
 
     @cached_property
     def points(self) -> list[str]:
         """The layers at which each run with a kernel ends, its norm and activation counted to it, and for the last one the pooling
         that gives the features. Dropout is no point: a student's is random."""
-        found: list[str] = []
+        points: list[str] = []
         inside = False
         for run in self.runs:
             if any(layer.kernel for layer in run):
-                found.append(run[-1].name)
+                points.append(run[-1].name)
                 inside = True
             elif inside and (run[0].kind in NORMS | ACTIVATIONS or self._pools_to_features(run[0])):
-                found[-1] = run[-1].name
+                points[-1] = run[-1].name
             else:
                 inside = False
-        return found
+        return points
 
     @cached_property
     def digest(self) -> str:
-        """The same for equal traces alone."""
+        """A hash, the same for equal traces alone."""
         return _short(self.model_dump())
 
     def _pools_to_features(self, layer: TracedLayer) -> bool:
@@ -160,7 +160,7 @@ class Trace(SpecModel):
 
 
 def key(architecture: dict[str, Any], shape: Sequence[int]) -> str:
-    """The same for the same architecture, as data, on inputs of the same shape alone."""
+    """A hash, the same for the same architecture, as data, on inputs of the same shape alone."""
     return _short([architecture, list(shape)])
 
 

@@ -25,17 +25,17 @@ from app.spec.registry import TAGS, Kind, modules
 
 @dataclass(frozen=True)
 class Unfit:
-    """Stands in a spec where nothing could be made of what the body says (`faults.LATER`). `faults`: why, pointers from its place on."""
+    """Stands in a spec for a variant that fits no module (`faults.LATER`). `faults`: why, pointers from its place on."""
 
     faults: tuple[Fault, ...]
 
 
-def left_over(words: Any, at: str = "") -> Iterator[Fault]:
+def left_over(node: Any, at: str = "") -> Iterator[Fault]:
     """The faults of every variant in a spec that is still an `Unfit`."""
-    if isinstance(words, Unfit):
-        yield from (fault.under(at) for fault in words.faults)
-    parts = words if isinstance(words, BaseModel) else words.items() if isinstance(words, dict) else ()
-    for key, inner in enumerate(words) if isinstance(words, list) else parts:
+    if isinstance(node, Unfit):
+        yield from (fault.under(at) for fault in node.faults)
+    parts = node if isinstance(node, BaseModel) else node.items() if isinstance(node, dict) else ()
+    for key, inner in enumerate(node) if isinstance(node, list) else parts:
         yield from left_over(inner, at + pointer(key))
 
 
@@ -43,13 +43,13 @@ def left_over(words: Any, at: str = "") -> Iterator[Fault]:
 class Named:
     """Annotates a field that holds a `Spec` of one of the modules of `kind`.
 
-    `expected`, `known`: how an error names one of them, and all. `brief`: the name alone is taken too, for an object with nothing else.
-    Strings that are no name of a module and stay as they are: those `besides`, and those that match the regular expression `pattern`.
+    `expected`, `plural`: how an error names one of them, and all. `brief`: the name alone is taken too, for an object with nothing else.
+    `besides`, `pattern`: strings that name no module and stay as they are, in a list, or by a regular expression.
     """
 
     kind: Kind
     expected: str
-    known: str
+    plural: str
     brief: bool = True
     besides: tuple[str, ...] = ()
     pattern: str | None = None
@@ -58,16 +58,16 @@ class Named:
         """The variant that a name or an object stands for.
 
         Raises:
-            Invalid: there is no such name, or what stands beside it does not fit its module.
+            Invalid: there is no such name, or the fields beside it do not fit its module.
         """
-        known, tag = modules(self.kind), TAGS[self.kind]
+        available, tag = modules(self.kind), TAGS[self.kind]
         given = {tag: value} if isinstance(value, str) else value
         name = given.get(tag)
-        if not isinstance(name, str) or name not in known:
+        if not isinstance(name, str) or name not in available:
             place = "" if isinstance(value, str) else f"/{tag}"
-            hint = nearest(str(name), known, self.known)
+            hint = nearest(str(name), available, self.plural)
             raise Invalid([Fault(place, f"expected {self.expected}", hint, "unknown_name")])
-        variant: BaseModel = validate(known[name].Spec, given)
+        variant: BaseModel = validate(available[name].Spec, given)
         if isinstance(value, str):
             variant.model_fields_set.discard(tag)  # a pointer to it would lead nowhere
         return variant
@@ -77,7 +77,7 @@ class Named:
         return modules(self.kind)
 
     def patterns(self) -> list[str]:
-        """Of further strings that are taken."""
+        """The patterns of further strings that are taken."""
         return [] if self.pattern is None else [self.pattern]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -116,9 +116,9 @@ class _NamedArchitecture(Named):
         return architectures.resolve(value)
 
     def names(self) -> Iterable[str]:
-        known = architectures.names()
+        names = architectures.names()
         backbones = [f"{applications.PREFIX}{name}" for name in applications.NAMES]
-        return [*known, *(f"arch:{name}" for name in known), *backbones]
+        return [*names, *(f"arch:{name}" for name in names), *backbones]
 
     def patterns(self) -> list[str]:
         return [*super().patterns(), *architectures.short_patterns()]

@@ -70,7 +70,7 @@ def test_heads_of_numbers_are_compared_by_their_column() -> None:
 def test_an_answer_has_the_words_and_units_of_the_data(
     name: str, output: list[float], classes: list[str], said: dict[str, Any]
 ) -> None:
-    assert tasks.of(name).said(output, classes) == said
+    assert tasks.of(name).prediction(output, classes) == said
 
 
 def test_an_unknown_type_is_named_with_those_that_are_known() -> None:

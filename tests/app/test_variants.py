@@ -233,8 +233,8 @@ def test_a_plugin_s_module_is_read_and_published_at_once(tmp_path: Path, monkeyp
     file = tmp_path / "band" / "weighting" / "brass.py"
     file.parent.mkdir(parents=True)
     file.write_text(
-        '"""A weighting."""\nfrom typing import Literal\nfrom app.spec.base import Words\n\n\n'
-        'class Spec(Words):\n    name: Literal["brass"] = "brass"\n    horns: int = 3\n'
+        '"""A weighting."""\nfrom typing import Literal\nfrom app.spec.base import SpecModel\n\n\n'
+        'class Spec(SpecModel):\n    name: Literal["brass"] = "brass"\n    horns: int = 3\n'
     )
     assert [fault.code for fault in faults(Weighting, "brass")] == ["unknown_name"]
     monkeypatch.syspath_prepend(tmp_path)

@@ -154,7 +154,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def after(seconds: float, *said: Any) -> str | None:
         clock[0] += seconds
-        watched.heard(said)
+        watched.update(said)
         exceeded = watched.exceeded(1)
         return exceeded and exceeded.code
 

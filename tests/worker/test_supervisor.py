@@ -333,7 +333,7 @@ def test_every_pause_replaces_the_unfinished_model_and_its_bytes(trainers: Train
         with transaction() as session, pytest.raises(NotFound, match="paused"):
             models.get(session, f"job:{job_id}")
         with transaction() as session, pytest.raises(Missing, match="replaced when its job goes on"):
-            assignments.DatabaseWorld(session).manifest(model.id)
+            assignments.DatabaseLookup(session).manifest(model.id)
         seen.append(model.sha256)
         ask("resume", job_id)
     with transaction() as session:

@@ -242,23 +242,23 @@ def test_a_kill_of_ours_is_not_taken_for_want_of_memory(trainers: Trainers, tmp_
 def test_a_fuse_that_has_blown_extends_no_lease(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = supervisor._Attempt(Claim("job_cut_off", 1, "light", "host-1-0", 60), now(), lambda: False)
     attempt._watchdog = watchdog = LeaseWatchdog(0.05, now(), lambda: None)
-    attempt._beaten -= 60
-    wait_for(lambda: watchdog.blown, 5)
+    attempt._heartbeat_at -= 60
+    wait_for(lambda: watchdog.expired, 5)
     heartbeats: list[Claim] = []
     monkeypatch.setattr(jobs, "heartbeat", heartbeats.append)
-    attempt._beat()
+    attempt._heartbeat()
     assert not heartbeats
 
 
 def test_the_fuse_blows_once_and_only_when_it_was_not_extended() -> None:
     blown: list[float] = []
-    lit = now()
-    watchdog = LeaseWatchdog(0.3, lit, lambda: blown.append(now() - lit))
+    since = now()
+    watchdog = LeaseWatchdog(0.3, since, lambda: blown.append(now() - since))
     time.sleep(0.2)
-    watchdog.extend(lit + 0.2)
+    watchdog.extend(since + 0.2)
     time.sleep(0.15)
-    assert not watchdog.blown
-    wait_for(lambda: watchdog.blown, 5)
+    assert not watchdog.expired
+    wait_for(lambda: watchdog.expired, 5)
     assert [seconds >= 0.5 for seconds in blown] == [True]
 
     closed = LeaseWatchdog(0.1, now(), lambda: blown.append(0))

@@ -1,4 +1,4 @@
-"""Input kinds, as far as they need no Keras: one module each. What is fitted and resized is in `worker.training.inputs`.
+"""Input kinds, as far as they need no Keras: one module each. Fitting and resizing are in `worker.training.inputs`.
 
 A module has all that `InputModule` names. Its file's name is the kind's. A package in BEQUEST_PLUGINS brings one as `inputs/NAME.py` and
 `training/inputs/NAME.py`.
@@ -47,10 +47,10 @@ class InputModule(Protocol):
         """
 
     def hashes(self, inputs: np.ndarray, input: InputSchema) -> Hashes:
-        """16 bytes a stored row, (n, 16): equal for what a model sees alike. See `app.data.table.row_hashes`."""
+        """16 bytes a stored row, (n, 16): equal for rows that a model sees alike. See `app.data.table.row_hashes`."""
 
     def encoder(self, input: InputSchema) -> Encode:
-        """How a row of a request becomes a row of a batch, in the units of the data set."""
+        """The function from a request's row to a batch's row, in the units of the data set."""
 
     def preview(self, row: np.ndarray, input: InputSchema) -> Any:
         """JSON of a stored row, as `encoder` takes it."""
@@ -61,10 +61,10 @@ class InputModule(Protocol):
 
 def of(kind: str) -> InputModule:
     """The module of an input kind. Raises NotInstalled."""
-    known = modules("inputs")
-    if kind not in known:
-        raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(known)}")
-    return cast("InputModule", known[kind])
+    kinds = modules("inputs")
+    if kind not in kinds:
+        raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(kinds)}")
+    return cast("InputModule", kinds[kind])
 
 
 def taking(values: np.ndarray) -> InputModule:

@@ -20,7 +20,7 @@ AUGMENTATIONS: frozenset[str] | None = None
 RESIZED = True
 
 CHANNELS = {(1, 3): "repeated", (3, 1): "averaged"}
-"""What is done to channels: {(fed, seen): how}. Others mean nothing known, so they are refused."""
+"""How channels are converted: {(fed, seen): how}. Other pairs have no known meaning and are refused."""
 
 
 def takes(values: np.ndarray) -> bool:
@@ -38,13 +38,13 @@ def read(values: np.ndarray, names: list[str] | None, place: str) -> tuple[np.nd
         pixels = np.ascontiguousarray(values, np.uint8)
         pixels = pixels[..., None] if pixels.ndim == 3 else pixels
         return faults or (pixels, InputSchema(kind="image", shape=list(pixels.shape[1:]), scale=255.0))
-    found = columns.as_float32(values, place)
-    if isinstance(found, Fault):
-        return [*faults, found]
+    numbers = columns.as_float32(values, place)
+    if isinstance(numbers, Fault):
+        return [*faults, numbers]
     whole = columns.fault_in_whole_numbers(values, place)
     if whole:
         return [*faults, whole]
-    numbers = found[..., None] if found.ndim == 3 else found
+    numbers = numbers[..., None] if numbers.ndim == 3 else numbers
     scale = max(1.0, float(np.abs(numbers).max()))
     return faults or (numbers, InputSchema(kind="image", shape=list(numbers.shape[1:]), scale=scale))
 
@@ -74,8 +74,8 @@ def refusal(fed: Sequence[int], trunk_shape: Sequence[int]) -> str | None:
     """Why pictures of shape `fed` cannot be shown to a trunk that sees `trunk_shape`, both (height, width, channels); None: they can."""
     if fed[-1] == trunk_shape[-1] or (fed[-1], trunk_shape[-1]) in CHANNELS:
         return None
-    known = ", ".join(f"{ours} to {theirs} ({how})" for (ours, theirs), how in CHANNELS.items())
-    return f"pictures of {_channels(fed)} cannot become pictures of {_channels(trunk_shape)}; known are {known}"
+    conversions = ", ".join(f"{ours} to {theirs} ({how})" for (ours, theirs), how in CHANNELS.items())
+    return f"pictures of {_channels(fed)} cannot become pictures of {_channels(trunk_shape)}; known are {conversions}"
 
 
 def _are_bytes(values: np.ndarray) -> bool:

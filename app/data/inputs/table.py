@@ -64,25 +64,25 @@ def encoder(input: InputSchema) -> Encode:
 
 def preview(row: np.ndarray, input: InputSchema) -> Any:
     """An object of the table's columns."""
-    said: dict[str, Any] = {}
+    cells: dict[str, Any] = {}
     for feature, value in zip(input.features, row, strict=True):
         if feature.equals is None:
-            said[feature.column] = float(value)
+            cells[feature.column] = float(value)
         elif value:
-            said[feature.column] = feature.equals
-    return said
+            cells[feature.column] = feature.equals
+    return cells
 
 
 def _whole_number_faults(values: np.ndarray, names: list[str] | None, place: str) -> list[Fault]:
     """A fault for each feature whose whole numbers a 32-bit float would change."""
     named = names is not None and len(names) == values.shape[1]
-    found = []
+    faults = []
     for number in range(values.shape[1]):
         fault = columns.fault_in_whole_numbers(values[:, number], place)
         if fault:
             name = names[number] if named and names is not None else f"x{number}"
-            found.append(replace(fault, pointer=column_pointer(name, number)))
-    return found
+            faults.append(replace(fault, pointer=column_pointer(name, number)))
+    return faults
 
 
 def _places(input: InputSchema) -> dict[str, int | dict[str, int]]:
@@ -92,9 +92,9 @@ def _places(input: InputSchema) -> dict[str, int | dict[str, int]]:
         if feature.equals is None:
             places[feature.column] = position
         else:
-            words = places.setdefault(feature.column, {})
-            assert isinstance(words, dict)
-            words[feature.equals] = position
+            positions = places.setdefault(feature.column, {})
+            assert isinstance(positions, dict)
+            positions[feature.equals] = position
     return places
 
 

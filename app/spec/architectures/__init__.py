@@ -1,8 +1,8 @@
 """Architectures as plain data: bounded numbers, from which Keras builds a network elsewhere.
 
 One file each. A module has `Spec`, a subclass of `Architecture`; its name in a spec is the file's, with "-" for "_". It may have
-`EXAMPLE`, and `SHORT`: a pattern of names such as "wrn-16-2", whose named groups are the Spec's numbers. How it is built in Keras is
-said in the file of the same name in `worker/training/architectures/`; a plugin's module may have `build` itself.
+`EXAMPLE`, and `SHORT`: a pattern of names such as "wrn-16-2", whose named groups are the Spec's numbers. The file
+of the same name in `worker/training/architectures/` builds it in Keras; a plugin's module may have `build` itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
     """
     from app.spec.registry import modules
 
-    known = modules("architectures")
+    available = modules("architectures")
     if isinstance(ref, str) and ref.startswith(PREFIX):
         ref = {"arch": PREFIX[:-1], "name": ref.removeprefix(PREFIX)}
     name, numbers = (
@@ -42,32 +42,32 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
         else (ref.get("arch"), {key: value for key, value in ref.items() if key != "arch"})
     )
     if not isinstance(name, str):
-        raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", known), "missing")])
+        raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", available), "missing")])
     name = name.removeprefix("arch:")
-    if isinstance(ref, str) and name not in known:
+    if isinstance(ref, str) and name not in available:
         name, numbers = _written_out(name)
-    if name not in known:
+    if name not in available:
         raise Invalid(
             [
                 Fault(
                     at if isinstance(ref, str) else at + "/arch",
                     "there is no such architecture",
-                    nearest(name, known),
+                    nearest(name, available),
                     "unknown_name",
                 )
             ]
         )
     try:
-        return cast("Architecture", validate(known[name].Spec, {**numbers, "arch": name}))
+        return cast("Architecture", validate(available[name].Spec, {**numbers, "arch": name}))
     except Invalid as invalid:
         raise Invalid([fault.under(at) for fault in invalid.faults]) from None
 
 
 def _written_out(name: str) -> tuple[str, dict[str, Any]]:
     """The architecture and the numbers that a short name stands for; itself, without numbers, where it stands for none."""
-    for known, pattern in _shorts().items():
-        if found := re.fullmatch(pattern, name):
-            return known, {field: int(number) for field, number in found.groupdict().items()}
+    for arch, pattern in _shorts().items():
+        if match := re.fullmatch(pattern, name):
+            return arch, {field: int(number) for field, number in match.groupdict().items()}
     return name, {}
 
 
@@ -83,5 +83,5 @@ def _shorts() -> dict[str, str]:
 
 
 def as_data(architecture: Architecture) -> dict[str, Any]:
-    """What stands in `resolved_spec` and in a manifest; `resolve` takes it back."""
+    """An architecture as `resolved_spec` and a manifest hold it; `resolve` takes it back."""
     return plain(architecture)

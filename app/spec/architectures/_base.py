@@ -1,4 +1,4 @@
-"""What every architecture's spec has: the inputs that it takes, and what may be said of it before it is built."""
+"""The base of every architecture's spec: the inputs that it takes, and the checks before it is built."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Architecture(SpecModel):
 
     @property
     def label(self) -> str:
-        """What it is called in a sentence."""
+        """Its name in a sentence."""
         return self.arch
 
     def trunk_shape(self, shape: Shape) -> Shape:
-        """The shape that the trunk sees of inputs of `shape`; of what it sees, the same.
+        """The trunk's shape for inputs of `shape`; for inputs of the trunk's shape, the same.
 
         Raises:
             ValueError: it cannot be shown such inputs.
@@ -34,7 +34,7 @@ class Architecture(SpecModel):
         return shape
 
     def fitted(self, shape: Shape) -> Architecture:  # noqa: ARG002
-        """With what depends on the inputs' shape written down. Raises ValueError as `trunk_shape`."""
+        """The same, with all that depends on the inputs' shape written down. Raises ValueError as `trunk_shape`."""
         return self
 
     def check(self, shape: Shape) -> None:
@@ -46,15 +46,15 @@ class Architecture(SpecModel):
 
 
 def trunk_shape(architecture: Architecture, shape: Sequence[int]) -> Shape:
-    """What the trunk sees of inputs of `shape`, once it is known that it takes them.
+    """The trunk's shape for inputs of `shape`, once it is known that the architecture takes them.
 
     Raises:
         ValueError: it does not; nothing was built to find out.
     """
-    found = architecture.trunk_shape(tuple(shape))
+    trunk_shape = architecture.trunk_shape(tuple(shape))
     wanted = modules("inputs")[architecture.inputs].DIMENSIONS
-    if len(found) != wanted:
+    if len(trunk_shape) != wanted:
         takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
-        raise ValueError(f"{takes}, the data has shape {list(found)}")
-    architecture.check(found)
-    return found
+        raise ValueError(f"{takes}, the data has shape {list(trunk_shape)}")
+    architecture.check(trunk_shape)
+    return trunk_shape

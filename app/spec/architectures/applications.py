@@ -26,7 +26,7 @@ Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 @dataclass(frozen=True)
 class Application:
-    """What a spec must know of one.
+    """The facts of one network that a spec needs.
 
     `widths`: the alphas that it may have. `least`: the smallest height and width. `scale`, `offset`: pixels of 0…1 become
     pixel · scale + offset, as the network's own preprocessing makes them of pixels of 0…255. `file`: as Keras calls the file of its
@@ -82,7 +82,7 @@ APPLICATIONS: Mapping[ApplicationName, Application] = {
 }
 
 _SIZES_OF_MOBILENET = (96, 128, 160, 192, 224)
-"""For each of which ImageNet weights were published; Keras takes the last for any other size."""
+"""The sizes that have published ImageNet weights; Keras takes the last for any other size."""
 
 
 class Spec(Architecture):
@@ -96,10 +96,10 @@ class Spec(Architecture):
 
     @field_validator("alpha")
     @classmethod
-    def _known(cls, alpha: float, info: ValidationInfo) -> float:
+    def _check_alpha(cls, alpha: float, info: ValidationInfo) -> float:
         if "name" in info.data and alpha not in APPLICATIONS[info.data["name"]].widths:
-            known = ", ".join(f"{one:g}" for one in APPLICATIONS[info.data["name"]].widths)
-            raise ValueError(f"{info.data['name']} has widths {known}")
+            widths = ", ".join(f"{width:g}" for width in APPLICATIONS[info.data["name"]].widths)
+            raise ValueError(f"{info.data['name']} has widths {widths}")
         return alpha
 
     @field_validator("size")
@@ -128,7 +128,7 @@ class Spec(Architecture):
 
 
 def imagenet_file(architecture: Spec) -> str:
-    """What Keras calls the file of an application's ImageNet weights at the architecture's width and size."""
+    """Keras's name for the file of an application's ImageNet weights at the architecture's width and size."""
     height, width = architecture.size or (0, 0)
     rows = height if height == width and height in _SIZES_OF_MOBILENET else _SIZES_OF_MOBILENET[-1]
     return APPLICATIONS[architecture.name].file.format(alpha=float(architecture.alpha), rows=rows)

@@ -1,4 +1,4 @@
-"""A job's report, `report.json`: what every kind of job says. A method's module adds its own words in a subclass, its `REPORT`."""
+"""A job's report, `report.json`: the fields of every kind of job. A method's module adds its own in a subclass, its `REPORT`."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ class Report(ReportModel):
 
     def text(self) -> str:
         """As `report.json` has it."""
-        told = self.model_dump(mode="json", exclude_unset=True)
-        return json.dumps(told, indent=2, allow_nan=False, ensure_ascii=False)
+        data = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Task types, as far as they need no Keras: one module each. What is learnt and scored is in `worker.training.tasks`.
+"""Task types, as far as they need no Keras: one module each. Learning and scoring are in `worker.training.tasks`.
 
 A module has all that `TaskModule` names. Its file's name is the type's. A package in BEQUEST_PLUGINS brings one as `tasks/NAME.py` and
 `training/tasks/NAME.py`.
@@ -14,10 +14,10 @@ from app.spec.registered import Registered
 from app.spec.registry import NotInstalled, modules
 
 Output = Literal["softmax", "sigmoid", None]
-"""What turns logits into answers; None: they are numbers, which are brought back to the user's units."""
+"""The activation that turns logits into answers; None: they are numbers, which are brought back to the user's units."""
 
 SoftTargets = Literal["softened", "plain", None]
-"""What a teacher's outputs are to a student: probabilities that a temperature softens, plain numbers, or None: nothing to learn from."""
+"""A teacher's outputs to a student: probabilities that a temperature softens, plain numbers, or None: nothing to learn from."""
 
 
 def names() -> list[str]:
@@ -26,7 +26,7 @@ def names() -> list[str]:
 
 
 def metrics() -> list[str]:
-    """What any task type is measured by."""
+    """The metrics of all task types."""
     return sorted({name for module in modules("tasks").values() for name in cast("TaskModule", module).METRICS})
 
 
@@ -36,7 +36,7 @@ MetricName = Annotated[str, Registered(metrics)]
 
 
 class Head(Protocol):
-    """What two heads are compared by."""
+    """The facts by which two heads are compared."""
 
     @property
     def column(self) -> str: ...
@@ -62,7 +62,7 @@ class TaskModule(Protocol):
         """Whether it can be learnt from the column."""
 
     def natural(self, column: Column) -> bool:
-        """Whether it is what the column asks for where a spec names no type."""
+        """Whether the column asks for this type where a spec names none."""
 
     def units(self, column: Column) -> int:
         """Outputs of the head."""
@@ -70,19 +70,19 @@ class TaskModule(Protocol):
     def order(self, ours: Head, theirs: Head) -> list[int] | None:
         """Where each output of our head stands among theirs, a head of the same type and units; None where the two do not mean the same."""
 
-    def said(self, output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+    def prediction(self, output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
         """The JSON of one row's answer: fields of `Prediction`, in the words and units of the data."""
 
     def meaning(self, classes: Sequence[str]) -> str:
-        """What the numbers of an answer are, in words."""
+        """The meaning of an answer's numbers, in words."""
 
 
 def of(type: str) -> TaskModule:
     """The module of a task type. Raises NotInstalled."""
-    known = modules("tasks")
-    if type not in known:
-        raise NotInstalled(f"there is no task type {type!r}: known are {', '.join(known)}")
-    return cast("TaskModule", known[type])
+    types = modules("tasks")
+    if type not in types:
+        raise NotInstalled(f"there is no task type {type!r}: known are {', '.join(types)}")
+    return cast("TaskModule", types[type])
 
 
 def natural(column: Column) -> str:
@@ -97,6 +97,6 @@ def by_name(ours: Head, theirs: Head) -> list[int] | None:
 
 
 def most_likely(probabilities: dict[str, float]) -> dict[str, Any]:
-    """`said` of one class among several."""
+    """`prediction` of one class among several."""
     label = max(probabilities, key=lambda name: probabilities[name])
     return {"label": label, "probability": probabilities[label], "probabilities": probabilities}

@@ -32,7 +32,7 @@ def order(ours: Head, theirs: Head) -> list[int] | None:
     return [0] if list(ours.classes or ()) == list(theirs.classes or ()) else None
 
 
-def said(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+def prediction(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
     return most_likely(dict(zip(classes, (1 - output[0], output[0]), strict=True)))
 
 

@@ -28,7 +28,7 @@ def units(column: Column) -> int:
     return len(column.classes or ())
 
 
-def said(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+def prediction(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
     return most_likely(dict(zip(classes, output, strict=True)))
 
 

@@ -51,7 +51,7 @@ def units(column: Column) -> int:
     return len(column.classes or ())
 
 
-def said(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+def prediction(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
     pairs = dict(zip(classes, output, strict=True))
     return {"labels": [name for name, share in pairs.items() if share >= 0.5], "probabilities": pairs}
 

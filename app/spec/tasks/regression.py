@@ -50,7 +50,7 @@ def order(ours: Head, theirs: Head) -> list[int] | None:
     return list(range(ours.units)) if ours.column == theirs.column else None
 
 
-def said(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:  # noqa: ARG001
+def prediction(output: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:  # noqa: ARG001
     return {"value": output[0] if len(output) == 1 else list(output)}
 
 

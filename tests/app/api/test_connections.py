@@ -301,7 +301,7 @@ def test_a_shortage_of_files_is_a_line_now_and_then(caplog: pytest.LogCaptureFix
 
 def test_connections_that_are_gone_are_forgotten(client: httpx.Client) -> None:
     def waiting() -> int:
-        return sum(len(server.new) + len(server.known) for server in connections._waiting.values())
+        return sum(len(server.new) + len(server.served) for server in connections._waiting.values())
 
     before = waiting()
     with ExitStack() as stack:

@@ -278,7 +278,7 @@ GUARDS = (
     Guard(
         "the watchdog kills a trainer that is cut off",
         "worker/lease_watchdog.py",
-        "                self._blow()\n",
+        "                self._on_expiry()\n",
         "",
         "worker cut off",
         2,
@@ -286,7 +286,7 @@ GUARDS = (
     Guard(
         "a watchdog that has blown extends no lease",
         SUPERVISOR,
-        "        if self._watchdog is not None and self._watchdog.blown:\n            return",
+        "        if self._watchdog is not None and self._watchdog.expired:\n            return",
         "        if False:\n            return",
         "tests/worker/test_trainers.py::test_a_fuse_that_has_blown_extends_no_lease",
     ),

@@ -35,8 +35,8 @@ GUARDS = (
     Guard(
         "a connection that has had a request makes room last",
         CONNECTIONS,
-        "in chain(read, waiting.known)",
-        "in chain(waiting.known, read)",
+        "in chain(read, waiting.served)",
+        "in chain(waiting.served, read)",
         f"{HEADS}::test_a_connection_that_has_had_a_request_makes_room_last",
     ),
     Guard(
@@ -56,8 +56,8 @@ GUARDS = (
     Guard(
         "a body that does not come makes room for a new client",
         CONNECTIONS,
-        "chain(free, silent, waiting.known)",
-        "chain(free, waiting.known)",
+        "chain(free, silent, waiting.served)",
+        "chain(free, waiting.served)",
         f"{HEADS}::test_one_whose_body_does_not_come_makes_room_for_a_new_client",
     ),
     Guard(
