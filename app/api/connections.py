@@ -67,31 +67,35 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.loop.call_soon(self.loop.call_soon, self._may_have_been_read)
-        while len(self.connections) > most_connections() and (leaving := self._in_favour()):
-            _crowded.tell("a connection was closed: as many are open as may be", most=most_connections())
-            leaving.transport.abort()
-            self.connections.discard(leaving)
-            self._waiting.forget(leaving)
-            if leaving is self:
-                return
-        self._waiting.new[self] = None
-        self._expect_head()
+        self._make_room(self)
+        if not transport.is_closing():
+            self._waiting.new[self] = None
+            self._expect_head()
 
     def _may_have_been_read(self) -> None:
         """The loop has asked its system since for what has come here: a request that came with the connection is known."""
         self._is_unread = False
+        self._make_room(None)
 
-    def _in_favour(self) -> Connection | None:
-        """The connection that makes room for this one: the longest waiting whose client has taken its whole answer, those that never had
-        a request first; else one whose body is silent; else one whose answer is not taken yet; else this one. None yet, where all
-        that never had a request came a moment ago and are not read yet: some of a crowd may have brought a request."""
+    def _make_room(self, last: Connection | None) -> None:
+        """While there are too many. `last`: who goes when nobody else can."""
+        while len(self.connections) > most_connections() and (leaving := self._in_favour(last)):
+            _crowded.tell("a connection was closed: as many are open as may be", most=most_connections())
+            leaving.transport.abort()
+            self.connections.discard(leaving)
+            self._waiting.forget(leaving)
+
+    def _in_favour(self, last: Connection | None) -> Connection | None:
+        """The connection that makes room: the longest waiting whose client has taken its whole answer, those that never had a request
+        first; else one whose body is silent; else one whose answer is not taken yet; else `last`. None yet, where all that never
+        had a request came a moment ago and are not read yet: some of a crowd may have brought a request."""
         waiting = self._waiting
         read = list(takewhile(lambda other: not other._is_unread, waiting.new))
         if not read and waiting.new:
             return None
         free = (other for other in chain(read, waiting.served) if not other.transport.get_write_buffer_size())
         silent = (other for other in self.connections if isinstance(other, Connection) and other._is_silent())
-        return next(chain(free, silent, waiting.served), self)
+        return next(chain(free, silent, waiting.served), last)
 
     def _is_silent(self) -> bool:
         """Whether a request's body should be on its way, and has not come for a while."""

@@ -28,8 +28,8 @@ GUARDS = (
     Guard(
         "connections are limited",
         CONNECTIONS,
-        "        while len(self.connections) > most_connections() and (leaving := self._in_favour()):\n",
-        "        while False and (leaving := self._in_favour()):\n",
+        "        while len(self.connections) > most_connections() and (leaving := self._in_favour(last)):\n",
+        "        while False and (leaving := self._in_favour(last)):\n",
         f"{HEADS}::test_the_connection_that_has_waited_longest_makes_room",
     ),
     Guard(
@@ -42,8 +42,8 @@ GUARDS = (
     Guard(
         "a new client is no candidate to make room for itself",
         CONNECTIONS,
-        "        while len(self.connections) > most",
-        "        self._waiting.new[self], self._is_unread = None, False\n        while len(self.connections) > most",
+        "        self._make_room(self)\n",
+        "        self._waiting.new[self], self._is_unread = None, False\n        self._make_room(self)\n",
         f"{HEADS}::test_one_that_had_a_request_makes_room_for_a_new_client",
     ),
     Guard(
