@@ -26,7 +26,7 @@ _SECONDS = 33.0
 
 _TRACE_SECONDS = 93.0  # as of a prediction; the first one waits until Keras is imported
 
-_START_SECONDS = 60.0
+_START_SECONDS = 30.0
 """How long to wait for a program that does not answer yet: in the service it starts together with the API."""
 
 _given_up_until = 0.0

@@ -20,7 +20,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what is marked long: every name in the catalog over HTTP")
 
 
+LONGEST = ("worker/training/test_every_name.py", "worker/training/test_resume.py", "worker/training/test_backends.py")
+"""Files that take minutes: each is one worker's, so that they begin while there is other work for the rest."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: much of the time a test waits for a service that it has started."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
     if config.getoption("--all"):
         return
     left_out = [item for item in items if item.get_closest_marker("long")]
