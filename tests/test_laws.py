@@ -277,7 +277,7 @@ def branches(tree: ast.AST, words: set[str]) -> Iterator[ast.expr]:
 
 VARIANTS = {
     "task type": ("app/spec/tasks", "worker/training/tasks"),
-    "input kind": ("app/data/inputs", "worker/training/inputs"),
+    "input kind": ("app/data/inputs", "worker/training/data/inputs"),
 }
 """What has a module for each name, in two halves."""
 

@@ -33,7 +33,7 @@ HOME: dict[Kind, str] = {
     "tasks": "app.spec.tasks",
     "training.tasks": "worker.training.tasks",
     "inputs": "app.data.inputs",
-    "training.inputs": "worker.training.inputs",
+    "training.inputs": "worker.training.data.inputs",
 }
 
 TAGS: Mapping[Kind, str] = {

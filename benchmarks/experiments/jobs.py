@@ -137,7 +137,7 @@ class Job:
 
     def again(self) -> Any:
         """A `Job` over the same assignment that knows every model this job kept: to ask it for data, batches and scores."""
-        from worker.training import job
+        from worker.training.experiment import job
 
         assignment = {**self.assignment, "kept": self.kept("")}
         return job.Job(assignment, self.out / "again", Told(Clock(0)), threading.Event())

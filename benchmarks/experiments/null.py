@@ -17,9 +17,9 @@ from app.spec.data import PerClass, SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.training import TrainingSpec
 from benchmarks.experiments.jobs import Bench, Clock, Told
+from worker.training.experiment.job import Job
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import Phase
-from worker.training.job import Job
 from worker.training.networks.inheritance import inherit
 from worker.training.scores import evaluate
 from worker.training.scores.verdict import Cost, Outcome, Scored, judge

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from worker.training.report.picture import ticks
+from worker.training.experiment.report.picture import ticks
 
 COLOURS = {"helped": "#009e73", "hurt": "#d55e00", "no_effect": "#0072b2", "inconclusive": "#777777"}
 """Okabe and Ito's, which colour-blind readers tell apart."""

@@ -22,7 +22,7 @@ from worker.training import trainer
 from worker.training.process import device
 
 if TYPE_CHECKING:
-    from worker.training.job import Job
+    from worker.training.experiment.job import Job
 
 
 class Quiet:
@@ -39,7 +39,7 @@ class Quiet:
 def dummy_job(assignment: Mapping[str, Any] | None = None, channel: Quiet | None = None) -> Iterator[Job]:
     """A job whose `run` works as any method's, in a folder that is gone afterwards. `channel`: where its reports go."""
     device.import_keras()
-    from worker.training.job import Job
+    from worker.training.experiment.job import Job
 
     with tempfile.TemporaryDirectory(prefix="dummy-") as folder:
         yield Job(assignment or {}, Path(folder), channel or Quiet(), threading.Event())

@@ -209,7 +209,7 @@ def _train_with_keras(
 
     device.import_keras()
     from worker.training import experiment
-    from worker.training.job import Job
+    from worker.training.experiment.job import Job
 
     training = getattr(spec, "training", None)
     device.prepare(training.deterministic if training is not None else "auto")

@@ -1,4 +1,4 @@
-"""Input kinds, as far as they need no Keras: one module each. Fitting and resizing are in `worker.training.inputs`.
+"""Input kinds, as far as they need no Keras: one module each. Fitting and resizing are in `worker.training.data.inputs`.
 
 A module has all that `InputModule` names. Its file's name is the kind's. A package in BEQUEST_PLUGINS brings one as `inputs/NAME.py` and
 `training/inputs/NAME.py`.

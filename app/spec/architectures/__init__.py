@@ -2,7 +2,7 @@
 
 One file each. A module has `Spec`, a subclass of `Architecture`; its name in a spec is the file's, with "-" for "_". It may have
 `EXAMPLE`, and `SHORT`: a pattern of names such as "wrn-16-2", whose named groups are the Spec's numbers. The file
-of the same name in `worker/training/architectures/` builds it in Keras; a plugin's module may have `build` itself.
+of the same name in `worker/training/networks/architectures/` builds it in Keras; a plugin's module may have `build` itself.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 
 class Architecture(SpecModel):
-    """A trunk: everything up to the heads. `inputs` says what it takes; `worker/training/architectures/` builds it in Keras.
+    """A trunk: everything up to the heads. `inputs` says what it takes; `worker/training/networks/architectures/` builds it in Keras.
 
     Layers have names that are unique and stable, since weights are inherited by name.
     """

@@ -135,10 +135,10 @@ GUARDS = (
     ),
     Guard(
         "live words are code",
-        "worker/training/report/card.py",
+        "worker/training/experiment/report/card.py",
         "if match is None or not _LIVE.search(match[2]):",
         "if True:",
-        "tests/worker/training/report/test_card.py",
+        "tests/worker/training/experiment/report/test_card.py",
     ),
     Guard(
         "a job's name is a name",

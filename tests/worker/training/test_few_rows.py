@@ -14,8 +14,8 @@ from app.data import builtins, prepared, source
 from app.data.source import RowSource
 from tests.worker.training.attempts import differences, unbroken
 from worker.training import trainer
+from worker.training.data.inputs import table as tables
 from worker.training.fitting import caching
-from worker.training.inputs import table as tables
 
 pytestmark = [
     pytest.mark.slow,

@@ -20,8 +20,8 @@ from tests.worker.training.resumed import assignment as resolved
 from tests.worker.training.small import Quiet, StopAt, fit_loop, same, stored
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Result, Resumed, Stage
 from worker.training import experiment, trainer
-from worker.training import job as jobs
 from worker.training.data.batches import Sampler
+from worker.training.experiment import job as jobs
 from worker.training.fitting import fit
 from worker.training.fitting.plan import Check, FitSpec, Phase
 from worker.training.process.failures import Stopped

@@ -22,8 +22,8 @@ from worker.training import experiment
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.rows import Data
 from worker.training.dummy import Quiet
+from worker.training.experiment.job import Job
 from worker.training.fitting.plan import FitSpec, Phase, Trained
-from worker.training.job import Job
 from worker.training.networks.network import Network
 from worker.training.process import device
 from worker.training.scores.verdict import Scored

@@ -18,7 +18,7 @@ from app.spec.base import plain
 from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
-from worker.training import inputs as input_kinds
+from worker.training.data import inputs as input_kinds
 from worker.training.networks import build, trunk
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure

@@ -17,7 +17,7 @@ from app.spec.base import plain
 from app.spec.data import InputSchema
 from app.spec.lookup import Missing
 from app.spec.models import Manifest
-from worker.training import inputs
+from worker.training.data import inputs
 from worker.training.data.scaling import Scaling
 from worker.training.kept.store import Model
 from worker.training.networks import backbone
@@ -28,7 +28,7 @@ from worker.training.process.failures import Failure
 if TYPE_CHECKING:
     from app.spec.models import Backbone
     from worker.training.data.rows import Data
-    from worker.training.run import Run
+    from worker.training.experiment.run import Run
 
 
 def resized(network: Network, input_: InputSchema) -> Network:

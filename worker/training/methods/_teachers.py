@@ -11,12 +11,12 @@ import numpy as np
 
 from app import data as datasets
 from app.data.source import Chain, SourceRows
-from worker.training import inputs as input_kinds
+from worker.training.data import inputs as input_kinds
 from worker.training.data.batches import BatchSource, Sampler, Some
+from worker.training.experiment.run import epoch_steps
 from worker.training.fitting.distillation_loss import teacher_layers
 from worker.training.networks.inheritance import order_of
 from worker.training.process.failures import Failure
-from worker.training.run import epoch_steps
 from worker.training.scores import evaluate
 from worker.training.scores.verdict import gap_recovered
 from worker.training.tasks import heads
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from app.spec.data import SplitSpec
     from app.spec.training import TrainingSpec
     from worker.training.data.rows import Data, Subset
+    from worker.training.experiment.report.conclude import ArmScores
+    from worker.training.experiment.run import Run
     from worker.training.fitting.loss_spec import LossSpec
     from worker.training.kept.store import Model
     from worker.training.methods._annealing import Factors
     from worker.training.networks.network import Network
-    from worker.training.report.conclude import ArmScores
-    from worker.training.run import Run
     from worker.training.tasks.heads import Task
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from worker.training.architectures import applications
 from worker.training.networks import trunk
+from worker.training.networks.architectures import applications
 from worker.training.process.failures import Failure
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from worker.training import inputs as input_kinds
+from worker.training.data import inputs as input_kinds
 from worker.training.networks import trunk
 from worker.training.networks.layers import joining
 from worker.training.networks.network import FEATURES, Network, Weights

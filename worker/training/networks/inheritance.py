@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.spec import tasks
-from worker.training import inputs
+from worker.training.data import inputs
 
 if TYPE_CHECKING:
     from worker.training.networks.network import Network, Weights

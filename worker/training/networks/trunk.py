@@ -22,7 +22,7 @@ from keras.src.backend.common import global_state
 from app.spec import architectures
 from app.spec.architectures import Architecture, Shape
 from app.spec.trace import INPUT, Trace, TracedLayer
-from worker.training.architectures import builder
+from worker.training.networks.architectures import builder
 
 if TYPE_CHECKING:
     from worker.training.sharing import Node

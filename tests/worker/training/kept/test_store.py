@@ -15,12 +15,12 @@ from app.spec.data import SplitSpec
 from app.spec.models import TaskSpec
 from worker.reports import Kept
 from worker.training.dummy import Quiet
+from worker.training.experiment.job import Job
+from worker.training.experiment.report.conclude import Extras
 from worker.training.fitting.plan import Trained
-from worker.training.job import Job
 from worker.training.kept import export, store
 from worker.training.kept.store import Model
 from worker.training.process.metric_log import MetricLog
-from worker.training.report.conclude import Extras
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 

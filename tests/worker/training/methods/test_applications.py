@@ -257,9 +257,9 @@ def test_the_older_files_of_weights_are_read_and_those_of_another_network_are_we
     folder: Path, tmp_path: Path
 ) -> None:
     from app.spec.models import Backbone
+    from worker.training.experiment.run import Borrowed
     from worker.training.methods import _sources
     from worker.training.process.failures import Failure
-    from worker.training.run import Borrowed
 
     class Told:
         borrowed = Borrowed()

@@ -19,8 +19,8 @@ from tests.worker.training.small import Quiet, compiled, same
 from tests.worker.training.watched import hashes
 from worker.training.data import batches
 from worker.training.data.batches import BatchSource, Sampler
+from worker.training.experiment.job import Job
 from worker.training.fitting.loss_spec import LossSpec
-from worker.training.job import Job
 from worker.training.methods._teachers import Teachers
 from worker.training.objectives import logits as soft
 from worker.training.process.failures import Failure

@@ -17,7 +17,6 @@ from app.spec.data import InputSchema
 from app.spec.models import Manifest
 from app.spec.training import OptimizerSpec
 from tests.worker.training.small import DIGIT, fit, network, same, stored
-from worker.training.architectures.applications import whole as keras_own
 from worker.training.data import batches
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.fitting import learner
@@ -26,6 +25,7 @@ from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.kept import export, formats
 from worker.training.networks import backbone, build, trunk
+from worker.training.networks.architectures.applications import whole as keras_own
 from worker.training.networks.initial import drawn
 from worker.training.networks.network import Lora, Network
 from worker.training.tasks import heads

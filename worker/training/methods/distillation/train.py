@@ -10,6 +10,8 @@ from app.spec.models import TaskSpec, TrainedHere
 from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.experiment import About, Before, Fit, Recipe
+from worker.training.experiment.report.conclude import Extras
+from worker.training.experiment.run import steps
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import phase
 from worker.training.methods import _sources
@@ -18,20 +20,18 @@ from worker.training.methods._teachers import Teachers, about, free_rows, taught
 from worker.training.methods.distillation.spec import DistillationReport, Spec, Weighted
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.seeds import derive
-from worker.training.report.conclude import Extras
-from worker.training.run import steps
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from worker.training.data.rows import Subset
+    from worker.training.experiment.report.conclude import ArmScores
+    from worker.training.experiment.report.control import Arm
+    from worker.training.experiment.run import Run
     from worker.training.fitting.plan import FitSpec
     from worker.training.kept.store import Model
     from worker.training.networks.network import Network
-    from worker.training.report.conclude import ArmScores
-    from worker.training.report.control import Arm
-    from worker.training.run import Run
 
 
 @dataclass(frozen=True)

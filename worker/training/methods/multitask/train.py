@@ -14,25 +14,25 @@ from worker.training import experiment
 from worker.training.data.batches import epoch_steps
 from worker.training.data.rows import without
 from worker.training.experiment import About, Before, Fit, Recipe
+from worker.training.experiment.report.conclude import Extras
+from worker.training.experiment.run import epoch_steps_of, steps
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import phase
 from worker.training.methods import _sources
 from worker.training.methods._annealing import Factors
 from worker.training.methods._teachers import Teachers, about, taught, warn_if_silent
 from worker.training.methods.multitask.spec import MultitaskReport, Spec, by_data, least_epochs
-from worker.training.report.conclude import Extras
-from worker.training.run import epoch_steps_of, steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from worker.training.data.rows import Data, Subset
+    from worker.training.experiment.report.conclude import ArmScores
+    from worker.training.experiment.report.control import Arm
+    from worker.training.experiment.run import Run
     from worker.training.fitting.plan import FitSpec
     from worker.training.kept.store import Model
     from worker.training.networks.network import Network
-    from worker.training.report.conclude import ArmScores
-    from worker.training.report.control import Arm
-    from worker.training.run import Run
 
 
 class Experiment(experiment.Experiment):

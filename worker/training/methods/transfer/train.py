@@ -10,6 +10,8 @@ from app.spec.models import Backbone, TaskSpec, TrainedHere
 from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.experiment import About, Before, Fit, Recipe
+from worker.training.experiment.report.conclude import Extras
+from worker.training.experiment.run import epoch_steps_of, steps
 from worker.training.fitting import rates
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import Phase, phase
@@ -17,17 +19,15 @@ from worker.training.methods import _layer_choice, _sources
 from worker.training.methods.transfer.spec import Spec, TransferReport
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.network import Lora, Network
-from worker.training.report.conclude import Extras
-from worker.training.run import epoch_steps_of, steps
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from worker.training.experiment.report.conclude import ArmScores
+    from worker.training.experiment.report.control import Arm
+    from worker.training.experiment.run import Run
     from worker.training.kept.store import Model
-    from worker.training.report.conclude import ArmScores
-    from worker.training.report.control import Arm
-    from worker.training.run import Run
 
 
 class Experiment(experiment.Experiment):

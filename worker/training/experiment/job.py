@@ -17,6 +17,7 @@ from app.spec.models import UNFINISHED
 from app.spec.training import TrainingSpec
 from worker.reports import ArtifactReport
 from worker.training.data.rows import Data, Subset
+from worker.training.experiment.run import Run, check_trace
 from worker.training.fitting import checkpoint
 from worker.training.fitting.fit import FitLoop, ModelCache
 from worker.training.fitting.plan import FitSpec, Phase, Trained
@@ -30,7 +31,6 @@ from worker.training.process import device
 from worker.training.process.channel import Channel
 from worker.training.process.failures import Stopped
 from worker.training.process.metric_log import MetricLog, ProgressTracker
-from worker.training.run import Run, check_trace
 from worker.training.scores import evaluate
 from worker.training.scores.measures import Measure
 from worker.training.scores.verdict import Scored

@@ -13,8 +13,8 @@ import pytest
 
 from app.spec.data import InputSchema
 from app.spec.models import Manifest, TaskManifest
-from worker.training.report import card, picture
-from worker.training.report.picture import Curve, Panel
+from worker.training.experiment.report import card, picture
+from worker.training.experiment.report.picture import Curve, Panel
 from worker.training.scores import evaluate
 
 SVG = "{http://www.w3.org/2000/svg}"

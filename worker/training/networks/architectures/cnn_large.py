@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from worker.training.architectures.cnn import build
+from worker.training.networks.architectures.cnn import build
 
 __all__ = ["build"]

@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from app.spec.variants import settled
+from worker.training.experiment.report import control
+from worker.training.experiment.report.conclude import ArmScores, Extras, conclude
+from worker.training.experiment.run import scratch_rate, stage_steps, steps
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
-from worker.training.report import control
-from worker.training.report.conclude import ArmScores, Extras, conclude
-from worker.training.run import scratch_rate, stage_steps, steps
 
 if TYPE_CHECKING:
     from app.spec.models import TrainStage
     from app.spec.report import Report
     from app.spec.training import TrainingSpec
     from worker.training.data.rows import Data, Subset
-    from worker.training.job import Job
+    from worker.training.experiment.job import Job
+    from worker.training.experiment.report.control import Arm
+    from worker.training.experiment.run import Run
     from worker.training.kept.store import Model
     from worker.training.networks.network import Network
-    from worker.training.report.control import Arm
-    from worker.training.run import Run
 
 
 class Fit(NamedTuple):

@@ -12,7 +12,7 @@ from worker.training.data.scaling import Scaling
 
 if TYPE_CHECKING:
     from app.spec.data import InputSchema
-    from worker.training.inputs import Trained
+    from worker.training.data.inputs import Trained
 
 SCALED_AS_THE_SOURCE = True
 

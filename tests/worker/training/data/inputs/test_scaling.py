@@ -11,7 +11,7 @@ import pytest
 from app.spec import architectures
 from app.spec.models import HeadSpec
 from tests.worker.training.small import ODD, TABLE
-from worker.training.inputs import scaling
+from worker.training.data.inputs import scaling
 from worker.training.kept import export
 from worker.training.networks import build
 from worker.training.networks.initial import initial

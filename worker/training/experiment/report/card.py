@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.spec import tasks
-from worker.training.report.picture import Curve, Pairs, Panel, chart, paired
+from worker.training.experiment.report.picture import Curve, Pairs, Panel, chart, paired
 from worker.training.scores.measures import metric_of
 from worker.training.scores.sentence import scale, signed, unit
 

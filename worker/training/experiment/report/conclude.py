@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from app import durable
 from worker.reports import ArtifactReport, Result
-from worker.training import inputs
+from worker.training.data import inputs
+from worker.training.experiment.report import card
 from worker.training.process import device
 from worker.training.process.failures import Failure
-from worker.training.report import card
 from worker.training.scores.verdict import Outcome, Scored, judge
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from app.spec.report import Report
     from app.spec.training import ControlSpec
     from worker.training.data.rows import Data
-    from worker.training.job import Job
+    from worker.training.experiment.job import Job
+    from worker.training.experiment.report.control import Arm
     from worker.training.kept.store import Model
-    from worker.training.report.control import Arm
     from worker.training.scores.measures import Measure
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from app.spec.models import Manifest
 from tests.worker.training.small import DIGIT, PICTURE, SIZE, network, same
+from worker.training.data.inputs import between
+from worker.training.data.inputs import image as input_resize
 from worker.training.data.scaling import Scaling
-from worker.training.inputs import between
-from worker.training.inputs import image as input_resize
 from worker.training.kept import export, formats
 from worker.training.methods import _sources
 from worker.training.networks import build

@@ -1,6 +1,6 @@
 """Run: all that a method may ask for: data that leaves held-out rows alone, networks, batches, outputs of networks.
 
-Fits, files, attempts and scores are no concern of a method: `worker.training.job` has them.
+Fits, files, attempts and scores are no concern of a method: `worker.training.experiment.job` has them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from app.spec.models import HeadSpec, TaskSpec, TrainStage
 from app.spec.trace import key as trace_key
 from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Warned
-from worker.training import inputs as input_kinds
 from worker.training.data import batches, rows
+from worker.training.data import inputs as input_kinds
 from worker.training.data.augmentation import Augment
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.rows import Data, Subset
