@@ -5,6 +5,7 @@ Postgres and Valkey from their wheels, started once a run in a temporary folder,
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from sqlalchemy import text
+
+from app import logs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +39,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("long")]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_log_between_tests() -> None:
+    """A server's thread may end its last request when its test is over, and no capture holds the line back."""
+    emit = logs._ToStderr.emit
+
+    def within_tests(handler: logs._ToStderr, record: logging.LogRecord) -> None:
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            emit(handler, record)
+
+    logs._ToStderr.emit = within_tests  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer that runs in this process keeps its temporary files in its job's folder, which is gone when the next test begins."""
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())
+    monkeypatch.setenv("TMPDIR", tempfile.gettempdir())
 
 
 @pytest.fixture(scope="session")

@@ -76,9 +76,9 @@ ModelSource = Annotated[
 
 
 class TaskSpec(SpecModel):
-    """One head and what it learns. `type` null.
+    """One head and what it learns.
 
-    From the column (two classes binary, more multiclass, numbers regression, labels multilabel).
+    `type` null: as the column is (two classes binary, more multiclass, numbers regression, labels multilabel).
     """
 
     column: Name | None = Field(None, description="null: the column with the task's name")
