@@ -46,7 +46,7 @@ FROM runtime AS api
 COPY --from=api-venv /opt/bequest /opt/bequest
 EXPOSE 8000
 # As api_command in app/serve.py. Open streams would keep it for ever: after 5 s they are closed, and clients resume where they were.
-CMD ["uvicorn", "app.main:app", "--http", "app.api.connections:Connection", "--ws", "none", "--backlog", "256", "--timeout-keep-alive", "75", "--no-server-header", "--no-access-log", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "5"]
+CMD ["uvicorn", "app.main:app", "--http", "app.api.connections:Connection", "--ws", "none", "--backlog", "128", "--timeout-keep-alive", "75", "--no-server-header", "--no-access-log", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "5"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 
