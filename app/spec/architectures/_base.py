@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from app.spec.base import SpecModel
 from app.spec.registry import modules
@@ -17,7 +17,7 @@ class Architecture(SpecModel):
     Layers have names that are unique and stable, since weights are inherited by name.
     """
 
-    inputs: ClassVar[Literal["image", "table"]]
+    inputs: ClassVar[str]  # the name of an input kind
     arch: str
 
     @property
@@ -51,10 +51,10 @@ def trunk_shape(architecture: Architecture, shape: Sequence[int]) -> Shape:
     Raises:
         ValueError: it does not; nothing was built to find out.
     """
-    trunk_shape = architecture.trunk_shape(tuple(shape))
+    taken = architecture.trunk_shape(tuple(shape))
     wanted = modules("inputs")[architecture.inputs].DIMENSIONS
-    if len(trunk_shape) != wanted:
+    if len(taken) != wanted:
         takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
-        raise ValueError(f"{takes}, the data has shape {list(trunk_shape)}")
-    architecture.check(trunk_shape)
-    return trunk_shape
+        raise ValueError(f"{takes}, the data has shape {list(taken)}")
+    architecture.check(taken)
+    return taken
