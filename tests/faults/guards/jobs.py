@@ -22,7 +22,7 @@ GUARDS = (
         JOBS,
         "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device",
         "Job.state == JobState.QUEUED, Job.device",
-        PROTOCOL,
+        "tests/app/test_jobs.py::test_a_job_with_a_delay_is_not_runnable_yet",
     ),
     Guard(
         "a claim takes the longest queued",
@@ -151,7 +151,7 @@ GUARDS = (
         JOBS,
         'JobState.PAUSED if job.wanted == "pause" else JobState.QUEUED',
         "JobState.QUEUED",
-        PROTOCOL,
+        "tests/worker/test_supervisor.py::test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was",
     ),
     Guard(
         "a job that has not ended is not deleted",
