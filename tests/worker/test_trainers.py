@@ -135,6 +135,30 @@ def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path:
         wait_for(lambda pids=family: not any(machine.process_tree(pid) for pid in pids), 5, "the whole family to end")
 
 
+def test_a_trainer_that_is_silent_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
+    """One that reports would notice by itself that nobody reads."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom worker.trainers import Trainers\n"
+        "out = Path(sys.argv[1])\n"
+        "spec = {'kind': 'light', 'steps': 5000, 'behave': 'hang', 'at': 1}\n"
+        "given = {'id': 'job_1', 'attempt': 1, 'kind': 'light', 'spec': spec, 'kept': {}, 'checkpoints': str(out)}\n"
+        "trainer = Trainers().take(given, out)\n"
+        "print(trainer.pid, flush=True)\n"
+        "while True:\n    [print(type(report).__name__, flush=True) for report in trainer.reports(0.1)]"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BEQUEST_SPARE_KERAS": "0"},
+    ) as worker:
+        assert worker.stdout is not None
+        trainer = int(worker.stdout.readline())
+        assert "Progress\n" in iter(worker.stdout.readline, "")  # the last thing it says
+        worker.kill()
+    wait_for(lambda: not machine.process_tree(trainer), 5, "the trainer to end")
+
+
 def test_the_guard_ends_the_family_of_a_trainer_that_was_killed_itself(trainers: Trainers, tmp_path: Path) -> None:
     spec = {"kind": "light", "steps": 5000, "behave": "breed", "at": 1}
     given = {"id": "job_1", "attempt": 1, "kind": "light", "spec": spec, "kept": {}, "checkpoints": str(tmp_path)}

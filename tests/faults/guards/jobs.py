@@ -316,7 +316,7 @@ GUARDS = (
         "app/programs.py",
         "_LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)",
         "pass",
-        FAMILY,
+        "tests/worker/test_trainers.py::test_a_trainer_that_is_silent_ends_when_its_worker_is_killed",
         without="what a trainer has started ends with its worker",
     ),
     Guard(
