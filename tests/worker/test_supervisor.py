@@ -492,7 +492,7 @@ def test_without_a_beat_the_trainer_dies_before_the_lease(trainers: Trainers, mo
     assert read(job_id).state == JobState.RUNNING, "the sweep has the word"
 
 
-def test_the_fuse_burns_since_the_claim_was_asked_for(trainers: Trainers) -> None:
+def test_the_watchdog_counts_from_when_the_claim_was_asked_for(trainers: Trainers) -> None:
     """Between the claim's commit and all that follows, the worker may have been frozen."""
     submit(steps=5000)
     claim = jobs.claim("worker-1")

@@ -263,7 +263,7 @@ def test_a_kill_of_ours_is_not_taken_for_want_of_memory(trainers: Trainers, tmp_
     trainer.close()
 
 
-def test_a_fuse_that_has_blown_extends_no_lease(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watchdog_that_has_expired_extends_no_lease(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = supervisor._Attempt(Claim("job_cut_off", 1, "light", "host-1-0", 60), now(), lambda: False)
     attempt._watchdog = watchdog = LeaseWatchdog(0.05, now(), lambda: None)
     attempt._heartbeat_at -= 60
@@ -274,7 +274,7 @@ def test_a_fuse_that_has_blown_extends_no_lease(database: None, monkeypatch: pyt
     assert not heartbeats
 
 
-def test_the_fuse_blows_once_and_only_when_it_was_not_extended() -> None:
+def test_the_watchdog_acts_once_and_only_when_it_was_not_extended() -> None:
     blown: list[float] = []
     since = now()
     watchdog = LeaseWatchdog(0.3, since, lambda: blown.append(now() - since))

@@ -284,11 +284,11 @@ GUARDS = (
         2,
     ),
     Guard(
-        "a watchdog that has blown extends no lease",
+        "a watchdog that has expired extends no lease",
         SUPERVISOR,
         "        if self._watchdog is not None and self._watchdog.expired:\n            return",
         "        if False:\n            return",
-        "tests/worker/test_trainers.py::test_a_fuse_that_has_blown_extends_no_lease",
+        "tests/worker/test_trainers.py::test_a_watchdog_that_has_expired_extends_no_lease",
     ),
     Guard(
         "what a trainer has started ends with its worker",
