@@ -201,6 +201,7 @@ def test_one_whose_answer_is_not_taken_yet_makes_room_last(
         others = [stack.enter_context(line_to(client)) for _ in range(4)]
         for line in others[-2:]:
             assert asked(line).startswith(b"HTTP/1.1 200")
+        assert asked(stack.enter_context(line_to(client))).startswith(b"HTTP/1.1 200"), "one that was answered goes"
         left = len(large)
         while left > 0 and (part := reading.recv(1 << 20)):
             left -= len(part.partition(b"\r\n\r\n")[2]) if part.startswith(b"HTTP/1.1 200") else len(part)

@@ -167,13 +167,18 @@ def test_uploads_take_no_more_than_their_room(
 def test_what_is_only_announced_takes_no_room(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a few clients that send slowly would keep all others out for hours."""
     monkeypatch.setattr(settings(), "max_uploads_bytes", settings().max_upload_bytes)
+    slow: list[socket.socket] = []
     with ExitStack() as stack:
         for _ in range(4):
             head = f"{FORM}content-length: {settings().max_upload_bytes}\r\n"
-            stack.enter_context(begun(client, "POST", head, PART, "/v1/datasets"))
+            slow.append(stack.enter_context(begun(client, "POST", head, PART, "/v1/datasets")))
         time.sleep(0.2)
         answer = client.post("/v1/datasets", files={"file": ("a.csv", b"a,y\n" + b"1,2\n" * 50)})
         assert answer.status_code == 422, "it is read, and has too few classes"
+        for line in slow:
+            line.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                line.recv(100)  # no refusal has come
 
 
 def test_a_body_that_dawdles_makes_no_room_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +190,7 @@ def test_a_body_that_dawdles_makes_no_room_for_itself(monkeypatch: pytest.Monkey
     async def bodies() -> int:
         kind = receiving.BodyBudgets().kinds[2]
         dawdling, other = (receiving.Body(kind, Headers({"transfer-encoding": "chunked"})) for _ in range(2))
-        pieces = iter([(60_000, False), (100_000, True), (90_000, True)])
+        pieces = iter([(60_000, False), (100_000, True), (receiving.PIECE_BYTES - 1, True)])
 
         async def receive() -> Message:
             await asyncio.sleep(0.01)
