@@ -90,9 +90,9 @@ class Connection(H11Protocol):
         first; else one whose body is silent; else one whose answer is not taken yet; else `last`. None yet, where all that never
         had a request came a moment ago and are not read yet: some of a crowd may have brought a request."""
         waiting = self._waiting
-        read = list(takewhile(lambda other: not other._is_unread, waiting.new))
-        if not read and waiting.new:
+        if (oldest := next(iter(waiting.new), None)) and oldest._is_unread:
             return None
+        read = takewhile(lambda other: not other._is_unread, waiting.new)
         free = (other for other in chain(read, waiting.served) if not other.transport.get_write_buffer_size())
         silent = (other for other in self.connections if isinstance(other, Connection) and other._is_silent())
         return next(chain(free, silent, waiting.served), last)

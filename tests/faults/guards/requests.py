@@ -49,8 +49,8 @@ GUARDS = (
     Guard(
         "a connection that was not read yet makes no room",
         CONNECTIONS,
-        "        if not read and waiting.new:\n            return None\n",
-        "        read = list(waiting.new)\n",
+        "self._is_unread = True",
+        "self._is_unread = False",
         f"{HEADS}::test_requests_of_a_crowd_that_comes_at_once_are_all_heard",
     ),
     Guard(

@@ -308,7 +308,7 @@ class FitLoop:
     progress: ProgressTracker
     checkpoints: Path
     stop: threading.Event
-    looking: ModelCache = field(default_factory=ModelCache)
+    inference_cache: ModelCache = field(default_factory=ModelCache)
 
     def fit(
         self,
@@ -351,7 +351,7 @@ class FitLoop:
         Raises:
             Stopped: asked to, between two chunks of rows.
         """
-        return predict(self.looking.keras_layers(network), network, inputs, layers, self.stop)
+        return predict(self.inference_cache.keras_layers(network), network, inputs, layers, self.stop)
 
     def _go_on(self, stage: str, fit_state: FitState) -> None:
         """One step and all that is due after it. Raises Stopped between two steps, and before a validation is complete."""

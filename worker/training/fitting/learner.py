@@ -76,7 +76,7 @@ class Learner(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         logits: dict[str, Any] = {}
-        for name, tasks in self.loss_spec.batch_sources.items():
+        for name, tasks in self.loss_spec.tasks_by_dataset.items():
             outputs = self.views[name](inputs[name], training=training)
             logits |= {task: outputs[task] for task in tasks}
             if FEATURES in outputs:
@@ -200,10 +200,10 @@ def _views(network: Any, loss_spec: LossSpec, distillation_loss: DistillationLos
 
     So a BatchNorm in another task's own expert does not see the batch, and nothing is computed in vain.
     """
-    if len(loss_spec.batch_sources) == 1:
-        return dict.fromkeys(loss_spec.batch_sources, network)
+    if len(loss_spec.tasks_by_dataset) == 1:
+        return dict.fromkeys(loss_spec.tasks_by_dataset, network)
     views = {}
-    for data, tasks in loss_spec.batch_sources.items():
+    for data, tasks in loss_spec.tasks_by_dataset.items():
         layers = {f"feature/{layer}" for task in tasks for layer in distillation_loss.layers.get(task, ())}
         wanted = {*tasks, *layers, FEATURES}
         some = {name: output for name, output in network.output.items() if name in wanted}

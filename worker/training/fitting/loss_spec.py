@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 class LossSpec:
     """The loss of a step, as plain data.
 
-    `batch_sources`: which tasks each data set's batch trains. `weighting`: how the losses of several tasks become one (None: their sum, or
-    there is but one), `task_weights` for weightings that use them. `objectives`: of each task; a batch holds its teachers' logits under
-    `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: the teachers' weights. `label_weight` multiplies the label
+    `tasks_by_dataset`: which tasks each data set's batch trains. `weighting`: how the losses of several tasks become one (None:
+    their sum, or there is but one), `task_weights` for weightings that use them. `objectives`: of each task; a batch holds its
+    teachers' logits under `TASK/teacher/0`, `TASK/teacher/1` …; `teachers`: the teachers' weights. `label_weight` multiplies the label
     loss of a task with teachers, or of all where there is no weighting. `regularizer`: for a trunk that came from a source.
     `logit_standardization`: objectives see z-scores of logits. Factors that change from epoch to epoch are numbers in the batch:
     `TASK/label_factor` (of the task's label loss) and `TASK/factor/0`, `TASK/factor/1` … (of its objectives). `widths`: of the
     teachers' layers onto which an objective of a task projects.
     """
 
-    batch_sources: Mapping[str, Sequence[str]]
+    tasks_by_dataset: Mapping[str, Sequence[str]]
     tasks: Mapping[str, Task]
     weighting: SpecModel | None = None
     task_weights: Mapping[str, float] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class LossSpec:
     def key(self) -> str:
         """Equal keys compute the same losses. Units of regression targets are no part of it: losses see standardised numbers."""
         parts = [
-            {name: list(tasks) for name, tasks in self.batch_sources.items()},
+            {name: list(tasks) for name, tasks in self.tasks_by_dataset.items()},
             {name: [task.type, task.units] for name, task in self.tasks.items()},
             self.weighting and self.weighting.model_dump(),
             dict(self.task_weights),

@@ -138,7 +138,7 @@ class Experiment(experiment.Experiment):
         if teachers:
             loss_spec = taught(loss_spec, teachers, spec.label_weight, spec.logit_standardization)
             for ref, batch_source in batch_sources.items():
-                for name in (name for name in loss_spec.batch_sources[ref] if name in teachers):
+                for name in (name for name in loss_spec.tasks_by_dataset[ref] if name in teachers):
                     teachers[name].teach(batch_source, network.tasks[name])
                     objectives = teachers[name].objectives
                     factors = Factors(name, objectives, spec.weight_schedule, fit.steps, epoch_steps(batch_sources))
