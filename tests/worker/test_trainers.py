@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -111,25 +114,39 @@ def test_the_device_is_known_of_the_spare_or_else_of_the_trainer_that_has_a_job(
     taken.close()
 
 
+WORKER = """
+import json, sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from worker.trainers import Trainers
+given = json.loads(sys.argv[1])
+trainer = Trainers().take(given, Path(given["checkpoints"]))
+print(trainer.pid, flush=True)
+while True:
+    for report in trainer.reports(0.1):
+        print(type(report).__name__, flush=True)
+"""
+
+
+@contextmanager
+def worker_of(behave: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str], int]]:
+    """A process that has a trainer, what it prints of the trainer's reports, and the trainer's pid. It is killed at the end."""
+    spec = {"kind": "light", "steps": 5000, "behave": behave, "at": 1}
+    given = {"id": "job_1", "attempt": 1, "kind": "light", "spec": spec, "kept": {}, "checkpoints": str(folder)}
+    command = [sys.executable, "-c", WORKER, json.dumps(given)]
+    own = {**os.environ, "BEQUEST_SPARE_KERAS": "0"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=own) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
 def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom worker.trainers import Trainers\n"
-        "out = Path(sys.argv[1])\n"
-        "spec = {'kind': 'light', 'steps': 5000, 'behave': 'breed', 'at': 1}\n"
-        "given = {'id': 'job_1', 'attempt': 1, 'kind': 'light', 'spec': spec, 'kept': {}, 'checkpoints': str(out)}\n"
-        "trainer = Trainers().take(given, out)\n"
-        "print(trainer.pid, flush=True)\n"
-        "while True:\n    trainer.reports(0.1)"
-    )
     for _ in range(3):
-        with subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "BEQUEST_SPARE_KERAS": "0"},
-        ) as worker:
-            assert worker.stdout is not None
-            trainer = int(worker.stdout.readline())
+        with worker_of("breed", tmp_path) as (worker, _, trainer):
             family = wait_for(lambda pid=trainer: len(found := machine.process_tree(pid)) >= 5 and found)
             worker.kill()
         wait_for(lambda pids=family: not any(machine.process_tree(pid) for pid in pids), 5, "the whole family to end")
@@ -137,24 +154,8 @@ def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path:
 
 def test_a_trainer_that_is_silent_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
     """One that reports would notice by itself that nobody reads."""
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom worker.trainers import Trainers\n"
-        "out = Path(sys.argv[1])\n"
-        "spec = {'kind': 'light', 'steps': 5000, 'behave': 'hang', 'at': 1}\n"
-        "given = {'id': 'job_1', 'attempt': 1, 'kind': 'light', 'spec': spec, 'kept': {}, 'checkpoints': str(out)}\n"
-        "trainer = Trainers().take(given, out)\n"
-        "print(trainer.pid, flush=True)\n"
-        "while True:\n    [print(type(report).__name__, flush=True) for report in trainer.reports(0.1)]"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "BEQUEST_SPARE_KERAS": "0"},
-    ) as worker:
-        assert worker.stdout is not None
-        trainer = int(worker.stdout.readline())
-        assert "Progress\n" in iter(worker.stdout.readline, "")  # the last thing it says
+    with worker_of("hang", tmp_path) as (worker, printed, trainer):
+        assert "Progress\n" in iter(printed.readline, "")  # the last thing it says
         worker.kill()
     wait_for(lambda: not machine.process_tree(trainer), 5, "the trainer to end")
 
