@@ -1,0 +1,57 @@
+"""How an upload is to be read, and what became of each of its files, rows and columns. Nothing about a user's data is decided silently."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.spec.base import SpecModel
+
+Fit = Literal["stretch", "crop", "pad"]
+Side = Annotated[int, Field(ge=1, le=2048)]
+
+MOST_EXAMPLES = 5
+"""Files or rows that a count names."""
+
+
+class UploadOptions(SpecModel):
+    """What the sender of an upload said about it. Other words for the same bytes make another data set.
+
+    `targets` and `inputs`: columns, each `name` or `name:type`. `size`, `fit`: of pictures, (height, width), and how they are brought to it.
+    """
+
+    targets: list[str] = []
+    inputs: list[str] = []
+    size: tuple[Side, Side] | None = None
+    fit: Fit | None = None
+    skip_broken: bool = False
+
+
+class Counted(SpecModel):
+    """So many files or rows, for one reason, and the first few of them: a file's name, or `row 17, column age`."""
+
+    reason: str
+    count: int
+    examples: list[str] = []
+
+
+class ColumnReading(SpecModel):
+    """What a column was taken for, and why. `read_as`: `number`, `category`, `date`, `target`, or why it was left out."""
+
+    column: str
+    read_as: str
+    why: str
+
+
+class Intake(SpecModel):
+    """What became of an upload: every file or row of it is used, ignored or broken.
+
+    `notes`: what was decided without being asked for, in sentences, each with the field that decides otherwise.
+    """
+
+    used: int
+    ignored: list[Counted] = []
+    broken: list[Counted] = []
+    columns: list[ColumnReading] = []
+    notes: list[str] = []
