@@ -42,7 +42,7 @@ MEDIA_TYPES = {
 OTHER_MEDIA_TYPE = "application/octet-stream"
 """An artifact's media type follows from its name, so that the list is closed: the OpenAPI document names all of it."""
 
-_NAMING = (Artifact.sha256, Model.sha256, Model.rows_sha256, Dataset.prepared_sha256)
+_NAMING = (Artifact.sha256, Model.sha256, Model.rows_sha256, Dataset.prepared_sha256, Dataset.raw_sha256)
 
 
 @dataclass(frozen=True)

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import uuid
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import prod
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app import artifacts, ids
-from app.data import builtins, inputs, prepared, uploads
-from app.data.names import fault_in_label
+from app import artifacts
+from app.data import builtins, inputs, prepared
 from app.data.table import Table
-from app.data.upload_limits import UploadLimits
 from app.db import after_commit, stream, transaction
 from app.errors import Conflict, NotFound
-from app.settings import settings
 from app.spec.data import Column, Schema
-from app.spec.faults import Invalid, nearest
+from app.spec.faults import nearest
+from app.spec.intake import Intake, UploadOptions
 from app.spec.lookup import Missing
 from app.tables import Dataset, Edge, Job
 
 MOST_PREVIEWED = 1_000_000
-_BLOCK = 1 << 20
+
+
+State = Literal["preparing", "ready", "failed"]
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A data set that jobs may name, built in or uploaded. `sha256` is of the bytes that were sent; of a built-in, of its content."""
+    """A data set, built in or uploaded. `sha256` is of the bytes that were sent; of a built-in, of its content.
+
+    Jobs may name it when it is `ready`, and so has a schema. `progress`: (done, total) while it is `preparing`; `errors`: why it `failed`.
+    """
 
     id: str
     name: str
@@ -46,67 +46,11 @@ class DatasetEntry:
     bytes: int | None
     sha256: str
     created_at: datetime | None
-    schema: Schema
-
-
-def add(
-    session: Session,
-    raw: Path,
-    *,
-    filename: str | None = None,
-    name: str | None = None,
-    format: str | None = None,
-    targets: Sequence[str] = (),
-) -> tuple[DatasetEntry, bool]:
-    """Reads an upload in a child process and keeps it. The same bytes, read for the same targets, are the same data set.
-
-    Nothing is asked of `session` while the child reads, so a long upload holds no transaction open.
-
-    Args:
-        raw: the bytes as they came; the caller removes the file.
-        filename, name: labels and nothing more; the data set is called `name`, else `filename`.
-        format: "npz" or "csv"; None to look.
-        targets: columns to learn, each `column`, `column:number` or `column:category`; the first is the default target.
-
-    Returns:
-        The data set, and whether it is new.
-
-    Raises:
-        Invalid: with every fault in the labels, the format and the file. Nothing is stored.
-    """
-    labels = [("filename", filename), ("name", name)]
-    faults = [fault for field, label in labels if label is not None and (fault := fault_in_label(label, field))]
-    sha256 = _hash(raw)
-    with _scratch_file() as out:
-        try:
-            known_format = uploads.format_of(raw, format)
-            existing = None if faults else _same(sha256, known_format, targets)
-            if existing is not None:
-                return existing, False
-            limits = UploadLimits(decoded_bytes=2 * settings().max_upload_bytes)
-            schema = uploads.inspect_upload(raw, known_format, out, targets, limits)
-        except Invalid as invalid:
-            raise Invalid([*faults, *invalid.faults]) from None
-        if faults:
-            raise Invalid(faults)
-        stored = _kept(session, out)
-    row = {
-        "id": ids.new("ds"),
-        "name": name or filename or f"upload-{sha256[:8]}",
-        "format": known_format,
-        "sha256": sha256,
-        "targets": list(targets),
-        "prepared_sha256": stored.sha256,
-        "bytes": raw.stat().st_size,
-        "schema": schema.model_dump(mode="json"),
-    }
-    made = session.scalars(
-        insert(Dataset).values(row).on_conflict_do_nothing().returning(Dataset),
-        execution_options={"populate_existing": True},
-    ).one_or_none()
-    if made is not None:
-        return _uploaded(made), True
-    return _uploaded(session.scalars(_of_bytes(sha256, known_format, targets)).one()), False
+    schema: Schema | None
+    state: State = "ready"
+    progress: tuple[int, int] | None = None
+    errors: Sequence[dict[str, Any]] | None = None
+    intake: Intake | None = None
 
 
 def get(session: Session, ref: str) -> DatasetEntry:
@@ -124,12 +68,15 @@ def find(session: Session, ref: str) -> DatasetEntry:
     row = session.get(Dataset, ref)
     if row is None:
         raise _missing(session, ref)
-    return _uploaded(row)
+    return uploaded(row)
 
 
 def schema(session: Session, ref: str) -> Schema:
-    """The schema of a data set. Raises Missing."""
-    return find(session, ref).schema
+    """The schema of a data set that jobs may name. Raises Missing."""
+    found = find(session, ref)
+    if found.schema is None:
+        raise _not_ready(ref, found.state)
+    return found.schema
 
 
 def entry(session: Session, ref: str) -> dict[str, Any]:
@@ -143,6 +90,8 @@ def entry(session: Session, ref: str) -> dict[str, Any]:
         ).one_or_none()
         if row is None:
             raise _missing(session, ref)
+        if row.prepared_sha256 is None:
+            raise _not_ready(ref, row.state)
         return {
             "id": row.id,
             "schema": row.schema,
@@ -150,7 +99,12 @@ def entry(session: Session, ref: str) -> dict[str, Any]:
             "sha256": row.sha256,
         }
     dataset = _built_in(ref)
-    return {"id": ref, "schema": dataset.schema.model_dump(mode="json"), "path": None, "sha256": dataset.sha256}
+    return {
+        "id": ref,
+        "schema": builtins.load(ref).schema.model_dump(mode="json"),
+        "path": None,
+        "sha256": dataset.sha256,
+    }
 
 
 def page(session: Session, *, limit: int = 50, before: str | None = None) -> Generator[DatasetEntry]:
@@ -164,7 +118,7 @@ def page(session: Session, *, limit: int = 50, before: str | None = None) -> Gen
     if before is not None:
         query = query.where(Dataset.id < before)
     for row in stream(session, query):
-        yield _uploaded(row)
+        yield uploaded(row)
         limit -= 1
     yield from map(_built_in, names[:limit])
 
@@ -193,10 +147,10 @@ def delete(session: Session, ref: str) -> None:
     kept = [*(job for job, _ in jobs), *models]
     if kept:
         raise Conflict(f"Kept jobs and models rest on it: {_some(kept)}. Delete those first.", code="dataset_in_use")
-    stored = row.prepared_sha256
+    stored = [sha256 for sha256 in (row.prepared_sha256, row.raw_sha256) if sha256 is not None]
     session.delete(row)
     session.flush()
-    after_commit(session, lambda: artifacts.collect([stored]))
+    after_commit(session, lambda: artifacts.collect(stored))
 
 
 def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
@@ -205,13 +159,16 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
     Of large pictures fewer rows, as many as hold `MOST_PREVIEWED` numbers, and one at least. Raises NotFound.
     """
     dataset = get(session, ref)
-    n = max(1, min(n, MOST_PREVIEWED // prod(dataset.schema.input.shape)))
+    if dataset.schema is None:
+        raise Conflict(f"This data set is {dataset.state}; it has no rows to show.", code="dataset_not_ready")
+    shape = dataset.schema.input
+    n = max(1, min(n, MOST_PREVIEWED // prod(shape.shape)))
     if dataset.builtin:
         table = builtins.load(ref)
     else:
-        row = session.get_one(Dataset, ref)
-        table = prepared.head(artifacts.blob(row.prepared_sha256), n)
-    shape = table.schema.input
+        stored = session.get_one(Dataset, ref).prepared_sha256
+        assert stored is not None, "what has a schema has rows"
+        table = prepared.head(artifacts.blob(stored), n)
     show = inputs.of(shape.kind).preview
     rows = table.inputs[np.arange(min(n, len(table)))]
     return [
@@ -220,43 +177,57 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
     ]
 
 
-@contextmanager
-def _scratch_file() -> Iterator[Path]:
-    """The place for a temporary file, beside the store; gone afterwards."""
-    out = settings().store / "tmp" / f"{uuid.uuid4().hex}.npz"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield out
-    finally:
-        out.unlink(missing_ok=True)
-
-
-def _kept(session: Session, out: Path) -> artifacts.Stored:
-    """`out` in the store, to stay there until a row of this transaction names it."""
-    stored = artifacts.keep_file(out)
-    try:
-        artifacts.hold(session, stored.sha256)
-    except FileNotFoundError:  # its twin was deleted in between, bytes and all; from here on nothing is collected
-        stored = artifacts.keep_file(out)
-    return stored
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _same(sha256: str, format: str, targets: Sequence[str]) -> DatasetEntry | None:
+def of_bytes(sha256: str, format: str, options: UploadOptions) -> DatasetEntry | None:
+    """The data set of these bytes, read so; None where there is none. One that failed is forgotten: its bytes may be tried again."""
+    asked = (
+        Dataset.sha256 == sha256,
+        Dataset.format == format,
+        Dataset.targets == options.targets,
+        Dataset.options == option_key(options),
+    )
     with transaction() as session:
-        row = session.scalars(_of_bytes(sha256, format, targets)).one_or_none()
-        return _uploaded(row) if row is not None else None
+        session.execute(sql_delete(Dataset).where(*asked, Dataset.state == "failed"))
+        row = session.scalars(select(Dataset).where(*asked)).one_or_none()
+        return None if row is None else uploaded(row)
 
 
-def _of_bytes(sha256: str, format: str, targets: Sequence[str]) -> Any:
-    return select(Dataset).where(Dataset.sha256 == sha256, Dataset.format == format, Dataset.targets == list(targets))
+def option_key(options: UploadOptions) -> dict[str, Any]:
+    """The options of an upload besides its targets, without those that nobody gave."""
+    return options.model_dump(mode="json", exclude={"targets"}, exclude_defaults=True)
+
+
+def unfinished() -> list[tuple[str, str, UploadOptions, str]]:
+    """(id, format, options, hash of the bytes that were sent) of the data sets that are being prepared."""
+    with transaction() as session:
+        rows = session.scalars(select(Dataset).where(Dataset.state == "preparing").order_by(Dataset.id).limit(100))
+        return [
+            (
+                row.id,
+                row.format,
+                UploadOptions.model_validate_json(json.dumps({**row.options, "targets": row.targets})),
+                row.raw_sha256,
+            )
+            for row in rows
+            if row.raw_sha256 is not None
+        ]
+
+
+def uploaded(row: Dataset) -> DatasetEntry:
+    return DatasetEntry(
+        row.id,
+        row.name,
+        False,
+        row.format,
+        None,
+        row.bytes,
+        row.sha256,
+        row.created_at,
+        None if row.schema is None else Schema.model_validate(row.schema),
+        cast("State", row.state),
+        None if row.progress is None else (row.progress[0], row.progress[1]),
+        row.errors,
+        None if row.intake is None else Intake.model_validate(row.intake),
+    )
 
 
 def _built_in(name: str) -> DatasetEntry:
@@ -266,9 +237,14 @@ def _built_in(name: str) -> DatasetEntry:
     return DatasetEntry(name, name, True, None, about, size, builtins.sha256(name), None, table.schema)
 
 
-def _uploaded(row: Dataset) -> DatasetEntry:
-    schema = Schema.model_validate(row.schema)
-    return DatasetEntry(row.id, row.name, False, row.format, None, row.bytes, row.sha256, row.created_at, schema)
+def _not_ready(ref: str, state: str) -> Missing:
+    if state == "failed":
+        return Missing(ref, "this data set could not be read", f"GET /v1/datasets/{ref} says why")
+    return Missing(
+        ref,
+        "this data set is still being prepared",
+        f"GET /v1/datasets/{ref} says how far it is; submit the job when its state is ready",
+    )
 
 
 def _missing(session: Session, ref: str) -> Missing:

@@ -93,6 +93,12 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "delete the data set.",
     ),
     ProblemType(
+        "dataset_not_ready",
+        409,
+        "The data set has no rows yet",
+        "It is still being prepared, or could not be read: its `state` and `errors` in GET /v1/datasets/{id} say which.",
+    ),
+    ProblemType(
         "body_too_large",
         413,
         "The body is larger than this service takes",
@@ -148,8 +154,7 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         422,
         "The file is not a data set that this service can read",
         "The upload was inspected in a separate process and refused: `errors` says what was found and what was "
-        "expected. Nothing was stored. An .npz holds plain arrays (no pickled objects) of equal length, a .csv has one "
-        "header line.",
+        "expected, and how to go on. Nothing was stored. docs/data.md lists what may be sent.",
     ),
     ProblemType(
         "queue_full",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from app import logs
 from app.errors import Problem, Unavailable
 from app.settings import settings
+from app.spec.data import PictureDecoding
 from app.spec.faults import MOST, Fault, Invalid, pointer
 from app.spec.trace import Trace
 
@@ -38,6 +39,9 @@ _TOO_LARGE = (
 )
 
 
+_OPENS = "send a picture that opens in a viewer; the model's manifest.input.decode says what becomes of it"
+
+
 def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
     """Every task's outputs for each row, (rows, units): probabilities, or values in the units of the data. `inputs` are as
     `encode_rows` makes them: as text, they would take both programs a hundred times as long.
@@ -49,8 +53,27 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
     """
     body = io.BytesIO()
     np.save(body, inputs, allow_pickle=False)
+    return _predictions(model, {"content": body.getvalue()})
+
+
+def predict_files(model: Path, files: Sequence[bytes], decoding: PictureDecoding) -> dict[str, list[Any]]:
+    """As `predict`, of files that a client sent. They are decoded in the inference program: a hostile one meets no database there.
+
+    Raises:
+        Invalid: files that are no pictures, pointers /file/0 and on; or as `predict`.
+    """
+    return _predictions(
+        model,
+        {
+            "data": {"decoding": decoding.model_dump_json()},
+            "files": [("file", (str(number), content)) for number, content in enumerate(files)],
+        },
+    )
+
+
+def _predictions(model: Path, body: dict[str, Any]) -> dict[str, list[Any]]:
     try:
-        answer = _client().post("/predict", params={"model": str(model)}, content=body.getvalue())
+        answer = _client().post("/predict", params={"model": str(model)}, **body)
     except (httpx.HTTPError, RuntimeError) as error:
         log.warning("inference does not answer", error=type(error).__name__)
         raise Unavailable(
@@ -60,7 +83,10 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-        raise Invalid(Fault(pointer("inputs", row), *_TOO_LARGE) for row in answer.json()["rows"][:MOST])
+        told = answer.json()
+        broken = [Fault(pointer("file", number), why, _OPENS, "broken_file") for number, why in told.get("files", [])]
+        rows = [Fault(pointer("inputs", row), *_TOO_LARGE) for row in told.get("rows", [])]
+        raise Invalid([*broken, *rows][:MOST])
     if answer.status_code != httpx.codes.OK:
         model.stat()  # when it is gone, that is the reason
         log.error("prediction failed", status=answer.status_code, answer=answer.text[:2000])

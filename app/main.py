@@ -12,7 +12,7 @@ from pathlib import Path
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from app import db, jobs, logs
+from app import db, intake, jobs, logs
 from app.api import catalog, datasets, deps, docs, events, files, health, models, problems, results, workers
 from app.api import jobs as jobs_api
 from app.api.admission import Admission
@@ -81,15 +81,20 @@ def _folder_for_temporary_files() -> Path:
 
 
 def _sweep_until(stop: threading.Event) -> None:
-    """Takes jobs back from workers that are gone, and sends missing wake-ups. Outlives every error of the database."""
+    """Takes jobs back from workers that are gone, sends missing wake-ups, and begins anew what dead processes were
+    reading. Outlives every error of the database.
+    """
     while not stop.wait(settings().sweep_seconds):
         try:
             swept = jobs.sweep()
+            begun = intake.resume()
         except Exception as error:
             log.warning("sweep failed; it goes on", error=type(error).__name__, exc_info=error)
             continue
         if swept.requeued or swept.ended or swept.woken:
             log.info("swept", requeued=swept.requeued, ended=swept.ended, woken=swept.woken)
+        if begun:
+            log.info("datasets_begun_anew", datasets=begun)
 
 
 app = create_app()

@@ -243,12 +243,24 @@ class Dataset(Row):
     targets: Mapped[list[str]] = mapped_column(
         server_default=text("'{}'")
     )  # as asked for at the upload; other targets, another data set
-    prepared_sha256: Mapped[str]
+    options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # all else that was asked for
+    state: Mapped[str] = mapped_column(server_default=text("'ready'"))
+    progress: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))  # while it is preparing: done, total
+    errors: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))  # why it failed
+    prepared_sha256: Mapped[str | None]
+    raw_sha256: Mapped[str | None]  # the bytes that were sent, where they are kept
     bytes: Mapped[int] = mapped_column(BigInteger)
-    schema: Mapped[dict[str, Any]] = mapped_column(JSON)  # in the order of the columns
+    schema: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # in the order of the columns
+    intake: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (UniqueConstraint("sha256", "format", "targets"),)
+    __table_args__ = (
+        UniqueConstraint("sha256", "format", "targets", "options"),
+        CheckConstraint("state IN ('preparing', 'ready', 'failed')", name="datasets_state"),
+        CheckConstraint(
+            "state <> 'ready' OR (prepared_sha256 IS NOT NULL AND schema IS NOT NULL)", name="datasets_ready"
+        ),
+    )
 
 
 class Traced(Row):

@@ -50,7 +50,7 @@ def write(file: Path, part: str = "") -> int:
     with tempfile.TemporaryDirectory(prefix="figures-") as home:
         raw, prepared = Path(home) / "raw.npz", Path(home) / "gauges.npz"
         every_name.write_gauges(raw)
-        lookup = every_job.Lookup(prepared, uploads.inspect_upload(raw, None, prepared))
+        lookup = every_job.Lookup(prepared, uploads.inspect_upload(raw, None, prepared)[0])
         for name, body in bodies.items():
             if part in name:
                 result = unbroken(every_job.assignment(body, lookup), Path(home) / str(len(figures))).result

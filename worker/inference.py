@@ -31,15 +31,18 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import logs
+from app.data import decode
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec import architectures
 from app.spec.architectures import Architecture
+from app.spec.data import PictureDecoding
 from app.spec.faults import Invalid
 from app.spec.trace import Trace
 
@@ -57,6 +60,14 @@ Answer = TypeVar("Answer")
 
 class PredictionRefused(Exception):
     """A request that asks for what this program does not do. Its message says what it does."""
+
+
+class BrokenFiles(Exception):
+    """Files that cannot be decoded: their numbers, and why."""
+
+    def __init__(self, files: list[tuple[int, str]]) -> None:
+        super().__init__(f"{len(files)} files cannot be decoded")
+        self.files = files
 
 
 class TooLarge(Exception):
@@ -137,9 +148,13 @@ class Handlers:
         if self._waiting >= _MOST_WAITING:
             return JSONResponse({"detail": "too many predictions wait"}, 503)
         try:
-            path, rows = Path(request.query_params.get("model", "")), _rows(await _body(request))
+            path, rows = Path(request.query_params.get("model", "")), await self._asked(request)
         except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
+        except BrokenFiles as broken:
+            return JSONResponse({"detail": str(broken), "files": broken.files}, 422)
+        except TimeoutError:
+            return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
         try:
             answers = await self._in_a_thread(SECONDS, self._warm.predict, path, rows)
         except TimeoutError:
@@ -154,6 +169,17 @@ class Handlers:
         if _not_finite(answers):
             return JSONResponse({"detail": "the model's answer is not finite"}, 500)
         return JSONResponse({"predictions": {name: answer.tolist() for name, answer in answers.items()}})
+
+    async def _asked(self, request: Request) -> NDArray[np.float32]:
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            return _rows(await _body(request))
+        length = int(request.headers.get("content-length", "0"))
+        if not 0 < length <= 2 * settings().max_predict_bytes + 2**20:
+            raise PredictionRefused("expected files of a known length, within the limit of a prediction")
+        async with request.form(max_files=MOST_ROWS, max_fields=1) as form:
+            decoding = form.get("decoding")
+            files = [await file.read() for file in form.getlist("file") if isinstance(file, UploadFile)]
+        return await self._in_a_thread(SECONDS, _decoded, files, decoding)
 
     async def trace(self, request: Request) -> Response:
         if self._waiting >= _MOST_WAITING:
@@ -225,6 +251,25 @@ def _rows(body: bytes) -> NDArray[np.float32]:
     if not 1 <= len(rows) <= MOST_ROWS:
         raise PredictionRefused(f"expected 1 to {MOST_ROWS} rows")
     return rows
+
+
+def _decoded(files: Sequence[bytes], decoding: object) -> NDArray[np.float32]:
+    """The pictures in files, (files, height, width, channels). Raises BrokenFiles, PredictionRefused."""
+    try:
+        how = PictureDecoding.model_validate_json(str(decoding))
+    except ValueError:
+        raise PredictionRefused("expected the field decoding, JSON of how a picture becomes a row") from None
+    if not 1 <= len(files) <= MOST_ROWS:
+        raise PredictionRefused(f"expected 1 to {MOST_ROWS} files")
+    rows, broken = list[NDArray[np.float32]](), list[tuple[int, str]]()
+    for number, content in enumerate(files):
+        try:
+            rows.append(decode.picture(content, size=how.size, mode=how.mode, fit=how.fit).astype(np.float32))
+        except decode.Undecodable as error:
+            broken.append((number, str(error)))
+    if broken:
+        raise BrokenFiles(broken)
+    return np.stack(rows)
 
 
 def _network(body: bytes) -> tuple[Architecture, list[int]]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartParser
 
-from app import datasets, db
+from app import datasets, intake
 from app.api import deps
 from app.api.admission import aside
 from app.api.bodies import complaint, expect_multipart
@@ -23,35 +24,60 @@ from app.api.pages import page
 from app.api.shapes import DatasetShape, DatasetSummary, Page, Preview
 from app.api.threads import apart
 from app.data.names import LONGEST
+from app.data.readers import FORMATS
 from app.errors import refused
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, nearest
+from app.spec.intake import LARGEST_SIDE, Fit, UploadOptions
 
 MultiPartParser.spool_max_size = 64 * 1024  # the rest of an upload lies on the disk, where it is counted
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-_FIELDS = ("file", "name", "format", "targets")
+_TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "skip_broken")
+_LISTS = ("targets", "inputs")
+_FIELDS = ("file", *_TEXTS)
 _FIELD_BYTES = 16 * 1024
+_SIZE = re.compile(r"^([1-9][0-9]{0,3})x([1-9][0-9]{0,3})$")
 _MOST_TARGETS, _LONGEST_TARGET = 100, 160
+_COLUMNS = f"may be repeated. At most {_MOST_TARGETS} columns of {_LONGEST_TARGET} characters."
 _FORM = {
     "type": "object",
     "required": ["file"],
     "additionalProperties": False,
     "properties": {
-        "file": {"type": "string", "format": "binary", "description": "an .npz (numpy.savez) or a .csv with a header"},
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": "a zip or tar(.gz) of class folders, a .csv with a header, or an .npz (numpy.savez)",
+        },
         "name": {
             "type": "string",
             "maxLength": LONGEST,
             "pattern": r"^[^/\\\x00-\x1f\x7f]*$",
             "description": "a label; the file's name when left out",
         },
-        "format": {"type": "string", "enum": ["npz", "csv"], "description": "found by looking when left out"},
+        "format": {"type": "string", "enum": list(FORMATS), "description": "found by looking when left out"},
         "targets": {
             "type": "string",
             "maxLength": _FIELD_BYTES,
-            "description": "columns to learn: a,b or a:category,b:number; may be repeated. At most "
-            f"{_MOST_TARGETS} columns of {_LONGEST_TARGET} characters.",
+            "description": f"columns to learn: a,b or a:category,b:number; {_COLUMNS}",
+        },
+        "inputs": {
+            "type": "string",
+            "maxLength": _FIELD_BYTES,
+            "description": f"columns to learn from, all others when left out: a,b or a:number,b:category; {_COLUMNS}",
+        },
+        "size": {
+            "type": "string",
+            "pattern": _SIZE.pattern,
+            "description": "of pictures, HEIGHTxWIDTH; what they all have when left out, else 224x224",
+        },
+        "fit": {"type": "string", "enum": list(get_args(Fit)), "description": "how a picture comes to its size; pad"},
+        "skip_broken": {
+            "type": "string",
+            "enum": ["true", "false"],
+            "description": "go on without the files that cannot be read, however many they are",
         },
     },
 }
@@ -65,7 +91,7 @@ class Upload:
     file: UploadFile
     name: str | None
     format: str | None
-    targets: list[str]
+    options: UploadOptions
 
 
 @router.post(
@@ -74,19 +100,26 @@ class Upload:
     response_model=DatasetShape,
     responses={
         200: {"description": "These bytes are known: the data set that they made before.", "model": DatasetShape},
+        202: {
+            "description": "Reading it takes longer: GET the data set until its `state` is `ready` or `failed`.",
+            "model": DatasetShape,
+        },
         **deps.problem_responses("malformed_body", "unsupported_media_type", "invalid", "dataset_invalid", "disk_full"),
     },
     openapi_extra=deps.body_in_openapi(_FORM, "multipart/form-data", example=_EXAMPLE),
     summary="Upload a data set",
 )
 async def upload_dataset(request: Request) -> Response:
-    """`curl -F file=@flowers.csv -F targets=species`. The file's name is a label and never a path."""
+    """`curl -F file=@flowers.csv -F targets=species`, `curl -F file=@photos.zip -F size=64x64`. The file's name is a
+    label and never a path.
+    """
     expect_multipart(request)
     async with request.form(max_files=2, max_fields=64, max_part_size=_FIELD_BYTES) as form:
         with aside(request):
             shape, existed = await apart("uploads", _store, _read(form))
     headers = {"location": f"/v1/datasets/{shape.id}"}
-    return deps.tagged(shape, None, status=200 if existed else 201, headers=headers)
+    status = 202 if shape.state == "preparing" else 200 if existed else 201
+    return deps.tagged(shape, None, status=status, headers=headers)
 
 
 def _read(form: FormData) -> Upload:
@@ -98,34 +131,56 @@ def _read(form: FormData) -> Upload:
     ]
     faults += [
         Fault(f"/{name}", "this field stands twice", "send it once", "duplicate_key")
-        for name in ("file", "name", "format")
-        if len(form.getlist(name)) > 1
+        for name in _FIELDS
+        if name not in _LISTS and len(form.getlist(name)) > 1
     ]
     faults += [
         Fault(f"/{name}", "expected text, not a file", f"curl: -F {name}=TEXT", "text")
-        for name in ("name", "format", "targets")
+        for name in _TEXTS
         if any(isinstance(value, UploadFile) for value in form.getlist(name))
     ]
-    texts = {
-        name: [value for value in form.getlist(name) if isinstance(value, str)]
-        for name in ("name", "format", "targets")
-    }
+    texts = {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in _TEXTS}
     faults += [
         Fault(f"/{name}", reason, "remove the character", "text")
         for name, given in texts.items()
         if (reason := next(filter(None, map(complaint, given)), None))
     ]
-    targets = [target.strip() for text in texts["targets"] for target in text.split(",") if target.strip()]
-    if len(targets) > _MOST_TARGETS or any(len(target) > _LONGEST_TARGET for target in targets):
-        expected = f"expected at most {_MOST_TARGETS} columns, of at most {_LONGEST_TARGET} characters each"
-        faults.append(Fault("/targets", expected, "name only what is to be learnt", "too_long"))
+    options = _options(texts, faults)
     file = form.get("file")
     if not isinstance(file, UploadFile):
         faults.append(Fault("/file", "expected a file", "curl: -F file=@NAME", "missing"))
     if faults:
         raise Invalid(faults)
     assert isinstance(file, UploadFile)
-    return Upload(file, _first(texts["name"]), _first(texts["format"]), targets)
+    return Upload(file, _first(texts["name"]), _first(texts["format"]), options)
+
+
+def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
+    """The options of an upload; what is wrong with them is added to `faults`."""
+    lists = {}
+    for name in _LISTS:
+        columns = [column.strip() for text in texts[name] for column in text.split(",") if column.strip()]
+        if len(columns) > _MOST_TARGETS or any(len(column) > _LONGEST_TARGET for column in columns):
+            expected = f"expected at most {_MOST_TARGETS} columns, of at most {_LONGEST_TARGET} characters each"
+            faults.append(Fault(f"/{name}", expected, "name only what is needed", "too_long"))
+        lists[name] = columns
+    size, fit, skip = (_first(texts[name]) for name in ("size", "fit", "skip_broken"))
+    sides = _SIZE.match(size) if size else None
+    if size and (sides is None or max(map(int, sides.groups())) > LARGEST_SIDE):
+        faults.append(Fault("/size", f"expected HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}", "as in 64x64", "size"))
+        sides = None
+    if fit is not None and fit not in get_args(Fit):
+        faults.append(Fault("/fit", "unknown fit", nearest(fit, get_args(Fit), "fits"), "unknown_name"))
+        fit = None
+    if skip not in (None, "true", "false"):
+        faults.append(Fault("/skip_broken", "expected true or false", None, "bool"))
+    return UploadOptions(
+        targets=lists["targets"],
+        inputs=lists["inputs"],
+        size=None if sides is None else (int(sides[1]), int(sides[2])),
+        fit=cast("Fit | None", fit),
+        skip_broken=skip == "true",
+    )
 
 
 def _first(given: list[str]) -> str | None:
@@ -134,15 +189,14 @@ def _first(given: list[str]) -> str | None:
 
 def _store(upload: Upload) -> tuple[DatasetShape, bool]:
     """The data set of the upload's bytes, and whether it existed before."""
-    with _spooled(upload.file) as raw, db.transaction() as session:
+    with _spooled(upload.file) as raw:
         try:
-            dataset, new = datasets.add(
-                session,
+            dataset, new = intake.add(
                 raw,
                 filename=upload.file.filename or None,
                 name=upload.name,
                 format=upload.format,
-                targets=upload.targets,
+                options=upload.options,
             )
         except Invalid as invalid:
             in_file = any(fault.pointer.startswith("/file") for fault in invalid.faults)
@@ -185,7 +239,11 @@ def get_dataset(session: InTransaction, dataset_id: DatasetId, if_none_match: If
     return deps.tagged(DatasetShape.of(datasets.get(session, dataset_id)), if_none_match)
 
 
-@router.get("/{dataset_id}/preview", responses=deps.problem_responses("not_found"), summary="A data set's first rows")
+@router.get(
+    "/{dataset_id}/preview",
+    responses=deps.problem_responses("not_found", "dataset_not_ready"),
+    summary="A data set's first rows",
+)
 @deps.looks_twice
 def preview_dataset(
     session: InTransaction, dataset_id: DatasetId, rows: Annotated[int, Query(ge=1, le=100)] = 10

@@ -228,10 +228,17 @@ def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def body_in_openapi(
-    schema: dict[str, Any], media_type: str = "application/json", *, required: bool = True, example: Any = None
+    schema: dict[str, Any],
+    media_type: str = "application/json",
+    *,
+    required: bool = True,
+    example: Any = None,
+    form: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Describes a body that the path reads itself."""
-    content: dict[str, Any] = {"schema": schema}
+    """Describes a body that the path reads itself. `form`: the schema of the multipart form that may be sent instead."""
+    content: dict[str, Any] = {media_type: {"schema": schema}}
     if example is not None:
-        content["example"] = example
-    return {"requestBody": {"required": required, "content": {media_type: content}}}
+        content[media_type]["example"] = example
+    if form is not None:
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": required, "content": content}}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
 
 from app import artifacts, db, inference, models
 from app.api import deps, shapes
-from app.api.bodies import object_body, unknown_fields
+from app.api.bodies import expect_multipart, object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.pages import page
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.api.threads import apart
+from app.data import inputs
 from app.data.encode import encode_rows
 from app.db import Session
 from app.errors import Problem
@@ -27,6 +31,7 @@ from app.tables import Model
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 MAX_ROWS = 1024
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 @router.get("", responses=deps.problem_responses(), summary="List models")
@@ -62,18 +67,37 @@ def list_models(
                     "type": "array",
                     "minItems": 1,
                     "maxItems": MAX_ROWS,
-                    "description": "rows: nested lists of the manifest's input shape, or objects of a table's columns",
+                    "description": "rows: nested lists of the manifest's input shape, objects of a table's columns, or pictures as "
+                    '{"file": base64}',
                     "items": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]},
                 }
             },
         },
         example={"inputs": [{"petal length (cm)": 1.4}]},
+        form={
+            "type": "object",
+            "required": ["file"],
+            "additionalProperties": False,
+            "properties": {
+                "file": {
+                    "type": "array",
+                    "maxItems": MAX_ROWS,
+                    "items": {"type": "string", "format": "binary", "description": "a picture"},
+                }
+            },
+        },
     ),
     summary="Predict with a model",
 )
 async def predict(request: Request, ref: Reference) -> Predictions:
-    """Every task's answer for every row. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`."""
+    """Every task's answer for every row, or every picture: `curl -F file=@bird.jpg`, several files in the order they
+    are sent. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`.
+    """
     await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        expect_multipart(request)
+        async with request.form(max_files=MAX_ROWS, max_fields=8) as form:
+            return await apart("predictions", _predict_files, ref, await _files(form))
     return await apart("predictions", _predict, ref, await object_body(request))
 
 
@@ -96,15 +120,72 @@ def _shape(session: Session, model: Model) -> ModelShape:
 def _predict(ref: str, body: dict[str, Any]) -> Predictions:
     model = _model(ref)
     manifest = models.manifest(model)
+    pictures = _base64_files(body)
+    if pictures is not None:
+        try:
+            return _predict_files(ref, pictures)
+        except Invalid as invalid:
+            raise Invalid(
+                replace(fault, pointer=fault.pointer.replace("/file", "/inputs", 1)) for fault in invalid.faults
+            ) from None
     rows = _rows(body, manifest)
-    outputs = inference.predict(artifacts.model_file(model.sha256), rows)
-    if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
+    return _answers(model, manifest, inference.predict(artifacts.model_file(model.sha256), rows), len(rows))
+
+
+def _answers(model: Model, manifest: Manifest, outputs: dict[str, list[Any]], rows: int) -> Predictions:
+    if any(len(outputs.get(name, [])) != rows for name in manifest.tasks):
         raise Problem("internal", "The inference process answered for other rows than those it was given.")
     answers = [
         {name: _prediction(task, outputs[name][index]) for name, task in manifest.tasks.items()}
-        for index in range(len(rows))
+        for index in range(rows)
     ]
     return Predictions(model=model.id, predictions=answers)
+
+
+async def _files(form: FormData) -> list[bytes]:
+    """The files of a form. Raises Invalid."""
+    faults = [
+        Fault(f"/{name}", "unknown field", "send pictures as -F file=@NAME, as often as there are", "unknown_field")
+        for name in dict.fromkeys(form)
+        if name != "file"
+    ]
+    given = form.getlist("file")
+    if not given or not all(isinstance(file, UploadFile) for file in given):
+        faults.append(Fault("/file", "expected one file or more", "curl: -F file=@NAME", "missing"))
+    if faults:
+        raise Invalid(faults)
+    return [await file.read() for file in given if isinstance(file, UploadFile)]
+
+
+@deps.looks_twice
+def _predict_files(ref: str, files: list[bytes]) -> Predictions:
+    model = _model(ref)
+    manifest = models.manifest(model)
+    decoding = inputs.of(manifest.input.kind).decoding(manifest.input)
+    if decoding is None:
+        hint = f"its rows are of kind {manifest.input.kind}: send them as JSON"
+        raise Invalid([Fault("/file", "no file can become a row of this model", hint, "unsupported_format")])
+    outputs = inference.predict_files(artifacts.model_file(model.sha256), files, decoding)
+    return _answers(model, manifest, outputs, len(files))
+
+
+def _base64_files(body: dict[str, Any]) -> list[bytes] | None:
+    """The files of a body whose rows are all {"file": base64}, of either alphabet; None where they are other rows. Raises Invalid."""
+    rows = body.get("inputs")
+    if not isinstance(rows, list) or not rows or len(rows) > MAX_ROWS or set(body) != {"inputs"}:
+        return None
+    if not all(isinstance(row, dict) and set(row) == {"file"} and isinstance(row["file"], str) for row in rows):
+        return None
+    files, faults = list[bytes](), list[Fault]()
+    for number, row in enumerate(rows):
+        try:
+            text = row["file"].translate(_URL_SAFE).rstrip("=")
+            files.append(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))
+        except ValueError:
+            faults.append(Fault(f"/inputs/{number}/file", "this is not base64", "base64 -w0 bird.jpg", "base64"))
+    if faults:
+        raise Invalid(faults)
+    return files
 
 
 def _model(ref: str) -> Model:

@@ -9,8 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app import waiting
-from app.datasets import DatasetEntry
+from app.api import next_commands
+from app.api.problems import FaultShape
+from app.datasets import DatasetEntry, State
 from app.spec.data import Column, InputSchema, Schema
+from app.spec.intake import Intake
 from app.spec.models import Manifest
 from app.states import JobState
 from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Row, Worker
@@ -155,14 +158,32 @@ class _Dataset(BaseModel):
     bytes: int | None
     sha256: str
     created_at: datetime | None
+    state: State = Field(description="jobs may name it when it is `ready`")
+
+
+class DatasetProgress(BaseModel):
+    done: int
+    total: int = Field(description="files or bytes, whatever is counted; 0: not yet known")
 
 
 class DatasetShape(_Dataset):
-    data_schema: Schema = Field(alias="schema")
+    data_schema: Schema | None = Field(alias="schema", description="null until it is `ready`")
+    progress: DatasetProgress | None = Field(description="while it is `preparing`")
+    errors: list[FaultShape] | None = Field(description="why it `failed`")
+    intake: Intake | None = Field(description="what became of each part of the upload; null for what is built in")
+    next: str | None = Field(description="a command that goes on from here; $S is this service's address")
 
     @classmethod
     def of(cls, entry: DatasetEntry) -> DatasetShape:
-        return cls.model_validate(entry)
+        progress = entry.progress and DatasetProgress(done=entry.progress[0], total=entry.progress[1])
+        return cls(
+            **{name: getattr(entry, name) for name in _Dataset.model_fields},
+            schema=entry.schema,
+            progress=progress,
+            errors=None if entry.errors is None else [FaultShape(**fault) for fault in entry.errors],
+            intake=entry.intake,
+            next=next_commands.after_upload(entry),
+        )
 
 
 MOST_LISTED = 20
@@ -191,7 +212,9 @@ class SchemaSummary(BaseModel):
     target: str | None
 
     @classmethod
-    def cut(cls, schema: Schema) -> SchemaSummary:
+    def cut(cls, schema: Schema | None) -> SchemaSummary | None:
+        if schema is None:
+            return None
         names = sorted(schema.columns, key=lambda name: name != schema.target)[:MOST_LISTED]
         return cls(
             rows=schema.rows,
@@ -206,7 +229,7 @@ class SchemaSummary(BaseModel):
 class DatasetSummary(_Dataset):
     """A data set as lists show it: bounded, however many columns and classes it has."""
 
-    data_schema: Annotated[SchemaSummary, BeforeValidator(SchemaSummary.cut)] = Field(alias="schema")
+    data_schema: Annotated[SchemaSummary | None, BeforeValidator(SchemaSummary.cut)] = Field(alias="schema")
 
     @classmethod
     def of(cls, entry: DatasetEntry) -> DatasetSummary:

@@ -1,10 +1,18 @@
-"""The one file an upload becomes: a plain, uncompressed npz of our own, written by the inspect child and read by trainers."""
+"""The one file an upload becomes: a plain, uncompressed zip of our own, written by the inspect child and read by trainers.
+
+A table that was read whole is an npz. Rows that come one after another are written as they come, before anyone knows
+how many they are: then
+`inputs.bin` holds them, and `inputs.json` their shape and type.
+"""
 
 from __future__ import annotations
 
+import json
 import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,6 +30,57 @@ def write(table: Table, file: Path | IO[bytes]) -> None:
     rows = table.inputs
     inputs = rows if isinstance(rows, np.ndarray) else rows[np.arange(len(table))]
     np.savez(file, allow_pickle=False, inputs=inputs, hashes=table.hashes, **arrays)
+
+
+class Writer:
+    """Writes a prepared file in parts: the rows, as they come, then all else. A reader calls `table`, or `rows` and `finish`.
+
+    The file is whole when the context ends."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._archive: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._archive is not None:
+            self._archive.close()
+
+    def table(self, table: Table) -> None:
+        """A table that was read whole."""
+        write(table, self._file)
+
+    @contextmanager
+    def rows(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[Callable[[np.ndarray], None]]:
+        """A function that appends a block of rows, (n, *shape)."""
+        self._archive = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)
+        count = 0
+        with self._archive.open(_entry("inputs.bin"), "w", force_zip64=True) as stream:
+
+            def append(block: np.ndarray) -> None:
+                nonlocal count
+                stream.write(np.ascontiguousarray(block, dtype).data)
+                count += len(block)
+
+            yield append
+        about = {"shape": [count, *shape], "dtype": dtype.str}
+        self._archive.writestr(_entry("inputs.json"), json.dumps(about))
+
+    def finish(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, schema: Schema) -> None:
+        """What belongs to the rows, each in their order."""
+        assert self._archive is not None, "rows come first"
+        arrays = {f"column_{number}": columns[name] for number, name in enumerate(schema.columns)}
+        arrays |= {"hashes": hashes, "schema": np.frombuffer(schema.model_dump_json().encode(), np.uint8)}
+        for name, array in arrays.items():
+            with self._archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Of no time, so that the same rows give the same bytes."""
+    return zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
 
 
 def read(path: Path) -> Table:
@@ -52,14 +111,22 @@ def head(path: Path, n: int) -> Table:
 
 
 def _stored(path: Path, name: str) -> Stored:
-    """The rows of a member of an uncompressed npz."""
-    member = f"{name}.npy"
-    with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-        within = stream.tell()
-        entry = archive.getinfo(member)
+    """The rows of a member of an uncompressed archive."""
+    with zipfile.ZipFile(path) as archive:
+        within = 0
+        if f"{name}.bin" in archive.NameToInfo:
+            entry = archive.getinfo(f"{name}.bin")
+            about = json.loads(archive.read(f"{name}.json"))
+            shape, dtype, fortran = tuple(about["shape"]), np.dtype(about["dtype"]), False
+        else:
+            entry = archive.getinfo(f"{name}.npy")
+            with archive.open(entry) as stream:
+                version = np.lib.format.read_magic(stream)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                    version, np.lib.format.read_array_header_2_0
+                )
+                shape, fortran, dtype = read_header(stream)
+                within = stream.tell()
     with path.open("rb") as file:
         file.seek(entry.header_offset + 26)
         label, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIB = 2**20
 
@@ -20,5 +20,17 @@ class UploadLimits:
     row_values: int = 2**22  # of a picture: 2048 × 2048
     csv_columns: int = 2048
     classes: int = 1000
+    files: int = 500_000  # of an archive
+    file_bytes: int = 64 * MIB  # of one of its files
+    archive_bytes: int = 16 * 2**30  # of all of them, and of the rows that they become
     cpu_seconds: int = 60
     wall_seconds: float = 120
+
+    def for_bytes(self, sent: int) -> UploadLimits:
+        """With more time for a large upload: 15 seconds of processor for each 100 MiB."""
+        more = sent / (100 * MIB)
+        return replace(
+            self,
+            cpu_seconds=self.cpu_seconds + int(15 * more),
+            wall_seconds=self.wall_seconds + 30 * more,
+        )

@@ -11,46 +11,54 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+import zlib
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from app.data import disk
+from app.data.readers import FORMATS, Format
+from app.data.upload import Progress, unseen
 from app.data.upload_limits import MIB, UploadLimits
 from app.settings import settings
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
-
-Format = Literal["npz", "csv"]
-FORMATS: tuple[Format, ...] = ("npz", "csv")
+from app.spec.intake import Intake, UploadOptions
 
 LOG = logging.getLogger(__name__)
 
 _LONGEST_ANSWER = 16 * MIB
+_LOOK_SECONDS = 0.5
 _TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the others wait for a turn
 
 
 def inspect_upload(
-    raw: Path, format: str | None, out: Path, targets: Sequence[str] | None = None, limits: UploadLimits | None = None
-) -> Schema:
+    raw: Path,
+    format: str | None,
+    out: Path,
+    options: UploadOptions | None = None,
+    limits: UploadLimits | None = None,
+    progress: Progress = unseen,
+) -> tuple[Schema, Intake]:
     """Reads `raw` in a child of its own and leaves the prepared file at `out`, which appears only when all went well.
 
     Args:
-        format: "npz" or "csv"; None to look at the first bytes.
-        targets: the columns to learn, each `name`, `name:number` or `name:category`; None for the format's own rule.
+        format: one of `FORMATS`; None to look at the first bytes.
+        options: what the sender said; None for nothing.
+        progress: is told now and then how far the child has come.
 
     Returns:
-        The schema of the data.
+        The schema of the data, and what became of each part of the upload.
 
     Raises:
         Invalid: with every fault, pointers below /file, /format and /targets.
         OSError: the disk is full.
     """
-    limits = limits or UploadLimits()
+    limits = (limits or UploadLimits()).for_bytes(raw.stat().st_size)
     file_format = format_of(raw, format)
-    options = json.dumps({"targets": list(targets or []), "limits": asdict(limits)})
+    asked = json.dumps({"options": (options or UploadOptions()).model_dump(mode="json"), "limits": asdict(limits)})
     with tempfile.TemporaryDirectory(prefix="inspect-", dir=out.parent) as folder:
         answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
         command = [
@@ -61,10 +69,10 @@ def inspect_upload(
             str(raw.resolve()),
             file_format,
             str(written),
-            options,
+            asked,
         ]
         with answer.open("wb") as stdout, complaint.open("wb") as stderr, _TURNS:
-            code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds)
+            code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds, progress)
         if code:
             LOG.warning(
                 "the reader of an upload ended with %s: %s",
@@ -75,8 +83,9 @@ def inspect_upload(
         if "faults" in result:
             raise Invalid(Fault(**fault) for fault in result["faults"])
         schema = Schema.model_validate(result["schema"])
+        intake = Intake.model_validate(result["intake"])
         written.replace(out)
-    return schema
+    return schema, intake
 
 
 @cache
@@ -116,35 +125,52 @@ def _sniff(raw: Path) -> Format:
     with raw.open("rb") as file:
         start = file.read(4096)
     if start.startswith((b"PK\3\4", b"PK\5\6")):
-        return "npz"
+        length = int.from_bytes(start[26:28], "little")
+        return "npz" if start[30 : 30 + length].endswith(b".npy") or start.startswith(b"PK\5\6") else "zip"
+    if _inside_gzip(start)[257:262] == b"ustar" or start[257:262] == b"ustar":
+        return "tar"
     for beginning, what in _OTHERS.items():
         if start.startswith(beginning):
-            raise Invalid(
-                [Fault("/file", f"this is {what}", "send an npz (numpy.savez) or a CSV", "unsupported_format")]
-            )
+            raise Invalid([Fault("/file", f"this is {what}", SEND, "unsupported_format")])
     if not start.strip():
-        raise Invalid([Fault("/file", "the file is empty", "send an npz (numpy.savez) or a CSV")])
+        raise Invalid([Fault("/file", "the file is empty", SEND)])
     if b"\0" in start:
-        raise Invalid(
-            [Fault("/file", "neither an npz nor text", "send an npz (numpy.savez) or a CSV", "unsupported_format")]
-        )
+        raise Invalid([Fault("/file", "neither a known format nor text", SEND, "unsupported_format")])
     return "csv"
 
+
+def _inside_gzip(start: bytes) -> bytes:
+    """The first bytes in a gzip file that begins with `start`; empty where it is none."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(start, 1024)
+    except zlib.error:
+        return b""
+
+
+SEND = "send a zip or tar of class folders, a CSV, or an npz (numpy.savez)"
 
 _OTHERS = {
     b"\x93NUMPY": "a single array (npy)",
     b"\x80": "a pickle, which can run code when it is read",
     b"\x89HDF": "an HDF5 file",
     b"PAR1": "a Parquet file",
-    b"\x1f\x8b": "a gzip archive",
+    b"\x1f\x8b": "a gzip file that holds no tar",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\x89PNG": "a single picture",
+    b"\xff\xd8\xff": "a single picture",
     b"%PDF": "a PDF",
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
 }
 
 
-def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: float) -> int:
+def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: float, progress: Progress) -> int:
     """The child's exit code; -SIGKILL when its time was up."""
+    until, told = time.monotonic() + seconds, ""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -154,12 +180,28 @@ def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: fl
         cwd=folder,
         start_new_session=True,
     ) as child:
-        try:
-            return child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            return -signal.SIGKILL
+        while True:
+            try:
+                return child.wait(max(0.0, min(_LOOK_SECONDS, until - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                if time.monotonic() >= until:
+                    child.kill()
+                    child.wait()
+                    return -signal.SIGKILL
+            told = _tell(folder / "progress", told, progress)
+
+
+def _tell(path: Path, told: str, progress: Progress) -> str:
+    """Tells `progress` what the child has written down since. Its file is believed to be two numbers and nothing more."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(48).decode("ascii").strip()
+        if text and text != told:
+            done, total = (int(number) for number in text.split())
+            progress(done, total)
+    except (OSError, ValueError):
+        return told
+    return text
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -200,7 +242,7 @@ def _answer(path: Path, code: int) -> dict[str, Any]:
             Fault(
                 "/file",
                 message,
-                "send fewer or smaller rows, saved again with numpy.savez or as plain CSV",
+                "send fewer or smaller rows or files, or make the file again",
                 "unreadable",
             )
         ]

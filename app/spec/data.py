@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.spec.base import SpecModel
+from app.spec.intake import Fit
 from app.spec.registered import Registered
 from app.spec.registry import modules
 
@@ -22,6 +23,17 @@ class Feature(SpecModel):
     equals: str | None = None
 
 
+class PictureDecoding(SpecModel):
+    """How a file of a picture becomes a row; `app.data.decode` does it, alike for a data set and for a request to predict."""
+
+    library: Literal["pillow"] = "pillow"
+    version: str = Field(description="of the library that made the rows")
+    rules: int = Field(1, description="the version of `preprocess.py`")
+    mode: Literal["L", "RGB"]
+    size: list[Annotated[int, Field(ge=1)]] = Field(description="height, width")
+    fit: Fit | Literal["exact"]
+
+
 class InputSchema(SpecModel):
     """What a model is fed: one tensor per row.
 
@@ -33,6 +45,7 @@ class InputSchema(SpecModel):
     shape: list[Annotated[int, Field(ge=1)]]
     scale: float = 1.0
     features: list[Feature] = []
+    decode: PictureDecoding | None = Field(None, description="how files become rows, where they came as files")
 
 
 class Column(SpecModel):

@@ -9,7 +9,8 @@ from pydantic import Field
 from app.spec.base import SpecModel
 
 Fit = Literal["stretch", "crop", "pad"]
-Side = Annotated[int, Field(ge=1, le=2048)]
+LARGEST_SIDE = 2048
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 MOST_EXAMPLES = 5
 """Files or rows that a count names."""
@@ -18,7 +19,8 @@ MOST_EXAMPLES = 5
 class UploadOptions(SpecModel):
     """What the sender of an upload said about it. Other words for the same bytes make another data set.
 
-    `targets` and `inputs`: columns, each `name` or `name:type`. `size`, `fit`: of pictures, (height, width), and how they are brought to it.
+    `targets` and `inputs`: columns, each `name` or `name:type`. `size`, `fit`: of pictures, (height, width), and how
+    they are brought to it.
     """
 
     targets: list[str] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, text
 
-from app import artifacts, data, datasets, ids
+from app import artifacts, data, datasets, ids, intake
 from app.data import builtins
 from app.data.encode import encode_rows
 from app.datasets import DatasetEntry
@@ -19,6 +19,7 @@ from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
 from app.spec.faults import Invalid
+from app.spec.intake import UploadOptions
 from app.spec.lookup import Missing
 from app.tables import Dataset, Edge, Job, Model
 
@@ -35,8 +36,8 @@ def _empty_store(database: None) -> None:
 def upload(folder: Path, content: bytes = CSV, **options: object) -> tuple[DatasetEntry, bool]:
     raw = folder / ids.new("raw")
     raw.write_bytes(content)
-    with transaction() as session:
-        return datasets.add(session, raw, **options)  # type: ignore[arg-type]
+    targets = options.pop("targets", [])
+    return intake.add(raw, options=UploadOptions(targets=targets), **options)  # type: ignore[arg-type]
 
 
 def npz(**arrays: np.ndarray) -> bytes:

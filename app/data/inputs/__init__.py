@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from app.data.table import Hashes
-from app.spec.data import InputSchema
+from app.spec.data import InputSchema, PictureDecoding
 from app.spec.faults import Fault
 from app.spec.registry import NotInstalled, modules
 
@@ -51,6 +51,9 @@ class InputModule(Protocol):
 
     def encoder(self, input: InputSchema) -> Encode:
         """The function from a request's row to a batch's row, in the units of the data set."""
+
+    def decoding(self, input: InputSchema) -> PictureDecoding | None:
+        """How a file that is sent becomes a row; None: no file can be one."""
 
     def preview(self, row: np.ndarray, input: InputSchema) -> Any:
         """JSON of a stored row, as `encoder` takes it."""

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL
 
 from app.data import columns
 from app.data.inputs import Encode
 from app.data.lists import Numbers, times
 from app.data.table import Hashes, row_hashes
-from app.spec.data import InputSchema
+from app.spec.data import InputSchema, PictureDecoding
 from app.spec.faults import Fault, pointer
 
 DIMENSIONS = 3
@@ -64,6 +65,17 @@ def encoder(input: InputSchema) -> Encode:
         return None if numbers is None else numbers.reshape(input.shape)
 
     return encode
+
+
+def decoding(input: InputSchema) -> PictureDecoding | None:
+    """How a picture's file becomes a row of this input; None: no file can. Where the rows came as numbers, nobody
+    said how they were cut out of
+    pictures: then only a picture of just that size is one."""
+    if input.decode is not None or input.scale != 255 or input.shape[-1] not in (1, 3):
+        return input.decode
+    return PictureDecoding(
+        version=PIL.__version__, mode="L" if input.shape[-1] == 1 else "RGB", size=input.shape[:2], fit="exact"
+    )
 
 
 def preview(row: np.ndarray, input: InputSchema) -> Any:  # noqa: ARG001

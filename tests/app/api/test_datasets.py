@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app import datasets
+from app import datasets, intake
 from app.settings import settings
 from app.spec.faults import Fault, Invalid
 from tests.app.api.conftest import add_job, deleting, pointers, problem
@@ -71,7 +71,7 @@ def test_uploads_in_the_making_leave_threads_to_other_requests(
             running -= 1
         raise Invalid([Fault("/file", "slow", "hurry", "slow")])
 
-    monkeypatch.setattr(datasets, "add", slow)
+    monkeypatch.setattr(intake, "add", slow)
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(upload, client, CSV.encode()) for _ in range(8)]
         time.sleep(1)

@@ -18,6 +18,7 @@ from app.data import builtins, prepared
 from app.data.upload_limits import MIB, UploadLimits
 from app.data.uploads import format_of, inspect_upload
 from app.spec.faults import Invalid
+from app.spec.intake import UploadOptions
 from tests.small_disk import fill, free, small_disk
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +39,7 @@ def npz(**arrays: np.ndarray) -> bytes:
 def test_an_npz_becomes_a_prepared_file(tmp_path: Path) -> None:
     digits = builtins.load("digits")
     raw = file_of(tmp_path, npz(x=digits.inputs, digit=digits.columns["digit"]))
-    schema = inspect_upload(raw, None, tmp_path / "out.npz")
+    schema, _ = inspect_upload(raw, None, tmp_path / "out.npz")
     table = prepared.read(tmp_path / "out.npz")
     assert schema == table.schema
     assert np.array_equal(table.inputs[:], digits.inputs)
@@ -49,7 +50,7 @@ def test_an_npz_becomes_a_prepared_file(tmp_path: Path) -> None:
 def test_a_csv_becomes_a_prepared_file(tmp_path: Path) -> None:
     lines = ["größe,wort,y", *(f"{n},w{n % 7},{n % 3}" for n in range(50_000))]
     raw = file_of(tmp_path, "\n".join(lines).encode())
-    schema = inspect_upload(raw, None, tmp_path / "out.npz", ["y", "größe:number"])
+    schema, _ = inspect_upload(raw, None, tmp_path / "out.npz", UploadOptions(targets=["y", "größe:number"]))
     assert (schema.rows, schema.input.shape, list(schema.columns)) == (50_000, [7], ["y", "größe"])
     assert prepared.read(tmp_path / "out.npz").columns["größe"][-1] == 49_999
 
@@ -197,4 +198,4 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, kept: int) -> None:
             inspect_upload(raw, "csv", disk / "out.npz")
         free(disk)
         assert list(disk.iterdir()) == []
-        assert inspect_upload(raw, "csv", disk / "out.npz").rows == 8000
+        assert inspect_upload(raw, "csv", disk / "out.npz")[0].rows == 8000

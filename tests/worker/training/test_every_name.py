@@ -34,7 +34,7 @@ STAGES = {"source": "source", "teacher": "teachers"}
 def lookup(tmp_path_factory: pytest.TempPathFactory) -> Lookup:
     home = tmp_path_factory.mktemp("gauges")
     every_name.write_gauges(home / "raw.npz")
-    return Lookup(home / "gauges.npz", uploads.inspect_upload(home / "raw.npz", None, home / "gauges.npz"))
+    return Lookup(home / "gauges.npz", uploads.inspect_upload(home / "raw.npz", None, home / "gauges.npz")[0])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,166 @@
+"""Which member of an archive is which row: class folders, or a metadata file that names each file and its columns.
+
+    cats/1.jpg  dogs/2.jpg                       the first folder is the row's `label`
+    train/cats/1.jpg  test/dogs/2.jpg            … below train, val and test, which become the column `split`
+    metadata.csv (file_name,age,…)  a/1.jpg …    a metadata file gives the columns; folder names are then no labels
+
+One folder around it all is looked through. Every file that is no row is counted, with why.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.data.intake.archive import Member
+from app.spec.base import fault_in_name
+from app.spec.intake import MOST_EXAMPLES, Counted
+
+METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
+PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+LABEL, SPLIT = "label", "split"
+
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
+
+
+class Tally:
+    """Counts files by reason, and keeps the first few of each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Counted] = {}
+
+    def add(self, reason: str, example: str) -> None:
+        counted = self._found.setdefault(reason, Counted(reason=reason, count=0))
+        counted.count += 1
+        if len(counted.examples) < MOST_EXAMPLES:
+            counted.examples.append(example[:300])
+
+    @property
+    def count(self) -> int:
+        return sum(counted.count for counted in self._found.values())
+
+    def counted(self) -> list[Counted]:
+        """The most frequent reason first."""
+        return sorted(self._found.values(), key=lambda counted: -counted.count)
+
+
+@dataclass
+class Layout:
+    """The candidates for rows, in order of their names, and what each is by its place: {column: word}."""
+
+    members: list[Member]
+    labels: list[dict[str, str]]
+    metadata: Member | None
+    ignored: Tally = field(default_factory=Tally)
+    notes: list[str] = field(default_factory=list)
+
+
+def layout(members: Sequence[Member], endings: Mapping[str, Sequence[str]]) -> tuple[str | None, Layout]:
+    """The kind of file that most members are, and where they stand; None where none is of a known kind.
+
+    Args:
+        endings: {kind: the endings of its files, in small letters, with their dots}.
+    """
+    ignored = Tally()
+    named = dict[str, Member]()
+    for member in members:
+        name = unicodedata.normalize("NFC", member.name.removeprefix("./"))
+        reason = _odd(name) or _litter(name) or ("an earlier file has this name too" if name in named else None)
+        if reason:
+            ignored.add(reason, name)
+        else:
+            named[name] = member
+    inner = _within_one_folder(named)
+    metadata = next((inner.pop(name) for name in METADATA if name in inner), None)
+    kinds = {name: _kind(name, endings) for name in inner}
+    kind = next((kind for kind, _ in Counter(filter(None, kinds.values())).most_common(1)), None)
+    for name in [name for name in inner if kinds[name] != kind or kind is None]:
+        ignored.add(_other(name, kinds[name], kind), name)
+        del inner[name]
+    found = Layout([], [], metadata, ignored)
+    if metadata is None:
+        _by_folders(inner, found)
+    else:
+        found.members = [inner[name] for name in sorted(inner)]
+        found.labels = [{"file_name": name} for name in sorted(inner)]
+    return kind, found
+
+
+def _odd(name: str) -> str | None:
+    parts = name.split("/")
+    if name.startswith("/") or "\\" in name or ".." in parts or any(fault_in_name(part[-128:]) for part in parts):
+        return "its name is no plain path within the archive"
+    return None
+
+
+def _litter(name: str) -> str | None:
+    parts = name.lower().split("/")
+    if any(part in _LITTER for part in parts) or any(part.startswith("._") for part in parts):
+        return "a file of the system's, not of the data"
+    return "a hidden file" if any(part.startswith(".") for part in parts) else None
+
+
+def _within_one_folder(named: Mapping[str, Member]) -> dict[str, Member]:
+    """Without the one folder that all of them stand in; two of them where the inner ones are the classes."""
+    inner = dict(named)
+    while True:
+        tops = {name.split("/", 1)[0] for name in inner}
+        rest = {name.split("/", 1)[1]: member for name, member in inner.items() if "/" in name}
+        deep = any("/" in name or name in METADATA for name in rest)
+        if len(tops) != 1 or len(rest) != len(inner) or not deep or next(iter(tops)).lower() in PARTS:
+            return inner
+        inner = rest
+
+
+def _kind(name: str, endings: Mapping[str, Sequence[str]]) -> str | None:
+    return next((kind for kind, known in endings.items() if name.lower().endswith(tuple(known))), None)
+
+
+def _other(name: str, kind: str | None, wanted: str | None) -> str:
+    if kind is not None:
+        return f"{_a(kind)} among files of kind {wanted}"
+    if name.lower().endswith(_ARCHIVES):
+        return "an archive within the archive"
+    dot = name.rpartition("/")[2].rpartition(".")
+    return f"its ending .{dot[2].lower()} is not known" if dot[1] else "it has no ending"
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _by_folders(inner: dict[str, Member], found: Layout) -> None:
+    """Rows by class folders; files beside the folders are ignored, unless there are no folders at all."""
+    parts = {name.split("/", 1)[0].lower() for name in inner if "/" in name}
+    split = bool(parts) and parts <= set(PARTS) and len({PARTS[part] for part in parts}) > 1
+    placed = dict[str, dict[str, str]]()
+    for name in sorted(inner):
+        labels, rest = dict[str, str](), name
+        if split and "/" in name:
+            top, rest = name.split("/", 1)
+            labels[SPLIT] = PARTS[top.lower()]
+        if "/" in rest:
+            labels[LABEL] = rest.split("/", 1)[0]
+        placed[name] = labels
+    classed = any(LABEL in labels for labels in placed.values())
+    for name, labels in placed.items():
+        if (classed and LABEL not in labels) or (split and SPLIT not in labels):
+            found.ignored.add("it stands beside the class folders, not in one", name)
+        else:
+            found.members.append(inner[name])
+            found.labels.append(labels)
+    if not classed and found.members:
+        found.notes.append(
+            "There are no class folders and no metadata file: the rows have no labels. "
+            "Put each class in a folder of its own, or add metadata.csv with file_name and the columns to learn."
+        )
+
+
+def whole_broken(labels: Sequence[Mapping[str, str]], broken: Callable[[int], bool]) -> list[str]:
+    """The classes of which no file could be read."""
+    there = Counter(row[LABEL] for row in labels if LABEL in row)
+    gone = Counter(row[LABEL] for number, row in enumerate(labels) if LABEL in row and broken(number))
+    return [name for name, count in sorted(there.items()) if gone[name] == count]

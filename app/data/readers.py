@@ -1,0 +1,73 @@
+"""The readers of uploads, by format: each turns a client's bytes into a prepared file and says what became of them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from app.data.prepared import Writer
+from app.data.upload import Read, Upload
+from app.data.upload_limits import MIB, UploadLimits
+from app.spec.data import Schema
+from app.spec.intake import Intake
+
+Format = Literal["npz", "csv", "zip", "tar"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+ARCHIVES = ("zip", "tar")
+ARCHIVE_MEMORY = 2**31
+
+
+@dataclass(frozen=True)
+class Walls:
+    """What the reading process may take: address space beyond what it has at first, and the length of a file that it writes."""
+
+    memory_bytes: int
+    longest_file_bytes: int
+
+
+def of(format: str) -> tuple[Read, bytes]:
+    """The reader of a format, and a tiny file that goes through all of it. A reader is imported when it is needed: pyarrow takes a third
+    of a second, which an npz need not wait for."""
+    if format == "npz":
+        return _read_npz, _npz_sample()
+    if format == "csv":
+        from app.data import csv_file
+
+        csv_file.warm_up()
+        return _read_csv, "a,b,y\n1,ä,0\n2.5,b,1\n".encode()
+    from app.data.intake import files
+
+    return files.read, files.sample(format)
+
+
+def walls(format: str, limits: UploadLimits) -> Walls:
+    """Tables are held in memory while they are read; of an archive's files one is, and a block of rows."""
+    if format in ARCHIVES:
+        return Walls(ARCHIVE_MEMORY, limits.archive_bytes + 64 * MIB)
+    return Walls(4 * limits.decoded_bytes + limits.spare_bytes, 2 * limits.decoded_bytes + 64 * MIB)
+
+
+def _read_npz(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
+    from app.data import npz_file
+
+    table = npz_file.read(upload.file, upload.options.targets, upload.limits)
+    out.table(table)
+    return table.schema, Intake(used=len(table))
+
+
+def _read_csv(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
+    from app.data import csv_file
+
+    table = csv_file.read(upload.file, upload.options.targets, upload.limits)
+    out.table(table)
+    return table.schema, Intake(used=len(table))
+
+
+def _npz_sample() -> bytes:
+    sample = io.BytesIO()
+    np.savez_compressed(sample, x=np.zeros((2, 3)), y=np.array(["a", "b"]))
+    "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
+    return sample.getvalue()

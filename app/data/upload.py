@@ -1,0 +1,35 @@
+"""A client's bytes on their way to a prepared file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+from app.data.prepared import Writer
+from app.data.upload_limits import UploadLimits
+from app.spec.data import Schema
+from app.spec.intake import Intake, UploadOptions
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as the reading goes on."""
+
+
+def unseen(done: int, total: int) -> None:
+    """The progress that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A client's bytes and how they are to be read. `scratch`: an empty file, for what must lie open on a disk."""
+
+    file: IO[bytes]
+    format: str
+    options: UploadOptions
+    limits: UploadLimits
+    scratch: IO[bytes]
+    progress: Progress
+
+
+Read = Callable[[Upload, Writer], tuple[Schema, Intake]]
+"""Writes the prepared file. Raises Invalid with all that is wrong."""
