@@ -35,6 +35,7 @@ MEDIA_TYPES = {
     ".csv": "text/csv; charset=utf-8",
     ".json": "application/json",
     ".log": "text/plain; charset=utf-8",
+    ".py": "text/x-python; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
     ".svg": "image/svg+xml",
     ".zip": "application/zip",

@@ -18,7 +18,7 @@ def after_upload(entry: DatasetEntry) -> str | None:
     if len(learnt) > 1:
         body["tasks"] = {name: {"column": name} for name in learnt[:4]}
     else:
-        body = {"kind": "distillation", "dataset": entry.id, "teacher": {"train": {}}}
+        body = {"kind": "distillation", "dataset": entry.id, "teacher": {"train": {"dataset": entry.id}}}
     if "split" in entry.schema.columns:
         parts = entry.schema.columns["split"].classes or []
         body["split"] = {"by": "column", "column": "split"} | ({} if "validation" in parts else {"validation": 0})

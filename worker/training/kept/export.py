@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 
 from app import durable
+from app.data import decode
 from app.data.table import HASH_BYTES
 from app.spec import architectures, tasks
 from app.spec.base import plain
@@ -28,6 +30,13 @@ LOADING = (
     'model = keras.saving.load_model("{file}")\n'
     "answers = model.predict(rows)  # rows: float32 or uint8 of shape (n, {shape})\n"
     "# {tasks}"
+)
+PREPROCESS = "preprocess.py"
+"""The file beside a model that turns a user's files into rows, as the service does: `app/data/decode.py` itself."""
+DECODING = (
+    "import numpy as np\n"
+    "from preprocess import picture\n"
+    'rows = np.stack([picture(open("a.jpg", "rb").read(), size=({size}), mode="{mode}", fit="{fit}")])\n'
 )
 
 
@@ -110,8 +119,22 @@ def manifest(
         rows_file=rows_file,
         rows_shapes=[list(shape) for shape in rows_shapes],
         edges=[{"relation": relation, "target": target} for relation, target in edges],
-        loading=LOADING.format(file=file, shape=shape, tasks=kinds),
+        loading=_decoding(network) + LOADING.format(file=file, shape=shape, tasks=kinds),
     )
+
+
+def _decoding(network: Network) -> str:
+    """How files become rows, in the user's own program; empty where rows do not come as files."""
+    how = network.input.decode
+    if how is None:
+        return ""
+    return DECODING.format(size=", ".join(map(str, how.size)), mode=how.mode, fit=how.fit)
+
+
+def write_preprocess(path: Path) -> None:
+    """Writes the module that the example of `loading` imports."""
+    with durable.write(path) as beside:
+        shutil.copyfile(str(decode.__file__), beside)
 
 
 def read(path: Path, manifest: Manifest) -> Network:
