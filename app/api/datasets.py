@@ -28,13 +28,13 @@ from app.data.readers import FORMATS
 from app.errors import refused
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, nearest
-from app.spec.intake import LARGEST_SIDE, Fit, UploadOptions
+from app.spec.intake import LARGEST_SIDE, LONGEST_TEXT, SHORTEST_TEXT, Fit, UploadOptions
 
 MultiPartParser.spool_max_size = 64 * 1024  # the rest of an upload lies on the disk, where it is counted
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-_TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "skip_broken")
+_TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "length", "skip_broken")
 _LISTS = ("targets", "inputs")
 _FIELDS = ("file", *_TEXTS)
 _FIELD_BYTES = 16 * 1024
@@ -74,6 +74,11 @@ _FORM = {
             "description": "of pictures, HEIGHTxWIDTH; what they all have when left out, else 224x224",
         },
         "fit": {"type": "string", "enum": list(get_args(Fit)), "description": "how a picture comes to its size; pad"},
+        "length": {
+            "type": "string",
+            "pattern": "^[1-9][0-9]{1,3}$",
+            "description": f"of texts, in bytes, {SHORTEST_TEXT} to {LONGEST_TEXT}; a longer one is cut. When left out: the longest's, at most 512",
+        },
         "skip_broken": {
             "type": "string",
             "enum": ["true", "false"],
@@ -164,7 +169,7 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
             expected = f"expected at most {_MOST_TARGETS} columns, of at most {_LONGEST_TARGET} characters each"
             faults.append(Fault(f"/{name}", expected, "name only what is needed", "too_long"))
         lists[name] = columns
-    size, fit, skip = (_first(texts[name]) for name in ("size", "fit", "skip_broken"))
+    size, fit, length, skip = (_first(texts[name]) for name in ("size", "fit", "length", "skip_broken"))
     sides = _SIZE.match(size) if size else None
     if size and (sides is None or max(map(int, sides.groups())) > LARGEST_SIDE):
         faults.append(Fault("/size", f"expected HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}", "as in 64x64", "size"))
@@ -172,6 +177,9 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
     if fit is not None and fit not in get_args(Fit):
         faults.append(Fault("/fit", "unknown fit", nearest(fit, get_args(Fit), "fits"), "unknown_name"))
         fit = None
+    if length and not (re.fullmatch("[0-9]{1,5}", length) and SHORTEST_TEXT <= int(length) <= LONGEST_TEXT):
+        faults.append(Fault("/length", f"expected {SHORTEST_TEXT} to {LONGEST_TEXT} bytes", "as in 256", "length"))
+        length = None
     if skip not in (None, "true", "false"):
         faults.append(Fault("/skip_broken", "expected true or false", None, "bool"))
     return UploadOptions(
@@ -179,6 +187,7 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
         inputs=lists["inputs"],
         size=None if sides is None else (int(sides[1]), int(sides[2])),
         fit=cast("Fit | None", fit),
+        length=int(length) if length else None,
         skip_broken=skip == "true",
     )
 

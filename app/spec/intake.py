@@ -10,6 +10,7 @@ from app.spec.base import SpecModel
 
 Fit = Literal["stretch", "crop", "pad"]
 LARGEST_SIDE = 2048
+LONGEST_TEXT = 8192
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 MOST_EXAMPLES = 5
@@ -20,13 +21,14 @@ class UploadOptions(SpecModel):
     """What the sender of an upload said about it. Other words for the same bytes make another data set.
 
     `targets` and `inputs`: columns, each `name` or `name:type`. `size`, `fit`: of pictures, (height, width), and how
-    they are brought to it.
+    they are brought to it. `length`: of texts, in bytes.
     """
 
     targets: list[str] = []
     inputs: list[str] = []
     size: tuple[Side, Side] | None = None
     fit: Fit | None = None
+    length: Annotated[int, Field(ge=16, le=LONGEST_TEXT)] | None = None
     skip_broken: bool = False
 
 

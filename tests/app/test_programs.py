@@ -249,7 +249,7 @@ def test_a_program_that_never_answers_is_frozen_after_its_start(
 
 
 def test_a_python_that_is_ended_for_being_frozen_has_written_where_it_hung(start: Callable[..., Running]) -> None:
-    running = start("def stuck():\n while True: pass\nprint('begins', flush=True)\nstuck()")
+    running = start("def stuck():\n print('begins', flush=True)\n while True: pass\nstuck()")
     wait_for(lambda: "begins" in running.last_words())
     running.end_frozen()
     assert not running.alive()

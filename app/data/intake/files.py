@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from app.data import decode
-from app.data.intake import archive, folders, pictures
+from app.data.intake import archive, folders, metadata, pictures, texts
 from app.data.intake.folders import Layout
 from app.data.prepared import Writer
 from app.data.upload import Upload
@@ -29,7 +29,7 @@ class FileKind(Protocol):
     def read(self, layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]: ...
 
 
-KINDS = {kind.KIND: kind for kind in (cast("FileKind", pictures),)}
+KINDS = {kind.KIND: cast("FileKind", kind) for kind in (pictures, texts)}
 
 
 def read(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
@@ -38,6 +38,8 @@ def read(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
         kind, layout = folders.layout(members, {name: kind.ENDINGS for name, kind in KINDS.items()})
         if kind is None:
             raise Invalid([_nothing(layout)])
+        if layout.metadata is not None:
+            layout = metadata.described(layout, upload.limits)
         return KINDS[kind].read(layout, upload, out)
 
 

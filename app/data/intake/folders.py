@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.data.intake.archive import Member
+from app.data.tabular import Frame
 from app.spec.base import fault_in_name
 from app.spec.intake import MOST_EXAMPLES, Counted
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-LABEL, SPLIT = "label", "split"
+LABEL, SPLIT, FILE_NAME = "label", "split", "file_name"
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
@@ -49,13 +50,25 @@ class Tally:
 
 @dataclass
 class Layout:
-    """The candidates for rows, in order of their names, and what each is by its place: {column: word}."""
+    """The candidates for rows, in order of their names, and what each is by its place: {column: word}.
+
+    `metadata`: the file that describes them, by its name; then `labels` say each one's `file_name` beside it, and `frame` has a row for each,
+    once it is read. `missing`: files that it names and that are not there.
+    """
 
     members: list[Member]
     labels: list[dict[str, str]]
-    metadata: Member | None
+    metadata: tuple[str, Member] | None
     ignored: Tally = field(default_factory=Tally)
+    broken: Tally = field(default_factory=Tally)
     notes: list[str] = field(default_factory=list)
+    frame: Frame | None = None
+    missing: int = 0
+
+    @property
+    def total(self) -> int:
+        """The files that should become rows, those that are not there included."""
+        return len(self.members) + self.missing
 
 
 def layout(members: Sequence[Member], endings: Mapping[str, Sequence[str]]) -> tuple[str | None, Layout]:
@@ -74,18 +87,18 @@ def layout(members: Sequence[Member], endings: Mapping[str, Sequence[str]]) -> t
         else:
             named[name] = member
     inner = _within_one_folder(named)
-    metadata = next((inner.pop(name) for name in METADATA if name in inner), None)
+    metadata = next(((name, inner.pop(name)) for name in METADATA if name in inner), None)
     kinds = {name: _kind(name, endings) for name in inner}
     kind = next((kind for kind, _ in Counter(filter(None, kinds.values())).most_common(1)), None)
     for name in [name for name in inner if kinds[name] != kind or kind is None]:
         ignored.add(_other(name, kinds[name], kind), name)
         del inner[name]
-    found = Layout([], [], metadata, ignored)
+    found = Layout([], [], metadata, ignored=ignored)
     if metadata is None:
         _by_folders(inner, found)
     else:
         found.members = [inner[name] for name in sorted(inner)]
-        found.labels = [{"file_name": name} for name in sorted(inner)]
+        found.labels = [{FILE_NAME: name} for name in sorted(inner)]
     return kind, found
 
 

@@ -86,7 +86,7 @@ _SIZES_OF_MOBILENET = (96, 128, 160, 192, 224)
 
 
 class Spec(Architecture):
-    inputs: ClassVar[Literal["image", "table"]] = "image"
+    inputs: ClassVar[str] = "image"
     arch: Literal["applications"] = "applications"
     name: ApplicationName = "MobileNetV2"
     alpha: float = Field(1.0, description="width; other than 1 for MobileNetV2 only: 0.35, 0.5, 0.75, 1.3 or 1.4")

@@ -17,7 +17,7 @@ KERNEL, POOL = 3, 2
 
 
 class Spec(Architecture):
-    inputs: ClassVar[Literal["image", "table"]] = "image"
+    inputs: ClassVar[str] = "image"
     arch: Literal["cnn"] = "cnn"
     filters: Filters = [32, 64, 64]
     dense: int = Field(64, ge=1, le=4096)

@@ -10,7 +10,7 @@ from app.spec.architectures._base import Architecture
 
 
 class Spec(Architecture):
-    inputs: ClassVar[Literal["image", "table"]] = "table"
+    inputs: ClassVar[str] = "table"
     arch: Literal["mlp"] = "mlp"
     units: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=1, max_length=16)] = [64, 64]
     activation: Literal["relu", "tanh", "gelu"] = "relu"

@@ -13,7 +13,7 @@ from app.spec.architectures._base import Architecture
 
 
 class Spec(Architecture):
-    inputs: ClassVar[Literal["image", "table"]] = "image"
+    inputs: ClassVar[str] = "image"
     arch: Literal["resnet"] = "resnet"
     depth: int = Field(20, ge=8, le=56, description="6n + 2: 8, 14, 20, … 56")
     width: int = Field(1, ge=1, le=16, description="times as many channels as the paper has")

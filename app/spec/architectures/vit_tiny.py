@@ -16,7 +16,7 @@ MOST_PATCHES = 1024
 
 
 class Spec(Architecture):
-    inputs: ClassVar[Literal["image", "table"]] = "image"
+    inputs: ClassVar[str] = "image"
     arch: Literal["vit-tiny"] = "vit-tiny"
     patch: int = Field(4, ge=1, le=32, description="height and width of a patch, in pixels")
     dim: int = Field(192, ge=8, le=768, description="numbers for each patch")

@@ -13,7 +13,7 @@ from app.spec.architectures._base import Architecture
 
 
 class Spec(Architecture):
-    inputs: ClassVar[Literal["image", "table"]] = "image"
+    inputs: ClassVar[str] = "image"
     arch: Literal["wrn"] = "wrn"
     depth: int = Field(16, ge=10, le=40, description="6n + 4: 10, 16, 22, … 40")
     widen: int = Field(2, ge=1, le=16, description="the paper's k")

@@ -157,6 +157,11 @@ class Faults:
             asked = inputs.of(input_.kind).ARCHITECTURE
         architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
         if architecture is not None and input_ is not None:
+            default = inputs.of(input_.kind).ARCHITECTURE
+            if architecture.inputs not in (input_.kind, architectures.resolve(default).inputs):
+                message = f"{architecture.arch} takes {architecture.inputs} inputs, the data has {input_.kind} inputs"
+                self.add(at, message, f"for {input_.kind} inputs: {default}")
+                return None
             try:
                 architecture = architecture.fitted(tuple(input_.shape))
                 self.traced(architecture, input_.shape)

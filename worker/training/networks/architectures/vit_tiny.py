@@ -19,7 +19,7 @@ def build(spec: Spec, inputs: Any) -> Any:
     """(batch, dim) of (batch, height, width, channels)."""
     x = _patches(spec, inputs)
     for number in range(1, spec.depth + 1):
-        x = _encoder(spec, x, f"encoder{number}")
+        x = encoder(spec, x, f"encoder{number}")
     x = layers.LayerNormalization(epsilon=EPSILON, name="encoder-norm")(x)
     return layers.GlobalAveragePooling1D(name="global-pool")(x)
 
@@ -36,7 +36,8 @@ def _patches(spec: Spec, inputs: Any) -> Any:
     return layers.EinsumDense("npc,cd->npd", shape, bias_axes="pd", name="patch-embedding")(x)
 
 
-def _encoder(spec: Spec, x: Any, name: str) -> Any:
+def encoder(spec: Any, x: Any, name: str) -> Any:
+    """(batch, places, dim) of the same. `spec` has dim, heads, mlp_ratio, dropout."""
     y = layers.LayerNormalization(epsilon=EPSILON, name=f"{name}-norm1")(x)
     y = layers.MultiHeadAttention(spec.heads, spec.dim // spec.heads, name=f"{name}-attention")(y, y)
     x = layers.Add(name=f"{name}-add1")([x, _dropped(spec, y, f"{name}-dropout1")])
@@ -46,5 +47,5 @@ def _encoder(spec: Spec, x: Any, name: str) -> Any:
     return layers.Add(name=f"{name}-add2")([x, _dropped(spec, y, f"{name}-dropout3")])
 
 
-def _dropped(spec: Spec, x: Any, name: str) -> Any:
+def _dropped(spec: Any, x: Any, name: str) -> Any:
     return layers.Dropout(spec.dropout, name=name)(x) if spec.dropout else x

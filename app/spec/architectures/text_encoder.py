@@ -1,0 +1,51 @@
+"""A transformer encoder (Vaswani et al. 2017) over the bytes of a text.
+
+Bytes are embedded and joined, `stride` at a time, by a convolution before the first attention, as in CANINE (Clark et
+al. 2022): attention over
+single bytes would cost the square of `stride` more. Norms stand before attention and dense layers (Xiong et al.
+2020); the mean over all places remains.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from app.spec.architectures._base import Architecture, Shape
+
+MOST_PLACES = 1024
+"""Attention takes time and memory by the square of their number."""
+
+
+class Spec(Architecture):
+    inputs: ClassVar[str] = "text"
+    arch: Literal["text-encoder"] = "text-encoder"
+    stride: int = Field(4, ge=1, le=64, description="bytes that become one place")
+    dim: int = Field(128, ge=8, le=768, description="numbers for each place")
+    depth: int = Field(2, ge=1, le=24)
+    heads: int = Field(4, ge=1, le=16, validate_default=True)
+    mlp_ratio: int = Field(4, ge=1, le=8, description="of `dim`: how wide the layers between are")
+    dropout: float = Field(0.0, ge=0, lt=1, description="after attention, and after each dense layer")
+
+    @field_validator("heads")
+    @classmethod
+    def _divide(cls, heads: int, info: ValidationInfo) -> int:
+        if info.data.get("dim", 0) % heads:
+            raise ValueError(
+                f"{heads} heads do not divide `dim`, which is {info.data['dim']}: choose another number of one of them"
+            )
+        return heads
+
+    def check(self, shape: Shape) -> None:
+        if shape[0] % self.stride:
+            raise ValueError(
+                f"a stride of {self.stride} does not divide texts of {shape[0]} bytes: choose another `stride`"
+            )
+        if shape[0] // self.stride > MOST_PLACES:
+            raise ValueError(
+                f"{shape[0] // self.stride:,} places are more than {MOST_PLACES:,}: choose a larger `stride`"
+            )
+
+
+EXAMPLE = {"arch": "text-encoder", "stride": 8, "dim": 16, "depth": 1, "heads": 2, "mlp_ratio": 2}
