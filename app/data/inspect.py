@@ -1,19 +1,22 @@
 """`python -m app.data.inspect RAW FORMAT OUT [OPTIONS]`: the process that reads a client's bytes, and nothing else.
 
-It confines itself, parses RAW, writes the prepared file OUT and prints one JSON line: {"schema": …} or {"faults": […]}. It ends with
-`disk.NO_ROOM`, and may have printed nothing, where the disk is full: that is no fault of the file's.
-OPTIONS is JSON: {"targets": […], "limits": {…}}, see `UploadLimits`. The API runs it by `app.data.uploads.inspect_upload`.
+It confines itself, parses RAW, writes the prepared file OUT and prints one JSON line: {"schema": …, "intake": …} or {"faults": […]}. It
+ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full: that is no fault of the file's.
+OPTIONS is JSON: {"options": {…}, "limits": {…}}, see `UploadOptions` and `UploadLimits`. The API runs it by
+`app.data.uploads.inspect_upload`.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -21,8 +24,9 @@ from app.data import disk, npz_file, prepared, sandbox
 from app.data.table import Table
 from app.data.upload_limits import MIB, UploadLimits
 from app.spec.faults import Fault, Invalid, nearest, written
+from app.spec.intake import Intake, UploadOptions
 
-Reader = Callable[[IO[bytes], Sequence[str], UploadLimits], Table]
+Reader = Callable[..., tuple[Table, Intake]]
 
 TOO_MUCH = Fault(
     "/file", "reading it took more memory or space than an upload may take", "send fewer or smaller rows", "too_large"
@@ -41,7 +45,8 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
             file_bytes=2 * limits.decoded_bytes + 64 * MIB,
         )
         try:
-            table = reader(source, asked.get("targets", []), limits)
+            options_ = UploadOptions(**asked.get("options", {}))
+            table, intake = reader(source, options=options_, limits=limits)
             prepared.write(table, target)
         except Invalid as invalid:
             return {"faults": written(invalid.faults)}
@@ -49,7 +54,7 @@ def main(raw: str, format: str, out: str, options: str = "{}") -> dict[str, Any]
             if disk.is_full(error):
                 raise
             return {"faults": written([TOO_MUCH])}
-    return {"schema": table.schema.model_dump(mode="json")}
+    return {"schema": table.schema.model_dump(mode="json"), "intake": intake.model_dump(mode="json")}
 
 
 def _rehearsed(format: str) -> Reader:
@@ -60,19 +65,27 @@ def _rehearsed(format: str) -> Reader:
     """
     sample = io.BytesIO()
     reader: Reader
-    if format == "csv":
-        from app.data import csv_file  # pyarrow takes a third of a second, which an npz need not wait for
+    if format != "npz":
+        from app.data import tabular  # pyarrow takes a third of a second, which an npz need not wait for
 
-        csv_file.warm_up()
-        reader = csv_file.read
-        sample.write("a,b,y\n1,ä,0\n2.5,b,1\n".encode())
+        tabular.warm_up()
+        kind = cast("tabular.Format", format)
+        reader = partial(tabular.read, format=kind)
+        sample.write(gzip.compress(tabular.sample(kind)))
     else:
-        reader = npz_file.read
+        reader = _read_npz
         np.savez_compressed(sample, x=np.zeros((2, 3)), y=np.array(["a", "b"]))
         "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
-    prepared.write(reader(sample, [], UploadLimits()), io.BytesIO())
+    prepared.write(reader(sample, options=UploadOptions(), limits=UploadLimits())[0], io.BytesIO())
     json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
     return reader
+
+
+def _read_npz(file: IO[bytes], options: UploadOptions, limits: UploadLimits) -> tuple[Table, Intake]:
+    if options.inputs:
+        raise Invalid([Fault("/inputs", "an npz has its inputs in one array", "leave `inputs` out")])
+    table = npz_file.read(file, options.targets, limits)
+    return table, Intake(used=len(table))
 
 
 if __name__ == "__main__":

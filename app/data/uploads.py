@@ -6,11 +6,13 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -23,8 +25,8 @@ from app.settings import settings
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
 
-Format = Literal["npz", "csv"]
-FORMATS: tuple[Format, ...] = ("npz", "csv")
+Format = Literal["npz", "csv", "jsonl", "parquet"]
+FORMATS: tuple[Format, ...] = ("npz", "csv", "jsonl", "parquet")
 
 LOG = logging.getLogger(__name__)
 
@@ -33,13 +35,19 @@ _TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the ot
 
 
 def inspect_upload(
-    raw: Path, format: str | None, out: Path, targets: Sequence[str] | None = None, limits: UploadLimits | None = None
+    raw: Path,
+    format: str | None,
+    out: Path,
+    targets: Sequence[str] | None = None,
+    limits: UploadLimits | None = None,
+    inputs: Sequence[str] = (),
 ) -> Schema:
     """Reads `raw` in a child of its own and leaves the prepared file at `out`, which appears only when all went well.
 
     Args:
-        format: "npz" or "csv"; None to look at the first bytes.
-        targets: the columns to learn, each `name`, `name:number` or `name:category`; None for the format's own rule.
+        format: one of FORMATS; None to look at the first bytes.
+        targets: the columns to learn, each `name` or `name:type`; None for the format's own rule.
+        inputs: the columns to be features, each `name` or `name:type`; none for all that are of use.
 
     Returns:
         The schema of the data.
@@ -50,7 +58,9 @@ def inspect_upload(
     """
     limits = limits or UploadLimits()
     file_format = format_of(raw, format)
-    options = json.dumps({"targets": list(targets or []), "limits": asdict(limits)})
+    options = json.dumps(
+        {"options": {"targets": list(targets or []), "inputs": list(inputs)}, "limits": asdict(limits)}
+    )
     with tempfile.TemporaryDirectory(prefix="inspect-", dir=out.parent) as folder:
         answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
         command = [
@@ -115,28 +125,33 @@ def _sniff(raw: Path) -> Format:
     """The format that the first bytes show. Raises Invalid, naming what was found instead where that is known."""
     with raw.open("rb") as file:
         start = file.read(4096)
-    if start.startswith((b"PK\3\4", b"PK\5\6")):
+    compressed = start.startswith(b"\x1f\x8b")
+    if compressed:
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(start, 4096)
+        except zlib.error:
+            raise Invalid([Fault("/file", "the gzip archive is damaged", "compress the file again")]) from None
+    if start.startswith((b"PK\3\4", b"PK\5\6")) and not compressed:
         return "npz"
+    if start.startswith(b"PAR1"):
+        return "parquet"
     for beginning, what in _OTHERS.items():
         if start.startswith(beginning):
-            raise Invalid(
-                [Fault("/file", f"this is {what}", "send an npz (numpy.savez) or a CSV", "unsupported_format")]
-            )
-    if not start.strip():
-        raise Invalid([Fault("/file", "the file is empty", "send an npz (numpy.savez) or a CSV")])
+            raise Invalid([Fault("/file", f"this is {what}", _EXPECTED, "unsupported_format")])
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
+        raise Invalid([Fault("/file", "the file is empty", _EXPECTED)])
     if b"\0" in start:
-        raise Invalid(
-            [Fault("/file", "neither an npz nor text", "send an npz (numpy.savez) or a CSV", "unsupported_format")]
-        )
-    return "csv"
+        raise Invalid([Fault("/file", "neither an npz, nor Parquet, nor text", _EXPECTED, "unsupported_format")])
+    return "jsonl" if re.match(rb"\{|\[\s*\{", text) else "csv"
 
 
+_EXPECTED = "send an npz (numpy.savez), a CSV, JSON lines or Parquet"
 _OTHERS = {
     b"\x93NUMPY": "a single array (npy)",
     b"\x80": "a pickle, which can run code when it is read",
     b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
-    b"\x1f\x8b": "a gzip archive",
+    b"PK\3\4": "an archive within a gzip archive",
     b"%PDF": "a PDF",
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",

@@ -18,7 +18,8 @@ MOST_EXAMPLES = 5
 class UploadOptions(SpecModel):
     """What the sender of an upload said about it. Other words for the same bytes make another data set.
 
-    `targets` and `inputs`: columns, each `name` or `name:type`. `size`, `fit`: of pictures, (height, width), and how they are brought to it.
+    `targets` and `inputs`: columns, each `name` or `name:type`. `size`, `fit`: of pictures, (height, width), and how they are brought to
+    it.
     """
 
     targets: list[str] = []
