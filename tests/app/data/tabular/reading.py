@@ -68,3 +68,7 @@ def parquet(table: pa.Table | dict[str, Any], **options: Any) -> bytes:
 def csv_of(columns: dict[str, Sequence[Any]], separator: str = ",") -> str:
     rows = zip(*columns.values(), strict=True)
     return "\n".join(separator.join(map(str, row)) for row in [list(columns), *rows]) + "\n"
+
+
+def small_parquet(**options: Any) -> bytes:
+    return parquet({"a": [1.5, 2.5, 3.5] * 20, "y": ["u", "v", "u"] * 20}, **options)
