@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import calendar
 from datetime import datetime
 from math import cos, pi, sin
 
@@ -17,7 +18,7 @@ def test_parts_are_those_of_the_calendar_and_give_the_date_back(text: str) -> No
     assert found is not None
     values = {part: float(value[0]) for part, value in dates.parts(found).items()}
     at = datetime.fromisoformat(text)
-    in_month = 31 if at.month == 12 else (datetime(at.year, at.month + 1, 1) - datetime(at.year, at.month, 1)).days
+    in_month = calendar.monthrange(at.year, at.month)[1]
     seconds = at.hour * 3600 + at.minute * 60 + at.second
     turns = {
         "month": (at.month - 1) / 12,

@@ -32,8 +32,8 @@ GAPS, PLACES = "preprocessing_gaps", "preprocessing_places"
 
 @dataclass(frozen=True)
 class Preparation:
-    """`medians`: what fills each feature's gaps, 0 where there are none. `places`: one after another, of each category: of a missing code, of
-    each class, and of a word that no class is."""
+    """`medians`: what fills each feature's gaps, 0 where there are none. `places`: one after another, of each category: of a missing code,
+    of each class, and of a word that no class is."""
 
     features: tuple[Feature, ...]
     medians: tuple[float, ...]
@@ -75,12 +75,12 @@ def fit(input: InputSchema, parts: Sequence[Trained]) -> Preparation | None:
         some = gaps[start : start + step]
         medians[some] = _medians(np.concatenate([block[:, some] for block in _blocks(parts)]))
     codes = [at for at, feature in enumerate(features) if feature.classes is not None]
-    counts = [np.zeros(len(features[at].classes or ()), np.int64) for at in codes]
+    counts = {at: np.zeros(len(features[at].classes or ()), np.int64) for at in codes}
     for block in _blocks(parts) if codes else ():
-        for at, count in zip(codes, counts, strict=True):
+        for at in codes:
             there = block[:, at][~np.isnan(block[:, at])].astype(np.int64)
-            count += np.bincount(there, minlength=len(count))
-    places = [place for at, count in zip(codes, counts, strict=True) for place in _places(features[at], count)]
+            counts[at] += np.bincount(there, minlength=len(counts[at]))
+    places = [place for at in codes for place in _places(features[at], counts[at])]
     return Preparation(features, tuple(medians.tolist()), tuple(places))
 
 

@@ -44,9 +44,20 @@ def table() -> Table:
 
 def test_each_column_is_what_it_is(table: Table) -> None:
     assert kinds(csv_of(COLUMNS), "grade", "tags:labels") == {
-        **{"id": "id", "size": "number", "age": "number", "colour": "category", "job": "category", "city": "category"},
-        **{"member": "boolean", "born": "date", "seen": "date", "note": "text", "always": "constant", "void": "empty"},
-        **{"grade": "target", "tags": "target"},
+        "id": "id",
+        "size": "number",
+        "age": "number",
+        "colour": "category",
+        "job": "category",
+        "city": "category",
+        "member": "boolean",
+        "born": "date",
+        "seen": "date",
+        "note": "text",
+        "always": "constant",
+        "void": "empty",
+        "grade": "target",
+        "tags": "target",
     }
     missing = {feature.column for feature in table.schema.input.features if feature.missing}
     assert missing == {"age", "job", "seen"}
@@ -124,7 +135,8 @@ def test_a_prepared_file_holds_it_and_gives_it_back(table: Table, tmp_path: Path
 
 
 def test_schemas_and_files_from_before_are_read_as_they_were() -> None:
-    stored = '{"kind":"table","shape":[3],"scale":1.0,"features":[{"column":"age","equals":null},{"column":"job","equals":"cook"},{"column":"job","equals":"smith"}]}'
+    named = [{"column": "age", "equals": None}, *({"column": "job", "equals": word} for word in ("cook", "smith"))]
+    stored = json.dumps({"kind": "table", "shape": [3], "scale": 1.0, "features": named})
     shape = InputSchema.model_validate_json(stored)
     assert shape.features == [
         Feature(column="age"),

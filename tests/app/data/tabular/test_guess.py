@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.app.data.tabular.reading import csv_of, faults, features, intake, kinds, lines, parse
+from tests.app.data.tabular.reading import csv_of, faults, features, intake, kinds, parse
 
 N = 60
 Y = [n % 2 for n in range(N)]

@@ -16,8 +16,8 @@ WHOLE = gzip.compress(CSV)
 def test_each_format_is_read_compressed_as_it_is_plain() -> None:
     rows = lines(*({"a": n + 0.5, "y": n % 2} for n in range(50)))
     columns = parquet({"a": np.arange(50) + 0.5, "y": np.arange(50) % 2})
-    for content, format in ((CSV, "csv"), (rows, "jsonl"), (columns, "parquet")):
-        plain, packed = (parse(raw, format=format) for raw in (content, gzip.compress(content)))
+    for content, kind in ((CSV, "csv"), (rows, "jsonl"), (columns, "parquet")):
+        plain, packed = (parse(raw, format=kind) for raw in (content, gzip.compress(content)))
         assert plain.schema == packed.schema
         assert np.array_equal(plain.hashes, packed.hashes)
 

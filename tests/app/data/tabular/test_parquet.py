@@ -16,7 +16,7 @@ from app.data.upload_limits import UploadLimits
 from tests.app.data.tabular.reading import both, faults, features, parquet, parse, small_parquet
 
 ROOT = Path(__file__).parents[4]
-DAY = datetime.datetime(2026, 11, 27, 8, 30)
+DAY = datetime.datetime.fromisoformat("2026-11-27T08:30")
 COLUMNS: dict[str, Any] = {
     "byte": pa.array([1, None, 3], pa.int8()),
     "large": pa.array([1, 2**40, 3], pa.uint64()),
@@ -43,7 +43,10 @@ def test_every_type_is_read(options: dict[str, Any]) -> None:
     assert kinds == {
         **dict.fromkeys(["byte", "large", "half", "real", "price", "numbers"], "number"),
         **dict.fromkeys(["day", "instant", "zoned"], "date"),
-        **{"sure": "boolean", "word": "category", "coded": "category", "void": "empty"},
+        "sure": "boolean",
+        "word": "category",
+        "coded": "category",
+        "void": "empty",
         **dict.fromkeys(["tags", "y"], "target"),
     }
     at = [name for name, _ in features(table)].index
