@@ -130,7 +130,9 @@ def _sniff(raw: Path) -> Format:
         try:
             start = zlib.decompressobj(wbits=31).decompress(start, 4096)
         except zlib.error:
-            raise Invalid([Fault("/file", "the gzip archive is damaged", "compress the file again")]) from None
+            start = b""
+        if not start:
+            raise Invalid([Fault("/file", "the gzip archive is damaged, or empty", "compress the file again")])
     if start.startswith((b"PK\3\4", b"PK\5\6")) and not compressed:
         return "npz"
     if start.startswith(b"PAR1"):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from app.data import columns
+from app.data.names import LONGEST
 from app.data.tabular import date_text
 from app.data.tabular.cells import Cells
 
@@ -89,6 +90,8 @@ def _of_texts(cells: Cells, n: int) -> Guess:
         return Guess("date", "all of its values are dates")
     if cells.truth or (distinct <= 2 and {word.lower() for word in cells.words()} in TRUTH):
         return Guess("boolean", "all of its values are yes or no")
+    if pc.max(pc.utf8_length(cells.distinct)).as_py() > LONGEST:
+        return Guess(TEXT, f"some are longer than {LONGEST} characters, which no class may be")
     blanks = pc.sum(pc.count_substring(cells.distinct, " ")).as_py() / distinct
     if blanks >= WORDS_OF_A_SENTENCE - 1 and distinct >= FEW_ROWS and 3 * distinct >= n:
         return Guess(TEXT, f"{distinct} different texts in {n} rows, of several words each")

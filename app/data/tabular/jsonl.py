@@ -173,8 +173,14 @@ def _array(values: list[Any], kind: str | None) -> Any:
     try:
         return pa.array(values, TYPES[kind])
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
-        clean = [value.encode(errors="replace").decode() if isinstance(value, str) else value for value in values]
-        return pa.array(clean, TYPES[kind])
+        return pa.array(list(map(_whole, values)), TYPES[kind])
+
+
+def _whole(value: Any) -> Any:
+    """A text, or a list of texts, without halves of characters."""
+    if isinstance(value, list):
+        return list(map(_whole, value))
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _real(value: float | None) -> float | None:

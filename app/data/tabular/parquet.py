@@ -121,6 +121,7 @@ def _frame(source: Any, limits: UploadLimits) -> Frame:
 def _plain(column: Any) -> Any:
     """A column in one of the types of a frame: the numbers of a dictionary, decimals and half floats as they are elsewhere."""
     of = pa.types
+    column.validate(full=True)  # texts may hold anything
     if of.is_dictionary(column.type) and not _is_text(column.type):
         column = column.dictionary_decode()
     if of.is_decimal(column.type) or of.is_floating(column.type):

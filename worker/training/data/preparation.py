@@ -17,8 +17,11 @@ from app.data.layout import Layout
 from app.data.source import blocks
 
 if TYPE_CHECKING:
+    from app.data.source import Source
     from app.spec.data import Feature, InputSchema
-    from worker.training.data.inputs import Trained
+
+Trained = tuple["Source", np.ndarray]
+"""A table's rows, and the numbers of those that train."""
 
 NOWHERE = -1
 """The place of a code that has none: a missing one, and a class that no training row has."""
@@ -43,13 +46,17 @@ class Preparation:
     def layout(self) -> Layout:
         return Layout(self.features)
 
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.medians, np.float32), np.array(self.places, np.float32)
+
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(n, features) stored rows to (n, width) float32."""
         of, rows = self.layout, rows.astype(np.float32)
-        missing = np.isnan(rows)
-        filled = np.where(missing, np.array(self.medians, np.float32), rows)
+        missing, (medians, of_code) = np.isnan(rows), self._arrays
+        filled = np.where(missing, medians, rows)
         codes = np.where(missing, np.float32(-1), rows)[:, of.codes].astype(np.int64)
-        places = np.array(self.places, np.float32)[codes + 1 + of.offsets[:-1]]
+        places = of_code[codes + 1 + of.offsets[:-1]]
         taken = np.concatenate([filled, places, missing.astype(np.float32)], axis=1)[:, of.source]
         prepared: np.ndarray = np.where(of.word >= 0, (taken == of.word).astype(np.float32), taken)
         return prepared

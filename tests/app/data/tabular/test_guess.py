@@ -30,6 +30,7 @@ SENTENCES = [f"The parcel number {n} came too late and was open" for n in range(
         ([f"{n % 28 + 1}.11.2026 08:30" for n in range(N)], "date"),
         ([f"11/{n % 28 + 1}/2026" for n in range(N)], "date"),
         (SENTENCES, "text"),
+        (["x" * 129, "y"] * (N // 2), "text"),
         (list(range(N)), "id"),
         ([10_000 + 3 * n for n in range(N)][::-1], "number"),
         ([1_700_000_000 + 7919 * n for n in range(N)], "id"),

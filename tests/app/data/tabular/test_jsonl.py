@@ -45,6 +45,11 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows() -> None:
     assert both(content, "jsonl", ["age"])[1].used == 2
 
 
+def test_half_a_character_is_no_character() -> None:
+    table = parse(b'{"a": "\\ud800x", "y": ["\\udfff"]}\n{"a": "z", "y": ["b"]}\n', format="jsonl")
+    assert features(table) == [("a", ["?x", "z"])]
+
+
 def test_a_key_may_come_late_and_go_early() -> None:
     rows = [{"a": n + 0.5, "y": n % 2} for n in range(20_000)]
     rows[19_000]["late"] = 1.5

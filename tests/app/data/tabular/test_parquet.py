@@ -88,6 +88,15 @@ def test_a_long_text_in_millions_of_rows_is_held_once() -> None:
     assert "longer than 128" in fault.message  # decoded it would be 30 GB
 
 
+def test_a_text_that_is_not_utf_8_is_refused() -> None:
+    for text in (
+        pa.array([b"\xff", b"x"]).view(pa.string()),
+        pa.array([b"\xff", b"x"]).view(pa.string()).dictionary_encode(),
+    ):
+        content = parquet(pa.table({"a": text, "y": ["u", "v"]}))
+        assert "damaged" in faults(content, format="parquet")[0].message
+
+
 def broken(kind: str) -> bytes:
     whole = bytearray(small_parquet())
     match kind:
