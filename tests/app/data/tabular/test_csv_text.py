@@ -280,6 +280,14 @@ def test_what_is_read_is_what_the_module_csv_reads() -> None:
     assert table.schema.input.features[1].classes == words
 
 
+def test_a_quote_that_is_never_closed_swallows_no_rows() -> None:
+    rows = "".join(f"{n}.5,x,{n % 2}\n" for n in range(50))
+    (fault,) = faults("a,b,y\n" + rows + '7.5,x,"1\n' + rows[:200] + "8.5,x,1\n")
+    assert (fault.pointer, "row 51" in fault.message) == ("/file/column/y", True)
+    assert parse("a,b,y\n" + rows + '7.5,5" x,1\n').inputs.shape == (51, 2)
+    assert parse("a,b,y\n" + rows + '7.5,"x\ny",1\n', inputs=["a"]).inputs.shape == (51, 1)
+
+
 def test_no_cell_is_ever_repeated_in_a_fault() -> None:
     text = "a,y\n" + "\n".join(f"{n},{n % 2}" for n in range(40)) + "\nsecret-token,1\n"
     assert "secret" not in str(faults(text))
