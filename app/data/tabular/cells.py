@@ -52,11 +52,14 @@ MOSTLY = 20
 
 @dataclass(frozen=True)
 class Cells:
-    """`missing`: (n,) which cells are empty. The others are all texts (`distinct`, in order, and each row's `codes` among them, -1
-    missing), or `numbers` (n,), or `dates` (n,) datetime64[s], or `labels`, an Arrow array of lists. `truth`: the texts are true and false.
+    """What the cells hold, besides those that are `missing`, (n,).
 
-    Numbers of a CSV are texts as well. `written`: which of them were written as whole numbers. `remarks`: how they were read. `fault`: why
-    the cells can be nothing of the kind that they seem to be.
+    All are texts: `distinct`, and each row's place among them in `codes`, -1 missing (`truth`: they are true and false); or `numbers`
+    (n,); or `dates` (n,) datetime64[s]; or `labels`, an Arrow array of lists. Numbers of a CSV are texts as well, in no order, others
+    stand in order.
+
+    `written`: which of the numbers were written as whole numbers. `remarks`: how the cells were read. `fault`: why they can be nothing of
+    the kind that they seem to be.
     """
 
     name: str
@@ -98,7 +101,8 @@ def of(frame: Frame, name: str, numeric: bool = False) -> Cells:
     if types.is_list(column.type) or types.is_large_list(column.type):
         return Cells(name, _nulls(column), pa.array([], pa.string()), np.zeros(0, np.int64), labels=column)
     texts = _of_texts(name, column)
-    return _as_numbers(texts, frame.separator) if frame.separator is not None or numeric else texts
+    read = _as_numbers(texts, frame.separator) if frame.separator is not None or numeric else texts
+    return in_order(read) if read.numbers is None else read  # which of millions of numbers would take seconds
 
 
 def _nulls(column: Any) -> np.ndarray:
@@ -140,25 +144,34 @@ def _of_dates(name: str, column: Any) -> Cells:
 
 
 def _of_texts(name: str, column: Any) -> Cells:
-    """Texts without the blanks around them; one of blanks alone is missing."""
+    """Texts without the blanks around them, in the order of their first rows; one of blanks alone is missing."""
     if not pa.types.is_dictionary(column.type):
         column = pc.utf8_trim_whitespace(column.cast(pa.string())).dictionary_encode()
-    indices = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    texts = pc.utf8_trim_whitespace(column.dictionary.cast(pa.string()))
-    different = (
-        texts.dictionary_encode()
-    )  # a stored dictionary may hold a text twice, one of blanks, or one that no row has
-    used = np.zeros(len(different.dictionary) + 1, bool)
-    at = np.append(different.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), -1)
-    codes = at[indices]
+        distinct, codes = column.dictionary, _codes(column)
+    else:  # a stored dictionary may hold a text twice, or one that no row has
+        once = pc.utf8_trim_whitespace(column.dictionary.cast(pa.string())).dictionary_encode()
+        distinct, codes = once.dictionary, np.append(_codes(once), -1)[_codes(column)]
+    used = np.zeros(len(distinct) + 1, bool)
     used[codes] = True
-    used = used[:-1] & pc.not_equal(different.dictionary, "").to_numpy(zero_copy_only=False).astype(bool)
-    order = pc.array_sort_indices(different.dictionary.filter(pa.array(used))).to_numpy()
-    rank = np.full(len(used) + 1, -1)
-    rank[np.flatnonzero(used)[order]] = np.arange(len(order))
-    codes = rank[codes]
-    distinct = different.dictionary.filter(pa.array(used)).take(pa.array(order))
+    used = used[:-1] & ~pc.equal(distinct, "").to_numpy(zero_copy_only=False).astype(bool)
+    if not used.all():
+        place = np.append(np.where(used, np.cumsum(used) - 1, -1), -1)
+        distinct, codes = distinct.filter(pa.array(used)), place[codes]
     return Cells(name, codes < 0, distinct, codes)
+
+
+def _codes(encoded: Any) -> np.ndarray:
+    """The places of an encoded column's texts in its dictionary, -1 where there is none."""
+    indices: np.ndarray = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return indices
+
+
+def in_order(cells: Cells) -> Cells:
+    """The same with its texts in order, as words of a category stand."""
+    order = pc.array_sort_indices(cells.distinct).to_numpy()
+    rank = np.full(len(order) + 1, -1)
+    rank[order] = np.arange(len(order))
+    return replace(cells, distinct=cells.distinct.take(pa.array(order)), codes=rank[cells.codes])
 
 
 def _matches(texts: Any, pattern: str) -> np.ndarray:

@@ -157,7 +157,8 @@ def _number(cells: Cells, made: Features) -> Fault | None:
 
 def _category(cells: Cells, made: Features) -> Fault | None:
     if len(cells.codes):
-        words, codes = cells.words(), cells.codes
+        ordered = reading.in_order(cells)
+        words, codes = ordered.words(), ordered.codes
     else:  # numbers of a file that has types
         assert cells.numbers is not None
         distinct, inverse = np.unique(cells.numbers[~cells.missing], return_inverse=True)
@@ -166,7 +167,7 @@ def _category(cells: Cells, made: Features) -> Fault | None:
         codes[~cells.missing] = inverse
     fault = columns.fault_in_classes(words, cells.place, made.limits, least=1)
     if fault is None:
-        feature = Feature(column=cells.name, classes=words, missing=bool(cells.missing.any()))
+        feature = Feature(column=cells.name, classes=words, missing=bool((codes < 0).any()))
         made.add([feature], [np.where(codes < 0, np.nan, codes).astype(np.float32)])
     return fault
 

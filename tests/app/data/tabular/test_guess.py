@@ -68,6 +68,9 @@ def test_inputs_choose_the_features_and_their_types() -> None:
     assert features(parse(text, inputs=["zip:category", "id"])) == [("id", None), ("zip", ["00", "01", "02"])]
     assert kinds(text, inputs=["zip"]) == {"id": "unused", "zip": "number", "note": "unused", "y": "target"}
     assert len(parse(text, inputs=["note:category"]).schema.input.features[0].classes or []) == N
+    coded = parse("n,y\n01,a\nNA,b\n,a\n", inputs=["n:category"])
+    assert features(coded) == [("n", ["01", "NA"])]
+    assert np.array_equal(coded.inputs, np.float32([[0], [1], [np.nan]]), equal_nan=True)
     assert parse(text, inputs=["id:number"]).inputs[:3].ravel().tolist() == [0, 1, 2]
 
 
