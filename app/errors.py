@@ -149,7 +149,7 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "The file is not a data set that this service can read",
         "The upload was inspected in a separate process and refused: `errors` says what was found and what was "
         "expected. Nothing was stored. An .npz holds plain arrays (no pickled objects) of equal length, a .csv has one "
-        "header line.",
+        "header line, JSON lines have one object a line.",
     ),
     ProblemType(
         "queue_full",

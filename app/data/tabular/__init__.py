@@ -49,8 +49,8 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     faults += [Fault("/inputs", f"{name} is a target too", "name it in one of the two") for name in sorted(both)]
     if faults:
         raise Invalid(faults)
-    made, faults = targets.of_frame(frame, learnt, limits)
-    found = features.of_frame(frame, learnt, inputs, limits)
+    made, remarks, faults = targets.of_frame(frame, learnt, limits)
+    found = features.of_frame(frame, learnt, remarks, inputs, limits)
     faults += found.faults
     if faults:
         raise Invalid(faults)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +43,11 @@ class Features:
         if self.width <= self.limits.features and stored <= self.limits.decoded_bytes:
             self.vectors += vectors
 
+    def say(self, name: str, read_as: str, why: str, remarks: Sequence[str] = ()) -> None:
+        """Records what a column was taken for. `remarks` on how its cells were read are notes as well."""
+        self.readings.append(ColumnReading(column=name, read_as=read_as, why="; ".join([why, *remarks])))
+        self.notes += [f"{name}: {remark}" for remark in remarks]
+
     def check(self) -> None:
         """Adds the faults of all features together."""
         stored = len(self.features) * self.rows * 4
@@ -62,19 +67,27 @@ class Features:
             self.faults.append(Fault("/file", message, "send fewer rows or columns"))
 
 
-def of_frame(frame: Frame, targets: Sequence[Asked], inputs: Sequence[Asked], limits: UploadLimits) -> Features:
-    """The features of a frame: the columns in `inputs`, and no others; where there are none, all but the targets. With all faults."""
+def of_frame(
+    frame: Frame,
+    targets: Sequence[Asked],
+    remarks: Mapping[str, Sequence[str]],
+    inputs: Sequence[Asked],
+    limits: UploadLimits,
+) -> Features:
+    """The features of a frame: the columns in `inputs`, and no others; where there are none, all but the targets. With all faults.
+
+    Args:
+        remarks: on how the targets were read.
+    """
     made = Features(limits, frame.rows)
     wanted = {column.column: column for column in inputs}
     learnt = {column.column: column for column in targets}
     for name in frame.names:
         if name in learnt:
             how = learnt[name].wanted
-            made.readings.append(
-                ColumnReading(column=name, read_as="target", why=f"read as {how}" if how else "to be learnt")
-            )
+            made.say(name, "target", f"read as {how}" if how else "to be learnt", remarks.get(name, ()))
         elif inputs and name not in wanted:
-            made.readings.append(ColumnReading(column=name, read_as="unused", why="it is not among `inputs`"))
+            made.say(name, "unused", "it is not among `inputs`")
         else:
             _add(reading.of(frame, name, _asks_numbers(wanted.get(name))), wanted.get(name), made)
     made.check()
@@ -90,17 +103,17 @@ def _add(cells: Cells, asked: Asked | None, made: Features) -> None:
     took = _asked_for(cells, asked) if asked is not None else cells.fault or guess(cells)
     fault = took if isinstance(took, Fault) else None
     if not isinstance(took, Fault):
-        remarks = "".join(f"; {remark}" for remark in cells.remarks)
+        remarks = cells.remarks
         if took.kind == "number":
             fault = cells.fault or _number(cells, made)
         elif took.kind in ("category", "boolean"):
             fault = _category(cells, made)
         elif took.kind == "date":
             how = _date(cells, asked, made)
-            fault, remarks = (how, "") if isinstance(how, Fault) else (None, f"; read with {how}" if how else "")
+            fault, remarks = (how, ()) if isinstance(how, Fault) else (None, (f"read with {how}",) * bool(how))
         else:
             made.notes.append(_note(cells.name, took))
-        made.readings.append(ColumnReading(column=cells.name, read_as=took.kind, why=took.why + remarks))
+        made.say(cells.name, took.kind, took.why, remarks)
     if fault is not None:
         made.faults.append(fault)
 

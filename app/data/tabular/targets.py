@@ -39,23 +39,26 @@ def chosen(frame: Frame, asked: Sequence[str], inputs: Sequence[str]) -> tuple[l
 
 def of_frame(
     frame: Frame, targets: Sequence[Asked], limits: UploadLimits
-) -> tuple[dict[str, tuple[Values, Column]], list[Fault]]:
-    """{name: (stored values, its description)} of the targets that are sound, and all that is wrong with the others."""
+) -> tuple[dict[str, tuple[Values, Column]], dict[str, tuple[str, ...]], list[Fault]]:
+    """{name: (stored values, its description)} of the targets that are sound; how they were read; and all that is wrong with the others."""
     made: dict[str, tuple[Values, Column]] = {}
+    remarks: dict[str, tuple[str, ...]] = {}
     faults: list[Fault] = []
     for target in targets:
-        column = _target(reading.of(frame, target.column, target.wanted == "number"), target, limits)
+        cells = reading.of(frame, target.column, target.wanted == "number")
+        remarks[target.column] = cells.remarks
+        column = _target(cells, target, limits)
         if isinstance(column, Fault):
             faults.append(column)
         else:
             made[target.column] = column
-    return made, faults
+    return made, remarks, faults
 
 
 def read(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> dict[str, tuple[Values, Column]]:
     """Columns of a frame as targets, each asked for as in an upload's form. Raises Invalid with all that is wrong."""
     targets, faults = columns.parse_asked(asked, frame.names, "targets", ("number", "category", "labels"))
-    made, more = of_frame(frame, targets, limits)
+    made, _, more = of_frame(frame, targets, limits)
     if faults or more:
         raise Invalid([*faults, *more])
     return made

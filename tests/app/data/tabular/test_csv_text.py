@@ -257,6 +257,16 @@ def test_numbers_are_read_as_their_whole_column_is_written(
     assert parse(f"a{separator}y\n{text}\n").inputs.ravel().tolist() == np.float32(values).tolist()
 
 
+def test_what_was_not_written_plainly_is_noted() -> None:
+    notes = intake("a;b;y\n1,5;x;1,25\n2,5;z;2,5\n?;z;3,5\n", "y:number").notes
+    assert notes == [
+        "cells are separated by semicolons",
+        "a: its numbers have a decimal comma",
+        "a: ? counts as missing",
+        "y: its numbers have a decimal comma",
+    ]
+
+
 def test_words_for_a_missing_number_are_words_elsewhere() -> None:
     table = parse("n,w,y\n1.5,NA,a\nNA,?,b\n-,NA,a\n?,x,b\nnull,x,a\nNone,x,b\nN/A,x,a\nnan,x,b\n,x,a\n")
     assert np.isnan(table.inputs[:, 0]).tolist() == [False] + [True] * 8
