@@ -77,7 +77,8 @@ _FORM = {
         "length": {
             "type": "string",
             "pattern": "^[1-9][0-9]{1,3}$",
-            "description": f"of texts, in bytes, {SHORTEST_TEXT} to {LONGEST_TEXT}; a longer one is cut. When left out: the longest's, at most 512",
+            "description": f"of texts, in bytes, {SHORTEST_TEXT} to {LONGEST_TEXT}; a longer one is cut. "
+            "When left out: the longest's, at most 512",
         },
         "skip_broken": {
             "type": "string",

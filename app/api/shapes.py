@@ -215,10 +215,14 @@ class SchemaSummary(BaseModel):
     def cut(cls, schema: Schema | None) -> SchemaSummary | None:
         if schema is None:
             return None
+        listed = [
+            feature.model_copy(update={"classes": feature.classes and feature.classes[:MOST_LISTED]})
+            for feature in schema.input.features[:MOST_LISTED]
+        ]
         names = sorted(schema.columns, key=lambda name: name != schema.target)[:MOST_LISTED]
         return cls(
             rows=schema.rows,
-            input=schema.input.model_copy(update={"features": schema.input.features[:MOST_LISTED]}),
+            input=schema.input.model_copy(update={"features": listed}),
             features_count=len(schema.input.features),
             columns={name: ColumnSummary.cut(column) for name, column in schema.columns.items() if name in names},
             columns_count=len(schema.columns),

@@ -14,7 +14,7 @@ from app.data.upload_limits import UploadLimits
 from app.spec.data import Column
 from app.spec.faults import Fault, nearest, pointer
 
-Wanted = Literal["number", "category"]
+Wanted = Literal["number", "category", "labels", "date", "date-dmy", "date-mdy", "text"]
 Values = np.ndarray
 
 MOST_NAMED = 1001  # one more class than any limit allows is enough to know that there are too many
@@ -24,38 +24,41 @@ FEW_WHOLE_NUMBERS = 20  # a target of at most so many different whole numbers is
 
 
 @dataclass(frozen=True)
-class Target:
-    """A target as asked for at the upload: the column, and how to read it (None: by its values)."""
+class Asked:
+    """A column as asked for at the upload, and how to read it (None: by its values)."""
 
     column: str
     wanted: Wanted | None = None
 
 
-def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Target], list[Fault]]:
-    """`age:number` reads age as numbers, `grade:category` as classes, `age` by its values. Unknown and repeated columns are faults."""
-    targets: dict[str, Target] = {}
+def parse_asked(
+    asked: Sequence[str], there: Sequence[str], field: str, types: Sequence[Wanted]
+) -> tuple[list[Asked], list[Fault]]:
+    """Columns of an upload's form: `age:number` reads age as numbers, `age` by its values. Unknown and repeated columns are faults."""
+    columns: dict[str, Asked] = {}
     faults: list[Fault] = []
     names = set(there)
     for number, text in enumerate(asked):
-        place = pointer("targets", number)
+        place = pointer(field, number)
         name, _, suffix = text.rpartition(":")
-        if text in names:
-            target = Target(text)
-        elif suffix == "number":
-            target = Target(name, "number")
-        elif suffix == "category":
-            target = Target(name, "category")
-        else:
-            target = Target(text)
-        if target.column not in names:
-            faults.append(
-                Fault(place, "the file has no such column", nearest(target.column, there, "columns"), "unknown_name")
-            )
-        elif target.column in targets:
+        wanted = next((wanted for wanted in types if wanted == suffix), None)
+        column = Asked(text) if text in names or wanted is None else Asked(name, wanted)
+        if column.column in columns:
             faults.append(Fault(place, "this column is named twice", "name it once"))
+        elif column.column in names:
+            columns[column.column] = column
+        elif wanted is None and name in names:
+            message = "the file has no such column, and a column's type is another word"
+            faults.append(Fault(place, message, f"types: {', '.join(types)}", "unknown_name"))
         else:
-            targets[target.column] = target
-    return list(targets.values()), faults
+            hint = nearest(column.column, there, "columns")
+            faults.append(Fault(place, "the file has no such column", hint, "unknown_name"))
+    return list(columns.values()), faults
+
+
+def parse_targets(asked: Sequence[str], there: Sequence[str]) -> tuple[list[Asked], list[Fault]]:
+    """The targets of an npz, whose labels are two-dimensional already."""
+    return parse_asked(asked, there, "targets", ("number", "category"))
 
 
 def fault_in_whole_numbers(values: Values, place: str, written: Values | None = None) -> Fault | None:

@@ -90,6 +90,8 @@ def _rehearsed(format: str) -> Read:
     upload = Upload(io.BytesIO(sample), format, UploadOptions(), UploadLimits(), io.BytesIO(), unseen)
     with prepared.Writer(io.BytesIO()) as writer:
         read(upload, writer)
+    for encoding in ("utf-8-sig", "cp1252", "cp437"):  # of tables, of old tables, of old names in a zip
+        "name".encode(encoding)
     json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
     return read
 

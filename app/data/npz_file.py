@@ -71,7 +71,7 @@ class _Header:
 class _Plan:
     inputs: str
     names: list[str]
-    targets: list[columns.Target]
+    targets: list[columns.Asked]
 
 
 def _raise(faults: list[Fault]) -> None:

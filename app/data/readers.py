@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
+from app.data import npz_file
 from app.data.prepared import Writer
 from app.data.upload import Read, Upload
 from app.data.upload_limits import MIB, UploadLimits
 from app.spec.data import Schema
+from app.spec.faults import Fault, Invalid
 from app.spec.intake import Intake
 
-Format = Literal["npz", "csv", "zip", "tar"]
+Format = Literal["npz", "csv", "jsonl", "parquet", "zip", "tar"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-ARCHIVES = ("zip", "tar")
+TABLES, ARCHIVES = ("csv", "jsonl", "parquet"), ("zip", "tar")
 ARCHIVE_MEMORY = 2**31
 
 
@@ -33,11 +36,11 @@ def of(format: str) -> tuple[Read, bytes]:
     of a second, which an npz need not wait for."""
     if format == "npz":
         return _read_npz, _npz_sample()
-    if format == "csv":
-        from app.data import csv_file
+    from app.data import tabular
 
-        csv_file.warm_up()
-        return _read_csv, "a,b,y\n1,ä,0\n2.5,b,1\n".encode()
+    tabular.warm_up()
+    if format in TABLES:
+        return _read_table, gzip.compress(tabular.sample(cast("tabular.Format", format)))
     from app.data.intake import files
 
     return files.read, files.sample(format)
@@ -51,23 +54,22 @@ def walls(format: str, limits: UploadLimits) -> Walls:
 
 
 def _read_npz(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
-    from app.data import npz_file
-
+    if upload.options.inputs:
+        raise Invalid([Fault("/inputs", "an npz has its inputs in one array", "leave `inputs` out")])
     table = npz_file.read(upload.file, upload.options.targets, upload.limits)
     out.table(table)
     return table.schema, Intake(used=len(table))
 
 
-def _read_csv(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
-    from app.data import csv_file
+def _read_table(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
+    from app.data import tabular
 
-    table = csv_file.read(upload.file, upload.options.targets, upload.limits)
+    table, intake = tabular.read(upload.file, cast("tabular.Format", upload.format), upload.options, upload.limits)
     out.table(table)
-    return table.schema, Intake(used=len(table))
+    return table.schema, intake
 
 
 def _npz_sample() -> bytes:
     sample = io.BytesIO()
     np.savez_compressed(sample, x=np.zeros((2, 3)), y=np.array(["a", "b"]))
-    "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
     return sample.getvalue()

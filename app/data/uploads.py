@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,34 +128,35 @@ def _sniff(raw: Path) -> Format:
     if start.startswith((b"PK\3\4", b"PK\5\6")):
         length = int.from_bytes(start[26:28], "little")
         return "npz" if start[30 : 30 + length].endswith(b".npy") or start.startswith(b"PK\5\6") else "zip"
-    if _inside_gzip(start)[257:262] == b"ustar" or start[257:262] == b"ustar":
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(start, 4096)
+        except zlib.error:
+            start = b""
+        if not start:
+            raise Invalid([Fault("/file", "the gzip archive is damaged, or empty", "compress the file again")])
+    if start[257:262] == b"ustar":
         return "tar"
+    if start.startswith(b"PAR1"):
+        return "parquet"
     for beginning, what in _OTHERS.items():
         if start.startswith(beginning):
             raise Invalid([Fault("/file", f"this is {what}", SEND, "unsupported_format")])
-    if not start.strip():
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
         raise Invalid([Fault("/file", "the file is empty", SEND)])
     if b"\0" in start:
         raise Invalid([Fault("/file", "neither a known format nor text", SEND, "unsupported_format")])
-    return "csv"
+    return "jsonl" if re.match(rb"\{|\[\s*\{", text) else "csv"
 
 
-def _inside_gzip(start: bytes) -> bytes:
-    """The first bytes in a gzip file that begins with `start`; empty where it is none."""
-    try:
-        return zlib.decompressobj(wbits=31).decompress(start, 1024)
-    except zlib.error:
-        return b""
-
-
-SEND = "send a zip or tar of class folders, a CSV, or an npz (numpy.savez)"
+SEND = "send a zip or tar of class folders, CSV, JSON lines or Parquet, or an npz (numpy.savez)"
 
 _OTHERS = {
     b"\x93NUMPY": "a single array (npy)",
     b"\x80": "a pickle, which can run code when it is read",
     b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
-    b"\x1f\x8b": "a gzip file that holds no tar",
+    b"PK\3\4": "an archive within a gzip archive",
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a RAR archive",
     b"BZh": "a bzip2 archive",

@@ -16,11 +16,24 @@ InputKind = Annotated[str, Registered(lambda: modules("inputs"), stored=True)]
 """A module of `app.data.inputs`."""
 
 
+DatePart = Literal[
+    "year", "month_sin", "month_cos", "day_sin", "day_cos", "weekday_sin", "weekday_cos", "time_sin", "time_cos"
+]
+
+
 class Feature(SpecModel):
-    """One number of a table's input vector: a column's value, or 1 where a category column equals `equals`, else 0."""
+    """One number of a table's stored row; NaN is missing, which only a feature that says `missing` may be.
+
+    A column's value; or with `classes` the place of its word among them; or with `part` a part of its date, see `app.data.dates`; or
+    with `equals`, which older data sets have, 1 where the column holds that word, else 0. What a network sees of it:
+    `app.data.layout`.
+    """
 
     column: Name
     equals: str | None = None
+    classes: list[str] | None = None
+    part: DatePart | None = None
+    missing: bool = Field(False, description="whether the column has missing values: others of a feature must be there")
 
 
 class PictureDecoding(SpecModel):
@@ -38,7 +51,7 @@ class InputSchema(SpecModel):
     """What a model is fed: one tensor per row.
 
     `image`: shape (height, width, channels), uint8 with `scale` 255 or float32 with `scale` 1; the model divides by
-    `scale` itself. `table`: shape (features,), float32, in the order of `features`.
+    `scale` itself. `table`: shape (features,), float32, in the order of `features`; the model fills gaps and lays out categories itself.
     """
 
     kind: InputKind

@@ -10,7 +10,7 @@ from app.spec.base import SpecModel
 
 Fit = Literal["stretch", "crop", "pad"]
 LARGEST_SIDE = 2048
-LONGEST_TEXT = 8192
+SHORTEST_TEXT, LONGEST_TEXT = 16, 8192
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 MOST_EXAMPLES = 5
@@ -28,7 +28,7 @@ class UploadOptions(SpecModel):
     inputs: list[str] = []
     size: tuple[Side, Side] | None = None
     fit: Fit | None = None
-    length: Annotated[int, Field(ge=16, le=LONGEST_TEXT)] | None = None
+    length: Annotated[int, Field(ge=SHORTEST_TEXT, le=LONGEST_TEXT)] | None = None
     skip_broken: bool = False
 
 

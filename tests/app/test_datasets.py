@@ -248,7 +248,7 @@ def test_a_preview_is_what_predict_takes_with_the_labels_in_words(tmp_path: Path
     shape = builtins.schema("digits").input
     assert np.array_equal(encode_rows([row["input"] for row in digits], shape), builtins.load("digits").inputs[:3])
     table = encode_rows([row["input"] for row in rows], known.schema.input)
-    assert table.tolist() == [[1, 0, 1], [2.5, 1, 0]]
+    assert table.tolist() == [[1, 1], [2.5, 0]]
 
 
 def test_a_preview_says_labels_vectors_and_missing_values(tmp_path: Path) -> None:

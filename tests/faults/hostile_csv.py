@@ -37,7 +37,7 @@ def mixed_encodings(chance: random.Random, lair: Lair) -> Hostile:
         ]
     )
     at = chance.choice([0, ROWS.index("red"), len(ROWS) - 4])
-    return text(ROWS.encode()[:at] + odd + ROWS.encode()[at:])
+    return text(ROWS.encode()[:at] + odd + ROWS.encode()[at:], harmless=True)  # it may be text in Windows-1252
 
 
 def wide_encoding(chance: random.Random, lair: Lair) -> Hostile:
@@ -129,12 +129,13 @@ def many_words(chance: random.Random, lair: Lair) -> Hostile:
 
 
 def many_indicators(chance: random.Random, lair: Lair) -> Hostile:
-    """Columns of a thousand words each: a table that is small until it is encoded."""
+    """Columns of a thousand words each: a table that would be large if each word had a place of its own."""
     columns = chance.choice([5, 20])
     header = ",".join(f"c{number}" for number in range(columns)) + ",y\n"
     return text(
         header
-        + "".join(",".join(f"w{(n * (k + 1)) % 999}" for k in range(columns)) + f",{n % 2}\n" for n in range(4000))
+        + "".join(",".join(f"w{(n * (k + 1)) % 999}" for k in range(columns)) + f",{n % 2}\n" for n in range(4000)),
+        harmless=True,
     )
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import settings
-from tests.faults import hostile_csv, hostile_npz
+from tests.faults import hostile_csv, hostile_npz, hostile_tables
 from tests.faults.hostile_npz import Hostile, Lair
 from tests.faults.requests_line import Answer, Connect, Request, fault_in, send
 
-KINDS = [*hostile_npz.ALL, *hostile_csv.ALL]
+KINDS = [*hostile_npz.ALL, *hostile_csv.ALL, *hostile_tables.ALL]
 LARGE_FROM = 300  # files; fewer are made in sizes for a laptop's minute
 MOST_CPU_SECONDS = 62
 MOST_GROWTH_MIB = 64

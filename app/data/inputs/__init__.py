@@ -25,6 +25,9 @@ class InputModule(Protocol):
 
     DIMENSIONS: of a row's shape. ARCHITECTURE and STUDENT: the networks for it where a spec names none. AUGMENTATIONS: the types that go
     with it; None: all. RESIZED: whether a trunk may be fed rows of another shape than it was made for, see `refusal`.
+
+    A kind whose rows take another shape before a network sees them also has `prepared_shape(input)`, and its other half `prepared` and
+    `preparation_of`, as in `table`.
     """
 
     DIMENSIONS: int
@@ -68,6 +71,12 @@ def of(kind: str) -> InputModule:
     if kind not in kinds:
         raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(kinds)}")
     return cast("InputModule", kinds[kind])
+
+
+def prepared_shape(input: InputSchema) -> list[int]:
+    """The shape of a row as a network sees it before any resizing: of most kinds that of a stored row."""
+    prepare = getattr(of(input.kind), "prepared_shape", None)
+    return list(input.shape) if prepare is None else list(prepare(input))
 
 
 def taking(values: np.ndarray) -> InputModule:

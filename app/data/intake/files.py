@@ -72,7 +72,6 @@ def sample(format: str) -> bytes:
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as target:
             for name, data in content.items():
                 target.writestr(name, data)
-        "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
     else:
         with tarfile.open(fileobj=made, mode="w:gz") as target_tar:
             for name, data in content.items():

@@ -52,7 +52,8 @@ class Tally:
 class Layout:
     """The candidates for rows, in order of their names, and what each is by its place: {column: word}.
 
-    `metadata`: the file that describes them, by its name; then `labels` say each one's `file_name` beside it, and `frame` has a row for each,
+    `metadata`: the file that describes them, by its name; then `labels` say each one's `file_name` beside it, and
+    `frame` has a row for each,
     once it is read. `missing`: files that it names and that are not there.
     """
 

@@ -81,7 +81,11 @@ def read(
         readings.append(ColumnReading(column=name, read_as=made[name][1].type, why="a column of the metadata"))
     ordered = [column.column for column in wanted] + [name for name in names if name not in {w.column for w in wanted}]
     made = {name: made[name] for name in ordered if name in made}
-    return {name: values for name, (values, _) in made.items()}, {name: about for name, (_, about) in made.items()}, readings
+    return (
+        {name: values for name, (values, _) in made.items()},
+        {name: about for name, (_, about) in made.items()},
+        readings,
+    )
 
 
 def _taken(frame: tabular.Frame, rows: np.ndarray) -> tabular.Frame:

@@ -57,13 +57,13 @@ def read(layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]:
     labels.check_broken(layout, [picture.number for picture in pictures], upload.options)
     notes = [*layout.notes]
     how = _decoding(pictures, upload.options, notes)
-    input = InputSchema(kind="image", shape=[*how.size, len(how.mode)], scale=255.0, decode=how)
-    _check_room(len(pictures), input, upload.limits)
+    shape = InputSchema(kind="image", shape=[*how.size, len(how.mode)], scale=255.0, decode=how)
+    _check_room(len(pictures), shape, upload.limits)
     kept, hashes = _decoded(
-        pictures, input, broken, out, lambda done: upload.progress(total // 8 + done * 7 // 8, total)
+        pictures, shape, broken, out, lambda done: upload.progress(total // 8 + done * 7 // 8, total)
     )
     labels.check_broken(layout, kept, upload.options)
-    return labels.finish(layout, kept, input, hashes, upload, notes, out)
+    return labels.finish(layout, kept, shape, hashes, upload, notes, out)
 
 
 def _decoded(

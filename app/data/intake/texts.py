@@ -41,10 +41,10 @@ def read(layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]:
     notes = [*layout.notes]
     if old:
         notes.append(f"{old} of {len(found)} files are not UTF-8: they were read as Windows-1252.")
-    rows, input = text.stored(found, upload.options.length, notes)
-    with out.rows(input.shape, np.dtype(np.uint8)) as append:
+    rows, shape = text.stored(found, upload.options.length, notes)
+    with out.rows(shape.shape, np.dtype(np.uint8)) as append:
         append(rows)
-    return labels.finish(layout, kept, input, text.hashes(rows, input), upload, notes, out)
+    return labels.finish(layout, kept, shape, text.hashes(rows, shape), upload, notes, out)
 
 
 def decoded(content: bytes) -> tuple[str, bool]:

@@ -42,9 +42,12 @@ def test_a_page_ends_where_it_holds_as_many_bytes_as_it_may(
 def test_a_list_of_data_sets_names_a_few_of_each_and_counts_all(client: httpx.Client) -> None:
     names = [f"c{number}" for number in range(50)]
     head = ",".join([*names, "word", "sort"])
-    rows = [",".join(["1"] * 50 + [f"w{number % 30}", f"s{number % 40}"]) for number in range(120)]
+    rows = [
+        ",".join([f"{(number + k) % 3}.5" for k in range(50)] + [f"w{number % 30}", f"s{number % 40}"])
+        for number in range(120)
+    ]
     targets = ",".join([f"c{number}:number" for number in range(25)] + ["sort:category"])
-    csv = "\n".join([head, *rows]).replace("1,1", f"{1},{2}").encode()
+    csv = "\n".join([head, *rows]).encode()
     answer = upload(client, csv, "wide.csv", targets=targets)
     assert answer.status_code == 201, answer.text
     whole = answer.json()["schema"]
@@ -53,6 +56,7 @@ def test_a_list_of_data_sets_names_a_few_of_each_and_counts_all(client: httpx.Cl
     listed = entry["schema"]
     assert (listed["columns_count"], len(listed["columns"])) == (26, 20)
     assert (listed["features_count"], len(listed["input"]["features"])) == (len(whole["input"]["features"]), 20)
+    assert (whole["input"]["features"][-1]["column"], len(whole["input"]["features"][-1]["classes"])) == ("word", 30)
     assert listed["target"] in listed["columns"]
     assert entry == {**answer.json(), "schema": listed}
     first = upload(client, csv, "wide.csv", targets=f"sort:category,{targets.removesuffix(',sort:category')}")
@@ -65,7 +69,7 @@ def test_a_list_of_data_sets_names_a_few_of_each_and_counts_all(client: httpx.Cl
 def test_what_a_page_does_not_hold_is_not_read_either(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "_AT_A_TIME", 1)
     for number in range(3):
-        upload(client, f"a,y\n{number},0\n2,1\n".encode())
+        upload(client, f"a,y\n{number}.5,0\n2,1\n".encode())
     with transaction() as session, closing(datasets.page(session, limit=100)) as found:
         assert next(found).format == "csv"
         assert len(session.identity_map) <= 1

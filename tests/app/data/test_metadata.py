@@ -18,7 +18,12 @@ from tests.app.data.reading import taken
 
 FILES = {f"shots/{'ab'[n % 2]}/{n}.png": saved(noise(n, 6, 6, 3)) for n in range(8)}
 ROWS = [
-    {"file_name": name, "species": "wren" if n % 3 else "robin", "weight": 10.5 + n, "seen": f"note {n} about this very bird"}
+    {
+        "file_name": name,
+        "species": "wren" if n % 3 else "robin",
+        "weight": 10.5 + n,
+        "seen": f"note {n} about this very bird",
+    }
     for n, name in enumerate(sorted(FILES, reverse=True))
 ]
 
@@ -62,7 +67,10 @@ def test_within_one_folder_the_names_are_beside_the_metadata(tmp_path: Path) -> 
 
 
 def test_what_is_on_one_side_alone_is_counted(tmp_path: Path) -> None:
-    lines = METADATA["metadata.csv"] + b"\nshots/gone.png,wren,3,no such file here\nshots/a/0.png,wren,3,the same once more\n"
+    lines = (
+        METADATA["metadata.csv"]
+        + b"\nshots/gone.png,wren,3,no such file here\nshots/a/0.png,wren,3,the same once more\n"
+    )
     files = FILES | {"metadata.csv": lines, "shots/more.png": saved(noise(99, 6, 6, 3))}
     with pytest.raises(Invalid, match="the archive lacks it"):
         taken(tmp_path, zipped(files), "zip", targets=["species"])

@@ -45,6 +45,7 @@ def test_every_other_file_is_counted_with_why(tmp_path: Path) -> None:
         "photos/.DS_Store": b"x",
         "photos/cats/Thumbs.db": b"x",
         "photos/cats/notes.txt": b"x",
+        "photos/cats/notes.doc": b"x",
         "photos/more.zip": b"x",
         "photos/LICENSE": b"x",
         "photos/beside.png": saved(noise(9, 12, 10, 3)),
@@ -53,7 +54,8 @@ def test_every_other_file_is_counted_with_why(tmp_path: Path) -> None:
     table, intake = taken(tmp_path, zipped(files), "zip")
     assert len(table) == 4
     reasons = {counted.reason: counted.examples for counted in intake.ignored}
-    assert reasons["its ending .txt is not known"] == ["cats/notes.txt"]
+    assert reasons["its ending .doc is not known"] == ["cats/notes.doc"]
+    assert reasons["a text among files of kind picture"] == ["cats/notes.txt"]
     assert reasons["an archive within the archive"] == ["more.zip"]
     assert reasons["it has no ending"] == ["LICENSE"]
     assert reasons["it stands beside the class folders, not in one"] == ["beside.png"]

@@ -39,6 +39,12 @@ def test_minus_zero_is_zero() -> None:
     assert np.array_equal(row_hashes(np.array([[0.0]], np.float32)), row_hashes(np.array([[-0.0]], np.float32)))
 
 
+def test_what_is_missing_is_missing_whatever_its_bits() -> None:
+    rows = np.array([0x7FC00000, 0x7FC00001, 0xFFC00000, 0x3F800000], np.uint32).view(np.float32)[:, None]
+    hashes = [row.tobytes() for row in row_hashes(rows)]
+    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
+
+
 def test_equal_inputs_get_one_number() -> None:
     inputs = np.array([[1], [2], [1], [3], [2]], np.float32)
     assert same_inputs(row_hashes(inputs)).tolist() == [0, 1, 0, 2, 1]

@@ -15,7 +15,9 @@ from tests.app.data.reading import taken
 
 INPUT = InputSchema(kind="text", shape=[16])
 
-MAILS = {f"{'ham' if n % 2 else 'spam'}/{n}.txt": f"{'hello' if n % 2 else 'BUY'} number {n}".encode() for n in range(20)}
+MAILS = {
+    f"{'ham' if n % 2 else 'spam'}/{n}.txt": f"{'hello' if n % 2 else 'BUY'} number {n}".encode() for n in range(20)
+}
 
 
 def test_bytes_are_cut_between_characters_and_filled_up() -> None:

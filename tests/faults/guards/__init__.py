@@ -1,8 +1,15 @@
 """What in the source must not go missing, and what turns red when it does (`tests/faults/mutation.py`)."""
 
-from tests.faults.guards import causes, jobs, requests, serving, words
+from tests.faults.guards import causes, jobs, requests, serving, tables, words
 from tests.faults.guards.guard import Guard
 
 __all__ = ["GUARDS", "Guard"]
 
-GUARDS: tuple[Guard, ...] = (*jobs.GUARDS, *causes.GUARDS, *requests.GUARDS, *words.GUARDS, *serving.GUARDS)
+GUARDS: tuple[Guard, ...] = (
+    *jobs.GUARDS,
+    *causes.GUARDS,
+    *requests.GUARDS,
+    *words.GUARDS,
+    *serving.GUARDS,
+    *tables.GUARDS,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.faults.guards.guard import Guard
 
 TRANSFER, SPEC = "tests/worker/training/methods/test_transfer.py", "tests/app/test_spec.py"
-CSV_TEST, NPZ_TEST = "tests/app/data/test_csv_file.py", "tests/app/data/test_npz_file.py"
+CSV_TEST, NPZ_TEST = "tests/app/data/tabular/test_csv_text.py", "tests/app/data/test_npz_file.py"
 CHANGED = "::test_a_whole_number_that_would_become_another_one_is_refused_with_its_row"
 COMPARED = SPEC + "::test_a_hint_is_made_when_it_is_read_and_of_no_more_names_than_an_answer_may_compare"
 OPENAPI = "tests/app/api/test_openapi.py::"
@@ -65,8 +65,8 @@ GUARDS = (
     Guard(
         "a row of words costs its own words",
         "app/data/inputs/table.py",
-        "_of_columns(row, places, input, numbers, place, faults)",
-        "_of_columns(row, _places(input), input, numbers, place, faults)",
+        "_of_columns(row, columns, input, numbers, place, faults)",
+        "_of_columns(row, _columns(input), input, numbers, place, faults)",
         "tests/app/data/test_encode.py::test_rows_of_words_take_no_time_for_each_word_that_they_do_not_hold",
     ),
     Guard(
@@ -78,9 +78,9 @@ GUARDS = (
     ),
     Guard(
         "whole numbers beyond 2^24 are refused, CSV",
-        "app/data/csv_file.py",
-        "return columns.fault_in_whole_numbers(parsed.numbers, place, parsed.written)",
-        "return None",
+        "app/data/tabular/features.py",
+        "fault = columns.fault_in_whole_numbers(cells.numbers, cells.place, cells.written)",
+        "fault: Fault | None = None",
         CSV_TEST + CHANGED,
     ),
     Guard(
@@ -99,9 +99,9 @@ GUARDS = (
     ),
     Guard(
         "whole numbers beyond 2^53 are refused, CSV",
-        "app/data/csv_file.py",
-        "else _fault_in_large(different, values, written, codes, place)",
-        "else None",
+        "app/data/tabular/cells.py",
+        "fault or _fault_in_large(made, texts, np.flatnonzero(~missing_words), values, written)",
+        "fault",
         CSV_TEST + "::test_classes_are_whole_numbers_as_they_were_written",
     ),
     Guard(

@@ -33,8 +33,9 @@ class Augment:
             rows = warp(rows, self._maps(rng, *rows.shape[:3]))
         for augmentation in self.spec:
             if isinstance(augmentation, Noise):
-                rows = rows + rng.standard_normal(rows.shape, np.float32) * np.float32(augmentation.std) * np.array(
-                    self._scaling.std, np.float32
+                rows = (
+                    rows
+                    + rng.standard_normal(rows.shape, np.float32) * np.float32(augmentation.std) * self._scaling.unit
                 )
         return rows
 

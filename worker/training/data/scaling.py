@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from worker.training.data.preparation import Preparation
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """(x - mean) / std, in float32. Images: mean 0, std the schema's scale; tables: a number for each feature."""
+    """(x - mean) / std, in float32. Images: mean 0, std the schema's scale; tables: a number for each number of a prepared row.
+
+    `preparation`: what is done to a table's rows first, where they have gaps or categories.
+    """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    preparation: Preparation | None = None
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        if self.preparation is not None:
+            inputs = self.preparation(inputs)
         scaled: np.ndarray = (inputs.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(
             self.std, np.float32
         )
         return scaled
+
+    @property
+    def unit(self) -> np.ndarray:
+        """The deviation of each number of a raw row, float32; 0 for the code of a class, to which nothing can be added."""
+        std = np.array(self.std, np.float32)
+        return std if self.preparation is None else self.preparation.of_raw(std)

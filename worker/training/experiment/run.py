@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from app import data as datasets
+from app.data.inputs import prepared_shape
 from app.data.source import SourceRows
 from app.spec import architectures
 from app.spec.architectures import Architecture
@@ -154,7 +155,8 @@ class Run:
             {},
             precision,
             input_resize=input_kinds.between(
-                fed := subsets[0].data.table.schema.input.shape, trunk_shape or architecture.trunk_shape(tuple(fed))
+                fed := prepared_shape(subsets[0].data.table.schema.input),
+                trunk_shape or architecture.trunk_shape(tuple(fed)),
             ),
             **more,
         )

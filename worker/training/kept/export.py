@@ -47,7 +47,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     """
     keras_layers = build.keras_layers(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    x = inputs
+    x = input_kinds.prepared(inputs, network.scaling, network.input)
     kind = input_kinds.training(network.input.kind)
     for layer in _constants(network) if constants else [kind.layer(network.scaling, network.input)]:
         x = layer(x)
@@ -151,7 +151,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError) as error:
         raise Failure("weights_unavailable", f"the model {manifest.role!r} cannot be loaded") from error
-    layers = {layer.name: layer for layer in model.layers if layer.name != "preprocessing"}
+    layers = {layer.name: layer for layer in model.layers if not layer.name.startswith("preprocessing")}
     names = list[str]()
     for name in manifest.layers:
         # A model that was kept while a nested network was one layer.
@@ -171,7 +171,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         manifest.input,
         {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()},
         {name: manifest.heads[name] for name in manifest.tasks},
-        input_kinds.training(manifest.input.kind).scaling_of(model.get_layer("preprocessing")),
+        input_kinds.scaling_of(model, manifest.input),
         {name: weights[name] for name in names},
         input_resize=manifest.canvas,
         sharing=validate(sharing.Spec, manifest.sharing),

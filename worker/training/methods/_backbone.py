@@ -54,7 +54,7 @@ def resolved(spec: Backbone, fed: InputSchema | None, at: str, faults: Faults) -
     else:
         spec = _with_file(spec, architecture, at, faults)
     trunk_input = InputSchema(kind="image", shape=[*architecture.size, 3], scale=255.0)
-    facts = ModelFacts(architecture, {}, trunk_input, {}, faults.traced(architecture, trunk_input.shape))
+    facts = ModelFacts(architecture, {}, trunk_input, {}, faults.traced(architecture, trunk_input))
     return spec, facts if len(faults.gathered) == before else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -163,8 +163,8 @@ class Faults:
                 self.add(at, message, f"for {input_.kind} inputs: {default}")
                 return None
             try:
-                architecture = architecture.fitted(tuple(input_.shape))
-                self.traced(architecture, input_.shape)
+                architecture = architecture.fitted(tuple(inputs.prepared_shape(input_)))
+                self.traced(architecture, input_)
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
@@ -172,10 +172,11 @@ class Faults:
 
     def trace(self, architecture: Architecture | None, input_: InputSchema | None) -> Trace | None:
         """The trace of an architecture on these inputs; None where one of the two has faults."""
-        return None if architecture is None or input_ is None else self.traced(architecture, input_.shape)
+        return None if architecture is None or input_ is None else self.traced(architecture, input_)
 
-    def traced(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
-        """The trace of an architecture on inputs of `shape`; its digest is for the spec. Raises ValueError as the lookup does."""
+    def traced(self, architecture: Architecture, input_: InputSchema) -> Trace:
+        """The trace of an architecture on a data set's inputs; its digest is for the spec. Raises ValueError as the lookup does."""
+        shape = inputs.prepared_shape(input_)
         trace = self.lookup.trace(architecture, shape)
         self.traces[trace_key(architectures.as_data(architecture), trace.input)] = trace.digest
         return trace
@@ -305,14 +306,14 @@ class Faults:
                 )
                 return source, None
             tasks = {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()}
-            trace = self.traced(architecture, manifest.trunk_input.shape)
+            trace = self.traced(architecture, manifest.trunk_input)
             return source, ModelFacts(architecture, tasks, manifest.trunk_input, dict(manifest.heads), trace, sharing)
         stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
         resolved = TrainedHere(train=stage)
         if architecture_ is None or task is None or input_ is None:
             return resolved, None
         trunk_input = input_.model_copy(update={"shape": list(architecture_.trunk_shape(tuple(input_.shape)))})
-        trace = self.traced(architecture_, trunk_input.shape)
+        trace = self.traced(architecture_, trunk_input)
         return resolved, ModelFacts(architecture_, {task.name: task}, trunk_input, {task.name: HeadSpec()}, trace)
 
     def showable(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:

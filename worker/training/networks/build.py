@@ -160,7 +160,7 @@ def keras_layers(network: Network) -> KerasLayers:
     dtype = keras.dtype_policies.get(network.precision)
     graph = network.graph
     made, steps = _made(network, graph, dtype)
-    inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
+    inputs = keras.Input(tuple(network.scaled_shape), name="input", dtype="float32")
     reached = through(graph, steps, input_kinds.adapted(network.input.kind, inputs, network.trunk_shape))
     reached |= {name: reached[parts[-1]] for name, parts in network.trace.nested.items() if parts[-1] in reached}
     shared = reached[next(iter(graph.features.values()))] if graph.one_trunk else None

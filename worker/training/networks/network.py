@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.data import inputs
 from app.spec import architectures, base
 from worker.training import sharing
 from worker.training.sharing import hard_sharing
@@ -62,9 +63,14 @@ class Network:
     sharing: SpecModel = field(default_factory=hard_sharing.Spec)
 
     @property
+    def scaled_shape(self) -> list[int]:
+        """The shape of a scaled row, without the batch."""
+        return inputs.prepared_shape(self.input)
+
+    @property
     def trunk_shape(self) -> list[int]:
         """The shape that the trunk sees, without the batch."""
-        return self.input_resize or self.input.shape
+        return self.input_resize or self.scaled_shape
 
     @property
     def trace(self) -> Trace:
@@ -96,7 +102,7 @@ class Network:
         return json.dumps(
             [
                 architectures.as_data(self.architecture),
-                self.input.shape,
+                self.scaled_shape,
                 self.trunk_shape,
                 {name: [task.type, task.units, self.heads[name].model_dump()] for name, task in self.tasks.items()},
                 self.precision,

@@ -4,6 +4,7 @@ One module each, whose other half is in `app.data.inputs`. Imports `data`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -51,6 +52,19 @@ def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
     """How raw inputs are scaled: fitted on all rows that train."""
     shape = parts[0][0].table.schema.input
     return training(shape.kind).fit(shape, [(data.table.inputs, rows) for data, rows in parts])
+
+
+def prepared(x: Any, scaling: Scaling, input: InputSchema) -> Any:
+    """A symbolic tensor of raw inputs as it is scaled afterwards: of most kinds `x` itself."""
+    prepare = getattr(training(input.kind), "prepared", None)
+    return x if prepare is None else prepare(x, scaling, input)
+
+
+def scaling_of(model: Any, input: InputSchema) -> Scaling:
+    """The scaling that a kept model was made with."""
+    half = training(input.kind)
+    scaling, preparation_of = half.scaling_of(model.get_layer("preprocessing")), getattr(half, "preparation_of", None)
+    return scaling if preparation_of is None else replace(scaling, preparation=preparation_of(model, input))
 
 
 def between(fed: Sequence[int], trunk_shape: Sequence[int] | None) -> list[int] | None:

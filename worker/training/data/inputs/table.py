@@ -1,4 +1,5 @@
-"""Tables: each feature by the mean and deviation of all rows that train."""
+"""Tables: gaps are filled and categories laid out, then each number is scaled by its mean and deviation; all of it fitted on the rows that
+train."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.data.inputs import table
 from app.data.source import blocks
+from worker.training.data import preparation
+from worker.training.data.preparation import Preparation
 from worker.training.data.scaling import Scaling
 
 if TYPE_CHECKING:
@@ -21,19 +25,24 @@ LEAST_STD = (
 )
 
 
-def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG001
+def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:
     """Sums row after row in float64, so that blocks give the very numbers of NumPy's `mean` and `std` of all rows at once."""
+    prepare = preparation.fit(input, parts)
     rows = sum(len(numbers) for _, numbers in parts)
-    mean = _sum(parts, lambda block: block) / rows
-    std = np.sqrt(_sum(parts, lambda block: (block - mean) ** 2) / rows)
+    mean = _sum(parts, prepare, lambda block: block) / rows
+    std = np.sqrt(_sum(parts, prepare, lambda block: (block - mean) ** 2) / rows)
     std = np.where(std > np.maximum(LEAST_STD, 1e-12 * np.abs(mean)), std, 1.0)
-    return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()))
+    return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()), prepare)
 
 
-def _sum(parts: Sequence[Trained], of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The sum over all rows, (features,). NumPy adds several features row by row, but a single one in pairs: it is added at once."""
-    values = (of(block.astype(np.float64)) for source, rows in parts for block in blocks(source, rows))
-    if parts[0][0].shape[1] == 1:
+def _sum(parts: Sequence[Trained], prepare: Preparation | None, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The sum over all prepared rows, (width,). NumPy adds several numbers row by row, but a single one in pairs: it is added at once."""
+    values = (
+        of((block if prepare is None else prepare(block)).astype(np.float64))
+        for source, rows in parts
+        for block in blocks(source, rows)
+    )
+    if (parts[0][0].shape[1] if prepare is None else len(prepare.layout.source)) == 1:
         return np.asarray(np.add.reduce(np.concatenate(list(values)), axis=0))
     total = np.add.reduce(next(values), axis=0)
     for block in values:
@@ -41,10 +50,20 @@ def _sum(parts: Sequence[Trained], of: Callable[[np.ndarray], np.ndarray]) -> np
     return np.asarray(total)
 
 
+def prepared(x: Any, scaling: Scaling, input: InputSchema) -> Any:  # noqa: ARG001
+    """A symbolic tensor of stored rows as it is scaled afterwards."""
+    return x if scaling.preparation is None else preparation.symbolic(x, scaling.preparation)
+
+
+def preparation_of(model: Any, input: InputSchema) -> Preparation | None:
+    """What `prepared` was made of."""
+    return preparation.of_model(model, input.features)
+
+
 def layer(scaling: Scaling, input: InputSchema) -> Any:
     import keras
 
-    wide = input.shape[-1] if len(scaling.mean) == 1 else 1
+    wide = table.prepared_shape(input)[-1] if len(scaling.mean) == 1 else 1
     variance = [float(std) ** 2 for std in scaling.std]
     return keras.layers.Normalization(
         axis=-1, mean=list(scaling.mean) * wide, variance=variance * wide, name="preprocessing", dtype="float32"

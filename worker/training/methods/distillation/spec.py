@@ -270,7 +270,7 @@ def _student(
     architecture = faults.architecture(asked, fed, "/student")
     if architecture is None or fed is None:
         return spec.student, None
-    trace = faults.traced(architecture, fed.shape)
+    trace = faults.traced(architecture, fed)
     if spec.student_init == "from_teacher":
         faults.one_trunk(teacher, "/student_init", "teacher")
     if spec.student_init == "from_teacher" and teacher is not None and not copyable(trace, teacher):

@@ -153,7 +153,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         update["target"] = column.name
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
         if task is not None and architecture is not None and facts is not None and not faults.gathered:
-            trace = faults.traced(architecture, facts.input.shape)
+            trace = faults.traced(architecture, facts.input)
             faults.parameters(trace, {task.name: (spec.head.units, task.units)}, "/architecture")
     if architecture is not None:
         update["architecture"] = architecture
@@ -198,7 +198,7 @@ def _architecture(spec: Spec, facts: ModelFacts | None, faults: Faults) -> Archi
             f"{spec.strategy} keeps the source's architecture, {facts.architecture.label}",
             "leave it out, or set strategy: initialize",
         )
-    elif not copyable(faults.traced(chosen, facts.input.shape), facts):
+    elif not copyable(faults.traced(chosen, facts.input), facts):
         faults.add(
             "/architecture",
             "no layer of the source fits into this architecture by name and shape",

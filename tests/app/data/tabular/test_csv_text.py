@@ -1,31 +1,15 @@
 from __future__ import annotations
 
+import codecs
+import csv
 import io
 
 import numpy as np
 import pytest
 
 from app.data import builtins
-from app.data.csv_file import read
-from app.data.table import Table
 from app.data.upload_limits import UploadLimits
-from app.spec.faults import Fault, Invalid
-
-LIMITS = UploadLimits()
-
-
-def parse(text: str | bytes, *targets: str, limits: UploadLimits = LIMITS) -> Table:
-    return read(io.BytesIO(text.encode() if isinstance(text, str) else text), targets, limits)
-
-
-def faults(text: str | bytes, *targets: str, limits: UploadLimits = LIMITS) -> list[Fault]:
-    with pytest.raises(Invalid) as refused:
-        parse(text, *targets, limits=limits)
-    return refused.value.faults
-
-
-def features(table: Table) -> list[tuple[str, str | None]]:
-    return [(feature.column, feature.equals) for feature in table.schema.input.features]
+from tests.app.data.tabular.reading import faults, features, intake, parse
 
 
 def test_wine_comes_back_as_it_went() -> None:
@@ -40,10 +24,10 @@ def test_wine_comes_back_as_it_went() -> None:
     assert table.schema == wine.schema
 
 
-def test_words_become_one_indicator_each() -> None:
+def test_a_word_becomes_its_place_among_the_words_of_its_column() -> None:
     table = parse("age,job,y\n30,cook,1.5\n41.5,smith,2\n28,cook,3\n")
-    assert features(table) == [("age", None), ("job", "cook"), ("job", "smith")]
-    assert table.inputs.tolist() == [[30, 1, 0], [41.5, 0, 1], [28, 1, 0]]
+    assert features(table) == [("age", None), ("job", ["cook", "smith"])]
+    assert table.inputs.tolist() == [[30, 0], [41.5, 1], [28, 0]]
     assert table.inputs.dtype == np.float32
 
 
@@ -59,7 +43,7 @@ def test_several_targets_may_be_asked_for_and_how_to_read_them() -> None:
     table = parse(text, "grade", "size")
     assert list(table.schema.columns) == ["grade", "size"]
     assert table.schema.target == "grade"
-    assert features(table) == [("a", None), ("y", "u"), ("y", "v")]
+    assert features(table) == [("a", None), ("y", ["u", "v"])]
     assert (table.schema.columns["grade"].classes, table.columns["grade"].tolist()) == (["1", "2"], [1, 0, 1])
     assert table.columns["size"].tolist() == [10, 20.5, 30]
     assert parse(text, "grade:number").columns["grade"].tolist() == [2, 1, 2]
@@ -72,8 +56,8 @@ def test_a_column_whose_name_has_a_colon_is_meant_by_its_whole_name() -> None:
 
 
 def test_few_whole_numbers_are_classes_and_many_are_numbers() -> None:
-    few = "\n".join(["a,y", *(f"{n},{n % 20}" for n in range(100))])
-    many = "\n".join(["a,y", *(f"{n},{n % 21}" for n in range(100))])
+    few = "\n".join(["a,y", *(f"{n}.5,{n % 20}" for n in range(100))])
+    many = "\n".join(["a,y", *(f"{n}.5,{n % 21}" for n in range(100))])
     assert parse(few).schema.columns["y"].classes == [str(n) for n in range(20)]
     assert parse(many).schema.columns["y"].type == "number"
 
@@ -96,19 +80,17 @@ def test_spreadsheets_habits_are_read() -> None:
 
 def test_every_fault_of_the_columns_is_named_at_once() -> None:
     text = "\n".join(
-        ["gap,nan,infinite,large,mixed,void,y", "1,1,1,1,0,,a", ",nan,1,1,1,,a", "1,1,1e999,1e39,2,,"]
-        + [f"1,1,1,1,{n}.5,,a" for n in range(30)]
-        + ["1,1,1,1,n/a,,a"]
+        ["gap,nan,infinite,large,endless,mixed,void,y", "1,1,1,1,1,0,,a", ",nan,1,1,-inf,1,,a", "1,1,1e999,1e39,2,2,,"]
+        + [f"1,2,1,1,2,{n}.5,,a" for n in range(30)]
+        + ["1,1,1,1,2,n/b,,a"]
     )
     found = {fault.pointer: fault.message for fault in faults(text)}
     assert found == {
         "/file/column/y": "1 different values, a category needs 2 or more",
-        "/file/column/gap": "row 2 has no value, as 1 of 34 rows; a feature may not be missing",
-        "/file/column/nan": "row 2 is NaN or infinite",
         "/file/column/infinite": "row 3 is infinite or beyond a 32-bit float",
         "/file/column/large": "row 3 is infinite or beyond a 32-bit float",
+        "/file/column/endless": "row 2 is infinite",
         "/file/column/mixed": "mostly numbers, but row 34 holds a word",
-        "/file/column/void": "row 1 has no value, as 34 of 34 rows; a feature may not be missing",
     }
 
 
@@ -123,7 +105,7 @@ def test_names_of_columns_are_checked_all_at_once() -> None:
 
 
 def test_a_slash_in_a_name_is_escaped_in_the_pointer() -> None:
-    (fault,) = faults("a/b~c,y\n,1\n2,0\n")
+    (fault,) = faults("a/b~c,y\ninf,1\n2,0\n")
     assert fault.pointer == "/file/column/a~1b~0c"
 
 
@@ -182,17 +164,28 @@ def test_unknown_targets_are_answered_with_the_nearest() -> None:
     [
         (b"", "0 columns"),
         (b"a\n1\n", "1 columns"),
-        (b"a;b\n1;2\n", "1 columns"),
-        (b"a,y\n", "no row below the header"),
-        (b"a,y", "no row below the header"),
+        (b"a b\n1 2\n", "1 columns"),
+        (b"a,y\n", "there is no row"),
+        (b"a,y", "there is no row"),
         (b"a,y\n1,2\n3\n4,5,6\n", "line 3 has 1 cells, the header has 2; 2 lines are wrong"),
-        (b"a,y\n1,\xff\xfe\n", "not UTF-8"),
-        (b"\xff,y\n1,2\n", "not UTF-8"),
+        (b"a,y\n1,\x81\xff\n", "not UTF-8"),
+        (b"\xff\x8d,y\n1,2\n", "not UTF-8"),
+        (b"a,y\n1,\xff\0\n", "not UTF-8"),
+        (codecs.BOM_UTF8 + b"a,y\n1,\xff\n2,a\n", "not UTF-8"),
+        (codecs.BOM_UTF16_LE + b"a\0,\0y\0", "UTF-16"),
         (b'a,"y\n1,2\n', "not a line of column names"),
         (b"a,y\n1,a\x00b\n2,c\n", "cannot be printed"),
         (b"," * 5000 + b"\n", "at most 2048"),
         (b"a" * 2_000_000, "longer than"),
         (b"y\n1\n", "1 columns"),
+        (b'a,y\n1,"2\n' + b"3,4\n" * 50, "a quote in row 1 is open"),
+        (b'a,y\n1,"2\n' + b"3,4\n" * 3_000_000, "a quote is open"),
+        (b"a;y\n1;2;3\n4;5\n", "1 lines are wrong"),
+        (b"a,,y\n1,2,3\n", "the name is empty"),
+        (b"a,a,y\n1,2,3\n", "an earlier column has this name"),
+        (b"a,y\n1e39,1\n2,0\n", "beyond a 32-bit float"),
+        (b"a\ty\n1,234\t1\n2,345\t2\n", "may be a decimal comma"),
+        (b"a;y\n1,5;1\n2.5;2\n", "may be a decimal comma"),
     ],
 )
 def test_what_is_no_table_is_refused_with_a_reason(text: bytes, says: str) -> None:
@@ -204,20 +197,105 @@ def test_targets_alone_leave_nothing_to_learn_from() -> None:
 
 
 def test_too_many_words_are_no_category() -> None:
-    text = "\n".join(["word,y", *(f"w{n},{n % 2}" for n in range(1001))])
+    text = "\n".join(["word,y", *(f"w{n % 1001},{n % 2}" for n in range(1002))])
     (fault,) = faults(text)
     assert (fault.pointer, "1000" in fault.message) == ("/file/column/word", True)
-    (fault,) = faults("\n".join(["a,y", *(f"{n},w{n}" for n in range(1001))]))
+    (fault,) = faults("\n".join(["a,y", *(f"{n}.5,w{n}" for n in range(1001))]))
     assert fault.pointer == "/file/column/y"
 
 
 def test_limits_are_the_callers() -> None:
-    text = "\n".join(["a,b,y", *(f"{n},w{n % 50},{n % 2}" for n in range(1000))])
-    assert parse(text).inputs.shape == (1000, 51)
-    assert "51 features" in faults(text, limits=UploadLimits(features=50))[0].message
-    assert "more than 100000 bytes" in faults(text, limits=UploadLimits(decoded_bytes=100_000))[0].message
+    text = "\n".join(["a,b,y", *(f"{n}.5,w{n % 30},{n % 2}" for n in range(1000))])
+    assert parse(text).inputs.shape == (1000, 2)
+    assert "31 features" in faults(text, limits=UploadLimits(features=30))[0].message
+    assert "more than 7000 bytes" in faults(text, limits=UploadLimits(decoded_bytes=7000))[0].message
     assert "1000 rows" in faults(text, limits=UploadLimits(rows=999))[0].message
     assert "3 columns" in faults(text, limits=UploadLimits(csv_columns=2))[0].message
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_the_separator_is_found_and_never_a_blank(separator: str) -> None:
+    rows = [
+        ["big city", "note", "y"],
+        ["New York", f"a{separator} b", "1"],
+        ["Los Angeles", "two\nlines", "2"],
+        ["x", "c d", "1"],
+    ]
+    file = io.StringIO()
+    csv.writer(file, delimiter=separator).writerows(rows)
+    table = parse(file.getvalue(), inputs=["big city"])
+    assert features(table) == [("big city", ["Los Angeles", "New York", "x"])]
+    assert table.inputs.ravel().tolist() == [1, 0, 2]
+    assert (separator == ",") == (not intake(file.getvalue(), inputs=["big city"]).notes)
+
+
+def test_a_text_that_is_not_utf_8_is_windows_1252_and_that_is_said() -> None:
+    text = "größe;wort;y\n1;Käse;u\n2;€uro;v\n"
+    ours, theirs = parse(text), parse(text.encode("cp1252"))
+    assert ours.schema == theirs.schema
+    assert np.array_equal(ours.hashes, theirs.hashes)
+    assert any("Windows-1252" in note for note in intake(text.encode("cp1252")).notes)
+
+
+@pytest.mark.parametrize(
+    ("separator", "cells", "values"),
+    [
+        (";", ["1,5", "-2,25", "3"], [1.5, -2.25, 3]),
+        (";", ["1.234,5", "12", "1.234.567"], [1234.5, 12, 1234567]),
+        (";", ["1,234", "2,000"], [1.234, 2]),
+        (",", ['"1,5"', '"0,25"'], [1.5, 0.25]),
+        (",", ['"1,234"', '"2,000"', "7"], [1234, 2000, 7]),
+        (",", ['"1,234.5"', '"1,234,567"'], [1234.5, 1234567]),
+        ("\t", ["1,5", ",25"], [1.5, 0.25]),
+        ("|", ["1.5", "2e3"], [1.5, 2000]),
+    ],
+)
+def test_numbers_are_read_as_their_whole_column_is_written(
+    separator: str, cells: list[str], values: list[float]
+) -> None:
+    text = "\n".join(f"{cell}{separator}{number % 2}" for number, cell in enumerate(cells))
+    assert parse(f"a{separator}y\n{text}\n").inputs.ravel().tolist() == np.float32(values).tolist()
+
+
+def test_what_was_not_written_plainly_is_noted() -> None:
+    notes = intake("a;b;y\n1,5;x;1,25\n2,5;z;2,5\n?;z;3,5\n", "y:number").notes
+    assert notes == [
+        "cells are separated by semicolons",
+        "a: its numbers have a decimal comma",
+        "a: ? counts as missing",
+        "y: its numbers have a decimal comma",
+    ]
+
+
+def test_words_for_a_missing_number_are_words_elsewhere() -> None:
+    table = parse("n,w,y\n1.5,NA,a\nNA,?,b\n-,NA,a\n?,x,b\nnull,x,a\nNone,x,b\nN/A,x,a\nnan,x,b\n,x,a\n")
+    assert np.isnan(table.inputs[:, 0]).tolist() == [False] + [True] * 8
+    assert features(table)[1] == ("w", ["?", "NA", "x"])
+    assert "counts as missing" in intake("n,y\n1.5,a\nNA,b\n2,a\n").columns[0].why
+
+
+def test_what_is_read_is_what_the_module_csv_reads() -> None:
+    rng = np.random.default_rng(0)
+    rows = [["x", "word", "y"]]
+    for number in range(500):
+        word = ["plain", "with, comma", 'with "quotes"', " blank ", ""][rng.integers(5)]
+        rows.append([repr(float(rng.normal())) if rng.random() > 0.1 else "", word, str(number % 2)])
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    table = parse(file.getvalue())
+    cells = list(csv.reader(io.StringIO(file.getvalue())))[1:]
+    words = sorted({cell[1].strip() for cell in cells} - {""})
+    expected = [[float(x or "nan"), words.index(word.strip()) if word.strip() else np.nan] for x, word, _ in cells]
+    assert np.array_equal(table.inputs, np.array(expected, np.float32), equal_nan=True)
+    assert table.schema.input.features[1].classes == words
+
+
+def test_a_quote_that_is_never_closed_swallows_no_rows() -> None:
+    rows = "".join(f"{n}.5,x,{n % 2}\n" for n in range(50))
+    (fault,) = faults("a,b,y\n" + rows + '7.5,x,"1\n' + rows[:200] + "8.5,x,1\n")
+    assert (fault.pointer, "row 51" in fault.message) == ("/file/column/y", True)
+    assert parse("a,b,y\n" + rows + '7.5,5" x,1\n').inputs.shape == (51, 2)
+    assert parse("a,b,y\n" + rows + '7.5,"x\ny",1\n', inputs=["a"]).inputs.shape == (51, 1)
 
 
 def test_no_cell_is_ever_repeated_in_a_fault() -> None:

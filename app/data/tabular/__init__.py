@@ -1,0 +1,104 @@
+"""Tables as users have them: CSV, TSV, JSON lines and Parquet, each also compressed by gzip.
+
+`read` makes a data set of a file. `read_frame` gives its columns as they are, and `read_targets` makes targets of some of them: for
+a table that describes other files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import IO, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.data import columns
+from app.data.columns import Values
+from app.data.inputs import text
+from app.data.table import Table, row_hashes
+from app.data.tabular import csv_text, features, gzipped, jsonl, parquet, targets, texts
+from app.data.tabular.frame import Frame
+from app.data.upload_limits import UploadLimits
+from app.spec.data import Column, InputSchema, Schema
+from app.spec.faults import Fault, Invalid
+from app.spec.intake import Intake, UploadOptions
+
+__all__ = ["Format", "Frame", "read", "read_frame", "read_targets", "warm_up"]
+
+Format = Literal["csv", "jsonl", "parquet"]
+
+_READERS = {"csv": csv_text.read, "jsonl": jsonl.read, "parquet": parquet.read}
+
+
+def read(file: IO[bytes], format: Format, options: UploadOptions, limits: UploadLimits) -> tuple[Table, Intake]:
+    """The data set in a file, and what became of its columns.
+
+    Raises:
+        Invalid: with every fault of the first step that finds any: the file, its lines, the columns that were named, the values.
+    """
+    frame = read_frame(file, format, limits)
+    if len(frame.columns) < 2:
+        message = f"{len(frame.columns)} columns were found, two or more are needed"
+        raise Invalid([Fault("/file", message, "a table needs a feature column and a target column")])
+    inputs, faults = columns.parse_asked(options.inputs, frame.names, "inputs", (*features.TYPES, "text"))
+    learnt, more = targets.chosen(frame, options.targets, [column.column for column in inputs])
+    faults += more
+    both = {column.column for column in learnt}.intersection(column.column for column in inputs)
+    faults += [Fault("/inputs", f"{name} is a target too", "name it in one of the two") for name in sorted(both)]
+    if faults:
+        raise Invalid(faults)
+    texts_ = [column.column for column in inputs if column.wanted == "text"]
+    if texts_ and len(inputs) > 1:
+        message = f"a text is an input alone, here are {len(inputs)} columns"
+        raise Invalid([Fault("/inputs", message, f"send inputs={texts_[0]}:text, or leave the texts out")])
+    made, remarks, faults = targets.of_frame(frame, learnt, limits)
+    if not texts_:
+        found = features.of_frame(frame, learnt, remarks, inputs, limits)
+        texts_ = found.text_alone()
+        if texts_:
+            frame.notes.append(f"{texts_[0]} holds texts and there is no other feature: the texts are the input.")
+        faults += [] if texts_ else found.faults
+    if faults:
+        raise Invalid(faults)
+    if texts_:
+        rows, shape, readings, notes = texts.of_frame(frame, texts_[0], learnt, remarks, options, limits)
+        hashes = text.hashes(rows, shape)
+    else:
+        rows = np.stack(found.vectors, axis=1)
+        shape = InputSchema(kind="table", shape=[rows.shape[1]], features=found.features)
+        hashes, readings, notes = row_hashes(rows), found.readings, [*frame.notes, *found.notes]
+    described: dict[str, Column] = {name: about for name, (_, about) in made.items()}
+    schema = Schema(rows=len(rows), input=shape, columns=described, target=learnt[0].column)
+    table = Table(rows, {name: values for name, (values, _) in made.items()}, hashes, schema)
+    return table, Intake(used=len(rows), columns=readings, notes=notes)
+
+
+def read_frame(file: IO[bytes], format: Format, limits: UploadLimits) -> Frame:
+    """The columns of a file. Raises Invalid with all that is wrong with it, as far as its values are not looked at."""
+    return _READERS[format](gzipped.opened(file, limits), limits)
+
+
+def read_targets(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> dict[str, tuple[Values, Column]]:
+    """{column: (its stored values, its description)} of the columns that are asked for, each `name` or `name:type`. Raises Invalid."""
+    return targets.read(frame, asked, limits)
+
+
+def warm_up() -> None:
+    """Starts the one reading thread, before the process loses the right to start threads."""
+    pa.set_io_thread_count(1)
+    pa.set_cpu_count(1)
+
+
+def sample(format: Format) -> bytes:
+    """A small file of ours: whoever reads it first has loaded all that reading loads at first use."""
+    if format == "csv":
+        return "a;when;ä;y\n1;2026-11-27;\xe4;0\n2,5;;b;1\n3;2026-11-28;b;1\n".encode("cp1252")
+    rows = [{"a": 1, "b": "ä", "when": "2026-11-27", "y": ["u"]}, {"a": 2.5, "b": "b", "when": None, "y": ["v", "u"]}]
+    if format == "jsonl":
+        return "\n".join(map(json.dumps, rows)).encode()
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
