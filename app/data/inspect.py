@@ -8,7 +8,6 @@ OPTIONS is JSON: {"options": {…}, "limits": {…}}, see `UploadOptions` and `U
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
@@ -63,20 +62,19 @@ def _rehearsed(format: str) -> Reader:
     Modules that Python, numpy and pyarrow load at first use are loaded now: in the sandbox the interpreter's own files may be
     out of reach, and no thread may be started.
     """
-    sample = io.BytesIO()
     reader: Reader
     if format != "npz":
         from app.data import tabular  # pyarrow takes a third of a second, which an npz need not wait for
 
-        tabular.warm_up()
         kind = cast("tabular.Format", format)
-        reader = partial(tabular.read, format=kind)
-        sample.write(gzip.compress(tabular.sample(kind)))
+        reader, table = partial(tabular.read, format=kind), tabular.warm_up(kind)
     else:
         reader = _read_npz
+        sample = io.BytesIO()
         np.savez_compressed(sample, x=np.zeros((2, 3)), y=np.array(["a", "b"]))
         "name".encode("cp437")  # the encoding of a zip's names where they do not say UTF-8
-    prepared.write(reader(sample, options=UploadOptions(), limits=UploadLimits())[0], io.BytesIO())
+        table, _ = reader(sample, UploadOptions(), UploadLimits())
+    prepared.write(table, io.BytesIO())
     json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
     return reader
 

@@ -6,6 +6,7 @@ a table that describes other files.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Sequence
@@ -72,19 +73,29 @@ def read_targets(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> di
     return targets.read(frame, asked, limits)
 
 
-def warm_up() -> None:
-    """Starts the one reading thread, before the process loses the right to start threads."""
+def warm_up(format: Format) -> Table:
+    """Starts the one reading thread and loads all that reading loads at first use: later the process has the right to neither.
+
+    Returns:
+        A small table.
+    """
     pa.set_io_thread_count(1)
     pa.set_cpu_count(1)
+    samples = _samples(format)
+    for content in [*samples, *map(gzip.compress, samples)]:
+        table, _ = read(io.BytesIO(content), format, UploadOptions(), UploadLimits())
+    return table
 
 
-def sample(format: Format) -> bytes:
-    """A small file of ours: whoever reads it first has loaded all that reading loads at first use."""
+def _samples(format: Format) -> list[bytes]:
+    """Small files of ours, with every way that cells can be read."""
     if format == "csv":
-        return "a;when;ä;y\n1;2026-11-27;\xe4;0\n2,5;;b;1\n3;2026-11-28;b;1\n".encode("cp1252")
+        semicolons = "a;when;ä;y\n1;2026-11-27;\xe4;0\n2,5;;b;1\n3;2026-11-28;b;1\n"
+        commas = 'a,when,ä,y\n"1,234",27.11.2026,ä,0\nNA,28.11.2026 08:30,,1\n'
+        return [semicolons.encode("cp1252"), commas.encode("utf-8-sig")]
     rows = [{"a": 1, "b": "ä", "when": "2026-11-27", "y": ["u"]}, {"a": 2.5, "b": "b", "when": None, "y": ["v", "u"]}]
     if format == "jsonl":
-        return "\n".join(map(json.dumps, rows)).encode()
+        return ["\n".join(map(json.dumps, rows)).encode()]
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), file)
-    return file.getvalue()
+    return [file.getvalue()]
