@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data import columns
-from app.data.columns import Values
+from app.data.columns import Asked, Values
 from app.data.table import Table, row_hashes
 from app.data.tabular import csv_text, features, gzipped, jsonl, parquet, targets
-from app.data.tabular.frame import Frame
+from app.data.tabular.frame import Frame, Named
 from app.data.upload_limits import UploadLimits
 from app.spec.data import Column, InputSchema, Schema
 from app.spec.faults import Fault, Invalid
@@ -39,17 +39,8 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     Raises:
         Invalid: with every fault of the first step that finds any: the file, its lines, the columns that were named, the values.
     """
-    frame = read_frame(file, format, limits)
-    if len(frame.columns) < 2:
-        message = f"{len(frame.columns)} columns were found, two or more are needed"
-        raise Invalid([Fault("/file", message, "a table needs a feature column and a target column")])
-    inputs, faults = columns.parse_asked(options.inputs, frame.names, "inputs", features.TYPES)
-    learnt, more = targets.chosen(frame, options.targets, [column.column for column in inputs])
-    faults += more
-    both = {column.column for column in learnt}.intersection(column.column for column in inputs)
-    faults += [Fault("/inputs", f"{name} is a target too", "name it in one of the two") for name in sorted(both)]
-    if faults:
-        raise Invalid(faults)
+    frame = read_frame(file, format, limits, lambda names: _asked(names, options))
+    learnt, inputs = _asked(frame.names, options)
     made, remarks, faults = targets.of_frame(frame, learnt, limits)
     found = features.of_frame(frame, learnt, remarks, inputs, limits)
     faults += found.faults
@@ -63,9 +54,28 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     return table, Intake(used=len(rows), columns=found.readings, notes=[*frame.notes, *found.notes])
 
 
-def read_frame(file: IO[bytes], format: Format, limits: UploadLimits) -> Frame:
-    """The columns of a file. Raises Invalid with all that is wrong with it, as far as its values are not looked at."""
-    return _READERS[format](gzipped.opened(file, limits), limits)
+def _asked(names: Sequence[str], options: UploadOptions) -> tuple[list[Asked], list[Asked]]:
+    """The targets and the inputs among a file's columns. Raises Invalid with all that is wrong with them."""
+    if len(names) < 2:
+        message = f"{len(names)} columns were found, two or more are needed"
+        raise Invalid([Fault("/file", message, "a table needs a feature column and a target column")])
+    inputs, faults = columns.parse_asked(options.inputs, names, "inputs", features.TYPES)
+    learnt, more = targets.chosen(names, options.targets, [column.column for column in inputs])
+    faults += more
+    both = {column.column for column in learnt}.intersection(column.column for column in inputs)
+    faults += [Fault("/inputs", f"{name} is a target too", "name it in one of the two") for name in sorted(both)]
+    if faults:
+        raise Invalid(faults)
+    return learnt, inputs
+
+
+def read_frame(file: IO[bytes], format: Format, limits: UploadLimits, named: Named = len) -> Frame:
+    """The columns of a file. Raises Invalid with all that is wrong with it, as far as its values are not looked at.
+
+    Args:
+        named: given the names of the columns as soon as they are known, and may raise Invalid; by default it does nothing.
+    """
+    return _READERS[format](gzipped.opened(file, limits), limits, named)
 
 
 def read_targets(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> dict[str, tuple[Values, Column]]:
