@@ -38,13 +38,13 @@ def parts(dates: Dates) -> dict[DatePart, NDArray[np.float32]]:
     day, month, year = (there.astype(f"datetime64[{unit}]") for unit in "DMY")
     of_month = (day - month.astype("datetime64[D]")).astype(np.int64)
     in_month = ((month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")).astype(np.int64)
-    turns: dict[str, NDArray[np.float64]] = {
-        "month": (month - year.astype("datetime64[M]")).astype(np.float64) / 12,
-        "day": of_month.astype(np.float64) / in_month,
+    turns: dict[str, NDArray[np.floating]] = {
+        "month": (month - year.astype("datetime64[M]")).astype(np.int64) / 12,
+        "day": of_month / in_month,
         "weekday": (day.astype(np.int64) + 3) % 7 / 7,  # 1970 began on a Thursday
         "time": (there - day.astype("datetime64[s]")).astype(np.int64) / 86_400,
     }
-    values: dict[str, NDArray[np.float64]] = {"year": year.astype(np.int64) + 1970.0}
+    values: dict[str, NDArray[np.floating]] = {"year": year.astype(np.int64) + 1970.0}
     for name, turn in turns.items():
         values[f"{name}_sin"], values[f"{name}_cos"] = np.sin(2 * pi * turn), np.cos(2 * pi * turn)
     return {part: np.where(missing, np.nan, values[part]).astype(np.float32) for part in PARTS}

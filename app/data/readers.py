@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -38,11 +37,13 @@ def of(format: str) -> tuple[Read, bytes]:
         return _read_npz, _npz_sample()
     from app.data import tabular
 
-    tabular.warm_up()
     if format in TABLES:
-        return _read_table, gzip.compress(tabular.sample(cast("tabular.Format", format)))
+        tabular.warm_up(cast("tabular.Format", format))
+        return _read_table, tabular.samples(cast("tabular.Format", format))[0]
     from app.data.intake import files
 
+    for table in TABLES:  # of a metadata file
+        tabular.warm_up(cast("tabular.Format", table))
     return files.read, files.sample(format)
 
 

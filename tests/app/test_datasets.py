@@ -82,7 +82,7 @@ def test_an_upload_is_kept_and_a_trainer_can_read_it(tmp_path: Path) -> None:
         assert datasets.schema(session, known.id) == known.schema
     assert (entry["id"], entry["sha256"]) == (known.id, known.sha256)
     table = data.load(known.id, entry)
-    assert table.inputs[:].tolist() == [[1, 0, 1], [2.5, 1, 0], [3, 0, 1]]
+    assert table.inputs[:].tolist() == [[1, 1], [2.5, 0], [3, 1]]
     assert table.columns["kind"].tolist() == [0, 1, -1]
     assert table.schema == known.schema
     assert not list((settings().store / "tmp").iterdir())
@@ -127,7 +127,7 @@ def test_bytes_that_a_twins_deletion_takes_away_in_between_are_kept_again(
 
 
 def test_nothing_is_stored_of_what_is_refused_and_every_fault_is_named(tmp_path: Path) -> None:
-    bad = CSV.replace(b"2.5", b"")
+    bad = CSV.replace(b"2.5", b"inf")
     with pytest.raises(Invalid) as refused:
         upload(tmp_path, bad, name="../../etc", filename="a\x00b", targets=["kind"])
     assert [fault.pointer for fault in refused.value.faults] == ["/filename", "/name", "/file/column/size"]

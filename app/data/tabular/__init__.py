@@ -6,6 +6,7 @@ a table that describes other files.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Sequence
@@ -16,17 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data import columns
-from app.data.columns import Values
+from app.data.columns import Asked, Values
 from app.data.inputs import text
 from app.data.table import Table, row_hashes
 from app.data.tabular import csv_text, features, gzipped, jsonl, parquet, targets, texts
-from app.data.tabular.frame import Frame
+from app.data.tabular.frame import Frame, Named
 from app.data.upload_limits import UploadLimits
 from app.spec.data import Column, InputSchema, Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.intake import Intake, UploadOptions
 
-__all__ = ["Format", "Frame", "read", "read_frame", "read_targets", "warm_up"]
+__all__ = ["Format", "Frame", "read", "read_frame", "read_targets", "samples", "warm_up"]
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -39,32 +40,20 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     Raises:
         Invalid: with every fault of the first step that finds any: the file, its lines, the columns that were named, the values.
     """
-    frame = read_frame(file, format, limits)
-    if len(frame.columns) < 2:
-        message = f"{len(frame.columns)} columns were found, two or more are needed"
-        raise Invalid([Fault("/file", message, "a table needs a feature column and a target column")])
-    inputs, faults = columns.parse_asked(options.inputs, frame.names, "inputs", (*features.TYPES, "text"))
-    learnt, more = targets.chosen(frame, options.targets, [column.column for column in inputs])
-    faults += more
-    both = {column.column for column in learnt}.intersection(column.column for column in inputs)
-    faults += [Fault("/inputs", f"{name} is a target too", "name it in one of the two") for name in sorted(both)]
-    if faults:
-        raise Invalid(faults)
-    texts_ = [column.column for column in inputs if column.wanted == "text"]
-    if texts_ and len(inputs) > 1:
-        message = f"a text is an input alone, here are {len(inputs)} columns"
-        raise Invalid([Fault("/inputs", message, f"send inputs={texts_[0]}:text, or leave the texts out")])
+    frame = read_frame(file, format, limits, lambda names: _asked(names, options))
+    learnt, inputs = _asked(frame.names, options)
     made, remarks, faults = targets.of_frame(frame, learnt, limits)
-    if not texts_:
+    sentences = [column.column for column in inputs if column.wanted == "text"]
+    if not sentences:
         found = features.of_frame(frame, learnt, remarks, inputs, limits)
-        texts_ = found.text_alone()
-        if texts_:
-            frame.notes.append(f"{texts_[0]} holds texts and there is no other feature: the texts are the input.")
-        faults += [] if texts_ else found.faults
+        sentences = found.text_alone()
+        if sentences:
+            frame.notes.append(f"{sentences[0]} holds texts and there is no other feature: the texts are the input.")
+        faults += [] if sentences else found.faults
     if faults:
         raise Invalid(faults)
-    if texts_:
-        rows, shape, readings, notes = texts.of_frame(frame, texts_[0], learnt, remarks, options, limits)
+    if sentences:
+        rows, shape, readings, notes = texts.of_frame(frame, sentences[0], learnt, remarks, options, limits)
         hashes = text.hashes(rows, shape)
     else:
         rows = np.stack(found.vectors, axis=1)
@@ -76,9 +65,31 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     return table, Intake(used=len(rows), columns=readings, notes=notes)
 
 
-def read_frame(file: IO[bytes], format: Format, limits: UploadLimits) -> Frame:
-    """The columns of a file. Raises Invalid with all that is wrong with it, as far as its values are not looked at."""
-    return _READERS[format](gzipped.opened(file, limits), limits)
+def _asked(names: Sequence[str], options: UploadOptions) -> tuple[list[Asked], list[Asked]]:
+    """The targets and the inputs among a file's columns. Raises Invalid with all that is wrong with them."""
+    if len(names) < 2:
+        message = f"{len(names)} columns were found, two or more are needed"
+        raise Invalid([Fault("/file", message, "a table needs a feature column and a target column")])
+    inputs, faults = columns.parse_asked(options.inputs, names, "inputs", (*features.TYPES, "text"))
+    if len(inputs) > 1 and any(column.wanted == "text" for column in inputs):
+        message = f"a text is an input alone, here are {len(inputs)} columns"
+        faults.append(Fault("/inputs", message, "name the text alone, or leave it out"))
+    learnt, more = targets.chosen(names, options.targets, [column.column for column in inputs])
+    faults += more
+    both = {column.column for column in learnt}.intersection(column.column for column in inputs)
+    faults += [Fault("/inputs", f"{name} is a target too", "name it in one of the two") for name in sorted(both)]
+    if faults:
+        raise Invalid(faults)
+    return learnt, inputs
+
+
+def read_frame(file: IO[bytes], format: Format, limits: UploadLimits, named: Named = len) -> Frame:
+    """The columns of a file. Raises Invalid with all that is wrong with it, as far as its values are not looked at.
+
+    Args:
+        named: given the names of the columns as soon as they are known, and may raise Invalid; by default it does nothing.
+    """
+    return _READERS[format](gzipped.opened(file, limits), limits, named)
 
 
 def read_targets(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> dict[str, tuple[Values, Column]]:
@@ -86,19 +97,29 @@ def read_targets(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> di
     return targets.read(frame, asked, limits)
 
 
-def warm_up() -> None:
-    """Starts the one reading thread, before the process loses the right to start threads."""
+def warm_up(format: Format) -> Table:
+    """Starts the one reading thread and loads all that reading loads at first use: later the process has the right to neither.
+
+    Returns:
+        A small table.
+    """
     pa.set_io_thread_count(1)
     pa.set_cpu_count(1)
+    samples_ = samples(format)
+    for content in [*samples_, *map(gzip.compress, samples_)]:
+        table, _ = read(io.BytesIO(content), format, UploadOptions(), UploadLimits())
+    return table
 
 
-def sample(format: Format) -> bytes:
-    """A small file of ours: whoever reads it first has loaded all that reading loads at first use."""
+def samples(format: Format) -> list[bytes]:
+    """Small files of ours, with every way that cells can be read."""
     if format == "csv":
-        return "a;when;ä;y\n1;2026-11-27;\xe4;0\n2,5;;b;1\n3;2026-11-28;b;1\n".encode("cp1252")
+        semicolons = "a;when;ä;y\n1;2026-11-27;\xe4;0\n2,5;;b;1\n3;2026-11-28;b;1\n"
+        commas = 'a,when,ä,y\n"1,234",27.11.2026,ä,0\nNA,28.11.2026 08:30,,1\n'
+        return [semicolons.encode("cp1252"), commas.encode("utf-8-sig")]
     rows = [{"a": 1, "b": "ä", "when": "2026-11-27", "y": ["u"]}, {"a": 2.5, "b": "b", "when": None, "y": ["v", "u"]}]
     if format == "jsonl":
-        return "\n".join(map(json.dumps, rows)).encode()
+        return ["\n".join(map(json.dumps, rows)).encode()]
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), file)
-    return file.getvalue()
+    return [file.getvalue()]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from app.data.tabular.frame import Frame, check_names, check_rows
+from app.data.tabular.frame import Frame, Named, check_names, check_rows
 from app.data.upload_limits import MIB, UploadLimits
 from app.spec.faults import Fault, Invalid, pointer
 
@@ -28,7 +28,7 @@ NO_TEXT = Fault("/file", "the file is not UTF-8 text, nor Windows-1252", "save i
 WIDE = Fault("/file", "the file is text in UTF-16", "save it as CSV in UTF-8")
 
 
-def read(file: IO[bytes], limits: UploadLimits) -> Frame:
+def read(file: IO[bytes], limits: UploadLimits, named: Named) -> Frame:
     """The cells of a CSV, in texts.
 
     Raises:
@@ -39,6 +39,7 @@ def read(file: IO[bytes], limits: UploadLimits) -> Frame:
     if encoding == "cp1252":
         notes.append("the text is not UTF-8 and was read as Windows-1252; save it as UTF-8 if letters look wrong")
     names, separator = _header(file, encoding, limits)
+    named(names)
     if separator != ",":
         notes.append(f"cells are separated by {SEPARATORS[separator]}")
     cells = _cells(file, encoding, names, separator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,9 @@ import pyarrow as pa
 from app.data.names import column_pointer, fault_in_name
 from app.data.upload_limits import UploadLimits
 from app.spec.faults import Fault, Invalid
+
+Named = Callable[[Sequence[str]], object]
+"""Is given the names of a file's columns as soon as they are known, and may raise Invalid."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from app.data.tabular.frame import Frame, check_names, check_rows, joined
+from app.data.tabular.frame import Frame, Named, check_names, check_rows, joined
 from app.data.upload_limits import MIB, UploadLimits
 from app.spec.faults import MOST, Fault, Invalid, pointer
 
@@ -84,7 +84,7 @@ class _Columns:
         return made
 
 
-def read(file: IO[bytes], limits: UploadLimits) -> Frame:
+def read(file: IO[bytes], limits: UploadLimits, named: Named) -> Frame:
     """The values of JSON lines.
 
     Raises:
@@ -109,8 +109,8 @@ def read(file: IO[bytes], limits: UploadLimits) -> Frame:
     if columns.faults:
         raise Invalid(columns.faults)
     check_rows(columns.rows, limits)
-    rows = columns.rows
-    return Frame(rows, columns.columns())
+    named(list(columns.chunks))
+    return Frame(columns.rows, columns.columns())
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:

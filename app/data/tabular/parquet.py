@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data.names import fault_in_name
-from app.data.tabular.frame import Frame, check_names, check_rows, joined
+from app.data.tabular.frame import Frame, Named, check_names, check_rows, joined
 from app.data.upload_limits import MIB, UploadLimits
 from app.spec.faults import Fault, Invalid, pointer
 
@@ -23,7 +23,7 @@ DAMAGED = Fault(
 HINT = "write numbers, true and false, texts, dates or lists of texts, or leave the column out"
 
 
-def read(file: IO[bytes], limits: UploadLimits) -> Frame:
+def read(file: IO[bytes], limits: UploadLimits, named: Named) -> Frame:
     """The values of a Parquet file.
 
     Raises:
@@ -37,6 +37,7 @@ def read(file: IO[bytes], limits: UploadLimits) -> Frame:
             arrow_extensions_enabled=False,
         ) as metadata:
             texts = _check(metadata, limits)
+            named(metadata.schema_arrow.names)
         with pq.ParquetFile(pa.PythonFile(file, "r"), read_dictionary=texts, arrow_extensions_enabled=False) as source:
             return _frame(source, limits)
     except pa.ArrowMemoryError:

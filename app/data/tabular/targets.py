@@ -21,16 +21,18 @@ from app.spec.faults import Fault, Invalid, pointer
 NAMES = ("target", "label", "class", "y")
 """A column of such a name is the target where none is asked for."""
 
+TYPES: tuple[columns.Wanted, ...] = ("number", "category", "labels")
+
 MARK = "|"
 """Between the labels of a cell of text."""
 
 
-def chosen(frame: Frame, asked: Sequence[str], inputs: Sequence[str]) -> tuple[list[Asked], list[Fault]]:
+def chosen(names: Sequence[str], asked: Sequence[str], inputs: Sequence[str]) -> tuple[list[Asked], list[Fault]]:
     """The targets as asked for; else the column that is named like one; else the last one. None of them is among `inputs`."""
-    targets, faults = columns.parse_asked(asked, frame.names, "targets", ("number", "category", "labels"))
+    targets, faults = columns.parse_asked(asked, names, "targets", TYPES)
     if targets or faults:
         return targets, faults
-    free = [name for name in frame.names if name not in set(inputs)]
+    free = [name for name in names if name not in set(inputs)]
     if not free:
         message = "every column is an input, none is left to be a target"
         return [], [Fault("/targets", message, "name a target, and leave it out of `inputs`")]
@@ -57,7 +59,7 @@ def of_frame(
 
 def read(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> dict[str, tuple[Values, Column]]:
     """Columns of a frame as targets, each asked for as in an upload's form. Raises Invalid with all that is wrong."""
-    targets, faults = columns.parse_asked(asked, frame.names, "targets", ("number", "category", "labels"))
+    targets, faults = columns.parse_asked(asked, frame.names, "targets", TYPES)
     made, _, more = of_frame(frame, targets, limits)
     if faults or more:
         raise Invalid([*faults, *more])

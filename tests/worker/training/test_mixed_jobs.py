@@ -26,7 +26,7 @@ from worker.reports import Exit
 from worker.training import trainer
 from worker.training.dummy import Quiet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 TRAINING = {"epochs": 2, "batch_size": 32}
 
 
