@@ -28,6 +28,7 @@ MLP = {"arch": "mlp", "units": [6, 4]}
 QUICK = {"steps": 8, "batch_size": 32}
 TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": {"steps": 2}}
 DIGITS = {"dataset": "digits", "target": "digit", "limit_train_examples": 60}
+MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": {"steps": 2}}
 PICTURES = {**DIGITS, "architecture": "cnn-small", "training": {"steps": 2}}
 
 BASES: dict[str, dict[str, Any]] = {
@@ -83,6 +84,14 @@ COMPANY: dict[str, dict[str, Any]] = {
     "tasks.site.type=multilabel": {"tasks": {"site": {"column": "signs"}}},
     "tasks.site.type=regression": {"tasks": {"site": {"column": "level"}}},
     "training.augmentation": TAUGHT_PICTURES,
+    "training.augmentation.type=token_dropout": {
+        "dataset": "messages",
+        "target": "topic",
+        "limit_train_examples": 60,
+        "source": {"train": {**MESSAGES, "architecture": "text-cnn-small"}},
+        "teacher": {"train": {**MESSAGES, "architecture": "text-cnn-small"}},
+        "student": "text-cnn-small",
+    },
 }
 """What goes with a word, by the beginning of its name without the kind: what is refused or without effect alone."""
 
@@ -101,10 +110,10 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             return dict(_hurried(modules("methods")[name].EXAMPLE))
         case "architectures":
             module = modules("architectures")[name]
-            where = PICTURES if module.Spec.inputs == "image" else TABLE
+            where = {"image": PICTURES, "text": MESSAGES}.get(module.Spec.inputs, TABLE)
             return _transfer_within({**where, "architecture": getattr(module, "EXAMPLE", name)})
         case "datasets":
-            small = {"image": "cnn-small", "table": MLP}[builtins.schema(name).input.kind]
+            small = {"image": "cnn-small", "table": MLP, "text": "text-cnn-small"}[builtins.schema(name).input.kind]
             return _transfer_within(
                 {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": {"steps": 2}}
             )

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from app.data import messages
 from app.data import strokes as _strokes
+from app.data.inputs import text
 from app.data.table import Table, describe, row_hashes
 from app.spec.data import Feature, InputSchema, Schema
 from app.spec.faults import nearest
@@ -136,6 +138,15 @@ def _numbers(file: str, *, skip: int = 0, separator: str | None = ",") -> np.nda
 # ---- our own generators
 
 
+def _messages() -> Table:
+    texts, topic, mood = messages.make(3000)
+    rows, shape = text.stored(texts, None, [])
+    columns = {"topic": (topic, list(messages.TOPICS)), "mood": (mood, list(messages.MOODS))}
+    described = {name: describe(name, values, classes) for name, (values, classes) in columns.items()}
+    whole = Schema(rows=len(rows), input=shape, columns=described, target="topic")
+    return Table(rows, {name: values for name, (values, _) in columns.items()}, text.hashes(rows, shape), whole)
+
+
 def _stroke_digits() -> Table:
     digit = np.arange(4000) % 10
     return _images(_strokes.draw(digit, seed=0), digit, parts=False)
@@ -232,6 +243,9 @@ BUILTINS: dict[str, Builtin] = {
     ),
     "lowrank": Builtin(
         "3,000 rows, 12 features, eight number targets that share three hidden causes", _OURS, _related(3)
+    ),
+    "messages": Builtin(
+        "3,000 synthetic messages to a shop, sentences of templates: one of four topics, and a mood", _OURS, _messages
     ),
     "unrelated": Builtin("as lowrank, but 24 hidden causes: the targets share little", _OURS, _related(24)),
 }

@@ -15,6 +15,7 @@ from app.spec.data import Column
 from app.spec.faults import Fault, nearest, pointer
 
 Wanted = Literal["number", "category", "labels", "date", "date-dmy", "date-mdy", "text"]
+TEXT: Wanted = "text"
 Values = np.ndarray
 
 MOST_NAMED = 1001  # one more class than any limit allows is enough to know that there are too many

@@ -73,7 +73,31 @@ class Noise(SpecModel):
     std: float = Field(0.05, gt=0, le=10)
 
 
-Augmentation = Annotated[Flip | Translation | Rotation | Zoom | Noise, Field(discriminator="type")]
+class Color(SpecModel):
+    """Brightness changed by up to a share of a picture's full scale, contrast by up to a factor 1 ± `contrast` about the picture's mean."""
+
+    type: Literal["color"] = "color"
+    brightness: float = Field(0.1, ge=0, le=1)
+    contrast: float = Field(0.2, ge=0, lt=1)
+
+
+class Cutout(SpecModel):
+    """A rectangle at a random place, `fraction` of height and width, has the picture's mean (DeVries and Taylor 2017)."""
+
+    type: Literal["cutout"] = "cutout"
+    fraction: float = Field(0.25, gt=0, lt=1)
+
+
+class TokenDropout(SpecModel):
+    """Each byte of a text is left blank with probability `rate`."""
+
+    type: Literal["token_dropout"] = "token_dropout"
+    rate: float = Field(0.1, gt=0, lt=1)
+
+
+Augmentation = Annotated[
+    Flip | Translation | Rotation | Zoom | Noise | Color | Cutout | TokenDropout, Field(discriminator="type")
+]
 
 
 class TrainingSpec(SpecModel):

@@ -17,7 +17,9 @@ from app.spec.faults import Fault, pointer
 
 DIMENSIONS = 3
 ARCHITECTURE, STUDENT = "cnn", "cnn-small"
-AUGMENTATIONS: frozenset[str] | None = None
+AUGMENTATIONS: frozenset[str] | None = frozenset(
+    {"flip", "translation", "rotation", "zoom", "noise", "color", "cutout"}
+)
 RESIZED = True
 
 CHANNELS = {(1, 3): "repeated", (3, 1): "averaged"}

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data import columns
-from app.data.columns import Asked, Values
+from app.data.columns import TEXT, Asked, Values
 from app.data.inputs import text
 from app.data.table import Table, row_hashes
 from app.data.tabular import csv_text, features, gzipped, jsonl, parquet, targets, texts
@@ -43,7 +43,7 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     frame = read_frame(file, format, limits, lambda names: _asked(names, options))
     learnt, inputs = _asked(frame.names, options)
     made, remarks, faults = targets.of_frame(frame, learnt, limits)
-    sentences = [column.column for column in inputs if column.wanted == "text"]
+    sentences = [column.column for column in inputs if column.wanted == TEXT]
     if not sentences:
         found = features.of_frame(frame, learnt, remarks, inputs, limits)
         sentences = found.text_alone()
@@ -70,8 +70,8 @@ def _asked(names: Sequence[str], options: UploadOptions) -> tuple[list[Asked], l
     if len(names) < 2:
         message = f"{len(names)} columns were found, two or more are needed"
         raise Invalid([Fault("/file", message, "a table needs a feature column and a target column")])
-    inputs, faults = columns.parse_asked(options.inputs, names, "inputs", (*features.TYPES, "text"))
-    if len(inputs) > 1 and any(column.wanted == "text" for column in inputs):
+    inputs, faults = columns.parse_asked(options.inputs, names, "inputs", (*features.TYPES, TEXT))
+    if len(inputs) > 1 and any(column.wanted == TEXT for column in inputs):
         message = f"a text is an input alone, here are {len(inputs)} columns"
         faults.append(Fault("/inputs", message, "name the text alone, or leave it out"))
     learnt, more = targets.chosen(names, options.targets, [column.column for column in inputs])

@@ -34,6 +34,8 @@ def test_a_table_is_what_its_schema_says(name: str) -> None:
     if schema.input.kind == "image":
         assert table.inputs.dtype == np.uint8
         assert schema.input.scale == 255
+    elif schema.input.kind == "text":
+        assert table.inputs.dtype == np.uint8
     else:
         assert len(schema.input.features) == table.inputs.shape[1]
 

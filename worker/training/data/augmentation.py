@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.spec.training import Flip, Noise, Rotation, Translation, Zoom
+from app.spec.training import Color, Cutout, Flip, Noise, Rotation, TokenDropout, Translation, Zoom
 
 if TYPE_CHECKING:
     from app.spec.training import Augmentation
     from worker.training.data.scaling import Scaling
+
+
+_PLACES = Flip | Translation | Rotation | Zoom
 
 
 class Augment:
@@ -29,14 +32,19 @@ class Augment:
         """(n, …) float32, in the units of `raw` (n, …). Pictures (n, height, width, channels); noise alone takes any shape."""
         rng = np.random.default_rng([*self._entropy, 257, step])
         rows = raw.astype(np.float32)
-        if any(not isinstance(augmentation, Noise) for augmentation in self.spec):
+        if any(isinstance(augmentation, _PLACES) for augmentation in self.spec):
             rows = warp(rows, self._maps(rng, *rows.shape[:3]))
         for augmentation in self.spec:
-            if isinstance(augmentation, Noise):
-                rows = (
-                    rows
-                    + rng.standard_normal(rows.shape, np.float32) * np.float32(augmentation.std) * self._scaling.unit
-                )
+            match augmentation:
+                case Noise():
+                    deviation = np.float32(augmentation.std) * self._scaling.unit
+                    rows = rows + rng.standard_normal(rows.shape, np.float32) * deviation
+                case Color():
+                    rows = recoloured(rows, augmentation, self._scaling.unit, rng)
+                case Cutout():
+                    rows = cut_out(rows, augmentation.fraction, rng)
+                case TokenDropout():
+                    rows = np.where(rng.random(rows.shape, np.float32) < augmentation.rate, np.float32(0), rows)
         return rows
 
     def _maps(self, rng: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
@@ -58,10 +66,28 @@ class Augment:
                     step = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(n, 2, 2)
                 case Zoom():
                     step /= rng.uniform(1 - augmentation.fraction, 1 + augmentation.fraction, (n, 1, 1))
-                case Noise():
+                case _:
                     continue
             maps[:, :, :2] = maps[:, :, :2] @ step
         return maps
+
+
+def recoloured(pictures: np.ndarray, by: Color, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pictures (n, h, w, c) float32, each with a brightness and a contrast of its own; they stay within 0 and `scale`."""
+    drawn = rng.uniform(-1, 1, (2, len(pictures), 1, 1, 1)).astype(np.float32)
+    mean = pictures.mean(axis=(1, 2, 3), keepdims=True)
+    changed = (pictures - mean) * (1 + by.contrast * drawn[0]) + mean + by.brightness * drawn[1] * scale
+    return np.asarray(np.clip(changed, 0, scale), np.float32)
+
+
+def cut_out(pictures: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Pictures (n, h, w, c) float32, each with a rectangle that has its mean. The middle lies in the picture, the rest may not."""
+    n, height, width, _ = pictures.shape
+    middles = rng.random((2, n, 1, 1)) * np.array([height, width]).reshape(2, 1, 1, 1)
+    down = np.abs(np.arange(height).reshape(1, -1, 1) + 0.5 - middles[0]) <= fraction * height / 2
+    across = np.abs(np.arange(width).reshape(1, 1, -1) + 0.5 - middles[1]) <= fraction * width / 2
+    mean = pictures.mean(axis=(1, 2, 3), keepdims=True)
+    return np.where((down & across)[..., None], mean, pictures)
 
 
 def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:

@@ -53,13 +53,15 @@ def _fresh(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
         receptive = prod(shape[:-2])
         limit = (6 / (receptive * (shape[-2] + shape[-1]))) ** 0.5
         return rng.uniform(-limit, limit, shape).astype(np.float32)
+    if kind == "embeddings":
+        return rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)  # rows of length 1, about
     if kind in ("gamma", "moving_variance"):
         return np.ones(shape, np.float32)
     if kind in ("bias", "beta", "moving_mean"):
         return np.zeros(shape, np.float32)
     raise ValueError(
-        f"no rule to initialise a variable named {kind!r}; known: kernel, depthwise_kernel, pointwise_kernel, bias, gamma, beta, "
-        "moving_mean, moving_variance"
+        f"no rule to initialise a variable named {kind!r}; known: kernel, depthwise_kernel, pointwise_kernel, embeddings, "
+        "bias, gamma, beta, moving_mean, moving_variance"
     )
 
 

@@ -16,7 +16,7 @@ from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.registry import modules
 from app.spec.trace import INPUT, Trace, TracedLayer
-from tests.worker.training.small import DIGIT, PICTURE, network
+from tests.worker.training.small import DIGIT, PICTURE, SHAPES, network
 from worker.training import sharing
 from worker.training.networks import build, trunk
 
@@ -27,7 +27,7 @@ def examples() -> list[tuple[Architecture, tuple[int, ...]]]:
     found = []
     for name, module in modules("architectures").items():
         chosen = architectures.resolve({**getattr(module, "EXAMPLE", {}), "arch": name})
-        found.append((chosen, chosen.trunk_shape((28, 28, 1) if chosen.inputs == "image" else (5,))))
+        found.append((chosen, chosen.trunk_shape(SHAPES[chosen.inputs])))
     return found
 
 
@@ -58,7 +58,8 @@ def rerun(opened: trunk.Trunk, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
 
 @pytest.mark.parametrize(("architecture", "shape"), examples(), ids=lambda one: getattr(one, "arch", ""))
 def test_a_trace_says_of_every_layer_what_the_live_one_has(architecture: Architecture, shape: tuple[int, ...]) -> None:
-    kind = PICTURE if architecture.inputs == "image" else PICTURE.model_copy(update={"kind": "table", "scale": 1.0})
+    scale = PICTURE.scale if architecture.inputs == "image" else 1.0
+    kind = PICTURE.model_copy(update={"kind": architecture.inputs, "scale": scale})
     whole = network([DIGIT], 0, architectures.as_data(architecture), kind.model_copy(update={"shape": list(shape)}))
     keras_layers, trace = build.keras_layers(whole), whole.trace
     assert len(set(trace.names)) == len(trace.names)

@@ -7,6 +7,7 @@ import pytest
 from app.spec import architectures
 from app.spec.registry import modules
 from tests.traces import traced
+from tests.worker.training.small import SHAPES
 from worker.training.tasks.names import task_name
 
 
@@ -31,7 +32,7 @@ def test_every_layer_of_the_architectures_is_a_taken_name() -> None:
             chosen = architectures.resolve(
                 {**getattr(modules("architectures")[name], "EXAMPLE", {}), "arch": name, **numbers}
             )
-            trace = traced(chosen, (28, 28, 1) if chosen.inputs == "image" else (5,))
+            trace = traced(chosen, SHAPES[chosen.inputs])
             for layer in (*trace.names, *trace.nested):
                 # A name with a dash is that of no task.
                 assert task_name(layer) != layer

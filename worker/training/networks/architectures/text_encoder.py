@@ -1,4 +1,5 @@
-"""embedding, join, numbers of each place, then `encoderN-…`: attention and two dense layers, each beside a skip; the mean of what is left.
+"""byte-embedding, byte-join, place-numbers, then `encoderN-…`: attention and two dense layers, each beside a skip;
+the mean of what is left.
 
 What is learnt of a place begins at 0 and is a layer's bias.
 """
@@ -17,9 +18,9 @@ from worker.training.networks.architectures.vit_tiny import EPSILON, encoder
 def build(spec: Spec, inputs: Any) -> Any:
     """(batch, dim) of (batch, bytes)."""
     places = inputs.shape[1] // spec.stride
-    x = layers.Embedding(BYTES, spec.dim, name="embedding")(inputs)
-    x = layers.Conv1D(spec.dim, spec.stride, strides=spec.stride, activation="gelu", name="join")(x)
-    x = layers.EinsumDense("npc,cd->npd", (places, spec.dim), bias_axes="pd", name="places")(x)
+    x = layers.Embedding(BYTES, spec.dim, name="byte-embedding")(inputs)
+    x = layers.Conv1D(spec.dim, spec.stride, strides=spec.stride, activation="gelu", name="byte-join")(x)
+    x = layers.EinsumDense("npc,cd->npd", (places, spec.dim), bias_axes="pd", name="place-numbers")(x)
     for number in range(1, spec.depth + 1):
         x = encoder(spec, x, f"encoder{number}")
     x = layers.LayerNormalization(epsilon=EPSILON, name="encoder-norm")(x)
