@@ -88,7 +88,6 @@ COMPANY: dict[str, dict[str, Any]] = {
         "dataset": "messages",
         "target": "topic",
         "limit_train_examples": 60,
-        "source": {"train": {**MESSAGES, "architecture": "text-cnn-small"}},
         "teacher": {"train": {**MESSAGES, "architecture": "text-cnn-small"}},
         "student": "text-cnn-small",
     },
