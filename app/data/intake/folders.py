@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.data.intake import groups
 from app.data.intake.archive import Member
 from app.data.tabular import Frame
 from app.spec.base import fault_in_name
@@ -166,6 +167,14 @@ def _by_folders(inner: dict[str, Member], found: Layout) -> None:
         else:
             found.members.append(inner[name])
             found.labels.append(labels)
+    grouped = groups.of([member.name for member in found.members], found.labels)
+    if grouped is not None:
+        words, why = grouped
+        found.labels = [{**row, groups.GROUP: word} for row, word in zip(found.labels, words, strict=True)]
+        found.notes.append(
+            f"{len(set(words))} groups were found by names: {why}. Rows of one group are alike: to keep each group on one side of the "
+            f'split, send the job with "split": {{"by": "group", "column": "{groups.GROUP}"}}.'
+        )
     if not classed and found.members:
         found.notes.append(
             "There are no class folders and no metadata file: the rows have no labels. "
