@@ -34,6 +34,7 @@ LOADING = (
 PREPROCESS = "preprocess.py"
 """The file beside a model that turns a user's files into rows, as the service does: `app/data/decode.py` itself."""
 DECODING = (
+    "import keras\n"
     "import numpy as np\n"
     "from preprocess import picture\n"
     'rows = np.stack([picture(open("a.jpg", "rb").read(), size=({size}), mode="{mode}", fit="{fit}")])\n'
