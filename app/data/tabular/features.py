@@ -125,7 +125,7 @@ def _add(cells: Cells, asked: Asked | None, made: Features) -> None:
 
 def _note(name: str, took: Guess) -> str:
     """A sentence on a column that is left out."""
-    if took.kind in ("empty", "labels"):
+    if took.kind in ("empty", "labels", "many"):
         return f"{name} is left out: {took.why}"
     if took.kind == TEXT:
         return f"{name} is left out as a text: {took.why}; -F inputs={name}:text learns from it alone"
