@@ -160,7 +160,13 @@ def _by_folders(inner: dict[str, Member], found: Layout) -> None:
         if "/" in rest:
             labels[LABEL] = rest.split("/", 1)[0]
         placed[name] = labels
-    classed = any(LABEL in labels for labels in placed.values())
+    folders = {labels[LABEL] for labels in placed.values() if LABEL in labels}
+    classed = len(folders) > 1
+    if len(folders) == 1:  # a folder of all files says nothing of any
+        placed = {
+            name: {column: word for column, word in labels.items() if column != LABEL}
+            for name, labels in placed.items()
+        }
     for name, labels in placed.items():
         if (classed and LABEL not in labels) or (split and SPLIT not in labels):
             found.ignored.add("it stands beside the class folders, not in one", name)
