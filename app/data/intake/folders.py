@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from app.data.intake import groups
 from app.data.intake.archive import Member
+from app.data.names import fault_in_name, shown
 from app.data.tabular import Frame
-from app.spec.base import fault_in_name
 from app.spec.intake import MOST_EXAMPLES, Counted
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -28,17 +28,24 @@ _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 
 
+MOST_REASONS = 50
+OTHER_REASONS = "for other reasons"
+
+
 class Tally:
-    """Counts files by reason, and keeps the first few of each."""
+    """Counts files by reason, and keeps the first few of each. Beyond `MOST_REASONS` reasons are one: an answer stays short."""
 
     def __init__(self) -> None:
         self._found: dict[str, Counted] = {}
 
     def add(self, reason: str, example: str) -> None:
+        reason = shown(reason)
+        if reason not in self._found and len(self._found) >= MOST_REASONS:
+            reason = OTHER_REASONS
         counted = self._found.setdefault(reason, Counted(reason=reason, count=0))
         counted.count += 1
         if len(counted.examples) < MOST_EXAMPLES:
-            counted.examples.append(example[:300])
+            counted.examples.append(shown(example))
 
     @property
     def count(self) -> int:

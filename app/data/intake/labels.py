@@ -10,7 +10,7 @@ from app.data import columns
 from app.data.intake import metadata
 from app.data.intake.folders import LABEL, SPLIT, Layout, whole_broken
 from app.data.intake.groups import GROUP
-from app.data.names import fault_in_name
+from app.data.names import fault_in_name, shown
 from app.data.prepared import Writer
 from app.data.table import describe
 from app.data.upload import Upload
@@ -50,7 +50,12 @@ def check_broken(layout: Layout, kept: Sequence[int], options: UploadOptions) ->
         for counted in layout.broken.counted()
     ]
     faults += [
-        Fault("/file", f"no file of class {name!r} can be read", "mend its files, or remove the folder", "broken_files")
+        Fault(
+            "/file",
+            f"no file of class {shown(name)!r} can be read",
+            "mend its files, or remove the folder",
+            "broken_files",
+        )
         for name in whole[:20]
     ]
     raise Invalid(faults)
