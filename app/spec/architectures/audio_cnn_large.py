@@ -11,5 +11,5 @@ from app.spec.architectures import audio_cnn
 
 class Spec(audio_cnn.Spec):
     arch: Literal["audio-cnn-large"] = "audio-cnn-large"  # type: ignore[assignment]
-    filters: audio_cnn.Filters = [48, 96, 192, 256]
+    filters: audio_cnn.Filters = [64, 128, 256]
     dense: int = Field(256, ge=1, le=4096)
