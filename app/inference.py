@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app import logs
 from app.errors import Problem, Unavailable
 from app.settings import settings
-from app.spec.data import PictureDecoding
+from app.spec.data import Decoding
 from app.spec.faults import MOST, Fault, Invalid, pointer
 from app.spec.trace import Trace
 
@@ -39,7 +39,7 @@ _TOO_LARGE = (
 )
 
 
-_OPENS = "send a picture that opens in a viewer; the model's manifest.input.decode says what becomes of it"
+_OPENS = "send a file that opens in a viewer or a player; the model's manifest.input.decode says what becomes of it"
 
 
 def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
@@ -56,11 +56,11 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
     return _predictions(model, {"content": body.getvalue()})
 
 
-def predict_files(model: Path, files: Sequence[bytes], decoding: PictureDecoding) -> dict[str, list[Any]]:
+def predict_files(model: Path, files: Sequence[bytes], decoding: Decoding) -> dict[str, list[Any]]:
     """As `predict`, of files that a client sent. They are decoded in the inference program: a hostile one meets no database there.
 
     Raises:
-        Invalid: files that are no pictures, pointers /file/0 and on; or as `predict`.
+        Invalid: files that cannot be read, pointers /file/0 and on; or as `predict`.
     """
     return _predictions(
         model,

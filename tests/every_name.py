@@ -29,6 +29,7 @@ QUICK = {"steps": 8, "batch_size": 32}
 TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": {"steps": 2}}
 DIGITS = {"dataset": "digits", "target": "digit", "limit_train_examples": 60}
 MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": {"steps": 2}}
+TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": {"steps": 2}}
 PICTURES = {**DIGITS, "architecture": "cnn-small", "training": {"steps": 2}}
 
 BASES: dict[str, dict[str, Any]] = {
@@ -56,6 +57,13 @@ BASES: dict[str, dict[str, Any]] = {
     },
 }
 
+TAUGHT_SOUNDS = {
+    "dataset": "tones",
+    "target": "pattern",
+    "limit_train_examples": 60,
+    "teacher": {"train": {**TONES, "architecture": "audio-cnn-small"}},
+    "student": "audio-cnn-small",
+}
 TAUGHT_PICTURES = {**DIGITS, "teacher": {"train": PICTURES}, "student": "cnn-small"}
 
 OF_ITS_OWN = {
@@ -91,6 +99,8 @@ COMPANY: dict[str, dict[str, Any]] = {
         "teacher": {"train": {**MESSAGES, "architecture": "text-cnn-small"}},
         "student": "text-cnn-small",
     },
+    "training.augmentation.type=time_shift": TAUGHT_SOUNDS,
+    "training.augmentation.type=spec_augment": TAUGHT_SOUNDS,
 }
 """What goes with a word, by the beginning of its name without the kind: what is refused or without effect alone."""
 
@@ -109,10 +119,11 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             return dict(_hurried(modules("methods")[name].EXAMPLE))
         case "architectures":
             module = modules("architectures")[name]
-            where = {"image": PICTURES, "text": MESSAGES}.get(module.Spec.inputs, TABLE)
+            where = {"image": PICTURES, "text": MESSAGES, "audio": TONES}.get(module.Spec.inputs, TABLE)
             return _transfer_within({**where, "architecture": getattr(module, "EXAMPLE", name)})
         case "datasets":
-            small = {"image": "cnn-small", "table": MLP, "text": "text-cnn-small"}[builtins.schema(name).input.kind]
+            kind = builtins.schema(name).input.kind
+            small = {"image": "cnn-small", "table": MLP}.get(kind, f"{kind}-cnn-small")
             return _transfer_within(
                 {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": {"steps": 2}}
             )

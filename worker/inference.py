@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -37,12 +38,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import logs
-from app.data import decode
+from app.data import file_rows
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec import architectures
 from app.spec.architectures import Architecture
-from app.spec.data import PictureDecoding
+from app.spec.data import Decoding
 from app.spec.faults import Invalid
 from app.spec.trace import Trace
 
@@ -56,6 +57,8 @@ _ROWS_AT_ONCE = 256
 log = logs.get(__name__)
 
 Answer = TypeVar("Answer")
+
+_DECODING: TypeAdapter[Decoding] = TypeAdapter(Decoding)
 
 
 class PredictionRefused(Exception):
@@ -254,18 +257,18 @@ def _rows(body: bytes) -> NDArray[np.float32]:
 
 
 def _decoded(files: Sequence[bytes], decoding: object) -> NDArray[np.float32]:
-    """The pictures in files, (files, height, width, channels). Raises BrokenFiles, PredictionRefused."""
+    """The rows that files become, (files, …). Raises BrokenFiles, PredictionRefused."""
     try:
-        how = PictureDecoding.model_validate_json(str(decoding))
+        how = _DECODING.validate_json(str(decoding))
     except ValueError:
-        raise PredictionRefused("expected the field decoding, JSON of how a picture becomes a row") from None
+        raise PredictionRefused("expected the field decoding, JSON of how a file becomes a row") from None
     if not 1 <= len(files) <= MOST_ROWS:
         raise PredictionRefused(f"expected 1 to {MOST_ROWS} files")
     rows, broken = list[NDArray[np.float32]](), list[tuple[int, str]]()
     for number, content in enumerate(files):
         try:
-            rows.append(decode.picture(content, size=how.size, mode=how.mode, fit=how.fit).astype(np.float32))
-        except decode.Undecodable as error:
+            rows.append(file_rows.row(content, how).astype(np.float32))
+        except file_rows.UNDECODABLE as error:
             broken.append((number, str(error)))
     if broken:
         raise BrokenFiles(broken)

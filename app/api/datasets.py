@@ -28,13 +28,23 @@ from app.data.readers import FORMATS
 from app.errors import refused
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, nearest
-from app.spec.intake import LARGEST_SIDE, LONGEST_TEXT, SHORTEST_TEXT, Fit, UploadOptions
+from app.spec.intake import (
+    HIGHEST_RATE,
+    LARGEST_SIDE,
+    LONGEST_SOUND,
+    LONGEST_TEXT,
+    LOWEST_RATE,
+    SHORTEST_SOUND,
+    SHORTEST_TEXT,
+    Fit,
+    UploadOptions,
+)
 
 MultiPartParser.spool_max_size = 64 * 1024  # the rest of an upload lies on the disk, where it is counted
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-_TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "length", "skip_broken")
+_TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "length", "rate", "seconds", "skip_broken")
 _LISTS = ("targets", "inputs")
 _FIELDS = ("file", *_TEXTS)
 _FIELD_BYTES = 16 * 1024
@@ -80,6 +90,17 @@ _FORM = {
             "description": f"of texts, in bytes, {SHORTEST_TEXT} to {LONGEST_TEXT}; a longer one is cut. "
             "When left out: the longest's, at most 512",
         },
+        "rate": {
+            "type": "string",
+            "pattern": "^[1-9][0-9]{3,4}$",
+            "description": f"of sounds, samples a second, {LOWEST_RATE} to {HIGHEST_RATE}. When left out: what they all have, else 16000",
+        },
+        "seconds": {
+            "type": "string",
+            "pattern": r"^[0-9]{1,2}(\.[0-9]{1,6})?$",
+            "description": f"of sounds, {SHORTEST_SOUND} to {LONGEST_SOUND:g}; a longer one is cut, a shorter one filled with silence. "
+            "When left out: the longest's, at most 10",
+        },
         "skip_broken": {
             "type": "string",
             "enum": ["true", "false"],
@@ -116,8 +137,8 @@ class Upload:
     summary="Upload a data set",
 )
 async def upload_dataset(request: Request) -> Response:
-    """`curl -F file=@flowers.csv -F targets=species`, `curl -F file=@photos.zip -F size=64x64`. The file's name is a
-    label and never a path.
+    """`curl -F file=@flowers.csv -F targets=species`, `curl -F file=@photos.zip -F size=64x64`,
+    `curl -F file=@sounds.zip -F seconds=2`. The file's name is a label and never a path.
     """
     expect_multipart(request)
     async with request.form(max_files=2, max_fields=64, max_part_size=_FIELD_BYTES) as form:
@@ -181,6 +202,7 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
     if length and not (re.fullmatch("[0-9]{1,5}", length) and SHORTEST_TEXT <= int(length) <= LONGEST_TEXT):
         faults.append(Fault("/length", f"expected {SHORTEST_TEXT} to {LONGEST_TEXT} bytes", "as in 256", "length"))
         length = None
+    rate, seconds = _of_sounds(texts, faults)
     if skip not in (None, "true", "false"):
         faults.append(Fault("/skip_broken", "expected true or false", None, "bool"))
     return UploadOptions(
@@ -189,8 +211,25 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
         size=None if sides is None else (int(sides[1]), int(sides[2])),
         fit=cast("Fit | None", fit),
         length=int(length) if length else None,
+        rate=rate,
+        seconds=seconds,
         skip_broken=skip == "true",
     )
+
+
+def _of_sounds(texts: dict[str, list[str]], faults: list[Fault]) -> tuple[int | None, float | None]:
+    """`rate` and `seconds`; what is wrong with them is added to `faults`."""
+    rate, seconds = _first(texts["rate"]), _first(texts["seconds"])
+    if rate and not (re.fullmatch("[0-9]{4,5}", rate) and LOWEST_RATE <= int(rate) <= HIGHEST_RATE):
+        expected = f"expected {LOWEST_RATE} to {HIGHEST_RATE} samples a second"
+        faults.append(Fault("/rate", expected, "as in 16000", "rate"))
+        rate = None
+    plain = re.compile(r"[0-9]{1,2}(\.[0-9]{1,6})?")
+    if seconds and not (plain.fullmatch(seconds) and SHORTEST_SOUND <= float(seconds) <= LONGEST_SOUND):
+        expected = f"expected {SHORTEST_SOUND} to {LONGEST_SOUND:g} seconds"
+        faults.append(Fault("/seconds", expected, "as in 2.5", "seconds"))
+        seconds = None
+    return int(rate) if rate else None, float(seconds) if seconds else None
 
 
 def _first(given: list[str]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from app.tables import Model
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 MAX_ROWS = 1024
+_MOST_VALUES = 2**28  # of files that are sent: a small file may become a large row
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -67,7 +69,7 @@ def list_models(
                     "type": "array",
                     "minItems": 1,
                     "maxItems": MAX_ROWS,
-                    "description": "rows: nested lists of the manifest's input shape, objects of a table's columns, or pictures as "
+                    "description": "rows: nested lists of the manifest's input shape, objects of a table's columns, or files as "
                     '{"file": base64}',
                     "items": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]},
                 }
@@ -82,7 +84,7 @@ def list_models(
                 "file": {
                     "type": "array",
                     "maxItems": MAX_ROWS,
-                    "items": {"type": "string", "format": "binary", "description": "a picture"},
+                    "items": {"type": "string", "format": "binary", "description": "a picture or a sound"},
                 }
             },
         },
@@ -90,7 +92,7 @@ def list_models(
     summary="Predict with a model",
 )
 async def predict(request: Request, ref: Reference) -> Predictions:
-    """Every task's answer for every row, or every picture: `curl -F file=@bird.jpg`, several files in the order they
+    """Every task's answer for every row, or every picture or sound: `curl -F file=@bird.jpg`, several files in the order they
     are sent. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`.
     """
     await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
@@ -145,7 +147,7 @@ def _answers(model: Model, manifest: Manifest, outputs: dict[str, list[Any]], ro
 async def _files(form: FormData) -> list[bytes]:
     """The files of a form. Raises Invalid."""
     faults = [
-        Fault(f"/{name}", "unknown field", "send pictures as -F file=@NAME, as often as there are", "unknown_field")
+        Fault(f"/{name}", "unknown field", "send files as -F file=@NAME, as often as there are", "unknown_field")
         for name in dict.fromkeys(form)
         if name != "file"
     ]
@@ -165,6 +167,10 @@ def _predict_files(ref: str, files: list[bytes]) -> Predictions:
     if decoding is None:
         hint = f"its rows are of kind {manifest.input.kind}: send them as JSON"
         raise Invalid([Fault("/file", "no file can become a row of this model", hint, "unsupported_format")])
+    values = prod(manifest.input.shape)
+    if len(files) * values > _MOST_VALUES:
+        message = f"{len(files)} files become {len(files) * values} numbers, at most {_MOST_VALUES} are taken at once"
+        raise Invalid([Fault("/file", message, f"send at most {_MOST_VALUES // values} files", "too_large")])
     outputs = inference.predict_files(artifacts.model_file(model.sha256), files, decoding)
     return _answers(model, manifest, outputs, len(files))
 

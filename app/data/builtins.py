@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.data import messages
+from app.data import messages, tones
 from app.data import strokes as _strokes
-from app.data.inputs import text
+from app.data.inputs import audio, text
 from app.data.table import Table, describe, row_hashes
-from app.spec.data import Feature, InputSchema, Schema
+from app.spec.data import Feature, InputSchema, Schema, SoundDecoding
 from app.spec.faults import nearest
 from app.spec.lookup import Missing
 
@@ -147,6 +147,16 @@ def _messages() -> Table:
     return Table(rows, {name: values for name, (values, _) in columns.items()}, text.hashes(rows, shape), whole)
 
 
+def _tones() -> Table:
+    sounds, pattern, high = tones.make(1200)
+    # As files of just that rate and length are read: a file that is sent to predict is decoded so.
+    shape = audio.schema(SoundDecoding(version="none", resampler="none", rate=tones.RATE, samples=tones.SAMPLES))
+    columns = {"pattern": (pattern, list(tones.PATTERNS)), "high": (high, list(tones.HEIGHTS))}
+    described = {name: describe(name, values, classes) for name, (values, classes) in columns.items()}
+    whole = Schema(rows=len(sounds), input=shape, columns=described, target="pattern")
+    return Table(sounds, {name: values for name, (values, _) in columns.items()}, audio.hashes(sounds, shape), whole)
+
+
 def _stroke_digits() -> Table:
     digit = np.arange(4000) % 10
     return _images(_strokes.draw(digit, seed=0), digit, parts=False)
@@ -246,6 +256,11 @@ BUILTINS: dict[str, Builtin] = {
     ),
     "messages": Builtin(
         "3,000 synthetic messages to a shop, sentences of templates: one of four topics, and a mood", _OURS, _messages
+    ),
+    "tones": Builtin(
+        "1,200 synthetic sounds of 0.25 s at 8 kHz: a pitch that rises, falls, stays or is pulsed, and whether it is high",
+        _OURS,
+        _tones,
     ),
     "unrelated": Builtin("as lowrank, but 24 hidden causes: the targets share little", _OURS, _related(24)),
 }

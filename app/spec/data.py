@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from app.spec.base import SpecModel
 from app.spec.intake import Fit
@@ -47,18 +47,47 @@ class PictureDecoding(SpecModel):
     fit: Fit | Literal["exact"]
 
 
+class SoundDecoding(SpecModel):
+    """How a file of a sound becomes a row; `app.data.decode_sound` does it, alike for a data set and for a request to predict."""
+
+    library: Literal["soundfile"] = "soundfile"
+    version: str = Field(description="of the library that made the rows")
+    resampler: str = Field(description="what brought other rates to `rate`, and its version")
+    rules: int = Field(1, description="the version of `preprocess.py`")
+    rate: int = Field(ge=1, description="samples a second")
+    samples: int = Field(ge=1, description="of a row: longer sounds are cut, shorter ones filled with zeros at the end")
+
+
+def _library(decoding: Any) -> str:
+    """That of a stored or made decoding; the first ones need not name it."""
+    named = decoding.get("library") if isinstance(decoding, dict) else getattr(decoding, "library", None)
+    return named if isinstance(named, str) else "pillow"
+
+
+Decoding = Annotated[
+    Annotated[PictureDecoding, Tag("pillow")] | Annotated[SoundDecoding, Tag("soundfile")], Discriminator(_library)
+]
+
+
 class InputSchema(SpecModel):
     """What a model is fed: one tensor per row.
 
     `image`: shape (height, width, channels), uint8 with `scale` 255 or float32 with `scale` 1; the model divides by
     `scale` itself. `table`: shape (features,), float32, in the order of `features`; the model fills gaps and lays out categories itself.
+    `text`: shape (bytes,), uint8. `audio`: shape (samples, 1), int16 with `scale` 32,768, by which the
+    model divides.
     """
 
     kind: InputKind
     shape: list[Annotated[int, Field(ge=1)]]
     scale: float = 1.0
     features: list[Feature] = []
-    decode: PictureDecoding | None = Field(None, description="how files become rows, where they came as files")
+    decode: Decoding | None = Field(None, description="how files become rows, where they came as files")
+
+    @property
+    def rate(self) -> int | None:
+        """Of sounds, the samples a second."""
+        return self.decode.rate if isinstance(self.decode, SoundDecoding) else None
 
 
 class Column(SpecModel):

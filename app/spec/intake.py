@@ -11,6 +11,8 @@ from app.spec.base import SpecModel
 Fit = Literal["stretch", "crop", "pad"]
 LARGEST_SIDE = 2048
 SHORTEST_TEXT, LONGEST_TEXT = 16, 8192
+LOWEST_RATE, HIGHEST_RATE = 1_000, 96_000
+SHORTEST_SOUND, LONGEST_SOUND = 0.01, 60.0
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 MOST_EXAMPLES = 5
@@ -21,7 +23,7 @@ class UploadOptions(SpecModel):
     """What the sender of an upload said about it. Other words for the same bytes make another data set.
 
     `targets` and `inputs`: columns, each `name` or `name:type`. `size`, `fit`: of pictures, (height, width), and how
-    they are brought to it. `length`: of texts, in bytes.
+    they are brought to it. `length`: of texts, in bytes. `rate`: of sounds, samples a second; `seconds`: how long each is.
     """
 
     targets: list[str] = []
@@ -29,6 +31,8 @@ class UploadOptions(SpecModel):
     size: tuple[Side, Side] | None = None
     fit: Fit | None = None
     length: Annotated[int, Field(ge=SHORTEST_TEXT, le=LONGEST_TEXT)] | None = None
+    rate: Annotated[int, Field(ge=LOWEST_RATE, le=HIGHEST_RATE)] | None = None
+    seconds: Annotated[float, Field(ge=SHORTEST_SOUND, le=LONGEST_SOUND)] | None = None
     skip_broken: bool = False
 
 

@@ -67,7 +67,7 @@ class Zoom(SpecModel):
 
 
 class Noise(SpecModel):
-    """Gaussian. `std` is a share of a picture's full scale, or of each column's standard deviation."""
+    """Gaussian. `std` is a share of a picture's or a sound's full scale, or of each column's standard deviation."""
 
     type: Literal["noise"] = "noise"
     std: float = Field(0.05, gt=0, le=10)
@@ -95,8 +95,27 @@ class TokenDropout(SpecModel):
     rate: float = Field(0.1, gt=0, lt=1)
 
 
+class TimeShift(SpecModel):
+    """A sound begins earlier or later by up to `fraction` of its length; what is free is silent, what leaves it is lost."""
+
+    type: Literal["time_shift"] = "time_shift"
+    fraction: float = Field(0.1, gt=0, le=0.5)
+
+
+class SpecAugment(SpecModel):
+    """`masks` stretches of a sound are silent, each up to `fraction` of its length: the time masks of Park et al. (2019).
+
+    Masks of frequencies are not made: rows are changed before the spectrogram, which is the network's.
+    """
+
+    type: Literal["spec_augment"] = "spec_augment"
+    masks: int = Field(2, ge=1, le=8)
+    fraction: float = Field(0.1, gt=0, le=0.5)
+
+
 Augmentation = Annotated[
-    Flip | Translation | Rotation | Zoom | Noise | Color | Cutout | TokenDropout, Field(discriminator="type")
+    Flip | Translation | Rotation | Zoom | Noise | Color | Cutout | TokenDropout | TimeShift | SpecAugment,
+    Field(discriminator="type"),
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from app.data.table import Hashes
-from app.spec.data import InputSchema, PictureDecoding
+from app.spec.data import Decoding, InputSchema
 from app.spec.faults import Fault
 from app.spec.registry import NotInstalled, modules
 
@@ -42,7 +42,7 @@ class InputModule(Protocol):
     def read(
         self, values: np.ndarray, names: list[str] | None, place: str
     ) -> tuple[np.ndarray, InputSchema] | list[Fault]:
-        """An uploaded array as it is stored, uint8 or float32, all finite; or all that is wrong with it.
+        """An uploaded array as it is stored, of a type in `Table`, all finite; or all that is wrong with it.
 
         Args:
             names: of the features, where the file has them; None: it has none.
@@ -55,7 +55,7 @@ class InputModule(Protocol):
     def encoder(self, input: InputSchema) -> Encode:
         """The function from a request's row to a batch's row, in the units of the data set."""
 
-    def decoding(self, input: InputSchema) -> PictureDecoding | None:
+    def decoding(self, input: InputSchema) -> Decoding | None:
         """How a file that is sent becomes a row; None: no file can be one."""
 
     def preview(self, row: np.ndarray, input: InputSchema) -> Any:

@@ -12,7 +12,7 @@ from app.data import columns
 from app.data.inputs import Encode
 from app.data.lists import Numbers, times
 from app.data.table import Hashes, row_hashes
-from app.spec.data import InputSchema, PictureDecoding
+from app.spec.data import Decoding, InputSchema, PictureDecoding
 from app.spec.faults import Fault, pointer
 
 DIMENSIONS = 3
@@ -69,7 +69,7 @@ def encoder(input: InputSchema) -> Encode:
     return encode
 
 
-def decoding(input: InputSchema) -> PictureDecoding | None:
+def decoding(input: InputSchema) -> Decoding | None:
     """How a picture's file becomes a row of this input; None: no file can. Where the rows came as numbers, nobody
     said how they were cut out of
     pictures: then only a picture of just that size is one."""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from app.data import decode
-from app.data.intake import archive, folders, metadata, pictures, texts
+from app.data.intake import archive, folders, metadata, pictures, sounds, texts
 from app.data.intake.folders import Layout
 from app.data.prepared import Writer
 from app.data.upload import Upload
@@ -29,7 +29,7 @@ class FileKind(Protocol):
     def read(self, layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]: ...
 
 
-KINDS = {kind.KIND: cast("FileKind", kind) for kind in (pictures, texts)}
+KINDS = {kind.KIND: cast("FileKind", kind) for kind in (pictures, sounds, texts)}
 
 
 def read(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
@@ -57,7 +57,8 @@ def _nothing(layout: Layout) -> Fault:
 
 
 def sample(format: str) -> bytes:
-    """A tiny archive with a picture of every format, so that all that reads them is loaded."""
+    """A tiny archive with a picture of every format, so that all that reads them is loaded; what reads sounds is loaded here."""
+    sounds.warm_up()
     pixels = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
     deep = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8))
     content = {"a/deep.png": _saved(deep, "PNG"), "b/clear.png": _saved(pixels.convert("RGBA"), "PNG")}

@@ -44,7 +44,7 @@ def check_broken(layout: Layout, kept: Sequence[int], options: UploadOptions) ->
             f"{counted.count} of {total} files are broken: {counted.reason} ({', '.join(counted.examples)})",
             "mend or remove them, or send -F skip_broken=true to go on without them"
             if kept
-            else "send files that open in a viewer",
+            else "send files that open in a viewer or a player",
             "broken_files",
         )
         for counted in layout.broken.counted()

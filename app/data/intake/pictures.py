@@ -71,7 +71,7 @@ def _decoded(
 ) -> tuple[list[int], np.ndarray]:
     """The numbers of the pictures that could be decoded, and their hashes; their pixels are written."""
     how = input.decode
-    assert how is not None
+    assert isinstance(how, PictureDecoding)
     kept, block, hashes = list[int](), list[np.ndarray](), [np.zeros((0, HASH_BYTES), np.uint8)]
     at_once = max(1, BLOCK_BYTES // int(np.prod(input.shape)))
     with out.rows(input.shape, np.dtype(np.uint8)) as append:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from app.spec.base import SpecModel
+from app.spec.data import InputSchema
 from app.spec.registry import modules
 
 Shape = tuple[int, ...]
@@ -33,8 +34,13 @@ class Architecture(SpecModel):
         """
         return shape
 
-    def fitted(self, shape: Shape) -> Architecture:  # noqa: ARG002
-        """The same, with all that depends on the inputs' shape written down. Raises ValueError as `trunk_shape`."""
+    def fitted(self, shape: Shape, input: InputSchema | None = None) -> Architecture:  # noqa: ARG002
+        """The same, with all that depends on the inputs written down. Raises ValueError as `trunk_shape`.
+
+        Args:
+            shape: of a row as a network sees it.
+            input: what else the data say of themselves; None: nothing.
+        """
         return self
 
     def check(self, shape: Shape) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator
 
 from app.spec.architectures._base import Architecture, Shape
+from app.spec.data import InputSchema
 
 ApplicationName = Literal["MobileNetV2", "EfficientNetV2B0", "ResNet50V2", "DenseNet121", "Xception"]
 NAMES: tuple[ApplicationName, ...] = get_args(ApplicationName)
@@ -123,7 +124,7 @@ class Spec(Architecture):
         height, width = self.size or [max(side, APPLICATIONS[self.name].least) for side in shape[:2]]
         return (height, width, 3)
 
-    def fitted(self, shape: Shape) -> Spec:
+    def fitted(self, shape: Shape, input: InputSchema | None = None) -> Spec:  # noqa: ARG002
         return self.model_copy(update={"size": list(self.trunk_shape(shape)[:2])}) if len(shape) == 3 else self
 
 

@@ -36,6 +36,8 @@ def test_a_table_is_what_its_schema_says(name: str) -> None:
         assert schema.input.scale == 255
     elif schema.input.kind == "text":
         assert table.inputs.dtype == np.uint8
+    elif schema.input.kind == "audio":
+        assert table.inputs.dtype == np.int16
     else:
         assert len(schema.input.features) == table.inputs.shape[1]
 

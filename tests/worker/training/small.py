@@ -37,7 +37,7 @@ SIZE = Task("size", "regression", "size", 2, mean=(10.0, -3.0), std=(4.0, 0.5))
 SIGNS = Task("signs", "multilabel", "signs", 3, ("x", "y", "z"))
 
 
-SHAPES: dict[str, tuple[int, ...]] = {"image": (28, 28, 1), "table": (5,), "text": (48,)}
+SHAPES: dict[str, tuple[int, ...]] = {"image": (28, 28, 1), "table": (5,), "text": (48,), "audio": (2000, 1)}
 """A shape for each kind of input that an architecture may take."""
 
 

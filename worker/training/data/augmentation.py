@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.spec.training import Color, Cutout, Flip, Noise, Rotation, TokenDropout, Translation, Zoom
+from app.spec.training import (
+    Color,
+    Cutout,
+    Flip,
+    Noise,
+    Rotation,
+    SpecAugment,
+    TimeShift,
+    TokenDropout,
+    Translation,
+    Zoom,
+)
 
 if TYPE_CHECKING:
     from app.spec.training import Augmentation
@@ -29,7 +40,8 @@ class Augment:
         self._entropy = [seed, *name.encode()]
 
     def __call__(self, raw: np.ndarray, step: int) -> np.ndarray:
-        """(n, …) float32, in the units of `raw` (n, …). Pictures (n, height, width, channels); noise alone takes any shape."""
+        """(n, …) float32, in the units of `raw` (n, …). Pictures are (n, height, width, channels), sounds (n, samples, 1);
+        noise takes any shape."""
         rng = np.random.default_rng([*self._entropy, 257, step])
         rows = raw.astype(np.float32)
         if any(isinstance(augmentation, _PLACES) for augmentation in self.spec):
@@ -45,6 +57,10 @@ class Augment:
                     rows = cut_out(rows, augmentation.fraction, rng)
                 case TokenDropout():
                     rows = np.where(rng.random(rows.shape, np.float32) < augmentation.rate, np.float32(0), rows)
+                case TimeShift():
+                    rows = shifted(rows, augmentation.fraction, rng)
+                case SpecAugment():
+                    rows = masked(rows, augmentation, rng)
         return rows
 
     def _maps(self, rng: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
@@ -88,6 +104,28 @@ def cut_out(pictures: np.ndarray, fraction: float, rng: np.random.Generator) -> 
     across = np.abs(np.arange(width).reshape(1, 1, -1) + 0.5 - middles[1]) <= fraction * width / 2
     mean = pictures.mean(axis=(1, 2, 3), keepdims=True)
     return np.where((down & across)[..., None], mean, pictures)
+
+
+def shifted(sounds: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Sounds (n, samples, 1), each moved by a number of samples of its own, zeros where it left."""
+    samples = sounds.shape[1]
+    furthest = int(fraction * samples)
+    moved = np.zeros_like(sounds)
+    for sound, row, by in zip(
+        sounds, moved, rng.integers(-furthest, furthest, len(sounds), endpoint=True), strict=True
+    ):
+        row[max(0, by) : samples + min(0, by)] = sound[max(0, -by) : samples - max(0, by)]
+    return moved
+
+
+def masked(sounds: np.ndarray, by: SpecAugment, rng: np.random.Generator) -> np.ndarray:
+    """Sounds (n, samples, 1), each with some stretches of zeros, their lengths and places drawn evenly."""
+    samples = sounds.shape[1]
+    lengths = rng.integers(0, int(by.fraction * samples), (by.masks, len(sounds), 1), endpoint=True)
+    starts = (rng.random(lengths.shape) * (samples - lengths + 1)).astype(np.int64)
+    at = np.arange(samples)
+    silent = ((at >= starts) & (at < starts + lengths)).any(axis=0)
+    return np.where(silent[..., None], np.float32(0), sounds)
 
 
 def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:

@@ -127,8 +127,9 @@ class Job:
             some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
             export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
         self._metric_log.save()
-        if role == "model" and model.manifest.input.decode is not None:
-            export.write_preprocess(self.out / export.PREPROCESS)
+        how = model.manifest.input.decode
+        if role == "model" and how is not None:
+            export.write_preprocess(self.out / export.PREPROCESS, how)
             self._channel.send(ArtifactReport(name=export.PREPROCESS, path=export.PREPROCESS))
         # Last: a run without a server takes each stage that has a manifest for finished.
         export.write_manifest(model.manifest, self.out / line.manifest)

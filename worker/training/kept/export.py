@@ -13,10 +13,11 @@ import keras
 import numpy as np
 
 from app import durable
-from app.data import decode
+from app.data import file_rows
 from app.data.table import HASH_BYTES
 from app.spec import architectures, tasks
 from app.spec.base import plain
+from app.spec.data import Decoding
 from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
@@ -28,17 +29,11 @@ from worker.training.tasks import heads
 
 LOADING = (
     'model = keras.saving.load_model("{file}")\n'
-    "answers = model.predict(rows)  # rows: float32 or uint8 of shape (n, {shape})\n"
+    "answers = model.predict(rows)  # rows: float32, or as they are stored, of shape (n, {shape})\n"
     "# {tasks}"
 )
 PREPROCESS = "preprocess.py"
-"""The file beside a model that turns a user's files into rows, as the service does: `app/data/decode.py` itself."""
-DECODING = (
-    "import keras\n"
-    "import numpy as np\n"
-    "from preprocess import picture\n"
-    'rows = np.stack([picture(open("a.jpg", "rb").read(), size=({size}), mode="{mode}", fit="{fit}")])\n'
-)
+"""The file beside a model that turns a user's files into rows, as the service does: a module of ours as it is."""
 
 
 def inference_model(network: Network, *, constants: bool = False) -> Any:
@@ -126,16 +121,13 @@ def manifest(
 
 def _decoding(network: Network) -> str:
     """How files become rows, in the user's own program; empty where rows do not come as files."""
-    how = network.input.decode
-    if how is None:
-        return ""
-    return DECODING.format(size=", ".join(map(str, how.size)), mode=how.mode, fit=how.fit)
+    return "" if network.input.decode is None else file_rows.example(network.input.decode)
 
 
-def write_preprocess(path: Path) -> None:
+def write_preprocess(path: Path, how: Decoding) -> None:
     """Writes the module that the example of `loading` imports."""
     with durable.write(path) as beside:
-        shutil.copyfile(str(decode.__file__), beside)
+        shutil.copyfile(file_rows.module(how), beside)
 
 
 def read(path: Path, manifest: Manifest) -> Network:

@@ -143,6 +143,7 @@ def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     import onnxruntime
 
     _say_erfc_in_onnx()
+    _say_rfft_in_onnx()
     with durable.write(path) as beside:
         model.export(str(beside), format="onnx", verbose=False)
     options = onnxruntime.SessionOptions()
@@ -169,6 +170,37 @@ def _say_erfc_in_onnx() -> None:
             ctx.remove_node(node.name)
             inputs = [one.output[0], erf.output[0]]
             ctx.make_node("Sub", inputs, outputs=[left], name=node.name, shapes=[shape], dtypes=[dtype])
+
+
+@functools.cache
+def _say_rfft_in_onnx() -> None:
+    """A spectrogram takes the real and the imaginary part of an RFFT, which tf2onnx 1.17 refuses; each becomes a product with cosines
+    or sines."""
+    import tf2onnx.onnx_opset  # noqa: F401 its own handlers, which these replace
+    from tf2onnx.handler import tf_op
+
+    @tf_op("RFFT")
+    class Rfft:
+        @classmethod
+        def version_13(cls, ctx: Any, node: Any, **_: Any) -> None:
+            """Nothing is left of it once its parts are made."""
+
+    @tf_op(["Real", "Imag"])
+    class Part:
+        @classmethod
+        def version_13(cls, ctx: Any, node: Any, **_: Any) -> None:
+            (whole,) = node.inputs
+            given, length = whole.input[0], int(np.ravel(whole.inputs[1].get_tensor_value())[0])
+            if whole.type != "RFFT" or ctx.get_shape(given)[-1] != length:
+                raise ValueError(f"{node.type} of what is no spectrogram")
+            phase = 2 * np.pi * (np.outer(np.arange(length), np.arange(length // 2 + 1)) % length) / length
+            waves = (np.cos(phase) if node.type == "Real" else -np.sin(phase)).astype(np.float32)
+            left = node.output[0]
+            shape, dtype = ctx.get_shape(left), ctx.get_dtype(left)
+            matrix = ctx.make_const(f"{node.name}_waves", waves)
+            ctx.remove_node(node.name)
+            inputs = [given, matrix.output[0]]
+            ctx.make_node("MatMul", inputs, outputs=[left], name=node.name, shapes=[shape], dtypes=[dtype])
 
 
 _WRITERS: dict[ExportFormat, Callable[[Any, Path], Callable[[np.ndarray], Answers]]] = {

@@ -163,7 +163,7 @@ class Faults:
                 self.add(at, message, f"for {input_.kind} inputs: {default}")
                 return None
             try:
-                architecture = architecture.fitted(tuple(inputs.prepared_shape(input_)))
+                architecture = architecture.fitted(tuple(inputs.prepared_shape(input_)), input_)
                 self.traced(architecture, input_)
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
@@ -228,13 +228,13 @@ class Faults:
         return training
 
     def augmentation(self, training: TrainingSpec, input_: InputSchema | None, at: str) -> None:
-        """Augmentations that move pixels go with pictures alone."""
+        """Each kind of input has augmentations of its own."""
         allowed = None if input_ is None else inputs.of(input_.kind).AUGMENTATIONS
         for place, augmentation in enumerate(training.augmentation):
             if input_ is not None and allowed is not None and augmentation.type not in allowed:
                 where = f"{at}/augmentation/{place}/type"
                 only = f"only {' and '.join(sorted(allowed))} goes with them" if allowed else "leave it out"
-                self.add(where, f"{augmentation.type} moves pixels, and these inputs are a {input_.kind}", only)
+                self.add(where, f"{augmentation.type} is not for inputs of kind {input_.kind}", only)
 
     def control(
         self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False
@@ -338,6 +338,13 @@ class Faults:
                 "use a data set with the same columns",
                 MISMATCH,
             )
+        elif ours.kind == theirs.kind and ours.shape == theirs.shape and ours.rate != theirs.rate:
+            self.add(
+                at,
+                f"the {what} takes sounds of {theirs.rate} samples a second, the data set has {ours.rate}",
+                f"upload it again with -F rate={theirs.rate}",
+                MISMATCH,
+            )
         else:
             self.add(
                 at,
@@ -365,4 +372,4 @@ def _one_shape(what: str) -> str:
 
 
 def _fed(schema: InputSchema) -> tuple[Any, ...]:
-    return schema.kind, schema.shape, schema.scale, schema.features
+    return schema.kind, schema.shape, schema.scale, schema.features, schema.rate
