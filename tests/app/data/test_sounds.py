@@ -65,7 +65,9 @@ def test_what_nobody_asked_for_is_said(tmp_path: Path) -> None:
     table, intake = taken(tmp_path, zipped(files), "zip")
     assert (table.schema.input.rate, table.schema.input.shape) == (16000, [8000, 1])
     rates, channels, lengths = intake.notes
-    assert rates.startswith("The sounds have 2 rates, 8000 to 22050 samples a second: each was brought to 16000; -F rate=")
+    assert rates.startswith(
+        "The sounds have 2 rates, 8000 to 22050 samples a second: each was brought to 16000; -F rate="
+    )
     assert channels.startswith("1 of 5 sounds have several channels")
     assert "last 0.2 to 0.5 s: each has 0.5 s now. 4 shorter ones were filled" in lengths
     assert "-F seconds=" in lengths
@@ -128,7 +130,9 @@ def test_what_takes_too_much_is_refused_before_it_is_decoded(tmp_path: Path) -> 
 def test_the_kind_that_most_files_are_wins(tmp_path: Path) -> None:
     table, intake = taken(tmp_path, zipped(class_folders(6) | pictures(4)), "zip")
     assert table.schema.input.kind == "audio"
-    assert [(counted.reason, counted.count) for counted in intake.ignored] == [("a picture among files of kind sound", 4)]
+    assert [(counted.reason, counted.count) for counted in intake.ignored] == [
+        ("a picture among files of kind sound", 4)
+    ]
 
 
 def test_the_reading_process_can_do_it_within_its_walls(tmp_path: Path) -> None:
