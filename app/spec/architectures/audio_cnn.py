@@ -25,7 +25,13 @@ class Spec(Architecture):
     inputs: ClassVar[str] = "audio"
     arch: Literal["audio-cnn"] = "audio-cnn"
     rate: int | None = Field(None, ge=1, le=384_000, description="samples a second; the data's when left out")
-    window: int | None = Field(None, ge=8, le=16_384, description="samples of a frame; 25 ms when left out")
+    window: int | None = Field(
+        None,
+        ge=8,
+        le=16_384,
+        multiple_of=2,  # Hann windows of odd length differ between TensorFlow and JAX
+        description="samples of a frame; 25 ms when left out",
+    )
     hop: int | None = Field(None, ge=1, le=16_384, description="samples from frame to frame; 10 ms when left out")
     mels: int = Field(40, ge=8, le=256, description="bands of the spectrogram")
     filters: Filters = [32, 64, 128]
@@ -46,7 +52,7 @@ class Spec(Architecture):
     @property
     def frame(self) -> int:
         """Samples of a frame."""
-        return self.window or max(8, self.of_rate // 40)
+        return self.window or max(8, self.of_rate // 80 * 2)
 
     @property
     def step(self) -> int:
@@ -63,7 +69,7 @@ class Spec(Architecture):
         if shape[1] != 1:
             raise ValueError(f"{self.arch} takes sounds of one channel, these have {shape[1]}")
         if frames < needed or shape[0] < self.frame:
-            least = max(self.frame, self.step * (needed - 1))
+            least = max(self.frame, self.step * (needed - 2) + 1)
             raise ValueError(f"{self.arch} needs sounds of {least} samples or more, these have {shape[0]}")
         if frames > MOST_FRAMES:
             raise ValueError(

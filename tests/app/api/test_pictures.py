@@ -22,6 +22,7 @@ from app.tables import Dataset
 from tests.app.api.conftest import pointers, problem
 from tests.app.api.uploads import upload
 from tests.app.data.pictures import class_folders, zipped
+from tests.app.data.sounds import class_folders as sounds
 
 CONTENT = zipped(class_folders(8))
 
@@ -60,6 +61,20 @@ def test_a_zip_of_class_folders_is_a_data_set_that_says_what_became_of_it(client
     assert temporary() == []
 
 
+def test_a_zip_of_sounds_has_the_rate_and_the_length_that_were_asked_for(client: httpx.Client) -> None:
+    content = zipped(sounds(6))
+    body = upload(client, content, filename="sounds.zip", rate="4000", seconds="0.1").json()
+    shape = body["schema"]["input"]
+    assert (shape["kind"], shape["shape"], shape["decode"]["rate"]) == ("audio", [400, 1], 4000)
+    assert "6 longer ones were cut there; -F seconds=" in body["intake"]["notes"][-1]
+    other = upload(client, content, filename="sounds.zip").json()
+    assert (other["schema"]["input"]["shape"], other["id"] != body["id"]) == ([1600, 1], True)
+    (row,) = client.get(f"/v1/datasets/{other['id']}/preview", params={"rows": 1}).json()["rows"]
+    assert len(row["input"]) == 1600
+    assert 0.4 < max(row["input"]) <= 0.5
+    assert row["label"] == "high"
+
+
 def test_the_command_that_follows_is_a_job_without_fault(client: httpx.Client) -> None:
     body = upload(client, CONTENT, filename="photos.zip", size="32x32").json()
     spec = json.loads(body["next"].split("'")[1])
@@ -70,6 +85,9 @@ def test_the_command_that_follows_is_a_job_without_fault(client: httpx.Client) -
 def test_every_fault_of_the_fields_is_named_at_once(client: httpx.Client) -> None:
     answer = upload(client, CONTENT, size="0x5", fit="squash", skip_broken="perhaps", sise="4x4")
     assert pointers(problem(answer, 422, "invalid")) == {"/sise", "/size", "/fit", "/skip_broken"}
+    for rate, seconds in (("999", "0"), ("96001", "61"), ("16k", "1e1"), ("-8000", "nan"), ("٨٠٠٠", "1.0.0")):
+        answer = upload(client, CONTENT, rate=rate, seconds=seconds)
+        assert pointers(problem(answer, 422, "invalid")) == {"/rate", "/seconds"}
 
 
 @pytest.fixture

@@ -99,6 +99,27 @@ def test_strokes_resemble_the_real_digits() -> None:
     assert (drawn.columns["digit"][nearest] == real.columns["digit"][:600]).mean() > 0.6
 
 
+def test_tones_are_what_their_columns_say() -> None:
+    """The strongest pitch of the first and of the last third, against the pattern and the height."""
+    table = builtins.load("tones")
+    assert same_inputs(table.hashes).max() == 1199
+    assert np.bincount(table.columns["pattern"]).tolist() == [300] * 4
+    assert table.schema.input.rate == 8000
+    patterns, heights = (table.schema.columns[name].classes or [] for name in ("pattern", "high"))
+    right, high = list[bool](), list[bool]()
+    for row, of, is_high in zip(table.inputs[..., 0], table.columns["pattern"], table.columns["high"], strict=True):
+        sound = row.astype(float)
+        loud = np.flatnonzero(np.abs(sound) > np.abs(sound).max() / 4)
+        parts = np.array_split(sound[loud[0] : loud[-1]], 3)
+        first, middle, last = (np.abs(np.fft.rfft(part * np.hanning(len(part)), 8000)).argmax() for part in parts)
+        change = (last - first) / middle
+        guess = "rising" if change > 0.1 else "falling" if change < -0.1 else "level"
+        right.append(guess == patterns[of] or (guess == "level" and patterns[of] in ("steady", "pulsed")))
+        high.append(heights[is_high] == ("high" if middle > 700 else "low"))
+    assert np.mean(right) > 0.9
+    assert np.mean(high) > 0.95
+
+
 def test_drawing_is_quick_and_the_same_every_time() -> None:
     labels = np.arange(4000) % 10
     start = time.process_time()

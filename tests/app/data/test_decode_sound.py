@@ -33,8 +33,8 @@ def test_sixteen_bits_of_the_same_rate_come_out_to_the_bit() -> None:
     whole = np.concatenate([WAVE, np.array([-32768, 32767, 0, 1, -1], np.int16)])
     assert decode_sound.header(wav(whole, RATE)) == decode_sound.Header(len(whole), RATE, 1)
     assert np.array_equal(decoded(wav(whole, RATE), samples=len(whole)), whole)
-    for format, subtype in (("FLAC", "PCM_16"), ("AIFF", "PCM_16"), ("WAVEX", "PCM_16"), ("RF64", "PCM_16")):
-        assert np.array_equal(decoded(saved(whole, RATE, format, subtype), samples=len(whole)), whole)
+    for name, subtype in (("FLAC", "PCM_16"), ("AIFF", "PCM_16"), ("WAVEX", "PCM_16"), ("RF64", "PCM_16")):
+        assert np.array_equal(decoded(saved(whole, RATE, name, subtype), samples=len(whole)), whole)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_little_above_full_scale_is_cut_and_far_above_is_refused() -> None:
 
 
 WAV = wav(WAVE, RATE)
-FLAC, OGG, MP3, AIFF = (saved(WAVE, RATE, format) for format in ("FLAC", "OGG", "MP3", "AIFF"))
+FLAC, OGG, MP3, AIFF = (saved(WAVE, RATE, name) for name in ("FLAC", "OGG", "MP3", "AIFF"))
 LONG_FLAC = bytearray(FLAC)
 LONG_FLAC[18:26] = (int.from_bytes(FLAC[18:26], "big") & ~(2**36 - 1) | 10**9).to_bytes(8, "big")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from app.spec.training import Flip, Noise, Rotation, Translation, Zoom
+from app.spec.training import Flip, Noise, Rotation, SpecAugment, TimeShift, Translation, Zoom
 from tests.worker.training.methods.resolving import MODEL, faults, resolve
 from tests.worker.training.small import DIGIT, PICTURE, batch_source, network, stored
 from worker.training.data.augmentation import Augment, warp
@@ -105,6 +105,52 @@ def test_teachers_hear_the_very_pictures_that_the_student_sees_and_stored_ones_s
     seen, _ = data.batch(3)
     assert np.array_equal(whole.scaling(heard[0]), seen)
     assert np.array_equal(data.inputs, before)
+
+
+SOUNDS = RNG.integers(1, 9000, (300, 50, 1)).astype(np.int16)
+FULL = Scaling((0.0,), (32768.0,))
+
+
+def test_sounds_move_by_whole_samples_and_leave_silence() -> None:
+    moved = Augment([TimeShift(fraction=0.2)], 0, "d", FULL)(SOUNDS, 0)[..., 0]
+    shifts = set()
+    for sound, row in zip(SOUNDS[..., 0].astype(np.float32), moved, strict=True):
+        there = [
+            by for by in range(-10, 11) if np.array_equal(row, np.pad(sound, 10)[10 - by : 60 - by] * _inside(50, by))
+        ]
+        assert len(there) == 1
+        shifts |= set(there)
+    assert shifts == set(range(-10, 11))
+
+
+def _inside(samples: int, by: int) -> np.ndarray:
+    """1 where a sound that was moved by so much still is."""
+    at = np.arange(samples) - by
+    return ((at >= 0) & (at < samples)).astype(np.float32)
+
+
+def test_stretches_of_a_sound_are_silent_and_the_rest_is_as_it_was() -> None:
+    found = Augment([SpecAugment(masks=1, fraction=0.2)], 0, "d", FULL)(SOUNDS, 0)[..., 0]
+    silent = found == 0
+    assert np.array_equal(found[~silent], SOUNDS[..., 0][~silent])
+    lengths = silent.sum(axis=1)
+    assert set(lengths) == set(range(11))
+    begins = (np.diff(silent.astype(int), prepend=0, axis=1) == 1).sum(axis=1)
+    assert np.array_equal(begins, lengths > 0)  # one stretch each
+    assert silent[:, 0].any()
+    assert silent[:, -1].any()
+    several = Augment([SpecAugment(masks=3, fraction=0.1)], 0, "d", FULL)(SOUNDS, 0)[..., 0] == 0
+    assert several.sum(axis=1).max() <= 15
+    assert (np.diff(several.astype(int), prepend=0, axis=1) == 1).sum(axis=1).max() == 3
+
+
+def test_sounds_too_are_a_function_of_seed_data_set_and_step() -> None:
+    spec = [TimeShift(), SpecAugment(), Noise(std=0.01)]
+    first = Augment(spec, 0, "d", FULL)(SOUNDS, 5)
+    assert first.dtype == np.float32
+    assert np.array_equal(first, Augment(spec, 0, "d", FULL)(SOUNDS, 5))
+    for other in (Augment(spec, 0, "d", FULL)(SOUNDS, 6), Augment(spec, 1, "d", FULL)(SOUNDS, 5)):
+        assert not np.array_equal(first, other)
 
 
 # --- words
