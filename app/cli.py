@@ -102,6 +102,8 @@ def add_dataset(
     size: Annotated[str | None, typer.Option(help="Of pictures: HEIGHTxWIDTH, as in 64x64.")] = None,
     fit: Annotated[str | None, typer.Option(help="How pictures come to their size: stretch, crop or pad.")] = None,
     length: Annotated[int | None, typer.Option(help="Of texts, in bytes.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Of sounds, in samples a second.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of sounds: how much of each is heard.")] = None,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Go on without what cannot be read.")] = False,
     url: Url = LOCAL,
 ) -> None:
@@ -110,7 +112,7 @@ def add_dataset(
 
     from app import client
 
-    asked = client.Asked(name, targets or [], inputs or [], size, fit, length, skip_broken)
+    asked = client.Asked(name, targets or [], inputs or [], size, fit, length, rate, seconds, skip_broken)
     raise typer.Exit(client.add(path, asked, url, Console(highlight=False)))
 
 

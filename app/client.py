@@ -29,7 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from app.data import folder_tar, uploads
@@ -61,6 +61,8 @@ class Asked:
     size: str | None = None
     fit: str | None = None
     length: int | None = None
+    rate: int | None = None
+    seconds: float | None = None
     skip_broken: bool = False
 
     def form(self) -> dict[str, Any]:
@@ -71,6 +73,8 @@ class Asked:
             "size": self.size,
             "fit": self.fit,
             "length": self.length and str(self.length),
+            "rate": self.rate and str(self.rate),
+            "seconds": self.seconds and f"{self.seconds:g}",
             "skip_broken": "true" if self.skip_broken else None,
         }
         return {name: text for name, text in texts.items() if text}
@@ -118,7 +122,7 @@ def add(path: Path, asked: Asked, url: str, console: Console) -> int:
 
 def list_all(url: str, console: Console) -> int:
     """Shows every data set of the service. 0, or 1 where it does not answer."""
-    table = Table("id", "name", "state", "rows", "input", "target", box=SIMPLE)
+    table = Table(Column("id", no_wrap=True), "name", "state", "rows", "input", "target", box=SIMPLE)
     try:
         with _connected(url) as client:
             page: str | None = "/v1/datasets?limit=200"
