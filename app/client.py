@@ -34,7 +34,7 @@ from rich.text import Text
 
 from app.data import folder_tar, uploads
 from app.spec.faults import Invalid
-from app.spec.intake import columns_in, size_of
+from app.spec.intake import Fit, UploadOptions, columns_in, size_of
 
 TRIES = 6
 RETRY_SECONDS, LONGEST_RETRY_SECONDS, POLL_SECONDS = 1.0, 30.0, 1.0
@@ -81,15 +81,20 @@ class Asked:
 
     def options(self) -> dict[str, Any]:
         """As a data set of the service says them."""
-        size = size_of(self.size) if self.size else None
-        return {
-            "targets": columns_in(self.targets),
-            "inputs": columns_in(self.inputs),
-            "size": size and list(size),
-            "fit": self.fit,
-            "length": self.length,
-            "skip_broken": self.skip_broken,
-        }
+        try:
+            options = UploadOptions(
+                targets=columns_in(self.targets),
+                inputs=columns_in(self.inputs),
+                size=size_of(self.size) if self.size else None,
+                fit=cast("Fit | None", self.fit),
+                length=self.length,
+                rate=self.rate,
+                seconds=self.seconds,
+                skip_broken=self.skip_broken,
+            )
+        except ValueError:  # the service says what is wrong with them
+            return {}
+        return options.model_dump(mode="json")
 
 
 @dataclass(frozen=True)
