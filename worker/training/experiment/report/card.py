@@ -230,6 +230,7 @@ def _results(report: Mapping[str, Any]) -> list[str]:
         judged = (verdict.get("tasks") or {}).get(name)
         if judged:
             parts.append(_text(judged.get("sentence") or ""))
+        parts.append(_baselines((report.get("baselines") or {}).get(name)))
         parts.append(_seeds(judged or {}))
         plain = [(key, _figure(value)) for key, value in figures.items() if isinstance(value, float)]
         ece = (figures.get("calibration") or {}).get("ece_15")
@@ -249,6 +250,23 @@ def _results(report: Mapping[str, Any]) -> list[str]:
     if delta:
         parts += ["### All tasks together", _text(f"{delta['sentence']} {delta['sign_rule']}."), _seeds(delta)]
     return parts
+
+
+def _baselines(entry: Mapping[str, Any] | None) -> str:
+    """What needs no network, in a sentence."""
+    if entry is None:
+        return ""
+    given = [baseline for baseline in (entry["constant"], entry["linear"]) if baseline is not None]
+    parts = [
+        f"{_figure(baseline['value'])} by {baseline['what']}"
+        if baseline["value"] is not None
+        else f"no value by {baseline['what']} ({baseline['reason']})"
+        for baseline in given
+    ]
+    rows = given[-1]["train_rows"] or given[0]["train_rows"]
+    return _text(
+        f"Without a network, {_label(entry['metric'])} is {', '.join(parts)}; fitted on {rows:,} training rows."
+    )
 
 
 def _seeds(verdict: Mapping[str, Any]) -> str:

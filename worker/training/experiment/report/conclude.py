@@ -15,6 +15,7 @@ from app import durable
 from worker.reports import ArtifactReport, Result
 from worker.training.data import inputs
 from worker.training.experiment.report import card
+from worker.training.experiment.report.baselines import baselines
 from worker.training.process import device
 from worker.training.process.failures import Failure
 from worker.training.scores.verdict import Outcome, Scored, judge
@@ -88,6 +89,11 @@ class ArmScores:
         self.failed[arm.role] = why
         self.job.run.warn("arm_failed", f"{arm.role} has no model ({why}); the other arms go on, without a verdict")
         self.job.progress.give_up(arm.stage)
+
+    @property
+    def first_seed(self) -> int:
+        """The run seed of the job's model."""
+        return next(iter(self.treated))
 
     @property
     def model(self) -> Model:
@@ -175,8 +181,10 @@ def _report(
     model, first = arm_scores.model, arm_scores.examined[0]
     exported = job.export(model, first)
     figures: dict[str, Any] = {}
+    trivial: dict[str, Any] = {}
     for data in arm_scores.examined:
         figures |= job.figures(model, data)
+        trivial |= baselines(data, data.subset(arm_scores.first_seed), job.raise_if_stopped)
     return {
         "kind": job.spec["kind"],
         "decision": verdict["decision"],
@@ -184,6 +192,7 @@ def _report(
         "sentence": verdict["sentence"],
         "verdict": verdict,
         "tasks": figures,
+        "baselines": trivial,
         "model": {
             "parameters": model.manifest.parameters,
             "bytes": model.bytes,
