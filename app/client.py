@@ -214,14 +214,12 @@ def _pack(path: Path, target: IO[bytes], console: Console) -> None:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with _bar(console, "packing") as told:
-            packed = folder_tar.pack(folder, target, most=_MOST_BYTES, progress=told)
+            files = folder_tar.pack(folder, target, most=_MOST_BYTES, progress=told)
     except folder_tar.TooLarge as error:
         raise Refused(f"{path}: {error}") from None
     finally:
         os.close(folder)
-    if packed.left_out:
-        console.print(f"{packed.left_out} links and other things that are no plain files were left out.")
-    if not packed.files:
+    if not files:
         raise Refused(f"there is no file in {path}")
     target.seek(0)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO
 
 from app.data.upload_limits import UploadLimits
+from app.spec import files
 
-BLOCK = tarfile.BLOCKSIZE
 DEEPEST = 100
 MOST_FILES = UploadLimits.files
 
@@ -22,59 +22,57 @@ class TooLarge(Exception):
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What a tar holds, and how many links and other things that are no plain files were left out."""
-
-    files: int
-    bytes: int
-    left_out: int
-
-
-@dataclass(frozen=True)
 class _Entry:
     name: str
+    type: bytes
     size: int
 
     @property
     def room(self) -> int:
         """The bytes that it takes in the tar, at most."""
-        return self.size + len(self.name) * 4 + 4 * BLOCK
+        return self.size + len(self.name) * 4 + 4 * tarfile.BLOCKSIZE
 
 
-def pack(folder: int, target: IO[bytes], *, most: int, progress: Callable[[int, int], None] | None = None) -> Packed:
+def pack(folder: int, target: IO[bytes], *, most: int, progress: Callable[[int, int], None] | None = None) -> int:
     """Writes all files of a folder, hidden ones too, in the order of their names. Nothing of them is kept but their names and bytes.
 
-    No link is followed. A file that grows meanwhile is cut to the length that it had.
+    No link is followed: a link stands in the tar as one that leads nowhere, and whatever else is no plain file as a pipe, so that the
+    reader counts them. A file that grows meanwhile is cut to the length that it had.
 
     Args:
         folder: a descriptor.
         most: the longest that the tar may be, in bytes.
         progress: is told (done, total) bytes.
 
+    Returns:
+        How many files and links there are.
+
     Raises:
         TooLarge: before anything is written.
         OSError: a file or folder cannot be read, is nested deeper than `DEEPEST`, or became shorter meanwhile.
     """
-    entries, left_out = _listed(folder)
-    total = sum(entry.room for entry in entries)
+    entries = _listed(folder)
+    total, done = sum(entry.room for entry in entries), 0
     if total > most:
-        raise TooLarge(f"{len(entries)} files of {total} bytes, at most {most} are taken")
-    done = 0
+        raise TooLarge(f"{len(entries)} files take {total} bytes, at most {most} are taken")
     with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
         for entry in entries:
             about = tarfile.TarInfo(entry.name)
-            about.size = entry.size
-            with opened(folder, entry.name) as source:
-                tar.addfile(about, source)
+            about.type, about.size = entry.type, entry.size
+            if entry.type == tarfile.REGTYPE:
+                with _opened(folder, entry.name) as source:
+                    tar.addfile(about, source)
+            else:
+                tar.addfile(about)
             done += entry.room
             if progress is not None:
                 progress(done, total)
-    return Packed(len(entries), total, left_out)
+    return len(entries)
 
 
-def _listed(folder: int) -> tuple[list[_Entry], int]:
-    """The plain files below a folder, by their names, and the number of other things."""
-    entries, left_out = list[_Entry](), 0
+def _listed(folder: int) -> list[_Entry]:
+    """All that lies below a folder but the folders, in the order of the names' bytes."""
+    entries = list[_Entry]()
     for path, folders, names, descriptor in os.fwalk(".", dir_fd=folder, follow_symlinks=False, onerror=_fail):
         above = "" if path == "." else path.removeprefix("./") + "/"
         if above.count("/") > DEEPEST:
@@ -82,11 +80,13 @@ def _listed(folder: int) -> tuple[list[_Entry], int]:
         for name in [*names, *folders]:
             about = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             if stat.S_ISREG(about.st_mode):
-                entries.append(_Entry(above + name, about.st_size))
-            if len(entries) > MOST_FILES:
-                raise TooLarge(f"more than {MOST_FILES} files")
-            left_out += not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode))
-    return sorted(entries, key=lambda entry: os.fsencode(entry.name)), left_out
+                entries.append(_Entry(above + name, tarfile.REGTYPE, about.st_size))
+            elif not stat.S_ISDIR(about.st_mode):
+                kind = tarfile.SYMTYPE if stat.S_ISLNK(about.st_mode) else tarfile.FIFOTYPE
+                entries.append(_Entry(above + name, kind, 0))
+        if len(entries) > MOST_FILES:
+            raise TooLarge(f"there are more than {MOST_FILES} files")
+    return sorted(entries, key=lambda entry: os.fsencode(entry.name))
 
 
 def _fail(error: OSError) -> None:
@@ -94,23 +94,11 @@ def _fail(error: OSError) -> None:
 
 
 @contextmanager
-def opened(folder: int, name: str) -> Iterator[BinaryIO]:
+def _opened(folder: int, name: str) -> Iterator[BinaryIO]:
     """A plain file below a folder, for reading. Raises OSError where a link is on the way to it, or it is no plain file."""
-    descriptor = open_beneath(folder, name)
+    descriptor = files.open_beneath(folder, name)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("it is no plain file any more")
     with os.fdopen(descriptor, "rb") as file:
         yield file
-
-
-def open_beneath(folder: int, name: str) -> int:
-    """A descriptor of what lies at `name` below a folder, without following any link on the way. Raises OSError."""
-    here = os.dup(folder)
-    for part in name.split("/"):
-        try:
-            after = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-        finally:
-            os.close(here)
-        here = after
-    return here
