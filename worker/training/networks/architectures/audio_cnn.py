@@ -24,7 +24,7 @@ def build(spec: Spec, inputs: Any) -> Any:
     x = _log_mel(spec, inputs)
     for number, width in enumerate(spec.filters, 1):
         x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"audio-conv{number}")(x)
-        x = layers.BatchNormalization(name=f"audio-norm{number}")(x)
+        x = layers.BatchNormalization(momentum=0.9, name=f"audio-norm{number}")(x)  # fits of a hundred steps are usual
         x = layers.Activation("relu", name=f"audio-relu{number}")(x)
         x = layers.MaxPooling2D(2, name=f"audio-pool{number}")(x)
     x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3]), name="audio-frames")(x)
