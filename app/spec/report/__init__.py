@@ -12,6 +12,7 @@ from app.spec.exports import ExportFormat
 from app.spec.report.baselines import Baselines
 from app.spec.report.figures import Figures
 from app.spec.report.methods import Resized
+from app.spec.report.near_duplicates import NearDuplicates
 from app.spec.report.verdict import Decision, Reason, Verdict
 
 
@@ -80,6 +81,10 @@ class Report(ReportModel):
     )
     dropped_rows: dict[str, int] = Field(
         description="by data set: rows that trained nothing, since they meet validation or test rows"
+    )
+    near_duplicates: dict[str, NearDuplicates] | None = Field(
+        None,
+        description="test rows that nearly equal a training row, by data set of a kind that tells; absent in reports before 2026-11-27",
     )
     overlap: Literal["unknown", "none"] = Field(
         description="unknown: rows behind a model cannot be compared with the test rows"

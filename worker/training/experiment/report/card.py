@@ -200,7 +200,20 @@ def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
         if report["overlap"] == "unknown"
         else "No stage and no arm was trained on a test row."
     )
-    return _table(("data set", "training rows", "validation", "test", "dropped", "sha256"), rows) + "\n\n" + text
+    twins = [_near(ref, entry) for ref, entry in (report.get("near_duplicates") or {}).items()]
+    head = ("data set", "training rows", "validation", "test", "dropped", "sha256")
+    return "\n\n".join([_table(head, rows), text, *twins])
+
+
+def _near(ref: str, entry: Mapping[str, Any]) -> str:
+    """How many test rows have a twin among the training rows."""
+    if not entry["rows"]:
+        return _text(f"No test row of {ref} nearly equals a training row ({entry['rule']}).")
+    first = entry["examples"][0]
+    example = f"row {first['test']} nearly equals row {first['train']}"
+    return _text(
+        f"{entry['rows']:,} of {entry['test_rows']:,} test rows of {ref} nearly equal a training row ({entry['rule']}): {example}."
+    )
 
 
 def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from worker.reports import ArtifactReport, Result
 from worker.training.data import inputs
 from worker.training.experiment.report import card
 from worker.training.experiment.report.baselines import baselines
+from worker.training.experiment.report.near_duplicates import near_duplicates, warning
 from worker.training.process import device
 from worker.training.process.failures import Failure
 from worker.training.scores.verdict import Outcome, Scored, judge
@@ -207,6 +208,7 @@ def _report(
         },
         "labels": model.manifest.training.get("labels"),
         "dropped_rows": dict(dropped),
+        "near_duplicates": _near_duplicates(job, arm_scores.examined),
         "overlap": overlap,
         "models": {
             role: {
@@ -218,6 +220,18 @@ def _report(
         },
         "failed": arm_scores.failed,
     }
+
+
+def _near_duplicates(job: Job, examined: Sequence[Data]) -> dict[str, Any]:
+    """The report's entries. What a reader must know at once is a warning."""
+    cache = None if job.cache is None else job.cache / "near"
+    made = {data.ref: near_duplicates(data, cache, job.raise_if_stopped) for data in examined}
+    entries = {ref: entry for ref, entry in made.items() if entry is not None}
+    for ref, entry in entries.items():
+        sentence = warning(ref, entry)
+        if sentence is not None:
+            job.run.warn("near_duplicates", sentence)
+    return entries
 
 
 def _text(kind: type[Report], report: dict[str, Any]) -> str:
