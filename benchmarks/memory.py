@@ -1,9 +1,9 @@
 """How much memory a trainer fills with a data set in a file, in a memory map, and in an array: the same job in a process each.
 
-    python -m benchmarks.memory [--rows 40000] [--side 96]
+    python -m benchmarks.memory [--rows 40000] [--side 96] [--channels 1] [--ways file map array]
 
-The job fine-tunes a small convolutional net on pictures of noise, and is watched, scored and reported. Printed is the most that was
-resident (VmHWM), and what that is above the same job on a tenth of the rows in an array.
+The job fine-tunes a small convolutional net on pictures of noise, and is watched, scored and reported. Printed is the most memory
+of its own, and what that is above the same job on a tenth of the rows in an array.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from app.data import prepared
 from app.data.table import HASH_BYTES, Table, describe
 from app.spec import base
+from app.spec.architectures import Architecture
 from app.spec.data import InputSchema, Schema
 from app.spec.faults import validate
 from app.spec.registry import modules
+from app.spec.trace import Trace
 
 REF = "ds_noise"
 WAYS = ("file", "map", "array")
+BLOCK = 256
 
 
 class One:
@@ -44,6 +49,11 @@ class One:
     def manifest(self, ref: str) -> Any:
         raise NotImplementedError
 
+    def trace(self, architecture: Architecture, shape: Sequence[int]) -> Trace:
+        from worker.training.networks import trunk
+
+        return trunk.trace(architecture, shape)
+
 
 class Silent:
     def send(self, report: Any) -> None:
@@ -54,42 +64,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--child", nargs=3, metavar=("FILE", "OUT", "WAY"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         print(train(Path(asked.child[0]), Path(asked.child[1]), asked.child[2]))
         return
     with tempfile.TemporaryDirectory(prefix="bequest-memory-") as home:
-        small, _ = run(Path(home), max(100, asked.rows // 10), asked.side, "array")
-        size = asked.rows * asked.side**2 / 2**20
+        small, _ = run(Path(home), max(100, asked.rows // 10), asked.side, asked.channels, "array")
+        size = asked.rows * asked.side**2 * asked.channels / 2**20
         print(
-            f"{asked.rows} pictures of {asked.side}×{asked.side}, {size:.0f} MiB; the process without them about {small:.0f}"
+            f"{asked.rows} pictures of {asked.side}×{asked.side}×{asked.channels}, {size:.0f} MiB; "
+            f"the process without them about {small:.0f}"
         )
-        for way in WAYS:
-            most, seconds = run(Path(home), asked.rows, asked.side, way)
+        for way in asked.ways:
+            most, seconds = run(Path(home), asked.rows, asked.side, asked.channels, way)
             print(f"{way:>6}: {most:6.0f} MiB at most, {most - small:+6.0f}; {seconds:.0f} s")
 
 
-def run(home: Path, rows: int, side: int, way: str) -> tuple[float, float]:
+def run(home: Path, rows: int, side: int, channels: int, way: str) -> tuple[float, float]:
     """(MiB at most, seconds) of a process of its own."""
     path = home / f"{rows}.npz"
     if not path.exists():
-        write(path, rows, side)
+        write(path, rows, side, channels)
     began = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.memory", "--child", str(path), str(home / f"{rows}-{way}"), way]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1]), time.monotonic() - began
 
 
-def write(path: Path, rows: int, side: int) -> None:
+def write(path: Path, rows: int, side: int, channels: int) -> None:
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 10, rows).astype(np.int32)
-    pictures = rng.integers(0, 256, (rows, side, side, 1), np.uint8)
     hashes = rng.integers(0, 256, (rows, HASH_BYTES), np.uint8)  # no two rows are alike
     column = describe("y", classes, [str(number) for number in range(10)])
-    shape = InputSchema(kind="image", shape=[side, side, 1], scale=255.0)
+    shape = InputSchema(kind="image", shape=[side, side, channels], scale=255.0)
     schema = Schema(rows=rows, input=shape, columns={"y": column}, target="y")
-    prepared.write(Table(pictures, {"y": classes}, hashes, schema), path)
+    with path.open("wb") as file, prepared.Writer(file) as out:
+        with out.rows(shape.shape, np.dtype(np.uint8)) as append:
+            for start in range(0, rows, BLOCK):
+                append(rng.integers(0, 256, (min(BLOCK, rows - start), *shape.shape), np.uint8))
+        out.finish({"y": classes}, hashes, schema)
 
 
 def assignment(path: Path) -> dict[str, Any]:
@@ -107,7 +123,7 @@ def assignment(path: Path) -> dict[str, Any]:
 
 
 def train(path: Path, out: Path, way: str) -> float:
-    """MiB at most of this process, after the job."""
+    """MiB at most of this process's own while it did the job, as the worker counts them: without pages of files."""
     from worker.training import trainer
     from worker.training.process import device
 
@@ -125,10 +141,21 @@ def train(path: Path, out: Path, way: str) -> float:
     prepared.read = read_as
     device.prepare()
     out.mkdir()
+    most, over = [0], threading.Event()
+
+    def watch() -> None:
+        process = psutil.Process()
+        while not over.wait(0.02):
+            info = process.memory_info()
+            most[0] = max(most[0], info.rss - info.shared)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
     ended = trainer.run(assignment(path), out, Silent(), threading.Event())  # type: ignore[arg-type]
+    over.set()
+    watching.join()
     assert ended == 0, ended
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
+    return most[0] / 2**20
 
 
 if __name__ == "__main__":

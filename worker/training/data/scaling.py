@@ -25,9 +25,11 @@ class Scaling:
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         if self.preparation is not None:
             inputs = self.preparation(inputs)
-        scaled: np.ndarray = (inputs.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(
-            self.std, np.float32
-        )
+        scaled: np.ndarray = inputs.astype(np.float32)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        if mean.any():  # in place: of large pictures each copy takes as much as the batch
+            scaled -= mean
+        scaled /= std
         return scaled
 
     @property

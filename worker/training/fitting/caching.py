@@ -6,9 +6,10 @@ are a function of the network and the rows alone, so a fit that goes on from a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 30
 """Bound on the features of all rows under `auto`; `true` sets no bound."""
 
-CHUNK = 256
+CHUNK, SMALLEST_CHUNK = 256, 32
+CHUNK_VALUES = 2**23
+"""Numbers of a chunk's inputs: of large pictures fewer rows are computed at once, or one chunk would fill a gigabyte."""
+
+
+def chunk(shape: Sequence[int]) -> int:
+    """Rows of `shape` that are computed at once: a power of two, so that `CHUNK` is a multiple."""
+    size = CHUNK
+    while size > SMALLEST_CHUNK and size * prod(shape) > CHUNK_VALUES:
+        size //= 2
+    return size
 
 
 def worthwhile(phase: Phase, network: Network, fit_spec: FitSpec, width: int | None) -> bool:
@@ -103,7 +114,7 @@ def in_chunks(
         return {
             name: np.asarray(part)[:0] for name, part in compute(np.zeros((1, *inputs.shape[1:]), inputs.dtype)).items()
         }
-    size = 32 if len(rows) <= 32 else CHUNK
+    size = 32 if len(rows) <= 32 else chunk(inputs.shape[1:])
     chunks: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(rows), size):
         if start and stop is not None and stop.is_set():
