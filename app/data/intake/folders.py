@@ -23,17 +23,21 @@ METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet"
 PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 LABEL, SPLIT, FILE_NAME = "label", "split", "file_name"
 
+MOST_REASONS, OTHER_REASONS = 50, "other reasons"
+
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 
 
 class Tally:
-    """Counts files by reason, and keeps the first few of each."""
+    """Counts files by reason, and keeps the first few of each. Reasons may hold numbers out of a file: only so many are told apart."""
 
     def __init__(self) -> None:
         self._found: dict[str, Counted] = {}
 
     def add(self, reason: str, example: str) -> None:
+        if reason not in self._found and len(self._found) >= MOST_REASONS:
+            reason = OTHER_REASONS
         counted = self._found.setdefault(reason, Counted(reason=reason, count=0))
         counted.count += 1
         if len(counted.examples) < MOST_EXAMPLES:
