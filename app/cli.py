@@ -1,4 +1,4 @@
-"""`bequest`: serve, worker, demo, sweep."""
+"""`bequest`: serve, worker, demo, sweep; datasets add, datasets list."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ main = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+datasets = typer.Typer(help="Data sets of a running service.", no_args_is_help=True)
+main.add_typer(datasets, name="datasets")
+
+Url = Annotated[str, typer.Option(envvar="BEQUEST_URL", help="The service's address.")]
+LOCAL = "http://127.0.0.1:8000"
 
 
 @main.command()
@@ -83,6 +89,41 @@ def sweep() -> None:
         typer.echo("bequest: the database at DATABASE_URL does not answer", err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{swept.requeued} requeued, {swept.ended} ended, {swept.woken} woken")
+
+
+@datasets.command("add")
+def add_dataset(
+    path: Annotated[
+        Path, typer.Argument(help="A folder of files, or one file: a table, an archive, an npz.", exists=True)
+    ],
+    name: Annotated[str | None, typer.Option(help="A label; the file's or folder's name when left out.")] = None,
+    targets: Annotated[list[str] | None, typer.Option(help="Columns to learn: a,b or a:category,b:number.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option(help="Columns to learn from; all others when left out.")] = None,
+    size: Annotated[str | None, typer.Option(help="Of pictures: HEIGHTxWIDTH, as in 64x64.")] = None,
+    fit: Annotated[str | None, typer.Option(help="How pictures come to their size: stretch, crop or pad.")] = None,
+    length: Annotated[int | None, typer.Option(help="Of texts, in bytes.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Of sounds, in samples a second.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of sounds: how much of each is heard.")] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Go on without what cannot be read.")] = False,
+    url: Url = LOCAL,
+) -> None:
+    """Make a data set of a folder or a file, and show what became of each part. What the service has already is not sent again."""
+    from rich.console import Console
+
+    from app import client
+
+    asked = client.Asked(name, targets or [], inputs or [], size, fit, length, rate, seconds, skip_broken)
+    raise typer.Exit(client.add(path, asked, url, Console(highlight=False)))
+
+
+@datasets.command("list")
+def list_datasets(url: Url = LOCAL) -> None:
+    """Show the service's data sets: uploads, the newest first, then the built-in ones."""
+    from rich.console import Console
+
+    from app import client
+
+    raise typer.Exit(client.list_all(url, Console(highlight=False)))
 
 
 def _need_addresses(who: str) -> None:

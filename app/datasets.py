@@ -51,6 +51,7 @@ class DatasetEntry:
     progress: tuple[int, int] | None = None
     errors: Sequence[dict[str, Any]] | None = None
     intake: Intake | None = None
+    options: UploadOptions | None = None
 
 
 def get(session: Session, ref: str) -> DatasetEntry:
@@ -107,20 +108,26 @@ def entry(session: Session, ref: str) -> dict[str, Any]:
     }
 
 
-def page(session: Session, *, limit: int = 50, before: str | None = None) -> Generator[DatasetEntry]:
+def page(
+    session: Session, *, limit: int = 50, before: str | None = None, sha256: str | None = None
+) -> Generator[DatasetEntry]:
     """Uploads, the newest first, then the built-in ones; at most `limit`, from behind the data set with id `before`. A few at a time are in
-    memory."""
+    memory. `sha256`: those of these bytes alone."""
     names = list(builtins.BUILTINS)
-    if before in builtins.BUILTINS:
-        yield from map(_built_in, names[names.index(before) + 1 :][:limit])
+    left = names[names.index(before) + 1 :] if before in names else names
+    left = [name for name in left if sha256 is None or builtins.sha256(name) == sha256]
+    if before in names:
+        yield from map(_built_in, left[:limit])
         return
     query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)
+    if sha256 is not None:
+        query = query.where(Dataset.sha256 == sha256)
     if before is not None:
         query = query.where(Dataset.id < before)
     for row in stream(session, query):
         yield uploaded(row)
         limit -= 1
-    yield from map(_built_in, names[:limit])
+    yield from map(_built_in, left[:limit])
 
 
 def delete(session: Session, ref: str) -> None:
@@ -204,7 +211,7 @@ def unfinished() -> list[tuple[str, str, UploadOptions, str]]:
             (
                 row.id,
                 row.format,
-                UploadOptions.model_validate_json(json.dumps({**row.options, "targets": row.targets})),
+                _options(row),
                 row.raw_sha256,
             )
             for row in rows
@@ -227,7 +234,12 @@ def uploaded(row: Dataset) -> DatasetEntry:
         None if row.progress is None else (row.progress[0], row.progress[1]),
         row.errors,
         None if row.intake is None else Intake.model_validate(row.intake),
+        _options(row),
     )
+
+
+def _options(row: Dataset) -> UploadOptions:
+    return UploadOptions.model_validate_json(json.dumps({**row.options, "targets": row.targets}))
 
 
 def _built_in(name: str) -> DatasetEntry:

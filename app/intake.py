@@ -8,6 +8,7 @@ and `resume` begins anew from the bytes that were sent.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 import time
@@ -136,7 +137,7 @@ def _recorded(row: dict[str, Any], work: Work, taken: Taken | None) -> DatasetEn
 class Work:
     """The reading of one upload, in a thread that outlives the request. Its files are its own, and gone when it is over."""
 
-    def __init__(self, raw: Path, format: str, options: UploadOptions):
+    def __init__(self, raw: Path, format: str, options: UploadOptions, aside: bool = False):
         folder = settings().store / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
         self.raw, self._out = (folder / f"{uuid.uuid4().hex}.{ending}" for ending in ("raw", "prepared"))
@@ -144,7 +145,7 @@ class Work:
         self._format, self._options = format, options
         self._future: Future[Taken] = Future()
         self._progress = (0, 0)
-        self._aside = self._dropped = False
+        self._aside, self._dropped = aside, False
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
     def wait(self) -> Taken | None:
@@ -226,7 +227,10 @@ class Work:
             faults = [Fault("/file", "the service could not read it", "its log has the reason", "internal")]
         else:
             with transaction() as session:
-                session.execute(_of(dataset_id).values(**_ready(session, taken, stored), progress=None))
+                values = _ready(session, taken, stored)
+                if self._format not in readers.ARCHIVES:  # all of a table is in its rows
+                    values["raw_sha256"] = None
+                session.execute(_of(dataset_id).values(**values, progress=None))
             log.info("dataset_prepared", dataset=dataset_id, rows=taken.schema.rows)
             return
         _write(dataset_id, {"state": "failed", "errors": written(faults), "progress": None})
@@ -240,16 +244,42 @@ def resume() -> list[str]:
         with _lock(entry_id) as locked:
             if not locked:
                 continue
-        copy = settings().store / "tmp" / f"resumed-{uuid.uuid4().hex}"
+        if not _ASIDE.acquire(blocking=False):  # the next sweep asks again
+            break
         try:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifacts.blob(raw_sha256), copy)
+            copy = _copy_of(raw_sha256)
         except OSError as error:
+            _ASIDE.release()
             log.warning("the bytes of a data set cannot be read", dataset=entry_id, error=str(error))
             continue
-        Work(copy, file_format, options).settle(entry_id)
+        Work(copy, file_format, options, aside=True).settle(entry_id)
         begun.append(entry_id)
     return begun
+
+
+def again(session: Session, ref: str, name: str | None, options: UploadOptions) -> tuple[DatasetEntry, bool]:
+    """Reads the archive that an upload came as once more, with other options: another size of pictures, say. Answers as `add`.
+
+    Raises:
+        NotFound: there is no such upload. Conflict: its bytes are not kept.
+        Invalid: as `add`.
+    """
+    known = datasets.get(session, ref)
+    row = session.get(Dataset, ref)
+    if row is None or row.raw_sha256 is None:
+        raise Conflict("The bytes of this data set are not kept: of archives alone they are. Send the file again.")
+    return add(_copy_of(row.raw_sha256), name=name or known.name, format=row.format, options=options)
+
+
+def _copy_of(raw_sha256: str) -> Path:
+    """The bytes that were sent, in a file of their own that may be moved away."""
+    copy = settings().store / "tmp" / f"copy-{uuid.uuid4().hex}"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(artifacts.blob(raw_sha256), copy)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(artifacts.blob(raw_sha256), copy)
+    return copy
 
 
 @contextmanager

@@ -61,8 +61,9 @@ def _temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def run_dir() -> Iterator[Path]:
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A short path (Unix sockets allow 104 characters), outside root's home (the database's own user must reach it)."""
+    tmp_path_factory.getbasetemp()  # now: an API moves temporary files below its data folder, which tests empty
     folder = Path(tempfile.mkdtemp(prefix="bq-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder

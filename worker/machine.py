@@ -76,11 +76,13 @@ def reap(pids: Iterable[int]) -> set[int]:
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
-    """Main memory that the processes fill."""
+    """Main memory that the processes fill with what is theirs. Pages of files do not count: the system takes them back when it needs
+    them, and a job that reads a large file would be ended for it."""
     total = 0
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += psutil.Process(pid).memory_info().rss
+            info = psutil.Process(pid).memory_info()
+            total += info.rss - info.shared
     return total
 
 

@@ -36,8 +36,11 @@ from app.spec.intake import (
     LOWEST_RATE,
     SHORTEST_SOUND,
     SHORTEST_TEXT,
+    SIZE,
     Fit,
     UploadOptions,
+    columns_in,
+    size_of,
 )
 
 MultiPartParser.spool_max_size = 64 * 1024  # the rest of an upload lies on the disk, where it is counted
@@ -48,7 +51,6 @@ _TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "length", "rate"
 _LISTS = ("targets", "inputs")
 _FIELDS = ("file", *_TEXTS)
 _FIELD_BYTES = 16 * 1024
-_SIZE = re.compile(r"^([1-9][0-9]{0,3})x([1-9][0-9]{0,3})$")
 _MOST_TARGETS, _LONGEST_TARGET = 100, 160
 _COLUMNS = f"may be repeated. At most {_MOST_TARGETS} columns of {_LONGEST_TARGET} characters."
 _FORM = {
@@ -80,7 +82,7 @@ _FORM = {
         },
         "size": {
             "type": "string",
-            "pattern": _SIZE.pattern,
+            "pattern": SIZE.pattern,
             "description": "of pictures, HEIGHTxWIDTH; what they all have when left out, else 224x224",
         },
         "fit": {"type": "string", "enum": list(get_args(Fit)), "description": "how a picture comes to its size; pad"},
@@ -186,16 +188,14 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
     """The options of an upload; what is wrong with them is added to `faults`."""
     lists = {}
     for name in _LISTS:
-        columns = [column.strip() for text in texts[name] for column in text.split(",") if column.strip()]
+        columns = columns_in(texts[name])
         if len(columns) > _MOST_TARGETS or any(len(column) > _LONGEST_TARGET for column in columns):
             expected = f"expected at most {_MOST_TARGETS} columns, of at most {_LONGEST_TARGET} characters each"
             faults.append(Fault(f"/{name}", expected, "name only what is needed", "too_long"))
         lists[name] = columns
     size, fit, length, skip = (_first(texts[name]) for name in ("size", "fit", "length", "skip_broken"))
-    sides = _SIZE.match(size) if size else None
-    if size and (sides is None or max(map(int, sides.groups())) > LARGEST_SIDE):
+    if size and size_of(size) is None:
         faults.append(Fault("/size", f"expected HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}", "as in 64x64", "size"))
-        sides = None
     if fit is not None and fit not in get_args(Fit):
         faults.append(Fault("/fit", "unknown fit", nearest(fit, get_args(Fit), "fits"), "unknown_name"))
         fit = None
@@ -208,7 +208,7 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
     return UploadOptions(
         targets=lists["targets"],
         inputs=lists["inputs"],
-        size=None if sides is None else (int(sides[1]), int(sides[2])),
+        size=size_of(size) if size else None,
         fit=cast("Fit | None", fit),
         length=int(length) if length else None,
         rate=rate,
@@ -269,11 +269,18 @@ def _spooled(file: UploadFile) -> Iterator[Path]:
 
 @router.get("", responses=deps.problem_responses(), summary="List data sets")
 def list_datasets(
-    request: Request, response: Response, session: InTransaction, limit: Limit = 50, cursor: Cursor = None
+    request: Request,
+    response: Response,
+    session: InTransaction,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    sha256: Annotated[
+        str | None, Query(pattern=r"^[0-9a-f]{64}$", description="of the bytes that were sent: is it here already?")
+    ] = None,
 ) -> Page[DatasetSummary]:
     """Uploads, the newest first, then the built-in ones. An entry names the first 20 columns, features and classes and counts them all; the
     data set itself has them. A page may hold fewer than `limit`: it ends at 4 MiB."""
-    entries = datasets.page(session, limit=limit + 1, before=cursor)
+    entries = datasets.page(session, limit=limit + 1, before=cursor, sha256=sha256)
     return page(request, response, entries, limit, lambda entry: entry.id, DatasetSummary.of)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from app.data.readers import ARCHIVES
 from app.datasets import DatasetEntry
 
 
@@ -13,7 +14,9 @@ def after_upload(entry: DatasetEntry) -> str | None:
         return f"curl $S/v1/datasets/{entry.id}"
     if entry.schema is None or not entry.schema.columns:
         return None
-    learnt = [name for name in entry.schema.columns if name != "split"]
+    learnt = [name for name in entry.schema.columns if name not in ("split", "group")]
+    if not learnt:
+        return None
     body: dict[str, object] = {"kind": "multitask", "dataset": entry.id}
     if len(learnt) > 1:
         body["tasks"] = {name: {"column": name} for name in learnt[:4]}
@@ -22,4 +25,6 @@ def after_upload(entry: DatasetEntry) -> str | None:
     if "split" in entry.schema.columns:
         parts = entry.schema.columns["split"].classes or []
         body["split"] = {"by": "column", "column": "split"} | ({} if "validation" in parts else {"validation": 0})
+    elif "group" in entry.schema.columns and entry.format in ARCHIVES:
+        body["split"] = {"by": "group", "column": "group"}
     return f"curl --json '{json.dumps(body | {'control': {'seeds': 5}}, ensure_ascii=False)}' $S/v1/jobs"

@@ -13,7 +13,7 @@ from app.api import next_commands
 from app.api.problems import FaultShape
 from app.datasets import DatasetEntry, State
 from app.spec.data import Column, InputSchema, Schema
-from app.spec.intake import Intake
+from app.spec.intake import Intake, UploadOptions
 from app.spec.models import Manifest
 from app.states import JobState
 from app.tables import Artifact, Attempt, Edge, Event, Job, Model, Row, Worker
@@ -159,6 +159,9 @@ class _Dataset(BaseModel):
     sha256: str
     created_at: datetime | None
     state: State = Field(description="jobs may name it when it is `ready`")
+    options: UploadOptions | None = Field(
+        description="how it was to be read; other words for the same bytes are another data set"
+    )
 
 
 class DatasetProgress(BaseModel):

@@ -33,6 +33,7 @@ def example(how: Decoding) -> str:
     else:
         call, file, words = "sound", "a.wav", f"rate={how.rate}, samples={how.samples}"
     return (
+        "import keras\n"
         "import numpy as np\n"
         f"from preprocess import {call}\n"
         f'rows = np.stack([{call}(open("{file}", "rb").read(), {words})])\n'

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from app.spec.base import LONGEST_NAME as LONGEST
-from app.spec.base import fault_in_name
+from app.spec.base import fault_in_name, is_visible
 from app.spec.faults import Fault, pointer
 
-__all__ = ["LONGEST", "column_pointer", "fault_in_label", "fault_in_name"]
+__all__ = ["LONGEST", "column_pointer", "fault_in_label", "fault_in_name", "shown"]
+
+LONGEST_SHOWN = 300
+
+
+def shown(text: str) -> str:
+    """A text of a client's as an answer may repeat it: its beginning, with U+FFFD for what cannot be printed.
+
+    A name in a tar that is not UTF-8 has halves of characters, which neither JSON nor the database can hold.
+    """
+    return "".join(letter if is_visible(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text[:LONGEST_SHOWN])
 
 
 def fault_in_label(label: str, field: str) -> Fault | None:

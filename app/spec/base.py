@@ -68,6 +68,11 @@ _CLASSES = {
 }
 
 
+def is_visible(letter: str) -> bool:
+    """Whether a character shows something, be it a blank."""
+    return letter.isprintable() and letter not in _UNSEEN
+
+
 def fault_in_name(name: str) -> str | None:
     """Why `name` cannot name anything: a job, a data set, a column, a class. None where it can.
 
@@ -80,7 +85,7 @@ def fault_in_name(name: str) -> str | None:
     if len(name) > LONGEST_NAME:
         return f"the name is longer than {LONGEST_NAME} characters"
     for place, letter in enumerate(name, 1):
-        if not letter.isprintable() or letter in _UNSEEN:
+        if not is_visible(letter):
             kind = _CLASSES.get(unicodedata.category(letter), "an invisible character")
             return f"character {place} of the name is {kind}, which cannot be printed"
     return None

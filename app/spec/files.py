@@ -1,8 +1,10 @@
-"""Files that a spec may name: those in the folders that the operator has opened (BEQUEST_FILE_ROOTS), and no others."""
+"""Files that a client may name: those in the folders that the operator has opened (BEQUEST_FILE_ROOTS), and no others."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,10 +22,7 @@ def find(name: str, sha256: str | None = None) -> tuple[Path, str]:
     Raises:
         Missing: there is none, or it is not the one of `sha256`.
     """
-    roots = settings().file_roots
-    if not roots:
-        raise Missing(name, "no folder is open for files", "the operator names folders in BEQUEST_FILE_ROOTS")
-    for root in roots:
+    for root in _roots(name):
         try:
             home = root.resolve(strict=True)
             path = (home / name).resolve(strict=True)
@@ -36,7 +35,58 @@ def find(name: str, sha256: str | None = None) -> tuple[Path, str]:
         if sha256 not in (None, digest):
             raise Missing(name, "the file is not the one that it was", "submit the job again, without `sha256`")
         return path, digest
-    raise Missing(name, "there is no such file in the folders that are open", "BEQUEST_FILE_ROOTS names those folders")
+    raise _missing(name)
+
+
+def open_named(name: str) -> tuple[int, str]:
+    """A descriptor of the file or folder that `name` means, as `find` says it, and its name there.
+
+    The way from the open folder to it is gone without following any link, so that none can be put there in between.
+
+    Raises:
+        Missing: there is none, or it is neither a plain file nor a folder.
+    """
+    for root in _roots(name):
+        try:
+            home = root.resolve(strict=True)
+            path = (home / name).resolve(strict=True)
+            if not path.is_relative_to(home):
+                continue
+            folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                descriptor = open_beneath(folder, str(path.relative_to(home)))
+            finally:
+                os.close(folder)
+        except (OSError, ValueError):
+            continue
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return descriptor, path.name
+        os.close(descriptor)
+    raise _missing(name)
+
+
+def open_beneath(folder: int, name: str) -> int:
+    """A descriptor, for reading, of what lies at `name` below a folder; no link on the way is followed. Raises OSError."""
+    here = os.dup(folder)
+    for part in name.split("/"):
+        try:
+            after = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+        finally:
+            os.close(here)
+        here = after
+    return here
+
+
+def _roots(name: str) -> tuple[Path, ...]:
+    roots = settings().file_roots
+    if not roots:
+        raise Missing(name, "no folder is open for files", "the operator names folders in BEQUEST_FILE_ROOTS")
+    return roots
+
+
+def _missing(name: str) -> Missing:
+    return Missing(name, "there is no such file in the folders that are open", "BEQUEST_FILE_ROOTS names those folders")
 
 
 @lru_cache(256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -34,6 +36,21 @@ class UploadOptions(SpecModel):
     rate: Annotated[int, Field(ge=LOWEST_RATE, le=HIGHEST_RATE)] | None = None
     seconds: Annotated[float, Field(ge=SHORTEST_SOUND, le=LONGEST_SOUND)] | None = None
     skip_broken: bool = False
+
+
+SIZE = re.compile("^([1-9][0-9]{0,3})x([1-9][0-9]{0,3})$")
+
+
+def size_of(text: str) -> tuple[int, int] | None:
+    """(height, width) in HEIGHTxWIDTH; None where it says something else."""
+    sides = SIZE.match(text)
+    size = (int(sides[1]), int(sides[2])) if sides else None
+    return size if size and max(size) <= LARGEST_SIDE else None
+
+
+def columns_in(texts: Iterable[str]) -> list[str]:
+    """The columns that are named in some texts, each text one or several between commas."""
+    return [column.strip() for text in texts for column in text.split(",") if column.strip()]
 
 
 class Counted(SpecModel):

@@ -35,6 +35,7 @@ class Hostile:
     format: str | None = None
     targets: str | None = None
     harmless: bool = False
+    skip_broken: bool = False
 
 
 class Trap:

@@ -27,7 +27,8 @@ class InputModule(Protocol):
     with it; None: all. RESIZED: whether a trunk may be fed rows of another shape than it was made for, see `refusal`.
 
     A kind whose rows take another shape before a network sees them also has `prepared_shape(input)`, and its other half `prepared` and
-    `preparation_of`, as in `table`.
+    `preparation_of`, as in `table`. One that knows when two rows are nearly equal has NEARLY_EQUAL, the rule in words, `fingerprints`,
+    `bands` and `nearly`, as in `text`: see `app.data.near`.
     """
 
     DIMENSIONS: int

@@ -14,34 +14,38 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.data.intake import groups
 from app.data.intake.archive import Member
+from app.data.names import fault_in_name, shown
 from app.data.tabular import Frame
-from app.spec.base import fault_in_name
 from app.spec.intake import MOST_EXAMPLES, Counted
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 LABEL, SPLIT, FILE_NAME = "label", "split", "file_name"
 
-MOST_REASONS, OTHER_REASONS = 50, "other reasons"
-
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 
 
+MOST_REASONS = 50
+OTHER_REASONS = "for other reasons"
+
+
 class Tally:
-    """Counts files by reason, and keeps the first few of each. Reasons may hold numbers out of a file: only so many are told apart."""
+    """Counts files by reason, and keeps the first few of each. Beyond `MOST_REASONS` reasons are one: an answer stays short."""
 
     def __init__(self) -> None:
         self._found: dict[str, Counted] = {}
 
     def add(self, reason: str, example: str) -> None:
+        reason = shown(reason)
         if reason not in self._found and len(self._found) >= MOST_REASONS:
             reason = OTHER_REASONS
         counted = self._found.setdefault(reason, Counted(reason=reason, count=0))
         counted.count += 1
         if len(counted.examples) < MOST_EXAMPLES:
-            counted.examples.append(example[:300])
+            counted.examples.append(shown(example))
 
     @property
     def count(self) -> int:
@@ -163,13 +167,27 @@ def _by_folders(inner: dict[str, Member], found: Layout) -> None:
         if "/" in rest:
             labels[LABEL] = rest.split("/", 1)[0]
         placed[name] = labels
-    classed = any(LABEL in labels for labels in placed.values())
+    folders = {labels[LABEL] for labels in placed.values() if LABEL in labels}
+    classed = len(folders) > 1
+    if len(folders) == 1:  # a folder of all files says nothing of any
+        placed = {
+            name: {column: word for column, word in labels.items() if column != LABEL}
+            for name, labels in placed.items()
+        }
     for name, labels in placed.items():
         if (classed and LABEL not in labels) or (split and SPLIT not in labels):
             found.ignored.add("it stands beside the class folders, not in one", name)
         else:
             found.members.append(inner[name])
             found.labels.append(labels)
+    grouped = groups.of([member.name for member in found.members], found.labels)
+    if grouped is not None:
+        words, why = grouped
+        found.labels = [{**row, groups.GROUP: word} for row, word in zip(found.labels, words, strict=True)]
+        found.notes.append(
+            f"{len(set(words))} groups were found by names: {why}. Rows of one group are alike: to keep each group on one side of the "
+            f'split, send the job with "split": {{"by": "group", "column": "{groups.GROUP}"}}.'
+        )
     if not classed and found.members:
         found.notes.append(
             "There are no class folders and no metadata file: the rows have no labels. "

@@ -9,7 +9,8 @@ import numpy as np
 from app.data import columns
 from app.data.intake import metadata
 from app.data.intake.folders import LABEL, SPLIT, Layout, whole_broken
-from app.data.names import fault_in_name
+from app.data.intake.groups import GROUP
+from app.data.names import fault_in_name, shown
 from app.data.prepared import Writer
 from app.data.table import describe
 from app.data.upload import Upload
@@ -49,7 +50,12 @@ def check_broken(layout: Layout, kept: Sequence[int], options: UploadOptions) ->
         for counted in layout.broken.counted()
     ]
     faults += [
-        Fault("/file", f"no file of class {name!r} can be read", "mend its files, or remove the folder", "broken_files")
+        Fault(
+            "/file",
+            f"no file of class {shown(name)!r} can be read",
+            "mend its files, or remove the folder",
+            "broken_files",
+        )
         for name in whole[:20]
     ]
     raise Invalid(faults)
@@ -71,7 +77,7 @@ def finish(
     else:
         stored, described, readings = metadata.read(layout, np.array(kept), upload.options.targets, upload.limits)
     asked = columns.parse_targets(upload.options.targets, list(described))[0]
-    target = asked[0].column if asked else next((name for name in described if name != SPLIT), None)
+    target = asked[0].column if asked else next((name for name in described if name not in (SPLIT, GROUP)), None)
     schema = Schema(rows=len(kept), input=input, columns=described, target=target)
     out.finish(stored, hashes, schema)
     return schema, Intake(
@@ -97,12 +103,18 @@ def _of_folders(layout: Layout, kept: Sequence[int], options: UploadOptions, lim
             number = {word: place for place, word in enumerate(classes)}
             stored[name] = np.array([number[word] for word in words], np.int32)
             described[name] = describe(name, stored[name], classes)
+    if any(GROUP in row for row in rows):
+        number = {word: place for place, word in enumerate(sorted({row[GROUP] for row in rows}))}
+        stored[GROUP] = np.array([number[row[GROUP]] for row in rows], np.float32)
+        described[GROUP] = describe(GROUP, stored[GROUP])
     if faults:
         raise Invalid(faults)
     return stored, described
 
 
 def _reading(column: Column) -> ColumnReading:
+    if column.name == GROUP:
+        return ColumnReading(column=GROUP, read_as="number", why="what belongs together by its names, to split by")
     classes = column.classes or []
     shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
     return ColumnReading(column=column.name, read_as="category", why=f"{len(classes)} folders: {shown}")

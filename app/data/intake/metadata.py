@@ -38,7 +38,7 @@ def described(layout: Layout, limits: UploadLimits) -> Layout:
         hint = nearest(FILE_NAME, frame.names, "columns")
         raise Invalid([Fault(place, f"it has no column {FILE_NAME}, which says what file a row describes", hint)])
     files = {row[FILE_NAME]: file for row, file in zip(layout.labels, layout.members, strict=True)}
-    kept, members, labels = list[int](), [], []
+    there, kept, members, labels = set(files), list[int](), [], []
     for number, cell in enumerate(frame.columns[FILE_NAME].to_pylist()):
         file_name = unicodedata.normalize("NFC", str(cell or "").strip().removeprefix("./"))
         if file_name in files:
@@ -46,8 +46,11 @@ def described(layout: Layout, limits: UploadLimits) -> Layout:
             members.append(files.pop(file_name))
             labels.append({FILE_NAME: file_name})
         else:
-            twice = any(row[FILE_NAME] == file_name for row in layout.labels)
-            reason = "two rows of the metadata name it" if twice else "the metadata names it, the archive lacks it"
+            reason = (
+                "two rows of the metadata name it"
+                if file_name in there
+                else "the metadata names it, the archive lacks it"
+            )
             layout.broken.add(reason, f"row {number + 1}: {file_name}")
     for file_name in files:
         layout.ignored.add("the metadata does not name it", file_name)

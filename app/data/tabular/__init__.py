@@ -83,13 +83,17 @@ def _asked(names: Sequence[str], options: UploadOptions) -> tuple[list[Asked], l
     return learnt, inputs
 
 
-def read_frame(file: IO[bytes], format: Format, limits: UploadLimits, named: Named = len) -> Frame:
+def read_frame(file: IO[bytes], format: Format, limits: UploadLimits, named: Named | None = None) -> Frame:
     """The columns of a file. Raises Invalid with all that is wrong with it, as far as its values are not looked at.
 
     Args:
-        named: given the names of the columns as soon as they are known, and may raise Invalid; by default it does nothing.
+        named: given the names of the columns as soon as they are known, and may raise Invalid.
     """
-    return _READERS[format](gzipped.opened(file, limits), limits, named)
+    return _READERS[format](gzipped.opened(file, limits), limits, named or _any_names)
+
+
+def _any_names(names: Sequence[str]) -> None:
+    """Takes whatever columns there are."""
 
 
 def read_targets(frame: Frame, asked: Sequence[str], limits: UploadLimits) -> dict[str, tuple[Values, Column]]:

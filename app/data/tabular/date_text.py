@@ -14,13 +14,21 @@ from app.data.dates import Dates
 from app.spec.faults import Fault
 
 SHORT = r"^(?P<former>[0-9]{1,2})(?P<mark>[/.-])(?P<latter>[0-9]{1,2})[/.-](?P<year>[0-9]{4})" + dates.CLOCK
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = r"(?P<month>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-zA-Z]*)\.?"
+NAMED = (
+    r"^" + _MONTH + r"[ -](?P<day>[0-9]{1,2}),?[ -](?P<year>[0-9]{4})" + dates.CLOCK,
+    r"^(?P<day>[0-9]{1,2})\.?[ -]" + _MONTH + r",?[ -](?P<year>[0-9]{4})" + dates.CLOCK,
+)
+"""Dates with the English name of a month, or its beginning: Jan 1 2000, January 1, 2000, 1-Jan-2000."""
+
 HINT = "write dates as 2026-11-27, or with a time as 2026-11-27T08:30"
 
 
 def seems(distinct: Any) -> bool:
     """Whether all of these texts have the form of a date."""
     return len(distinct) > 0 and any(
-        pc.all(pc.match_substring_regex(distinct, pattern)).as_py() for pattern in (dates.ISO, SHORT)
+        pc.all(pc.match_substring_regex(distinct, pattern)).as_py() for pattern in (dates.ISO, SHORT, *NAMED)
     )
 
 
@@ -35,6 +43,14 @@ def read(distinct: Any, place: str, wanted: Wanted | None = None) -> tuple[Dates
     if pc.all(pc.match_substring_regex(distinct, dates.ISO)).as_py():
         read_ = _numbers(distinct, dates.ISO, ("year", "month", "day"))
         return Fault(place, "there is a day that no calendar has", HINT) if np.isnat(read_).any() else (read_, "ISO")
+    for pattern in NAMED:
+        if pc.all(pc.match_substring_regex(distinct, pattern)).as_py():
+            read_ = _numbers(distinct, pattern, ("year", "month", "day"))
+            return (
+                Fault(place, "there is a day that no calendar has", HINT)
+                if np.isnat(read_).any()
+                else (read_, "names of months")
+            )
     if not pc.all(pc.match_substring_regex(distinct, SHORT)).as_py():
         return Fault(place, "not all of its values are dates", HINT)
     orders = {
@@ -62,6 +78,11 @@ def _numbers(texts: Any, pattern: str, names: tuple[str, str, str]) -> Dates:
 
     def number(name: str) -> np.ndarray:
         group = pc.struct_field(found, name)
+        if name == "month" and pattern in NAMED:
+            begins = pc.utf8_slice_codeunits(pc.utf8_lower(group), 0, 3)
+            return (
+                np.asarray(pc.index_in(begins, value_set=pa.array(MONTHS)).to_numpy(zero_copy_only=False), np.int64) + 1
+            )
         values: np.ndarray = pc.if_else(pc.equal(group, ""), "0", group).cast(pa.int64()).to_numpy(zero_copy_only=False)
         return values
 

@@ -125,10 +125,10 @@ def _add(cells: Cells, asked: Asked | None, made: Features) -> None:
 
 def _note(name: str, took: Guess) -> str:
     """A sentence on a column that is left out."""
-    if took.kind in ("empty", "labels"):
+    if took.kind in ("empty", "labels", "many"):
         return f"{name} is left out: {took.why}"
     if took.kind == TEXT:
-        return f"{name} is left out as a text: {took.why}; `inputs` with {name}:category makes its values classes"
+        return f"{name} is left out as a text: {took.why}; -F inputs={name}:text learns from it alone"
     a = "an id" if took.kind == "id" else "a constant"
     return f"{name} is left out as {a}: {took.why}; name all columns to use in `inputs` to keep it"
 

@@ -17,10 +17,10 @@ from app.data.names import LONGEST
 from app.data.tabular import date_text
 from app.data.tabular.cells import Cells
 
-Kind = Literal["number", "category", "boolean", "date", "text", "id", "constant", "empty", "labels"]
+Kind = Literal["number", "category", "boolean", "date", "text", "id", "constant", "empty", "labels", "many"]
 
 TEXT: Kind = "text"
-LEFT_OUT: frozenset[Kind] = frozenset({TEXT, "id", "constant", "empty", "labels"})
+LEFT_OUT: frozenset[Kind] = frozenset({TEXT, "id", "constant", "empty", "labels", "many"})
 
 FEW_ROWS = 20
 """In fewer rows, different values in all of them are no sign of anything."""
@@ -97,4 +97,6 @@ def _of_texts(cells: Cells, n: int) -> Guess:
         return Guess(TEXT, f"{distinct} different texts in {n} rows, of several words each")
     if distinct == rows >= FEW_ROWS:
         return Guess("id", "every row has a text of its own")
+    if distinct >= columns.MOST_NAMED:
+        return Guess("many", f"{distinct} different words, at most {columns.MOST_NAMED - 1} can be told apart")
     return Guess("category", f"{distinct} different words")

@@ -1,4 +1,4 @@
-"""JSON lines become a frame: one object a line, a column for each key that any of them has.
+"""JSON lines, or a JSON list of objects, become a frame: one object a row, a column for each key that any of them has.
 
 A key that is absent, or null, is a missing value. A column holds numbers, true and false, texts, or lists of texts, which are labels;
 nothing else, and no two of these.
@@ -7,6 +7,7 @@ nothing else, and no two of these.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -19,6 +20,8 @@ from app.spec.faults import MOST, Fault, Invalid, pointer
 LONGEST_LINE = 4 * MIB
 BLOCK = 16_384  # lines
 ONE_OBJECT = "give one JSON object a line, with names of columns and their values"
+OBJECTS = "give a list of objects, or one JSON object a line, with names of columns and their values"
+NOT_BLANK = re.compile(r"[^ \t\r\n]")
 TYPES = {
     "numbers": pa.float64(),
     "true or false": pa.bool_(),
@@ -31,8 +34,8 @@ LARGEST_INT64 = 2**63 - 1
 class _Columns:
     """The columns so far: chunks of each, by name, and the type that its values have had."""
 
-    def __init__(self, limits: UploadLimits):
-        self.limits, self.rows = limits, 0
+    def __init__(self, limits: UploadLimits, unit: str):
+        self.limits, self.rows, self.unit = limits, 0, unit
         self.chunks: dict[str, list[Any]] = {}
         self.types: dict[str, str] = {}
         self.faults: list[Fault] = []
@@ -56,14 +59,14 @@ class _Columns:
             kind = None if value is None else _kind(value)
             expected = self.types.setdefault(name, kind) if kind in TYPES else None
             if kind is not None and kind != expected:
-                place = pointer("file", "line", lines[number], name)
+                place = pointer("file", self.unit, lines[number], name)
                 if expected is None:
                     message, hint = (
-                        f"line {lines[number]} holds {kind}",
+                        f"{self.unit} {lines[number]} holds {kind}",
                         "expected a number, true, false, a text, or a list",
                     )
                 else:
-                    message = f"line {lines[number]} holds {kind}, lines before it {expected}"
+                    message = f"{self.unit} {lines[number]} holds {kind}, {self.unit}s before it {expected}"
                     hint = "write every value of a column alike, and null where there is none"
                 self.faults.append(Fault(place, message, f"{hint}" + " of texts" * (expected is None)))
                 values[number] = None
@@ -85,17 +88,15 @@ class _Columns:
 
 
 def read(file: IO[bytes], limits: UploadLimits, named: Named) -> Frame:
-    """The values of JSON lines.
+    """The values of JSON lines, or of a list of objects.
 
     Raises:
-        Invalid: with every fault of the lines, each with its number, up to a hundred.
+        Invalid: with every fault of the lines or rows, each with its number, up to a hundred.
     """
-    columns = _Columns(limits)
+    as_list = _begins(file) == b"["
+    columns = _Columns(limits, "row" if as_list else "line")
     block: list[tuple[int, dict[str, Any]]] = []
-    for number, line in _lines(file):
-        if not line.strip():
-            continue
-        row = _row(line, number, columns.faults)
+    for number, row in _of_list(file, columns.faults) if as_list else _of_lines(file, columns.faults):
         if row is not None:
             block.append((number, row))
         if len(columns.faults) >= MOST:
@@ -111,6 +112,54 @@ def read(file: IO[bytes], limits: UploadLimits, named: Named) -> Frame:
     check_rows(columns.rows, limits)
     named(list(columns.chunks))
     return Frame(columns.rows, columns.columns())
+
+
+def _begins(file: IO[bytes]) -> bytes:
+    """The first character that is no blank."""
+    file.seek(0)
+    return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+
+
+def _of_list(file: IO[bytes], faults: list[Fault]) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(number from 1, object) of each object of a list; None where a fault was added. The rest of a list that breaks off is not read."""
+    file.seek(0)
+    try:
+        text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Invalid([Fault("/file", "the list is not UTF-8 text", "save it in UTF-8")]) from None
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    at, number = _behind(text, text.index("[") + 1), 0
+    while text[at : at + 1] != "]":
+        number += 1
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            faults.append(Fault(pointer("file", "row", number), f"row {number} of the list is not JSON", OBJECTS))
+            return
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            faults.append(Fault(pointer("file", "row", number), f"row {number} of the list is no object", OBJECTS))
+            yield number, None
+        at = _behind(text, at)
+        if text[at : at + 1] == ",":
+            at = _behind(text, at + 1)
+        elif text[at : at + 1] != "]":
+            faults.append(Fault(pointer("file", "row", number), f"the list breaks off behind row {number}", OBJECTS))
+            return
+
+
+def _behind(text: str, at: int) -> int:
+    """The place of the next character that is no blank."""
+    found = NOT_BLANK.search(text, at)
+    return found.start() if found else len(text)
+
+
+def _of_lines(file: IO[bytes], faults: list[Fault]) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(number, object) of each line that is not blank; None where a fault was added."""
+    for number, line in _lines(file):
+        if line.strip():
+            yield number, _row(line, number, faults)
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -135,8 +184,7 @@ def _row(line: bytes, number: int, faults: list[Fault]) -> dict[str, Any] | None
     except RecursionError:
         message = "is nested too deeply"
     except json.JSONDecodeError:
-        whole_list = number == 1 and line.lstrip().startswith(b"[")
-        message = "begins a list of the whole file" if whole_list else "is not JSON"
+        message = "is not JSON"
     except ValueError:  # of `_no_constant`, and of numbers with thousands of digits
         message = "holds NaN, Infinity, or a number of too many digits: none of them is JSON"
     else:

@@ -9,8 +9,10 @@ from pydantic import Field
 
 from app.spec.base import ReportModel
 from app.spec.exports import ExportFormat
+from app.spec.report.baselines import Baselines
 from app.spec.report.figures import Figures
 from app.spec.report.methods import Resized
+from app.spec.report.near_duplicates import NearDuplicates
 from app.spec.report.verdict import Decision, Reason, Verdict
 
 
@@ -67,6 +69,9 @@ class Report(ReportModel):
     sentence: str = Field(description="the verdict in one sentence, to be read aloud")
     verdict: Verdict = Field(description="whether the method helped, and what that rests on")
     tasks: dict[str, Figures] = Field(description="the model's figures on the test rows, by task")
+    baselines: dict[str, Baselines] | None = Field(
+        None, description="what needs no network on the same test rows, by task; absent in reports before 2026-11-27"
+    )
     model: ModelSize = Field(description="the job's model")
     input: Resized | None = Field(description="how the model sees the pictures; null: as they are")
     export: dict[ExportFormat, Export] = Field(description="files besides model.keras, by format")
@@ -76,6 +81,10 @@ class Report(ReportModel):
     )
     dropped_rows: dict[str, int] = Field(
         description="by data set: rows that trained nothing, since they meet validation or test rows"
+    )
+    near_duplicates: dict[str, NearDuplicates] | None = Field(
+        None,
+        description="test rows that nearly equal a training row, by data set of a kind that tells; absent in reports before 2026-11-27",
     )
     overlap: Literal["unknown", "none"] = Field(
         description="unknown: rows behind a model cannot be compared with the test rows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import threading
 import time
@@ -166,6 +167,21 @@ def test_the_list_has_built_ins_behind_uploads_in_pages(client: httpx.Client) ->
     assert seen[0] == made
     assert "digits" in seen
     assert len(seen) == len(set(seen))
+
+
+def test_a_data_set_is_found_by_the_hash_of_its_bytes(client: httpx.Client) -> None:
+    upload(client, npz(x=np.zeros((4, 2)), y=np.arange(4)), "other.npz")
+    both = [upload(client, CSV.encode(), targets=target).json() for target in ("species", "colour")]
+    answer = client.get("/v1/datasets", params={"sha256": hashlib.sha256(CSV.encode()).hexdigest()}).json()
+    assert {entry["id"] for entry in answer["data"]} == {body["id"] for body in both}
+    assert {tuple(entry["options"]["targets"]) for entry in answer["data"]} == {("species",), ("colour",)}
+    assert client.get("/v1/datasets", params={"sha256": "0" * 64}).json() == {"data": [], "next_cursor": None}
+    digits = client.get("/v1/datasets/digits").json()
+    found = client.get("/v1/datasets", params={"sha256": digits["sha256"]}).json()["data"]
+    assert [(entry["id"], entry["options"]) for entry in found] == [("digits", None)]
+    behind = client.get("/v1/datasets", params={"sha256": digits["sha256"], "cursor": "1.digits"}).json()["data"]
+    assert behind == []
+    problem(client.get("/v1/datasets?sha256=abc"), 422, "invalid_parameter")
 
 
 def test_a_built_in_is_read_but_not_deleted(client: httpx.Client) -> None:

@@ -60,6 +60,22 @@ def tar_entry(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tar
     return info
 
 
+def tar_size(size: int) -> bytes:
+    """A tar whose second member says another size than it has, in GNU's way, which knows numbers below zero."""
+    content = bytearray(tarred({"a/1.txt": b"one", "a/2.txt": b"two", "a/3.txt": b"three"}, "w"))
+    content[1024 + 124 : 1024 + 136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
+    content[1024 + 148 : 1024 + 156] = b" " * 8
+    content[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(content[1024 : 1024 + 512])
+    return bytes(content)
+
+
+def headers_within_headers() -> bytes:
+    """A long name, whose header is of a long name, whose header …"""
+    header = tar_with(tar_entry("././@LongLink", tarfile.GNUTYPE_LONGNAME), b"a/1.txt\0")[-10240:]
+    at = header.index(b"././@LongLink")
+    return header[at : at + 1024] * 3000
+
+
 BOMB = b"BM" + bytes(16) + struct.pack("<iiiHH", 40, 60000, 60000, 1, 24) + bytes(40)
 CENTRAL = b"PK\1\2"
 SMALL = UploadLimits(files=5, file_bytes=100_000, archive_bytes=1_000_000)
@@ -71,7 +87,11 @@ REFUSED = {
     "zip of nothing": ("zip", b"PK\5\6" + b"\0" * 18, "empty"),
     "zip whose directory is noise": ("zip", patched(ZIP, CENTRAL, 0, b"\xff" * 30), "damaged"),
     "zip of too many": ("zip", zipped({f"{n}.png": b"" for n in range(6)}), "at most 5"),
-    "zip that says it has too many": ("zip", patched(ZIP, b"PK\5\6", 10, struct.pack("<H", 60_000)), "at most 5"),
+    "zip of too many that says it has one": (
+        "zip",
+        patched(zipped({f"{n}.png": b"" for n in range(6)}), b"PK\5\6", 8, struct.pack("<HH", 1, 1)),
+        "at most 5",
+    ),
     "zip of zeros compressed": ("zip", zipped({"a/1.png": b"\0" * 900_000_0}), "compressed more than"),
     "zip that claims more than is kept": ("zip", patched(ZIP, CENTRAL, 24, struct.pack("<I", 2**31)), "bytes"),
     "zip whose members overlap": ("zip", patched(ZIP, CENTRAL, 20, struct.pack("<I", 2**30)), "more bytes than"),
@@ -80,6 +100,9 @@ REFUSED = {
     "tar that is empty": ("tar", tarred({}), "empty"),
     "tar whose checksum is wrong": ("tar", b"\xff" + tarred(GOOD, "w")[1:], "damaged"),
     "tar of too many": ("tar", tarred({f"{n}.png": b"" for n in range(7)}), "at most 5"),
+    "tar that leads back": ("tar", tar_size(-512), "damaged"),
+    "tar of more than there is": ("tar", tar_size(2**40), "damaged"),
+    "tar of headers within headers": ("tar", headers_within_headers(), "damaged"),
     "gzip bomb": ("tar", gzip.compress(b"\0" * 3_000_000), "decompresses to more than"),
     "gzip of noise": ("tar", b"\x1f\x8b\x08\0" + bytes(range(200)), "damaged"),
     "gzip with a wrong sum": ("tar", TAR[:-8] + b"\0" * 8, "damaged"),
@@ -154,3 +177,24 @@ def test_a_name_that_is_no_path_is_ignored_and_said(tmp_path: Path, name: str) -
 def test_folders_of_old_windows_tools_are_folders(tmp_path: Path) -> None:
     table, _ = taken(tmp_path, zipped({name.replace("/", "\\"): content for name, content in GOOD.items()}), "zip")
     assert table.schema.columns["label"].classes == ["cats", "dogs"]
+
+
+def test_names_in_no_known_encoding_are_shown_as_far_as_they_can_be(tmp_path: Path) -> None:
+    """tarfile makes halves of characters of them, which no JSON holds: the upload was answered with a 500, and so was each list with it."""
+    content = tarred(GOOD | {"cats/QQQQ.xyz": b"odd"}, "w").replace(b"QQQQ", b"\xff\xfe\x1b\xe9")
+    at = content.rindex(b"cats/\xff")
+    head = bytearray(content[at : at + 512])
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    _, intake = taken(tmp_path, content[:at] + bytes(head) + content[at + 512 :], "tar")
+    assert [example for counted in intake.ignored for example in counted.examples] == [
+        "cats/\ufffd\ufffd\ufffd\ufffd.xyz"
+    ]
+
+
+def test_reasons_are_few_however_many_endings_there_are(tmp_path: Path) -> None:
+    odd = {f"cats/{n}.e{n}": b"" for n in range(300)} | {"cats/x." + "y" * 5000: b""}
+    _, intake = taken(tmp_path, zipped(GOOD | odd), "zip")
+    assert sum(counted.count for counted in intake.ignored) == 301
+    assert len(intake.ignored) == 51
+    assert max(len(counted.reason) for counted in intake.ignored) <= 300

@@ -155,9 +155,10 @@ PNG = saved(noise(3, 32, 32, 3))
         (JPEG[:20], "no picture"),
         (bytes(range(256)) * 8, "no picture"),
         (saved(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating-point"),
+        (b"P6 4 4 255\n" + bytes(48), "no picture"),
         (saved(Image.new("1", (8000, 6251))), "pixels"),
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_what_is_no_picture_is_refused_with_what_it_is(content: bytes, says: str) -> None:
     with pytest.raises(decode.Undecodable, match=says):

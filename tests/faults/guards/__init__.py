@@ -1,6 +1,6 @@
 """What in the source must not go missing, and what turns red when it does (`tests/faults/mutation.py`)."""
 
-from tests.faults.guards import causes, jobs, requests, serving, sounds, tables, words
+from tests.faults.guards import archives, causes, jobs, requests, serving, sounds, tables, words
 from tests.faults.guards.guard import Guard
 
 __all__ = ["GUARDS", "Guard"]
@@ -13,4 +13,5 @@ GUARDS: tuple[Guard, ...] = (
     *serving.GUARDS,
     *tables.GUARDS,
     *sounds.GUARDS,
+    *archives.GUARDS,
 )

@@ -8,7 +8,9 @@ each; an epoch is one pass through the longest, shorter ones cycle with permutat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +20,12 @@ from app.data.source import RowSource, Source
 if TYPE_CHECKING:
     from worker.training.data.augmentation import Augment
     from worker.training.data.scaling import Scaling
+
+AHEAD_BYTES = 2**19
+"""Inputs of a batch from which on it is made ahead: of less, handing it over costs more than it saves."""
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Row numbers of a batch, its raw inputs after augmentation, and the same scaled."""
 
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
@@ -79,6 +87,7 @@ class BatchSource:
     timed: list[Callable[[int], Mapping[str, np.ndarray]]] = field(default_factory=list)
     cached: dict[str, Some] = field(default_factory=dict)
     augment: Augment | None = None
+    _ahead: dict[int, Future[Rows]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,17 +99,34 @@ class BatchSource:
         return sum(sampler.size for sampler in self.samplers)
 
     def batch(self, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        rows = np.concatenate([sampler.batch(step) for sampler in self.samplers])
-        raw = self.inputs[rows]
-        if self.augment is not None:
-            raw = self.augment(raw, step)
+        rows, raw, scaled = self._taken(step)
         y = {name: values[rows] for name, values in self.given.items()}
         y |= {name: values[rows] for name, values in self.cached.items()}
         for compute in self.computed:
             y |= compute(raw)
         for at in self.timed:
             y |= at(step)
-        return self.scaling(raw), y
+        return scaled, y
+
+    def _taken(self, step: int) -> Rows:
+        """The rows of a batch. While the network is at it, a thread reads those of the next one, where that is worth it."""
+        taken = self._ahead.pop(step).result() if step in self._ahead else self._take(step)
+        if taken[2].nbytes >= AHEAD_BYTES:
+            self._ahead = {step + 1: _reader().submit(self._take, step + 1)}
+        return taken
+
+    def _take(self, step: int) -> Rows:
+        rows = np.concatenate([sampler.batch(step) for sampler in self.samplers])
+        raw = self.inputs[rows]
+        if self.augment is not None:
+            raw = self.augment(raw, step)
+        return rows, raw, self.scaling(raw)
+
+
+@cache
+def _reader() -> ThreadPoolExecutor:
+    """One thread: reading, augmenting and scaling leave Python's lock for most of their time."""
+    return ThreadPoolExecutor(1, thread_name_prefix="batches")
 
 
 def batch(batch_sources: Mapping[str, BatchSource], step: int) -> Batch:

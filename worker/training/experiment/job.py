@@ -46,7 +46,8 @@ class Job:
     """One job on its way. `assignment` comes from `app.assignments.assignment`; files are written to `out`.
 
     Attributes:
-        run: the job, as its method sees it. progress: how far it is. spec: the job's, as plain data.
+        run: the job, as its method sees it. progress: how far it is. spec: the job's, as plain data. cache: a folder for what later jobs
+            may use too, or None.
         cut_short: a fit was stopped. Whatever the method makes of it, the job is not done.
     """
 
@@ -55,8 +56,8 @@ class Job:
         checkpoints = Path(assignment.get("checkpoints") or out / "checkpoints")
         self._metric_log, self.progress = MetricLog(channel, checkpoints), ProgressTracker(channel)
         self._fit_loop = FitLoop(ModelCache(), channel, self._metric_log, self.progress, checkpoints, stop)
-        cache = assignment.get("cache")
-        outputs = TeacherCache(self._fit_loop.logits, Path(cache) / "outputs" if cache else None)
+        cache = self.cache = Path(assignment["cache"]) if assignment.get("cache") else None
+        outputs = TeacherCache(self._fit_loop.logits, cache / "outputs" if cache else None)
         self.run = Run(assignment, channel, self._fit_loop.logits, outputs, self._initial, self.raise_if_stopped)
         self._models: dict[str, Model] = {}
         self._latencies: dict[str, dict[str, Any]] = {}

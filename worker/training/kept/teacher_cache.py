@@ -111,7 +111,7 @@ class TeacherCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with durable.write(path) as beside:
                 np.savez(beside, hashes=hashes, **arrays)
-            _prune(path.parent)
+            prune(path.parent)
 
 
 def _key(model: Model, inputs: Source, layers: Sequence[str]) -> str:
@@ -137,8 +137,10 @@ def _hashes(inputs: Source) -> list[bytes]:
     ]
 
 
-def _prune(folder: Path) -> None:
-    files = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npz")), reverse=True)
+def prune(folder: Path) -> None:
+    """Removes the files that are longest unused, until the rest is within `MOST_BYTES`."""
+    paths = [path for path in folder.iterdir() if path.suffix in (".npy", ".npz")]
+    files = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in paths), reverse=True)
     total = 0
     for _, size, path in files:
         total += size

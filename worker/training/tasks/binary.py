@@ -8,6 +8,7 @@ import numpy as np
 
 from worker.training.objectives import logits as soft_targets
 from worker.training.scores import classification
+from worker.training.scores import linear as fitted
 from worker.training.tasks.dense import activation, as_it_is, codes, dense, sigmoid, sigmoid_cross_entropy
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 fit_scale, loss, answers, layers = as_it_is, sigmoid_cross_entropy, sigmoid, dense
 divergence = soft_targets.binary_divergence
 
+CONSTANT, LINEAR = "the most frequent class", "logistic regression"
 METRICS, RELATIVE = classification.METRICS, None
 metric, statistics, undefined, figures = (
     classification.metric,
@@ -29,6 +31,14 @@ def targets(task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  #
     """0 and 1: (n, 1) float32."""
     stored, mask = codes(values)
     return stored.astype(np.float32).reshape(-1, 1), mask
+
+
+def constant(task: Task, values: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    return np.array([np.mean(values)])
+
+
+def linear(task: Task, x: np.ndarray, values: np.ndarray) -> fitted.Linear:  # noqa: ARG001
+    return fitted.sigmoid(x, values[:, None])
 
 
 def output_layer(task: Task) -> Any:

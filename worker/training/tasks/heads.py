@@ -46,7 +46,12 @@ class Task:
 
 
 class Learning(Protocol):
-    """The face of a task type's module here; it also has what `scores.evaluate.Scoring` names. Keras is imported only inside functions."""
+    """The face of a task type's module here; it also has what `scores.evaluate.Scoring` names. Keras is imported only inside functions.
+
+    A module may have what a report compares its models with, fitted on the stored values of labelled rows. `constant(task, values)`: the
+    answer that suits all rows best, whatever the input, (units,). `linear(task, x, values)`: a linear model of features, (n, d) float32, as
+    in `scores.linear`, which gives answers (n, units); None where no row can teach one. CONSTANT and LINEAR: what the two are, in words.
+    """
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:
         """`task` with the scaling of its targets, fitted on the stored values of the training rows; or unchanged."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from worker.training.objectives import logits as soft_targets
 from worker.training.scores import classification
+from worker.training.scores import linear as fitted
 from worker.training.tasks.dense import activation, as_it_is, codes, dense
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 fit_scale, layers, divergence = as_it_is, dense, soft_targets.divergence
 
+CONSTANT, LINEAR = "the most frequent class", "logistic regression"
 METRICS, RELATIVE = classification.METRICS, None
 metric, aligned, statistics = classification.metric, classification.aligned, classification.statistics
 undefined, figures = classification.undefined, classification.figures
@@ -37,6 +39,14 @@ def loss(target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
 def answers(task: Task, logits: np.ndarray) -> np.ndarray:  # noqa: ARG001
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
+def constant(task: Task, values: np.ndarray) -> np.ndarray:
+    return np.bincount(values, minlength=task.units) / len(values)
+
+
+def linear(task: Task, x: np.ndarray, values: np.ndarray) -> fitted.Linear:
+    return fitted.softmax(x, values, task.units)
 
 
 def output_layer(task: Task) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from worker.training.objectives import logits as soft_targets
 from worker.training.scores import classification
+from worker.training.scores import linear as fitted
 from worker.training.scores.measures import MICRO_F1, Array, nothing_to_measure
 from worker.training.tasks.dense import activation, as_it_is, dense, sigmoid, sigmoid_cross_entropy
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 fit_scale, loss, answers, layers = as_it_is, sigmoid_cross_entropy, sigmoid, dense
 divergence = soft_targets.binary_divergence
 
+CONSTANT, LINEAR = "the most frequent set of labels", "logistic regression"
 METRICS, RELATIVE = {"micro_f1": MICRO_F1}, None
 
 
@@ -25,6 +27,20 @@ def targets(task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  #
     """0 and 1, and which of them are known: (n, labels) float32."""
     mask = ~np.isnan(values)
     return np.where(mask, values, 0.0).astype(np.float32), mask.astype(np.float32)
+
+
+def constant(task: Task, values: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    """Among the rows whose labels are all known; where there is none, each label by its own majority."""
+    whole = values[np.isfinite(values).all(axis=1)]
+    if not len(whole):
+        known = np.isfinite(values)
+        return np.asarray(np.where(known, values, 0).sum(axis=0) > known.sum(axis=0) / 2, np.float64)
+    sets, counts = np.unique(whole, axis=0, return_counts=True)
+    return np.asarray(sets[counts.argmax()], np.float64)
+
+
+def linear(task: Task, x: np.ndarray, values: np.ndarray) -> fitted.Linear:  # noqa: ARG001
+    return fitted.sigmoid(x, values)
 
 
 def output_layer(task: Task) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from worker.training.objectives.logits import squared_error
+from worker.training.scores import linear as fitted
 from worker.training.scores.measures import R2, RMSE, Array, nothing_to_measure
 from worker.training.tasks import heads
 from worker.training.tasks.dense import dense, mean_over_outputs
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 layers = dense
 
+CONSTANT, LINEAR = "the mean", "ridge regression"
 METRICS, RELATIVE = {"r2": R2, "rmse": RMSE}, "rmse"
 
 
@@ -47,6 +49,19 @@ def loss(target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
 
 def answers(task: Task, logits: np.ndarray) -> np.ndarray:
     return heads.in_units(task, logits)
+
+
+def constant(task: Task, values: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    known = np.isfinite(flat)
+    return np.asarray(np.where(known, flat, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
+
+
+def linear(task: Task, x: np.ndarray, values: np.ndarray) -> fitted.Linear | None:  # noqa: ARG001
+    """Of the rows whose numbers are all known."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    whole = np.isfinite(flat).all(axis=1)
+    return fitted.ridge(x[whole], flat[whole]) if whole.any() else None
 
 
 def output_layer(task: Task) -> Any:

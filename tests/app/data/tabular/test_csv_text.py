@@ -197,8 +197,9 @@ def test_targets_alone_leave_nothing_to_learn_from() -> None:
 
 
 def test_too_many_words_are_no_category() -> None:
-    text = "\n".join(["word,y", *(f"w{n % 1001},{n % 2}" for n in range(1002))])
-    (fault,) = faults(text)
+    text = "\n".join(["word,a,y", *(f"w{n % 1001},{n}.5,{n % 2}" for n in range(1002))])
+    assert [feature.column for feature in parse(text).schema.input.features] == ["a"]
+    (fault,) = faults(text, inputs=["word"])
     assert (fault.pointer, "1000" in fault.message) == ("/file/column/word", True)
     (fault,) = faults("\n".join(["a,y", *(f"{n}.5,w{n}" for n in range(1001))]))
     assert fault.pointer == "/file/column/y"

@@ -107,6 +107,8 @@ def test_a_column_that_is_all_there_is_says_why_it_is_none() -> None:
         (["02/03/2026", "11/27/2026"], "when", [2026, 1, 2]),
         (["3/2/2026", "2/3/2026"], "when:date-dmy", [2026, 1, 2]),
         (["2/3/2026", "3/2/2026"], "when:date-mdy", [2026, 1, 2]),
+        (["Feb 3 2026", "November 27 2026"], "when", [2026, 1, 2]),
+        (["3-FEB-2026", "27 Nov. 2026"], "when", [2026, 1, 2]),
     ],
 )
 def test_dates_are_read_only_where_all_of_a_column_means_one_thing(
@@ -130,6 +132,7 @@ def test_dates_are_read_only_where_all_of_a_column_means_one_thing(
         (["2026-02-30", "2026-02-01"], "no calendar has"),
         (["32.01.2026", "01.01.2026"], "no calendar has"),
         (["13/13/2026", "01/02/2026"], "no calendar has"),
+        (["Feb 30 2026", "Mar 1 2026"], "no calendar has"),
     ],
 )
 def test_dates_that_mean_two_days_or_none_are_refused(cells: list[str], says: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -69,8 +71,12 @@ def test_a_key_may_come_late_and_go_early() -> None:
         (b'{"a": 1, "y": 2}\nx\n', "/file/line/2", "line 2 is not JSON"),
         (b'{"a": 1, "y": 2\n', "/file/line/1", "line 1 is not JSON"),
         (b'{"a": 1, "y": 2}}\n', "/file/line/1", "is not JSON"),
-        (b'[{"a": 1, "y": 2}]\n', "/file/line/1", "holds a list, expected an object"),
-        (b'[\n{"a": 1, "y": 2}]\n', "/file/line/1", "begins a list of the whole file"),
+        (b'[1, 2]\n{"a": 1, "y": 2}\n', "/file/row/1", "row 1 of the list is no object"),
+        (b'{"a": 1, "y": 2}\n[{"a": 1, "y": 2}]\n', "/file/line/2", "holds a list, expected an object"),
+        (b'[\n{"a": 1, "y": 2}, 3]\n', "/file/row/2", "row 2 of the list is no object"),
+        (b'[{"a": 1, "y": 2}, {"a": ', "/file/row/2", "row 2 of the list is not JSON"),
+        (b'[{"a": 1, "y": 2} {"a": 2, "y": 3}]', "/file/row/1", "breaks off behind row 1"),
+        (b'[{"a": 1, "y": 2}, {"a": "x", "y": 3}]', "/file/row/2/a", "row 2 holds texts, rows before it numbers"),
         (b'"a"\n', "/file/line/1", "holds no object"),
         (b"null\n", "/file/line/1", "holds no object"),
         (b'{"a": NaN, "y": 2}\n', "/file/line/1", "NaN"),
@@ -86,7 +92,8 @@ def test_a_key_may_come_late_and_go_early() -> None:
         (b'{"": 1, "y": 2}\n', "/file/column/0", "the name is empty"),
         (b'{"a\\u0007": 1, "y": 2}\n', "/file/column/0", "control character"),
         (b'{"a": "\xff", "y": 2}\n', "/file/line/1", "is not UTF-8"),
-        (b"[" * 100_000 + b"\n", "/file/line/1", "nested too deeply"),
+        (b"[" * 100_000 + b"\n", "/file/row/1", "row 1 of the list is not JSON"),
+        (b'{"a": ' + b"[" * 100_000 + b"\n", "/file/line/1", "nested too deeply"),
         (b'{"a": "' + b"x" * 5_000_000 + b'", "y": 2}\n', "/file/line/1", "longer than 4194304 bytes"),
         (b"\0\0\0\n", "/file/line/1", "is not JSON"),
     ],
@@ -96,6 +103,17 @@ def test_what_is_no_table_of_json_lines_is_refused_with_its_place(content: bytes
     assert pointer == found[0].pointer
     assert says in found[0].message
     assert "secret" not in str(found)
+
+
+def test_a_list_of_objects_is_the_same_table_as_lines() -> None:
+    rows: list[dict[str, object]] = [
+        {"a": n + 0.5, "b": None if n == 3 else f"w{n % 3}", "y": n % 2} for n in range(30)
+    ]
+    as_lines = parse(lines(*rows), format="jsonl")
+    for content in (json.dumps(rows).encode(), b"\xef\xbb\xbf" + json.dumps(rows, indent=2).encode()):
+        as_list = parse(content, format="jsonl")
+        assert as_list.schema == as_lines.schema
+        assert np.array_equal(np.asarray(as_list.inputs), np.asarray(as_lines.inputs), equal_nan=True)
 
 
 def test_all_wrong_lines_are_named_at_once_up_to_a_hundred() -> None:

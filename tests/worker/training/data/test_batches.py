@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
+from app.data.source import RowSource
+from app.spec.training import Noise
 from worker.training.data import batches
+from worker.training.data.augmentation import Augment
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 
@@ -74,3 +81,49 @@ def test_two_lines_share_a_batch_side_by_side() -> None:
     _, y = one.batch(7)
     assert (y["a"][:4] < 10).all()
     assert (y["a"][4:] >= 10).all()
+
+
+# --- batches made ahead
+
+
+def counted(rows: int = 40) -> tuple[list[int], Any]:
+    """A source of pictures that notes which thread asked it."""
+    asked: list[int] = []
+
+    class Noted(RowSource):
+        shape, dtype = (rows, 4, 4, 1), np.dtype(np.uint8)
+
+        def take(self, numbers: np.ndarray) -> np.ndarray:
+            asked.append(threading.get_ident())
+            return np.asarray(np.broadcast_to(numbers.reshape(-1, 1, 1, 1), (len(numbers), 4, 4, 1)), np.uint8)
+
+    return asked, Noted()
+
+
+def test_batches_made_ahead_are_the_same_in_whatever_order_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(steps: Sequence[int]) -> list[np.ndarray]:
+        asked, source = counted()
+        augment = Augment([Noise(std=0.1)], 3, "set", Scaling((0.0,), (40.0,)))
+        labels = {"y": np.arange(40)}
+        made = BatchSource(source, Scaling((0.0,), (40.0,)), labels, [Sampler(np.arange(40), 8, 3)], augment=augment)
+        parts = [made.batch(step) for step in steps]
+        assert all((y["y"].shape, x.shape) == ((8,), (8, 4, 4, 1)) for x, y in parts)
+        assert (len(set(asked)) > 1) == (batches.AHEAD_BYTES == 0)
+        return [part for x, y in parts for part in (x, y["y"])]
+
+    steps = [0, 1, 2, 0, 1, 2, 3, 7, 8, 30, 4]
+    plain = drawn(steps)
+    monkeypatch.setattr(batches, "AHEAD_BYTES", 0)
+    assert all(map(np.array_equal, plain, drawn(steps)))
+
+
+def test_a_row_that_cannot_be_read_ahead_is_missed_at_its_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "AHEAD_BYTES", 0)
+    _, source = counted(20)
+    sampler = Sampler(np.arange(24), 12, 0)
+    monkeypatch.setattr(sampler, "batch", lambda step: np.arange(12) + 12 * step)
+    made = BatchSource(source, Scaling(), {"y": np.arange(24)}, [sampler])
+    first, _ = made.batch(0)
+    assert len(first) == 12
+    with pytest.raises(IndexError):
+        made.batch(1)

@@ -3,7 +3,7 @@ One module each, whose other half is in `app.data.inputs`. Imports `data`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 Trained = tuple["Source", np.ndarray]
 """A data set's inputs, and the numbers of the rows that train."""
 
+Features = Callable[[np.ndarray], np.ndarray]
+"""Stored rows (n, …) to features (n, d) float32."""
+
 
 class InputTraining(Protocol):
     """The face of a module. Keras is imported only inside functions.
 
     SCALED_AS_THE_SOURCE: whether a trunk that was copied goes on with its source's scaling. Where the other half says RESIZED, a module
-    also has `adapted`, `about` and `sentence`, as in `image`.
+    also has `adapted`, `about` and `sentence`, as in `image`. A kind from which a linear model can learn has `features(input, trained)`,
+    fitted on the rows that train, and FEATURES: what those are, in words.
     """
 
     SCALED_AS_THE_SOURCE: bool
@@ -65,6 +69,12 @@ def scaling_of(model: Any, input: InputSchema) -> Scaling:
     half = training(input.kind)
     scaling, preparation_of = half.scaling_of(model.get_layer("preprocessing")), getattr(half, "preparation_of", None)
     return scaling if preparation_of is None else replace(scaling, preparation=preparation_of(model, input))
+
+
+def features(input: InputSchema, trained: Trained) -> tuple[str, Features] | None:
+    """What a linear model sees of raw inputs: in words, and as a function; None: there is nothing so plain."""
+    half: Any = training(input.kind)
+    return (half.FEATURES, half.features(input, trained)) if hasattr(half, "features") else None
 
 
 def between(fed: Sequence[int], trunk_shape: Sequence[int] | None) -> list[int] | None:

@@ -16,9 +16,10 @@ from worker.training.data.scaling import Scaling
 
 if TYPE_CHECKING:
     from app.spec.data import InputSchema
-    from worker.training.data.inputs import Trained
+    from worker.training.data.inputs import Features, Trained
 
 SCALED_AS_THE_SOURCE = True
+FEATURES = "the prepared columns"
 
 LEAST_STD = (
     1e-7  # what keras.layers.Normalization divides by at least: below it the exported model would scale otherwise
@@ -33,6 +34,11 @@ def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:
     std = np.sqrt(_sum(parts, prepare, lambda block: (block - mean) ** 2) / rows)
     std = np.where(std > np.maximum(LEAST_STD, 1e-12 * np.abs(mean)), std, 1.0)
     return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()), prepare)
+
+
+def features(input: InputSchema, trained: Trained) -> Features:
+    """As a network sees them: gaps filled, categories laid out, scaled."""
+    return fit(input, [trained])
 
 
 def _sum(parts: Sequence[Trained], prepare: Preparation | None, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from worker.training.data import words
 from worker.training.data.scaling import Scaling
 
 if TYPE_CHECKING:
     from app.spec.data import InputSchema
-    from worker.training.data.inputs import Trained
+    from worker.training.data.inputs import Features, Trained
 
 SCALED_AS_THE_SOURCE = False
+FEATURES = "TF-IDF of words"
 
 
 def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:  # noqa: ARG001
@@ -26,3 +28,7 @@ def layer(scaling: Scaling, input: InputSchema) -> Any:  # noqa: ARG001
 
 def scaling_of(layer: Any) -> Scaling:  # noqa: ARG001
     return Scaling()
+
+
+def features(input: InputSchema, trained: Trained) -> Features:  # noqa: ARG001
+    return words.fit(*trained)

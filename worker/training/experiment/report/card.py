@@ -200,7 +200,20 @@ def _data(report: Mapping[str, Any], manifest: Manifest) -> str:
         if report["overlap"] == "unknown"
         else "No stage and no arm was trained on a test row."
     )
-    return _table(("data set", "training rows", "validation", "test", "dropped", "sha256"), rows) + "\n\n" + text
+    twins = [_near(ref, entry) for ref, entry in (report.get("near_duplicates") or {}).items()]
+    head = ("data set", "training rows", "validation", "test", "dropped", "sha256")
+    return "\n\n".join([_table(head, rows), text, *twins])
+
+
+def _near(ref: str, entry: Mapping[str, Any]) -> str:
+    """How many test rows have a twin among the training rows."""
+    if not entry["rows"]:
+        return _text(f"No test row of {ref} nearly equals a training row ({entry['rule']}).")
+    first = entry["examples"][0]
+    example = f"row {first['test']} nearly equals row {first['train']}"
+    return _text(
+        f"{entry['rows']:,} of {entry['test_rows']:,} test rows of {ref} nearly equal a training row ({entry['rule']}): {example}."
+    )
 
 
 def _method(report: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
@@ -230,6 +243,7 @@ def _results(report: Mapping[str, Any]) -> list[str]:
         judged = (verdict.get("tasks") or {}).get(name)
         if judged:
             parts.append(_text(judged.get("sentence") or ""))
+        parts.append(_baselines((report.get("baselines") or {}).get(name)))
         parts.append(_seeds(judged or {}))
         plain = [(key, _figure(value)) for key, value in figures.items() if isinstance(value, float)]
         ece = (figures.get("calibration") or {}).get("ece_15")
@@ -249,6 +263,23 @@ def _results(report: Mapping[str, Any]) -> list[str]:
     if delta:
         parts += ["### All tasks together", _text(f"{delta['sentence']} {delta['sign_rule']}."), _seeds(delta)]
     return parts
+
+
+def _baselines(entry: Mapping[str, Any] | None) -> str:
+    """What needs no network, in a sentence."""
+    if entry is None:
+        return ""
+    given = [baseline for baseline in (entry["constant"], entry["linear"]) if baseline is not None]
+    parts = [
+        f"{_figure(baseline['value'])} by {baseline['what']}"
+        if baseline["value"] is not None
+        else f"no value by {baseline['what']} ({baseline['reason']})"
+        for baseline in given
+    ]
+    rows = given[-1]["train_rows"] or given[0]["train_rows"]
+    return _text(
+        f"Without a network, {_label(entry['metric'])} is {', '.join(parts)}; fitted on {rows:,} training rows."
+    )
 
 
 def _seeds(verdict: Mapping[str, Any]) -> str:

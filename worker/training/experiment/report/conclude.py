@@ -15,6 +15,8 @@ from app import durable
 from worker.reports import ArtifactReport, Result
 from worker.training.data import inputs
 from worker.training.experiment.report import card
+from worker.training.experiment.report.baselines import baselines
+from worker.training.experiment.report.near_duplicates import near_duplicates, warning
 from worker.training.process import device
 from worker.training.process.failures import Failure
 from worker.training.scores.verdict import Outcome, Scored, judge
@@ -88,6 +90,11 @@ class ArmScores:
         self.failed[arm.role] = why
         self.job.run.warn("arm_failed", f"{arm.role} has no model ({why}); the other arms go on, without a verdict")
         self.job.progress.give_up(arm.stage)
+
+    @property
+    def first_seed(self) -> int:
+        """The run seed of the job's model."""
+        return next(iter(self.treated))
 
     @property
     def model(self) -> Model:
@@ -175,8 +182,10 @@ def _report(
     model, first = arm_scores.model, arm_scores.examined[0]
     exported = job.export(model, first)
     figures: dict[str, Any] = {}
+    trivial: dict[str, Any] = {}
     for data in arm_scores.examined:
         figures |= job.figures(model, data)
+        trivial |= baselines(data, data.subset(arm_scores.first_seed), job.raise_if_stopped)
     return {
         "kind": job.spec["kind"],
         "decision": verdict["decision"],
@@ -184,6 +193,7 @@ def _report(
         "sentence": verdict["sentence"],
         "verdict": verdict,
         "tasks": figures,
+        "baselines": trivial,
         "model": {
             "parameters": model.manifest.parameters,
             "bytes": model.bytes,
@@ -198,6 +208,7 @@ def _report(
         },
         "labels": model.manifest.training.get("labels"),
         "dropped_rows": dict(dropped),
+        "near_duplicates": _near_duplicates(job, arm_scores.examined),
         "overlap": overlap,
         "models": {
             role: {
@@ -209,6 +220,18 @@ def _report(
         },
         "failed": arm_scores.failed,
     }
+
+
+def _near_duplicates(job: Job, examined: Sequence[Data]) -> dict[str, Any]:
+    """The report's entries. What a reader must know at once is a warning."""
+    cache = None if job.cache is None else job.cache / "near"
+    made = {data.ref: near_duplicates(data, cache, job.raise_if_stopped) for data in examined}
+    entries = {ref: entry for ref, entry in made.items() if entry is not None}
+    for ref, entry in entries.items():
+        sentence = warning(ref, entry)
+        if sentence is not None:
+            job.run.warn("near_duplicates", sentence)
+    return entries
 
 
 def _text(kind: type[Report], report: dict[str, Any]) -> str:

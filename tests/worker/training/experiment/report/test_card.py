@@ -112,6 +112,20 @@ def test_the_card_tells_what_is_known() -> None:
     assert f"| accuracy | {accuracy:.4g} |" in text
 
 
+def test_the_card_says_what_needs_no_network() -> None:
+    constant = {"what": "the most frequent class", "value": 0.25, "reason": None, "train_rows": 1200, "test_rows": 60}
+    linear = {**constant, "what": "logistic regression on TF-IDF of words", "value": 0.875}
+    entry = {"metric": "accuracy", "better": "higher", "constant": constant, "linear": linear}
+    text = card.card(report(baselines={"digit": entry}), manifest(), SPEC, [])
+    both = "0.25 by the most frequent class, 0.875 by logistic regression on TF-IDF of words"
+    assert f"Without a network, accuracy is {both}; fitted on 1,200 training rows." in text
+    without = {**linear, "value": None, "reason": "too much", "train_rows": 0}
+    text = card.card(report(baselines={"digit": {**entry, "linear": without}}), manifest(), SPEC, [])
+    assert "no value by logistic regression on TF-IDF of words (too much); fitted on 1,200" in text
+    text = card.card(report(baselines={"digit": {**entry, "linear": None}}), manifest(), SPEC, [])
+    assert "accuracy is 0.25 by the most frequent class; fitted" in text
+
+
 def outside_of_code(text: str) -> str:
     """A card without its blocks and spans of code, and without what is escaped. Within a span of ours nothing is escaped, and no mark."""
     text = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)

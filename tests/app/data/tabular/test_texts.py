@@ -1,0 +1,63 @@
+"""A column of sentences as the input: asked for by name, or taken where there is nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.data.inputs import text
+from app.spec.faults import Invalid
+from tests.app.data.reading import taken
+
+MAILS = [
+    (f"mail number {n} says {'buy it now' if n % 3 else 'see you at noon'}, friend", "spam" if n % 3 else "ham")
+    for n in range(40)
+]
+
+
+def csv(rows: list[tuple[str, ...]], head: str = "body,folder") -> bytes:
+    return "\n".join([head, *(",".join(f'"{cell}"' for cell in row) for row in rows)]).encode()
+
+
+def test_a_column_asked_for_as_text_is_the_input(tmp_path: Path) -> None:
+    table, intake = taken(tmp_path, csv(MAILS), "csv", inputs=["body:text"], targets=["folder"])
+    assert (table.schema.input.kind, table.schema.target) == ("text", "folder")
+    assert [text.preview(row, table.schema.input) for row in table.inputs[np.arange(40)]] == [body for body, _ in MAILS]
+    assert {reading.column: reading.read_as for reading in intake.columns} == {"body": "text", "folder": "target"}
+
+
+def test_sentences_alone_are_taken_and_it_is_said(tmp_path: Path) -> None:
+    table, intake = taken(tmp_path, csv(MAILS), "csv")
+    assert table.schema.input.kind == "text"
+    assert any("the texts are the input" in note for note in intake.notes)
+
+
+def test_beside_other_features_sentences_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+    rows = [(body, str(n % 7), folder) for n, (body, folder) in enumerate(MAILS)]
+    table, intake = taken(tmp_path, csv(rows, "body,size,folder"), "csv")
+    assert table.schema.input.kind == "table"
+    assert {reading.column: reading.read_as for reading in intake.columns}["body"] == "text"
+    other, intake = taken(tmp_path, csv(rows, "body,size,folder"), "csv", inputs=["body:text"], length=64)
+    assert (other.schema.input.kind, other.schema.input.shape) == ("text", [64])
+    assert {reading.column: reading.read_as for reading in intake.columns}["size"] == "unused"
+
+
+def test_json_lines_and_gaps(tmp_path: Path) -> None:
+    lines = [{"body": body, "folder": folder} for body, folder in MAILS] + [{"folder": "ham"}]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    table, intake = taken(tmp_path, content, "jsonl", inputs=["body:text"], targets=["folder"])
+    assert len(table) == 41
+    assert not np.asarray(table.inputs[40]).any()
+    assert any("1 of 41 rows have no text in body" in note for note in intake.notes)
+
+
+def test_a_text_is_an_input_alone(tmp_path: Path) -> None:
+    rows = [(body, str(n % 7), folder) for n, (body, folder) in enumerate(MAILS)]
+    with pytest.raises(Invalid, match="an input alone"):
+        taken(tmp_path, csv(rows, "body,size,folder"), "csv", inputs=["body:text", "size"])
+    empty = [(" ", folder) for _, folder in MAILS]
+    with pytest.raises(Invalid, match="no row has a text"):
+        taken(tmp_path, csv(empty), "csv", inputs=["body:text"], targets=["folder"])
