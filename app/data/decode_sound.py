@@ -56,6 +56,16 @@ class Undecodable(ValueError):
     """Bytes that are no sound of a known format, or a damaged one. The message says which."""
 
 
+class _Stream(io.BytesIO):
+    """A damaged file may send libsndfile before its beginning, where an exception would be printed and change nothing."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
 @dataclass(frozen=True)
 class Header:
     """What a sound says of itself. `rate`: samples a second, `frames`: samples of each channel."""
@@ -133,7 +143,7 @@ def _opened(content: bytes) -> Iterator[Any]:
     if _cut_short(content):
         raise Undecodable("the sound ends early: its header names more bytes than there are")
     try:
-        file = soundfile.SoundFile(io.BytesIO(content))
+        file = soundfile.SoundFile(_Stream(content))
     except MemoryError:
         raise
     except Exception:  # as above

@@ -27,10 +27,10 @@ class UploadLimits:
     wall_seconds: float = 120
 
     def for_bytes(self, sent: int) -> UploadLimits:
-        """With more time for a large upload: 15 seconds of processor for each 100 MiB."""
+        """With more time for a large upload: 40 seconds of processor for each 100 MiB. MP3 of 32 kbit/s, resampled, takes 25."""
         more = sent / (100 * MIB)
         return replace(
             self,
-            cpu_seconds=self.cpu_seconds + int(15 * more),
-            wall_seconds=self.wall_seconds + 30 * more,
+            cpu_seconds=self.cpu_seconds + int(40 * more),
+            wall_seconds=self.wall_seconds + 80 * more,
         )

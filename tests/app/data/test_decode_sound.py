@@ -168,6 +168,25 @@ def test_what_is_no_sound_is_refused_with_what_it_is(content: bytes, says: str) 
         decode_sound.sound(content, rate=RATE, samples=4000)
 
 
+def test_damage_at_random_is_refused_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    """No other exception, not even one that a callback prints."""
+    rng = np.random.default_rng(0)
+    whole = [WAV, FLAC, OGG, AIFF, saved(WAVE, RATE, "WAV", "MS_ADPCM"), saved(WAVE, RATE, "WAV", "GSM610")]
+    refused = 0
+    for number in range(1200):
+        content = bytearray(whole[number % len(whole)])
+        for at in rng.integers(0, 120, 4):
+            content[at] = rng.choice([0, 1, 127, 128, 255])
+        if number % 3 == 0:
+            del content[int(rng.integers(len(content))) :]
+        try:
+            decode_sound.sound(bytes(content), rate=11025, samples=9000)
+        except decode_sound.Undecodable:
+            refused += 1
+    assert refused > 800
+    assert "Traceback" not in "".join(capfd.readouterr())  # mpg123, within libsndfile, prints notes of its own
+
+
 def test_a_stream_of_unknown_length_is_read_to_its_end() -> None:
     """As programs write to a pipe: the sizes are all ones."""
     streamed = WAV[:4] + b"\xff" * 4 + WAV[8:40] + b"\xff" * 4 + WAV[44:]

@@ -12,6 +12,7 @@ import pytest
 
 from app.data import decode_sound, encode, prepared
 from app.data.inputs import audio
+from app.data.intake import folders
 from app.data.upload_limits import UploadLimits
 from app.spec.data import InputSchema, PictureDecoding, SoundDecoding
 from app.spec.faults import Fault, Invalid
@@ -117,6 +118,20 @@ def test_a_sound_that_breaks_only_when_it_is_decoded_leaves_its_row_out(tmp_path
     table, intake = taken(tmp_path, zipped(files), "zip", skip_broken=True)
     assert (len(table), len(table.hashes), len(table.columns["label"])) == (4, 4, 4)
     assert sorted(name for counted in intake.broken for name in counted.examples) == ["low/a.flac", "low/b.wav"]
+
+
+def test_reasons_out_of_hostile_files_are_told_apart_only_so_far(tmp_path: Path) -> None:
+    broken = {f"low/{n}x.wav": _of_rate(2 * 10**6 + n) for n in range(80)}
+    table, intake = taken(tmp_path, zipped(class_folders(4) | broken), "zip", skip_broken=True)
+    assert len(table) == 4
+    assert len(intake.broken) == folders.MOST_REASONS + 1
+    assert sum(counted.count for counted in intake.broken) == 80
+    assert intake.broken[0].reason == folders.OTHER_REASONS
+
+
+def _of_rate(rate: int) -> bytes:
+    content = wav(np.zeros(90, np.int16), 8000)
+    return content[:24] + rate.to_bytes(4, "little") + content[28:]
 
 
 def test_what_takes_too_much_is_refused_before_it_is_decoded(tmp_path: Path) -> None:

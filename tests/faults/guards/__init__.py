@@ -1,6 +1,6 @@
 """What in the source must not go missing, and what turns red when it does (`tests/faults/mutation.py`)."""
 
-from tests.faults.guards import archives, causes, jobs, requests, serving, tables, words
+from tests.faults.guards import archives, causes, jobs, requests, serving, sounds, tables, words
 from tests.faults.guards.guard import Guard
 
 __all__ = ["GUARDS", "Guard"]
@@ -12,5 +12,6 @@ GUARDS: tuple[Guard, ...] = (
     *words.GUARDS,
     *serving.GUARDS,
     *tables.GUARDS,
+    *sounds.GUARDS,
     *archives.GUARDS,
 )
