@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic_core import to_json
 from starlette.formparsers import MultiPartParser
 
 from app import datasets, intake
@@ -128,15 +129,18 @@ def get_dataset(session: InTransaction, dataset_id: DatasetId, if_none_match: If
 
 @router.get(
     "/{dataset_id}/preview",
+    response_model=Preview,
     responses=deps.problem_responses("not_found", "dataset_not_ready"),
     summary="A data set's first rows",
 )
 @deps.looks_twice
 def preview_dataset(
     session: InTransaction, dataset_id: DatasetId, rows: Annotated[int, Query(ge=1, le=100)] = 10
-) -> Preview:
+) -> Response:
     """`input` is as `predict` takes it; columns are in words. Of large pictures fewer rows come, a million numbers in all."""
-    return Preview(rows=datasets.preview(session, dataset_id, rows))
+    # Row by row: a million numbers as Python's lists take ten times the room of their text.
+    shown = b",".join(to_json(row, inf_nan_mode="null") for row in datasets.preview(session, dataset_id, rows))
+    return Response(b'{"rows":[' + shown + b"]}", media_type="application/json")
 
 
 @router.delete(

@@ -91,7 +91,8 @@ def test_relative_roots_spaces_and_odd_names_are_found(send: Callable[..., httpx
     "path",
     [
         "{root}/missing.csv", "{root}/../secret/secret.csv", "{root}/../secret", "/etc/passwd", "/", "{root}/link.csv",
-        "{root}/links/secret.csv", "{root}/links", "{root}/pipe", "{root}/%2e%2e/secret", "{root}/flowers.csv/x", "{root}/a%00b", "/proc/self/environ",
+        "{root}/links/secret.csv", "{root}/links", "{root}/pipe", "{root}/%2e%2e/secret", "{root}/flowers.csv/x",
+        "{root}/a%00b", "/proc/self/environ",
     ],
 )  # fmt: skip
 def test_nothing_outside_of_the_open_folders_is_read_or_told(
