@@ -132,7 +132,8 @@ def test_a_link_that_is_put_on_the_way_meanwhile_is_not_followed(
         return beneath(folder, name)
 
     monkeypatch.setattr(files, "open_beneath", swapped)
-    problem(send(root / "photos"), 422, "dataset_invalid")
+    body = problem(send(root / "photos"), 422, "dataset_invalid")
+    assert body["errors"][0]["message"] == "there is no such file in the folders that are open"
 
 
 def test_without_an_open_folder_nothing_is_read(
