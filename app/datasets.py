@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import prod
@@ -160,8 +160,9 @@ def delete(session: Session, ref: str) -> None:
     after_commit(session, lambda: artifacts.collect(stored))
 
 
-def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
-    """The first `n` rows: `input` as predict takes it, and each column in words: a class, a number, the labels that are set, null.
+def preview(session: Session, ref: str, n: int = 10) -> Iterator[dict[str, Any]]:
+    """The first `n` rows, one after another: `input` as predict takes it, and each column in words: a class, a number, the labels that
+    are set, null.
 
     Of large pictures fewer rows, as many as hold `MOST_PREVIEWED` numbers, and one at least. Raises NotFound.
     """
@@ -178,10 +179,8 @@ def preview(session: Session, ref: str, n: int = 10) -> list[dict[str, Any]]:
         table = prepared.head(artifacts.blob(stored), n)
     show = inputs.of(shape.kind).preview
     rows = table.inputs[np.arange(min(n, len(table)))]
-    return [
-        {"input": show(row, shape)} | {name: _cell(table, name, number) for name in table.columns}
-        for number, row in enumerate(rows)
-    ]
+    for number, row in enumerate(rows):
+        yield {"input": show(row, shape)} | {name: _cell(table, name, number) for name in table.columns}
 
 
 def of_bytes(sha256: str, format: str, options: UploadOptions) -> DatasetEntry | None:

@@ -257,20 +257,6 @@ def resume() -> list[str]:
     return begun
 
 
-def again(session: Session, ref: str, name: str | None, options: UploadOptions) -> tuple[DatasetEntry, bool]:
-    """Reads the archive that an upload came as once more, with other options: another size of pictures, say. Answers as `add`.
-
-    Raises:
-        NotFound: there is no such upload. Conflict: its bytes are not kept.
-        Invalid: as `add`.
-    """
-    known = datasets.get(session, ref)
-    row = session.get(Dataset, ref)
-    if row is None or row.raw_sha256 is None:
-        raise Conflict("The bytes of this data set are not kept: of archives alone they are. Send the file again.")
-    return add(_copy_of(row.raw_sha256), name=name or known.name, format=row.format, options=options)
-
-
 def _copy_of(raw_sha256: str) -> Path:
     """The bytes that were sent, in a file of their own that may be moved away."""
     copy = settings().store / "tmp" / f"copy-{uuid.uuid4().hex}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from app.api.threads import apart
@@ -202,9 +203,13 @@ def complaint(text: str) -> str | None:
     return None
 
 
+def media_type_of(headers: Headers) -> str:
+    """What a body says that it is, without parameters; "" where it says nothing."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _expect(request: Request, media_type: str, hint: str) -> None:
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != media_type:
+    if media_type_of(request.headers) != media_type:
         raise Problem(
             "unsupported_media_type",
             f"This path takes `content-type: {media_type}`.",

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
+from app.api.bodies import media_type_of
 from app.errors import Problem
 from app.settings import Settings, settings
 
@@ -101,10 +102,10 @@ class BodyBudgets:
         Raises:
             Problem: 413 or 429, by its declared length.
         """
-        return Body(self._kind(scope["method"], scope["path"]), headers)
+        return Body(self._kind(scope["method"], scope["path"], headers), headers)
 
-    def _kind(self, method: str, path: str) -> BodyBudget:
-        if method == "POST" and path == "/v1/datasets":
+    def _kind(self, method: str, path: str, headers: Headers) -> BodyBudget:
+        if method == "POST" and path == "/v1/datasets" and media_type_of(headers) != "application/json":
             return self._uploads
         if method == "POST" and path.startswith("/v1/models/") and path.endswith("/predict"):
             return self._predictions

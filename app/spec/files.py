@@ -50,11 +50,10 @@ def open_named(name: str) -> tuple[int, str]:
         try:
             home = root.resolve(strict=True)
             path = (home / name).resolve(strict=True)
-            if not path.is_relative_to(home):
-                continue
+            way = str(path.relative_to(home))  # a ValueError where it lies elsewhere
             folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                descriptor = open_beneath(folder, str(path.relative_to(home)))
+                descriptor = open_beneath(folder, way)
             finally:
                 os.close(folder)
         except (OSError, ValueError):

@@ -237,13 +237,13 @@ def test_a_data_set_that_a_submission_has_read_is_not_deleted_before_it_ends(tmp
 def test_a_preview_is_what_predict_takes_with_the_labels_in_words(tmp_path: Path) -> None:
     known, _ = upload(tmp_path)
     with transaction() as session:
-        rows = datasets.preview(session, known.id, 2)
+        rows = list(datasets.preview(session, known.id, 2))
         assert rows == [
             {"input": {"size": 1.0, "colour": "red"}, "kind": "a"},
             {"input": {"size": 2.5, "colour": "blue"}, "kind": "b"},
         ]
-        assert datasets.preview(session, known.id)[2]["kind"] is None
-        digits = datasets.preview(session, "digits", 3)
+        assert list(datasets.preview(session, known.id))[2]["kind"] is None
+        digits = list(datasets.preview(session, "digits", 3))
     assert [row["odd"] for row in digits] == ["even", "odd", "even"]
     shape = builtins.schema("digits").input
     assert np.array_equal(encode_rows([row["input"] for row in digits], shape), builtins.load("digits").inputs[:3])
@@ -263,7 +263,7 @@ def test_a_preview_says_labels_vectors_and_missing_values(tmp_path: Path) -> Non
         ),
     )
     with transaction() as session:
-        rows = datasets.preview(session, known.id)
+        rows = list(datasets.preview(session, known.id))
     assert [{name: row[name] for name in ("tags", "box", "weight")} for row in rows] == [
         {"tags": ["cat"], "box": [0.5, 2.0], "weight": None},
         {"tags": ["cat", "dog"], "box": None, "weight": 2.5},
@@ -273,13 +273,13 @@ def test_a_preview_says_labels_vectors_and_missing_values(tmp_path: Path) -> Non
 def test_labels_that_are_not_known_are_told_from_labels_that_are_not_set(tmp_path: Path) -> None:
     known, _ = upload(tmp_path, npz(x=np.zeros((2, 2)), tags=np.array([[np.nan, np.nan], [0, 0]])))
     with transaction() as session:
-        assert [row["tags"] for row in datasets.preview(session, known.id)] == [None, []]
+        assert [row["tags"] for row in list(datasets.preview(session, known.id))] == [None, []]
 
 
 def test_a_preview_of_large_pictures_holds_fewer_of_them(tmp_path: Path) -> None:
     pictures = np.zeros((8, 600, 600), np.uint8)
     known, _ = upload(tmp_path, npz(x=pictures, y=np.arange(8) % 2))
     with transaction() as session:
-        assert len(datasets.preview(session, known.id, 100)) == 2
+        assert len(list(datasets.preview(session, known.id, 100))) == 2
     with pytest.raises(Invalid, match="a row has"):
         upload(tmp_path, npz(x=np.zeros((2, 2049, 2048), np.uint8), y=np.arange(2)))

@@ -196,7 +196,8 @@ def _request(name: str, file: Hostile) -> Request:
 
 def _faults(connect: Connect, request: Request, answer: Answer | None, lair: Lair) -> list[str]:
     """What is wrong with the answer; a data set that was made is looked at and deleted again."""
-    fault = fault_in(request, answer)
+    # 202 is no verdict yet: what such a file comes to is looked at when it is settled.
+    fault = None if answer and answer.status == 202 else fault_in(request, answer)
     found = [fault] if fault else []
     if answer is None:
         return found
@@ -208,6 +209,7 @@ def _faults(connect: Connect, request: Request, answer: Answer | None, lair: Lai
         if about is None or about.status != 200 or json.loads(about.body)["state"] == "preparing":
             found.append("it was being prepared and is not over")
         elif json.loads(about.body)["state"] == "ready":
+            found += [f"taken with {answer.status}, and ready"] if answer.status == 202 and not request.harmless else []
             rows = send(connect, _plain(f"GET /v1/datasets/{dataset}/preview?rows=100"))
             found += ["what was taken cannot be shown"] if rows is None or rows.status != 200 else _foreign(rows, lair)
         send(connect, _plain(f"DELETE /v1/datasets/{dataset}"))

@@ -8,6 +8,7 @@ ARCHIVE, DECODE = "app/data/intake/archive.py", "app/data/decode.py"
 REFUSED = "tests/app/data/test_archives.py::test_a_malformed_archive_is_refused_in_words"
 COUNTED = "tests/app/data/test_archives.py::test_a_malformed_member_is_counted_and_the_rest_is_read"
 PICTURES = "tests/app/data/test_decode.py::test_what_is_no_picture_is_refused_with_what_it_is"
+FILES, SERVER = "app/spec/files.py", "tests/app/api/test_server_files.py::"
 GUARDS = (
     Guard(
         "a zip's members are counted, whatever it says",
@@ -71,5 +72,26 @@ GUARDS = (
         "counted.examples.append(shown(example))",
         "counted.examples.append(example)",
         "tests/app/data/test_archives.py::test_names_in_no_known_encoding_are_shown_as_far_as_they_can_be",
+    ),
+    Guard(
+        "a file on the service's machine lies in an open folder",
+        FILES,
+        "            way = str(path.relative_to(home))",
+        "            way = os.path.relpath(path, home)",
+        SERVER + "test_nothing_outside_of_the_open_folders_is_read_or_told[/etc/passwd]",
+    ),
+    Guard(
+        "no link on the way to a file is followed",
+        FILES,
+        "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
+        "os.O_RDONLY | os.O_NONBLOCK",
+        SERVER + "test_a_link_that_is_put_on_the_way_meanwhile_is_not_followed",
+    ),
+    Guard(
+        "JSON that names a file is no longer than other JSON",
+        "app/api/receiving.py",
+        ' and media_type_of(headers) != "application/json"',
+        "",
+        SERVER + "test_an_object_is_no_longer_than_other_json",
     ),
 )
