@@ -148,8 +148,12 @@ def limit_validation(
     """
     if at_most is None or not len(split.validation):
         return split.validation
-    if isinstance(at_most, PerClass) and target is not None:
-        classes = table.columns[target]
+    classes = None if target is None else table.columns[target]
+    if (
+        isinstance(at_most, PerClass)
+        and classes is not None
+        and np.isin(classes[split.validation], classes[limited]).any()
+    ):
         kept = []
         for code in np.unique(classes[limited]):
             here = split.validation[classes[split.validation] == code]
