@@ -265,7 +265,7 @@ class ModelShape(BaseModel):
 
 
 class Prediction(BaseModel):
-    """A task's answer for one row: a label with probabilities, labels, or a value in the units of the data."""
+    """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, or a vector."""
 
     model_config = ConfigDict(extra="allow")  # a task type of a plugin may say more
 
@@ -274,6 +274,7 @@ class Prediction(BaseModel):
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     value: float | list[float] | None = None
+    vector: list[float] | None = None
 
 
 class Predictions(BaseModel):

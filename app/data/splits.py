@@ -148,8 +148,12 @@ def limit_validation(
     """
     if at_most is None or not len(split.validation):
         return split.validation
-    if isinstance(at_most, PerClass) and target is not None:
-        classes = table.columns[target]
+    classes = None if target is None else table.columns[target]
+    if (
+        isinstance(at_most, PerClass)
+        and classes is not None
+        and np.isin(classes[split.validation], classes[limited]).any()
+    ):
         kept = []
         for code in np.unique(classes[limited]):
             here = split.validation[classes[split.validation] == code]
@@ -303,7 +307,11 @@ def _emptiness(table: Table, drawn: Split, spec: SplitSpec, targets: Sequence[st
             values, column = table.columns[target], table.schema.columns[target]
             if not labelled(values[rows]).any():
                 faults.append(_no_rows(f"no {part} row has a value in {target!r}"))
-            elif column.type == "category" and part != "validation":
+            elif (
+                column.type == "category"
+                and part != "validation"
+                and not (spec.by == "group" and spec.column == target)
+            ):
                 there, here = np.unique(values[values >= 0]), np.unique(values[rows])
                 gone = [(column.classes or [])[code] for code in np.setdiff1d(there, here)[:5]]
                 faults += [_no_rows(f"no {part} row has class {name!r} of {target!r}") for name in gone]

@@ -84,6 +84,7 @@ class TaskSpec(SpecModel):
     column: Name | None = Field(None, description="null: the column with the task's name")
     dataset: DatasetRef | None = Field(None, description="null: the job's data set")
     type: TaskType | None = None
+    units: int | None = Field(None, ge=1, le=65536, description="embedding: numbers of a vector; null: 64")
     weight: float = Field(1.0, ge=0, le=1e6)
     head: HeadSpec = HeadSpec()
     standardize: bool = Field(

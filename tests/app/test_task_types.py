@@ -20,8 +20,8 @@ from tests.app.columns import LABELS, NUMBER, THREE, TWO, VECTOR
 @pytest.mark.parametrize(
     ("column", "natural", "accepted", "units"),
     [
-        (TWO, "binary", {"binary", "multiclass"}, 1),
-        (THREE, "multiclass", {"multiclass"}, 3),
+        (TWO, "binary", {"binary", "embedding", "multiclass"}, 1),
+        (THREE, "multiclass", {"embedding", "multiclass"}, 3),
         (NUMBER, "regression", {"regression"}, 1),
         (VECTOR, "regression", {"regression"}, 6),
         (LABELS, "multilabel", {"multilabel"}, 4),
@@ -57,12 +57,21 @@ def test_heads_of_numbers_are_compared_by_their_column() -> None:
     assert order(head(2, None), head(2, None, "d")) is None
 
 
+def test_heads_of_identities_are_compared_by_their_column_and_have_as_many_numbers_as_asked_for() -> None:
+    of = tasks.of("embedding")
+    assert of.order(head(2, None), head(2, None)) == [0, 1]
+    assert of.order(head(2, None), head(2, None, "d")) is None
+    assert of.units(TWO) == of.units(THREE) == 64
+    assert [name for name in tasks.names() if tasks.of_identities(name)] == ["embedding"]
+
+
 @pytest.mark.parametrize(
     ("name", "output", "classes", "said"),
     [
         ("binary", [0.25], ["no", "yes"], {"label": "no", "probability": 0.75, "probabilities": {"no": 0.75, "yes": 0.25}}),
         ("multiclass", [0.25, 0.75], ["a", "b"], {"label": "b", "probability": 0.75, "probabilities": {"a": 0.25, "b": 0.75}}),
         ("multilabel", [0.5, 0.25], ["a", "b"], {"labels": ["a"], "probabilities": {"a": 0.5, "b": 0.25}}),
+        ("embedding", [0.6, 0.8], [], {"vector": [0.6, 0.8]}),
         ("regression", [1.5], [], {"value": 1.5}),
         ("regression", [1.5, 2.5], [], {"value": [1.5, 2.5]}),
     ],
@@ -74,7 +83,9 @@ def test_an_answer_has_the_words_and_units_of_the_data(
 
 
 def test_an_unknown_type_is_named_with_those_that_are_known() -> None:
-    with pytest.raises(NotInstalled, match="'ordinal': known are binary, multiclass, multilabel, regression"):
+    with pytest.raises(
+        NotInstalled, match="'ordinal': known are binary, embedding, multiclass, multilabel, regression"
+    ):
         tasks.of("ordinal")
 
 
@@ -120,4 +131,6 @@ def test_what_was_stored_may_name_a_module_that_has_gone() -> None:
 
 def test_the_types_of_a_task_are_the_modules_there_are() -> None:
     schema = TaskSpec.model_json_schema()["properties"]["type"]
-    assert schema["anyOf"][0]["enum"] == ["binary", "multiclass", "multilabel", "regression"] == tasks.names()
+    assert (
+        schema["anyOf"][0]["enum"] == ["binary", "embedding", "multiclass", "multilabel", "regression"] == tasks.names()
+    )

@@ -49,8 +49,10 @@ class Head(Protocol):
 class TaskModule(Protocol):
     """The face of a module.
 
-    METRICS: the names of what it is measured by. Figures: its part of a report, a
-    subclass of `app.spec.figures.TaskFigures` whose `type` is a Literal.
+    METRICS: the names of what it is measured by. Figures: its part of a report, a subclass of `app.spec.figures.TaskFigures` whose
+    `type` is a Literal. A module may also have IDENTITIES, true where the classes of its column are no outputs but
+    identities, examined on others than those that it learnt: a job must split by that column. And UNITS, the fewest and the most
+    outputs that a spec may choose.
     """
 
     OUTPUT: Output
@@ -83,6 +85,11 @@ def of(type: str) -> TaskModule:
     if type not in types:
         raise NotInstalled(f"there is no task type {type!r}: known are {', '.join(types)}")
     return cast("TaskModule", types[type])
+
+
+def of_identities(type: str) -> bool:
+    """Whether a type tells apart identities that it has never seen."""
+    return bool(getattr(of(type), "IDENTITIES", False))
 
 
 def natural(column: Column) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 AHEAD_BYTES = 2**19
 """Inputs of a batch from which on it is made ahead: of less, handing it over costs more than it saves."""
 
+ALIKE = 4
+
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Row numbers of a batch, its raw inputs after augmentation, and the same scaled."""
 
@@ -31,12 +33,17 @@ Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 class Sampler:
-    """An endless order of `rows`: permutation after permutation, each a function of (seed, name, pass) alone."""
+    """An endless order of `rows`: permutation after permutation, each a function of (seed, name, pass) alone.
 
-    def __init__(self, rows: np.ndarray, size: int, seed: int, name: str = ""):
+    `values`: a column of whole numbers, (rows of the table,). Rows of one value, but for negative ones, then follow each other by fours: in
+    batches drawn without a look most rows would be alone of their value where values are many.
+    """
+
+    def __init__(self, rows: np.ndarray, size: int, seed: int, name: str = "", values: np.ndarray | None = None):
         if not len(rows):
             raise ValueError(f"no rows to draw batches from ({name or 'unnamed'})")
         self.rows, self.size = rows, size
+        self._values = None if values is None else values[rows]
         self._entropy = [seed, *name.encode()]
         self._passes: dict[int, np.ndarray] = {}
 
@@ -50,8 +57,20 @@ class Sampler:
         if number not in self._passes:
             self._passes = {earlier: rows for earlier, rows in self._passes.items() if earlier == number - 1}
             order = np.random.default_rng([*self._entropy, 256, number]).permutation(len(self.rows))
-            self._passes[number] = self.rows[order]
+            self._passes[number] = self.rows[order if self._values is None else _by_fours(order, self._values)]
         return self._passes[number]
+
+
+def _by_fours(order: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`order` with rows of one value side by side, four at a time, each four where its first row was."""
+    places = np.arange(len(order))
+    own = np.where(values[order] < 0, -1 - places, values[order])
+    sorted_ = np.argsort(own, kind="stable")
+    starts = np.flatnonzero(np.diff(own[sorted_], prepend=own[sorted_[0]] - 1))
+    start = np.repeat(starts, np.diff(starts, append=len(order)))
+    first = np.empty(len(order), np.int64)
+    first[sorted_] = sorted_[start + (places - start) // ALIKE * ALIKE]
+    return np.asarray(order[np.argsort(first, kind="stable")])
 
 
 class Some(RowSource):

@@ -15,7 +15,7 @@ import numpy as np
 from app import data as datasets
 from app.data.inputs import prepared_shape
 from app.data.source import SourceRows
-from app.spec import architectures
+from app.spec import architectures, tasks
 from app.spec.architectures import Architecture
 from app.spec.data import Limit, SplitSpec
 from app.spec.models import HeadSpec, TaskSpec, TrainStage
@@ -168,7 +168,8 @@ class Run:
         """Batches of labelled rows; a set smaller than a batch is one batch.
 
         Where tasks have labels on less than half of the rows, half of each batch is drawn from their rows, an equal share each:
-        fifty labels among a thousand rows would else be two or three of a batch.
+        fifty labels among a thousand rows would else be two or three of a batch. Rows of one identity come by fours, where identities are
+        told apart.
         """
         given: dict[str, np.ndarray] = {}
         for name in subset.tasks:
@@ -236,10 +237,15 @@ def samplers(subset: Subset, batch_size: int, seed: int) -> list[Sampler]:
     size, ref = min(batch_size, len(subset.train)), subset.data.ref
     poor = {name: rows for name, rows in subset.labelled_rows().items() if 2 * len(rows) < len(subset.train)}
     share = size // 2 // max(1, len(poor))
+    told_apart = [name for name, task in subset.tasks.items() if tasks.of_identities(task.type)]
+    values = subset.values[told_apart[0]] if told_apart else None
     if not poor or not share:
-        return [Sampler(subset.train, size, seed, ref)]
-    some = [Sampler(rows, share, seed, f"{ref} {name}") for name, rows in poor.items()]
-    return [Sampler(subset.train, size - share * len(poor), seed, ref), *some]
+        return [Sampler(subset.train, size, seed, ref, values)]
+    some = [
+        Sampler(rows, share, seed, f"{ref} {name}", subset.values[name] if name in told_apart else None)
+        for name, rows in poor.items()
+    ]
+    return [Sampler(subset.train, size - share * len(poor), seed, ref, values), *some]
 
 
 def scratch_rate(training: TrainingSpec) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -102,7 +103,9 @@ class Faults:
             self.limit(spec.limit_train_examples, column, "/limit_train_examples")
         return schema, column
 
-    def task(self, name: str, spec: TaskSpec, schema: Schema | None, at: str) -> tuple[TaskSpec, Task | None]:
+    def task(
+        self, name: str, spec: TaskSpec, schema: Schema | None, at: str, at_type: str | None = None
+    ) -> tuple[TaskSpec, Task | None]:
         """The task with type and column filled in; None where its column is not there or of another kind."""
         column = self.column(
             schema, spec.column or (name if schema and name in schema.columns else None), f"{at}/column"
@@ -113,7 +116,7 @@ class Faults:
         kind = spec.type or natural
         if not tasks.of(kind).accepts(column):
             self.add(
-                f"{at}/type",
+                at_type or f"{at}/type",
                 f"a {kind} task cannot be learnt from {column.name!r}, a column of {column.type}",
                 f"leave `type` out: it is {natural}",
             )
@@ -121,8 +124,27 @@ class Faults:
         if column.classes is not None and column.type == "category" and len(column.classes) < 2:
             self.add(f"{at}/column", f"the column {column.name!r} has fewer than two classes", "choose another column")
             return spec, None
+        fewest, most = getattr(tasks.of(kind), "UNITS", (0, 0))
+        if spec.units is not None and not fewest <= spec.units <= most:
+            hint = f"choose {fewest} to {most}" if most else "leave it out"
+            why = "so many numbers are not offered" if most else f"the outputs of a {kind} task follow from its column"
+            self.add(f"{at}/units", why, hint)
+            return spec, None
         spec = spec.model_copy(update={"column": column.name, "type": kind})
         return spec, heads.task(name, spec, column)
+
+    def sides(self, task: Task | None, split: SplitSpec) -> None:
+        """Identities stand on one side of the split, classes on both."""
+        if task is None:
+            return
+        own = split.by == "group" and split.column == task.column
+        if tasks.of_identities(task.type) and not own:
+            words = json.dumps({"by": "group", "column": task.column}, ensure_ascii=False)
+            message = f"{task.name} is examined on identities that it has not seen: no value of {task.column!r} may be on two sides"
+            self.add("/split", message, f'set "split": {words}')
+        elif own and task.classes is not None:
+            message = f"no class of {task.column!r} would be on two sides, so none that is learnt could be tested"
+            self.add("/split/column", message, "split by another column, or learn it with type: embedding")
 
     def names(self, tasks: list[str], trace: Trace | None, graph: Graph | None = None) -> None:
         """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves."""

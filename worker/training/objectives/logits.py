@@ -22,6 +22,7 @@ from worker.training.objectives import WEIGHT_OF_LOGITS, Answers, Needs, Setting
 
 NEEDS: Needs = "logits"
 TEMPERATURE = 4.0
+FEATURES = 'use an objective on features, as in "objectives": [{"type": "relational"}]'
 
 
 class Spec(SpecModel):
@@ -39,7 +40,7 @@ def resolve(spec: Spec, setting: Setting) -> Spec:
     """The spec with its temperature. Raises Invalid where one is given and the head has none."""
     soft = tasks.of(setting.head).SOFT_TARGETS
     if soft is None:
-        raise Invalid([Fault("/type", f"a {setting.head} head has no soft targets", "use an objective on features")])
+        raise Invalid([Fault("/type", f"heads of type {setting.head} have no soft targets", FEATURES)])
     if soft == "plain":
         if spec.temperature is not None:
             raise Invalid(

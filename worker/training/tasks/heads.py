@@ -86,8 +86,9 @@ def learning(type: str) -> Learning:
 def task(name: str, spec: TaskSpec, column: Column) -> Task:
     """The task that a resolved `spec` (type and column given) describes on `column`."""
     kind = spec.type or tasks.natural(column)
-    classes = tuple(column.classes) if column.classes is not None else None
-    return Task(name, kind, column.name, tasks.of(kind).units(column), classes, spec.standardize)
+    named = column.classes is not None and not tasks.of_identities(kind)
+    units = spec.units or tasks.of(kind).units(column)
+    return Task(name, kind, column.name, units, tuple(column.classes or ()) if named else None, spec.standardize)
 
 
 def of_manifest(name: str, manifest: TaskManifest) -> Task:

@@ -17,6 +17,27 @@ from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 
 
+def test_rows_of_one_value_follow_each_other_by_fours_and_every_row_still_comes_once_a_pass() -> None:
+    values = np.random.default_rng(0).integers(0, 30, 400)
+    values[::7] = -1
+    rows = np.flatnonzero(np.arange(400) % 3 > 0)
+    sampler = Sampler(rows, 32, seed=5, values=values)
+    whole = np.concatenate([sampler.batch(step) for step in range(20)])
+    for start in range(0, 2 * len(rows), len(rows)):
+        assert sorted(whole[start : start + len(rows)]) == rows.tolist()
+    seen = values[whole[: len(rows)]]
+    runs = np.split(seen, np.flatnonzero(np.diff(seen)) + 1)
+    for value in np.unique(values[rows]):
+        lengths = [len(run) for run in runs if run[0] == value]
+        if value >= 0:  # two fours may meet
+            assert sum(length % 4 > 0 for length in lengths) <= 1
+    alone = [np.mean([(batch == v).sum() == 1 for v in batch if v >= 0]) for batch in np.split(seen[:256], 8)]
+    assert np.mean(alone) < 0.15
+    again = Sampler(rows, 32, seed=5, values=values)
+    assert np.array_equal(again.batch(9), sampler.batch(9)), "a pure function of the step"
+    assert not np.array_equal(Sampler(rows, 32, seed=6, values=values).batch(0), sampler.batch(0))
+
+
 def test_every_row_comes_once_in_each_pass_and_all_batches_have_one_size() -> None:
     line = Sampler(np.arange(100, 110), 4, seed=3)
     drawn = [line.batch(step) for step in range(10)]  # 40 rows: four passes of ten

@@ -17,6 +17,7 @@ from worker.training.tasks.heads import Task
 BINARY, MULTICLASS, MULTILABEL, NUMBERS = (
     heads.task("t", TaskSpec(), column) for column in (TWO, THREE, LABELS, VECTOR)
 )
+EMBEDDING = heads.task("t", TaskSpec(type="embedding", units=4), THREE)
 NAN = math.nan
 
 
@@ -101,7 +102,7 @@ def test_the_loss_is_the_mean_over_labelled_rows_of_the_mean_over_their_known_ou
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL, NUMBERS], ids=lambda task: task.type)
+@pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL, NUMBERS, EMBEDDING], ids=lambda task: task.type)
 def test_the_output_layer_says_what_answers_says(task: Task) -> None:
     task = heads.fit_scale(task, np.random.default_rng(1).normal(3, 2, (9, 6))) if task is NUMBERS else task
     logits = np.random.default_rng(0).normal(0, 2, (5, task.units)).astype(np.float32)
@@ -111,8 +112,11 @@ def test_the_output_layer_says_what_answers_says(task: Task) -> None:
 
 
 def test_only_numbers_enter_delta_m_by_another_metric() -> None:
-    assert {task.type: evaluate.scoring(task.type).RELATIVE for task in (BINARY, MULTICLASS, MULTILABEL, NUMBERS)} == {
+    assert {
+        task.type: evaluate.scoring(task.type).RELATIVE for task in (BINARY, MULTICLASS, MULTILABEL, NUMBERS, EMBEDDING)
+    } == {
         "binary": None,
+        "embedding": None,
         "multiclass": None,
         "multilabel": None,
         "regression": "rmse",

@@ -157,6 +157,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     task = None
     if column is not None:
         _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
+        faults.sides(task, spec.split)
     teachers, teacher_facts = _teachers(spec, faults)
     for number, facts in enumerate(teacher_facts):
         if (

@@ -117,6 +117,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         tasks[name], task = faults.task(name, task_spec.model_copy(update={"dataset": ref}), schemas[ref], at)
         if task is not None:
             made[name] = task
+            faults.sides(task, spec.split)
             column = (schemas[ref] or _impossible()).columns[task.column]
             faults.limit(spec.limit_train_examples, column, "/limit_train_examples")
     _together(spec, tasks, faults)

@@ -15,6 +15,7 @@ from app.spec.models import Backbone, DatasetRef, HeadSpec, TaskSpec, TrainedHer
 from app.spec.registry import module_of
 from app.spec.report import Report
 from app.spec.report.methods import Inherited
+from app.spec.tasks import TaskType
 from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
 from app.spec.variants import AnyArchitecture, Regularizer
 from worker.training.methods import _backbone, _layer_choice
@@ -53,6 +54,7 @@ class Spec(JobSpec):
     kind: Literal["transfer"] = "transfer"
     dataset: DatasetRef
     target: Name | None = None
+    target_type: TaskType | None = Field(None, description="how it is learnt; null: as the column is")
     split: SplitSpec = SplitSpec()
     limit_train_examples: Limit | None = None
     source: TransferSource
@@ -151,7 +153,9 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     update["regularizer"] = _regularizer(spec, training, facts, faults)
     if column is not None:
         update["target"] = column.name
-        _, task = faults.task(task_name(column.name), TaskSpec(column=column.name), schema, "/target")
+        wanted = TaskSpec(column=column.name, type=spec.target_type)
+        _, task = faults.task(task_name(column.name), wanted, schema, "/target", "/target_type")
+        faults.sides(task, spec.split)
         if task is not None and architecture is not None and facts is not None and not faults.gathered:
             trace = faults.traced(architecture, facts.input)
             faults.parameters(trace, {task.name: (spec.head.units, task.units)}, "/architecture")

@@ -40,7 +40,10 @@ class Experiment(experiment.Experiment):
         super().__init__(spec, run)
         self._task = task_name(spec.target or "")
         self._target = run.data(
-            spec.dataset, {self._task: TaskSpec(column=spec.target)}, spec.split, spec.limit_train_examples
+            spec.dataset,
+            {self._task: TaskSpec(column=spec.target, type=spec.target_type)},
+            spec.split,
+            spec.limit_train_examples,
         )
         self.examined = [self._target]
         self._epoch_steps = epoch_steps_of(self._target.subset(self.arms[0].seed), spec.training)
