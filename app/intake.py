@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import Connection, Update, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -255,6 +255,21 @@ def resume() -> list[str]:
         Work(copy, file_format, options, aside=True).settle(entry_id)
         begun.append(entry_id)
     return begun
+
+
+def copy(ref: str, target: IO[bytes]) -> tuple[str, str]:
+    """Writes the archive that an upload came as to `target`, to be read once more; returns the upload's name and format.
+
+    Raises:
+        NotFound: there is no such upload. Conflict: its bytes are not kept.
+    """
+    with transaction() as session:
+        name, row = datasets.get(session, ref).name, session.get(Dataset, ref)
+        if row is None or row.raw_sha256 is None:
+            raise Conflict("The bytes of this data set are not kept: those of archives alone are. Send the file again.")
+        with artifacts.open_plain(artifacts.blob(row.raw_sha256)) as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+        return name, row.format
 
 
 def _copy_of(raw_sha256: str) -> Path:

@@ -42,7 +42,15 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
             "description": "Reading it takes longer: GET the data set until its `state` is `ready` or `failed`.",
             "model": DatasetShape,
         },
-        **deps.problem_responses("malformed_body", "unsupported_media_type", "invalid", "dataset_invalid", "disk_full"),
+        **deps.problem_responses(
+            "malformed_body",
+            "not_found",
+            "conflict",
+            "unsupported_media_type",
+            "invalid",
+            "dataset_invalid",
+            "disk_full",
+        ),
     },
     openapi_extra=upload_bodies.OPENAPI,
     summary="Upload a data set",
@@ -50,7 +58,8 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 async def upload_dataset(request: Request) -> Response:
     """`curl -F file=@flowers.csv -F targets=species`, `curl -F file=@photos.zip -F size=64x64`. The file's name is a
     label and never a path. `curl --json '{"uri": "file:///data/photos"}'` reads a file or a folder of the service's machine, in the
-    folders that its operator has opened (BEQUEST_FILE_ROOTS); the answers are the same.
+    folders that its operator has opened (BEQUEST_FILE_ROOTS); `{"dataset": "ds_…", "size": "96x96"}` reads an archive
+    that was sent before once more. The answers are the same.
     """
     if media_type_of(request.headers) == upload_bodies.JSON:
         return await _answer(request, upload_bodies.of_json(await object_body(request)))
@@ -89,7 +98,9 @@ def _spooled(upload: Upload) -> Iterator[tuple[Path, str | None, str | None]]:
     raw, known = folder / f"upload-{uuid.uuid4().hex}", None
     try:
         with raw.open("xb") as target:
-            if isinstance(upload.source, str):
+            if upload.is_known:
+                named, known = intake.copy(str(upload.source), target)
+            elif isinstance(upload.source, str):
                 named, known = server_files.copy(upload.source, target)
             else:
                 named = upload.source.filename or ""

@@ -163,7 +163,7 @@ async def _files(form: FormData) -> list[bytes]:
 def _predict_files(ref: str, files: list[bytes]) -> Predictions:
     model = _model(ref)
     manifest = models.manifest(model)
-    decoding = inputs.of(manifest.input.kind).decoding(manifest.input)
+    decoding = inputs.decoding(manifest.input)
     if decoding is None:
         hint = f"its rows are of kind {manifest.input.kind}: send them as JSON"
         raise Invalid([Fault("/file", "no file can become a row of this model", hint, "unsupported_format")])

@@ -94,7 +94,7 @@ _COLUMN_LIST = {
 }
 _OBJECT = {
     "type": "object",
-    "required": ["uri"],
+    "oneOf": [{"required": ["uri"]}, {"required": ["dataset"]}],
     "additionalProperties": False,
     "properties": {
         "uri": {
@@ -102,6 +102,11 @@ _OBJECT = {
             "maxLength": LONGEST_URI,
             "pattern": "^file://",
             "description": "a file, or a folder of files, below one of BEQUEST_FILE_ROOTS; `?`, `#` and `%` in names are escaped",
+        },
+        "dataset": {
+            "type": "string",
+            "pattern": "^ds_[0-9a-f]{32}$",
+            "description": "an archive that was sent before, to be read with other options: pictures of another size, say",
         },
         **{name: _PROPERTIES[name] for name in ("name", "format", "size", "fit")},
         "targets": {**_COLUMN_LIST, "description": "columns to learn: a, or a:category"},
@@ -147,7 +152,7 @@ OPENAPI = {
 
 @dataclass(frozen=True)
 class Upload:
-    """The fields of an upload. `source`: the file that was sent, or the URI of one on this machine."""
+    """The fields of an upload. `source`: the file that was sent, the URI of one on this machine, or the id of an earlier upload."""
 
     source: UploadFile | str
     name: str | None
@@ -156,7 +161,14 @@ class Upload:
 
     def pointer(self, pointer: str) -> str:
         """Where a fault in the file, or in its name, stands in what was sent."""
-        return re.sub(r"^/file(name)?(?=/|$)", "/uri", pointer) if isinstance(self.source, str) else pointer
+        if not isinstance(self.source, str):
+            return pointer
+        return re.sub(r"^/file(name)?(?=/|$)", "/dataset" if self.is_known else "/uri", pointer)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the bytes are those of an earlier upload."""
+        return isinstance(self.source, str) and not self.source.startswith("file://")
 
 
 def of_form(form: FormData) -> Upload:
@@ -194,17 +206,21 @@ def of_form(form: FormData) -> Upload:
 
 def of_json(body: dict[str, Any]) -> Upload:
     """The fields of an object. Raises Invalid with all that is wrong with them."""
-    faults = unknown_fields(body, ("uri", *_TEXTS))
-    uri = body.get("uri")
-    if "uri" not in body:
-        faults.append(Fault("/uri", "this field is missing", 'as in {"uri": "file:///data/photos"}', "missing"))
+    faults = unknown_fields(body, ("uri", "dataset", *_TEXTS))
+    uri, known = body.get("uri"), body.get("dataset")
+    if ("uri" in body) == ("dataset" in body):
+        message = "expected one of `uri` and `dataset`"
+        faults.append(Fault("/uri", message, 'as in {"uri": "file:///data/photos"}', "missing"))
+    elif "dataset" in body:
+        if not isinstance(known, str) or not re.fullmatch("ds_[0-9a-f]{32}", known):
+            faults.append(Fault("/dataset", "expected the id of an upload", "GET /v1/datasets lists them", "type"))
     elif not isinstance(uri, str) or not uri.startswith("file://") or len(uri) > LONGEST_URI:
         faults.append(Fault("/uri", "expected file:// and an absolute path", "as in file:///data/photos", "uri"))
     texts = {name: _texts(name, body[name], faults) if name in body else [] for name in _TEXTS}
     options = _options(texts, faults)
     if faults:
         raise Invalid(faults)
-    return Upload(str(uri), _first(texts["name"]), _first(texts["format"]), options)
+    return Upload(str(known if "dataset" in body else uri), _first(texts["name"]), _first(texts["format"]), options)
 
 
 def _texts(name: str, value: Any, faults: list[Fault]) -> list[str]:

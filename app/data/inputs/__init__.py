@@ -56,9 +56,6 @@ class InputModule(Protocol):
     def encoder(self, input: InputSchema) -> Encode:
         """The function from a request's row to a batch's row, in the units of the data set."""
 
-    def decoding(self, input: InputSchema) -> Decoding | None:
-        """How a file that is sent becomes a row; None: no file can be one."""
-
     def preview(self, row: np.ndarray, input: InputSchema) -> Any:
         """JSON of a stored row, as `encoder` takes it."""
 
@@ -72,6 +69,12 @@ def of(kind: str) -> InputModule:
     if kind not in kinds:
         raise NotInstalled(f"there is no input kind {kind!r}: known are {', '.join(kinds)}")
     return cast("InputModule", kinds[kind])
+
+
+def decoding(input: InputSchema) -> Decoding | None:
+    """How a file that is sent becomes a row; None: no file can be one. A module whose rows come as files has a function of this name."""
+    own = getattr(of(input.kind), "decoding", None)
+    return None if own is None else cast("Decoding | None", own(input))
 
 
 def prepared_shape(input: InputSchema) -> list[int]:

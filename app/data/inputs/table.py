@@ -73,10 +73,6 @@ def encoder(input: InputSchema) -> Encode:
     return encode
 
 
-def decoding(input: InputSchema) -> None:
-    """No file is a row of a table."""
-
-
 def preview(row: np.ndarray, input: InputSchema) -> Any:
     """An object of the table's columns."""
     cells: dict[str, Any] = {}

@@ -78,10 +78,6 @@ def encoder(input: InputSchema) -> Encode:
     return encode
 
 
-def decoding(input: InputSchema) -> None:
-    """A text is sent as JSON."""
-
-
 def preview(row: np.ndarray, input: InputSchema) -> Any:  # noqa: ARG001
     return row.tobytes().rstrip(b"\0").decode("utf-8", "replace")
 

@@ -82,6 +82,23 @@ def test_the_command_that_follows_is_a_job_without_fault(client: httpx.Client) -
     assert checked.status_code in (200, 503), checked.text  # 503: nobody traces networks in this test
 
 
+def test_an_archive_is_read_again_with_other_options(client: httpx.Client) -> None:
+    first = upload(client, CONTENT, filename="photos.zip", name="animals").json()
+    again = client.post("/v1/datasets", json={"dataset": first["id"], "size": "8x6", "fit": "crop"})
+    assert again.status_code == 201, again.text
+    body = again.json()
+    assert (body["sha256"], body["name"], body["schema"]["input"]["shape"]) == (first["sha256"], "animals", [8, 6, 3])
+    sent = upload(client, CONTENT, filename="photos.zip", size="8x6", fit="crop").json()
+    assert sent["id"] == body["id"]
+    assert temporary() == []
+    table = upload(client, b"a,y\n1.5,x\n2.5,z\n").json()
+    assert problem(client.post("/v1/datasets", json={"dataset": table["id"]}), 409, "conflict")
+    assert problem(client.post("/v1/datasets", json={"dataset": "ds_" + "0" * 32}), 404, "not_found")
+    wrong = client.post("/v1/datasets", json={"dataset": "digits", "size": "0x1"})
+    assert pointers(problem(wrong, 422, "invalid")) == {"/dataset", "/size"}
+    assert pointers(problem(client.post("/v1/datasets", json={}), 422, "invalid")) == {"/uri"}
+
+
 def test_every_fault_of_the_fields_is_named_at_once(client: httpx.Client) -> None:
     answer = upload(client, CONTENT, size="0x5", fit="squash", skip_broken="perhaps", sise="4x4")
     assert pointers(problem(answer, 422, "invalid")) == {"/sise", "/size", "/fit", "/skip_broken"}
