@@ -99,7 +99,7 @@ def statistics(metric: str, predicted: Array, target: Array) -> Array:
 
 def undefined(metric: str, predicted: Array, target: Array) -> str | None:
     nothing = nothing_to_measure(predicted, target)
-    return CONSTANT if nothing is None and metric == "r2" and (_variance(target) == 0).any() else nothing
+    return NO_SPREAD if nothing is None and metric == "r2" and (_variance(target) == 0).any() else nothing
 
 
 def figures(predicted: Array, target: Array, names: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:  # noqa: ARG001
@@ -114,7 +114,7 @@ def figures(predicted: Array, target: Array, names: Sequence[str] | None) -> tup
         "mean_error": float(error.mean()),
         "target_mean": float(target.mean()),
         "target_std": float(np.sqrt(variance.mean())),
-    }, {"r2": CONSTANT} if constant else {}
+    }, {"r2": NO_SPREAD} if constant else {}
 
 
 def agreement(student: Array, teacher: Array) -> float | None:  # noqa: ARG001
@@ -126,4 +126,4 @@ def _variance(target: Array) -> Array:
     return np.asarray(target.var(axis=0)) if len(target) else np.full(target.shape[1], np.nan)
 
 
-CONSTANT = "the targets do not vary on these rows"
+NO_SPREAD = "the targets do not vary on these rows"

@@ -63,6 +63,10 @@ def test_of_numbers_the_mean_and_ridge_regression() -> None:
     y, train = data.table.columns["progression"], data.split.train
     expected = r2_score(y[test], np.full(len(test), y[train].mean(dtype=np.float64)))
     assert entry["constant"]["value"] == pytest.approx(expected, abs=1e-5)
+    assert [entry[which]["what"] for which in ("constant", "linear")] == [
+        "the mean",
+        "ridge regression on the prepared columns",
+    ]
     assert -0.1 < expected <= 0
     assert 0.25 < entry["linear"]["value"] < 0.7
 
