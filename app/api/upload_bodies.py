@@ -32,6 +32,7 @@ _TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "length", "rate"
 _LISTS = ("targets", "inputs")
 _FIELDS = ("file", *_TEXTS)
 FIELD_BYTES = 16 * 1024
+_LENGTH = re.compile("[1-9][0-9]{1,3}")
 _MOST_TARGETS, _LONGEST_TARGET, LONGEST_URI = 100, 160, 4096
 _COLUMNS = f"may be repeated. At most {_MOST_TARGETS} columns of {_LONGEST_TARGET} characters."
 _PROPERTIES: dict[str, dict[str, Any]] = {
@@ -59,13 +60,13 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
     },
     "size": {
         "type": "string",
-        "pattern": SIZE.pattern,
+        "pattern": f"^({SIZE.pattern})?$",
         "description": "of pictures, HEIGHTxWIDTH; what they all have when left out, else 224x224",
     },
     "fit": {"type": "string", "enum": list(get_args(Fit)), "description": "how a picture comes to its size; pad"},
     "length": {
         "type": "string",
-        "pattern": "^[1-9][0-9]{1,3}$",
+        "pattern": f"^({_LENGTH.pattern})?$",
         "description": f"of texts, in bytes, {SHORTEST_TEXT} to {LONGEST_TEXT}; a longer one is cut. "
         "When left out: the longest's, at most 512",
     },
@@ -261,7 +262,7 @@ def _options(texts: dict[str, list[str]], faults: list[Fault]) -> UploadOptions:
     if fit is not None and fit not in get_args(Fit):
         faults.append(Fault("/fit", "unknown fit", nearest(fit, get_args(Fit), "fits"), "unknown_name"))
         fit = None
-    if length and not (re.fullmatch("[0-9]{1,5}", length) and SHORTEST_TEXT <= int(length) <= LONGEST_TEXT):
+    if length and not (_LENGTH.fullmatch(length) and SHORTEST_TEXT <= int(length) <= LONGEST_TEXT):
         faults.append(Fault("/length", f"expected {SHORTEST_TEXT} to {LONGEST_TEXT} bytes", "as in 256", "length"))
         length = None
     rate, seconds = _of_sounds(texts, faults)

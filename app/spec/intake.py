@@ -38,12 +38,12 @@ class UploadOptions(SpecModel):
     skip_broken: bool = False
 
 
-SIZE = re.compile("^([1-9][0-9]{0,3})x([1-9][0-9]{0,3})$")
+SIZE = re.compile("([1-9][0-9]{0,3})x([1-9][0-9]{0,3})")
 
 
 def size_of(text: str) -> tuple[int, int] | None:
     """(height, width) in HEIGHTxWIDTH; None where it says something else."""
-    sides = SIZE.match(text)
+    sides = SIZE.fullmatch(text)
     size = (int(sides[1]), int(sides[2])) if sides else None
     return size if size and max(size) <= LARGEST_SIDE else None
 
