@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
 
 from app.data import decode_sound
 from app.data.inputs import audio
-from app.data.intake import labels
-from app.data.intake.archive import Member, Unreadable
-from app.data.intake.folders import Layout, Tally
+from app.data.intake import decoded
+from app.data.intake.folders import Layout
 from app.data.prepared import Writer
-from app.data.table import HASH_BYTES
 from app.data.upload import Upload
 from app.data.upload_limits import UploadLimits
-from app.spec.data import InputSchema, Schema, SoundDecoding
+from app.spec.data import Schema, SoundDecoding
 from app.spec.faults import Fault, Invalid
 from app.spec.intake import HIGHEST_RATE, LOWEST_RATE, Intake, UploadOptions
 
@@ -30,17 +27,7 @@ ENDINGS = (
 )
 DEFAULT_RATE = 16_000
 MOST_SECONDS = 10
-BLOCK_BYTES = 4 * 2**20
 SAMPLE_BYTES = 2
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A candidate that has a readable header: its number among them, its file, and its header."""
-
-    number: int
-    member: Member
-    header: decode_sound.Header
 
 
 def read(layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]:
@@ -49,65 +36,18 @@ def read(layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]:
     Raises:
         Invalid: too many broken files, see `labels.check_broken`; too many samples; faults in the columns.
     """
-    broken, total = layout.broken, len(layout.members)
-    sounds = list[Sound]()
-    for number, member in enumerate(layout.members):
-        try:
-            sounds.append(Sound(number, member, decode_sound.header(member.content())))
-        except (Unreadable, decode_sound.Undecodable) as error:
-            broken.add(str(error), member.name)
-        upload.progress(number // 4, total)
-    labels.check_broken(layout, [sound.number for sound in sounds], upload.options)
+    sounds = decoded.headers(layout, upload, decode_sound.header)
     notes = [*layout.notes]
-    how = _decoding(sounds, upload.options, notes)
+    how = _decoding([sound.header for sound in sounds], upload.options, notes)
     _check_room(len(sounds), how, upload.limits)
-    shape = audio.schema(how)
-    kept, hashes = _decoded(
-        sounds, how, shape, broken, out, lambda done: upload.progress(total // 4 + done * 3 // 4, total)
-    )
-    labels.check_broken(layout, kept, upload.options)
-    return labels.finish(layout, kept, shape, hashes, upload, notes, out)
+    return decoded.finish(layout, sounds, audio.schema(how), np.dtype(np.int16), upload, notes, out)
 
 
-def _decoded(
-    sounds: Sequence[Sound],
-    how: SoundDecoding,
-    input: InputSchema,
-    broken: Tally,
-    out: Writer,
-    progress: Callable[[int], None],
-) -> tuple[list[int], np.ndarray]:
-    """The numbers of the sounds that could be decoded, and their hashes; their samples are written."""
-    kept, block, hashes = list[int](), list[np.ndarray](), [np.zeros((0, HASH_BYTES), np.uint8)]
-    at_once = max(1, BLOCK_BYTES // (SAMPLE_BYTES * how.samples))
-    with out.rows(input.shape, np.dtype(np.int16)) as append:
-
-        def flush() -> None:
-            if block:
-                samples = np.stack(block)
-                hashes.append(audio.hashes(samples, input))
-                append(samples)
-                block.clear()
-
-        for done, sound in enumerate(sounds):
-            try:
-                block.append(decode_sound.sound(sound.member.content(), rate=how.rate, samples=how.samples))
-                kept.append(sound.number)
-            except (Unreadable, decode_sound.Undecodable) as error:
-                broken.add(str(error), sound.member.name)
-            if len(block) == at_once:
-                flush()
-            progress(done)
-        flush()
-    return kept, np.concatenate(hashes)
-
-
-def _decoding(sounds: Sequence[Sound], options: UploadOptions, notes: list[str]) -> SoundDecoding:
+def _decoding(headers: Sequence[decode_sound.Header], options: UploadOptions, notes: list[str]) -> SoundDecoding:
     """One rate and length for all. What was not asked for is said in `notes`."""
     import soundfile
     import soxr
 
-    headers = [sound.header for sound in sounds]
     rate = options.rate or _rate(headers, notes)
     wide = sum(header.channels > 1 for header in headers)
     if wide:
