@@ -104,7 +104,7 @@ def head(path: Path, n: int) -> Table:
         schema = read_schema(file["schema"])
 
     def first(member: str) -> np.ndarray:
-        return _stored(path, member)[:n]
+        return _stored(path, member).head(n)
 
     columns = {name: first(f"column_{number}") for number, name in enumerate(schema.columns)}
     return Table(first("inputs"), columns, first("hashes"), schema)

@@ -90,6 +90,10 @@ class Stored(RowSource):
         distinct, places = np.unique(rows, return_inverse=True)
         return self._read(distinct)[places]
 
+    def head(self, n: int) -> NDArray[Any]:
+        """The first `n` rows, or all there are. Of a small file, too, no others are read."""
+        return self._read(np.arange(min(n, len(self))))
+
     def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """`rows` ascend; neighbours are read together."""
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)

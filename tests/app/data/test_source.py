@@ -100,3 +100,14 @@ def test_rows_in_a_file_fill_no_memory(tmp_path: Path, monkeypatch: pytest.Monke
     for number in range(64):
         assert not stored[number].any()
     assert resident() - before < 16 * 2**20
+
+
+def test_the_head_of_a_small_file_is_all_that_is_read_of_it(tmp_path: Path) -> None:
+    """A preview of ten rows once read up to 64 MiB, and kept them while it was shown."""
+    path = tmp_path / "rows"
+    path.write_bytes(WHOLE.tobytes())
+    rows = Stored(path, WHOLE.shape, WHOLE.dtype)
+    assert np.array_equal(rows.head(7), WHOLE[:7])
+    assert np.array_equal(rows.head(99), WHOLE)
+    path.write_bytes(WHOLE[:7].tobytes())
+    assert np.array_equal(rows.head(7), WHOLE[:7]), "the rest is gone, and was not asked for"
