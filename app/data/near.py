@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 VERSION = 1
 """Of the fingerprints of all kinds: those that were kept under another one are not used."""
 
-MOST_PAIRS = 2**26
+MOST_PAIRS = 2**27
 """Pairs that are compared at most; beyond it as many test rows are left out as it takes."""
 
 AT_ONCE = 2**20
 
-Nearly = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
-"""Fingerprints of pairs, (m, k) each, to whether the two of a pair nearly equal each other, (m,)."""
+Nearly = Callable[[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+"""Fingerprints of both sides, and of each pair its place in the one and in the other, to whether the two nearly equal each other, (m,)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def across(
             left = np.repeat(rows[some], meeting[some])
             start = np.repeat(first[some] - np.cumsum(meeting[some]) + meeting[some], meeting[some])
             right = order[start + np.arange(len(left))]
-            near = nearly(own[compared[left]], other[right])
+            near = nearly(own, other, compared[left], right)
             twin[compared[left[near]]] = place[right[near]]
     chosen = np.isin(inverse, compared)
     return Found(np.flatnonzero(chosen), twin[inverse[chosen]])

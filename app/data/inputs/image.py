@@ -113,14 +113,15 @@ def bands(fingerprints: np.ndarray) -> np.ndarray:
     return np.hstack([(whole >> np.uint64(start)) & np.uint64(2 ** (end - start) - 1) for start, end in pairwise(cuts)])
 
 
-def nearly(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+def nearly(ours: np.ndarray, theirs: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Whether at most four bits differ, and the small pictures correlate as only one and the same picture does. By bits alone most
     drawings on a plain ground are alike: of `digits` nine test rows in ten had a twin."""
-    alike = np.bitwise_count(ours[:, :8] ^ theirs[:, :8]).sum(axis=1) <= BITS
-    own, other = (side[alike, 8:].astype(np.float32) for side in (ours, theirs))
-    own, other = (side - side.mean(axis=1, keepdims=True) for side in (own, other))
-    lengths = np.sqrt((own**2).sum(axis=1) * (other**2).sum(axis=1))
-    alike[alike] = (own * other).sum(axis=1) >= CORRELATION * lengths
+    own, other = (np.ascontiguousarray(side[:, :8]).view(np.uint64)[:, 0] for side in (ours, theirs))
+    alike = np.bitwise_count(own[left] ^ other[right]) <= BITS
+    a, b = (side[at[alike], 8:].astype(np.float32) for side, at in ((ours, left), (theirs, right)))
+    a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
+    lengths = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    alike[alike] = (a * b).sum(axis=1) >= CORRELATION * lengths
     return np.asarray(alike)
 
 

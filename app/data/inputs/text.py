@@ -112,6 +112,6 @@ def bands(fingerprints: np.ndarray) -> np.ndarray:
     return np.asarray((used * weights).sum(axis=2, dtype=np.uint64))
 
 
-def nearly(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+def nearly(ours: np.ndarray, theirs: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Whether the share of common runs (Jaccard's coefficient), estimated by the hashes in common, is at least 0.8."""
-    return np.asarray((ours == theirs).mean(axis=1) >= ALIKE)
+    return np.asarray((ours[left] == theirs[right]).mean(axis=1) >= ALIKE)

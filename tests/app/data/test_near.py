@@ -126,7 +126,7 @@ def test_bands_miss_no_pair_that_comparing_all_finds() -> None:
         for bit in rng.choice(64, rng.integers(0, 7), replace=False):
             row[bit // 8] ^= np.uint8(1 << (bit % 8))
     twins = near.across(ours, theirs, image.bands, image.nearly).twin
-    every = [image.nearly(np.repeat(row[None], 300, axis=0), theirs) for row in ours]
+    every = [image.nearly(ours, theirs, np.full(300, row), np.arange(300)) for row in range(200)]
     assert [twin >= 0 for twin in twins] == [bool(some.any()) for some in every]
     assert all(some[twin] for some, twin in zip(every, twins, strict=True) if twin >= 0)
     assert 0.4 < (twins >= 0).mean() < 0.9
@@ -135,7 +135,7 @@ def test_bands_miss_no_pair_that_comparing_all_finds() -> None:
 def test_where_too_many_would_be_compared_a_part_of_ours_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prints = np.arange(1000, dtype=np.uint16)[:, None]
     one_band = lambda each: np.zeros((len(each), 1), np.uint64)  # noqa: E731
-    equal = lambda ours, theirs: (ours == theirs)[:, 0]  # noqa: E731
+    equal = lambda ours, theirs, left, right: (ours[left] == theirs[right])[:, 0]  # noqa: E731
     monkeypatch.setattr(near, "AT_ONCE", 5000)
     assert near.across(prints, prints, one_band, equal).twin.tolist() == list(range(1000))
     monkeypatch.setattr(near, "MOST_PAIRS", 100_000)
