@@ -29,8 +29,8 @@ class EmbeddingFigures(TaskFigures):
         None,
         description="chance that a pair of one identity has a larger cosine than a pair of two; null: no such pairs",
     )
-    eer: float | None = Field(
-        None, description="equal error rate: where as many pairs of two identities are accepted as pairs of one refused"
+    equal_error_rate: float | None = Field(
+        None, description="where as many pairs of two identities are accepted as pairs of one refused"
     )
     threshold: float | None = Field(None, description="the cosine from which on a pair is accepted at that rate")
     identities: int | None = Field(None, description="among the test rows")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 fit_scale, layers = as_it_is, dense
 
-CONSTANT, LINEAR = "one vector for all", "nothing learnt"
+CONSTANT, LINEAR = "one vector for all", "plain cosines"
 METRICS, RELATIVE = {"roc_auc": pairs.ROC_AUC}, None
 TEMPERATURE = 0.1
 SMALLEST = 1e-12
@@ -99,7 +99,7 @@ def figures(predicted: Array, target: Array, names: Sequence[str] | None) -> tup
     rate, threshold = pairs.equal_error(told) if there else (None, None)
     return {
         "roc_auc": float(pairs.ROC_AUC.of(pairs.parts(told, len(target)).sum(axis=0))) if there else None,
-        "eer": rate,
+        "equal_error_rate": rate,
         "threshold": threshold,
         "identities": len(np.unique(target)),
         "same_pairs": len(told.same),

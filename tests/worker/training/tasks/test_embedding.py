@@ -128,13 +128,13 @@ def test_figures_are_those_of_the_pairs_and_fit_the_report() -> None:
     area = roc_auc_score(truth, np.concatenate([told.of_same, told.of_different]))
     assert entry["metric"]["value"] == entry["roc_auc"] == pytest.approx(area)
     assert (entry["n"], entry["missing"], entry["identities"]) == (120, 5, 20)
-    assert entry["eer"] == pairs.equal_error(told)[0]
+    assert entry["equal_error_rate"] == pairs.equal_error(told)[0]
     refused = np.mean(told.of_same < entry["threshold"])
     accepted = np.mean(told.of_different >= entry["threshold"])
-    assert refused == pytest.approx(entry["eer"], abs=0.02) == pytest.approx(accepted, abs=0.04)
+    assert refused == pytest.approx(entry["equal_error_rate"], abs=0.02) == pytest.approx(accepted, abs=0.04)
     assert report_figures.Figures is not None
     embedding_figures = __import__("app.spec.tasks.embedding", fromlist=["Figures"]).Figures
-    assert embedding_figures.model_validate(entry).eer == entry["eer"]
+    assert embedding_figures.model_validate(entry).equal_error_rate == entry["equal_error_rate"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_without_pairs_nothing_has_a_value(identities: np.ndarray, why: str) -> 
     assert measured.undefined == why
     entry = evaluate.evaluate("embedding", vectors, identities, metric="roc_auc")
     assert (entry["metric"]["value"], entry["undefined"]["metric"]) == (None, why)
-    assert entry.get("eer") is None
+    assert entry.get("equal_error_rate") is None
 
 
 # --- what a spec must say

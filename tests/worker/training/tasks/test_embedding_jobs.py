@@ -89,7 +89,7 @@ def test_identities_that_were_never_seen_are_told_apart(job: Job, monkeypatch: p
     begun = job.answers(untrained, data.table.inputs)["who"]
     assert measure.value > 0.9
     figures = job.figures(model, data)["who"]
-    assert figures["eer"] < 0.2
+    assert figures["equal_error_rate"] < 0.2
     assert figures["identities"] == 36
     vectors = job.answers(model.network, data.table.inputs)["who"]
     assert vectors.shape == begun.shape == (960, 8)

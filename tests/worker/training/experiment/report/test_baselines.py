@@ -154,3 +154,13 @@ def test_of_vectors_each_number_s_mean_and_rows_with_gaps_are_left_out() -> None
     assert model is not None
     assert model(x).tolist() == [[3.0, 5.0]] * 3
     assert regression.linear(task, x[:1], values[:1]) is None
+
+
+def test_of_identities_one_vector_and_the_columns_as_they_are() -> None:
+    table = datasets.load("wine")
+    task = heads.task("class", TaskSpec(column="class", type="embedding"), table.schema.columns["class"])
+    split = datasets.split(table, SplitSpec(by="random"), ["class"])
+    entry = entries(Data("wine", table, split, {"class": task}))["class"]
+    assert (entry["metric"], entry["constant"]["value"]) == ("roc_auc", 0.5)
+    assert entry["linear"]["what"] == "plain cosines on the prepared columns"
+    assert 0.8 < entry["linear"]["value"] < 1
