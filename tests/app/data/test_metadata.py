@@ -94,11 +94,11 @@ def test_metadata_that_names_no_files_or_lacks_a_target_is_refused(tmp_path: Pat
 
 
 def test_many_rows_without_a_file_beside_many_files_without_a_row_take_no_longer(tmp_path: Path) -> None:
-    """Each of the rows was looked for among all the files: 20,000 of both took over a minute."""
+    """Each of the rows was looked for among all the files: 20,000 of both took 13 s of the processor, and 100,000 more than there is."""
     count = 20_000
     rows = "file_name,y\n" + "".join(f"b/{n}.txt,{'uv'[n % 2]}\n" for n in range(count)) + "a/0.txt,u\na/1.txt,v\n"
     files = {f"a/{n}.txt": b"text %d" % n for n in range(count)} | {"metadata.csv": rows.encode()}
     began = time.process_time()
     _, intake = taken(tmp_path, zipped(files), "zip", skip_broken=True)
-    assert time.process_time() - began < 20
+    assert (spent := time.process_time() - began) < 6, spent
     assert (intake.used, intake.broken[0].count, intake.ignored[0].count) == (2, count, count - 2)
