@@ -10,10 +10,9 @@ import numpy as np
 
 from app.data import npz_file
 from app.data.prepared import Writer
-from app.data.upload import Read, Upload
+from app.data.upload import Read, Upload, refuse_unused
 from app.data.upload_limits import MIB, UploadLimits
 from app.spec.data import Schema
-from app.spec.faults import Fault, Invalid
 from app.spec.intake import Intake
 
 Format = Literal["npz", "csv", "jsonl", "parquet", "zip", "tar"]
@@ -55,8 +54,7 @@ def walls(format: str, limits: UploadLimits) -> Walls:
 
 
 def _read_npz(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
-    if upload.options.inputs:
-        raise Invalid([Fault("/inputs", "an npz has its inputs in one array", "leave `inputs` out")])
+    refuse_unused(upload.options, ("targets",), "arrays")
     table = npz_file.read(upload.file, upload.options.targets, upload.limits)
     out.table(table)
     return table.schema, Intake(used=len(table))
@@ -65,6 +63,7 @@ def _read_npz(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
 def _read_table(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
     from app.data import tabular
 
+    refuse_unused(upload.options, ("targets", "inputs", "length"), "a table's rows")
     table, intake = tabular.read(upload.file, cast("tabular.Format", upload.format), upload.options, upload.limits)
     out.table(table)
     return table.schema, intake

@@ -14,7 +14,7 @@ from app.data import decode
 from app.data.intake import archive, folders, metadata, pictures, sounds, texts
 from app.data.intake.folders import Layout
 from app.data.prepared import Writer
-from app.data.upload import Upload
+from app.data.upload import Upload, refuse_unused
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.intake import Intake
@@ -25,6 +25,7 @@ class FileKind(Protocol):
 
     KIND: str
     ENDINGS: tuple[str, ...]
+    OPTIONS: tuple[str, ...]
 
     def read(self, layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]: ...
 
@@ -38,6 +39,7 @@ def read(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
         kind, layout = folders.layout(members, {name: kind.ENDINGS for name, kind in KINDS.items()})
         if kind is None:
             raise Invalid([_nothing(layout)])
+        refuse_unused(upload.options, ("targets", "skip_broken", *KINDS[kind].OPTIONS), f"{kind}s")
         if layout.metadata is not None:
             layout = metadata.described(layout, upload.limits)
         return KINDS[kind].read(layout, upload, out)

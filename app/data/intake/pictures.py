@@ -21,6 +21,7 @@ from app.spec.faults import Fault, Invalid
 from app.spec.intake import Fit, Intake, UploadOptions
 
 KIND = "picture"
+OPTIONS = ("size", "fit")
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEFAULT_SIZE = (224, 224)
 DEFAULT_FIT: Fit = "pad"

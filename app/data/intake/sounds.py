@@ -21,6 +21,7 @@ from app.spec.faults import Fault, Invalid
 from app.spec.intake import HIGHEST_RATE, LOWEST_RATE, Intake, UploadOptions
 
 KIND = "sound"
+OPTIONS = ("rate", "seconds")
 ENDINGS = (
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".aifc"),
     *(".m4a", ".aac", ".opus", ".wma", ".amr", ".caf"),  # counted as broken, with the way to convert them

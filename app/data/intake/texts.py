@@ -14,6 +14,7 @@ from app.spec.data import Schema
 from app.spec.intake import Intake
 
 KIND = "text"
+OPTIONS = ("length",)
 ENDINGS = (".txt", ".text", ".eml")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,24 @@ def test_targets_must_be_there_and_pixels_fit(tmp_path: Path) -> None:
             zipped({f"{name}/{n}.png": saved(noise(n, 4, 4)) for n in range(2) for name in ("a", "x" * 140)}),
             "zip",
         )
+
+
+@pytest.mark.parametrize(
+    ("content", "format", "options", "pointer"),
+    [
+        (zipped(class_folders(4)), "zip", {"length": 64, "size": (8, 8)}, "/length"),
+        (zipped(class_folders(4)), "zip", {"inputs": ["a"]}, "/inputs"),
+        (zipped({f"{k}/{n}.txt": b"some words" for k in "ab" for n in range(3)}), "zip", {"fit": "crop"}, "/fit"),
+        (b"a,y\n1.5,x\n2.5,z\n", "csv", {"size": (8, 8)}, "/size"),
+        (b"", "npz", {"skip_broken": True}, "/skip_broken"),
+    ],
+)
+def test_an_option_without_meaning_is_refused_and_not_passed_over(
+    tmp_path: Path, content: bytes, format: str, options: dict[str, Any], pointer: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        taken(tmp_path, content, format, **options)
+    assert [fault.pointer for fault in refused.value.faults] == [pointer]
 
 
 def test_an_old_prepared_file_is_read_as_before(tmp_path: Path) -> None:
