@@ -261,15 +261,18 @@ def copy(ref: str, target: IO[bytes]) -> tuple[str, str]:
     """Writes the archive that an upload came as to `target`, to be read once more; returns the upload's name and format.
 
     Raises:
-        NotFound: there is no such upload. Conflict: its bytes are not kept.
+        Invalid: there is no such upload, or its bytes are not kept; pointer /dataset.
     """
     with transaction() as session:
-        name, row = datasets.get(session, ref).name, session.get(Dataset, ref)
-        if row is None or row.raw_sha256 is None:
-            raise Conflict("The bytes of this data set are not kept: those of archives alone are. Send the file again.")
+        row = session.get(Dataset, ref)
+        if row is None:
+            raise Invalid([Fault("/dataset", "there is no such upload", "GET /v1/datasets lists them", "unknown_name")])
+        if row.raw_sha256 is None:
+            message = "its bytes are not kept: those of archives alone are"
+            raise Invalid([Fault("/dataset", message, "send the file again", "not_kept")])
         with artifacts.open_plain(artifacts.blob(row.raw_sha256)) as source:
             shutil.copyfileobj(source, target, 1 << 20)
-        return name, row.format
+        return row.name, row.format
 
 
 def _copy_of(raw_sha256: str) -> Path:

@@ -44,7 +44,6 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
         },
         **deps.problem_responses(
             "malformed_body",
-            "not_found",
             "conflict",
             "unsupported_media_type",
             "invalid",

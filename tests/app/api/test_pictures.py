@@ -92,8 +92,9 @@ def test_an_archive_is_read_again_with_other_options(client: httpx.Client) -> No
     assert sent["id"] == body["id"]
     assert temporary() == []
     table = upload(client, b"a,y\n1.5,x\n2.5,z\n").json()
-    assert problem(client.post("/v1/datasets", json={"dataset": table["id"]}), 409, "conflict")
-    assert problem(client.post("/v1/datasets", json={"dataset": "ds_" + "0" * 32}), 404, "not_found")
+    for ref, says in ((table["id"], "not kept"), ("ds_" + "0" * 32, "no such upload")):
+        refused = problem(client.post("/v1/datasets", json={"dataset": ref}), 422, "invalid")
+        assert [(fault["pointer"], says in fault["message"]) for fault in refused["errors"]] == [("/dataset", True)]
     wrong = client.post("/v1/datasets", json={"dataset": "digits", "size": "0x1"})
     assert pointers(problem(wrong, 422, "invalid")) == {"/dataset", "/size"}
     assert pointers(problem(client.post("/v1/datasets", json={}), 422, "invalid")) == {"/uri"}

@@ -200,5 +200,5 @@ def test_the_document_describes_both_bodies(client: httpx.Client) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/v1/datasets"]["post"]
     content = operation["requestBody"]["content"]
     form, other = (content[name]["schema"] for name in ("multipart/form-data", "application/json"))
-    assert set(other["properties"]) == set(form["properties"]) - {"file"} | {"uri"}
+    assert set(other["properties"]) == set(form["properties"]) - {"file"} | {"uri", "dataset"}
     jsonschema.Draft202012Validator(other).validate(content["application/json"]["example"])
