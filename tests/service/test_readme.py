@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -41,6 +42,25 @@ def test_a_job_is_accepted_as_printed(service: Service, number: int) -> None:
         ["bash", "-c", line], env=os.environ | {"S": service.address}, capture_output=True, check=True
     )
     assert json.loads(told.stdout)["valid"] is True
+
+
+def test_pictures_of_many_sizes_go_in_as_printed(service: Service, tmp_path: Path) -> None:
+    """The lines of "Your data", up to the job, which another test would only train again."""
+    script = Path(__file__).parents[2] / "examples/handwriting.py"
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60)
+    block = next(block for block in blocks("console") if "handwriting.zip" in block)
+    upload, job = (
+        re.search(pattern, block, flags=re.DOTALL) for pattern in (r"curl \S+/datasets .*?\n", r"'(\{.*?\})' ")
+    )
+    assert upload is not None
+    assert job is not None
+    environment = os.environ | {"S": service.address}
+    told = subprocess.run(["bash", "-c", upload[0]], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    dataset = json.loads(told.stdout)
+    assert (dataset["state"], dataset["intake"]["used"], dataset["intake"]["broken"]) == ("ready", 900, [])
+    spec = json.loads(job[1].replace("DATASET", dataset["id"]))
+    assert service.post("/v1/jobs/validate", spec).raise_for_status().json()["valid"] is True
+    assert (tmp_path / "digit.jpg").stat().st_size > 0
 
 
 def test_the_script_submits_waits_downloads_and_exits_by_the_outcome(service: Service, tmp_path: Path) -> None:
