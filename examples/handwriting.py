@@ -2,8 +2,8 @@
 
     .venv/bin/python examples/handwriting.py
 
-It writes handwriting.zip, with a folder for each class, and digit.jpg, one more picture. They are the service's own `digits` (UCI, CC BY 4.0),
-brought to sizes drawn at random, the same each time.
+It writes handwriting.zip, with a folder for each class, and digit.jpg, one more picture. They are the service's own
+`digits` (UCI, CC BY 4.0), brought to sizes drawn at random, the same each time.
 """
 
 from __future__ import annotations

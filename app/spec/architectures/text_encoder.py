@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from app.spec.architectures._base import Architecture, Shape
+from app.spec.architectures._heads import dividing
 
 MOST_PLACES = 1024
 """Attention takes time and memory by the square of their number."""
@@ -28,14 +29,7 @@ class Spec(Architecture):
     mlp_ratio: int = Field(4, ge=1, le=8, description="of `dim`: how wide the layers between are")
     dropout: float = Field(0.0, ge=0, lt=1, description="after attention, and after each dense layer")
 
-    @field_validator("heads")
-    @classmethod
-    def _divide(cls, heads: int, info: ValidationInfo) -> int:
-        if info.data.get("dim", 0) % heads:
-            raise ValueError(
-                f"{heads} heads do not divide `dim`, which is {info.data['dim']}: choose another number of one of them"
-            )
-        return heads
+    _divide = field_validator("heads")(dividing)
 
     def check(self, shape: Shape) -> None:
         if shape[0] % self.stride:

@@ -11,8 +11,8 @@ from typing import Any
 from keras import layers
 
 from app.spec.architectures.text_encoder import Spec
+from worker.training.networks.architectures._encoder import EPSILON, encoder
 from worker.training.networks.architectures.text_cnn import BYTES
-from worker.training.networks.architectures.vit_tiny import EPSILON, encoder
 
 
 def build(spec: Spec, inputs: Any) -> Any:

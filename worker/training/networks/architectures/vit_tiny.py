@@ -11,8 +11,7 @@ from typing import Any
 from keras import layers
 
 from app.spec.architectures.vit_tiny import Spec
-
-EPSILON = 1e-6
+from worker.training.networks.architectures._encoder import EPSILON, encoder
 
 
 def build(spec: Spec, inputs: Any) -> Any:
@@ -34,18 +33,3 @@ def _patches(spec: Spec, inputs: Any) -> Any:
     x = layers.Reshape((rows * columns, spec.patch * flat), name="patch-flat")(x)
     shape = (rows * columns, spec.dim)
     return layers.EinsumDense("npc,cd->npd", shape, bias_axes="pd", name="patch-embedding")(x)
-
-
-def encoder(spec: Any, x: Any, name: str) -> Any:
-    """(batch, places, dim) of the same. `spec` has dim, heads, mlp_ratio, dropout."""
-    y = layers.LayerNormalization(epsilon=EPSILON, name=f"{name}-norm1")(x)
-    y = layers.MultiHeadAttention(spec.heads, spec.dim // spec.heads, name=f"{name}-attention")(y, y)
-    x = layers.Add(name=f"{name}-add1")([x, _dropped(spec, y, f"{name}-dropout1")])
-    y = layers.LayerNormalization(epsilon=EPSILON, name=f"{name}-norm2")(x)
-    y = layers.Dense(spec.mlp_ratio * spec.dim, activation="gelu", name=f"{name}-dense1")(y)
-    y = layers.Dense(spec.dim, name=f"{name}-dense2")(_dropped(spec, y, f"{name}-dropout2"))
-    return layers.Add(name=f"{name}-add2")([x, _dropped(spec, y, f"{name}-dropout3")])
-
-
-def _dropped(spec: Any, x: Any, name: str) -> Any:
-    return layers.Dropout(spec.dropout, name=name)(x) if spec.dropout else x
