@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from app.data import decode, decode_sound
 from app.data.inputs import text
 from tests.app.data.pictures import saved, smooth, zipped
 from tests.app.data.sounds import wav
+from tests.service import alone
 from tests.service.conftest import Service
 
 pytestmark = pytest.mark.slow
@@ -25,13 +23,6 @@ pytestmark = pytest.mark.slow
 COUNT = 48
 TARGETS = "species,sick:category,weight:number,tags:labels"
 TASKS = {"species": "probabilities", "sick": "probability", "weight": "value", "tags": "probabilities"}
-PROGRAM = """
-import json, os, sys
-os.environ["KERAS_BACKEND"] = sys.argv[1]
-import keras, numpy as np
-answers = keras.saving.load_model("model.keras", compile=False).predict_on_batch(np.load("rows.npy"))
-print("ANSWERS", json.dumps({name: np.asarray(values).tolist() for name, values in answers.items()}))
-"""
 
 
 def columns(number: int) -> str:
@@ -136,19 +127,12 @@ def test_what_is_served_is_what_the_model_answers_anywhere(
         assert again.json()["predictions"] == served
         return
     np.save(tmp_path / "rows.npy", rows.astype(np.float32))
-    model = service.get(f"/v1/jobs/{job['id']}/artifacts/model.keras").raise_for_status().content
-    (tmp_path / "model.keras").write_bytes(model)
-    for backend in ("tensorflow", "jax"):
-        command = [sys.executable, "-c", PROGRAM, backend]
-        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert process.returncode == 0, process.stderr[-2000:]
-        line = next(line for line in process.stdout.splitlines() if line.startswith("ANSWERS "))
-        alone = json.loads(line.removeprefix("ANSWERS "))
+    for answers in alone.on_rows(service, job["id"], tmp_path):
         for number, entry in enumerate(served):
             for task, word in TASKS.items():
                 told = entry[task][word]
                 numbers = list(told.values()) if isinstance(told, dict) else [told]
-                computed = alone[task][number]
+                computed = answers[task][number]
                 if task == "sick":  # one output: the share of the second class
                     computed = [max(computed[0], 1 - computed[0])]
-                assert np.abs(np.array(computed) - numbers).max() < 1e-4, (backend, task)
+                assert np.abs(np.array(computed) - numbers).max() < 1e-5, task
