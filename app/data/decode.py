@@ -58,16 +58,14 @@ def picture(content: bytes, *, size: Sequence[int], mode: str, fit: str) -> np.n
     """The first picture in `content` as (height, width, channels) uint8.
 
     It is turned as its EXIF orientation says; 16 bits become 8 by division by 257; what is transparent stands on
-    white. Then it is brought to
-    `size` by bilinear reading with antialiasing.
+    white. Then it is brought to `size` by bilinear reading with antialiasing.
 
     Args:
         content: a JPEG, PNG, WebP, BMP, GIF or TIFF file.
         size: (height, width).
         mode: "RGB" (3 channels) or "L" (1, grey).
         fit: "stretch" to the size whatever the proportions; "crop" what reaches beyond it, evenly; "pad" with black,
-        evenly; "exact": a picture
-            of another size is refused.
+            evenly; "exact": a picture of another size is refused.
 
     Raises:
         Undecodable: with what is the matter.

@@ -1,11 +1,9 @@
 """`python -m app.data.inspect RAW FORMAT OUT [ASKED]`: the process that reads a client's bytes, and nothing else.
 
 It confines itself, parses RAW, writes the prepared file OUT and prints one JSON line: {"schema": …, "intake": …} or
-{"faults": […]}. It ends
-with `disk.NO_ROOM`, and may have printed nothing, where the disk is full: that is no fault of the file's.
-ASKED is JSON: {"options": `UploadOptions`, "limits": `UploadLimits`}. How far it has come stands in the file
-`progress` of its folder, "DONE TOTAL".
-The API runs it by `app.data.uploads.inspect_upload`.
+{"faults": […]}. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full: that is no fault
+of the file's. ASKED is JSON: {"options": `UploadOptions`, "limits": `UploadLimits`}. How far it has come stands in
+the file `progress` of its folder, "DONE TOTAL". The API runs it by `app.data.uploads.inspect_upload`.
 """
 
 from __future__ import annotations

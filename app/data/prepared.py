@@ -1,8 +1,7 @@
 """The one file an upload becomes: a plain, uncompressed zip of our own, written by the inspect child and read by trainers.
 
 A table that was read whole is an npz. Rows that come one after another are written as they come, before anyone knows
-how many they are: then
-`inputs.bin` holds them, and `inputs.json` their shape and type.
+how many they are: then `inputs.bin` holds them, and `inputs.json` their shape and type.
 """
 
 from __future__ import annotations

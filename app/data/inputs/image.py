@@ -75,8 +75,7 @@ def encoder(input: InputSchema) -> Encode:
 
 def decoding(input: InputSchema) -> Decoding | None:
     """How a picture's file becomes a row of this input; None: no file can. Where the rows came as numbers, nobody
-    said how they were cut out of
-    pictures: then only a picture of just that size is one."""
+    said how they were cut out of pictures: then only a picture of just that size is one."""
     if input.decode is not None or input.scale != 255 or input.shape[-1] not in (1, 3):
         return input.decode
     return PictureDecoding(

@@ -1,8 +1,8 @@
 """Which files belong together: pictures of one patient, cuttings of one photograph, recordings of one speaker, as folders and names say.
 
 Rows that belong together and stand on both sides of a split flatter a model: what it saw of one it knows of the
-other. A guess by names can be
-wrong, so it is a column that a split may go by, and said to be one; nothing is split by it unasked.
+other. A guess by names can be wrong, so it is a column that a split may go by, and said to be one; nothing is split
+by it unasked.
 """
 
 from __future__ import annotations

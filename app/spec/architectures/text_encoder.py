@@ -1,9 +1,8 @@
 """A transformer encoder (Vaswani et al. 2017) over the bytes of a text.
 
 Bytes are embedded and joined, `stride` at a time, by a convolution before the first attention, as in CANINE (Clark et
-al. 2022): attention over
-single bytes would cost the square of `stride` more. Norms stand before attention and dense layers (Xiong et al.
-2020); the mean over all places remains.
+al. 2022): attention over single bytes would cost the square of `stride` more. Norms stand before attention and dense
+layers (Xiong et al. 2020); the mean over all places remains.
 """
 
 from __future__ import annotations
