@@ -66,6 +66,22 @@ class Trace(SpecModel):
         return sum(layer.parameters for layer in self.layers)
 
     @cached_property
+    def map(self) -> str | None:
+        """The layer whose output still has places, such as those of a picture, and is all that the flat features are made of: what
+        the first layer that flattens is given. None where there is none."""
+        for run in self.runs:
+            if any(layer.kind in FLATTENERS for layer in run):
+                given = run[0].after[0]
+                return given if len(run) == 1 and given != INPUT else None
+        return self.features if self.layers and len(self.features_shape) > 1 else None
+
+    @cached_property
+    def behind_map(self) -> list[str]:
+        """The layers with numbers that a head on the map does not see."""
+        place = self.names.index(self.map) if self.map else len(self.layers)
+        return [layer.name for layer in self.layers[place + 1 :] if layer.parameters]
+
+    @cached_property
     def names(self) -> list[str]:
         return [layer.name for layer in self.layers]
 

@@ -51,8 +51,9 @@ class TaskModule(Protocol):
 
     METRICS: the names of what it is measured by. Figures: its part of a report, a subclass of `app.spec.figures.TaskFigures` whose
     `type` is a Literal. A module may also have IDENTITIES, true where the classes of its column are no outputs but
-    identities, examined on others than those that it learnt: a job must split by that column. And UNITS, the fewest and the most
-    outputs that a spec may choose.
+    identities, examined on others than those that it learnt: a job must split by that column. UNITS, the fewest and the most
+    outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
+    flat features.
     """
 
     OUTPUT: Output
@@ -90,6 +91,11 @@ def of(type: str) -> TaskModule:
 def of_identities(type: str) -> bool:
     """Whether a type tells apart identities that it has never seen."""
     return bool(getattr(of(type), "IDENTITIES", False))
+
+
+def on_map(type: str) -> bool:
+    """Whether a type's head stands on the network's map."""
+    return bool(getattr(of(type), "MAP", False))
 
 
 def natural(column: Column) -> str:

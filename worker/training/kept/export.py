@@ -53,7 +53,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     outputs = {}
     for name, task in network.tasks.items():
         out = reached[keras_layers.graph.features[name]]
-        for layer in (f"{name}_hidden", f"{name}_dropout", f"{name}_logits"):
+        for layer in heads.layer_names(name):
             if layer in keras_layers.layers:
                 out = keras_layers.layers[layer](out)
         outputs[name] = heads.output_layer(task)(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -150,7 +150,7 @@ class Faults:
         """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves."""
         trunk = {*trace.names, *trace.nested} if trace is not None else set[str]()
         trunk |= {node.name for node in graph.nodes} if graph is not None else set()
-        heads_ = {f"{task}_{part}": task for task in tasks for part in ("hidden", "dropout", "logits")}
+        heads_ = {f"{task}_{part}": task for task in tasks for part in heads.PARTS}
         crossed = {heads_[name] for name in trunk & heads_.keys()}
         for name in tasks:
             if TAKEN.fullmatch(name) or name in trunk:
@@ -214,12 +214,15 @@ class Faults:
             )
 
     def parameters(
-        self, trace: Trace, tasks: Mapping[str, tuple[int | None, int]], at: str, graph: Graph | None = None
+        self, trace: Trace, made: Mapping[str, tuple[int | None, Task]], at: str, graph: Graph | None = None
     ) -> None:
-        """Refuses a model that is too large. `tasks`: hidden units of each head (None: none) and its outputs; `graph`: the layers
-        before the heads where they are not the trunk alone."""
-        count, width = (trace if graph is None else graph).parameters, prod(trace.features_shape)
-        for hidden, units in tasks.values():
+        """Refuses a trunk that cannot carry its heads, and a model that is too large. `made`: hidden units of each head (None: none) and
+        its task; `graph`: the layers before the heads where they are not the trunk alone."""
+        self._maps(trace, [task for _, task in made.values()], at)
+        count = (trace if graph is None else graph).parameters
+        for hidden, task in made.values():
+            shape = trace.shapes[trace.map][-1:] if tasks.on_map(task.type) and trace.map else trace.features_shape
+            width, units = prod(shape), task.units
             count += (width + 1) * units if hidden is None else (width + 1) * hidden + (hidden + 1) * units
         if count > most_parameters():
             self.add(
@@ -227,6 +230,24 @@ class Faults:
                 f"{count:,} parameters are more than the {most_parameters():,} allowed",
                 "choose smaller numbers",
                 "model_too_large",
+            )
+
+    def _maps(self, trace: Trace, made: Sequence[Task], at: str) -> None:
+        """Heads on a map need one; and a trunk whose last layers nobody would train is not theirs."""
+        on_map = [task for task in made if tasks.on_map(task.type)]
+        if not on_map:
+            return
+        hint = "choose an architecture whose last layer pools a map, such as resnet or text-encoder"
+        who = f"the {on_map[0].type} task {on_map[0].name!r} needs an answer for each place"
+        if trace.map is None:
+            self.add(at, f"{who}, and this architecture has no map of places", hint, "no_map")
+        elif len(on_map) == len(made) and trace.behind_map:
+            layers = ", ".join(trace.behind_map)
+            self.add(
+                at,
+                f"{who} and stands on {trace.map}: nothing would train the layers behind it, {layers}",
+                hint,
+                "no_map",
             )
 
     def training(self, training: TrainingSpec, at: str, rate: float | None = None) -> TrainingSpec:
@@ -300,7 +321,7 @@ class Faults:
             _, task = self.task(name, TaskSpec(column=column.name), schema, at)
         trace = self.trace(architecture, schema.input if schema else None)
         if trace is not None and task is not None:
-            self.parameters(trace, {task.name: (None, task.units)}, f"{at}/architecture")
+            self.parameters(trace, {task.name: (None, task)}, f"{at}/architecture")
         update: dict[str, Any] = {"training": training}
         if column is not None:
             update["target"] = column.name

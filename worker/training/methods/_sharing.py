@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from app.spec import tasks
 from app.spec.faults import Invalid, validate
 from app.spec.registry import module_of, name_of
 from worker.training import sharing
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
     from app.spec.variants import Unfit
     from worker.training.methods._resolve import Faults
     from worker.training.sharing import Graph
+    from worker.training.tasks.heads import Task
 
 Short = Mapping[str, int | None]
 """The sharing's fields that may stand in the job itself; None where they do not."""
 
 
 def resolved(
-    asked: SpecModel | Unfit, short: Short, tasks: Iterable[str], trace: Trace | None, faults: Faults
+    asked: SpecModel | Unfit,
+    short: Short,
+    names: Iterable[str],
+    made: Mapping[str, Task],
+    trace: Trace | None,
+    faults: Faults,
 ) -> tuple[SpecModel | None, Graph | None]:
     """The sharing with every default, and the layers that it makes of the trunk; None where something is wrong."""
     given = faults.fitting(asked, "/sharing")
@@ -31,7 +38,8 @@ def resolved(
         spec = _joined(given, short, faults)
         if trace is None:
             return spec, None
-        graph = sharing.graph(spec, trace, tasks)
+        on_map = [name for name, task in made.items() if tasks.on_map(task.type)] if trace.map else []
+        graph = sharing.graph(spec, trace, names, on_map)
     except Invalid as invalid:
         for fault in invalid.faults:
             faults.add(_place(given, short, fault.pointer), fault.message, fault.hint, fault.code)

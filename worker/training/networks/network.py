@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.data import inputs
-from app.spec import architectures, base
+from app.spec import architectures, base, tasks
 from worker.training import sharing
 from worker.training.sharing import hard_sharing
+from worker.training.tasks import heads
 
 if TYPE_CHECKING:
     from app.spec.architectures import Architecture
@@ -82,7 +83,8 @@ class Network:
     @property
     def graph(self) -> Graph:
         """The layers between the trunk's input and the heads."""
-        return sharing.graph(self.sharing, self.trace, self.tasks)
+        on_map = [name for name, task in self.tasks.items() if tasks.on_map(task.type)]
+        return sharing.graph(self.sharing, self.trace, self.tasks, on_map)
 
     @property
     def trunk(self) -> list[str]:
@@ -92,10 +94,7 @@ class Network:
     @property
     def head_layers(self) -> dict[str, list[str]]:
         """The layers with numbers of each task's head, the logits last."""
-        return {
-            name: [layer for layer in (f"{name}_hidden", f"{name}_logits") if layer in self.weights]
-            for name in self.tasks
-        }
+        return {name: [layer for layer in heads.layer_names(name) if layer in self.weights] for name in self.tasks}
 
     def shape_key(self) -> str:
         """All of a network but its numbers; networks of equal key can share Keras layers."""

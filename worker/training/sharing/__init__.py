@@ -26,12 +26,12 @@ MOST_LAYERS = 2000
 """Bound on the layers of all copies: Keras needs about 10 ms to make one, and longer to trace it."""
 
 
-def graph(spec: SpecModel, trace: Trace, tasks: Iterable[str]) -> Graph:
-    """The layers between the input of a trunk and the heads of `tasks`.
+def graph(spec: SpecModel, trace: Trace, tasks: Iterable[str], on_map: Iterable[str] = ()) -> Graph:
+    """The layers between the input of a trunk and the heads of `tasks`, of which those of `on_map` stand on the trunk's map.
 
     Raises:
         Invalid: the spec does not fit the trunk or the tasks.
     """
     plan = Plan(trace)
     features = module_of("sharing", spec).graph(plan, sorted(tasks), spec)
-    return Graph(tuple(plan.nodes.values()), features)
+    return Graph(tuple(plan.nodes.values()), features | {task: plan.map_of(features[task]) for task in on_map})

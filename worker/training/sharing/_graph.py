@@ -8,7 +8,8 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from app.spec.trace import INPUT, Shape
+from app.spec.faults import Fault, Invalid
+from app.spec.trace import FLATTENERS, INPUT, Shape
 
 if TYPE_CHECKING:
     from app.spec.trace import Trace, TracedLayer
@@ -37,7 +38,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """`nodes` in an order in which they can be computed; `features`: the node that feeds each task's head, always flat."""
+    """`nodes` in an order in which they can be computed; `features`: the node that feeds each task's head: flat, or the map of
+    the task's own trunk."""
 
     nodes: tuple[Node, ...]
     features: Mapping[str, str]
@@ -130,6 +132,22 @@ class Plan:
             name = f"{prefix}-head_flatten" if prefix else "head_flatten"
             last = self._add(Node(name, "flatten", {}, (last,), (prod(self.shape(last)),), 0, name))
         return last
+
+    def map_of(self, features: str) -> str:
+        """The node with the map of which alone the flat output of `features` is made.
+
+        Raises:
+            Invalid: there is none.
+        """
+        node = self.nodes[features]
+        while node.kind not in FLATTENERS and node.kind != "flatten":
+            if len(node.after) > 1 or node.after[0] == INPUT:
+                message = (
+                    "a head on a network's map needs one map for its task, and what is shared here are flat features"
+                )
+                raise Invalid([Fault("/name", message, "use hard_sharing, and a trunk with a map")])
+            node = self.nodes[node.after[0]]
+        return node.after[0]
 
     def mix(self, name: str, gate_on: str, experts: Sequence[str], rows: str | None = None) -> str:
         """Σ_i g_i · expert_i with g = softmax(W·x), x the flat output of `gate_on`; in the shape of an expert's output.

@@ -66,7 +66,7 @@ class Learning(Protocol):
         """The output layer's answers, computed in float64: (n, units) from (n, units)."""
 
     def layers(self, task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
-        """As `heads.layers`."""
+        """As `heads.layers`. They are given flat features (batch, d), or of a type with MAP the map (batch, *places, channels)."""
 
     def output_layer(self, task: Task) -> Any:
         """As `heads.output_layer`."""
@@ -141,11 +141,21 @@ def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:
     return ops.sum(rows * mask) / ops.maximum(count, 1.0), count
 
 
+PARTS = ("upsampled", "hidden", "dropout", "logits")
+
+
+def layer_names(task: str) -> list[str]:
+    """The names that the layers of a task's head may have, in the order in which they are called."""
+    return [f"{task}_{part}" for part in PARTS]
+
+
 def layers(task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
-    """The Keras layers of a head, the last one named `<task>_logits`: always in float32, whatever the trunk computes in."""
+    """The Keras layers of a head, each with one of `layer_names`, in that order; the last one, `<task>_logits`, is in float32 whatever
+    the trunk computes in."""
     return learning(task.type).layers(task, head, dtype)
 
 
 def output_layer(task: Task) -> Any:
-    """The stock layer named `<task>` that turns logits into answers in a kept model."""
+    """What turns logits into answers in a kept model: the stock layer named `<task>`, or a function of stock layers and `keras.ops`
+    that ends with such a layer."""
     return learning(task.type).output_layer(task)

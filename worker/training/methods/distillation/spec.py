@@ -170,7 +170,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     fed = schema.input if schema is not None else None
     student, trace = _student(spec, teacher_facts[0] if teacher_facts else None, faults, fed)
     if trace is not None and task is not None and not faults.gathered:
-        faults.parameters(trace, {task.name: (spec.head.units, task.units)}, "/student")
+        faults.parameters(trace, {task.name: (spec.head.units, task)}, "/student")
     _check_unlabelled(spec, schema, column, faults)
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")

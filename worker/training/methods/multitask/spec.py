@@ -128,11 +128,11 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     architecture = faults.architecture(spec.trunk, input_, "/trunk")
     short = {"experts": spec.experts, "experts_per_task": spec.experts_per_task}
     trace = faults.trace(architecture, input_)
-    sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, trace, faults)
+    sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, made, trace, faults)
     faults.names(list(spec.tasks), trace, graph)
     if trace is not None:
-        units = {name: (tasks[name].head.units, task.units) for name, task in made.items()}
-        faults.parameters(trace, units, "/trunk", graph)
+        standing = {name: (tasks[name].head.units, task) for name, task in made.items()}
+        faults.parameters(trace, standing, "/trunk", graph)
     weighting = _weighting(spec, graph, faults)
     training = faults.training(spec.training, "/training")
     _check_epochs(weighting, training, faults)
