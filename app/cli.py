@@ -1,4 +1,4 @@
-"""`bequest`: serve, worker, demo, sweep; datasets add, datasets list."""
+"""`bequest`: serve, worker, demo, examples, sweep; datasets add, datasets list."""
 
 from __future__ import annotations
 
@@ -73,6 +73,24 @@ def demo(
     from app.demo import demo as run
 
     raise typer.Exit(run(quick=quick, keep=keep, picture=picture))
+
+
+@main.command()
+def examples(
+    only: Annotated[
+        list[str] | None, typer.Argument(help="Applications, such as face-verification; all when left out.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One pair each: faster, and honestly inconclusive.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the service running until Ctrl-C.")] = False,
+) -> None:
+    """Run a job for each application over HTTP on a service of its own, and print a table of the verdicts."""
+    from app.applications import bodies
+    from app.examples import examples as run
+
+    unknown = [name for name in only or [] if name not in bodies()]
+    if unknown:
+        raise typer.BadParameter(f"there is no application {', '.join(unknown)}: known are {', '.join(bodies())}")
+    raise typer.Exit(run(quick=quick, keep=keep, only=only or ()))
 
 
 @main.command()

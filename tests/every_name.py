@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from app import applications
 from app.api import catalog
 from app.data import builtins
 from app.spec import exports
@@ -125,6 +126,8 @@ def job_with(section: str, name: str) -> dict[str, Any]:
     match section:
         case "kinds":
             return dict(_hurried(modules("methods")[name].EXAMPLE))
+        case "applications":
+            return {**_hurried(applications.bodies()[name]), "control": {"seeds": 0}}
         case "architectures":
             module = modules("architectures")[name]
             where = {"image": PICTURES, "text": MESSAGES, "audio": TONES}.get(module.Spec.inputs, TABLE)

@@ -336,7 +336,7 @@ def test_the_long_tests_are_asked_for_by_a_word_of_pytest(ready: Checkout, pytes
     assert pytestconfig.getoption("--all") in (True, False)
 
 
-@pytest.mark.parametrize("command", ["demo", "serve"])
+@pytest.mark.parametrize("command", ["demo", "examples", "serve"])
 def test_demo_and_serve_become_the_program_so_that_signals_reach_it(ready: Checkout, command: str) -> None:
     process = ready.start(command, "--port", "8123")
     out, _ = process.communicate(timeout=60)
@@ -374,7 +374,7 @@ def test_what_it_does_not_know_it_says(checkout: Checkout) -> None:
 def test_help_names_every_command(checkout: Checkout) -> None:
     code, out, _ = checkout.dev()
     assert code == 0
-    for command in ("demo", "serve", "test", "setup", "lint", "lock"):
+    for command in ("demo", "examples", "serve", "test", "setup", "lint", "lock"):
         assert f"./dev {command}" in out
 
 

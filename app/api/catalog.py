@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app import methods
+from app import applications, methods
 from app.api import deps, schemas
 from app.data.builtins import BUILTINS
 from app.spec.registry import Kind, modules
@@ -35,6 +35,11 @@ class DatasetEntry(BaseModel):
     origin: str
 
 
+class ApplicationEntry(BaseModel):
+    description: str
+    body: dict[str, Any] = Field(description="a body that can be submitted as it is")
+
+
 class Catalog(BaseModel):
     kinds: dict[str, KindEntry]
     architectures: dict[str, VariantEntry]
@@ -44,6 +49,7 @@ class Catalog(BaseModel):
     strategies: list[str] = Field(description="of transfer")
     sharings: dict[str, VariantEntry] = Field(description="of multitask")
     datasets: dict[str, DatasetEntry]
+    applications: dict[str, ApplicationEntry] = Field(description="what the service is for, as jobs")
 
 
 @router.get("", response_model=Catalog, responses=deps.problem_responses(), summary="Everything that works here")
@@ -66,6 +72,9 @@ def _catalog() -> Catalog:
         datasets={
             name: DatasetEntry(description=builtin.description, origin=builtin.origin)
             for name, builtin in BUILTINS.items()
+        },
+        applications={
+            name: ApplicationEntry(description=body["name"], body=body) for name, body in applications.bodies().items()
         },
     )
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.data import messages, tones
+from app.data import faces, messages, tones
 from app.data import strokes as _strokes
 from app.data.inputs import audio, text
 from app.data.table import Table, describe, row_hashes
-from app.spec.data import Feature, InputSchema, Schema, SoundDecoding
+from app.spec.data import Feature, InputSchema, PictureDecoding, Schema, SoundDecoding
 from app.spec.faults import nearest
 from app.spec.lookup import Missing
 
@@ -157,6 +157,17 @@ def _tones() -> Table:
     return Table(sounds, {name: values for name, (values, _) in columns.items()}, audio.hashes(sounds, shape), whole)
 
 
+def _faces() -> Table:
+    pictures, codes, _ = faces.make()
+    decoding = PictureDecoding(version="none", mode="RGB", size=[faces.SIDE, faces.SIDE], fit="pad")
+    shape = InputSchema(kind="image", shape=list(pictures.shape[1:]), scale=255.0, decode=decoding)
+    persons = [f"person {number + 1}" for number in range(faces.PERSONS)]
+    classes = {"person": persons, "expression": list(faces.EXPRESSIONS), "glasses": list(faces.GLASSES)}
+    described = {name: describe(name, values, classes[name]) for name, values in codes.items()}
+    whole = Schema(rows=len(pictures), input=shape, columns=described, target="expression")
+    return Table(pictures, codes, row_hashes(pictures), whole)
+
+
 def _stroke_digits() -> Table:
     digit = np.arange(4000) % 10
     return _images(_strokes.draw(digit, seed=0), digit, parts=False)
@@ -250,6 +261,11 @@ BUILTINS: dict[str, Builtin] = {
     "iris": Builtin("150 flowers, 4 measurements: one of three species", _UCI, _classes_csv("iris.csv", _IRIS)),
     "diabetes": Builtin(
         "442 patients, 10 measurements: a number, the disease's progression after a year", _EFRON, _diabetes
+    ),
+    "faces": Builtin(
+        "1,200 drawn faces of 40 persons, 48×48 in colour: who it is, the expression, and whether glasses are worn; nobody real",
+        _OURS,
+        _faces,
     ),
     "lowrank": Builtin(
         "3,000 rows, 12 features, eight number targets that share three hidden causes", _OURS, _related(3)

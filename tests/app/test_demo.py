@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from app import demo, jobs
+from app import demo, jobs, showing
 from app.db import transaction
 
 
@@ -69,4 +69,4 @@ def test_a_picture_is_drawn_in_as_many_lines_as_pairs_of_rows() -> None:
     ],
 )
 def test_a_bar_says_stage_epoch_metric_and_time_left(job: dict[str, Any], line: str) -> None:
-    assert demo._about(job) == line
+    assert showing.about(job) == line

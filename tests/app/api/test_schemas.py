@@ -12,6 +12,8 @@ import httpx
 import jsonschema
 import pytest
 
+from app import applications
+
 MUTATED = 240
 SEED = 20
 
@@ -20,6 +22,7 @@ MEANING = {
     "invalid",
     "label_mismatch",
     "model_too_large",
+    "no_map",
     "not_available",
     "nothing_copied",
     "teacher_incompatible",
@@ -72,7 +75,8 @@ def kinds(client: httpx.Client) -> dict[str, Any]:
 def bodies(kinds: dict[str, Any]) -> list[dict[str, Any]]:
     """The examples as they are, and with more words."""
     examples = [entry["example"] for entry in kinds.values()]
-    return examples + [{**one, **WORDS[one["kind"]], "training": TRAINING} for one in examples]
+    more = [{**one, **WORDS[one["kind"]], "training": TRAINING} for one in examples]
+    return [*examples, *applications.bodies().values(), *more]
 
 
 def places(node: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
