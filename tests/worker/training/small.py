@@ -14,6 +14,7 @@ from app.spec.base import SpecModel
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.training import OptimizerSpec, TrainingSpec
+from tests.worker.training.lent import soil
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 from worker.training.dummy import Quiet
@@ -109,9 +110,12 @@ def compiled(
     return made
 
 
-def fit_loop(home: Path, told: Quiet | None = None, stop: threading.Event | None = None) -> FitLoop:
-    told = told or Quiet()
-    return FitLoop(ModelCache(), told, MetricLog(told, home), ProgressTracker(told), home, stop or threading.Event())
+def fit_loop(
+    home: Path, told: Quiet | None = None, stop: threading.Event | None = None, after: FitLoop | None = None
+) -> FitLoop:
+    """`after`: another whose compiled learners this one borrows."""
+    told, cache = told or Quiet(), soil(after.model_cache) if after is not None else ModelCache()
+    return FitLoop(cache, told, MetricLog(told, home), ProgressTracker(told), home, stop or threading.Event())
 
 
 def fit(
@@ -156,9 +160,10 @@ def stopped_and_continued(
     seed: int = 0,
     **training: Any,
 ) -> Network:
-    """The network after a fit that was stopped after each of the steps `stops` and continued with everything made anew."""
+    """The network after a fit that was stopped after each of the steps `stops` and continued with other numbers everywhere."""
+    made = None
     for at in (*stops, 0):
-        made = fit_loop(home)
+        made = fit_loop(home, after=made)
         made.progress = StopAt(Quiet(), made.stop, at)
         made.model_cache.keras_layers(network)
         if not at:

@@ -16,7 +16,7 @@ from app.data import uploads
 from app.spec.faults import Invalid, validate
 from app.spec.registry import modules
 from tests import every_name
-from tests.worker.training.attempts import broken, differences, told, unbroken
+from tests.worker.training.attempts import broken, differences, unbroken
 from tests.worker.training.every_job import Lookup, assignment, unsteady
 from worker.reports import Result
 from worker.training.fitting import fit
@@ -85,7 +85,7 @@ def test_it_trains_and_after_a_kill_it_ends_bit_for_bit_the_same(
     if section in ("words", "architectures", "datasets", "applications"):
         return  # killed in the test below, and as test_resume.py combines them
     rng = random.Random(f"{section} {name}")
-    killed = broken(words, tmp_path / "b", rng, len(told(straight)))
+    killed = broken(straight, tmp_path / "b", rng)
     assert not differences(straight.result, killed.result)
 
 
@@ -102,5 +102,5 @@ def test_after_three_kills_too(section: str, name: str, lookup: Lookup, tmp_path
     straight = unbroken(words, tmp_path / "a")
     for seed in range(3):
         rng = random.Random(f"{section} {name} {seed}")
-        killed = broken(words, tmp_path / f"b{seed}", rng, len(told(straight)), kills=3)
+        killed = broken(straight, tmp_path / f"b{seed}", rng, kills=3)
         assert not differences(straight.result, killed.result)

@@ -58,7 +58,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_combined_goes_on_bit_for_bit(case: str, tmp_path: Path) -> None:
     words = assignment(CASES[case])
     straight = unbroken(words, tmp_path / "a")
-    killed = broken(words, tmp_path / "b", random.Random(case), len(told(straight)), kills=2)
+    killed = broken(straight, tmp_path / "b", random.Random(case), kills=2)
     assert not differences(straight.result, killed.result)
 
 
@@ -68,7 +68,7 @@ def test_what_is_combined_goes_on_bit_for_bit(case: str, tmp_path: Path) -> None
 def test_at_whatever_moments(seed: int, case: str, tmp_path: Path) -> None:
     words = assignment(CASES[case])
     straight = unbroken(words, tmp_path / "a")
-    killed = broken(words, tmp_path / "b", random.Random(f"{case} {seed}"), len(told(straight)), kills=4)
+    killed = broken(straight, tmp_path / "b", random.Random(f"{case} {seed}"), kills=4)
     assert not differences(straight.result, killed.result)
 
 
@@ -108,7 +108,7 @@ def test_an_arm_that_fails_fails_alike_before_and_after(tmp_path: Path) -> None:
         place for place, line in enumerate(told(straight)) if isinstance(line, Warned) and line.code == "arm_failed"
     ]
     for at in (failed - 3, failed + 5):
-        killed = Job(words, tmp_path / f"b{at}")
+        killed = Job(words, tmp_path / f"b{at}", cache=straight.cache)
         assert killed.run(number(at)) is None
         assert killed.run() == Exit.DONE
         assert not differences(straight.result, killed.result)

@@ -176,13 +176,14 @@ def test_a_long_validation_is_broken_off_and_taken_up_again(tmp_path: Path) -> N
         }
         return whole, replace(fit_spec, checks=checks)
 
-    straight = fit_loop(tmp_path / "a").fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
+    begun = fit_loop(tmp_path / "a")
+    straight = begun.fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
     stop, quiet = threading.Event(), Quiet()
-    halted = fit_loop(tmp_path / "b", quiet, stop).fit("target", *watched(stop), PHASES, TRAINING, 3)
+    halted = fit_loop(tmp_path / "b", quiet, stop, begun).fit("target", *watched(stop), PHASES, TRAINING, 3)
     assert (halted.stopped, halted.steps) == (True, 25)
     assert max(line.step for line in quiet.reports if isinstance(line, Metrics)) == 20
     quiet = Quiet()
-    again = fit_loop(tmp_path / "b", quiet).fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
+    again = fit_loop(tmp_path / "b", quiet, after=begun).fit("target", *watched(threading.Event()), PHASES, TRAINING, 3)
     assert min(line.step for line in quiet.reports if isinstance(line, Metrics)) == 25
     assert again.best == straight.best
     assert same(straight.network.weights, again.network.weights)
@@ -217,7 +218,7 @@ def test_features_of_a_fit_that_goes_on_are_broken_off_and_it_gives_back_what_it
     first.progress = StopAt(Quiet(), stop, 30)
     before = first.fit("target", *of_features(threading.Event()), TRAINING, 3)
     stop, quiet = threading.Event(), Quiet()
-    again = fit_loop(tmp_path, quiet, stop).fit("target", *of_features(stop), TRAINING, 3)
+    again = fit_loop(tmp_path, quiet, stop, first).fit("target", *of_features(stop), TRAINING, 3)
     assert [type(line) for line in quiet.reports] == [Resumed]
     assert (again.stopped, again.steps, again.best) == (True, 30, before.best)
     assert same(before.network.weights, again.network.weights)

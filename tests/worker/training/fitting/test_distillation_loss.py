@@ -191,9 +191,9 @@ def test_a_stopped_fit_goes_on_bit_for_bit_with_its_projectors_warm_up_and_annea
     expected = straight.fit("target", whole, fit_spec(whole, teacher, 45), phases, words, 3).network
 
     stop = threading.Event()
-    broken = small.fit_loop(tmp_path / "b", StopAt(stop, 15), stop)
+    broken = small.fit_loop(tmp_path / "b", StopAt(stop, 15), stop, straight)
     assert broken.fit("target", whole, fit_spec(whole, teacher, 45), phases, words, 3).stopped
-    again = small.fit_loop(tmp_path / "b")
+    again = small.fit_loop(tmp_path / "b", after=straight)
     assert same(
         again.fit("target", whole, fit_spec(whole, teacher, 45), phases, words, 3).network.weights, expected.weights
     )

@@ -31,10 +31,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ imp
 @pytest.mark.parametrize("at", [7, 23, 24, 50])
 def test_a_fit_stopped_at_any_step_and_resumed_ends_bit_for_bit_the_same(at: int, tmp_path: Path) -> None:
     whole, fit_spec = learnable()
-    straight = fit_loop(tmp_path / "a").fit("target", whole, fit_spec, PHASES, TRAINING, 3)
+    begun = fit_loop(tmp_path / "a")
+    straight = begun.fit("target", whole, fit_spec, PHASES, TRAINING, 3)
 
     stop, told = threading.Event(), Quiet()
-    first = fit_loop(tmp_path / "b", told, stop)
+    first = fit_loop(tmp_path / "b", told, stop, after=begun)
     step = first.progress.step
 
     def counted(stage: str, number: int, *rest: Any) -> None:
@@ -48,7 +49,7 @@ def test_a_fit_stopped_at_any_step_and_resumed_ends_bit_for_bit_the_same(at: int
     assert told.reports[-1].step == at
 
     told = Quiet()
-    second = fit_loop(tmp_path / "b", told).fit("target", *learnable(), PHASES, TRAINING, 3)
+    second = fit_loop(tmp_path / "b", told, after=begun).fit("target", *learnable(), PHASES, TRAINING, 3)
     assert [report for report in told.reports if isinstance(report, Resumed)] == [
         Resumed(stage="target", step=at, metric_prefix="")
     ]
@@ -78,13 +79,14 @@ def test_patience_spent_in_one_phase_leaves_the_next_one_all_its_steps(tmp_path:
     training = TrainingSpec(early_stopping=EarlyStopping(patience=2), schedule="cosine")
     phases = [Phase(1000, 1e-9), Phase(10, 5e-3)]  # the first learns nothing and is given up
     told = Quiet()
-    done = fit_loop(tmp_path / "a", told).fit("target", whole, fit_spec, phases, training, 3)
+    begun = fit_loop(tmp_path / "a", told)
+    done = begun.fit("target", whole, fit_spec, phases, training, 3)
     assert done.steps == 3 * fit_spec.epoch_steps + 10
     rates = [report.values["learning_rate"] for report in told.reports if isinstance(report, Metrics)]
     assert rates[2] < 2e-9 < rates[3] < 5e-3
 
     stop = threading.Event()
-    first = fit_loop(tmp_path / "b", None, stop)
+    first = fit_loop(tmp_path / "b", None, stop, after=begun)
     step = first.progress.step
 
     def counted(stage: str, number: int, *rest: Any) -> None:
@@ -94,7 +96,7 @@ def test_patience_spent_in_one_phase_leaves_the_next_one_all_its_steps(tmp_path:
 
     first.progress.step = counted  # type: ignore[method-assign]
     assert first.fit("target", *learnable(), phases, training, 3).stopped
-    second = fit_loop(tmp_path / "b").fit("target", *learnable(), phases, training, 3)
+    second = fit_loop(tmp_path / "b", after=begun).fit("target", *learnable(), phases, training, 3)
     assert second.steps == done.steps
     assert same(done.network.weights, second.network.weights)
 

@@ -17,7 +17,6 @@ from tests.worker.training.fitting.weighted import TASKS, fit_spec_of, loss_spec
 from tests.worker.training.small import DIGIT, SIZE, Quiet, batch_source, compiled, network, same, stored
 from worker.reports import Metrics
 from worker.training.data import batches
-from worker.training.fitting.fit import ModelCache
 from worker.training.fitting.plan import Phase
 from worker.training.networks import build
 
@@ -120,12 +119,11 @@ def test_a_fit_that_was_stopped_within_an_epoch_ends_bit_for_bit_the_same(name: 
     fit_spec = fit_spec_of(whole, loss_spec_of(name, *TASKS, **words))
     phases, training = [Phase(18, 1e-2)], TrainingSpec()
 
-    model_cache = ModelCache()
+    first = small.fit_loop(tmp_path)
 
     def run(home: Path, stop: threading.Event | None = None) -> tuple[Any, list[Any]]:
         told = Quiet()
-        fit_loop = small.fit_loop(home, told, stop)
-        fit_loop.model_cache = model_cache
+        fit_loop = small.fit_loop(home, told, stop, first)
         return fit_loop.fit("target", whole, fit_spec, phases, training, 5), [
             one for one in told.reports if isinstance(one, Metrics)
         ]
