@@ -88,6 +88,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "source.applications": {**DIGITS, "source": {"weights": "none"}},
     "split.by=column": {"split": {"column": "part"}},
     "split.by=group": {"split": {"column": "family"}},
+    "split.by=time": {"split": {"column": "level"}},
     "tasks.site.standardize": {"tasks": {"site": {"column": "level"}}},
     "tasks.site.type=binary": {"tasks": {"site": {"column": "alarm"}}},
     "target_type=binary": {"target": "alarm"},

@@ -35,7 +35,8 @@ def split(table: Table, spec: SplitSpec, targets: Sequence[str]) -> Split:
     """Divides all rows of `table`, those without any label included, as `spec` says.
 
     `stratified` keeps each part's share of every class of the first target (rows without it are a class of their own);
-    `random` does not look; `group` keeps rows of equal value in `spec.column` together; `column` takes the part's name from there.
+    `random` does not look; `group` keeps rows of equal value in `spec.column` together; `column` takes the part's name from there;
+    `time` draws nothing: the rows of the largest values there test, those before them validate.
 
     Args:
         targets: the columns that the job learns; the first one is stratified by.
@@ -48,6 +49,8 @@ def split(table: Table, spec: SplitSpec, targets: Sequence[str]) -> Split:
         raise Invalid(faults)
     if spec.by == "column":
         part = _named_parts(table, spec)
+    elif spec.by == "time":
+        part = _timed_parts(table, spec)
     else:
         part = _drawn_parts(_units(table, spec), _strata(table, spec, targets), spec)
     drawn = Split(*(np.flatnonzero(part == number).astype(np.int64) for number in range(3)))
@@ -85,6 +88,14 @@ def split_faults(schema: Schema, spec: SplitSpec, targets: Sequence[str]) -> lis
                     "name a category or a number",
                 )
             )
+        elif spec.by == "time" and column.type != "number":
+            faults.append(
+                Fault(
+                    "/split/column",
+                    f"rows are put in order by numbers, this is a column of {column.type}",
+                    f"upload it with -F targets={spec.column}:date or :number, or set by: group",
+                )
+            )
         elif spec.by == "column" and set(column.classes or ()) != set(PARTS[:: 1 if spec.validation else 2]):
             wanted = ", ".join(PARTS if spec.validation else PARTS[::2])
             faults.append(
@@ -94,7 +105,7 @@ def split_faults(schema: Schema, spec: SplitSpec, targets: Sequence[str]) -> lis
                     "or set by: group, by: stratified",
                 )
             )
-    if faults or not targets or spec.by in ("column", "group"):
+    if faults or not targets or spec.by in ("column", "group", "time"):
         return faults
     first = schema.columns[targets[0]]
     parts = 2 if spec.by == "stratified" else 1
@@ -295,6 +306,24 @@ def _named_parts(table: Table, spec: SplitSpec) -> NDArray[np.int64]:
             ]
         )
     return part
+
+
+def _timed_parts(table: Table, spec: SplitSpec) -> NDArray[np.int64]:
+    """The part of each row in the order of `spec.column`: the earliest train. Rows of one time, and rows of equal inputs, which count as
+    of the last of their times, stand in one part. Raises Invalid where a row has no time, or nearly all have the same."""
+    assert spec.column is not None
+    times = table.columns[spec.column]
+    missing = int((~labelled(times)).sum())
+    if missing:
+        message = f"{missing} rows have no value in {spec.column!r}, so no place in the order"
+        raise Invalid([Fault("/split/column", message, "give every row one, or set by: random")])
+    units = same_inputs(table.hashes)
+    last = np.full(units.max() + 1, -np.inf)
+    np.maximum.at(last, units, times)
+    order = np.sort(last[units])
+    ends = np.cumsum([spec.train, spec.validation]) * len(order)
+    first = [order[min(len(order) - 1, max(1, round(end)))] for end in ends]
+    return np.searchsorted(np.array(first), last[units], side="right").astype(np.int64)
 
 
 def _emptiness(table: Table, drawn: Split, spec: SplitSpec, targets: Sequence[str]) -> list[Fault]:

@@ -127,17 +127,19 @@ class SplitSpec(SpecModel):
     validation: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.2, gt=0, lt=1)
     seed: int = Field(0, ge=0, lt=2**31)
-    by: Literal["stratified", "random", "column", "group"] = "stratified"
+    by: Literal["stratified", "random", "column", "group", "time"] = "stratified"
     column: Name | None = Field(
-        None, description="by column: its values name the part; by group: rows of equal value stay together"
+        None,
+        description="by column: its values name the part; by group: rows of equal value stay together; by time: the rows with its "
+        "largest values test, those before them validate, the rest trains",
     )
 
     @model_validator(mode="after")
     def _adds_up(self) -> SplitSpec:
         if abs(self.train + self.validation + self.test - 1) > 1e-6:
             raise ValueError("train, validation and test must add up to 1")
-        if (self.by in ("column", "group")) != (self.column is not None):
-            raise ValueError("`column` goes with by: column and by: group, and only with them")
+        if (self.by in ("column", "group", "time")) != (self.column is not None):
+            raise ValueError("`column` goes with by: column, by: group and by: time, and only with them")
         return self
 
 

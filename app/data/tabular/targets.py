@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from app.data import columns
 from app.data.columns import Asked, Values
 from app.data.tabular import cells as reading
+from app.data.tabular import date_text
 from app.data.tabular.cells import Cells
 from app.data.tabular.frame import Frame
 from app.data.upload_limits import UploadLimits
@@ -21,7 +22,8 @@ from app.spec.faults import Fault, Invalid, pointer
 NAMES = ("target", "label", "class", "y")
 """A column of such a name is the target where none is asked for."""
 
-TYPES: tuple[columns.Wanted, ...] = ("number", "category", "labels")
+DATES: tuple[columns.Wanted, ...] = ("date", "date-dmy", "date-mdy")
+TYPES: tuple[columns.Wanted, ...] = ("number", "category", "labels", *DATES)
 
 MARK = "|"
 """Between the labels of a cell of text."""
@@ -76,8 +78,11 @@ def _target(cells: Cells, target: Asked, limits: UploadLimits) -> tuple[Values, 
         return _written_labels(cells, limits)
     if cells.fault:
         return cells.fault
+    if target.wanted in DATES:
+        return _days(cells, target)
     if cells.dates is not None:
-        return Fault(place, "dates are no target", "give numbers, such as days, or words")
+        hint = f"ask for its days since 1970 with {cells.name}:date, to split by them, or give numbers or words"
+        return Fault(place, "dates are no target", hint)
     if cells.numbers is None:
         if target.wanted == "number":
             return Fault(place, "asked for as numbers, but it holds words", "write numbers, or leave cells empty")
@@ -92,6 +97,22 @@ def _target(cells: Cells, target: Asked, limits: UploadLimits) -> tuple[Values, 
         return columns.of_distinct(cells.name, codes, names, place, limits)
     whole = columns.fault_in_whole_numbers(cells.numbers, place, cells.written)  # before they become floats
     return whole or columns.of_numbers(cells.name, cells.floats(), place, cells.written)
+
+
+def _days(cells: Cells, target: Asked) -> tuple[Values, Column] | Fault:
+    """Dates as days since 1970-01-01, times of day as parts of one."""
+    values = cells.dates
+    if values is None:
+        if cells.numbers is not None and not len(cells.codes):
+            return Fault(cells.place, "asked for as dates, but it holds numbers", date_text.HINT)
+        told = date_text.read(cells.distinct, cells.place, target.wanted)
+        if isinstance(told, Fault):
+            return told
+        values = np.append(told[0], np.datetime64("NaT", "s"))[cells.codes]
+    fault = date_text.fault_in_range(values, cells.place)
+    seconds = values.astype("datetime64[s]").astype(np.int64)
+    days = np.where(np.isnat(values), np.nan, seconds / 86_400).astype(np.float32)
+    return fault or columns.of_numbers(cells.name, days, cells.place, cells.written)
 
 
 def _written_labels(cells: Cells, limits: UploadLimits) -> tuple[Values, Column] | Fault:

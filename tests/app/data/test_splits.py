@@ -111,6 +111,42 @@ def test_a_column_may_name_the_parts() -> None:
         split(torn, SplitSpec(by="column", column="part"), ["kind"])
 
 
+def in_time(when: np.ndarray, inputs: np.ndarray | None = None) -> Table:
+    rows = np.arange(2 * len(when), dtype=np.float32).reshape(-1, 2) if inputs is None else inputs
+    kind = np.random.default_rng(2).integers(2, size=len(when)).astype(np.int32)
+    return table_of(rows, kind=(kind, ["a", "b"]), when=(when.astype(np.float32), None))
+
+
+BY_TIME = SplitSpec(by="time", column="when")
+
+
+def test_by_time_the_latest_rows_test_and_those_before_them_validate() -> None:
+    days = np.random.default_rng(2).permutation(np.repeat(np.arange(50), 4))
+    drawn = split(in_time(days), BY_TIME, ["kind"])
+    assert [len(rows) for rows in parts(drawn)] == [140, 20, 40]
+    assert days[drawn.train].max() < days[drawn.validation].min()
+    assert days[drawn.validation].max() < days[drawn.test].min()
+    again = split(in_time(days), SplitSpec(by="time", column="when", seed=9), ["kind"])
+    assert np.array_equal(drawn.test, again.test)
+
+
+def test_by_time_equal_inputs_count_as_of_their_last_time() -> None:
+    inputs = np.arange(200, dtype=np.float32).reshape(-1, 2)
+    inputs[3] = inputs[99]
+    assert {3, 99} <= set(split(in_time(np.arange(100), inputs), BY_TIME, ["kind"]).test.tolist())
+
+
+def test_by_time_every_row_needs_a_number_and_not_all_the_same() -> None:
+    when = np.arange(100.0)
+    when[[5, 8]] = np.nan
+    with pytest.raises(Invalid, match="2 rows have no value in 'when'"):
+        split(in_time(when), BY_TIME, ["kind"])
+    with pytest.raises(Invalid, match="no train row"):
+        split(in_time(np.ones(100)), BY_TIME, ["kind"])
+    (fault,) = split_faults(in_time(when).schema, SplitSpec(by="time", column="kind"), ["when"])
+    assert (fault.pointer, "targets=kind:date" in str(fault.hint)) == ("/split/column", True)
+
+
 def test_rows_without_any_label_belong_to_a_part_too() -> None:
     table = classes(100, 100, missing=100)
     drawn = split(table, SplitSpec(), ["kind"])

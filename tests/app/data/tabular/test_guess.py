@@ -155,3 +155,16 @@ def test_rows_that_lack_the_same_are_the_same_row() -> None:
     hashes = [row.tobytes() for row in table.hashes]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
+
+
+def test_dates_may_be_a_target_to_split_by_in_days_since_1970() -> None:
+    text = csv_of({"x": [1.5, 2.5, 3.5, 4.5], "when": ["02/01/1970", "31/12/1969", "", "12/01/1970"]})
+    table = parse(text, "when:date-dmy")
+    assert table.columns["when"].tolist()[:2] == [1.0, -1.0]
+    assert np.isnan(table.columns["when"][2])
+    assert table.columns["when"][3] == 11
+    assert table.schema.columns["when"].type == "number"
+    clock = csv_of({"x": [1.5, 2.5], "when": ["1970-01-02 12:00", "2026-11-27 00:00"]})
+    assert parse(clock, "when:date").columns["when"].tolist() == [1.5, 20784.0]
+    (fault,) = faults(csv_of({"x": [1.5, 2.5], "y": [1, 2]}), "y:date")
+    assert fault.message == "not all of its values are dates"
