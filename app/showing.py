@@ -205,25 +205,24 @@ def about(job: dict[str, Any]) -> str:
 def results(
     client: httpx.Client, done: Sequence[dict[str, Any]], console: Console, labels: Mapping[str, str] | None = None
 ) -> None:
-    """A table of the jobs' held-out results, a sentence for each, and what can be downloaded of the first."""
+    """A table of the jobs' held-out results, a sentence for each, and what can be downloaded of the first. `labels`: {id: its name}, of
+    jobs by application; else jobs are told apart by their kinds, and files by their sizes."""
     type_line(console, f"\n$ curl $S/v1/jobs/{done[0]['id']}/report")
     table = Table(title="Held-out results", title_justify="left", title_style="bold", box=SIMPLE, show_edge=False)
     table.padding = (0, 1, 0, 0)  # it fits a terminal of 80 columns
-    for column in ("job", "task", "method", "control", "Δ", "verdict", "file"):
+    last = ["file"] if labels is None else []
+    for column in ("job", "task", "method", "control", "Δ", "verdict", *last):
         table.add_column(column, no_wrap=True)
     sentences = []
     for job in done:
         report = client.get(f"/v1/jobs/{job['id']}/report").json()
-        label = (labels or {}).get(job["id"], job["kind"])
+        label = job["kind"] if labels is None else labels[job["id"]]
         sentences.append((label, report["sentence"]))
-        files = {file["name"]: file["bytes"] for file in client.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
-        sizes = _size(files.get("model.keras"))
-        if "teacher.keras" in files:
-            sizes = f"{sizes.removesuffix(' kB')} of {_size(files['teacher.keras'])}"
+        about = [_sizes(client, job["id"])] if labels is None else []
         for name, task in report["verdict"]["tasks"].items():
             means = _mean(task["treated"]), _mean(task["control"]), _mean(task["delta"], signed=True)
-            table.add_row(label if sizes else "", name, *means, _verdict(task["decision"]), sizes)
-            sizes = ""
+            table.add_row(label, name, *means, _verdict(task["decision"]), *about)
+            label, about = "", [""] * len(about)
         table.add_section()
     console.print(table)
     for label, sentence in sentences:
@@ -231,6 +230,13 @@ def results(
     type_line(console, f"\n$ curl -OJ $S/v1/jobs/{done[0]['id']}/artifacts.zip")
     held = client.get(f"/v1/jobs/{done[0]['id']}/artifacts.zip")
     console.print(f"  {held.status_code} {len(held.content):,} bytes: models, manifests, report, metrics and log")
+
+
+def _sizes(client: httpx.Client, job_id: str) -> str:
+    """The size of a job's model, beside its teacher's."""
+    files = {file["name"]: file["bytes"] for file in client.get(f"/v1/jobs/{job_id}/artifacts").json()["data"]}
+    size = _size(files.get("model.keras"))
+    return f"{size.removesuffix(' kB')} of {_size(files['teacher.keras'])}" if "teacher.keras" in files else size
 
 
 def type_line(console: Console, line: str) -> None:

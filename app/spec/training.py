@@ -88,6 +88,25 @@ class Cutout(SpecModel):
     fraction: float = Field(0.25, gt=0, lt=1)
 
 
+class Crop(SpecModel):
+    """A part at a random place, at least `least` of the area and up to a third wider or higher in shape, enlarged to the whole picture
+    (Szegedy et al. 2015)."""
+
+    type: Literal["crop"] = "crop"
+    least: float = Field(0.5, gt=0, lt=1)
+
+
+class RandAugment(SpecModel):
+    """`ops` of eleven changes, drawn for each picture: nothing, turned, sheared and shifted along each axis, brightness, contrast,
+    saturation, posterised, solarised (Cubuk et al. 2020, without the changes that take a histogram)."""
+
+    type: Literal["rand_augment"] = "rand_augment"
+    ops: int = Field(2, ge=1, le=8)
+    magnitude: float = Field(
+        0.3, gt=0, le=1, description="1: turned by 30°, sheared and shifted by 0.3, colours by a factor of 1 ± 0.9"
+    )
+
+
 class TokenDropout(SpecModel):
     """Each byte of a text is left blank with probability `rate`."""
 
@@ -114,7 +133,18 @@ class SpecAugment(SpecModel):
 
 
 Augmentation = Annotated[
-    Flip | Translation | Rotation | Zoom | Noise | Color | Cutout | TokenDropout | TimeShift | SpecAugment,
+    Flip
+    | Translation
+    | Rotation
+    | Zoom
+    | Crop
+    | RandAugment
+    | Noise
+    | Color
+    | Cutout
+    | TokenDropout
+    | TimeShift
+    | SpecAugment,
     Field(discriminator="type"),
 ]
 

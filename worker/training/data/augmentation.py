@@ -13,9 +13,11 @@ import numpy as np
 
 from app.spec.training import (
     Color,
+    Crop,
     Cutout,
     Flip,
     Noise,
+    RandAugment,
     Rotation,
     SpecAugment,
     TimeShift,
@@ -23,13 +25,16 @@ from app.spec.training import (
     Translation,
     Zoom,
 )
+from worker.training.data import rand_augment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.spec.training import Augmentation
     from worker.training.data.scaling import Scaling
 
 
-_PLACES = Flip | Translation | Rotation | Zoom
+_PLACES = Flip | Translation | Rotation | Zoom | Crop | RandAugment
 
 
 class Augment:
@@ -44,10 +49,17 @@ class Augment:
         noise takes any shape."""
         rng = np.random.default_rng([*self._entropy, 257, step])
         rows = raw.astype(np.float32)
+        drawn = {
+            place: rand_augment.Drawn(rng, len(rows), by)
+            for place, by in enumerate(self.spec)
+            if isinstance(by, RandAugment)
+        }
         if any(isinstance(augmentation, _PLACES) for augmentation in self.spec):
-            rows = warp(rows, self._maps(rng, *rows.shape[:3]))
-        for augmentation in self.spec:
+            rows = warp(rows, self._maps(rng, rows.shape, drawn))
+        for place, augmentation in enumerate(self.spec):
             match augmentation:
+                case RandAugment():
+                    rows = drawn[place].recoloured(rows, self._scaling.unit)
                 case Noise():
                     deviation = np.float32(augmentation.std) * self._scaling.unit
                     rows = rows + rng.standard_normal(rows.shape, np.float32) * deviation
@@ -63,10 +75,13 @@ class Augment:
                     rows = masked(rows, augmentation, rng)
         return rows
 
-    def _maps(self, rng: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
+    def _maps(
+        self, rng: np.random.Generator, shape: Sequence[int], drawn: Mapping[int, rand_augment.Drawn]
+    ) -> np.ndarray:
         """(n, 2, 3) maps: from each pixel (y, x), counted from the middle, to the place where it is read."""
+        n, height, width, *_ = shape
         maps = np.tile(np.eye(2, 3, dtype=np.float64), (n, 1, 1))
-        for augmentation in self.spec:
+        for place, augmentation in enumerate(self.spec):
             step = np.tile(np.eye(2), (n, 1, 1))
             match augmentation:
                 case Flip():
@@ -80,12 +95,30 @@ class Augment:
                 case Rotation():
                     turn = np.deg2rad(rng.uniform(-augmentation.degrees, augmentation.degrees, n))
                     step = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(n, 2, 2)
+                case Crop():
+                    step, moved = cropped(rng, n, height, width, augmentation.least)
+                    maps[:, :, 2] += np.einsum("nij,nj->ni", maps[:, :, :2], moved)
+                case RandAugment():
+                    for step, moved in drawn[place].steps(height, width):
+                        maps[:, :, 2] += np.einsum("nij,nj->ni", maps[:, :, :2], moved)
+                        maps[:, :, :2] = maps[:, :, :2] @ step
+                    continue
                 case Zoom():
                     step /= rng.uniform(1 - augmentation.fraction, 1 + augmentation.fraction, (n, 1, 1))
                 case _:
                     continue
             maps[:, :, :2] = maps[:, :, :2] @ step
         return maps
+
+
+def cropped(rng: np.random.Generator, n: int, height: int, width: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """The maps (n, 2, 2) and middles (n, 2) of parts of pictures: area and shape drawn, cut where they were too long, any place."""
+    area = rng.uniform(least, 1, n)
+    shape = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), n) / 2)
+    sides = np.minimum(np.stack([np.sqrt(area) / shape, np.sqrt(area) * shape], axis=1), 1)
+    step = np.zeros((n, 2, 2))
+    step[:, [0, 1], [0, 1]] = sides
+    return step, rng.uniform(-0.5, 0.5, (n, 2)) * (1 - sides) * np.array([height, width])
 
 
 def recoloured(pictures: np.ndarray, by: Color, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:

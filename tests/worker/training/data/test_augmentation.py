@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 
-from app.spec.training import Flip, Noise, Rotation, SpecAugment, TimeShift, Translation, Zoom
+from app.spec.training import Crop, Flip, Noise, RandAugment, Rotation, SpecAugment, TimeShift, Translation, Zoom
 from tests.worker.training.methods.resolving import MODEL, faults, resolve
 from tests.worker.training.small import DIGIT, PICTURE, batch_source, network, stored
 from worker.training.data.augmentation import Augment, warp
+from worker.training.data.rand_augment import CHANGES, Drawn
 from worker.training.data.scaling import Scaling
 
 RNG = np.random.default_rng(0)
@@ -63,16 +65,89 @@ def test_flips_are_about_half_and_along_the_chosen_axis() -> None:
     assert 150 < mirrored.sum() < 250
 
 
+def test_a_crop_is_a_part_of_the_picture_of_the_least_area_or_more() -> None:
+    made = Augment([Crop(least=0.4)], 0, "d", BYTES)._maps(np.random.default_rng(1), (2000, 30, 20, 1), {})
+    sides, middles = made[:, [0, 1], [0, 1]], made[:, :, 2] / np.array([30, 20])
+    assert np.array_equal(made[:, [0, 1], [1, 0]], np.zeros((2000, 2)))
+    assert (np.abs(middles) + sides / 2).max() <= 0.5 + 1e-9
+    area, shape = sides.prod(axis=1), sides[:, 1] / sides[:, 0]
+    assert 0.38 < area.min() < 0.42
+    assert 0.95 < area.max() <= 1
+    whole = sides.max(axis=1) < 1  # what was longer than the picture was cut
+    assert 0.74 < shape[whole].min() < 0.8
+    assert 1.25 < shape[whole].max() < 1.34
+    assert 0.68 < area.mean() < 0.71
+
+
+def all_of(change: str, amount: float, rows: np.ndarray) -> Drawn:
+    drawn = Drawn(np.random.default_rng(0), len(rows), RandAugment(ops=1))
+    drawn.change[:], drawn.amount[:] = CHANGES.index(change), amount
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("change", "amount", "by_pillow"),
+    [
+        ("nothing", 0.7, lambda picture: picture),
+        ("brightness", -0.5, lambda picture: ImageEnhance.Brightness(picture).enhance(1 - 0.45)),
+        ("saturation", 0.5, lambda picture: ImageEnhance.Color(picture).enhance(1.45)),
+        ("posterise", 0.5, lambda picture: ImageOps.posterize(picture, 6)),
+        ("solarise", 0.4, lambda picture: ImageOps.solarize(picture, 153)),
+    ],
+)
+def test_changes_of_colour_are_pillow_s(change: str, amount: float, by_pillow: Any) -> None:
+    rows = RNG.integers(0, 256, (4, 8, 8, 3)).astype(np.float32)
+    found = all_of(change, amount, rows).recoloured(rows, np.float32(255))
+    for row, result in zip(rows, found, strict=True):
+        expected = np.asarray(by_pillow(Image.fromarray(row.astype(np.uint8))), np.float64)
+        assert np.abs(result - expected).max() <= 1.5  # Pillow rounds, of saturation twice
+
+
+def test_contrast_is_about_the_picture_s_own_mean() -> None:
+    rows = RNG.uniform(60, 200, (4, 8, 8, 1)).astype(np.float32)
+    found = all_of("contrast", -1.0, rows).recoloured(rows, np.float32(255))
+    assert found.mean(axis=(1, 2, 3)) == pytest.approx(rows.mean(axis=(1, 2, 3)), rel=1e-4)
+    assert found.std(axis=(1, 2, 3)) == pytest.approx(0.1 * rows.std(axis=(1, 2, 3)), rel=1e-3)
+
+
+def test_changes_of_place_are_matrices_in_the_drawn_order() -> None:
+    rows = PICTURES[:3]
+    expected = {
+        "rotation": ([[np.cos(0.5236 / 2), -np.sin(0.5236 / 2)], [np.sin(0.5236 / 2), np.cos(0.5236 / 2)]], [0, 0]),
+        "shear_y": ([[1, 0.15], [0, 1]], [0, 0]),
+        "shear_x": ([[1, 0], [0.15, 1]], [0, 0]),
+        "shift_y": ([[1, 0], [0, 1]], [0.15 * 9, 0]),
+        "shift_x": ([[1, 0], [0, 1]], [0, 0.15 * 9]),
+        "solarise": ([[1, 0], [0, 1]], [0, 0]),
+    }
+    for change, (matrix, offset) in expected.items():
+        ((step, moved),) = all_of(change, 0.5, rows).steps(9, 9)
+        assert step == pytest.approx(np.array([matrix] * 3), abs=1e-4)
+        assert moved == pytest.approx(np.array([offset] * 3), abs=1e-9)
+
+
+def test_each_picture_has_changes_of_its_own_and_all_are_drawn_about_as_often() -> None:
+    drawn = Drawn(np.random.default_rng(5), 5500, RandAugment(ops=2, magnitude=0.4))
+    counts = np.array([(drawn.change == number).sum() for number in range(len(CHANGES))])
+    assert np.abs(counts - 1000).max() < 130
+    assert set(np.unique(drawn.amount)) == {-0.4, 0.4}
+    found = augment(RandAugment(ops=2), step=3)
+    assert np.array_equal(found, augment(RandAugment(ops=2), step=3))
+    assert not np.array_equal(found, augment(RandAugment(ops=2), step=4))
+    assert found.min() >= 0
+    assert found.max() <= 255
+
+
 def test_places_move_no_further_than_asked() -> None:
     made = Augment([Translation(fraction=0.2)], 0, "d", BYTES)
-    moved = made._maps(np.random.default_rng(1), 500, 10, 20)
+    moved = made._maps(np.random.default_rng(1), (500, 10, 20, 1), {})
     assert np.allclose(moved[:, :, :2], np.eye(2))
     assert 1.8 < np.abs(moved[:, 0, 2]).max() <= 2.0
     assert 3.6 < np.abs(moved[:, 1, 2]).max() <= 4.0
-    turned = Augment([Rotation(degrees=30)], 0, "d", BYTES)._maps(np.random.default_rng(1), 500, 10, 10)
+    turned = Augment([Rotation(degrees=30)], 0, "d", BYTES)._maps(np.random.default_rng(1), (500, 10, 10, 1), {})
     degrees = np.rad2deg(np.arctan2(turned[:, 1, 0], turned[:, 0, 0]))
     assert 28 < np.abs(degrees).max() <= 30
-    zoomed = Augment([Zoom(fraction=0.25)], 0, "d", BYTES)._maps(np.random.default_rng(1), 500, 10, 10)
+    zoomed = Augment([Zoom(fraction=0.25)], 0, "d", BYTES)._maps(np.random.default_rng(1), (500, 10, 10, 1), {})
     factors = 1 / zoomed[:, 0, 0]
     assert 0.75 <= factors.min() < 0.77
     assert 1.23 < factors.max() <= 1.25
