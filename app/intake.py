@@ -71,7 +71,7 @@ def add(
     Args:
         raw: the bytes as they came; moved away.
         filename, name: labels; the data set is called `name`, else `filename`.
-        format: one of `readers.FORMATS`; None to look.
+        format: one of `readers.FORMATS`; None to go by the file's name, or to look.
 
     Returns:
         The data set, which may still be `preparing`, and whether it is new.
@@ -84,7 +84,7 @@ def add(
     faults = [fault for field, label in labels if label is not None and (fault := fault_in_label(label, field))]
     sha256, size = _hash(raw), raw.stat().st_size
     try:
-        known_format = uploads.format_of(raw, format)
+        known_format = uploads.format_of(raw, format or readers.by_name(filename))
         if not faults and (existing := datasets.of_bytes(sha256, known_format, options)):
             return existing, False
         work = Work(raw, known_format, options)

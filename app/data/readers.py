@@ -15,7 +15,7 @@ from app.data.upload_limits import MIB, UploadLimits
 from app.spec.data import Schema
 from app.spec.intake import Intake
 
-Format = Literal["npz", "csv", "jsonl", "parquet", "zip", "tar"]
+Format = Literal["npz", "csv", "jsonl", "parquet", "conll", "zip", "tar"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 TABLES, ARCHIVES = ("csv", "jsonl", "parquet"), ("zip", "tar")
 ARCHIVE_MEMORY = 2**31
@@ -29,15 +29,25 @@ class Walls:
     longest_file_bytes: int
 
 
+def by_name(filename: str | None) -> Format | None:
+    """The format that a file's name says, where its first bytes would not show it; None: look at those."""
+    name = (filename or "").lower().removesuffix(".gz")
+    return "conll" if name.endswith((".conll", ".bio", ".iob", ".iob2")) else None
+
+
 def of(format: str) -> tuple[Read, bytes]:
     """The reader of a format, and a tiny file that goes through all of it. A reader is imported when it is needed: pyarrow takes a third
     of a second, which an npz need not wait for."""
     if format == "npz":
         return _read_npz, _npz_sample()
-    from app.data import tabular
+    from app.data import tabular, tagged
 
+    if format == tagged.CONLL:
+        tagged.warm_up()
+        return _read_tagged, tagged.samples()[tagged.CONLL]
     if format in TABLES:
         tabular.warm_up(cast("tabular.Format", format))
+        tagged.warm_up()
         return _read_table, tabular.samples(cast("tabular.Format", format))[0]
     from app.data.intake import files
 
@@ -61,10 +71,21 @@ def _read_npz(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
 
 
 def _read_table(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
-    from app.data import tabular
+    from app.data import tabular, tagged
 
+    if upload.format == "jsonl" and tagged.holds_tags(upload.file, upload.options, upload.limits):
+        return _read_tagged(upload, out)
     refuse_unused(upload.options, ("targets", "inputs", "length"), "a table's rows")
     table, intake = tabular.read(upload.file, cast("tabular.Format", upload.format), upload.options, upload.limits)
+    out.table(table)
+    return table.schema, intake
+
+
+def _read_tagged(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
+    from app.data import tagged
+
+    refuse_unused(upload.options, ("targets", "length"), "texts with tags")
+    table, intake = tagged.read(upload.file, cast("tagged.Format", upload.format), upload.options, upload.limits)
     out.table(table)
     return table.schema, intake
 

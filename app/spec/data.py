@@ -96,14 +96,16 @@ class Column(SpecModel):
     `category`: one of `classes` (stored as their index, int32, -1 missing). `number`: float32 of `shape` (empty: a
     scalar), NaN missing.
     `labels`: a row of 0/1 for each of `classes` (float32, NaN missing).
+    `tags`: of a text of `shape` (bytes,), for each byte of a token the index of its tag in `classes` (int16); -1 on blanks and behind
+    the end. A row of -1 alone is missing.
     """
 
     name: Name
-    type: Literal["category", "number", "labels"]
+    type: Literal["category", "number", "labels", "tags"]
     classes: list[str] | None = None
     shape: list[int] = []
     missing: int = 0
-    counts: list[int] | None = Field(None, description="rows of each class, for category and labels")
+    counts: list[int] | None = Field(None, description="rows of each class, for category and labels; tokens of each tag")
     minimum: float | None = None
     maximum: float | None = None
 

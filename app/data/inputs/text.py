@@ -52,13 +52,18 @@ def stored(texts: Sequence[str], length: int | None, notes: list[str]) -> tuple[
         length: in bytes; None: that of the longest text, a multiple of 16, at most `USUAL`.
     """
     sizes = [len(text.encode("utf-8", "replace")) for text in texts]
-    chosen = length or max(32, min(USUAL, -(-max(sizes, default=1) // 16) * 16))
+    chosen = length_of(sizes, length)
     longer = sum(size > chosen for size in sizes)
     if longer:
         notes.append(
             f"{longer} of {len(texts)} texts are longer than {chosen} bytes, and were cut there; -F length=BYTES chooses another length."
         )
     return rows(texts, chosen), InputSchema(kind="text", shape=[chosen])
+
+
+def length_of(sizes: Sequence[int], asked: int | None) -> int:
+    """As asked for; else that of the longest of texts of these sizes, a multiple of 16, at most `USUAL`."""
+    return asked or max(32, min(USUAL, -(-max(sizes, default=1) // 16) * 16))
 
 
 def hashes(inputs: np.ndarray, input: InputSchema) -> Hashes:  # noqa: ARG001

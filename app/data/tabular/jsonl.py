@@ -31,14 +31,13 @@ TYPES = {
 LARGEST_INT64 = 2**63 - 1
 
 
-class _Columns:
-    """The columns so far: chunks of each, by name, and the type that its values have had."""
+class Columns:
+    """The columns so far: chunks of each, by name, and the type that its values have had. What is wrong is added to `faults`."""
 
-    def __init__(self, limits: UploadLimits, unit: str):
-        self.limits, self.rows, self.unit = limits, 0, unit
+    def __init__(self, limits: UploadLimits, unit: str, faults: list[Fault]):
+        self.limits, self.rows, self.unit, self.faults = limits, 0, unit, faults
         self.chunks: dict[str, list[Any]] = {}
         self.types: dict[str, str] = {}
-        self.faults: list[Fault] = []
 
     def add(self, block: list[tuple[int, dict[str, Any]]]) -> None:
         """Adds rows, each with the number of its line."""
@@ -93,10 +92,11 @@ def read(file: IO[bytes], limits: UploadLimits, named: Named) -> Frame:
     Raises:
         Invalid: with every fault of the lines or rows, each with its number, up to a hundred.
     """
-    as_list = _begins(file) == b"["
-    columns = _Columns(limits, "row" if as_list else "line")
+    faults = list[Fault]()
+    unit, found = objects(file, faults)
+    columns = Columns(limits, unit, faults)
     block: list[tuple[int, dict[str, Any]]] = []
-    for number, row in _of_list(file, columns.faults) if as_list else _of_lines(file, columns.faults):
+    for number, row in found:
         if row is not None:
             block.append((number, row))
         if len(columns.faults) >= MOST:
@@ -112,6 +112,11 @@ def read(file: IO[bytes], limits: UploadLimits, named: Named) -> Frame:
     check_rows(columns.rows, limits)
     named(list(columns.chunks))
     return Frame(columns.rows, columns.columns())
+
+
+def objects(file: IO[bytes], faults: list[Fault]) -> tuple[str, Iterator[tuple[int, dict[str, Any] | None]]]:
+    """What numbers count, `line` or `row` of a list; and (number, object) of each. Where one is none, None, and a fault is added."""
+    return ("row", _of_list(file, faults)) if _begins(file) == b"[" else ("line", _of_lines(file, faults))
 
 
 def _begins(file: IO[bytes]) -> bytes:
