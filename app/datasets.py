@@ -273,8 +273,16 @@ def _cell(table: Table, name: str, row: int) -> Any:
     value = table.columns[name][row]
     if column.type == "category":
         return (column.classes or [])[int(value)] if value >= 0 else None
+    if value.dtype.kind == "i":
+        return _tags(value, column.classes or [])
     if np.isnan(value).all() or (column.type == "number" and np.isnan(value).any()):
         return None
     if column.type == "labels":
         return [label for label, there in zip(column.classes or [], value, strict=True) if there == 1]
     return value.tolist()
+
+
+def _tags(codes: np.ndarray, classes: Sequence[str]) -> list[str] | None:
+    """The tag of each token of a row; None: it has no label. See `Column`."""
+    begins = np.flatnonzero(np.diff(codes >= 0, prepend=False).astype(bool) & (codes >= 0))
+    return [classes[code] for code in codes[begins]] if len(begins) else None

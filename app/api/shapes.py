@@ -264,8 +264,28 @@ class ModelShape(BaseModel):
     links: dict[str, str]
 
 
+class PredictedToken(BaseModel):
+    """A token of a text; `start` and `end` count its characters, `end` is behind the last one."""
+
+    text: str
+    start: int
+    end: int
+    tag: str
+    probability: float
+
+
+class PredictedSpan(BaseModel):
+    """Tokens that belong together; `start` and `end` as of tokens."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+
+
 class Prediction(BaseModel):
-    """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, or a vector."""
+    """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, a vector, or tokens with tags and
+    the spans that these make."""
 
     model_config = ConfigDict(extra="allow")  # a task type of a plugin may say more
 
@@ -275,6 +295,8 @@ class Prediction(BaseModel):
     probabilities: dict[str, float] | None = None
     value: float | list[float] | None = None
     vector: list[float] | None = None
+    tokens: list[PredictedToken] | None = None
+    spans: list[PredictedSpan] | None = None
 
 
 class Predictions(BaseModel):

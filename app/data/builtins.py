@@ -12,11 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.data import faces, messages, tones
-from app.data import strokes as _strokes
-from app.data.inputs import audio, text
-from app.data.table import Table, describe, row_hashes
-from app.spec.data import Feature, InputSchema, PictureDecoding, Schema, SoundDecoding
+from app.data import bookings, faces, messages, tones
 from app.spec.faults import nearest
 from app.spec.lookup import Missing
 
@@ -147,6 +143,15 @@ def _messages() -> Table:
     return Table(rows, {name: values for name, (values, _) in columns.items()}, text.hashes(rows, shape), whole)
 
 
+def _bookings() -> Table:
+    sentences, tags, intent = bookings.make(1500)
+    tagged = [Tagged(tokens, own, ()) for tokens, own in zip(sentences, tags, strict=True)]
+    rows, shape, codes, column = token_rows.of(tagged, tags, None, UploadLimits(), [])
+    described = {column.name: column, "intent": describe("intent", intent, bookings.INTENTS)}
+    whole = Schema(rows=len(rows), input=shape, columns=described, target=column.name)
+    return Table(rows, {column.name: codes, "intent": intent}, text.hashes(rows, shape), whole)
+
+
 def _tones() -> Table:
     sounds, pattern, high = tones.make(1200)
     # As files of just that rate and length are read: a file that is sent to predict is decoded so.
@@ -259,6 +264,11 @@ BUILTINS: dict[str, Builtin] = {
     ),
     "wine": Builtin("178 wines, 13 measurements: one of three growers", _UCI, _classes_csv("wine_data.csv", _WINE)),
     "iris": Builtin("150 flowers, 4 measurements: one of three species", _UCI, _classes_csv("iris.csv", _IRIS)),
+    "bookings": Builtin(
+        "1,500 synthetic requests, sentences of templates: a tag for each word (places, days, persons), and one of three intents",
+        _OURS,
+        _bookings,
+    ),
     "diabetes": Builtin(
         "442 patients, 10 measurements: a number, the disease's progression after a year", _EFRON, _diabetes
     ),

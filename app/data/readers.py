@@ -40,7 +40,8 @@ def of(format: str) -> tuple[Read, bytes]:
     of a second, which an npz need not wait for."""
     if format == "npz":
         return _read_npz, _npz_sample()
-    from app.data import tabular, tagged
+    from app.data import tabular
+    from app.data.tagged import files as tagged
 
     if format == tagged.CONLL:
         tagged.warm_up()
@@ -71,7 +72,8 @@ def _read_npz(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
 
 
 def _read_table(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
-    from app.data import tabular, tagged
+    from app.data import tabular
+    from app.data.tagged import files as tagged
 
     if upload.format == "jsonl" and tagged.holds_tags(upload.file, upload.options, upload.limits):
         return _read_tagged(upload, out)
@@ -82,7 +84,7 @@ def _read_table(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
 
 
 def _read_tagged(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
-    from app.data import tagged
+    from app.data.tagged import files as tagged
 
     refuse_unused(upload.options, ("targets", "length"), "texts with tags")
     table, intake = tagged.read(upload.file, cast("tagged.Format", upload.format), upload.options, upload.limits)

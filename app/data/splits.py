@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.table import Hashes, Rows, Table, among, labelled, same_inputs
+from app.data.table import Hashes, Rows, Table, among, has_classes, labelled, same_inputs
 from app.spec.data import Limit, PerClass, Schema, SplitSpec
 from app.spec.faults import Fault, Invalid, nearest
 
@@ -131,7 +131,7 @@ def limit(table: Table, rows: Rows, at_most: Limit | None, target: str | None, s
     order = _permutation(candidates, values, seed, _LIMIT)
     if not isinstance(at_most, PerClass):
         return np.sort(order[:at_most])
-    if values is None or not np.issubdtype(values.dtype, np.integer):
+    if values is None or not has_classes(values):
         raise Invalid(
             [
                 Fault(
@@ -203,7 +203,7 @@ def _permutation(rows: Rows, values: np.ndarray | None, seed: int, tag: int) -> 
     """`rows` in an order drawn by `seed`; with classes, each class's rows are spread evenly, so every beginning is nearly in proportion."""
     rng = np.random.default_rng([seed, tag])
     order = rows[rng.permutation(len(rows))]
-    if values is None or not np.issubdtype(values.dtype, np.integer):
+    if values is None or not has_classes(values):
         return order
     place = np.empty(len(order))
     for code in np.unique(values[order]):
@@ -241,7 +241,7 @@ def _strata(table: Table, spec: SplitSpec, targets: Sequence[str]) -> NDArray[np
     if spec.by != "stratified" or not targets:
         return np.zeros(len(table), np.int64)
     values = table.columns[targets[0]]
-    if np.issubdtype(values.dtype, np.integer):
+    if has_classes(values):
         return values.astype(np.int64)
     return labelled(values).astype(np.int64)
 

@@ -14,6 +14,7 @@ from app.spec.data import Column, Schema
 
 Hashes = NDArray[np.uint8]
 Rows = NDArray[np.int64]
+Values = NDArray[np.int32] | NDArray[np.int16] | NDArray[np.float32]
 
 HASH_BYTES = 16
 
@@ -28,13 +29,13 @@ class Table:
         inputs: (n, *schema.input.shape), uint8, int16 or float32, finite but for the missing values of a table (NaN); asked for by
             row numbers, see `app.data.source`.
         columns: by name; `category` int32 (n,), -1 missing; `number` float32 (n, *shape), NaN missing; `labels` float32
-            (n, classes), NaN missing.
+            (n, classes), NaN missing; `tags` int16 (n, bytes), -1 where no tag is.
         hashes: (n, 16) uint8, see `row_hashes`.
         schema: what all of this is.
     """
 
     inputs: Source
-    columns: dict[str, NDArray[np.int32] | NDArray[np.float32]]
+    columns: dict[str, Values]
     hashes: Hashes
     schema: Schema
 
@@ -46,11 +47,16 @@ class Table:
         return labelled(self.columns[column])
 
 
-def labelled(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of a column's values are there: no -1 of a category, not NaN throughout."""
+def labelled(values: Values) -> NDArray[np.bool_]:
+    """Which of a column's values are there: no -1 of a category, not -1 or NaN throughout."""
     if np.issubdtype(values.dtype, np.integer):
-        return np.asarray(values >= 0)
+        return np.asarray((values >= 0).any(axis=tuple(range(1, values.ndim))))
     return np.asarray(~np.isnan(values).all(axis=tuple(range(1, values.ndim))))
+
+
+def has_classes(values: np.ndarray) -> bool:
+    """Whether each row has one class: whole numbers, one a row."""
+    return values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
 
 
 def row_hashes(inputs: np.ndarray, scale: float | None = None) -> Hashes:

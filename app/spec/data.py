@@ -105,7 +105,9 @@ class Column(SpecModel):
     classes: list[str] | None = None
     shape: list[int] = []
     missing: int = 0
-    counts: list[int] | None = Field(None, description="rows of each class, for category and labels; tokens of each tag")
+    counts: list[int] | None = Field(
+        None, description="rows of each class, for category and labels; tokens of each tag"
+    )
     minimum: float | None = None
     maximum: float | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ RESIZED = False
 NEARLY_EQUAL = "texts that share at least 0.8 of their runs of 8 bytes, as estimated by 128 hashes"
 GRAM, HASHES, BAND = 8, 128, 5
 ALIKE = 0.8
+
+TOKEN = re.compile("[^ \t\n\r\x0b\x0c\0]+")
+"""A token: what holds none of ASCII's blanks."""
 
 USUAL = 512
 """Bytes of a text that a model sees, where no length is asked for."""
@@ -72,9 +76,15 @@ def hashes(inputs: np.ndarray, input: InputSchema) -> Hashes:  # noqa: ARG001
 
 
 def encoder(input: InputSchema) -> Encode:
-    """A string."""
+    """A string, or a list of tokens, which single blanks then part."""
 
     def encode(row: object, place: str, faults: list[Fault]) -> np.ndarray | None:
+        if isinstance(row, list) and row and all(isinstance(token, str) for token in row):
+            if not all(TOKEN.fullmatch(token) for token in row):
+                message = "a token is empty or holds a blank, and blanks part tokens"
+                faults.append(Fault(place, message, "send such a text as one string", "token"))
+                return None
+            row = " ".join(row)
         if isinstance(row, str):
             return np.asarray(rows([row], input.shape[0])[0])
         faults.append(Fault(place, "expected a text", 'as in {"inputs": ["so it begins"]}', "string_type"))

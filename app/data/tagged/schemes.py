@@ -45,7 +45,7 @@ def to_bio(sentences: Sequence[Tagged], unit: str, notes: list[str]) -> tuple[li
             name: next(line for one in sentences for tag, line in _with_lines(one) if tag[:2] in marks)
             for name, marks in (("BIOES", ("E-", "S-")), ("BILOU", ("L-", "U-")))
         }
-        message = f"tags of BILOU, where {unit} {first['BIOES']} has one of BIOES"
+        message = f"{unit} {first['BILOU']} has a tag of BILOU, {unit} {first['BIOES']} one of BIOES"
         faults.append(Fault(pointer("file", unit, first["BILOU"]), message, "write all tags in one way"))
     if faults:
         return [], faults[:MOST]
@@ -98,11 +98,11 @@ def _bio(tags: Sequence[str]) -> tuple[list[str], int]:
             open_type = None
             continue
         match = _PREFIXED.fullmatch(tag)
-        prefix, type = (match[1], match[2]) if match else ("I", tag)
-        begins = prefix in BEGINS or type != open_type
+        prefix, name = (match[1], match[2]) if match else ("I", tag)
+        begins = prefix in BEGINS or name != open_type
         repaired += begins and prefix not in BEGINS
-        made.append(f"{'B' if begins else 'I'}-{type}")
-        open_type = type if prefix in GOES_ON else None
+        made.append(f"{'B' if begins else 'I'}-{name}")
+        open_type = name if prefix in GOES_ON else None
     return made, repaired
 
 
@@ -121,17 +121,3 @@ def _note(plain: bool, prefixes: set[str], changed: int, notes: list[str]) -> No
             notes.append(
                 f"{was} (I-) had none of its type before: a span begins there, as conlleval and seqeval's default read it."
             )
-
-
-def spans(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """(first token, behind the last one, type) of the spans in tags of BIO, in order; whatever does not follow begins a span."""
-    found = list[tuple[int, int, str]]()
-    start, type = 0, ""
-    for number, tag in enumerate([*tags, OUTSIDE]):
-        prefix, _, own = tag.partition("-")
-        if type and (prefix != "I" or own != type):
-            found.append((start, number, type))
-            type = ""
-        if tag != OUTSIDE and not type:
-            start, type = number, own
-    return found

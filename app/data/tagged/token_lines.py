@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.data.inputs.text import TOKEN
 from app.data.tagged.schemes import OUTSIDE, Tagged
 from app.spec.faults import Fault, pointer
 
@@ -17,9 +17,6 @@ TOKENS, TAGS, TEXT, SPANS = "tokens", "tags", "text", "spans"
 PAIRS = ((TOKENS, TAGS), (TEXT, SPANS))
 DOCUMENT = "document"
 """A key whose value, a text or a whole number, is alike for rows of one document."""
-
-BLANK = re.compile(r"[^ \t\n\r\x0b\x0c\0]+")
-"""A token of a text: ASCII's blanks part them, as in bytes."""
 
 LIST = 'give {"tokens": ["in", "Bonn"], "tags": ["O", "B-place"]}'
 OBJECT = 'give {"text": "in Bonn", "spans": [{"start": 3, "end": 7, "label": "place"}]}'
@@ -34,7 +31,9 @@ class Torn:
 
     def note(self, notes: list[str]) -> None:
         if self.within:
-            notes.append(f"{self.within} spans begin or end within a token, and got the whole token: blanks part tokens.")
+            notes.append(
+                f"{self.within} spans begin or end within a token, and got the whole token: blanks part tokens."
+            )
         if self.left_out:
             notes.append(f"{self.left_out} spans lie in a token that an earlier span has, and were left out.")
 
@@ -50,8 +49,7 @@ def read(row: Mapping[str, Any], pair: tuple[str, str], line: int, unit: str, to
     if missing:
         hint = LIST if pair == PAIRS[0] else OBJECT
         return [Fault(pointer("file", unit, line), f"{unit} {line} has no {missing[0]!r}", hint, "missing")]
-    made = _of_tokens(row, line, unit) if pair == PAIRS[0] else _of_text(row, line, unit, torn)
-    return made
+    return _of_tokens(row, line, unit) if pair == PAIRS[0] else _of_text(row, line, unit, torn)
 
 
 def _of_tokens(row: Mapping[str, Any], line: int, unit: str) -> Tagged | list[Fault]:
@@ -80,11 +78,11 @@ def _of_tokens(row: Mapping[str, Any], line: int, unit: str) -> Tagged | list[Fa
 def _of_text(row: Mapping[str, Any], line: int, unit: str, torn: Torn) -> Tagged | list[Fault]:
     text, spans = row[TEXT], row[SPANS]
     place = pointer("file", unit, line)
-    if not isinstance(text, str) or not BLANK.search(text):
+    if not isinstance(text, str) or not TOKEN.search(text):
         return [Fault(f"{place}/{TEXT}", f"{unit} {line}: `text` is no text, or an empty one", OBJECT)]
     if spans is not None and not isinstance(spans, list):
         return [Fault(f"{place}/{SPANS}", f"{unit} {line}: `spans` is no list", OBJECT)]
-    found = [(match.start(), match.end()) for match in BLANK.finditer(text)]
+    found = [(match.start(), match.end()) for match in TOKEN.finditer(text)]
     tokens = [text[start:end] for start, end in found]
     if spans is None:
         return Tagged(tokens, None, [line] * len(tokens))

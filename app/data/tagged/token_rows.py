@@ -70,9 +70,7 @@ def of(
     missing = int((codes < 0).all(axis=1).sum())
     if missing == len(codes):
         raise Invalid([Fault("/file", "no row has a tag within its first bytes", "give tags, or a larger length")])
-    column = Column(
-        name="tags", type="tags", classes=classes, shape=[chosen], missing=missing, counts=counts.tolist()
-    )
+    column = Column(name="tags", type="tags", classes=classes, shape=[chosen], missing=missing, counts=counts.tolist())
     return rows, InputSchema(kind="text", shape=[chosen]), codes, column
 
 
@@ -82,12 +80,12 @@ def _token(token: str) -> bytes:
 
 
 def _classes(tags: Sequence[Sequence[str] | None], limits: UploadLimits) -> list[str]:
-    """O first, the other tags in order."""
-    found = sorted({tag for row in tags for tag in row or ()} - {OUTSIDE})
-    if not found:
+    """O, then B- and I- of each type, in the types' order."""
+    types = sorted({tag.partition("-")[2] for row in tags for tag in row or ()} - {""})
+    if not types:
         message = "no tag besides O was found: there is nothing to learn"
         raise Invalid([Fault("/file", message, "give tags B-TYPE and I-TYPE")])
-    if len(found) >= limits.classes:
-        message = f"{len(found) + 1} different tags, at most {limits.classes} are allowed"
+    if 2 * len(types) >= limits.classes:
+        message = f"{len(types)} types of spans, at most {(limits.classes - 1) // 2} are allowed"
         raise Invalid([Fault("/file", message, "is the last cell of a line its tag?")])
-    return [OUTSIDE, *found]
+    return [OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI")]

@@ -44,7 +44,9 @@ def baselines(data: Data, subset: Subset, raise_if_stopped: Callable[[], None]) 
             "metric": scored.metric,
             "better": evaluate.scoring(task.type).METRICS[scored.metric].better,
             "constant": scored.entry(kind.CONSTANT, len(train), _always(constant)),
-            "linear": _linear(scored, subset, train, raw_values) if hasattr(kind, "linear") else None,
+            "linear": _linear(scored, subset, train, raw_values)
+            if hasattr(kind, "linear") or hasattr(kind, "of_rows")
+            else None,
         }
     return answer
 
@@ -56,11 +58,14 @@ def _always(constant: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def _linear(scored: _Scored, subset: Subset, train: np.ndarray, values: np.ndarray) -> dict[str, Any] | None:
     """The entry of a linear model; None where inputs have no plain features."""
     table, task = subset.data.table, scored.task
+    kind: Any = heads.learning(task.type)
     train = evenly(train, MOST_ROWS)
+    if hasattr(kind, "of_rows"):
+        of_rows = kind.of_rows(task, table.inputs[train], values[train])
+        return scored.entry(kind.LINEAR, len(train), lambda rows: of_rows(table.inputs[rows]))
     found = inputs.features(table.schema.input, (table.inputs, train))
     if found is None:
         return None
-    kind: Any = heads.learning(task.type)
     words, features = f"{kind.LINEAR} on {found[0]}", found[1]
     width = max(1, features(table.inputs[train[:1]]).shape[1])
     most = min(MOST_NUMBERS // width, MOST_WORK // (width * task.units))
