@@ -22,6 +22,12 @@ class Spec(Architecture):
     inputs: ClassVar[str] = "text"
     arch: Literal["text-encoder"] = "text-encoder"
     stride: int = Field(4, ge=1, le=64, description="bytes that become one place")
+    window: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="bytes around a place that the convolution sees, `stride` at least; null: `stride`",
+    )
     dim: int = Field(128, ge=8, le=768, description="numbers for each place")
     depth: int = Field(2, ge=1, le=24)
     heads: int = Field(4, ge=1, le=16, validate_default=True)
@@ -31,6 +37,10 @@ class Spec(Architecture):
     _divide = field_validator("heads")(dividing)
 
     def check(self, shape: Shape) -> None:
+        if self.window is not None and self.window < self.stride:
+            raise ValueError(
+                f"a window of {self.window} bytes skips some at a stride of {self.stride}: choose a wider one"
+            )
         if shape[0] % self.stride:
             raise ValueError(
                 f"a stride of {self.stride} does not divide texts of {shape[0]} bytes: choose another `stride`"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -21,13 +21,32 @@ OUTPUT: Output = "softmax"
 METRICS = ("span_f1",)
 SOFT_TARGETS: SoftTargets = "softened"
 MAP = READS_INPUT = True
-ARCHITECTURE = {"text": {"arch": "text-encoder", "stride": 2}}
+ARCHITECTURE = {"arch": "text-encoder", "stride": 2}
 order = by_name
 
 NAME = "tags"
 OUTSIDE = 0
 TOKEN = re.compile(rb"[^ \t\n\r\x0b\x0c\0]+")
 """Bytes between ASCII's blanks: what a text is split into. Tokens of a data set hold no blank."""
+
+
+class Token(NamedTuple):
+    """A token of a text. `start` and `end` count the text's characters, `end` is behind the last one."""
+
+    text: str
+    start: int
+    end: int
+    tag: str
+    probability: float
+
+
+class Span(NamedTuple):
+    """Tokens that belong together; `start` and `end` as a token's."""
+
+    start: int
+    end: int
+    label: str
+    text: str
 
 
 class TagFigures(TaskFigures):
@@ -71,32 +90,25 @@ def map_refusal(fed: Sequence[int], places: Sequence[int]) -> str | None:
 def prediction(output: Sequence[Sequence[float]], classes: Sequence[str], row: Sequence[float]) -> dict[str, Any]:
     """Each token of the text with the tag whose probability is largest, as the mean over its bytes; and the spans that these make.
 
-    `start` and `end` count characters of the text, `end` is behind the last one.
+    A text that was longer than its row has the tokens of its beginning alone.
     """
     content, size = bytes(int(value) for value in row), len(row) // len(output)
     characters = [0, *accumulate((value & 0xC0) != 0x80 for value in content)]
-    tokens, codes = list[dict[str, Any]](), list[int]()
+    tokens, codes = list[Token](), list[int]()
     for match in TOKEN.finditer(content):
         places = [output[byte // size] for byte in range(*match.span())]
         mean = [sum(each) / len(places) for each in zip(*places, strict=True)]
         code = max(range(len(mean)), key=mean.__getitem__)
         codes.append(code)
-        tokens.append(
-            {
-                "text": match.group().decode("utf-8", "replace"),
-                "start": characters[match.start()],
-                "end": characters[match.end()],
-                "tag": classes[code],
-                "probability": mean[code],
-            }
-        )
+        start, end = characters[match.start()], characters[match.end()]
+        tokens.append(Token(match.group().decode("utf-8", "replace"), start, end, classes[code], mean[code]))
     text = content.rstrip(b"\0").decode("utf-8", "replace")
-    found = []
-    for first, behind, number in spans(codes):
-        start, end = tokens[first]["start"], tokens[behind - 1]["end"]
-        label = classes[2 * number + 1].partition("-")[2]
-        found.append({"start": start, "end": end, "label": label, "text": text[start:end]})
-    return {"tokens": tokens, "spans": found}
+    names = types(classes)
+    bounds = [(tokens[first].start, tokens[behind - 1].end, names[number]) for first, behind, number in spans(codes)]
+    return {
+        "tokens": [token._asdict() for token in tokens],
+        "spans": [Span(start, end, name, text[start:end])._asdict() for start, end, name in bounds],
+    }
 
 
 def meaning(classes: Sequence[str]) -> str:

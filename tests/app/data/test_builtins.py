@@ -28,6 +28,10 @@ def test_a_table_is_what_its_schema_says(name: str) -> None:
             assert column.classes is not None
             assert values.dtype == np.int32
             assert column.counts == [int((values == code).sum()) for code in range(len(column.classes))]
+        elif column.type == "tags":
+            assert values.dtype == np.int16
+            begins = (values >= 0) & (np.pad(values, ((0, 0), (1, 0)), constant_values=-1)[:, :-1] < 0)
+            assert column.counts == np.bincount(values[begins]).tolist()
         else:
             assert values.dtype == np.float32
             assert (column.minimum, column.maximum) == (float(min(values)), float(max(values)))

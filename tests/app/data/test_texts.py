@@ -37,7 +37,11 @@ def test_a_request_gives_the_row_of_the_data_set() -> None:
         assert row is not None
         assert np.array_equal(row, text.rows([words], 16)[0])
     assert faults == []
-    assert encode(["abc"], "/1", faults) is None
+    tokens = encode(["ab", "c"], "/1", faults)
+    assert tokens is not None
+    assert tokens.tobytes().rstrip(b"\0") == b"ab c"
+    assert encode(["ab", "c d"], "/1", []) is encode([""], "/1", []) is encode([], "/1", []) is None
+    assert encode([1], "/1", faults) is None
     assert [(fault.pointer, fault.code) for fault in faults] == [("/1", "string_type")]
 
 

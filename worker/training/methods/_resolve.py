@@ -410,8 +410,8 @@ class Faults:
 
 def default_of(made: Sequence[Task | None], input_: InputSchema) -> dict[str, Any] | None:
     """The network that one of these tasks asks for on such inputs where a spec names none; None: any will do."""
-    asked = (tasks.architecture(task.type, input_.kind) for task in made if task is not None)
-    return next((one for one in asked if one is not None), None)
+    asked = (tasks.architecture(task.type) for task in made if task is not None)
+    return next((one for one in asked if one is not None and architectures.resolve(one).inputs == input_.kind), None)
 
 
 class ModelFacts:

@@ -95,7 +95,7 @@ def by_intervals(row: list[str]) -> set[tuple[int, int, str]]:
     ],
 )
 def test_span_f1_is_seqevals(args: Any, expected: tuple[float, float, float]) -> None:
-    """The values were computed once by seqeval 1.2.2 (f1_score, precision_score, recall_score as they are by default); it is no dependency."""
+    """The values were computed once by seqeval 1.2.2 (its three scores as they are by default), which is no dependency."""
     answers, codes = answered(*made(*args))
     figures = evaluate.evaluate("tags", answers, codes, metric="span_f1", classes=NAMES)
     assert (figures["span_f1"], figures["precision"], figures["recall"]) == pytest.approx(expected, abs=1e-8)

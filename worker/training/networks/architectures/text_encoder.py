@@ -19,7 +19,9 @@ def build(spec: Spec, inputs: Any) -> Any:
     """(batch, dim) of (batch, bytes)."""
     places = inputs.shape[1] // spec.stride
     x = layers.Embedding(BYTES, spec.dim, name="byte-embedding")(inputs)
-    x = layers.Conv1D(spec.dim, spec.stride, strides=spec.stride, activation="gelu", name="byte-join")(x)
+    x = layers.Conv1D(
+        spec.dim, spec.window or spec.stride, strides=spec.stride, padding="same", activation="gelu", name="byte-join"
+    )(x)
     x = layers.EinsumDense("npc,cd->npd", (places, spec.dim), bias_axes="pd", name="place-numbers")(x)
     for number in range(1, spec.depth + 1):
         x = encoder(spec, x, f"encoder{number}")
