@@ -32,6 +32,13 @@ DIGITS = {"dataset": "digits", "target": "digit", "limit_train_examples": 60}
 MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": {"steps": 2}}
 TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": {"steps": 2}}
 PICTURES = {**DIGITS, "architecture": "cnn-small", "training": {"steps": 2}}
+ENCODER = "text-encoder"
+TAGS = {
+    "dataset": "bookings",
+    "target": "tags",
+    "limit_train_examples": 60,
+    "source": {"train": {"dataset": "bookings", "target": "tags", "architecture": ENCODER, "training": {"steps": 2}}},
+}
 
 BASES: dict[str, dict[str, Any]] = {
     "transfer": {
@@ -95,12 +102,18 @@ COMPANY: dict[str, dict[str, Any]] = {
     "target_type=embedding": {"target": "family", "split": {"by": "group", "column": "family"}},
     "target_type=multilabel": {"target": "signs"},
     "target_type=regression": {"target": "level"},
+    "target_type=tags": TAGS,
     "tasks.site.type=embedding": {
         "tasks": {"site": {"column": "family"}},
         "split": {"by": "group", "column": "family"},
     },
     "tasks.site.type=multilabel": {"tasks": {"site": {"column": "signs"}}},
     "tasks.site.type=regression": {"tasks": {"site": {"column": "level"}}},
+    "tasks.site.type=tags": {
+        "dataset": "bookings",
+        "tasks": {"site": {"column": "tags"}, "level": {"column": "intent"}},
+        "trunk": ENCODER,
+    },
     "training.augmentation": TAUGHT_PICTURES,
     "training.augmentation.type=token_dropout": {
         "dataset": "messages",
@@ -134,8 +147,9 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             where = {"image": PICTURES, "text": MESSAGES, "audio": TONES}.get(module.Spec.inputs, TABLE)
             return _transfer_within({**where, "architecture": getattr(module, "EXAMPLE", name)})
         case "datasets":
-            kind = builtins.schema(name).input.kind
-            small = {"image": "cnn-small", "table": MLP}.get(kind, f"{kind}-cnn-small")
+            schema = builtins.schema(name)
+            kind, tagged = schema.input.kind, schema.columns[schema.target or ""].type == "tags"
+            small = ENCODER if tagged else {"image": "cnn-small", "table": MLP}.get(kind, f"{kind}-cnn-small")
             return _transfer_within(
                 {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": {"steps": 2}}
             )

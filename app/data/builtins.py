@@ -13,6 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from app.data import bookings, faces, messages, tones
+from app.data import strokes as _strokes
+from app.data.inputs import audio, text
+from app.data.table import Table, describe, row_hashes
+from app.data.tagged import token_rows
+from app.data.tagged.schemes import Tagged
+from app.data.upload_limits import UploadLimits
+from app.spec.data import Feature, InputSchema, PictureDecoding, Schema, SoundDecoding
 from app.spec.faults import nearest
 from app.spec.lookup import Missing
 

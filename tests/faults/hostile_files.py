@@ -15,11 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import settings
-from tests.faults import hostile_archives, hostile_csv, hostile_members, hostile_npz, hostile_sounds, hostile_tables
+from tests.faults import (
+    hostile_archives,
+    hostile_csv,
+    hostile_members,
+    hostile_npz,
+    hostile_sounds,
+    hostile_tables,
+    hostile_tags,
+)
 from tests.faults.hostile_npz import Hostile, Lair
 from tests.faults.requests_line import Answer, Connect, Request, fault_in, send
 
-_MODULES = (hostile_archives, hostile_npz, hostile_members, hostile_csv, hostile_tables, hostile_sounds)
+_MODULES = (hostile_archives, hostile_npz, hostile_members, hostile_csv, hostile_tables, hostile_sounds, hostile_tags)
 KINDS = [kind for kind in chain.from_iterable(zip_longest(*(module.ALL for module in _MODULES))) if kind]
 """One of each module in turn, so that few files are of every sort."""
 LARGE_FROM = 300  # files; fewer are made in sizes for a laptop's minute

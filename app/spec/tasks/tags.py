@@ -21,7 +21,7 @@ OUTPUT: Output = "softmax"
 METRICS = ("span_f1",)
 SOFT_TARGETS: SoftTargets = "softened"
 MAP = READS_INPUT = True
-ARCHITECTURE = {"arch": "text-encoder", "stride": 2}
+ARCHITECTURE = {"arch": "text-encoder", "stride": 2, "window": 9}
 order = by_name
 
 NAME = "tags"
