@@ -54,7 +54,7 @@ class TaskModule(Protocol):
     identities, examined on others than those that it learnt: a job must split by that column. UNITS, the fewest and the most
     outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
     flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
-    ARCHITECTURE, the network where a spec names none and the inputs are of its kind. READS_INPUT, true where `prediction` has a
+    ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. READS_INPUT, true where `prediction` has a
     third argument, the row that was answered.
     """
 
@@ -106,9 +106,9 @@ def map_refusal(type: str, fed: Sequence[int], places: Sequence[int]) -> str | N
     return None if own is None else cast("str | None", own(fed, places))
 
 
-def architecture(type: str) -> dict[str, Any] | None:
-    """The network that a type asks for where a spec names none; None: that of the inputs will do."""
-    return cast("dict[str, Any] | None", getattr(of(type), "ARCHITECTURE", None))
+def architecture(type: str, student: bool = False) -> dict[str, Any] | None:
+    """The network that a type asks for where a spec names none, or that of a student; None: that of the inputs will do."""
+    return cast("dict[str, Any] | None", getattr(of(type), "STUDENT" if student else "ARCHITECTURE", None))
 
 
 def prediction(type: str, output: Sequence[Any], classes: Sequence[str], row: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ METRICS = ("span_f1",)
 SOFT_TARGETS: SoftTargets = "softened"
 MAP = READS_INPUT = True
 ARCHITECTURE = {"arch": "text-encoder", "stride": 2, "window": 9}
+STUDENT = {"arch": "text-encoder-small", "stride": 2, "window": 9}
 order = by_name
 
 NAME = "tags"

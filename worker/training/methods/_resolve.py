@@ -408,9 +408,9 @@ class Faults:
         return False
 
 
-def default_of(made: Sequence[Task | None], input_: InputSchema) -> dict[str, Any] | None:
+def default_of(made: Sequence[Task | None], input_: InputSchema, student: bool = False) -> dict[str, Any] | None:
     """The network that one of these tasks asks for on such inputs where a spec names none; None: any will do."""
-    asked = (tasks.architecture(task.type) for task in made if task is not None)
+    asked = (tasks.architecture(task.type, student) for task in made if task is not None)
     return next((one for one in asked if one is not None and architectures.resolve(one).inputs == input_.kind), None)
 
 

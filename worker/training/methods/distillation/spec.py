@@ -267,7 +267,7 @@ def _student(
                 "leave `student_init` out, or name an architecture",
             )
         return spec.student, facts.trace if facts else None
-    small = None if fed is None else default_of([task], fed) or input_kinds.of(fed.kind).STUDENT
+    small = None if fed is None else default_of([task], fed, student=True) or input_kinds.of(fed.kind).STUDENT
     asked = spec.student if spec.student is not None else small
     architecture = faults.architecture(asked, fed, "/student", [task])
     if architecture is None or fed is None:
