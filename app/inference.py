@@ -86,7 +86,12 @@ def _predictions(model: Path, body: dict[str, Any]) -> dict[str, list[Any]]:
         told = answer.json()
         broken = [Fault(pointer("file", number), why, _OPENS, "broken_file") for number, why in told.get("files", [])]
         rows = [Fault(pointer("inputs", row), *_TOO_LARGE) for row in told.get("rows", [])]
-        raise Invalid([*broken, *rows][:MOST])
+        many = [
+            Fault("/inputs", told["detail"], f"send at most {most} rows at once", "too_large")
+            for most in [told.get("most")]
+            if most is not None
+        ]
+        raise Invalid([*many, *broken, *rows][:MOST])
     if answer.status_code != httpx.codes.OK:
         model.stat()  # when it is gone, that is the reason
         log.error("prediction failed", status=answer.status_code, answer=answer.text[:2000])

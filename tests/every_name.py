@@ -40,6 +40,14 @@ TAGS = {
     "source": {"train": {"dataset": "bookings", "target": "tags", "architecture": ENCODER, "training": {"steps": 2}}},
 }
 
+SPEAKER = {**MESSAGES, "target": "next_token", "architecture": "causal-transformer-small"}
+NEXT_TOKEN = {
+    "dataset": "messages",
+    "target": "next_token",
+    "limit_train_examples": 60,
+    "source": {"train": SPEAKER},
+}
+
 BASES: dict[str, dict[str, Any]] = {
     "transfer": {
         "kind": "transfer",
@@ -102,6 +110,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "target_type=embedding": {"target": "family", "split": {"by": "group", "column": "family"}},
     "target_type=multilabel": {"target": "signs"},
     "target_type=regression": {"target": "level"},
+    "target_type=next_token": NEXT_TOKEN,
     "target_type=tags": TAGS,
     "tasks.site.type=embedding": {
         "tasks": {"site": {"column": "family"}},
@@ -109,6 +118,12 @@ COMPANY: dict[str, dict[str, Any]] = {
     },
     "tasks.site.type=multilabel": {"tasks": {"site": {"column": "signs"}}},
     "tasks.site.type=regression": {"tasks": {"site": {"column": "level"}}},
+    "tasks.site.type=next_token": {
+        "dataset": "messages",
+        "limit_train_examples": 60,
+        "tasks": {"site": {"column": "next_token"}, "level": {"column": "topic"}},
+        "trunk": "causal-transformer-small",
+    },
     "tasks.site.type=tags": {
         "dataset": "bookings",
         "tasks": {"site": {"column": "tags"}, "level": {"column": "intent"}},

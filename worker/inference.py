@@ -24,6 +24,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +54,7 @@ TRACE_SECONDS = 90.0  # the first one waits until Keras is imported
 _MOST_WAITING = 16
 _MOST_MODELS, _MOST_MODEL_BYTES = 16, 2**30
 _ROWS_AT_ONCE = 256
+_MOST_NUMBERS = 2**23  # of all answers, which are written as text: heads on maps have many for each row
 
 log = logs.get(__name__)
 
@@ -81,6 +83,14 @@ class TooLarge(Exception):
         self.rows = rows
 
 
+class TooMany(Exception):
+    """Rows whose answers would hold too many numbers; `most`: so many may be asked about."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the answers to so many rows hold more than {_MOST_NUMBERS} numbers")
+        self.most = most
+
+
 class Warm:
     """Loaded models, the most recently used ones, one prediction at a time."""
 
@@ -94,6 +104,7 @@ class Warm:
         Raises:
             PredictionRefused: the path is no model in the store, or its rows have another shape.
             TooLarge: it has no finite answer to some rows, and one to a row of zeros.
+            TooMany: the answers are too long to be sent.
         """
         with self._lock:
             model = self._model(path)
@@ -128,7 +139,13 @@ class Warm:
 
 
 def _answers(model: Any, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    parts = [model(inputs[at : at + _ROWS_AT_ONCE], training=False) for at in range(0, len(inputs), _ROWS_AT_ONCE)]
+    """Raises TooMany as soon as the first rows show it."""
+    parts = list[Any]()
+    for at in range(0, len(inputs), _ROWS_AT_ONCE):
+        parts.append(model(inputs[at : at + _ROWS_AT_ONCE], training=False))
+        numbers = sum(prod(answer.shape[1:]) for answer in parts[0].values())
+        if numbers * len(inputs) > _MOST_NUMBERS and len(inputs) > 1:
+            raise TooMany(max(1, _MOST_NUMBERS // numbers))
     return {name: np.concatenate([np.asarray(part[name], np.float32) for part in parts]) for name in parts[0]}
 
 
@@ -164,6 +181,8 @@ class Handlers:
             return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
         except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
+        except TooMany as refusal:
+            return JSONResponse({"detail": str(refusal), "most": refusal.most}, 422)
         except TooLarge as refusal:
             return JSONResponse({"detail": str(refusal), "rows": refusal.rows}, 422)
         except Exception as error:

@@ -283,6 +283,14 @@ class PredictedSpan(BaseModel):
     text: str
 
 
+class PredictedByte(BaseModel):
+    """A byte that may follow a text; `text` where it is a printable letter."""
+
+    byte: int
+    text: str | None = None
+    probability: float
+
+
 class Prediction(BaseModel):
     """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, a vector, or tokens with tags and
     the spans that these make."""
@@ -297,6 +305,8 @@ class Prediction(BaseModel):
     vector: list[float] | None = None
     tokens: list[PredictedToken] | None = None
     spans: list[PredictedSpan] | None = None
+    bits_per_byte: float | None = None
+    next: list[PredictedByte] | None = None
 
 
 class Predictions(BaseModel):

@@ -97,11 +97,12 @@ class Column(SpecModel):
     scalar), NaN missing.
     `labels`: a row of 0/1 for each of `classes` (float32, NaN missing).
     `tags`: of a text of `shape` (bytes,), for each byte of a token the index of its tag in `classes` (int16); -1 on blanks and behind
-    the end. A row of -1 alone is missing.
+    the end. A row of -1 alone is missing. `bytes`: of a text of `shape` (bytes,), for each byte the one that follows (int16); -1 at
+    the last one and behind it.
     """
 
     name: Name
-    type: Literal["category", "number", "labels", "tags"]
+    type: Literal["category", "number", "labels", "tags", "bytes"]
     classes: list[str] | None = None
     shape: list[int] = []
     missing: int = 0

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from app.data.table import Hashes
-from app.spec.data import Decoding, InputSchema
+from app.spec.data import Column, Decoding, InputSchema, Schema
 from app.spec.faults import Fault
 from app.spec.registry import NotInstalled, modules
 
@@ -26,9 +26,10 @@ class InputModule(Protocol):
     DIMENSIONS: of a row's shape. ARCHITECTURE and STUDENT: the networks for it where a spec names none. AUGMENTATIONS: the types that go
     with it; None: all. RESIZED: whether a trunk may be fed rows of another shape than it was made for, see `refusal`.
 
-    A kind whose rows take another shape before a network sees them also has `prepared_shape(input)`, and its other half `prepared` and
-    `preparation_of`, as in `table`. One that knows when two rows are nearly equal has NEARLY_EQUAL, the rule in words, `fingerprints`,
-    `bands` and `nearly`, as in `text`: see `app.data.near`.
+    A kind whose rows are targets too has `derived(input)`, {name: column}, and `derive(name, rows)`, the stored values: see
+    `app.data.load`. A kind whose rows take another shape before a network sees them also has `prepared_shape(input)`, and its other half
+    `prepared` and `preparation_of`, as in `table`. One that knows when two rows are nearly equal has NEARLY_EQUAL, the rule in words,
+    `fingerprints`, `bands` and `nearly`, as in `text`: see `app.data.near`.
     """
 
     DIMENSIONS: int
@@ -81,6 +82,18 @@ def prepared_shape(input: InputSchema) -> list[int]:
     """The shape of a row as a network sees it before any resizing: of most kinds that of a stored row."""
     prepare = getattr(of(input.kind), "prepared_shape", None)
     return list(input.shape) if prepare is None else list(prepare(input))
+
+
+def derived(input: InputSchema) -> dict[str, Column]:
+    """The columns that follow from the inputs themselves."""
+    own = getattr(of(input.kind), "derived", None)
+    return {} if own is None else cast("dict[str, Column]", own(input))
+
+
+def with_derived(schema: Schema) -> Schema:
+    """The schema with the columns that follow from the inputs, where it has none of that name."""
+    more = derived(schema.input)
+    return schema.model_copy(update={"columns": {**more, **schema.columns}}) if more else schema
 
 
 def taking(values: np.ndarray) -> InputModule:

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.data.inputs import Encode
 from app.data.table import Hashes, row_hashes
-from app.spec.data import InputSchema
+from app.spec.data import Column, InputSchema
 from app.spec.faults import Fault
 
 DIMENSIONS = 1
@@ -24,6 +24,9 @@ ALIKE = 0.8
 
 TOKEN = re.compile("[^ \t\n\r\x0b\x0c\0]+")
 """A token: what holds none of ASCII's blanks."""
+
+NEXT = "next_token"
+"""The column that every data set of texts has besides its own."""
 
 USUAL = 512
 """Bytes of a text that a model sees, where no length is asked for."""
@@ -95,6 +98,17 @@ def encoder(input: InputSchema) -> Encode:
 
 def preview(row: np.ndarray, input: InputSchema) -> Any:  # noqa: ARG001
     return row.tobytes().rstrip(b"\0").decode("utf-8", "replace")
+
+
+def derived(input: InputSchema) -> dict[str, Column]:
+    """What a language model learns: the byte that follows each byte."""
+    return {NEXT: Column(name=NEXT, type="bytes", shape=list(input.shape))}
+
+
+def derive(name: str, rows: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    """(n, bytes) int16 of stored rows."""
+    followed = np.pad(rows, ((0, 0), (0, 1)))[:, 1:].astype(np.int16)
+    return np.where(followed > 0, followed, np.int16(-1))
 
 
 def fingerprints(inputs: np.ndarray, input: InputSchema) -> np.ndarray:  # noqa: ARG001

@@ -14,11 +14,13 @@ Shape = tuple[int, ...]
 
 class Architecture(SpecModel):
     """A trunk: everything up to the heads. `inputs` says what it takes; `worker/training/networks/architectures/` builds it in Keras.
+    `causal`: whether no place of its map sees a later place of the input.
 
     Layers have names that are unique and stable, since weights are inherited by name.
     """
 
     inputs: ClassVar[str]  # the name of an input kind
+    causal: ClassVar[bool] = False
     arch: str
 
     @property

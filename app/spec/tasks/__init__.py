@@ -54,7 +54,8 @@ class TaskModule(Protocol):
     identities, examined on others than those that it learnt: a job must split by that column. UNITS, the fewest and the most
     outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
     flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
-    ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. READS_INPUT, true where `prediction` has a
+    ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. CAUSAL, true where an answer at a
+    place stands at a later one in the input. READS_INPUT, true where `prediction` has a
     third argument, the row that was answered.
     """
 
@@ -98,6 +99,11 @@ def of_identities(type: str) -> bool:
 def on_map(type: str) -> bool:
     """Whether a type's head stands on the network's map."""
     return bool(getattr(of(type), "MAP", False))
+
+
+def is_causal(type: str) -> bool:
+    """Whether a type's answer at a place stands at a later one in the input, which the network may then not see there."""
+    return bool(getattr(of(type), "CAUSAL", False))
 
 
 def map_refusal(type: str, fed: Sequence[int], places: Sequence[int]) -> str | None:

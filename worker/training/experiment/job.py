@@ -155,10 +155,19 @@ class Job:
             for name, logits in self._fit_loop.logits(network, inputs).items()
         }
 
+    def _test_answers(self, network: Network, data: Data) -> dict[str, np.ndarray]:
+        """The answers to the test rows, as scores need them."""
+        parts = heads.blocks(network.tasks.values(), SourceRows(data.table.inputs, data.split.test))
+        found: dict[str, list[np.ndarray]] = {name: [] for name in network.tasks}
+        for part in parts:
+            for name, answers in self.answers(network, part).items():
+                found[name].append(heads.reduced(network.tasks[name], answers, part))
+        return {name: np.concatenate(each) for name, each in found.items()}
+
     def score(self, model: Model, data: Data) -> dict[str, Scored]:
         """Each task of `data` that the model has, measured on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, SourceRows(data.table.inputs, test))
+        answers = self._test_answers(model.network, data)
         scored = {}
         for name in (name for name in data.tasks if name in answers):
             task = data.tasks[name]
@@ -175,7 +184,7 @@ class Job:
     def figures(self, model: Model, data: Data) -> dict[str, Any]:
         """The report's figures of each task on the test rows."""
         test = data.split.test
-        answers = self.answers(model.network, SourceRows(data.table.inputs, test))
+        answers = self._test_answers(model.network, data)
         return {
             name: evaluate.evaluate(
                 task.type,

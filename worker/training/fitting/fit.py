@@ -65,9 +65,9 @@ class ModelCache:
         return self._keras_layers[key]
 
     def width(self, network: Network) -> int | None:
-        """The width of the heads' input features; None where the heads have different ones."""
+        """How many numbers of a row the heads are given; None where they have different ones."""
         body = self._keras_layers[network.shape_key()].body
-        return None if body is None else body.output.shape[-1]
+        return None if body is None else math.prod(body.output.shape[1:])
 
     def compiled(
         self, network: Network, fit_spec: FitSpec, phase: Phase, training: TrainingSpec, cached: bool = False

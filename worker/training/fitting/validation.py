@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from worker.training.scores import evaluate
+from worker.training.scores.measures import metric_of
 from worker.training.tasks import heads
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ class ValidationMonitor:
 
     def __init__(self, checks: Mapping[str, Check], training: TrainingSpec):
         self._checks = {name: check for name, check in checks.items() if len(check.inputs)}
+        alone = [metric_of(check.metric).sign for check in self._checks.values()] if len(self._checks) == 1 else [1]
+        self._sign = alone[0]  # of several the mean is told, each oriented so that more is better
+        self._parts: dict[int, list[Source]] = {}
         self._stopping = training.early_stopping
         self._waited = 0
         self.best: dict[str, Any] | None = None
@@ -45,12 +49,12 @@ class ValidationMonitor:
         values: dict[str, float] = {}
         by_inputs: dict[int, dict[str, np.ndarray]] = {}  # tasks of one data set share inputs and so one pass
         for name, check in self._checks.items():
-            logits = by_inputs.setdefault(id(check.inputs), {}) or ask(check.inputs)
-            by_inputs[id(check.inputs)] = logits
-            task = network.tasks[name]
-            measured = evaluate.measure(task.type, heads.answers(task, logits[name]), check.values, metric=check.metric)
+            answers = by_inputs.setdefault(id(check.inputs), {}) or self._answers(network, check.inputs, ask)
+            by_inputs[id(check.inputs)] = answers
+            measured = evaluate.measure(network.tasks[name].type, answers[name], check.values, metric=check.metric)
             values[f"val_{name}_{check.metric}" if len(network.tasks) > 1 else f"val_{check.metric}"] = measured.value
-        finite = [value for value in values.values() if math.isfinite(value)]
+        signs = [metric_of(check.metric).sign for check in self._checks.values()]
+        finite = [sign * value for sign, value in zip(signs, values.values(), strict=True) if math.isfinite(value)]
         if finite:
             self._judge(sum(finite) / len(finite), values, keras_layers, step)
         self.latest = values
@@ -72,10 +76,25 @@ class ValidationMonitor:
             rest = iter(arrays)
             self.best_weights = {name: [next(rest) for _ in range(count)] for name, count in state["layers"].items()}
 
+    def _answers(
+        self, network: Network, inputs: Source, ask: Callable[[Source], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """As scores need them, of the tasks that are checked on `inputs`."""
+        own = {name: network.tasks[name] for name, check in self._checks.items() if check.inputs is inputs}
+        # Kept, since features are cached by a source's identity.
+        parts = self._parts.setdefault(id(inputs), heads.blocks(own.values(), inputs))
+        found: dict[str, list[np.ndarray]] = {name: [] for name in own}
+        for part in parts:
+            logits = ask(part)
+            for name, task in own.items():
+                found[name].append(heads.reduced(task, heads.answers(task, logits[name]), part))
+        return {name: np.concatenate(each) for name, each in found.items()}
+
     def _judge(self, value: float, values: Mapping[str, float], keras_layers: KerasLayers, step: int) -> None:
-        if self.best is None or value > self.best["value"]:
+        """Takes the state for the best one where `value`, of which more is better, is the largest so far."""
+        if self.best is None or value > self._sign * self.best["value"]:
             name = next(iter(values)) if len(values) == 1 else "val_mean"
-            self.best, self._waited = {"metric": name, "value": value, "step": step}, 0
+            self.best, self._waited = {"metric": name, "value": self._sign * value, "step": step}, 0
             if self._stopping != "off" and self._stopping.restore_best:
                 self.best_weights = keras_layers.read()
         else:

@@ -69,7 +69,7 @@ class Faults:
 
     def schema(self, ref: str, at: str) -> Schema | None:
         try:
-            return self.lookup.schema(ref)
+            return inputs.with_derived(self.lookup.schema(ref))
         except Missing as missing:
             self.add(at, missing.message, missing.hint, "unknown_name")
             return None
@@ -182,6 +182,7 @@ class Faults:
         if asked is None and input_ is not None:
             asked = default_of(made, input_) or inputs.of(input_.kind).ARCHITECTURE
         architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str | dict) else asked, at)
+        self.causal(architecture, made, at)
         if architecture is not None and input_ is not None:
             default = inputs.of(input_.kind).ARCHITECTURE
             if architecture.inputs not in (input_.kind, architectures.resolve(default).inputs):
@@ -195,6 +196,15 @@ class Faults:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
         return architecture
+
+    def causal(self, architecture: Architecture | None, made: Sequence[Task | None], at: str) -> None:
+        """A task whose answer at a place stands at a later one in the input is none where the network sees it."""
+        task = next((one for one in made if one is not None and tasks.is_causal(one.type)), None)
+        if task is not None and architecture is not None and not architecture.causal:
+            message = (
+                f"the {task.type} task {task.name!r} says what follows, and {architecture.label} sees what follows"
+            )
+            self.add(at, message, "choose causal-transformer, of which no place sees a later one", "not_causal")
 
     def trace(self, architecture: Architecture | None, input_: InputSchema | None) -> Trace | None:
         """The trace of an architecture on these inputs; None where one of the two has faults."""

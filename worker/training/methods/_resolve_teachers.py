@@ -176,20 +176,24 @@ def check_standardization(taught: Sequence[tuple[Task | None, Sequence[SpecModel
 
 
 def check_memory(
-    objectives: Sequence[SpecModel], teachers: Sequence[ModelFacts | None], limit: Limit | None, rows: int, more: int,
-    faults: Faults,
+    objectives: Sequence[SpecModel], task: Task | None, teachers: Sequence[ModelFacts | None], limit: Limit | None, rows: int,
+    more: int, faults: Faults,
 ) -> None:  # fmt: skip
-    """Refuses to cache more outputs of the teachers' layers than memory should hold: for `rows`, limited, and `more`, unlimited."""
+    """Refuses to cache more outputs of the teachers' layers, and answers for each place, than memory should hold: for `rows`, limited, and
+    `more`, unlimited."""
     teacher = teachers[0] if teachers else None
     layers = {pair[0] for objective in objectives for pair in getattr(objective, "layers", None) or ()}
-    if not layers or teacher is None:
+    if teacher is None:
         return
+    width = sum(prod(teacher.trace.shapes[name]) for name in layers)
+    if task is not None and tasks.on_map(task.type) and teacher.trace.map is not None:
+        width += task.units * prod(teacher.trace.shapes[teacher.trace.map][:-1])
     count = more + (min(limit, rows) if isinstance(limit, int) else rows)
-    size = 4 * count * len(teachers) * sum(prod(teacher.trace.shapes[name]) for name in layers)
+    size = 4 * count * len(teachers) * width
     if size > MOST_CACHED_BYTES:
         faults.add(
             "/teacher_outputs",
-            f"what the teachers' layers give for {count:,} rows is up to {size / 2**30:.1f} GiB, more than the "
+            f"what the teachers' layers and heads give for {count:,} rows is up to {size / 2**30:.1f} GiB, more than the "
             f"{MOST_CACHED_BYTES >> 30} that are cached",
             "set teacher_outputs: online, or compare later, smaller layers",
         )

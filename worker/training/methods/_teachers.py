@@ -168,7 +168,11 @@ def _in_order(model: Model, task: Task, outputs: dict[str, np.ndarray]) -> np.nd
 def about(teachers: Teachers, arm_scores: ArmScores, target: Data, task: Task, split: SplitSpec) -> dict[str, Any]:
     """Students and teachers in one task: their agreement, the share of the gap that was closed, the ratios of size and latency."""
     inputs = SourceRows(target.table.inputs, target.split.test)
-    teachers_answers = teachers.answers(task, inputs)
+    parts = heads.blocks([task], inputs)
+    first = teachers.answers(
+        task, parts[0]
+    )  # of all test rows; agreement is that of these, where whole answers would fill memory
+    others = [heads.reduced(task, teachers.answers(task, part), part) for part in parts[1:]]
     student, teacher = arm_scores.model, teachers.models[0]
     ours, *theirs = (arm_scores.job.latency(model, target.table.inputs) for model in (student, *teachers.models))
     latency = {"student": ours["ms_per_batch"], "teachers": round(sum(timing["ms_per_batch"] for timing in theirs), 3)}
@@ -176,7 +180,7 @@ def about(teachers: Teachers, arm_scores: ArmScores, target: Data, task: Task, s
     teacher_name = next(name for name, head in teacher.network.tasks.items() if order_of(task, head) is not None)
     measure = evaluate.measure(
         task.type,
-        teachers_answers,
+        np.concatenate([heads.reduced(task, first, parts[0]), *others]),
         target.table.columns[task.column][target.split.test],
         metric=target.metric(task.name),
         units=target.test_units,
@@ -197,9 +201,7 @@ def about(teachers: Teachers, arm_scores: ArmScores, target: Data, task: Task, s
         ],
         "teacher_head": teacher_name,
         "teacher_value": {"metric": measure.metric, "value": None if measure.undefined else measure.value},
-        "agreement": evaluate.agreement(
-            task.type, arm_scores.job.answers(student.network, inputs)[task.name], teachers_answers
-        ),
+        "agreement": evaluate.agreement(task.type, arm_scores.job.answers(student.network, parts[0])[task.name], first),
         "params_ratio": round(
             sum(model.manifest.parameters for model in teachers.models) / student.manifest.parameters, 3
         ),

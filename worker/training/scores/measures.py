@@ -29,7 +29,8 @@ class Metric:
 
     `of` maps sums of shape (..., p) to values of shape (...). `mean`: the value is the mean of the statistics' first
     column (the second is 1 for each row), so that its variance over rows needs no bootstrap. `share`: the value is at
-    most 1, so that differences are told in points.
+    most 1, so that differences are told in points. `margin`: the smallest difference that matters, from a control's value; None: that
+    of shares.
     """
 
     label: str
@@ -37,6 +38,7 @@ class Metric:
     better: Literal["higher", "lower"] = "higher"
     mean: bool = False
     share: bool = True
+    margin: Callable[[float], float] | None = None
 
     @property
     def sign(self) -> int:

@@ -181,7 +181,8 @@ def rows_variance(unit_differences: Sequence[float] | Array) -> float:
 def margin_of(metric: str, control_mean: float, asked: Margin = "auto") -> float:
     """The smallest difference that matters; nan without a control.
 
-    Auto: 2 points, or a fifth of the control's error where that is less, since near the ceiling 2 points are too many.
+    Auto: the metric's own, else 2 points, or a fifth of the control's error where that is less, since near the ceiling 2 points are
+    too many.
 
     Raises:
         ValueError: the metric has no margin of its own; RMSE enters Δm only, R² decides.
@@ -190,6 +191,9 @@ def margin_of(metric: str, control_mean: float, asked: Margin = "auto") -> float
         return float(asked)
     if metric == "delta_m":
         return DELTA_M_MARGIN
+    own = metric_of(metric).margin
+    if own is not None:
+        return own(control_mean) if math.isfinite(control_mean) else math.nan
     if metric_of(metric).better == "lower":
         raise ValueError(
             f"{metric} has no margin of its own: a verdict needs a metric of which more is better, or `margin`"

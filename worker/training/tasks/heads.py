@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from app.data.source import SourceRows
 from app.spec import tasks
 from app.spec.data import Column
 from app.spec.models import HeadSpec, TaskManifest, TaskSpec
 from app.spec.registry import module
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from app.data.source import Source
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Learning(Protocol):
     A module may have what a report compares its models with, fitted on the stored values of labelled rows. `constant(task, values)`: the
     answer that suits all rows best, whatever the input, (units,). `linear(task, x, values)`: a linear model of features, (n, d) float32, as
     in `scores.linear`, which gives answers (n, units); None where no row can teach one. Or in its place `of_rows(task, rows, values)`: a
-    function of stored rows to answers, fitted on such. CONSTANT and LINEAR: what the two are, in words.
+    function of stored rows to answers, fitted on such. A type whose answers would fill memory has `reduced(answers, rows)`, what its
+    scores need of them: (n, …), which `aligned` then takes too. CONSTANT and LINEAR: what the two are, in words.
     """
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:
@@ -132,6 +136,24 @@ def in_units(task: Task, values: np.ndarray) -> np.ndarray:
 def answers(task: Task, logits: np.ndarray) -> np.ndarray:
     """The inference model's answers for these logits: probabilities (n, units), or numbers in the user's units."""
     return learning(task.type).answers(task, logits.astype(np.float64))
+
+
+ROWS_AT_ONCE = 32
+"""Of answers that are reduced for scores: whole ones of all test rows would not fit."""
+
+
+def blocks(made: Iterable[Task], inputs: Source) -> list[Source]:
+    """`inputs` in parts, whose answers are then `reduced`; one part where no type needs it."""
+    if not any(hasattr(learning(task.type), "reduced") for task in made):
+        return [inputs]
+    rows = np.arange(len(inputs))
+    return [SourceRows(inputs, rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(inputs), ROWS_AT_ONCE)]
+
+
+def reduced(task: Task, answers: np.ndarray, inputs: Source) -> np.ndarray:
+    """What scores need of the answers to `inputs`: all of most types."""
+    kind: Any = learning(task.type)
+    return kind.reduced(answers, inputs[np.arange(len(inputs))]) if hasattr(kind, "reduced") else answers
 
 
 def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:

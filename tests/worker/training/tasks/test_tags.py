@@ -13,6 +13,7 @@ from app.data import builtins
 from app.spec.data import Column
 from app.spec.models import TaskSpec
 from app.spec.tasks import tags as words
+from tests.worker.training.tasks.slopes import gradient
 from worker.training.scores import evaluate
 from worker.training.scores.measures import Measure, resample
 from worker.training.tasks import heads, tags
@@ -195,22 +196,6 @@ def test_each_token_counts_alike_whatever_its_length() -> None:
 def softmax(logits: np.ndarray) -> np.ndarray:
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
-
-
-def gradient(function: Any, value: np.ndarray) -> np.ndarray:
-    """The gradient of the sum of a function's values, by the backend."""
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return np.asarray(jax.grad(lambda x: keras.ops.sum(function(x)))(value))
-    import tensorflow as tf
-
-    variable = tf.Variable(value)
-    with tf.GradientTape() as tape:
-        total = keras.ops.sum(function(variable))
-    return np.asarray(tape.gradient(total, variable))
 
 
 @pytest.mark.parametrize("places", [8, 4])

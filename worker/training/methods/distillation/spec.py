@@ -190,7 +190,9 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     outputs = _resolve_teachers.outputs(spec.teacher_outputs, training, faults)
     if schema is not None and outputs == "cached" and not faults.gathered:
         more = 0 if spec.unlabelled is None else lookup.schema(spec.unlabelled).rows
-        _resolve_teachers.check_memory(objectives, teacher_facts, spec.limit_train_examples, schema.rows, more, faults)
+        _resolve_teachers.check_memory(
+            objectives, task, teacher_facts, spec.limit_train_examples, schema.rows, more, faults
+        )
     update: dict[str, Any] = {
         "teachers": teachers,
         "student": student,
@@ -260,6 +262,7 @@ def _student(
         faults.one_trunk(facts, "/student", "student")
         if facts is not None:
             faults.showable(fed, facts.input, "/student", "student")
+            faults.causal(facts.architecture, [task], "/student")
         if spec.student_init == "from_teacher":
             faults.add(
                 "/student_init",

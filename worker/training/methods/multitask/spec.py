@@ -237,7 +237,9 @@ def _taught(
             given, spec.weight_schedule, student_context, [facts], place, faults
         )
         if schema is not None and outputs == "cached" and not faults.gathered:
-            _resolve_teachers.check_memory(taught[name], [facts], spec.limit_train_examples, schema.rows, 0, faults)
+            _resolve_teachers.check_memory(
+                taught[name], made.get(name), [facts], spec.limit_train_examples, schema.rows, 0, faults
+            )
         tasks[name] = task_spec.model_copy(update={"teacher": teacher, "objectives": taught[name]})
     if not taught:
         for name in asked:

@@ -9,10 +9,12 @@ from keras import layers
 EPSILON = 1e-6
 
 
-def encoder(spec: Any, x: Any, name: str) -> Any:
-    """(batch, places, dim) of the same. `spec` has dim, heads, mlp_ratio, dropout."""
+def encoder(spec: Any, x: Any, name: str, causal: bool = False) -> Any:
+    """(batch, places, dim) of the same. `spec` has dim, heads, mlp_ratio, dropout. `causal`: no place sees a later one."""
     y = layers.LayerNormalization(epsilon=EPSILON, name=f"{name}-norm1")(x)
-    y = layers.MultiHeadAttention(spec.heads, spec.dim // spec.heads, name=f"{name}-attention")(y, y)
+    y = layers.MultiHeadAttention(spec.heads, spec.dim // spec.heads, name=f"{name}-attention")(
+        y, y, use_causal_mask=causal
+    )
     x = layers.Add(name=f"{name}-add1")([x, _dropped(spec, y, f"{name}-dropout1")])
     y = layers.LayerNormalization(epsilon=EPSILON, name=f"{name}-norm2")(x)
     y = layers.Dense(spec.mlp_ratio * spec.dim, activation="gelu", name=f"{name}-dense1")(y)

@@ -1,0 +1,97 @@
+"""The byte that follows each byte of a text: a language model. Its target is the text itself, so every data set of texts has the column.
+
+The first byte of a text is given, not predicted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from app.spec.data import Column
+from app.spec.figures import TaskFigures, Undefined
+from app.spec.tasks import Head, Output, SoftTargets
+
+OUTPUT: Output = "softmax"
+METRICS = ("bits_per_byte",)
+SOFT_TARGETS: SoftTargets = "softened"
+MAP = READS_INPUT = CAUSAL = True
+ARCHITECTURE, STUDENT = {"arch": "causal-transformer"}, {"arch": "causal-transformer-small"}
+
+BYTES = 256
+SHOWN = 5
+"""Bytes that may come next, in an answer."""
+
+SMALLEST = 1e-300
+
+
+class Next(NamedTuple):
+    """A byte that may follow; `text` where it is a printable letter of ASCII."""
+
+    byte: int
+    text: str | None
+    probability: float
+
+
+class NextFigures(TaskFigures):
+    """Of a language model over bytes. What could not be computed is absent, and `undefined.figures` says why."""
+
+    type: Literal["next_token"] = Field(description="the target's type")
+    bits_per_byte: float | None = Field(
+        None, description="mean −log2 of the probability of each byte, but each text's first"
+    )
+    perplexity: float | None = Field(
+        None, description="2 to that power: as many bytes are left to choose from, on average"
+    )
+    bytes: int | None = Field(None, description="bytes of the test rows that are predicted")
+    undefined: Undefined = Field(description="why something has no value; empty where all have one")
+
+
+Figures = NextFigures
+
+
+def accepts(column: Column) -> bool:
+    return natural(column)
+
+
+def natural(column: Column) -> bool:
+    return column.type == "bytes"
+
+
+def units(column: Column) -> int:  # noqa: ARG001
+    return BYTES
+
+
+def order(ours: Head, theirs: Head) -> list[int] | None:
+    """A byte means the same in every text."""
+    return list(range(BYTES)) if ours.units == theirs.units == BYTES else None
+
+
+def map_refusal(fed: Sequence[int], places: Sequence[int]) -> str | None:
+    """Why a map of shape `places` cannot answer for texts of `fed` bytes; None: it can."""
+    if len(places) != 2 or fed[0] != places[0]:
+        return f"its map is {list(places)}, and each of {fed[0]} bytes needs a place of its own"
+    return None
+
+
+def prediction(output: Sequence[Sequence[float]], classes: Sequence[str], row: Sequence[float]) -> dict[str, Any]:  # noqa: ARG001
+    """How well the text was foreseen, and what may come next.
+
+    No bits where a text has less than two bytes; nothing next where it is empty, or as long as a row: the last place has learnt nothing.
+    """
+    content = bytes(int(value) for value in row).rstrip(b"\0")
+    bits = [-math.log2(max(SMALLEST, output[place][byte])) for place, byte in enumerate(content[1:])]
+    last = output[len(content) - 1] if 0 < len(content) < len(row) else []
+    likely = sorted(range(len(last)), key=lambda byte: -last[byte])[:SHOWN]
+    found = [Next(byte, chr(byte) if 32 <= byte < 127 else None, last[byte]) for byte in likely]
+    return {
+        "bits_per_byte": sum(bits) / len(bits) if bits else None,
+        "next": [one._asdict() for one in found],
+    }
+
+
+def meaning(classes: Sequence[str]) -> str:  # noqa: ARG001
+    return "for each byte of the text the probabilities of the 256 bytes that may follow it"
