@@ -154,7 +154,10 @@ def test_a_task_type_is_learnt_scored_taught_and_answered(extended: Service) -> 
     assert place == "/tasks/class/type"
     assert why.startswith("a ordinal task cannot be learnt from")
     ((_, why),) = refused(dataset="wine", tasks={"class": {"type": "ordinary"}})
-    assert why == "input should be 'binary', 'embedding', 'multiclass', 'multilabel', 'next_token', 'regression', 'tags' or 'ordinal'"
+    assert (
+        why
+        == "input should be 'binary', 'embedding', 'multiclass', 'multilabel', 'next_token', 'regression', 'tags' or 'ordinal'"
+    )
 
     first = submitted(extended, {**ordinal, "tasks": {"class": {"type": "ordinal"}}})
     report = extended.get(f"/v1/jobs/{first}/report").raise_for_status().json()["tasks"]["class"]
