@@ -222,7 +222,14 @@ def test_an_answer_s_fields_are_required_where_they_always_come(document: dict[s
         ahead = {inner for name in ahead for inner in named(found[name])} - seen
     assert {"JobShape", "JobError", "ModelShape", "Manifest", "Schema", "ProblemShape"} <= seen
     partly = {name for name in seen if set(found[name].get("properties", ())) != set(found[name].get("required", ()))}
-    figures = {"ClassificationFigures", "EmbeddingFigures", "MultilabelFigures", "NextFigures", "RegressionFigures", "TagFigures"}
+    figures = {
+        "ClassificationFigures",
+        "EmbeddingFigures",
+        "MultilabelFigures",
+        "NextFigures",
+        "RegressionFigures",
+        "TagFigures",
+    }
     kinds_own = {"PredictedByte", "Prediction", "DistillationReport", "MultitaskReport", "TransferReport", *figures}
     assert partly == {*kinds_own, "ExtraCost", "GapRecovered", "Inherited"}, "which leave out what has no meaning"
 
