@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from app.data.intake import groups
 from app.data.intake.archive import Member
-from app.data.intake.drawn import Drawn
+from app.data.boxes import Annotated
 from app.data.names import fault_in_name, shown
 from app.data.tabular import Frame
 from app.spec.intake import MOST_EXAMPLES, Counted
@@ -74,7 +74,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     frame: Frame | None = None
     missing: int = 0
-    boxes: Drawn | None = None
+    boxes: Annotated | None = None
 
     @property
     def total(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.data import columns
 from app.data.intake import metadata
-from app.data.intake.drawn import COLUMN as BOXES
+from app.data.boxes import COLUMN as BOXES
 from app.data.intake.folders import LABEL, SPLIT, Layout, whole_broken
 from app.data.intake.groups import GROUP
 from app.data.names import fault_in_name, shown
@@ -95,7 +95,7 @@ def _of_folders(layout: Layout, kept: Sequence[int], options: UploadOptions, lim
         fault = _fault_in_boxes(layout.boxes.classes, limits)
         if fault:
             raise Invalid([*faults, fault])
-        stored[BOXES] = layout.boxes.column(list(kept))
+        stored[BOXES] = layout.boxes.column(kept)
         described[BOXES] = describe(BOXES, stored[BOXES], layout.boxes.classes)
     for name in names:
         words = [row[name] for row in rows]

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from app.data.intake.archive import Member
 from app.data.intake.boxes import coco, voc, yolo
 from app.data.intake.boxes.found import Found
-from app.data.intake.drawn import COLUMN, Drawn
+from app.data.boxes import COLUMN, Annotated
 from app.data.intake.folders import METADATA, SPLIT, Layout, Tally, add_groups, kind_of, why_other
 from app.data.upload_limits import UploadLimits
 from app.spec.faults import Fault, Invalid
@@ -86,7 +86,7 @@ def _layout(found: Found, format: str, files: Mapping[str, Member], ignored: Tal
         broken=found.broken,
         notes=[*found.notes, *found.left_out_notes()],
         missing=found.broken.count,
-        boxes=Drawn(format, f"{format}: {shown}", [found.entries[name].boxes for name in names]),
+        boxes=Annotated(f"{format}: {shown}", [found.entries[name].boxes for name in names]),
     )
     add_groups(layout)
     return layout

@@ -23,7 +23,7 @@ from app.data.intake.boxes.found import (
     part_in,
     text,
 )
-from app.data.intake.drawn import PictureBoxes
+from app.data.boxes import PictureBoxes
 from app.spec.faults import MOST, Fault, Invalid
 
 NAME = "COCO"

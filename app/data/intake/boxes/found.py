@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.data.intake.archive import Member, Unreadable
-from app.data.intake.drawn import PictureBoxes
+from app.data.boxes import PictureBoxes
 from app.data.intake.folders import PARTS, Tally
 from app.data.names import fault_in_name
 from app.data.upload_limits import UploadLimits

@@ -9,7 +9,7 @@ import numpy as np
 from app.data import decode
 from app.data.intake.boxes.found import Wrong, note
 from app.data.intake.decoded import Candidate
-from app.data.intake.drawn import PictureBoxes
+from app.data.boxes import PictureBoxes
 from app.data.intake.folders import Layout, Tally
 from app.data.upload_limits import UploadLimits
 from app.spec.data import PictureDecoding

@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from app.data.intake.archive import Member, Unreadable
 from app.data.intake.boxes.found import LACKING, Found, Wrong, array, base, stem
-from app.data.intake.drawn import PictureBoxes
+from app.data.boxes import PictureBoxes
 from app.data.names import fault_in_name
 
 NAME = "Pascal VOC"

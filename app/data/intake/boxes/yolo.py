@@ -14,7 +14,7 @@ import numpy as np
 
 from app.data.intake.archive import Member, Unreadable
 from app.data.intake.boxes.found import LACKING, Found, Wrong, array, base, class_names, member_pointer, stem, text
-from app.data.intake.drawn import PictureBoxes
+from app.data.boxes import PictureBoxes
 from app.spec.faults import Fault, Invalid
 
 NAME = "YOLO"
