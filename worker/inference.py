@@ -134,7 +134,7 @@ def _answers(model: Any, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.fl
 
 def _not_finite(answers: dict[str, NDArray[np.float32]]) -> list[int]:
     """The rows to which an answer is NaN or infinite."""
-    finite = [np.isfinite(answer).all(axis=1) for answer in answers.values()]
+    finite = [np.isfinite(answer).reshape(len(answer), -1).all(axis=1) for answer in answers.values()]
     return np.flatnonzero(~np.logical_and.reduce(finite)).tolist()
 
 

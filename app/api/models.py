@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -69,9 +70,9 @@ def list_models(
                     "type": "array",
                     "minItems": 1,
                     "maxItems": MAX_ROWS,
-                    "description": "rows: nested lists of the manifest's input shape, objects of a table's columns, or files as "
-                    '{"file": base64}',
-                    "items": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]},
+                    "description": "rows: nested lists of the manifest's input shape, objects of a table's columns, texts or tokens, "
+                    'or files as {"file": base64}',
+                    "items": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}, {"type": "string"}]},
                 }
             },
         },
@@ -131,15 +132,18 @@ def _predict(ref: str, body: dict[str, Any]) -> Predictions:
                 replace(fault, pointer=fault.pointer.replace("/file", "/inputs", 1)) for fault in invalid.faults
             ) from None
     rows = _rows(body, manifest)
-    return _answers(model, manifest, inference.predict(artifacts.model_file(model.sha256), rows), len(rows))
+    return _answers(model, manifest, inference.predict(artifacts.model_file(model.sha256), rows), rows)
 
 
-def _answers(model: Model, manifest: Manifest, outputs: dict[str, list[Any]], rows: int) -> Predictions:
-    if any(len(outputs.get(name, [])) != rows for name in manifest.tasks):
+def _answers(
+    model: Model, manifest: Manifest, outputs: dict[str, list[Any]], rows: Sequence[Sequence[Any]] | NDArray[np.float32]
+) -> Predictions:
+    """`rows`: as the model was fed them; empty ones where they came as files."""
+    if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
         raise Problem("internal", "The inference process answered for other rows than those it was given.")
     answers = [
-        {name: _prediction(task, outputs[name][index]) for name, task in manifest.tasks.items()}
-        for index in range(rows)
+        {name: _prediction(task, outputs[name][index], row) for name, task in manifest.tasks.items()}
+        for index, row in enumerate(rows)
     ]
     return Predictions(model=model.id, predictions=answers)
 
@@ -172,7 +176,7 @@ def _predict_files(ref: str, files: list[bytes]) -> Predictions:
         message = f"{len(files)} files become {len(files) * values} numbers, at most {_MOST_VALUES} are taken at once"
         raise Invalid([Fault("/file", message, f"send at most {_MOST_VALUES // values} files", "too_large")])
     outputs = inference.predict_files(artifacts.model_file(model.sha256), files, decoding)
-    return _answers(model, manifest, outputs, len(files))
+    return _answers(model, manifest, outputs, [()] * len(files))
 
 
 def _base64_files(body: dict[str, Any]) -> list[bytes] | None:
@@ -220,6 +224,6 @@ def _rows(body: dict[str, Any], manifest: Manifest) -> NDArray[np.float32]:
     return encoded
 
 
-def _prediction(task: TaskManifest, output: list[float]) -> Prediction:
+def _prediction(task: TaskManifest, output: list[Any], row: Sequence[Any] | NDArray[np.float32]) -> Prediction:
     """A row's outputs in the words and units of the data."""
-    return Prediction(**tasks.of(task.type).prediction(output, task.classes or ()))
+    return Prediction(**tasks.prediction(task.type, output, task.classes or (), row))

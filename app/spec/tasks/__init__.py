@@ -53,7 +53,9 @@ class TaskModule(Protocol):
     `type` is a Literal. A module may also have IDENTITIES, true where the classes of its column are no outputs but
     identities, examined on others than those that it learnt: a job must split by that column. UNITS, the fewest and the most
     outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
-    flat features.
+    flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
+    ARCHITECTURE, by input kind the network where a spec names none. READS_INPUT, true where `prediction` has a third argument, the row
+    that was answered.
     """
 
     OUTPUT: Output
@@ -96,6 +98,24 @@ def of_identities(type: str) -> bool:
 def on_map(type: str) -> bool:
     """Whether a type's head stands on the network's map."""
     return bool(getattr(of(type), "MAP", False))
+
+
+def map_refusal(type: str, fed: Sequence[int], places: Sequence[int]) -> str | None:
+    """Why a map of shape `places` cannot answer for inputs of shape `fed`; None: it can."""
+    own = getattr(of(type), "map_refusal", None)
+    return None if own is None else cast("str | None", own(fed, places))
+
+
+def architecture(type: str, kind: str) -> dict[str, Any] | None:
+    """The network that a type asks for on inputs of a kind where a spec names none; None: the kind's own will do."""
+    return cast("dict[str, Any] | None", getattr(of(type), "ARCHITECTURE", {}).get(kind))
+
+
+def prediction(type: str, output: Sequence[Any], classes: Sequence[str], row: Any) -> dict[str, Any]:
+    """The JSON of the answer `output` to a row of inputs."""
+    module: Any = of(type)
+    given = (output, classes, row) if getattr(module, "READS_INPUT", False) else (output, classes)
+    return cast("dict[str, Any]", module.prediction(*given))
 
 
 def natural(column: Column) -> str:

@@ -172,12 +172,16 @@ class Faults:
             self.add(f"{at}/per_class", f"{column.name!r} has no classes to count by", "give a number of rows instead")
 
     def architecture(
-        self, asked: Architecture | str | None, input_: InputSchema | None, at: str
+        self,
+        asked: Architecture | str | dict[str, Any] | None,
+        input_: InputSchema | None,
+        at: str,
+        made: Sequence[Task | None] = (),
     ) -> Architecture | None:
-        """The architecture, or the one of that name (None: the default for the kind of input), if it takes this input."""
+        """The architecture, or the one of that name (None: what the task or the kind of input asks for), if it takes this input."""
         if asked is None and input_ is not None:
-            asked = inputs.of(input_.kind).ARCHITECTURE
-        architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str) else asked, at)
+            asked = default_of(made, input_) or inputs.of(input_.kind).ARCHITECTURE
+        architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str | dict) else asked, at)
         if architecture is not None and input_ is not None:
             default = inputs.of(input_.kind).ARCHITECTURE
             if architecture.inputs not in (input_.kind, architectures.resolve(default).inputs):
@@ -241,7 +245,12 @@ class Faults:
         who = f"the {on_map[0].type} task {on_map[0].name!r} needs an answer for each place"
         if trace.map is None:
             self.add(at, f"{who}, and this architecture has no map of places", hint, "no_map")
-        elif len(on_map) == len(made) and trace.behind_map:
+            return
+        for task in on_map:
+            why = tasks.map_refusal(task.type, trace.input, trace.shapes[trace.map])
+            if why is not None:
+                self.add(at, f"the {task.type} task {task.name!r}: {why}", hint, "no_map")
+        if len(on_map) == len(made) and trace.behind_map:
             layers = ", ".join(trace.behind_map)
             self.add(
                 at,
@@ -311,15 +320,15 @@ class Faults:
         """A stage that the job trains itself, with every default; and its model's architecture, task and input."""
         schema = self.schema(stage.dataset, f"{at}/dataset")
         column = self.column(schema, stage.target, f"{at}/target")
-        architecture = self.architecture(stage.architecture, schema.input if schema else None, f"{at}/architecture")
-        training = self.training(stage.training, f"{at}/training")
-        self.augmentation(training, schema.input if schema else None, f"{at}/training")
-        self.limit(stage.limit_train_examples, column, f"{at}/limit_train_examples")
         task = None
         if column is not None:
-            name = task_name(column.name)
-            _, task = self.task(name, TaskSpec(column=column.name), schema, at)
-        trace = self.trace(architecture, schema.input if schema else None)
+            _, task = self.task(task_name(column.name), TaskSpec(column=column.name), schema, at)
+        input_ = schema.input if schema else None
+        architecture = self.architecture(stage.architecture, input_, f"{at}/architecture", [task])
+        training = self.training(stage.training, f"{at}/training")
+        self.augmentation(training, input_, f"{at}/training")
+        self.limit(stage.limit_train_examples, column, f"{at}/limit_train_examples")
+        trace = self.trace(architecture, input_)
         if trace is not None and task is not None:
             self.parameters(trace, {task.name: (None, task)}, f"{at}/architecture")
         update: dict[str, Any] = {"training": training}
@@ -327,7 +336,7 @@ class Faults:
             update["target"] = column.name
         if architecture is not None:
             update["architecture"] = architecture
-        return stage.model_copy(update=update), architecture, task, schema.input if schema else None
+        return stage.model_copy(update=update), architecture, task, input_
 
     def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, ModelFacts | None]:
         """A source or teacher, resolved; and the facts of its model (None where it has faults)."""
@@ -397,6 +406,12 @@ class Faults:
                 MISMATCH,
             )
         return False
+
+
+def default_of(made: Sequence[Task | None], input_: InputSchema) -> dict[str, Any] | None:
+    """The network that one of these tasks asks for on such inputs where a spec names none; None: any will do."""
+    asked = (tasks.architecture(task.type, input_.kind) for task in made if task is not None)
+    return next((one for one in asked if one is not None), None)
 
 
 class ModelFacts:

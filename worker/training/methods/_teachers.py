@@ -160,7 +160,7 @@ def _in_order(model: Model, task: Task, outputs: dict[str, np.ndarray]) -> np.nd
     for name, theirs in sorted(model.network.tasks.items(), key=lambda item: item[0] != task.name):
         order = order_of(task, theirs)
         if order is not None:
-            logits = heads.in_units(theirs, outputs[name][:, order].astype(np.float64))
+            logits = heads.in_units(theirs, outputs[name][..., order].astype(np.float64))
             return np.asarray(heads.standardised(task, logits), np.float32)
     raise Failure("teacher_incompatible", f"no head of the teacher {model.id} has the student's classes")
 

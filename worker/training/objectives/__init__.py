@@ -104,12 +104,12 @@ def factor(module: Any, spec: Any, epoch: int, epochs: int) -> float:
 
 def only_multiclass(what: str, setting: Setting) -> None:
     """Raises Invalid where the head is no softmax of at least three classes."""
-    if tasks.of(setting.head).OUTPUT != "softmax" or setting.units < 3:
+    if tasks.of(setting.head).OUTPUT != "softmax" or setting.units < 3 or tasks.on_map(setting.head):
         raise Invalid(
             [
                 Fault(
                     "/type",
-                    f"{what} needs a head of at least three classes, this one is {setting.head} of {setting.units}",
+                    f"{what} needs one answer a row among three classes or more, this head is {setting.head} of {setting.units}",
                     "use `logits`",
                 )
             ]

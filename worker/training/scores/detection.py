@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.spec.tasks.boxes import CLAIMED
 from worker.training.scores.measures import Array, Metric
 
 COVERED = np.linspace(0.5, 0.95, 10)
 """Intersection over union from which on a detection counts as a hit: `map50` takes the first, `map50_95` the mean over all."""
 
 RECALLS = np.linspace(0, 1, 101)
-CLAIMED = 0.3
-"""The probability from which on a detection is told."""
-
 MOST_BINS, MOST_CELLS, FEWEST_BINS = 256, 1024, 8
 
 

@@ -136,13 +136,14 @@ def agreement(task_type: str, student: ArrayLike, teacher: ArrayLike) -> float |
     """The share of test rows (multilabel: of labels) on which both predict the same class; null for regression.
 
     Args:
-        student, teacher: probabilities of one shape: (n, C), or (n,) or (n, 1) of a binary head's positive class.
+        student, teacher: probabilities of one shape: (n, C), or (n,) or (n, 1) of a binary head's positive class; of a head on a map
+            (n, places, C).
     """
     of_student, of_teacher = (np.asarray(x, dtype=np.float64) for x in (student, teacher))
     if not len(of_student):
         return None
     return scoring(task_type).agreement(
-        of_student.reshape(len(of_student), -1), of_teacher.reshape(len(of_teacher), -1)
+        *(each[:, None] if each.ndim == 1 else each for each in (of_student, of_teacher))
     )
 
 

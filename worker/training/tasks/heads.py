@@ -50,14 +50,16 @@ class Learning(Protocol):
 
     A module may have what a report compares its models with, fitted on the stored values of labelled rows. `constant(task, values)`: the
     answer that suits all rows best, whatever the input, (units,). `linear(task, x, values)`: a linear model of features, (n, d) float32, as
-    in `scores.linear`, which gives answers (n, units); None where no row can teach one. CONSTANT and LINEAR: what the two are, in words.
+    in `scores.linear`, which gives answers (n, units); None where no row can teach one. Or in its place `of_rows(task, rows, values)`: a
+    function of stored rows to answers, fitted on such. CONSTANT and LINEAR: what the two are, in words.
     """
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:
         """`task` with the scaling of its targets, fitted on the stored values of the training rows; or unchanged."""
 
     def targets(self, task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(targets, mask) of stored values. The mask is float32, 0 where a value is missing: (n,), or (n, units) of single ones."""
+        """(targets, mask) of stored values. The mask is float32, 0 where a value is missing: (n,), or (n, units) of single ones; of a
+        type with MAP as its loss takes it, any 0 of a row that has no label."""
 
     def loss(self, target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
         """(loss, mask) of each row of a batch, both (n,): the loss is not yet masked. logits: (n, units) float32."""

@@ -115,7 +115,6 @@ def test_only_the_first_of_two_detections_of_one_box_is_a_hit() -> None:
     assert exact(found, target) == 1.0  # the second one comes after full recall
 
 
-@pytest.mark.xfail(reason="until the task type is there", strict=False)
 def test_resamples_of_many_columns_are_those_of_few() -> None:
     """The draws do not depend on how many are made at once."""
     predicted, target = scene(5)

@@ -26,13 +26,14 @@ from app.spec.training import ControlSpec, TrainingSpec
 from app.spec.variants import ArchitectureOrModel, Objectives
 from worker.training.methods import _resolve_teachers
 from worker.training.methods._annealing import WeightSchedule
-from worker.training.methods._resolve import Faults, ModelFacts
+from worker.training.methods._resolve import Faults, ModelFacts, default_of
 from worker.training.methods.transfer.spec import copyable
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
     from app.spec.data import Column, InputSchema, Schema
     from app.spec.trace import Trace
+    from worker.training.tasks.heads import Task
 
 
 class Weighted(SpecModel):
@@ -168,7 +169,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         ):
             _resolve_teachers.check_teacher(task, facts, f"/teachers/{number}", faults)
     fed = schema.input if schema is not None else None
-    student, trace = _student(spec, teacher_facts[0] if teacher_facts else None, faults, fed)
+    student, trace = _student(spec, teacher_facts[0] if teacher_facts else None, faults, fed, task)
     if trace is not None and task is not None and not faults.gathered:
         faults.parameters(trace, {task.name: (spec.head.units, task)}, "/student")
     _check_unlabelled(spec, schema, column, faults)
@@ -251,7 +252,7 @@ def _teachers(spec: Spec, faults: Faults) -> tuple[list[Any], list[ModelFacts | 
 
 
 def _student(
-    spec: Spec, teacher: ModelFacts | None, faults: Faults, fed: InputSchema | None
+    spec: Spec, teacher: ModelFacts | None, faults: Faults, fed: InputSchema | None, task: Task | None
 ) -> tuple[Any, Trace | None]:
     """The student, resolved, and the trace of its trunk; None where it has faults."""
     if isinstance(spec.student, str):
@@ -266,9 +267,9 @@ def _student(
                 "leave `student_init` out, or name an architecture",
             )
         return spec.student, facts.trace if facts else None
-    small = None if fed is None else input_kinds.of(fed.kind).STUDENT
+    small = None if fed is None else default_of([task], fed) or input_kinds.of(fed.kind).STUDENT
     asked = spec.student if spec.student is not None else small
-    architecture = faults.architecture(asked, fed, "/student")
+    architecture = faults.architecture(asked, fed, "/student", [task])
     if architecture is None or fed is None:
         return spec.student, None
     trace = faults.traced(architecture, fed)

@@ -125,7 +125,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         columns = [made[name].column for name, task_spec in tasks.items() if task_spec.dataset == ref and name in made]
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
-    architecture = faults.architecture(spec.trunk, input_, "/trunk")
+    architecture = faults.architecture(spec.trunk, input_, "/trunk", list(made.values()))
     short = {"experts": spec.experts, "experts_per_task": spec.experts_per_task}
     trace = faults.trace(architecture, input_)
     sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, made, trace, faults)
