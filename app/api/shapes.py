@@ -264,8 +264,17 @@ class ModelShape(BaseModel):
     links: dict[str, str]
 
 
+class PredictedBox(BaseModel):
+    """A thing on a picture. `box`: left, top, right and bottom in pixels of the picture that was sent."""
+
+    label: str
+    probability: float
+    box: list[float]
+
+
 class Prediction(BaseModel):
-    """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, or a vector."""
+    """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, a vector, or
+    boxes."""
 
     model_config = ConfigDict(extra="allow")  # a task type of a plugin may say more
 
@@ -275,6 +284,7 @@ class Prediction(BaseModel):
     probabilities: dict[str, float] | None = None
     value: float | list[float] | None = None
     vector: list[float] | None = None
+    boxes: list[PredictedBox] | None = None
 
 
 class Predictions(BaseModel):

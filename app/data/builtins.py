@@ -283,7 +283,7 @@ BUILTINS: dict[str, Builtin] = {
         "3,000 synthetic messages to a shop, sentences of templates: one of four topics, and a mood", _OURS, _messages
     ),
     "shapes": Builtin(
-        "1,000 synthetic pictures, 48×48 in colour, of one to four circles, squares and triangles: a box around each, and the class of the largest",
+        "1,000 synthetic pictures of circles, squares and triangles, 48×48 in colour: a box around each, and the largest one's class",
         _OURS,
         _shapes,
     ),

@@ -40,7 +40,8 @@ class Undecodable(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture says of itself: (height, width) as it is to be looked at, whether it is grey, and its EXIF orientation, 1 to 8."""
+    """What a picture says of itself: (height, width) as it is to be looked at, whether it is grey, and its EXIF
+    orientation, 1 to 8."""
 
     size: tuple[int, int]
     grey: bool
@@ -94,7 +95,8 @@ def picture(content: bytes, *, size: Sequence[int], mode: str, fit: str) -> np.n
 
 
 def placement(there: Sequence[int], size: Sequence[int], fit: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where `picture` puts a place: a picture's y becomes scale · y + shift in the row, and its x too; ((scale, shift) of y, of x).
+    """Where `picture` puts a place: a picture's y becomes scale · y + shift in the row, and its x too; ((scale, shift)
+    of y, of x).
 
     Args:
         there: (height, width) of the picture as it is to be looked at, as `header` gives it.
@@ -103,7 +105,10 @@ def placement(there: Sequence[int], size: Sequence[int], fit: str) -> tuple[tupl
     if fit in ("stretch", "exact") or tuple(there) == tuple(size):
         return (size[0] / there[0], 0.0), (size[1] / there[1], 0.0)
     inner = _inner(there, size, fit)
-    down, across = ((inside / side, float(-_before(inside, wanted))) for inside, side, wanted in zip(inner, there, size, strict=True))
+    down, across = (
+        (inside / side, float(-_before(inside, wanted)))
+        for inside, side, wanted in zip(inner, there, size, strict=True)
+    )
     return down, across
 
 

@@ -1,4 +1,5 @@
-"""Synthetic pictures with one to four coloured shapes on noise, a box around each. To try boxes without any pictures of one's own.
+"""Synthetic pictures with one to four coloured shapes on noise, a box around each. To try boxes without any pictures of
+one's own.
 
 Whole numbers throughout, so that every machine makes the same.
 """
@@ -17,8 +18,8 @@ _SMALLEST, _LARGEST = 8, 20
 
 
 def make(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`count` pictures, (count, SIDE, SIDE, 3) uint8; their boxes, as `stored` has them; and the number of the largest shape's class, int32.
-    The same every time."""
+    """`count` pictures, (count, SIDE, SIDE, 3) uint8; their boxes, as `stored` has them; and the number of the largest
+    shape's class, int32. The same every time."""
     rng = np.random.default_rng(2028)
     pictures = np.zeros((count, SIDE, SIDE, 3), np.uint8)
     rows, main = list[np.ndarray](), np.zeros(count, np.int32)
@@ -42,9 +43,7 @@ def _places(rng: np.random.Generator, wanted: int) -> list[tuple[int, int, int]]
     for _ in range(_TRIES):
         side = int(rng.integers(_SMALLEST, _LARGEST + 1))
         left, top = (int(place) for place in rng.integers(0, SIDE - side + 1, 2))
-        free = all(
-            left + side < x or x + size < left or top + side < y or y + size < top for x, y, size in found
-        )
+        free = all(left + side < x or x + size < left or top + side < y or y + size < top for x, y, size in found)
         if free and len(found) < wanted:
             found.append((left, top, side))
     return found

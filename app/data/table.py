@@ -25,7 +25,8 @@ class Table:
     """A data set's rows.
 
     Attributes:
-        inputs: (n, *schema.input.shape), uint8, int16 or float32, finite but for the missing values of a table (NaN); asked for by
+        inputs: (n, *schema.input.shape), uint8, int16 or float32, finite but for the missing values of a table (NaN);
+            asked for by
             row numbers, see `app.data.source`.
         columns: by name; `category` int32 (n,), -1 missing; `number` float32 (n, *shape), NaN missing; `labels` float32
             (n, classes), NaN missing; `boxes` float32 (n, most, 5), NaN throughout missing.

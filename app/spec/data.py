@@ -94,18 +94,19 @@ class Column(SpecModel):
     """A column that can be a task's target.
 
     `category`: one of `classes` (stored as their index, int32, -1 missing). `number`: float32 of `shape` (empty: a
-    scalar), NaN missing.
-    `labels`: a row of 0/1 for each of `classes` (float32, NaN missing).
-    `boxes`: of a picture, float32 of `shape` (most boxes of any, 5): left, top, right, bottom in shares of the stored picture's width and
-    height, and the number of the class; −1 throughout beyond a picture's last box, NaN throughout where nobody looked for any.
-    """
+    scalar), NaN missing. `labels`: a row of 0/1 for each of `classes` (float32, NaN missing). `boxes`: of a picture,
+    float32 of `shape` (most boxes of any, 5): left, top, right, bottom in shares of the stored picture's width and
+    height, and the number of the class; −1 throughout beyond a picture's last box, NaN throughout where nobody looked
+    for any."""
 
     name: Name
     type: Literal["category", "number", "labels", "boxes"]
     classes: list[str] | None = None
     shape: list[int] = []
     missing: int = 0
-    counts: list[int] | None = Field(None, description="rows of each class, for category and labels; boxes of each class, for boxes")
+    counts: list[int] | None = Field(
+        None, description="rows of each class, for category and labels; boxes of each class, for boxes"
+    )
     minimum: float | None = None
     maximum: float | None = None
 

@@ -149,6 +149,10 @@ Augmentation = Annotated[
 ]
 
 
+MOVING = frozenset({"flip", "translation", "rotation", "zoom"})
+"""The augmentations after which a thing on a picture is at another place."""
+
+
 class TrainingSpec(SpecModel):
     """One training: exactly one of `epochs` and `steps` (neither: the kind's default of 10 epochs)."""
 

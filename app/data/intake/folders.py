@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.data.boxes import Annotated
 from app.data.intake import groups
 from app.data.intake.archive import Member
-from app.data.boxes import Annotated
 from app.data.names import fault_in_name, shown
 from app.data.tabular import Frame
 from app.spec.intake import MOST_EXAMPLES, Counted
@@ -62,9 +62,8 @@ class Layout:
     """The candidates for rows, in order of their names, and what each is by its place: {column: word}.
 
     `metadata`: the file that describes them, by its name; then `labels` say each one's `file_name` beside it, and
-    `frame` has a row for each,
-    once it is read. `missing`: files that it names and that are not there. `boxes`: what is drawn on the pictures, where they are annotated.
-    """
+    `frame` has a row for each, once it is read. `missing`: files that it names and that are not there. `boxes`: what is
+    drawn on the pictures, where they are annotated."""
 
     members: list[Member]
     labels: list[dict[str, str]]
@@ -83,7 +82,8 @@ class Layout:
 
 
 def by_name(members: Sequence[Member]) -> tuple[dict[str, Member], Tally]:
-    """The members under their names, without the one folder that all of them stand in; and those that are left out, with why."""
+    """The members under their names, without the one folder that all of them stand in; and those that are left out,
+    with why."""
     ignored = Tally()
     named = dict[str, Member]()
     for member in members:
@@ -96,9 +96,7 @@ def by_name(members: Sequence[Member]) -> tuple[dict[str, Member], Tally]:
     return _within_one_folder(named), ignored
 
 
-def layout(
-    inner: dict[str, Member], ignored: Tally, endings: Mapping[str, Sequence[str]]
-) -> tuple[str | None, Layout]:
+def layout(inner: dict[str, Member], ignored: Tally, endings: Mapping[str, Sequence[str]]) -> tuple[str | None, Layout]:
     """The kind of file that most members are, and where they stand; None where none is of a known kind.
 
     Args:

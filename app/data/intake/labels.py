@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.data import columns
-from app.data.intake import metadata
 from app.data.boxes import COLUMN as BOXES
+from app.data.intake import metadata
 from app.data.intake.folders import LABEL, SPLIT, Layout, whole_broken
 from app.data.intake.groups import GROUP
 from app.data.names import fault_in_name, shown
@@ -127,7 +127,9 @@ def _fault_in_boxes(classes: Sequence[str], limits: UploadLimits) -> Fault | Non
 
 def _reading(column: Column, layout: Layout) -> ColumnReading:
     if column.name == BOXES and layout.boxes is not None:
-        counted = ", ".join(f"{name} {count}" for name, count in zip(column.classes or [], column.counts or [], strict=True))
+        counted = ", ".join(
+            f"{name} {count}" for name, count in zip(column.classes or [], column.counts or [], strict=True)
+        )
         return ColumnReading(column=BOXES, read_as="boxes", why=shown(f"{layout.boxes.why}; {counted}"))
     if column.name == GROUP:
         return ColumnReading(column=GROUP, read_as="number", why="what belongs together by its names, to split by")

@@ -15,13 +15,18 @@ from app.spec.tasks import Head, Output, SoftTargets, by_name
 OUTPUT: Output = None
 METRICS = ("map50",)
 SOFT_TARGETS: SoftTargets = None
-MAP = True
+MAP = PLACED = True
+ARCHITECTURE = {"image": {"arch": "resnet", "depth": 14}}
 
 PLACES = 4
-"""Outputs of a place beside the classes': the middle's offsets across and down, the logarithms of the width and the height."""
+"""Outputs of a place beside the classes': the middle's offsets across and down, the logarithms of the width and the
+height."""
 
 MOST = 100
 """Boxes in an answer."""
+
+COARSEST = 16
+"""Pixels of a row, down and across, that may be one place of the map."""
 
 CLAIMED = 0.3
 """The probability from which on a box is told."""
@@ -31,7 +36,9 @@ class BoxFigures(ReportModel):
     """One class."""
 
     name: str = Field(alias="class", description="the class's name")
-    ap50: float | None = Field(description="average precision of boxes that cover at least half; null: no test row has it")
+    ap50: float | None = Field(
+        description="average precision of boxes that cover at least half; null: no test row has it"
+    )
     ap50_95: float | None = Field(description="mean average precision from half to 0.95 covered")
     support: int = Field(description="boxes of it on the test rows")
 
@@ -65,6 +72,19 @@ def accepts(column: Column) -> bool:
 
 def natural(column: Column) -> bool:
     return column.type == "boxes"
+
+
+def map_refusal(fed: Sequence[int], places: Sequence[int]) -> str | None:
+    """A box is found by the place of its middle: two in one place are one."""
+    if len(fed) != 3 or len(places) != 3:
+        return "boxes are of pictures, and this is no map of one"
+    wide = max(-(-side // count) for side, count in zip(fed[:2], places[:2], strict=True))
+    if wide <= COARSEST:
+        return None
+    return (
+        f"a place of this network's map is {wide} pixels wide, at most {COARSEST} tell boxes apart; resnet and wrn have a place for "
+        "every 4 pixels"
+    )
 
 
 def units(column: Column) -> int:

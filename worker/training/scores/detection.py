@@ -1,8 +1,9 @@
-"""Boxes found against boxes drawn: average precision as COCO measures it (Lin et al. 2014), equal to pycocotools' to the last digits.
+"""Boxes found against boxes drawn: average precision as COCO measures it (Lin et al. 2014), equal to pycocotools' to
+the last digits.
 
-Detections of a picture are matched to its boxes of their class, the most probable first, each to the free box that it covers best. Precision
-is read at 101 recalls, as the largest one from there on, and averaged; then over the classes that occur.
-"""
+Detections of a picture are matched to its boxes of their class, the most probable first, each to the free box that it
+covers best. Precision is read at 101 recalls, as the largest one from there on, and averaged; then over the classes
+that occur."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from app.spec.tasks.boxes import CLAIMED
 from worker.training.scores.measures import Array, Metric
 
 COVERED = np.linspace(0.5, 0.95, 10)
-"""Intersection over union from which on a detection counts as a hit: `map50` takes the first, `map50_95` the mean over all."""
+"""Intersection over union from which on a detection counts as a hit: `map50` takes the first, `map50_95` the mean over
+all."""
 
 RECALLS = np.linspace(0, 1, 101)
 MOST_BINS, MOST_CELLS, FEWEST_BINS = 256, 1024, 8
@@ -27,9 +29,8 @@ MOST_BINS, MOST_CELLS, FEWEST_BINS = 256, 1024, 8
 class Matched:
     """All detections of some pictures, the most probable first.
 
-    `row` (d,): of which picture; `code` (d,): of which class; `score` (d,); `hit` (10, d): whether it is one, by `COVERED`. `boxes` (n,
-    classes): how many are drawn on each picture.
-    """
+    `row` (d,): of which picture; `code` (d,): of which class; `score` (d,); `hit` (10, d): whether it is one, by
+    `COVERED`. `boxes` (n, classes): how many are drawn on each picture."""
 
     row: NDArray[np.int64]
     code: NDArray[np.int64]
@@ -39,12 +40,16 @@ class Matched:
 
 
 def matched(predicted: Array, target: Array) -> Matched:
-    """Detections (n, k, 6) of left, top, right, bottom, score and class, those of score 0 none, against boxes (n, most, 5), −1 where none."""
+    """Detections (n, k, 6) of left, top, right, bottom, score and class, those of score 0 none, against boxes (n, most,
+    5), −1 where none."""
     there = target[..., 4] >= 0
     classes = 1 + int(max(target[..., 4].max(initial=-1), predicted[..., 5].max(initial=-1)))
     boxes = np.zeros((len(target), classes), np.int64)
     np.add.at(boxes, (np.nonzero(there)[0], target[..., 4][there].astype(np.int64)), 1)
-    parts = [_of_picture(found[found[:, 4] > 0], drawn[drawn[:, 4] >= 0]) for found, drawn in zip(predicted, target, strict=True)]
+    parts = [
+        _of_picture(found[found[:, 4] > 0], drawn[drawn[:, 4] >= 0])
+        for found, drawn in zip(predicted, target, strict=True)
+    ]
     row = np.repeat(np.arange(len(parts)), [len(found) for found, _ in parts])
     found = np.concatenate([np.zeros((0, 6)), *(found for found, _ in parts)])
     hit = np.concatenate([np.zeros((len(COVERED), 0), bool), *(hits for _, hits in parts)], axis=1)
@@ -81,7 +86,8 @@ def intersection_over_union(ones: Array, others: Array) -> Array:
 
 
 def average_precision(hits: Array, misses: Array, boxes: Array) -> Array:
-    """(…,) from the hits and misses of each step of falling probability, (…, steps), and the boxes there are, (…,); 0 where there are none."""
+    """(…,) from the hits and misses of each step of falling probability, (…, steps), and the boxes there are, (…,); 0
+    where there are none."""
     hits, misses = np.cumsum(hits, axis=-1), np.cumsum(misses, axis=-1)
     claims = hits + misses
     precision = np.divide(hits, claims, out=np.zeros_like(hits), where=claims > 0)
@@ -102,7 +108,8 @@ def precisions(told: Matched) -> Array:
 
 
 def _mean_precision(sums: Array) -> Array:
-    """From the sums of `parts`: the mean over the classes that are drawn, of the bins, and what these leave out on all rows."""
+    """From the sums of `parts`: the mean over the classes that are drawn, of the bins, and what these leave out on all
+    rows."""
     rows = np.maximum(sums[..., 0], 1)
     bins = int(np.rint((sums[..., 1] / rows).max()))
     classes = sums[..., 3:].reshape(*sums.shape[:-1], -1, 1 + 2 * bins)
@@ -118,10 +125,10 @@ MAP50 = Metric("mAP50", _mean_precision)
 def parts(told: Matched) -> Array:
     """The parts of `map50` that each picture has a share in, (n, 3 + classes · (1 + 2 · bins)).
 
-    Of each class its boxes, and hits and misses in bins of falling probability, which end at every hit, or at every few of them where there
-    are more than bins. Summed and read off step by step they give the average precision: exactly, but for what lies within a bin. How much
-    that is on all rows is a part too, so that their value is exact, and resamples are moved by as much.
-    """
+    Of each class its boxes, and hits and misses in bins of falling probability, which end at every hit, or at every few
+    of them where there are more than bins. Summed and read off step by step they give the average precision: exactly,
+    but for what lies within a bin. How much that is on all rows is a part too, so that their value is exact, and
+    resamples are moved by as much."""
     rows, classes = told.boxes.shape
     bins = max(FEWEST_BINS, min(MOST_BINS, MOST_CELLS // max(1, classes)))
     table = np.zeros((rows, classes, 1 + 2 * bins))
@@ -131,8 +138,8 @@ def parts(told: Matched) -> Array:
         hit, row = told.hit[0, of_class], told.row[of_class]
         next_hit = np.cumsum(hit) - hit  # a miss stands with the hit after it; those after the last one change nothing
         used = next_hit < hit.sum()
-        bin = next_hit[used] * bins // max(1, hit.sum()) if hit.sum() > bins else next_hit[used]
-        np.add.at(table, (row[used], code, np.where(hit[used], 1, 1 + bins) + bin), 1.0)
+        place = next_hit[used] * bins // max(1, hit.sum()) if hit.sum() > bins else next_hit[used]
+        np.add.at(table, (row[used], code, np.where(hit[used], 1, 1 + bins) + place), 1.0)
     known = np.zeros((rows, 3))
     known[:, :2] = 1, bins
     whole = np.hstack([known, table.reshape(rows, -1)])

@@ -146,7 +146,8 @@ def _by_unit(measure: Measure, pool: NDArray[np.int64]) -> Array:
 
 
 def _draws(rng: np.random.Generator, units: int, resamples: int, widest: int) -> Iterable[tuple[int, Array]]:
-    """How often each unit is drawn, (rows, units) at a time: so many rows that `widest` numbers for each take about 32 MB."""
+    """How often each unit is drawn, (rows, units) at a time: so many rows that `widest` numbers for each take about 32
+    MB."""
     rows = max(1, min(resamples, 4_000_000 // max(widest, 1)))
     for start in range(0, resamples, rows):
         drawn = [

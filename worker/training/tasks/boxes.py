@@ -1,10 +1,9 @@
 """Boxes by their middles, without anchors: CenterNet (Zhou, Wang and Krähenbühl 2019).
 
-Each place of the map has a logit for each class, that the middle of such a box lies in it, and four numbers: the middle's offset within the
-place, and the logarithms of the box's width and height in places. A place is the more excused for being taken for a middle the nearer it is
-to one: by a bell as wide and high as the box (Liu et al., TTFNet, AAAI 2020, α = 0.54). Boxes are shares of the picture, so that nothing here
-depends on its size.
-"""
+Each place of the map has a logit for each class, that the middle of such a box lies in it, and four numbers: the
+middle's offset within the place, and the logarithms of the box's width and height in places. A place is the more
+excused for being taken for a middle the nearer it is to one: by a bell as wide and high as the box (Liu et al., TTFNet,
+AAAI 2020, α = 0.54). Boxes are shares of the picture, so that nothing here depends on its size."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.data.boxes import PAD
-from app.spec.tasks.boxes import MOST, PLACES
+from app.spec.tasks.boxes import CLAIMED, MOST, PLACES
 from worker.training.scores import detection
 from worker.training.scores.measures import Array, nothing_to_measure
 from worker.training.tasks.dense import as_it_is
@@ -32,7 +31,8 @@ WIDTH = 64
 """Channels of the hidden layer where a spec names none."""
 
 RARE = -2.19
-"""Added to every class logit: at first a middle is taken to be as rare as one place in ten (Lin et al. 2017, section 4.1)."""
+"""Added to every class logit: at first a middle is taken to be as rare as one place in ten (Lin et al. 2017, section
+4.1)."""
 
 BELL = 0.54 / 6
 """A bell's deviation, of the box's side."""
@@ -47,7 +47,8 @@ GRID = 8
 
 
 def targets(task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG001
-    """The boxes as they are stored, (n, most, 5), those of rows without any label none; and which rows have one, (n,)."""
+    """The boxes as they are stored, (n, most, 5), those of rows without any label none; and which rows have one,
+    (n,)."""
     mask = ~np.isnan(values).all(axis=(1, 2))
     return np.where(np.isnan(values), PAD, values).astype(np.float32), mask.astype(np.float32)
 
@@ -58,7 +59,9 @@ def layers(task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
 
     width = head.units or WIDTH
     made: list[Any] = [
-        keras.layers.Conv2D(width, 3, padding="same", activation=head.activation, name=f"{task.name}_hidden", dtype=dtype)
+        keras.layers.Conv2D(
+            width, 3, padding="same", activation=head.activation, name=f"{task.name}_hidden", dtype=dtype
+        )
     ]
     if head.dropout:
         made.append(keras.layers.Dropout(head.dropout, name=f"{task.name}_dropout", dtype=dtype, seed=0))
@@ -66,8 +69,8 @@ def layers(task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
 
 
 def loss(target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
-    """The penalty-reduced focal loss (equation 1) of all places and classes, and the distance of the four numbers at the boxes' middles,
-    both by the number of the picture's boxes."""
+    """The penalty-reduced focal loss (equation 1) of all places and classes, and the distance of the four numbers at
+    the boxes' middles, both by the number of the picture's boxes."""
     from keras import ops
 
     classes = logits.shape[-1] - PLACES
@@ -110,7 +113,8 @@ def _log(side: Any) -> Any:
 
 
 def _heat(target: Any, there: Any, rows: int, columns: int, classes: int) -> Any:
-    """(n, rows, columns, classes): how near each place is to a middle of each class, 1 at a middle itself, 0 far from all."""
+    """(n, rows, columns, classes): how near each place is to a middle of each class, 1 at a middle itself, 0 far from
+    all."""
     from keras import ops
 
     most = target.shape[1]
@@ -131,8 +135,9 @@ def _heat(target: Any, there: Any, rows: int, columns: int, classes: int) -> Any
 
 
 def answers(task: Task, logits: np.ndarray) -> np.ndarray:
-    """(n, k, 6) from (n, rows, columns, units): left, top, right, bottom in shares of the picture, probability and class of the peaks, the
-    most probable first. A peak is a place with no likelier neighbour of its class; where there are too few, the rest has probability 0."""
+    """(n, k, 6) from (n, rows, columns, units): left, top, right, bottom in shares of the picture, probability and
+    class of the peaks, the most probable first. A peak is a place with no likelier neighbour of its class; where there
+    are too few, the rest has probability 0."""
     classes = task.units - PLACES
     n, rows, columns, _ = logits.shape
     z = logits[..., :classes] + RARE
@@ -178,9 +183,23 @@ def output_layer(task: Task) -> Any:
     return peaks
 
 
+def difference(ones: np.ndarray, others: np.ndarray) -> float:
+    """How far the boxes that one program tells are from the nearest of the other's, in edges and probability; and the
+    probabilities of each row's first box. Boxes of nearly one probability may stand in either order, and the improbable
+    ones may come and go."""
+    if not np.isfinite(ones).all():
+        return np.nan
+    worst = float(np.abs(ones[:, 0, 4] - others[:, 0, 4]).max(initial=0))
+    for own, other in (pair for row in zip(ones, others, strict=True) for pair in (row, row[::-1])):
+        told = own[own[:, 4] >= CLAIMED]
+        apart = np.abs(told[:, None, :5] - other[None, :, :5]).max(axis=-1) + (told[:, None, 5] != other[None, :, 5])
+        worst = max(worst, float(apart.min(axis=1, initial=1.0).max(initial=0)))
+    return worst
+
+
 def constant(task: Task, values: np.ndarray) -> np.ndarray:
-    """A box for each class, of its mean width and height, in the square of an 8 × 8 grid where most middles are; as probable as a row has
-    one there. (classes, 6)."""
+    """A box for each class, of its mean width and height, in the square of an 8 × 8 grid where most middles are; as
+    probable as a row has one there. (classes, 6)."""
     classes = task.units - PLACES
     boxes = values[values[..., 4] >= 0]
     answer = np.zeros((classes, 6))

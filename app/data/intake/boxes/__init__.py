@@ -1,18 +1,18 @@
 """Boxes that a labelling tool drew on the pictures of an archive: COCO JSON, YOLO label files or Pascal VOC XML.
 
-`find` says whether an archive holds such annotations, and reads them; `place` brings the boxes to the stored pictures. A module for each
-format: its `files` are those among an archive's that are meant to be of it, and `read` adds to a `Found` what they say.
-"""
+`find` says whether an archive holds such annotations, and reads them; `place` brings the boxes to the stored pictures.
+A module for each format: its `files` are those among an archive's that are meant to be of it, and `read` adds to a
+`Found` what they say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
+from app.data.boxes import COLUMN, Annotated
 from app.data.intake.archive import Member
 from app.data.intake.boxes import coco, voc, yolo
 from app.data.intake.boxes.found import Found
-from app.data.boxes import COLUMN, Annotated
 from app.data.intake.folders import METADATA, SPLIT, Layout, Tally, add_groups, kind_of, why_other
 from app.data.upload_limits import UploadLimits
 from app.spec.faults import Fault, Invalid
@@ -54,30 +54,32 @@ def find(
     pictures = {name: member for name, member in inner.items() if kind_of(name, endings) == kind}
     if not pictures or any(name in inner for name in METADATA):
         return None
-    of_format = {format.NAME: format.files(inner, set(pictures)) for format in FORMATS}
-    there = [name for name, files in of_format.items() if files]
+    of_format = {known.NAME: known.files(inner, set(pictures)) for known in FORMATS}
+    there = {name: files for name, files in of_format.items() if files}
     if not there:
         return None
     if len(there) > 1:
-        examples = ", ".join(f"{name} ({next(iter(of_format[name]))})" for name in there)
-        raise Invalid([Fault("/file", f"annotations of {len(there)} formats: {examples}", "leave one of them in the archive")])
-    format = next(format for format in FORMATS if format.NAME == there[0])
-    files = of_format[format.NAME]
+        examples = ", ".join(f"{name} ({next(iter(files))})" for name, files in there.items())
+        message = f"annotations of {len(there)} formats: {examples}"
+        raise Invalid([Fault("/file", message, "leave one of them in the archive")])
+    ((name_of_format, files),) = there.items()
     found = Found(pictures, limits)
-    format.read(files, found)
+    next(known for known in FORMATS if name_of_format == known.NAME).read(files, found)
     for name in inner:
         if name not in pictures and name not in files:
             ignored.add(why_other(name, kind_of(name, endings), kind), name)
     for name in sorted(pictures.keys() - found.entries.keys() - found.spoilt):
         ignored.add(found.unlisted, name)
-    return _layout(found, format.NAME, files, ignored)
+    return _layout(found, name_of_format, files, ignored)
 
 
 def _layout(found: Found, format: str, files: Mapping[str, Member], ignored: Tally) -> Layout:
     names = sorted(found.entries)
     parts = [found.entries[name].part for name in names]
     whole = all(parts) and len(set(parts)) > 1
-    shown = ", ".join(list(files)[:LONGEST_SHOWN]) + (f" and {len(files) - LONGEST_SHOWN} more" if len(files) > LONGEST_SHOWN else "")
+    shown = ", ".join(list(files)[:LONGEST_SHOWN]) + (
+        f" and {len(files) - LONGEST_SHOWN} more" if len(files) > LONGEST_SHOWN else ""
+    )
     layout = Layout(
         [found.pictures[name] for name in names],
         [{SPLIT: str(part)} if whole else {} for part in parts],

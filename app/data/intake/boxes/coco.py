@@ -1,8 +1,8 @@
-"""COCO JSON: `images`, `annotations` with `bbox` (left, top, width, height in pixels) and `categories`, which count by name.
+"""COCO JSON: `images`, `annotations` with `bbox` (left, top, width, height in pixels) and `categories`, which count by
+name.
 
-A picture that is listed and has no annotation shows none of the classes; one that is not listed is no row. One file or several: a folder
-for each part, as Roboflow writes them, or `annotations/instances_train.json`.
-"""
+A picture that is listed and has no annotation shows none of the classes; one that is not listed is no row. One file or
+several: a folder for each part, as Roboflow writes them, or `annotations/instances_train.json`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from app.data.boxes import PictureBoxes
 from app.data.intake.archive import Member
 from app.data.intake.boxes.found import (
     Found,
@@ -23,7 +24,6 @@ from app.data.intake.boxes.found import (
     part_in,
     text,
 )
-from app.data.boxes import PictureBoxes
 from app.spec.faults import MOST, Fault, Invalid
 
 NAME = "COCO"
@@ -70,7 +70,9 @@ def _document(content: str, name: str) -> dict[str, Any]:
         line = f" in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise Invalid([Fault(member_pointer(name), f"it is not JSON{line}", "export it again, or remove it")]) from None
     if not isinstance(document, dict):
-        raise Invalid([Fault(member_pointer(name), "expected an object with images, annotations and categories", EXPORT)])
+        raise Invalid(
+            [Fault(member_pointer(name), "expected an object with images, annotations and categories", EXPORT)]
+        )
     faults = [
         Fault(member_pointer(name, key), "expected a list of objects", EXPORT)
         for key in ("images", "annotations", "categories")
@@ -88,14 +90,14 @@ def _faults_in_ids(document: dict[str, Any], name: str) -> list[Fault]:
     for key in ("images", "categories"):
         seen = set[int]()
         for number, item in enumerate(document[key]):
-            id = item.get("id")
+            number_of = item.get("id")
             place = member_pointer(name, key, number)
-            if isinstance(id, bool) or not isinstance(id, int) or abs(id) >= LARGEST_ID:
+            if isinstance(number_of, bool) or not isinstance(number_of, int) or abs(number_of) >= LARGEST_ID:
                 faults.append(Fault(place, "its id is no whole number", "give each entry an id of its own"))
-            elif id in seen:
+            elif number_of in seen:
                 faults.append(Fault(place, "another entry has its id too", "give each entry an id of its own"))
             else:
-                seen.add(id)
+                seen.add(number_of)
             field = "file_name" if key == "images" else "name"
             if not isinstance(item.get(field), str) or not item[field]:
                 faults.append(Fault(f"{place}/{field}", "expected a text", EXPORT))
@@ -114,13 +116,13 @@ def _collect(document: dict[str, Any], name: str, found: Found) -> None:
     listed = {item["id"] for item in document["images"]}
     of_image = defaultdict[int, list[tuple[int, dict[str, Any]]]](list)
     for number, annotation in enumerate(document["annotations"]):
-        id, place = annotation.get("image_id"), f"{name}, annotation {number + 1}"
-        if isinstance(id, bool) or not isinstance(id, int) or id not in listed:
+        image_id, place = annotation.get("image_id"), f"{name}, annotation {number + 1}"
+        if isinstance(image_id, bool) or not isinstance(image_id, int) or image_id not in listed:
             found.left_out.add("left out, its image_id is not among the images", place)
         elif annotation.get("iscrowd"):
             found.left_out.add("left out, it is marked as a crowd (iscrowd)", place)
         else:
-            of_image[id].append((number, annotation))
+            of_image[image_id].append((number, annotation))
     for image in document["images"]:
         picture = None
         try:
@@ -128,7 +130,9 @@ def _collect(document: dict[str, Any], name: str, found: Found) -> None:
             boxes = _boxes(of_image[image["id"]], of_class, _size(image))
             found.add(picture, boxes, *([name] if part_in(name) else []))
         except Wrong as wrong:
-            found.spoil(picture, str(wrong), wrong.where and f"{name}, {wrong.where}" or join(folder, image["file_name"]))
+            found.spoil(
+                picture, str(wrong), (wrong.where and f"{name}, {wrong.where}") or join(folder, image["file_name"])
+            )
 
 
 def _boxes(

@@ -1,4 +1,5 @@
-"""What annotations say, collected picture by picture; a picture whose annotation is wrong is broken, with why and where."""
+"""What annotations say, collected picture by picture; a picture whose annotation is wrong is broken, with why and
+where."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.data.intake.archive import Member, Unreadable
 from app.data.boxes import PictureBoxes
+from app.data.intake.archive import Member, Unreadable
 from app.data.intake.folders import PARTS, Tally
 from app.data.names import fault_in_name
 from app.data.upload_limits import UploadLimits
@@ -155,7 +156,8 @@ def join(folder: str, name: str) -> str:
 
 
 def part_in(*places: str) -> str | None:
-    """The part of the split that a path's folders name, or the words of an annotation file's name, such as instances_train2017.json."""
+    """The part of the split that a path's folders name, or the words of an annotation file's name, such as
+    instances_train2017.json."""
     for place in places:
         folders, _, own = place.lower().rpartition("/")
         words = [*folders.split("/"), *(re.split("[^a-z]+", own) if own.endswith(".json") else ())]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.data import decode
+from app.data.boxes import PictureBoxes
 from app.data.intake.boxes.found import Wrong, note
 from app.data.intake.decoded import Candidate
-from app.data.boxes import PictureBoxes
 from app.data.intake.folders import Layout, Tally
 from app.data.upload_limits import UploadLimits
 from app.spec.data import PictureDecoding
@@ -27,7 +27,8 @@ SLACK = 0.5
 def place(
     layout: Layout, candidates: Sequence[Candidate[decode.Header]], how: PictureDecoding, limits: UploadLimits
 ) -> list[Candidate[decode.Header]]:
-    """The candidates whose boxes fit their picture. Sets `classes` and `rows` of `layout.boxes`; what was changed goes to the notes."""
+    """The candidates whose boxes fit their picture. Sets `classes` and `rows` of `layout.boxes`; what was changed goes
+    to the notes."""
     drawn, changed, kept = layout.boxes, Tally(), list[Candidate[decode.Header]]()
     assert drawn is not None
     placed = dict[int, tuple[np.ndarray, list[str]]]()
@@ -57,9 +58,9 @@ def place(
 def _in_pixels(boxes: PictureBoxes, header: decode.Header, name: str, changed: Tally) -> np.ndarray:
     """(k, 4) in pixels of the picture as it is to be looked at.
 
-    Labelling tools show pictures turned as their EXIF orientation says, and draw on what they show. Where the annotation states the sides
-    the other way round, boxes are of the stored picture, and are turned; where it states a picture of other size and like proportions, they
-    are scaled.
+    Labelling tools show pictures turned as their EXIF orientation says, and draw on what they show. Where the
+    annotation states the sides the other way round, boxes are of the stored picture, and are turned; where it states a
+    picture of other size and like proportions, they are scaled.
 
     Raises:
         Wrong: the annotation states a picture of other proportions.
@@ -72,7 +73,9 @@ def _in_pixels(boxes: PictureBoxes, header: decode.Header, name: str, changed: T
     stated_height, stated_width = boxes.size
     if header.orientation > 4 and boxes.size == (width, height):
         if len(boxes.values):
-            changed.add("turned as the EXIF orientation turns their picture, whose stored sides the annotation states", name)
+            changed.add(
+                "turned as the EXIF orientation turns their picture, whose stored sides the annotation states", name
+            )
         return turned(boxes.values, boxes.size, header.orientation)
     if abs(stated_height * width - stated_width * height) > max(stated_height + stated_width, height + width):
         raise Wrong("its annotation states sides of other proportions than the picture has")
@@ -102,7 +105,8 @@ def turned(values: np.ndarray, size: tuple[int, int], orientation: int) -> np.nd
 def _stored(
     values: np.ndarray, names: list[str], there: tuple[int, int], how: PictureDecoding, name: str, changed: Tally
 ) -> tuple[np.ndarray, list[str]]:
-    """The boxes, (k, 4) in shares of the stored picture, and their classes, without those of which too little is left."""
+    """The boxes, (k, 4) in shares of the stored picture, and their classes, without those of which too little is
+    left."""
     sides = np.array([there[1], there[0], there[1], there[0]], np.float64)
     (down, above), (across, before) = decode.placement(there, how.size, how.fit)
     scale, shift = np.array([across, down, across, down]), np.array([before, above, before, above])

@@ -1,7 +1,8 @@
-"""Pascal VOC: an XML file for each picture, with `object`s that have a `name` and a `bndbox` of xmin, ymin, xmax, ymax in pixels.
+"""Pascal VOC: an XML file for each picture, with `object`s that have a `name` and a `bndbox` of xmin, ymin, xmax, ymax
+in pixels.
 
-The numbers are taken as the box's edges, as labelling tools write them. A file that declares a document type or entities is not read.
-"""
+The numbers are taken as the box's edges, as labelling tools write them. A file that declares a document type or
+entities is not read."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ import math
 from collections.abc import Mapping
 from xml.parsers import expat
 
+from app.data.boxes import PictureBoxes
 from app.data.intake.archive import Member, Unreadable
 from app.data.intake.boxes.found import LACKING, Found, Wrong, array, base, stem
-from app.data.boxes import PictureBoxes
 from app.data.names import fault_in_name
 
 NAME = "Pascal VOC"
@@ -54,7 +55,8 @@ def read(files: Mapping[str, Member], found: Found) -> None:
 
 
 Fields = list[tuple[str, str]]
-"""(path, text) of the elements that have text, in order: ("annotation/size/width", "640"); an object begins with ("annotation/object", "")."""
+"""(path, text) of the elements that have text, in order: ("annotation/size/width", "640"); an object begins with
+("annotation/object", "")."""
 
 
 def _fields(member: Member) -> Fields:
@@ -151,4 +153,3 @@ def _number(words: str | None) -> float:
         return float(words or "nan")
     except ValueError:
         return math.nan
-

@@ -1,8 +1,9 @@
-"""YOLO: a text file for each picture, `labels/a.txt` for `images/a.jpg`, with a line `class x y width height` for each box.
+"""YOLO: a text file for each picture, `labels/a.txt` for `images/a.jpg`, with a line `class x y width height` for each
+box.
 
-The numbers are shares of the picture's sides, x and y of the box's middle. The classes' names stand in `data.yaml`, or one a line in
-`classes.txt` or `obj.names`. A picture without a label file shows none of the classes. Of a polygon the box around it is taken.
-"""
+The numbers are shares of the picture's sides, x and y of the box's middle. The classes' names stand in `data.yaml`, or
+one a line in `classes.txt` or `obj.names`. A picture without a label file shows none of the classes. Of a polygon the
+box around it is taken."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from app.data.boxes import PictureBoxes
 from app.data.intake.archive import Member, Unreadable
 from app.data.intake.boxes.found import LACKING, Found, Wrong, array, base, class_names, member_pointer, stem, text
-from app.data.boxes import PictureBoxes
 from app.spec.faults import Fault, Invalid
 
 NAME = "YOLO"
@@ -26,7 +27,8 @@ ADD_NAMES = "add data.yaml with a line such as names: [cat, dog], in the order o
 
 
 def files(inner: Mapping[str, Member], pictures: set[str]) -> dict[str, Member]:
-    """Label files and what names their classes: a text file in a folder `labels`, or beside a picture of its name where classes are named."""
+    """Label files and what names their classes: a text file in a folder `labels`, or beside a picture of its name where
+    classes are named."""
     texts = [name for name in inner if name.lower().endswith(".txt") and base(name) not in LISTS]
     named = {name for name in inner if _names_classes(name, inner[name])}
     stems = {name.rpartition(".")[0] for name in pictures}
@@ -49,10 +51,12 @@ def read(files: Mapping[str, Member], found: Found) -> None:
     names = _class_names(files)
     found.unlisted = "it is no picture of the labels"
     labels = {name: member for name, member in files.items() if not _names_classes(name, member)}
-    label_of = {name: next((label for label in _labels_of(name) if label in labels), None) for name in sorted(found.pictures)}
-    uses = Counter(label_of.values())
-    for label in sorted(labels.keys() - uses.keys()):
-        found.spoil(None, LACKING, label)
+    label_of = {
+        name: next((label for label in _labels_of(name) if label in labels), None) for name in sorted(found.pictures)
+    }
+    uses = Counter(filter(None, label_of.values()))
+    for unused in sorted(labels.keys() - uses.keys()):
+        found.spoil(None, LACKING, unused)
     for picture, label in label_of.items():
         if label is None:
             continue
@@ -71,9 +75,12 @@ def read(files: Mapping[str, Member], found: Found) -> None:
 
 
 def _labels_of(picture: str) -> list[str]:
-    """Where a picture's label file may be: in `labels` in place of `images`, beside the picture, or in a folder `labels` beside."""
+    """Where a picture's label file may be: in `labels` in place of `images`, beside the picture, or in a folder
+    `labels` beside."""
     folders, own = picture.split("/")[:-1], f"{stem(picture)}.txt"
-    places = [[*folders[:at], "labels", *folders[at + 1 :]] for at, name in enumerate(folders) if name == "images"][::-1]
+    places = [[*folders[:at], "labels", *folders[at + 1 :]] for at, name in enumerate(folders) if name == "images"][
+        ::-1
+    ]
     return ["/".join([*place, own]) for place in [*places, folders, [*folders, "labels"], [*folders[:-1], "labels"]]]
 
 
@@ -126,7 +133,8 @@ def _class_names(files: Mapping[str, Member]) -> list[str]:
     if not named:
         raise Invalid([Fault("/file", "there are label files of YOLO, and nothing names their classes", ADD_NAMES)])
     read = {
-        name: (content.split("\n") if base(name) in LISTS else yaml_names(content, name)) for name, content in named.items()
+        name: (content.split("\n") if base(name) in LISTS else yaml_names(content, name))
+        for name, content in named.items()
     }
     lists = {name: [word.strip() for word in words if word.strip()] for name, words in read.items()}
     first = next(iter(lists))
@@ -139,14 +147,17 @@ def _class_names(files: Mapping[str, Member]) -> list[str]:
     if not names:
         faults = [Fault(member_pointer(first), "it names no class", ADD_NAMES)]
     if len(set(names)) < len(names):
-        faults.append(Fault(member_pointer(first), "two classes have the same name", "give each class a name of its own"))
+        faults.append(
+            Fault(member_pointer(first), "two classes have the same name", "give each class a name of its own")
+        )
     if faults:
         raise Invalid(faults)
     return names
 
 
 def yaml_names(content: str, name: str) -> list[str]:
-    """`names` in a data.yaml: a list, or a mapping of numbers to names, each on one line or on one line an entry. Raises Invalid."""
+    """`names` in a data.yaml: a list, or a mapping of numbers to names, each on one line or on one line an entry.
+    Raises Invalid."""
     lines = [line.rstrip() for line in content.splitlines()]
     at = next(number for number, line in enumerate(lines) if re.match(r"names[ \t]*:", line))
     inline = lines[at].partition(":")[2].partition(" #")[0].strip()

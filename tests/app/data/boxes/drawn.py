@@ -41,7 +41,13 @@ def coco(pictures: Mapping[str, tuple[tuple[int, int], list[Box]]] = PICTURES, e
     """A COCO document. The ids have holes, and their order is not that of the names."""
     ids = {"red": 7, "blue": 3}
     annotations = [
-        {"id": 100 + number, "image_id": 11 * image + 5, "category_id": ids[name], "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": 0}
+        {
+            "id": 100 + number,
+            "image_id": 11 * image + 5,
+            "category_id": ids[name],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "iscrowd": 0,
+        }
         for image, (_, boxes) in enumerate(pictures.values())
         for number, (name, x0, y0, x1, y1) in enumerate(boxes)
     ]
@@ -51,7 +57,7 @@ def coco(pictures: Mapping[str, tuple[tuple[int, int], list[Box]]] = PICTURES, e
             for number, (name, (size, _)) in enumerate(pictures.items())
         ],
         "annotations": annotations,
-        "categories": [{"id": id, "name": name} for name, id in ids.items()],
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
     }
 
 

@@ -15,7 +15,18 @@ from app.data.intake.boxes import place
 from app.data.table import Table
 from app.spec.faults import Invalid
 from tests.app.data.boxes import drawn
-from tests.app.data.boxes.drawn import COLOURS, PICTURES, coco, files, of_coco, of_voc, of_yolo, oriented, picture
+from tests.app.data.boxes.drawn import (
+    COLOURS,
+    PICTURES,
+    coco,
+    files,
+    of_coco,
+    of_voc,
+    of_yolo,
+    oriented,
+    picture,
+    yolo_lines,
+)
 from tests.app.data.pictures import noise, saved, tarred, zipped
 from tests.app.data.reading import taken
 
@@ -27,7 +38,10 @@ def boxes_of(table: Table, row: int) -> list[tuple[str, list[float]]]:
     height, width = table.schema.input.shape[:2]
     values = table.columns["boxes"][row].astype(np.float64)
     return [
-        ((table.schema.columns["boxes"].classes or [])[int(box[4])], (box[:4] * [width, height, width, height]).tolist())
+        (
+            (table.schema.columns["boxes"].classes or [])[int(box[4])],
+            (box[:4] * [width, height, width, height]).tolist(),
+        )
         for box in values[values[:, 4] >= 0]
     ]
 
@@ -67,7 +81,8 @@ def test_a_box_lies_around_its_pixels_whatever_the_fit(tmp_path: Path, fit: str,
     ("orientation", "stated"), [*((turn, "shown") for turn in range(1, 9)), *((turn, "stored") for turn in range(5, 9))]
 )
 def test_all_eight_orientations(tmp_path: Path, orientation: int, stated: str) -> None:
-    """Boxes are of the picture as it is shown; of the stored one where the annotation states its sides, which shows when they are swapped."""
+    """Boxes are of the picture as it is shown; of the stored one where the annotation states its sides, which shows
+    when they are swapped."""
     shown: list[drawn.Box] = [("red", 5, 4, 25, 20)]
     document = coco({"a": ((40, 60), shown)})
     if stated == "stored":
@@ -80,7 +95,8 @@ def test_all_eight_orientations(tmp_path: Path, orientation: int, stated: str) -
     ((_, edges),) = boxes_of(table, 0)
     red = np.abs(table.inputs[np.arange(1)][0].astype(int) - COLOURS["red"]).max(axis=-1) == 0
     assert np.allclose(edges, [5, 4, 25, 20], atol=1e-4)
-    assert red[4:20, 5:25].all() and red.sum() == 16 * 20
+    assert red[4:20, 5:25].all()
+    assert red.sum() == 16 * 20
     assert any("turned as the EXIF" in note for note in intake.notes) == (stated == "stored")
 
 
@@ -109,7 +125,9 @@ def test_a_smaller_picture_than_the_annotation_states_scales_its_boxes(tmp_path:
 def test_what_is_cut_left_out_or_cropped_away_is_counted_with_its_file(tmp_path: Path) -> None:
     document = coco()
     extra = [[-8, -8, 20, 20], [5, 5, 0, 9], [5, 5, 9, 0.5], [70, 5, 9, 9], [5, 4, 20, 16]]
-    document["annotations"] += [{"id": 900 + n, "image_id": 5, "category_id": 7, "bbox": box} for n, box in enumerate(extra)]
+    document["annotations"] += [
+        {"id": 900 + n, "image_id": 5, "category_id": 7, "bbox": box} for n, box in enumerate(extra)
+    ]
     document["annotations"].append({"id": 990, "image_id": 5, "category_id": 3, "bbox": [1, 1, 5, 5], "iscrowd": 1})
     document["annotations"].append({"id": 991, "image_id": 999, "category_id": 3, "bbox": [1, 1, 5, 5]})
     table, intake = taken(tmp_path, zipped(of_coco(document)), "zip", size=(40, 20), fit="crop")
@@ -125,7 +143,8 @@ def test_what_is_cut_left_out_or_cropped_away_is_counted_with_its_file(tmp_path:
         assert words in notes, (words, notes)
     height, width = 40, 20
     edges = np.array([edges for row in range(4) for _, edges in boxes_of(table, row)])
-    assert (edges >= 0).all() and (edges <= [width, height, width, height]).all()
+    assert (edges >= 0).all()
+    assert (edges <= [width, height, width, height]).all()
 
 
 def test_pictures_that_are_not_listed_are_no_rows(tmp_path: Path) -> None:
@@ -137,7 +156,9 @@ def test_pictures_that_are_not_listed_are_no_rows(tmp_path: Path) -> None:
     assert intake.used == 4
     content = of_voc(**{"Annotations/a.xml": None})
     _, intake = taken(tmp_path, zipped(content), "zip")
-    assert {counted.reason: counted.examples for counted in intake.ignored} == {"no annotation is of it": ["JPEGImages/a.png"]}
+    assert {counted.reason: counted.examples for counted in intake.ignored} == {
+        "no annotation is of it": ["JPEGImages/a.png"]
+    }
 
 
 def test_a_picture_without_a_label_file_is_background_in_yolo_and_said_to_be(tmp_path: Path) -> None:
@@ -145,19 +166,25 @@ def test_a_picture_without_a_label_file_is_background_in_yolo_and_said_to_be(tmp
     assert any("1 pictures have no label file" in note and "images/c.png" in note for note in intake.notes)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {f"{part}/{name}": content for part, names in (("train", "ab"), ("valid", "c"), ("test", "d")) for name, content in {
-            **{f"{n}.png": saved(picture(*PICTURES[n])) for n in names},
-            "_annotations.coco.json": json.dumps(coco({n: PICTURES[n] for n in names})).encode(),
-        }.items()},
-        {**{f"images/{part}/{n}.png": saved(picture(*PICTURES[n])) for part, names in (("train", "ab"), ("val", "c"), ("test", "d")) for n in names},
-         **{f"labels/{part}/{n}.txt": drawn.yolo_lines(*PICTURES[n]).encode() for part, names in (("train", "ab"), ("val", "c"), ("test", "d")) for n in names},
-         "data.yaml": b"names:\n  0: red  # the first\n  1: \"blue\"\n"},
-    ],
-    ids=["Roboflow", "YOLO"],
-)  # fmt: skip
+PARTS = {"train": "ab", "val": "c", "test": "d"}
+
+
+def in_parts(place: str) -> dict[str, bytes]:
+    return {place.format(part, n): saved(picture(*PICTURES[n])) for part, names in PARTS.items() for n in names}
+
+
+def of_roboflow() -> dict[str, bytes]:
+    documents = {part: json.dumps(coco({n: PICTURES[n] for n in names})).encode() for part, names in PARTS.items()}
+    return in_parts("{}/{}.png") | {f"{part}/_annotations.coco.json": text for part, text in documents.items()}
+
+
+def of_parted_yolo() -> dict[str, bytes]:
+    lines = {f"labels/{part}/{n}.txt": yolo_lines(*PICTURES[n]) for part, names in PARTS.items() for n in names}
+    names = b'names:\n  0: red  # the first\n  1: "blue"\n'
+    return in_parts("images/{}/{}.png") | {name: text.encode() for name, text in lines.items()} | {"data.yaml": names}
+
+
+@pytest.mark.parametrize("content", [of_roboflow(), of_parted_yolo()], ids=["Roboflow", "YOLO"])
 def test_folders_of_parts_become_the_column_split(tmp_path: Path, content: dict[str, bytes]) -> None:
     table, _ = taken(tmp_path, zipped({f"set/{name}": file for name, file in content.items()}), "zip")
     split = table.schema.columns["split"]
@@ -169,7 +196,8 @@ def test_folders_of_parts_become_the_column_split(tmp_path: Path, content: dict[
     "names",
     [
         b"names: [red, blue]", b"names: ['red', \"blue\"]", b"names:\n- red\n- blue\nnc: 2", b"names:\n  - red\n  - blue\n",
-        b"names:\n  1: blue\n  0: red\n", b"names: {0: red, 1: blue}", b"names: [\n  red,\n  blue\n]\n", b"\xef\xbb\xbfnames: [red, blue] # two",
+        b"names:\n  1: blue\n  0: red\n", b"names: {0: red, 1: blue}", b"names: [\n  red,\n  blue\n]\n",
+        b"\xef\xbb\xbfnames: [red, blue] # two",
     ],
 )  # fmt: skip
 def test_the_ways_to_name_classes_in_yaml(tmp_path: Path, names: bytes) -> None:
@@ -202,7 +230,9 @@ def test_no_box_at_all_is_refused(tmp_path: Path) -> None:
 
 def test_too_many_boxes_on_a_picture_break_it(tmp_path: Path) -> None:
     document = coco()
-    document["annotations"] += [{"id": n, "image_id": 5, "category_id": 7, "bbox": [n % 50, n % 30, 5, 5]} for n in range(301)]
+    document["annotations"] += [
+        {"id": n, "image_id": 5, "category_id": 7, "bbox": [n % 50, n % 30, 5, 5]} for n in range(301)
+    ]
     with pytest.raises(Invalid, match="more than 300 boxes are on it"):
         taken(tmp_path, zipped(of_coco(document)), "zip")
     _, intake = taken(tmp_path, zipped(of_coco(document)), "zip", skip_broken=True)

@@ -1,4 +1,5 @@
-"""Annotations that are wrong: refused as a whole, or their picture is broken; each with its file, and never with a traceback."""
+"""Annotations that are wrong: refused as a whole, or their picture is broken; each with its file, and never with a
+traceback."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ COCO = {
     "no file name": (changed(lambda d: d["images"][0].pop("file_name")), "expected a text"),
     "an empty category": (changed(lambda d: d["categories"][0].update(name="")), "expected a text"),
     "an odd category": (changed(lambda d: d["categories"][0].update(name="a\x00b")), "in 1 class names"),
-    "a picture that is not there": (changed(lambda d: d["images"][0].update(file_name="z.png")), "the archive lacks it .annotations|the archive lacks it .z"),
+    "a picture that is not there": (changed(lambda d: d["images"][0].update(file_name="z.png")), "the archive lacks it .z.png"),
     "a picture twice": (changed(lambda d: d["images"][1].update(file_name="a.png")), "two annotations are of it .images/a.png"),
     "an unknown category": (of_annotation(category_id=99), "category_id .* annotation 1"),
     "a category of text": (of_annotation(category_id="7"), "category_id"),
@@ -124,7 +125,9 @@ VOC = {
     "a second box without any": (xml(GOOD.replace("<xmin>30</xmin>", "<xmin></xmin>")), "object 2"),
     "other proportions": (xml(GOOD.replace(">60<", ">600<")), "other proportions"),
     "no picture": (of_voc(**{"Annotations/z.xml": voc_xml((4, 4), [], "z.png").encode()}), "the archive lacks it"),
-    "no picture and no name": (of_voc(**{"Annotations/z.xml": b"<annotation><size><width>4</width></size></annotation>"}), "the archive lacks it"),
+    "no picture and no name": (
+        of_voc(**{"Annotations/z.xml": b"<annotation><size><width>4</width></size></annotation>"}), "the archive lacks it"
+    ),
     "two of one picture": (of_voc(**{"more/a.xml": GOOD.encode()}), "two annotations are of it"),
 }  # fmt: skip
 
@@ -134,11 +137,12 @@ WHOLE = {  # refused however few pictures they are of
 }
 
 
-@pytest.mark.parametrize(
-    ("format", "name"), [(format, name) for format, cases in (("COCO", COCO), ("YOLO", YOLO), ("VOC", VOC)) for name in cases]
-)  # fmt: skip
+CASES = {"COCO": COCO, "YOLO": YOLO, "VOC": VOC}
+
+
+@pytest.mark.parametrize(("format", "name"), [(kind, name) for kind, cases in CASES.items() for name in cases])
 def test_each_is_refused_with_its_place_or_breaks_its_picture_alone(tmp_path: Path, format: str, name: str) -> None:
-    content, words = {"COCO": COCO, "YOLO": YOLO, "VOC": VOC}[format][name]
+    content, words = CASES[format][name]
     with pytest.raises(Invalid, match=words) as refused:
         taken(tmp_path, zipped(content), "zip")
     assert all(fault.hint for fault in refused.value.faults)

@@ -1,4 +1,5 @@
-"""Average precision against pycocotools, which is written by others; and what a verdict resamples against the exact value."""
+"""Average precision against pycocotools, which is written by others; and what a verdict resamples against the exact
+value."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from worker.training.scores.measures import Measure, resample
 
 
 def scene(seed: int, rows: int = 60, classes: int = 3, noise: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
-    """(detections, boxes): most boxes found nearly, some twice, some as another class, and false ones; ties of scores too."""
+    """(detections, boxes): most boxes found nearly, some twice, some as another class, and false ones; ties of scores
+    too."""
     rng = np.random.default_rng(seed)
     target, predicted = np.full((rows, 8, 5), -1.0), np.zeros((rows, 30, 6))
     for drawn, found in zip(target, predicted, strict=True):
@@ -30,7 +32,12 @@ def scene(seed: int, rows: int = 60, classes: int = 3, noise: float = 0.02) -> t
                 at += 1
         for _ in range(int(rng.integers(0, 6))):
             corner = rng.uniform(0, 0.7, 2)
-            found[at] = [*corner, *(corner + rng.uniform(0.05, 0.3, 2)), round(rng.uniform(0.01, 0.7), 2), rng.integers(classes)]
+            found[at] = [
+                *corner,
+                *(corner + rng.uniform(0.05, 0.3, 2)),
+                round(rng.uniform(0.01, 0.7), 2),
+                rng.integers(classes),
+            ]
             at += 1
     return predicted, target
 
@@ -42,10 +49,26 @@ def by_pycocotools(predicted: np.ndarray, target: np.ndarray, classes: int) -> t
         for box in boxes[boxes[:, 4] >= 0]:
             x0, y0, x1, y1 = (box[:4] * 1000).tolist()
             bbox = [x0, y0, x1 - x0, y1 - y0]
-            truth.append({"id": len(truth) + 1, "image_id": image, "category_id": int(box[4]), "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0})
+            truth.append(
+                {
+                    "id": len(truth) + 1,
+                    "image_id": image,
+                    "category_id": int(box[4]),
+                    "bbox": bbox,
+                    "area": bbox[2] * bbox[3],
+                    "iscrowd": 0,
+                }
+            )
         for box in detections[detections[:, 4] > 0]:
             x0, y0, x1, y1 = (box[:4] * 1000).tolist()
-            found.append({"image_id": image, "category_id": int(box[5]), "bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(box[4])})
+            found.append(
+                {
+                    "image_id": image,
+                    "category_id": int(box[5]),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "score": float(box[4]),
+                }
+            )
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = COCO()
         oracle.dataset = {
@@ -87,7 +110,9 @@ def exact(predicted: np.ndarray, target: np.ndarray) -> float:
 def test_the_measure_is_exact_and_its_resamples_nearly(rows: int, classes: int) -> None:
     """Each resample against the exact value of the pictures that it drew."""
     predicted, target = scene(rows, rows, classes)
-    predicted[..., 4] *= 1 + np.random.default_rng(0).uniform(-1e-3, 1e-3, predicted.shape[:2])  # ties have an order only by chance
+    predicted[..., 4] *= 1 + np.random.default_rng(0).uniform(
+        -1e-3, 1e-3, predicted.shape[:2]
+    )  # ties have an order only by chance
     parts = detection.parts(detection.matched(predicted, target))
     assert float(detection.MAP50.of(parts.sum(axis=0))) == pytest.approx(exact(predicted, target), abs=1e-12)
     rng = np.random.default_rng(1)
@@ -100,7 +125,9 @@ def test_the_measure_is_exact_and_its_resamples_nearly(rows: int, classes: int) 
 
 def test_a_perfect_detector_and_an_empty_one() -> None:
     _, target = scene(3)
-    perfect = np.concatenate([target[..., :4], np.where(target[..., 4:] >= 0, 0.9, 0.0), np.maximum(target[..., 4:], 0)], axis=-1)
+    perfect = np.concatenate(
+        [target[..., :4], np.where(target[..., 4:] >= 0, 0.9, 0.0), np.maximum(target[..., 4:], 0)], axis=-1
+    )
     assert exact(perfect, target) == 1.0
     assert exact(np.zeros((60, 5, 6)), target) == 0.0
     figures = detection.figures(perfect, target, ["a", "b", "c"])
@@ -121,4 +148,5 @@ def test_resamples_of_many_columns_are_those_of_few() -> None:
     one = measure(predicted, target)
     wide = Measure("map50", one.statistics, one.units)
     alone, both = resample([one], 3, 50), resample([one, wide], 3, 50)
-    assert np.array_equal(alone[0], both[0]) and np.array_equal(both[0], both[1])
+    assert np.array_equal(alone[0], both[0])
+    assert np.array_equal(both[0], both[1])
