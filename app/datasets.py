@@ -277,6 +277,6 @@ def _cell(table: Table, name: str, row: int) -> Any:
         return None
     if column.type == "labels":
         return [label for label, there in zip(column.classes or [], value, strict=True) if there == 1]
-    if column.type == "boxes":
-        return boxes.in_words(value, column.classes or [], table.schema.input.shape)
+    if column.classes is not None and value.ndim == 2:
+        return boxes.in_words(value, column.classes, table.schema.input.shape)
     return value.tolist()

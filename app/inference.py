@@ -83,7 +83,7 @@ def draw(content: bytes, boxes: Sequence[dict[str, Any]]) -> bytes:
     Raises:
         Invalid: it cannot be read. Problem: as `predict`.
     """
-    body = {"data": {"boxes": json.dumps(list(boxes))}, "files": [("file", ("0", content))]}
+    body = {"data": {"drawn": json.dumps(list(boxes))}, "files": [("file", ("0", content))]}
     return _answered("/draw", {}, body).content
 
 

@@ -186,7 +186,7 @@ class Handlers:
         if self._waiting >= _MOST_WAITING:
             return JSONResponse({"detail": "too many requests wait"}, 503)
         try:
-            files, boxes = await _form(request, "boxes")
+            files, boxes = await _form(request, "drawn")
             picture = await self._in_a_thread(SECONDS, _drawn, files, boxes)
         except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
@@ -286,7 +286,7 @@ def _drawn(files: Sequence[bytes], boxes: object) -> bytes:
     except decode.Undecodable as error:
         raise BrokenFiles([(0, str(error))]) from None
     except (ValueError, KeyError, TypeError):
-        raise PredictionRefused("expected one file, and the field boxes, JSON of what is drawn on it") from None
+        raise PredictionRefused("expected one file, and the field drawn, JSON of what is drawn on it") from None
 
 
 def _decoded(files: Sequence[bytes], decoding: object) -> tuple[NDArray[np.float32], Sizes]:

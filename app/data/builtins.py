@@ -14,6 +14,7 @@ import numpy as np
 
 from app.data import faces, messages, shapes, tones
 from app.data import strokes as _strokes
+from app.data.boxes import COLUMN
 from app.data.inputs import audio, text
 from app.data.table import Table, describe, row_hashes
 from app.spec.data import Feature, InputSchema, PictureDecoding, Schema, SoundDecoding
@@ -171,7 +172,7 @@ def _faces() -> Table:
 def _shapes() -> Table:
     pictures, boxes, main = shapes.make(1000)
     shape = InputSchema(kind="image", shape=list(pictures.shape[1:]), scale=255.0)
-    columns: dict[str, np.ndarray] = {"boxes": boxes, "main": main}
+    columns = {COLUMN: boxes, "main": main}
     described = {name: describe(name, values, list(shapes.CLASSES)) for name, values in columns.items()}
     whole = Schema(rows=len(pictures), input=shape, columns=described, target="boxes")
     return Table(pictures, columns, row_hashes(pictures), whole)

@@ -113,6 +113,6 @@ def test_every_field_is_described() -> None:
 
 
 def test_the_metrics_are_those_that_are_measured() -> None:
-    assert set(tasks.names()) == {"binary", "embedding", "multiclass", "multilabel", "regression"}
+    assert set(tasks.names()) == {"binary", "boxes", "embedding", "multiclass", "multilabel", "regression"}
     for name in tasks.names():
         assert set(tasks.of(name).METRICS) == set(scoring(name).METRICS)

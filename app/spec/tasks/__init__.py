@@ -54,9 +54,9 @@ class TaskModule(Protocol):
     identities, examined on others than those that it learnt: a job must split by that column. UNITS, the fewest and the most
     outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
     flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
-    ARCHITECTURE, by input kind the network where a spec names none. READS_INPUT, true where `prediction` has a third argument, the row
-    that was answered. PLACED, true where an answer says where on a picture something is, so that rows may not be moved under it; then
-    it has `placed(fields, size, back)`.
+    ARCHITECTURE, the network where a spec names none and the inputs are of its kind. READS_INPUT, true where `prediction` has a
+    third argument, the row that was answered. PLACED, true where an answer says where on a picture something is, so that rows may not
+    be moved under it; then it has `placed(fields, size, back)`.
     """
 
     OUTPUT: Output
@@ -107,9 +107,9 @@ def map_refusal(type: str, fed: Sequence[int], places: Sequence[int]) -> str | N
     return None if own is None else cast("str | None", own(fed, places))
 
 
-def architecture(type: str, kind: str) -> dict[str, Any] | None:
-    """The network that a type asks for on inputs of a kind where a spec names none; None: the kind's own will do."""
-    return cast("dict[str, Any] | None", getattr(of(type), "ARCHITECTURE", {}).get(kind))
+def architecture(type: str) -> dict[str, Any] | None:
+    """The network that a type asks for where a spec names none; None: that of the inputs will do."""
+    return cast("dict[str, Any] | None", getattr(of(type), "ARCHITECTURE", None))
 
 
 def prediction(type: str, output: Sequence[Any], classes: Sequence[str], row: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ OUTPUT: Output = None
 METRICS = ("map50",)
 SOFT_TARGETS: SoftTargets = None
 MAP = PLACED = True
-ARCHITECTURE = {"image": {"arch": "resnet", "depth": 14}}
+ARCHITECTURE = {"arch": "resnet", "depth": 14}
 
 PLACES = 4
 """Outputs of a place beside the classes': the middle's offsets across and down, the logarithms of the width and the
@@ -57,8 +57,8 @@ class BoxesFigures(TaskFigures):
         None, description="share of the boxes told, at a probability of 0.3 or more, that are right; null: none is"
     )
     recall: float | None = Field(None, description="share of the drawn boxes that are among these")
-    boxes: int | None = Field(None, description="drawn on the test rows")
-    claimed: int | None = Field(None, description="told at a probability of 0.3 or more")
+    drawn: int | None = Field(None, description="boxes on the test rows")
+    told: int | None = Field(None, description="boxes told at a probability of 0.3 or more")
     per_class: list[BoxFigures] | None = Field(None, description="in the order of the outputs")
     undefined: Undefined = Field(description="why something has no value; empty where all have one")
 

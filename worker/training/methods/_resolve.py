@@ -178,8 +178,7 @@ class Faults:
         at: str,
         made: Sequence[Task | None] = (),
     ) -> Architecture | None:
-        """The architecture, or the one of that name (None: what the task or the kind of input asks for), if it takes
-        this input."""
+        """The architecture, or the one of that name (None: what the task or the kind of input asks for), if it takes this input."""
         if asked is None and input_ is not None:
             asked = default_of(made, input_) or inputs.of(input_.kind).ARCHITECTURE
         architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str | dict) else asked, at)
@@ -420,8 +419,8 @@ class Faults:
 
 def default_of(made: Sequence[Task | None], input_: InputSchema) -> dict[str, Any] | None:
     """The network that one of these tasks asks for on such inputs where a spec names none; None: any will do."""
-    asked = (tasks.architecture(task.type, input_.kind) for task in made if task is not None)
-    return next((one for one in asked if one is not None), None)
+    asked = (tasks.architecture(task.type) for task in made if task is not None)
+    return next((one for one in asked if one is not None and architectures.resolve(one).inputs == input_.kind), None)
 
 
 class ModelFacts:

@@ -161,8 +161,8 @@ def figures(predicted: Array, target: Array, names: Sequence[str]) -> dict[str, 
         "map50_95": float(each[:, there].mean()) if there.any() else None,
         "precision": hits / claims if claims else None,
         "recall": hits / int(boxes.sum()) if boxes.sum() else None,
-        "boxes": int(boxes.sum()),
-        "claimed": claims,
+        "drawn": int(boxes.sum()),
+        "told": claims,
         "per_class": [
             {
                 "class": name,

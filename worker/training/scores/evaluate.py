@@ -136,8 +136,7 @@ def agreement(task_type: str, student: ArrayLike, teacher: ArrayLike) -> float |
     """The share of test rows (multilabel: of labels) on which both predict the same class; null for regression.
 
     Args:
-        student, teacher: probabilities of one shape: (n, C), or (n,) or (n, 1) of a binary head's positive class; of a
-            head on a map
+        student, teacher: probabilities of one shape: (n, C), or (n,) or (n, 1) of a binary head's positive class; of a head on a map
             (n, places, C).
     """
     of_student, of_teacher = (np.asarray(x, dtype=np.float64) for x in (student, teacher))

@@ -46,21 +46,20 @@ class Task:
 
 
 class Learning(Protocol):
-    """The face of a task type's module here; it also has what `scores.evaluate.Scoring` names. Keras is imported only
-    inside functions.
+    """The face of a task type's module here; it also has what `scores.evaluate.Scoring` names. Keras is imported only inside functions.
 
-    A module may have what a report compares its models with, fitted on the stored values of labelled rows.
-    `constant(task, values)`: the answer that suits all rows best, whatever the input, (units,). `linear(task, x,
-    values)`: a linear model of features, (n, d) float32, as in `scores.linear`, which gives answers (n, units); None
-    where no row can teach one. Or in its place `of_rows(task, rows, values)`: a function of stored rows to answers,
-    fitted on such. CONSTANT and LINEAR: what the two are, in words."""
+    A module may have what a report compares its models with, fitted on the stored values of labelled rows. `constant(task, values)`: the
+    answer that suits all rows best, whatever the input, (units,). `linear(task, x, values)`: a linear model of features, (n, d) float32, as
+    in `scores.linear`, which gives answers (n, units); None where no row can teach one. Or in its place `of_rows(task, rows, values)`: a
+    function of stored rows to answers, fitted on such. CONSTANT and LINEAR: what the two are, in words.
+    """
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:
         """`task` with the scaling of its targets, fitted on the stored values of the training rows; or unchanged."""
 
     def targets(self, task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(targets, mask) of stored values. The mask is float32, 0 where a value is missing: (n,), or (n, units) of
-        single ones; of a type with MAP as its loss takes it, any 0 of a row that has no label."""
+        """(targets, mask) of stored values. The mask is float32, 0 where a value is missing: (n,), or (n, units) of single ones; of a
+        type with MAP as its loss takes it, any 0 of a row that has no label."""
 
     def loss(self, target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
         """(loss, mask) of each row of a batch, both (n,): the loss is not yet masked. logits: (n, units) float32."""
@@ -136,9 +135,10 @@ def answers(task: Task, logits: np.ndarray) -> np.ndarray:
 
 
 def difference(task: Task, ones: np.ndarray, others: np.ndarray) -> float:
-    """The largest difference of two programs' answers to the same rows, relative to the largest answer where that is
-    above 1; NaN where one is not finite. A type whose answers are no numbers in a fixed order has a function of its
-    own, `difference(ones, others)`."""
+    """The largest difference of two programs' answers to the same rows, relative to the largest answer where that is above 1.
+
+    A type whose answers are no numbers in a fixed order has a function of its own, `difference(ones, others)`.
+    """
     own = getattr(learning(task.type), "difference", None)
     if own is not None:
         return float(own(ones, others))
