@@ -132,5 +132,7 @@ def test_what_was_stored_may_name_a_module_that_has_gone() -> None:
 def test_the_types_of_a_task_are_the_modules_there_are() -> None:
     schema = TaskSpec.model_json_schema()["properties"]["type"]
     assert (
-        schema["anyOf"][0]["enum"] == ["binary", "boxes", "embedding", "multiclass", "multilabel", "regression"] == tasks.names()
+        schema["anyOf"][0]["enum"]
+        == ["binary", "boxes", "embedding", "multiclass", "multilabel", "regression"]
+        == tasks.names()
     )
