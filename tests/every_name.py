@@ -108,7 +108,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "tasks.site.type=boxes": {
         "dataset": "shapes",
         "tasks": {"site": {"column": "boxes"}, "level": {"column": "main"}},
-        "trunk": {"arch": "resnet", "depth": 8},
+        "trunk": "resnet-8",
     },
     "target_type=embedding": {"target": "family", "split": {"by": "group", "column": "family"}},
     "target_type=multilabel": {"target": "signs"},
