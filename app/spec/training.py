@@ -149,8 +149,8 @@ Augmentation = Annotated[
 ]
 
 
-MOVING = frozenset({"flip", "translation", "rotation", "zoom"})
-"""The augmentations after which a thing on a picture is at another place."""
+STILL = frozenset({"noise", "color", "cutout"})
+"""The augmentations of pictures that leave everything in its place."""
 
 
 class TrainingSpec(SpecModel):

@@ -19,7 +19,7 @@ from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStag
 from app.spec.registry import modules
 from app.spec.spec_limits import most_epochs, most_parameters
 from app.spec.trace import key as trace_key
-from app.spec.training import MOVING, SCRATCH_RATES, ControlSpec, TrainingSpec
+from app.spec.training import SCRATCH_RATES, STILL, ControlSpec, TrainingSpec
 from app.spec.variants import Unfit
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
@@ -292,7 +292,7 @@ class Faults:
         """A task whose answers say where something is would learn places that its rows were moved away from."""
         still = next((task for task in made if task is not None and tasks.of_places(task.type)), None)
         for place, augmentation in enumerate(training.augmentation):
-            if still is not None and augmentation.type in MOVING:
+            if still is not None and augmentation.type not in STILL:
                 message = f"{augmentation.type} moves the rows, and the {still.type} of {still.name!r} would not move with them"
                 self.add(f"{at}/augmentation/{place}/type", message, "use color, cutout or noise", "not_applicable")
 
