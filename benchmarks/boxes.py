@@ -1,8 +1,8 @@
 """Boxes on photographs: `python -m benchmarks.boxes FOLDER`.
 
-FOLDER holds pictures and annotations as a labelling tool exports them (COCO, YOLO or Pascal VOC), such as BCCD (364 photographs of blood cells,
-MIT licence), which is not part of this project. Measured are the time in which the archive is read, the time of a job from scratch, and what it
-finds: mAP50 and mAP50-95 as COCO measures them, beside the mean box of each class. One test picture is drawn to `--drawn`.
+FOLDER holds pictures and annotations as a labelling tool exports them (COCO, YOLO or Pascal VOC), such as BCCD (364 photographs of blood
+cells, MIT licence), which is not part of this project. Measured are the time in which the archive is read, the time of a job from
+scratch, and what it finds: mAP50 and mAP50-95 as COCO measures them, beside the mean box of each class. A picture is drawn to `--drawn`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", default="120x160")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--depth", type=int, default=14)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float)
