@@ -90,26 +90,30 @@ def test_from_annotated_pictures_to_boxes_in_the_sender_s_pixels(service: Servic
             found += any(told["label"] == box[0] and covers(told["box"], box) > 0.5 for told in entry["boxes"]["boxes"])
     assert found > 0.7 * sum(len(about[name][1]) for name in names)
 
-    upright, turned = asked.json()["predictions"][0], oriented(pixels["p000"], 6)
-    again = httpx.post(predict, files={"file": ("turned.png", turned)}).raise_for_status().json()["predictions"][0]
-    assert again == upright  # a telephone's picture is answered in the pixels that one sees
-
-    image = httpx.post(predict, files={"file": ("turned.png", turned)}, headers={"accept": "image/png"})
-    assert image.headers["content-type"] == "image/png"
-    shown = Image.open(io.BytesIO(image.content))
-    assert shown.size[0] / shown.size[1] == pytest.approx(about["p000"][0][1] / about["p000"][0][0], rel=0.02)
-    assert {"#e6194b", "#3cb44b"} & {f"#{bytes(pixel[:3]).hex()}" for _, pixel in shown.getcolors(2**24) or ()}
-    two = [("file", (name, saved(pixels[name]))) for name in names[:2]]
-    refused = httpx.post(predict, files=two, headers={"accept": "image/png"})
-    assert refused.status_code == 422
-    assert "2 files were sent" in refused.json()["errors"][0]["message"]
-    broken = httpx.post(predict, files={"file": ("a.png", b"<html>")}, headers={"accept": "image/png"})
-    assert (broken.status_code, broken.json()["errors"][0]["pointer"]) == (422, "/file/0")
-
+    again = httpx.post(predict, files={"file": ("turned.png", oriented(pixels["p000"], 6))})
+    assert again.json()["predictions"][0] == asked.json()["predictions"][0]  # answered in the pixels that one sees
+    check_drawing(predict, pixels["p000"])
     shares = drawn_on_rows(asked.json()["predictions"][0]["boxes"]["boxes"], about["p000"][0])
     for answers in alone.on_a_file(service, job["id"], tmp_path, "a.jpg", saved(pixels["p000"])):
         told = [row for row in answers["boxes"][0] if row[4] >= 0.3]
         assert np.allclose([row[:5] for row in told], shares, atol=1e-3)
+
+
+def check_drawing(predict: str, pixels: np.ndarray) -> None:
+    """A picture that a telephone turned comes back upright, with boxes in their colours; two pictures or none are refused."""
+    accept = {"accept": "image/png"}
+    image = httpx.post(predict, files={"file": ("turned.png", oriented(pixels, 6))}, headers=accept)
+    assert image.headers["content-type"] == "image/png"
+    shown = Image.open(io.BytesIO(image.content))
+    assert shown.size[0] / shown.size[1] == pytest.approx(pixels.shape[1] / pixels.shape[0], rel=0.02)
+    colours = {f"#{bytes(pixel[:3]).hex()}" for _, pixel in shown.getcolors(2**24) or ()}
+    assert {"#e6194b", "#3cb44b"} & colours
+    two = [("file", (name, saved(pixels))) for name in ("a.png", "b.png")]
+    refused = httpx.post(predict, files=two, headers=accept)
+    assert refused.status_code == 422
+    assert "2 files were sent" in refused.json()["errors"][0]["message"]
+    broken = httpx.post(predict, files={"file": ("a.png", b"<html>")}, headers=accept)
+    assert (broken.status_code, broken.json()["errors"][0]["pointer"]) == (422, "/file/0")
 
 
 def drawn_on_rows(boxes: list[dict[str, object]], size: tuple[int, int]) -> list[list[float]]:
