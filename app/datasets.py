@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import artifacts
-from app.data import builtins, inputs, prepared
+from app.data import boxes, builtins, inputs, prepared
 from app.data.table import Table
 from app.db import after_commit, stream, transaction
 from app.errors import Conflict, NotFound
@@ -279,6 +279,8 @@ def _cell(table: Table, name: str, row: int) -> Any:
         return None
     if column.type == "labels":
         return [label for label, there in zip(column.classes or [], value, strict=True) if there == 1]
+    if column.classes is not None and value.ndim == 2:
+        return boxes.in_words(value, column.classes, table.schema.input.shape)
     return value.tolist()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -53,27 +54,52 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
     """
     body = io.BytesIO()
     np.save(body, inputs, allow_pickle=False)
-    return _predictions(model, {"content": body.getvalue()})
+    outputs: dict[str, list[Any]] = _predictions(model, {"content": body.getvalue()})["predictions"]
+    return outputs
 
 
-def predict_files(model: Path, files: Sequence[bytes], decoding: Decoding) -> dict[str, list[Any]]:
-    """As `predict`, of files that a client sent. They are decoded in the inference program: a hostile one meets no database there.
+def predict_files(
+    model: Path, files: Sequence[bytes], decoding: Decoding
+) -> tuple[dict[str, list[Any]], list[list[int] | None]]:
+    """As `predict`, of files that a client sent; and the (height, width) of each that is a picture. They are decoded in
+    the inference program: a hostile one meets no database there.
 
     Raises:
         Invalid: files that cannot be read, pointers /file/0 and on; or as `predict`.
     """
-    return _predictions(
+    answer = _predictions(
         model,
         {
             "data": {"decoding": decoding.model_dump_json()},
             "files": [("file", (str(number), content)) for number, content in enumerate(files)],
         },
     )
+    return answer["predictions"], answer["sizes"]
 
 
-def _predictions(model: Path, body: dict[str, Any]) -> dict[str, list[Any]]:
+def draw(content: bytes, boxes: Sequence[dict[str, Any]]) -> bytes:
+    """A PNG of a picture that a client sent, with boxes on it, as `app.data.drawing` draws them.
+
+    Raises:
+        Invalid: it cannot be read. Problem: as `predict`.
+    """
+    body = {"data": {"drawn": json.dumps(list(boxes))}, "files": [("file", ("0", content))]}
+    return _answered("/draw", {}, body).content
+
+
+def _predictions(model: Path, body: dict[str, Any]) -> dict[str, Any]:
     try:
-        answer = _client().post("/predict", params={"model": str(model)}, **body)
+        answer: dict[str, Any] = _answered("/predict", {"model": str(model)}, body).json()
+    except Problem as problem:
+        if not isinstance(problem, Unavailable):
+            model.stat()  # when it is gone, that is the reason
+        raise
+    return answer
+
+
+def _answered(path: str, params: dict[str, str], body: dict[str, Any]) -> httpx.Response:
+    try:
+        answer = _client().post(path, params=params, **body)
     except (httpx.HTTPError, RuntimeError) as error:
         log.warning("inference does not answer", error=type(error).__name__)
         raise Unavailable(
@@ -93,11 +119,9 @@ def _predictions(model: Path, body: dict[str, Any]) -> dict[str, list[Any]]:
         ]
         raise Invalid([*many, *broken, *rows][:MOST])
     if answer.status_code != httpx.codes.OK:
-        model.stat()  # when it is gone, that is the reason
         log.error("prediction failed", status=answer.status_code, answer=answer.text[:2000])
         raise Problem("internal", "The inference process could not answer; its log has the reason.")
-    predictions: dict[str, list[Any]] = answer.json()["predictions"]
-    return predictions
+    return answer
 
 
 def trace(architecture: dict[str, Any], shape: Sequence[int]) -> Trace:

@@ -31,6 +31,13 @@ TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": {
 DIGITS = {"dataset": "digits", "target": "digit", "limit_train_examples": 60}
 MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": {"steps": 2}}
 TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": {"steps": 2}}
+SHAPES = {
+    "dataset": "shapes",
+    "target": "boxes",
+    "limit_train_examples": 60,
+    "architecture": "resnet-8",
+    "training": {"steps": 2},
+}
 PICTURES = {**DIGITS, "architecture": "cnn-small", "training": {"steps": 2}}
 ENCODER = "text-encoder"
 TAGS = {
@@ -107,6 +114,17 @@ COMPANY: dict[str, dict[str, Any]] = {
     "tasks.site.standardize": {"tasks": {"site": {"column": "level"}}},
     "tasks.site.type=binary": {"tasks": {"site": {"column": "alarm"}}},
     "target_type=binary": {"target": "alarm"},
+    "target_type=boxes": {
+        "dataset": "shapes",
+        "target": "boxes",
+        "limit_train_examples": 60,
+        "source": {"train": SHAPES},
+    },
+    "tasks.site.type=boxes": {
+        "dataset": "shapes",
+        "tasks": {"site": {"column": "boxes"}, "level": {"column": "main"}},
+        "trunk": "resnet-8",
+    },
     "target_type=embedding": {"target": "family", "split": {"by": "group", "column": "family"}},
     "target_type=multilabel": {"target": "signs"},
     "target_type=regression": {"target": "level"},
@@ -163,6 +181,8 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             return _transfer_within({**where, "architecture": getattr(module, "EXAMPLE", name)})
         case "datasets":
             schema = builtins.schema(name)
+            if schema.target == "boxes":
+                return _transfer_within(SHAPES)
             kind, tagged = schema.input.kind, schema.columns[schema.target or ""].type == "tags"
             small = ENCODER if tagged else {"image": "cnn-small", "table": MLP}.get(kind, f"{kind}-cnn-small")
             return _transfer_within(

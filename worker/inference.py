@@ -39,7 +39,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import logs
-from app.data import file_rows
+from app.data import decode, drawing, file_rows
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec import architectures
@@ -59,6 +59,8 @@ _MOST_NUMBERS = 2**23  # of all answers, which are written as text: heads on map
 log = logs.get(__name__)
 
 Answer = TypeVar("Answer")
+
+Sizes = list[list[int] | None]
 
 _DECODING: TypeAdapter[Decoding] = TypeAdapter(Decoding)
 
@@ -168,7 +170,7 @@ class Handlers:
         if self._waiting >= _MOST_WAITING:
             return JSONResponse({"detail": "too many predictions wait"}, 503)
         try:
-            path, rows = Path(request.query_params.get("model", "")), await self._asked(request)
+            path, (rows, sizes) = Path(request.query_params.get("model", "")), await self._asked(request)
         except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         except BrokenFiles as broken:
@@ -190,18 +192,28 @@ class Handlers:
             return JSONResponse({"detail": type(error).__name__}, 500)
         if _not_finite(answers):
             return JSONResponse({"detail": "the model's answer is not finite"}, 500)
-        return JSONResponse({"predictions": {name: answer.tolist() for name, answer in answers.items()}})
+        predictions = {name: answer.tolist() for name, answer in answers.items()}
+        return JSONResponse({"predictions": predictions, "sizes": sizes})
 
-    async def _asked(self, request: Request) -> NDArray[np.float32]:
+    async def _asked(self, request: Request) -> tuple[NDArray[np.float32], Sizes]:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            return _rows(await _body(request))
-        length = int(request.headers.get("content-length", "0"))
-        if not 0 < length <= 2 * settings().max_predict_bytes + 2**20:
-            raise PredictionRefused("expected files of a known length, within the limit of a prediction")
-        async with request.form(max_files=MOST_ROWS, max_fields=1) as form:
-            decoding = form.get("decoding")
-            files = [await file.read() for file in form.getlist("file") if isinstance(file, UploadFile)]
+            return _rows(await _body(request)), []
+        files, decoding = await _form(request, "decoding")
         return await self._in_a_thread(SECONDS, _decoded, files, decoding)
+
+    async def draw(self, request: Request) -> Response:
+        if self._waiting >= _MOST_WAITING:
+            return JSONResponse({"detail": "too many requests wait"}, 503)
+        try:
+            files, boxes = await _form(request, "drawn")
+            picture = await self._in_a_thread(SECONDS, _drawn, files, boxes)
+        except PredictionRefused as refusal:
+            return JSONResponse({"detail": str(refusal)}, 400)
+        except BrokenFiles as broken:
+            return JSONResponse({"detail": str(broken), "files": broken.files}, 422)
+        except TimeoutError:
+            return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
+        return Response(picture, media_type="image/png")
 
     async def trace(self, request: Request) -> Response:
         if self._waiting >= _MOST_WAITING:
@@ -246,6 +258,7 @@ def create_app(warm: Warm | None = None) -> Starlette:
     routes = [
         Route("/healthz", handlers.healthz),
         Route("/predict", handlers.predict, methods=["POST"]),
+        Route("/draw", handlers.draw, methods=["POST"]),
         Route("/trace", handlers.trace, methods=["POST"]),
     ]
     return Starlette(routes=routes, lifespan=warm_up)
@@ -275,23 +288,45 @@ def _rows(body: bytes) -> NDArray[np.float32]:
     return rows
 
 
-def _decoded(files: Sequence[bytes], decoding: object) -> NDArray[np.float32]:
-    """The rows that files become, (files, …). Raises BrokenFiles, PredictionRefused."""
+async def _form(request: Request, field: str) -> tuple[list[bytes], object]:
+    """The files of a form, and one field beside them. Raises PredictionRefused."""
+    length = int(request.headers.get("content-length", "0"))
+    if not 0 < length <= 2 * settings().max_predict_bytes + 2**20:
+        raise PredictionRefused("expected files of a known length, within the limit of a prediction")
+    async with request.form(max_files=MOST_ROWS, max_fields=1) as form:
+        return [await file.read() for file in form.getlist("file") if isinstance(file, UploadFile)], form.get(field)
+
+
+def _drawn(files: Sequence[bytes], boxes: object) -> bytes:
+    """A picture with boxes on it, a PNG. Raises BrokenFiles, PredictionRefused."""
+    try:
+        (content,), told = files, json.loads(str(boxes))
+        return drawing.drawn(content, told)
+    except decode.Undecodable as error:
+        raise BrokenFiles([(0, str(error))]) from None
+    except (ValueError, KeyError, TypeError):
+        raise PredictionRefused("expected one file, and the field drawn, JSON of what is drawn on it") from None
+
+
+def _decoded(files: Sequence[bytes], decoding: object) -> tuple[NDArray[np.float32], Sizes]:
+    """The rows that files become, (files, …), and the (height, width) of pictures. Raises BrokenFiles,
+    PredictionRefused."""
     try:
         how = _DECODING.validate_json(str(decoding))
     except ValueError:
         raise PredictionRefused("expected the field decoding, JSON of how a file becomes a row") from None
     if not 1 <= len(files) <= MOST_ROWS:
         raise PredictionRefused(f"expected 1 to {MOST_ROWS} files")
-    rows, broken = list[NDArray[np.float32]](), list[tuple[int, str]]()
+    rows, sizes, broken = list[NDArray[np.float32]](), Sizes(), list[tuple[int, str]]()
     for number, content in enumerate(files):
         try:
             rows.append(file_rows.row(content, how).astype(np.float32))
+            sizes.append(file_rows.size(content, how))
         except file_rows.UNDECODABLE as error:
             broken.append((number, str(error)))
     if broken:
         raise BrokenFiles(broken)
-    return np.stack(rows)
+    return np.stack(rows), sizes
 
 
 def _network(body: bytes) -> tuple[Architecture, list[int]]:

@@ -21,11 +21,12 @@ from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, 
 from app.api.pages import page
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.api.threads import apart
-from app.data import inputs
+from app.data import file_rows, inputs
 from app.data.encode import encode_rows
 from app.db import Session
 from app.errors import Problem
 from app.spec import tasks
+from app.spec.data import InputSchema
 from app.spec.faults import Fault, Invalid
 from app.spec.models import Manifest, TaskManifest
 from app.tables import Model
@@ -33,6 +34,7 @@ from app.tables import Model
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 MAX_ROWS = 1024
+PNG = "image/png"
 _MOST_VALUES = 2**28  # of files that are sent: a small file may become a large row
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -56,10 +58,14 @@ def list_models(
 
 @router.post(
     "/{ref:path}/predict",
+    response_model=Predictions,
     response_model_exclude_none=True,
-    responses=deps.problem_responses(
-        "not_found", "malformed_body", "unsupported_media_type", "invalid", "inference_unavailable"
-    ),
+    responses={
+        200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}},
+        **deps.problem_responses(
+            "not_found", "malformed_body", "unsupported_media_type", "invalid", "inference_unavailable"
+        ),
+    },
     openapi_extra=deps.body_in_openapi(
         {
             "type": "object",
@@ -92,15 +98,16 @@ def list_models(
     ),
     summary="Predict with a model",
 )
-async def predict(request: Request, ref: Reference) -> Predictions:
-    """Every task's answer for every row, or every picture or sound: `curl -F file=@bird.jpg`, several files in the order they
-    are sent. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`.
-    """
+async def predict(request: Request, ref: Reference) -> Predictions | Response:
+    """Every task's answer for every row, or every picture or sound: `curl -F file=@bird.jpg`, several files in the
+    order they are sent. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`. With `Accept: image/png` a model that
+    finds boxes answers to one picture with that picture, the boxes drawn on it."""
     await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         expect_multipart(request)
         async with request.form(max_files=MAX_ROWS, max_fields=8) as form:
-            return await apart("predictions", _predict_files, ref, await _files(form))
+            answer = _drawn if PNG in request.headers.get("accept", "") else _predict_files
+            return await apart("predictions", answer, ref, await _files(form))
     return await apart("predictions", _predict, ref, await object_body(request))
 
 
@@ -136,13 +143,20 @@ def _predict(ref: str, body: dict[str, Any]) -> Predictions:
 
 
 def _answers(
-    model: Model, manifest: Manifest, outputs: dict[str, list[Any]], rows: Sequence[Sequence[Any]] | NDArray[np.float32]
+    model: Model,
+    manifest: Manifest,
+    outputs: dict[str, list[Any]],
+    rows: Sequence[Sequence[Any]] | NDArray[np.float32],
+    sizes: Sequence[Sequence[int] | None] = (),
 ) -> Predictions:
-    """`rows`: as the model was fed them; empty ones where they came as files."""
+    """`rows`: as the model was fed them; empty ones where they came as files, of which `sizes` has each picture's."""
     if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
         raise Problem("internal", "The inference process answered for other rows than those it was given.")
     answers = [
-        {name: _prediction(task, outputs[name][index], row) for name, task in manifest.tasks.items()}
+        {
+            name: _prediction(task, outputs[name][index], row, manifest.input, sizes[index] if sizes else None)
+            for name, task in manifest.tasks.items()
+        }
         for index, row in enumerate(rows)
     ]
     return Predictions(model=model.id, predictions=answers)
@@ -175,8 +189,27 @@ def _predict_files(ref: str, files: list[bytes]) -> Predictions:
     if len(files) * values > _MOST_VALUES:
         message = f"{len(files)} files become {len(files) * values} numbers, at most {_MOST_VALUES} are taken at once"
         raise Invalid([Fault("/file", message, f"send at most {_MOST_VALUES // values} files", "too_large")])
-    outputs = inference.predict_files(artifacts.model_file(model.sha256), files, decoding)
-    return _answers(model, manifest, outputs, [()] * len(files))
+    outputs, sizes = inference.predict_files(artifacts.model_file(model.sha256), files, decoding)
+    return _answers(model, manifest, outputs, [()] * len(files), sizes)
+
+
+def _drawn(ref: str, files: list[bytes]) -> Response:
+    """The one picture that was sent, with the boxes of all tasks on it."""
+    manifest = models.manifest(_model(ref))
+    faults = []
+    if not any(tasks.of_places(task.type) for task in manifest.tasks.values()):
+        hint = "leave out Accept: image/png, and the answers are JSON"
+        faults.append(
+            Fault("/file", "no task of this model says where something is on a picture", hint, "not_applicable")
+        )
+    if len(files) != 1:
+        message = f"{len(files)} files were sent, and a picture is the answer to one"
+        faults.append(Fault("/file", message, "send them one by one, or leave out Accept: image/png", "too_many"))
+    if faults:
+        raise Invalid(faults)
+    (answers,) = _predict_files(ref, files).predictions
+    boxes = [box.model_dump() for answer in answers.values() for box in answer.boxes or ()]
+    return Response(inference.draw(files[0], boxes), media_type=PNG)
 
 
 def _base64_files(body: dict[str, Any]) -> list[bytes] | None:
@@ -224,6 +257,18 @@ def _rows(body: dict[str, Any], manifest: Manifest) -> NDArray[np.float32]:
     return encoded
 
 
-def _prediction(task: TaskManifest, output: list[Any], row: Sequence[Any] | NDArray[np.float32]) -> Prediction:
-    """A row's outputs in the words and units of the data."""
-    return Prediction(**tasks.prediction(task.type, output, task.classes or (), row))
+def _prediction(
+    task: TaskManifest,
+    output: list[Any],
+    row: Sequence[Any] | NDArray[np.float32],
+    input: InputSchema,
+    size: Sequence[int] | None,
+) -> Prediction:
+    """A row's outputs in the words and units of the data. `size`: of the file that was sent, where it is a picture."""
+    fields = tasks.prediction(task.type, output, task.classes or (), row)
+    if tasks.of_places(task.type):
+        decoding = inputs.decoding(input)
+        height, width = input.shape[:2]
+        back = file_rows.back(size, decoding) if size and decoding else ((height, 0.0), (width, 0.0))
+        fields = tasks.placed(task.type, fields, size or (height, width), back)
+    return Prediction(**fields)

@@ -291,9 +291,17 @@ class PredictedByte(BaseModel):
     probability: float
 
 
+class PredictedBox(BaseModel):
+    """A thing on a picture. `box`: left, top, right and bottom in pixels of the picture that was sent."""
+
+    label: str
+    probability: float
+    box: list[float]
+
+
 class Prediction(BaseModel):
-    """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, a vector, or tokens with tags and
-    the spans that these make."""
+    """A task's answer for one row: a label with probabilities, labels, a value in the units of the data, a vector,
+    tokens with tags and the spans that these make, bytes that may come next, or boxes."""
 
     model_config = ConfigDict(extra="allow")  # a task type of a plugin may say more
 
@@ -307,6 +315,7 @@ class Prediction(BaseModel):
     spans: list[PredictedSpan] | None = None
     bits_per_byte: float | None = None
     next: list[PredictedByte] | None = None
+    boxes: list[PredictedBox] | None = None
 
 
 class Predictions(BaseModel):

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.data import bookings, faces, messages, tones
+from app.data import bookings, faces, messages, shapes, tones
 from app.data import strokes as _strokes
+from app.data.boxes import COLUMN
 from app.data.inputs import audio, text
 from app.data.table import Table, describe, row_hashes
 from app.data.tagged import token_rows
@@ -180,6 +181,15 @@ def _faces() -> Table:
     return Table(pictures, codes, row_hashes(pictures), whole)
 
 
+def _shapes() -> Table:
+    pictures, boxes, main = shapes.make(1000)
+    shape = InputSchema(kind="image", shape=list(pictures.shape[1:]), scale=255.0)
+    columns = {COLUMN: boxes, "main": main}
+    described = {name: describe(name, values, list(shapes.CLASSES)) for name, values in columns.items()}
+    whole = Schema(rows=len(pictures), input=shape, columns=described, target="boxes")
+    return Table(pictures, columns, row_hashes(pictures), whole)
+
+
 def _stroke_digits() -> Table:
     digit = np.arange(4000) % 10
     return _images(_strokes.draw(digit, seed=0), digit, parts=False)
@@ -289,6 +299,11 @@ BUILTINS: dict[str, Builtin] = {
     ),
     "messages": Builtin(
         "3,000 synthetic messages to a shop, sentences of templates: one of four topics, and a mood", _OURS, _messages
+    ),
+    "shapes": Builtin(
+        "1,000 synthetic pictures of circles, squares and triangles, 48×48 in colour: a box around each, and the largest one's class",
+        _OURS,
+        _shapes,
     ),
     "tones": Builtin(
         "1,200 synthetic sounds of 0.25 s at 8 kHz: a pitch that rises, falls, stays or is pulsed, and whether it is high",

@@ -40,18 +40,21 @@ class Undecodable(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture says of itself: (height, width) as it is to be looked at, and whether it is grey."""
+    """What a picture says of itself: (height, width) as it is to be looked at, whether it is grey, and its EXIF
+    orientation, 1 to 8."""
 
     size: tuple[int, int]
     grey: bool
+    orientation: int = 1
 
 
 def header(content: bytes) -> Header:
     """The size and mode of a picture, from its first bytes alone. Raises Undecodable."""
     image = _opened(content)
     width, height = image.size
-    turned = _orientation(image) in _TURNED
-    return Header((width, height) if turned else (height, width), image.mode in _GREY and not _has_alpha(image))
+    orientation = _orientation(image)
+    size = (width, height) if orientation in _TURNED else (height, width)
+    return Header(size, image.mode in _GREY and not _has_alpha(image), orientation)
 
 
 def picture(content: bytes, *, size: Sequence[int], mode: str, fit: str) -> np.ndarray:
@@ -91,6 +94,24 @@ def picture(content: bytes, *, size: Sequence[int], mode: str, fit: str) -> np.n
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
+def placement(there: Sequence[int], size: Sequence[int], fit: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where `picture` puts a place: a picture's y becomes scale · y + shift in the row, and its x too; ((scale, shift)
+    of y, of x).
+
+    Args:
+        there: (height, width) of the picture as it is to be looked at, as `header` gives it.
+        size, fit: as in `picture`.
+    """
+    if fit in ("stretch", "exact") or tuple(there) == tuple(size):
+        return (size[0] / there[0], 0.0), (size[1] / there[1], 0.0)
+    inner = _inner(there, size, fit)
+    down, across = (
+        (inside / side, float(-_before(inside, wanted)))
+        for inside, side, wanted in zip(inner, there, size, strict=True)
+    )
+    return down, across
+
+
 def _opened(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -126,9 +147,10 @@ def _damage(error: Exception) -> str:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        stated = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # EXIF that cannot be read says nothing
         return 1
+    return stated if 1 <= stated <= 8 else 1
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -158,9 +180,19 @@ def _fitted(image: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
         return image
     if fit == "stretch":
         return image.resize(size, Image.Resampling.BILINEAR)
-    ratios = [wanted / there for wanted, there in zip(size, image.size, strict=True)]
-    ratio = max(ratios) if fit == "crop" else min(ratios)
-    inner = [max(1, round(there * ratio)) for there in image.size]
+    inner = _inner(image.size, size, fit)
     image = image.resize((inner[0], inner[1]), Image.Resampling.BILINEAR)
-    left, top = ((there - wanted) // 2 for there, wanted in zip(inner, size, strict=True))
+    left, top = (_before(there, wanted) for there, wanted in zip(inner, size, strict=True))
     return image.crop((left, top, left + size[0], top + size[1]))
+
+
+def _inner(there: Sequence[int], size: Sequence[int], fit: str) -> list[int]:
+    """The sides of a picture of `there` once it is brought to `size`, before it is cropped or padded."""
+    ratios = [wanted / side for wanted, side in zip(size, there, strict=True)]
+    ratio = max(ratios) if fit == "crop" else min(ratios)
+    return [max(1, round(side * ratio)) for side in there]
+
+
+def _before(inner: int, wanted: int) -> int:
+    """Pixels cut off before the first one that is kept; below 0 those that are added."""
+    return (inner - wanted) // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,19 @@ def row(content: bytes, how: Decoding) -> np.ndarray:
     if isinstance(how, PictureDecoding):
         return decode.picture(content, size=how.size, mode=how.mode, fit=how.fit)
     return decode_sound.sound(content, rate=how.rate, samples=how.samples)
+
+
+def size(content: bytes, how: Decoding) -> list[int] | None:
+    """(height, width) of a picture as it is to be looked at, None of other files. Raises as `row` does."""
+    return list(decode.header(content).size) if isinstance(how, PictureDecoding) else None
+
+
+def back(there: Sequence[int], how: Decoding) -> tuple[tuple[float, float], tuple[float, float]]:
+    """How a place on a row goes back to the picture of size `there` that it was made of: a share of the row's height
+    becomes scale · share + shift pixels, and of its width too; ((scale, shift) of y, of x)."""
+    assert isinstance(how, PictureDecoding), "sounds have no places"
+    (down, above), (across, before) = decode.placement(there, how.size, how.fit)
+    return (how.size[0] / down, -above / down), (how.size[1] / across, -before / across)
 
 
 def module(how: Decoding) -> Path:

@@ -26,10 +26,12 @@ class Table:
     """A data set's rows.
 
     Attributes:
-        inputs: (n, *schema.input.shape), uint8, int16 or float32, finite but for the missing values of a table (NaN); asked for by
+        inputs: (n, *schema.input.shape), uint8, int16 or float32, finite but for the missing values of a table (NaN);
+            asked for by
             row numbers, see `app.data.source`.
         columns: by name; `category` int32 (n,), -1 missing; `number` float32 (n, *shape), NaN missing; `labels` float32
-            (n, classes), NaN missing; `tags` int16 (n, bytes), -1 where no tag is.
+            (n, classes), NaN missing; `tags` int16 (n, bytes), -1 where no tag is; `boxes` float32 (n, most, 5), NaN
+            throughout missing.
         hashes: (n, 16) uint8, see `row_hashes`.
         schema: what all of this is.
     """
@@ -113,6 +115,11 @@ def describe(name: str, values: np.ndarray, classes: Sequence[str] | None = None
             missing=missing,
             counts=counts,
         )
+    if classes is not None and values.ndim == 3:
+        codes = values[..., 4]
+        counts = [int(count) for count in np.bincount(codes[codes >= 0].astype(np.int64), minlength=len(classes))]
+        shape = list(values.shape[1:])
+        return Column(name=name, type="boxes", classes=list(classes), shape=shape, missing=missing, counts=counts)
     if classes is not None:
         counts = [int(count) for count in np.bincount(values[values >= 0], minlength=len(classes))]
         return Column(name=name, type="category", classes=list(classes), missing=missing, counts=counts)

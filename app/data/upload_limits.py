@@ -20,6 +20,7 @@ class UploadLimits:
     row_values: int = 2**22  # of a picture: 2048 × 2048
     csv_columns: int = 2048
     classes: int = 1000
+    boxes: int = 300  # on a picture
     files: int = 500_000  # of an archive
     file_bytes: int = 64 * MIB  # of one of its files
     archive_bytes: int = 16 * 2**30  # of all of them, and of the rows that they become

@@ -99,15 +99,18 @@ class Column(SpecModel):
     `tags`: of a text of `shape` (bytes,), for each byte of a token the index of its tag in `classes` (int16); -1 on blanks and behind
     the end. A row of -1 alone is missing. `bytes`: of a text of `shape` (bytes,), for each byte the one that follows (int16); -1 at
     the last one and behind it.
+    `boxes`: of a picture, float32 of `shape` (most boxes of any, 5): left, top, right, bottom in shares of the stored picture's
+    width and height, and the number of the class; −1 throughout beyond a picture's last box, NaN throughout where nobody looked
+    for any.
     """
 
     name: Name
-    type: Literal["category", "number", "labels", "tags", "bytes"]
+    type: Literal["category", "number", "labels", "tags", "bytes", "boxes"]
     classes: list[str] | None = None
     shape: list[int] = []
     missing: int = 0
     counts: list[int] | None = Field(
-        None, description="rows of each class, for category and labels; tokens of each tag"
+        None, description="rows of each class, for category and labels; tokens of each tag; boxes of each class"
     )
     minimum: float | None = None
     maximum: float | None = None

@@ -149,6 +149,10 @@ Augmentation = Annotated[
 ]
 
 
+STILL = frozenset({"noise", "color", "cutout"})
+"""The augmentations of pictures that leave everything in its place."""
+
+
 class TrainingSpec(SpecModel):
     """One training: exactly one of `epochs` and `steps` (neither: the kind's default of 10 epochs)."""
 

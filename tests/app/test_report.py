@@ -113,7 +113,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_the_metrics_are_those_that_are_measured() -> None:
-    types = {"binary", "embedding", "multiclass", "multilabel", "next_token", "regression", "tags"}
+    types = {"binary", "boxes", "embedding", "multiclass", "multilabel", "next_token", "regression", "tags"}
     assert set(tasks.names()) == types
     for name in tasks.names():
         assert set(tasks.of(name).METRICS) == set(scoring(name).METRICS)

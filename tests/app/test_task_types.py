@@ -84,7 +84,7 @@ def test_an_answer_has_the_words_and_units_of_the_data(
 
 def test_an_unknown_type_is_named_with_those_that_are_known() -> None:
     with pytest.raises(
-        NotInstalled, match="'ordinal': known are binary, embedding, multiclass, multilabel, next_token"
+        NotInstalled, match="'ordinal': known are binary, boxes, embedding, multiclass, multilabel, next_token"
     ):
         tasks.of("ordinal")
 
@@ -133,6 +133,6 @@ def test_the_types_of_a_task_are_the_modules_there_are() -> None:
     schema = TaskSpec.model_json_schema()["properties"]["type"]
     assert (
         schema["anyOf"][0]["enum"]
-        == ["binary", "embedding", "multiclass", "multilabel", "next_token", "regression", "tags"]
+        == ["binary", "boxes", "embedding", "multiclass", "multilabel", "next_token", "regression", "tags"]
         == tasks.names()
     )

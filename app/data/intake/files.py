@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from app.data import decode
-from app.data.intake import archive, folders, metadata, pictures, sounds, texts
+from app.data.intake import archive, boxes, folders, metadata, pictures, sounds, texts
 from app.data.intake.folders import Layout
 from app.data.prepared import Writer
 from app.data.upload import Upload, refuse_unused
@@ -36,7 +36,10 @@ KINDS = {kind.KIND: cast("FileKind", kind) for kind in (pictures, sounds, texts)
 def read(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
     """Raises Invalid: the archive, its files, or what is asked of them."""
     with archive.members(upload.file, upload.format, upload.scratch, upload.limits) as members:
-        kind, layout = folders.layout(members, {name: kind.ENDINGS for name, kind in KINDS.items()})
+        endings = {name: kind.ENDINGS for name, kind in KINDS.items()}
+        inner, ignored = folders.by_name(members)
+        annotated = boxes.find(inner, ignored, pictures.KIND, endings, upload.limits)
+        kind, layout = (pictures.KIND, annotated) if annotated else folders.layout(inner, ignored, endings)
         if kind is None:
             raise Invalid([_nothing(layout)])
         refuse_unused(upload.options, ("targets", "skip_broken", *KINDS[kind].OPTIONS), f"{kind}s")

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.data.boxes import Annotated
 from app.data.intake import groups
 from app.data.intake.archive import Member
 from app.data.names import fault_in_name, shown
@@ -61,9 +62,8 @@ class Layout:
     """The candidates for rows, in order of their names, and what each is by its place: {column: word}.
 
     `metadata`: the file that describes them, by its name; then `labels` say each one's `file_name` beside it, and
-    `frame` has a row for each,
-    once it is read. `missing`: files that it names and that are not there.
-    """
+    `frame` has a row for each, once it is read. `missing`: files that it names and that are not there. `boxes`: what is
+    drawn on the pictures, where they are annotated."""
 
     members: list[Member]
     labels: list[dict[str, str]]
@@ -73,6 +73,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     frame: Frame | None = None
     missing: int = 0
+    boxes: Annotated | None = None
 
     @property
     def total(self) -> int:
@@ -80,12 +81,9 @@ class Layout:
         return len(self.members) + self.missing
 
 
-def layout(members: Sequence[Member], endings: Mapping[str, Sequence[str]]) -> tuple[str | None, Layout]:
-    """The kind of file that most members are, and where they stand; None where none is of a known kind.
-
-    Args:
-        endings: {kind: the endings of its files, in small letters, with their dots}.
-    """
+def by_name(members: Sequence[Member]) -> tuple[dict[str, Member], Tally]:
+    """The members under their names, without the one folder that all of them stand in; and those that are left out,
+    with why."""
     ignored = Tally()
     named = dict[str, Member]()
     for member in members:
@@ -95,12 +93,21 @@ def layout(members: Sequence[Member], endings: Mapping[str, Sequence[str]]) -> t
             ignored.add(reason, name)
         else:
             named[name] = member
-    inner = _within_one_folder(named)
+    return _within_one_folder(named), ignored
+
+
+def layout(inner: dict[str, Member], ignored: Tally, endings: Mapping[str, Sequence[str]]) -> tuple[str | None, Layout]:
+    """The kind of file that most members are, and where they stand; None where none is of a known kind.
+
+    Args:
+        inner, ignored: from `by_name`; both change.
+        endings: {kind: the endings of its files, in small letters, with their dots}.
+    """
     metadata = next(((name, inner.pop(name)) for name in METADATA if name in inner), None)
-    kinds = {name: _kind(name, endings) for name in inner}
+    kinds = {name: kind_of(name, endings) for name in inner}
     kind = next((kind for kind, _ in Counter(filter(None, kinds.values())).most_common(1)), None)
     for name in [name for name in inner if kinds[name] != kind or kind is None]:
-        ignored.add(_other(name, kinds[name], kind), name)
+        ignored.add(why_other(name, kinds[name], kind), name)
         del inner[name]
     found = Layout([], [], metadata, ignored=ignored)
     if metadata is None:
@@ -137,11 +144,13 @@ def _within_one_folder(named: Mapping[str, Member]) -> dict[str, Member]:
         inner = rest
 
 
-def _kind(name: str, endings: Mapping[str, Sequence[str]]) -> str | None:
+def kind_of(name: str, endings: Mapping[str, Sequence[str]]) -> str | None:
+    """The kind of file that a name ends like."""
     return next((kind for kind, known in endings.items() if name.lower().endswith(tuple(known))), None)
 
 
-def _other(name: str, kind: str | None, wanted: str | None) -> str:
+def why_other(name: str, kind: str | None, wanted: str | None) -> str:
+    """Why a file of `kind` is no row among files of the kind `wanted`."""
     if kind is not None:
         return f"{_a(kind)} among files of kind {wanted}"
     if name.lower().endswith(_ARCHIVES):
@@ -180,6 +189,16 @@ def _by_folders(inner: dict[str, Member], found: Layout) -> None:
         else:
             found.members.append(inner[name])
             found.labels.append(labels)
+    add_groups(found)
+    if not classed and found.members:
+        found.notes.append(
+            "There are no class folders and no metadata file: the rows have no labels. "
+            "Put each class in a folder of its own, or add metadata.csv with file_name and the columns to learn."
+        )
+
+
+def add_groups(found: Layout) -> None:
+    """Adds the column of what belongs together by its names, where names show it."""
     grouped = groups.of([member.name for member in found.members], found.labels)
     if grouped is not None:
         words, why = grouped
@@ -187,11 +206,6 @@ def _by_folders(inner: dict[str, Member], found: Layout) -> None:
         found.notes.append(
             f"{len(set(words))} groups were found by names: {why}. Rows of one group are alike: to keep each group on one side of the "
             f'split, send the job with "split": {{"by": "group", "column": "{groups.GROUP}"}}.'
-        )
-    if not classed and found.members:
-        found.notes.append(
-            "There are no class folders and no metadata file: the rows have no labels. "
-            "Put each class in a folder of its own, or add metadata.csv with file_name and the columns to learn."
         )
 
 

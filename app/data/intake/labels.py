@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.data import columns
+from app.data.boxes import COLUMN as BOXES
 from app.data.intake import metadata
 from app.data.intake.folders import LABEL, SPLIT, Layout, whole_broken
 from app.data.intake.groups import GROUP
@@ -73,7 +74,7 @@ def finish(
     """Writes the columns of the rows that were kept, and says what became of the archive. Raises Invalid."""
     if layout.metadata is None:
         stored, described = _of_folders(layout, kept, upload.options, upload.limits)
-        readings = [_reading(column) for column in described.values()]
+        readings = [_reading(column, layout) for column in described.values()]
     else:
         stored, described, readings = metadata.read(layout, np.array(kept), upload.options.targets, upload.limits)
     asked = columns.parse_targets(upload.options.targets, list(described))[0]
@@ -88,8 +89,14 @@ def finish(
 def _of_folders(layout: Layout, kept: Sequence[int], options: UploadOptions, limits: UploadLimits) -> Columns:
     rows = [layout.labels[number] for number in kept]
     names = [name for name in (LABEL, SPLIT) if any(name in row for row in rows)]
-    _, faults = columns.parse_targets(options.targets, names)
+    _, faults = columns.parse_targets(options.targets, [*([BOXES] if layout.boxes else []), *names])
     stored, described = dict[str, np.ndarray](), dict[str, Column]()
+    if layout.boxes is not None:
+        fault = _fault_in_boxes(layout.boxes.classes, limits)
+        if fault:
+            raise Invalid([*faults, fault])
+        stored[BOXES] = layout.boxes.column(kept)
+        described[BOXES] = describe(BOXES, stored[BOXES], layout.boxes.classes)
     for name in names:
         words = [row[name] for row in rows]
         classes = sorted(set(words))
@@ -112,9 +119,20 @@ def _of_folders(layout: Layout, kept: Sequence[int], options: UploadOptions, lim
     return stored, described
 
 
-def _reading(column: Column) -> ColumnReading:
+def _fault_in_boxes(classes: Sequence[str], limits: UploadLimits) -> Fault | None:
+    if not classes:
+        return Fault("/file", "no picture has a box", "the note on boxes that were left out says why; draw some")
+    return columns.fault_in_classes(classes, "/file", limits, least=1)
+
+
+def _reading(column: Column, layout: Layout) -> ColumnReading:
+    if column.name == BOXES and layout.boxes is not None:
+        counted = ", ".join(
+            f"{name} {count}" for name, count in zip(column.classes or [], column.counts or [], strict=True)
+        )
+        return ColumnReading(column=BOXES, read_as="boxes", why=shown(f"{layout.boxes.why}; {counted}"))
     if column.name == GROUP:
         return ColumnReading(column=GROUP, read_as="number", why="what belongs together by its names, to split by")
     classes = column.classes or []
-    shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
-    return ColumnReading(column=column.name, read_as="category", why=f"{len(classes)} folders: {shown}")
+    first = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+    return ColumnReading(column=column.name, read_as="category", why=f"{len(classes)} folders: {first}")

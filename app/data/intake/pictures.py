@@ -10,7 +10,8 @@ import numpy as np
 import PIL
 
 from app.data import decode
-from app.data.intake import decoded
+from app.data.intake import decoded, labels
+from app.data.intake.boxes.place import place
 from app.data.intake.folders import Layout
 from app.data.lists import times
 from app.data.prepared import Writer
@@ -34,8 +35,12 @@ def read(layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]:
         Invalid: too many broken files, see `labels.check_broken`; too many pixels; faults in the columns.
     """
     pictures = decoded.headers(layout, upload, decode.header)
-    notes = [*layout.notes]
+    notes = list[str]()
     how = _decoding([picture.header for picture in pictures], upload.options, notes)
+    if layout.boxes is not None:
+        pictures = place(layout, pictures, how, upload.limits)
+        labels.check_broken(layout, [picture.number for picture in pictures], upload.options)
+    notes = [*layout.notes, *notes]
     shape = InputSchema(kind="image", shape=[*how.size, len(how.mode)], scale=255.0, decode=how)
     _check_room(len(pictures), shape, upload.limits)
     return decoded.finish(layout, pictures, shape, np.dtype(np.uint8), upload, notes, out)

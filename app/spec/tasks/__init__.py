@@ -56,7 +56,8 @@ class TaskModule(Protocol):
     flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
     ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. CAUSAL, true where an answer at a
     place stands at a later one in the input. READS_INPUT, true where `prediction` has a
-    third argument, the row that was answered.
+    third argument, the row that was answered. PLACED, true where an answer says where on a picture something is, so that rows may
+    not be moved under it; then it has `placed(fields, size, back)`.
     """
 
     OUTPUT: Output
@@ -122,6 +123,17 @@ def prediction(type: str, output: Sequence[Any], classes: Sequence[str], row: An
     module: Any = of(type)
     given = (output, classes, row) if getattr(module, "READS_INPUT", False) else (output, classes)
     return cast("dict[str, Any]", module.prediction(*given))
+
+
+def of_places(type: str) -> bool:
+    """Whether an answer says where on its row something is."""
+    return bool(getattr(of(type), "PLACED", False))
+
+
+def placed(type: str, fields: dict[str, Any], size: Sequence[int], back: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The fields of an answer that says where something is, in pixels of a picture of `size`; `back`: as
+    `app.data.file_rows.back` gives it."""
+    return cast("dict[str, Any]", cast("Any", of(type)).placed(fields, size, back))
 
 
 def natural(column: Column) -> str:

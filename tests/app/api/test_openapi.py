@@ -223,6 +223,7 @@ def test_an_answer_s_fields_are_required_where_they_always_come(document: dict[s
     assert {"JobShape", "JobError", "ModelShape", "Manifest", "Schema", "ProblemShape"} <= seen
     partly = {name for name in seen if set(found[name].get("properties", ())) != set(found[name].get("required", ()))}
     figures = {
+        "BoxesFigures",
         "ClassificationFigures",
         "EmbeddingFigures",
         "MultilabelFigures",

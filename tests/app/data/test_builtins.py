@@ -32,6 +32,9 @@ def test_a_table_is_what_its_schema_says(name: str) -> None:
             assert values.dtype == np.int16
             begins = (values >= 0) & (np.pad(values, ((0, 0), (1, 0)), constant_values=-1)[:, :-1] < 0)
             assert column.counts == np.bincount(values[begins]).tolist()
+        elif column.classes is not None:
+            assert values.shape == (schema.rows, *column.shape)
+            assert column.counts == [int((values[..., 4] == code).sum()) for code in range(len(column.classes))]
         else:
             assert values.dtype == np.float32
             assert (column.minimum, column.maximum) == (float(min(values)), float(max(values)))
@@ -164,3 +167,22 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(Missing) as missing:
         builtins.load("digit")
     assert str(missing.value.hint) == "did you mean 'digits'?"
+
+
+def test_every_shape_fills_its_box_to_all_four_edges() -> None:
+    """The boxes of `shapes` against the pixels: brighter than any ground, and nothing bright elsewhere."""
+    table = builtins.load("shapes")
+    counts = set()
+    for picture, boxes in zip(np.asarray(table.inputs), table.columns["boxes"], strict=True):
+        drawn = np.zeros(picture.shape[:2], bool)
+        there = boxes[boxes[:, 4] >= 0]
+        counts.add(len(there))
+        for box in there:
+            left, top, right, bottom = np.rint(box[:4] * 48).astype(int)
+            inside = (picture[top:bottom, left:right] >= 150).all(axis=-1)
+            assert inside.any(axis=0).all()
+            assert inside.any(axis=1).all()
+            assert not drawn[top:bottom, left:right].any()
+            drawn[top:bottom, left:right] = True
+        assert not ((picture >= 160).all(axis=-1) & ~drawn).any()
+    assert counts == {1, 2, 3, 4}

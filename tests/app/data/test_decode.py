@@ -40,7 +40,7 @@ def test_all_eight_orientations_come_out_upright(orientation: int, format: str) 
     exif[0x0112] = orientation
     options = {"JPEG": {"quality": 100, "subsampling": 0}, "PNG": {}, "WEBP": {"lossless": True}}[format]
     content = saved(np.ascontiguousarray(STORED[orientation](upright)), format, exif=exif, **options)
-    assert decode.header(content) == decode.Header((24, 40), False)
+    assert decode.header(content) == decode.Header((24, 40), False, orientation)
     pixels = decode.picture(content, size=(24, 40), mode="RGB", fit="exact")
     assert np.abs(pixels.astype(int) - upright).max() <= (LEVELS if format == "JPEG" else 0)
 

@@ -25,6 +25,7 @@ from app.data import disk
 from app.spec.exports import FILES, ExportFormat, unavailable
 from worker.training.kept import export
 from worker.training.process.failures import Failure
+from worker.training.tasks import heads
 
 if TYPE_CHECKING:
     from worker.training.networks.network import Network
@@ -89,12 +90,12 @@ def write(
                 raise Failure(
                     "export_failed", f"{kind} could not be written ({type(error).__name__})", param="/export"
                 ) from error
-        differences = [_difference(kind, *pair) for pair in zip(answers, expected, strict=True)]
+        differences = [_difference(kind, network, *pair) for pair in zip(answers, expected, strict=True)]
         written[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": max(differences)}
     return written
 
 
-def _difference(format: str, answers: Answers, expected: Answers) -> float:
+def _difference(format: str, network: Network, answers: Answers, expected: Answers) -> float:
     """The largest difference, relative to the task's largest answer where that is above 1."""
     worst = 0.0
     for name, wanted in expected.items():
@@ -102,8 +103,7 @@ def _difference(format: str, answers: Answers, expected: Answers) -> float:
             raise Failure(
                 "export_failed", f"the {format} file does not answer for {name} as Keras does", param="/export"
             )
-        scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-        off = float(np.abs(answers[name] - wanted).max(initial=0)) / scale
+        off = heads.difference(network.tasks[name], answers[name], wanted)
         if not off <= TOLERANCE:  # also where it is not a number
             raise Failure(
                 "export_failed",

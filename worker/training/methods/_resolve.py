@@ -19,7 +19,7 @@ from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStag
 from app.spec.registry import modules
 from app.spec.spec_limits import most_epochs, most_parameters
 from app.spec.trace import key as trace_key
-from app.spec.training import SCRATCH_RATES, ControlSpec, TrainingSpec
+from app.spec.training import SCRATCH_RATES, STILL, ControlSpec, TrainingSpec
 from app.spec.variants import Unfit
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
@@ -298,6 +298,14 @@ class Faults:
                 only = f"only {' and '.join(sorted(allowed))} goes with them" if allowed else "leave it out"
                 self.add(where, f"{augmentation.type} is not for inputs of kind {input_.kind}", only)
 
+    def moved(self, training: TrainingSpec, made: Sequence[Task | None], at: str) -> None:
+        """A task whose answers say where something is would learn places that its rows were moved away from."""
+        still = next((task for task in made if task is not None and tasks.of_places(task.type)), None)
+        for place, augmentation in enumerate(training.augmentation):
+            if still is not None and augmentation.type not in STILL:
+                message = f"{augmentation.type} moves the rows, and the {still.type} of {still.name!r} would not move with them"
+                self.add(f"{at}/augmentation/{place}/type", message, "use color, cutout or noise", "not_applicable")
+
     def control(
         self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False
     ) -> ControlSpec:
@@ -337,6 +345,7 @@ class Faults:
         architecture = self.architecture(stage.architecture, input_, f"{at}/architecture", [task])
         training = self.training(stage.training, f"{at}/training")
         self.augmentation(training, input_, f"{at}/training")
+        self.moved(training, [task], f"{at}/training")
         self.limit(stage.limit_train_examples, column, f"{at}/limit_train_examples")
         trace = self.trace(architecture, input_)
         if trace is not None and task is not None:

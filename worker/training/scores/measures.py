@@ -133,7 +133,7 @@ def resample(measures: Sequence[Measure], seed: int, resamples: int = RESAMPLES)
         edges = np.cumsum([0, *(of_units.shape[1] for of_units in sums)])
         side_by_side = np.hstack(sums)
         rng = np.random.default_rng([seed, crc32(dataset.encode())])
-        for start, counts in _draws(rng, len(pool), resamples):
+        for start, counts in _draws(rng, len(pool), resamples, max(len(pool), side_by_side.shape[1])):
             drawn = counts @ side_by_side
             for i, first, last in zip(members, edges, edges[1:], strict=False):
                 values[i, start : start + len(counts)] = metric_of(measures[i].metric).of(drawn[:, first:last])
@@ -147,9 +147,10 @@ def _by_unit(measure: Measure, pool: NDArray[np.int64]) -> Array:
     return summed
 
 
-def _draws(rng: np.random.Generator, units: int, resamples: int) -> Iterable[tuple[int, Array]]:
-    """How often each unit is drawn, (rows, units) at a time: at most about 32 MB of counts."""
-    rows = max(1, min(resamples, 4_000_000 // max(units, 1)))
+def _draws(rng: np.random.Generator, units: int, resamples: int, widest: int) -> Iterable[tuple[int, Array]]:
+    """How often each unit is drawn, (rows, units) at a time: so many rows that `widest` numbers for each take about 32
+    MB."""
+    rows = max(1, min(resamples, 4_000_000 // max(widest, 1)))
     for start in range(0, resamples, rows):
         drawn = [
             np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(min(rows, resamples - start))

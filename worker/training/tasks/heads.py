@@ -156,6 +156,17 @@ def reduced(task: Task, answers: np.ndarray, inputs: Source) -> np.ndarray:
     return kind.reduced(answers, inputs[np.arange(len(inputs))]) if hasattr(kind, "reduced") else answers
 
 
+def difference(task: Task, ones: np.ndarray, others: np.ndarray) -> float:
+    """The largest difference of two programs' answers to the same rows, relative to the largest answer where that is above 1.
+
+    A type whose answers are no numbers in a fixed order has a function of its own, `difference(ones, others)`.
+    """
+    own = getattr(learning(task.type), "difference", None)
+    if own is not None:
+        return float(own(ones, others))
+    return float(np.abs(ones - others).max(initial=0)) / max(1.0, float(np.abs(others).max(initial=0)))
+
+
 def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:
     """(mean loss over the labelled rows of a batch, how many rows are labelled), both scalars; 0 where none is."""
     from keras import ops

@@ -475,12 +475,15 @@ def test_every_outcome_makes_a_report_that_json_can_hold(seed: int, seeds: int, 
     def statistics() -> Any:
         drawn = rng.integers(0, 2, (n, 3)).astype(float)
         counted = np.stack([column for part in drawn.T for column in (part, np.ones(n))], axis=1)
-        return {
+        of_boxes = np.column_stack([np.ones((n, 2)), np.zeros(n), np.ones(n), drawn[:, :2]])  # a class, in one bin
+        of_metric = {
             "balanced_accuracy": np.hstack([own * drawn, own]),
             "micro_f1": drawn,
             "span_f1": drawn,
             "roc_auc": counted,
-        }.get(metric, np.stack([drawn[:, 0], np.ones(n)], axis=1))
+            "map50": of_boxes,
+        }
+        return of_metric.get(metric, np.stack([drawn[:, 0], np.ones(n)], axis=1))
 
     def arm() -> list[Outcome]:
         return [

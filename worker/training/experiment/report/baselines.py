@@ -52,7 +52,7 @@ def baselines(data: Data, subset: Subset, raise_if_stopped: Callable[[], None]) 
 
 
 def _always(constant: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda rows: np.tile(constant, (len(rows), 1))
+    return lambda rows: np.repeat(constant[None], len(rows), axis=0)
 
 
 def _linear(scored: _Scored, subset: Subset, train: np.ndarray, values: np.ndarray) -> dict[str, Any] | None:

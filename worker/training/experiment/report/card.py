@@ -286,7 +286,7 @@ def _seeds(verdict: Mapping[str, Any]) -> str:
     """The pairs of runs behind a verdict."""
     if not verdict.get("seeds"):
         return ""
-    differences = [signed(verdict, value) for value in verdict["delta"]["values"]]
+    differences = ["–" if value is None else signed(verdict, value) for value in verdict["delta"]["values"]]
     head = f"difference ({unit(verdict)})" if unit(verdict) else "difference"
     if "treated" not in verdict:
         return _table(("seed", head), list(zip(verdict["seeds"], differences, strict=True)))

@@ -175,6 +175,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     _check_unlabelled(spec, schema, column, faults)
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")
+    faults.moved(training, [task], "/training")
     free = spec.unlabelled is not None
     student_context = _resolve_teachers.StudentContext(
         task, trace, training, spec.limit_train_examples, unlabelled=free

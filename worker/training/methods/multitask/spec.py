@@ -137,6 +137,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     training = faults.training(spec.training, "/training")
     _check_epochs(weighting, training, faults)
     faults.augmentation(training, input_, "/training")
+    faults.moved(training, list(made.values()), "/training")
     update: dict[str, Any] = {
         "tasks": tasks,
         "sharing": sharing,

@@ -156,6 +156,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         wanted = TaskSpec(column=column.name, type=spec.target_type)
         _, task = faults.task(task_name(column.name), wanted, schema, "/target", "/target_type")
         faults.sides(task, spec.split)
+        faults.moved(training, [task], "/training")
         if task is not None and architecture is not None and facts is not None and not faults.gathered:
             trace = faults.traced(architecture, facts.input)
             faults.causal(architecture, [task], "/source" if spec.architecture is None else "/architecture")

@@ -315,3 +315,12 @@ def test_any_history_gives_a_whole_small_picture(points: Any) -> None:
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
     assert picture.ticks(low, high) == pytest.approx(expected)
+
+
+def test_a_difference_that_is_not_defined_is_a_dash() -> None:
+    """Δm of a control whose mean is 0."""
+    table = card._seeds(
+        {"seeds": [0, 1], "metric": "delta_m", "delta": {"values": [None, 2.5]}, "interval": [None, None]}
+    )
+    assert "| 0 | – |" in table
+    assert "| 1 | +2" in table
