@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -13,8 +14,9 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
+from starlette.responses import StreamingResponse
 
-from app import artifacts, db, inference, models
+from app import artifacts, data, datasets, db, inference, logs, models
 from app.api import deps, shapes
 from app.api.bodies import expect_multipart, object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
@@ -23,18 +25,23 @@ from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.api.threads import apart
 from app.data import file_rows, inputs
 from app.data.encode import encode_rows
+from app.data.source import Source
 from app.db import Session
 from app.errors import Problem
+
 from app.spec import tasks
 from app.spec.data import InputSchema
 from app.spec.faults import Fault, Invalid
+from app.spec.lookup import Missing
 from app.spec.models import Manifest, TaskManifest
 from app.tables import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
+log = logs.get(__name__)
+
 MAX_ROWS = 1024
-PNG = "image/png"
+PNG, LINES = "image/png", "application/x-ndjson"
 _MOST_VALUES = 2**28  # of files that are sent: a small file may become a large row
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -61,7 +68,9 @@ def list_models(
     response_model=Predictions,
     response_model_exclude_none=True,
     responses={
-        200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}},
+        200: {
+            "content": {PNG: {"schema": {"type": "string", "format": "binary"}}, LINES: {"schema": {"type": "string"}}}
+        },
         **deps.problem_responses(
             "not_found", "malformed_body", "unsupported_media_type", "invalid", "inference_unavailable"
         ),
@@ -69,9 +78,13 @@ def list_models(
     openapi_extra=deps.body_in_openapi(
         {
             "type": "object",
-            "required": ["inputs"],
+            "oneOf": [{"required": ["inputs"]}, {"required": ["dataset"]}],
             "additionalProperties": False,
             "properties": {
+                "dataset": {
+                    "type": "string",
+                    "description": "a data set: the answers to all of its rows, a JSON object a line, in their order",
+                },
                 "inputs": {
                     "type": "array",
                     "minItems": 1,
@@ -79,7 +92,7 @@ def list_models(
                     "description": "rows: nested lists of the manifest's input shape, objects of a table's columns, texts or tokens, "
                     'or files as {"file": base64}',
                     "items": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}, {"type": "string"}]},
-                }
+                },
             },
         },
         example={"inputs": [{"petal length (cm)": 1.4}]},
@@ -101,14 +114,20 @@ def list_models(
 async def predict(request: Request, ref: Reference) -> Predictions | Response:
     """Every task's answer for every row, or every picture or sound: `curl -F file=@bird.jpg`, several files in the
     order they are sent. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`. With `Accept: image/png` a model that
-    finds boxes answers to one picture with that picture, the boxes drawn on it."""
+    finds boxes answers to one picture with that picture, the boxes drawn on it.
+
+    `{"dataset": "ds_…"}` asks for the answers to every row of a data set: lines of JSON, `row` counted from 0, as they
+    are computed. A stream that ends in a line with `error` is not whole."""
     await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         expect_multipart(request)
         async with request.form(max_files=MAX_ROWS, max_fields=8) as form:
             answer = _drawn if PNG in request.headers.get("accept", "") else _predict_files
             return await apart("predictions", answer, ref, await _files(form))
-    return await apart("predictions", _predict, ref, await object_body(request))
+    body = await object_body(request)
+    if "dataset" in body:
+        return await run_in_threadpool(_predict_all, ref, body)
+    return await apart("predictions", _predict, ref, body)
 
 
 @router.get(
@@ -160,6 +179,59 @@ def _answers(
         for index, row in enumerate(rows)
     ]
     return Predictions(model=model.id, predictions=answers)
+
+
+def _predict_all(ref: str, body: dict[str, Any]) -> Response:
+    """The answers to all rows of a data set, some at a time."""
+    model = _model(ref)
+    manifest = models.manifest(model)
+    faults, rows = unknown_fields(body, ["dataset"]), None
+    try:
+        rows = _fitting(body["dataset"], manifest)
+    except Invalid as invalid:
+        faults += invalid.faults
+    if faults or rows is None:
+        raise Invalid(faults)
+    return StreamingResponse(_lines(model, manifest, rows), media_type=LINES, headers={"bequest-rows": str(len(rows))})
+
+
+def _fitting(dataset: Any, manifest: Manifest) -> Source:
+    """The stored rows of a data set. Raises Invalid where there is none, or its rows are no inputs of the model."""
+    if not isinstance(dataset, str):
+        raise Invalid(
+            [Fault("/dataset", "expected a data set's id or name", "GET /v1/datasets lists them", "string_type")]
+        )
+    try:
+        with db.transaction() as session:
+            table = data.load(dataset, datasets.entry(session, dataset))
+    except Missing as missing:
+        raise Invalid([Fault("/dataset", missing.message, missing.hint, "unknown_name")]) from None
+    ours, theirs = table.schema.input, manifest.input
+    if inputs.fed(ours) != inputs.fed(theirs):
+        message = (
+            f"its rows are of kind {ours.kind} and shape {ours.shape}, the model takes {theirs.kind} of {theirs.shape}"
+        )
+        hint = "use a data set with the same columns, sizes and rate as the one that trained the model"
+        raise Invalid([Fault("/dataset", message, hint, "input_mismatch")])
+    return table.inputs
+
+
+def _lines(model: Model, manifest: Manifest, rows: Source) -> Iterator[bytes]:
+    """A line for each row; last a line with `error` where the answers could not go on."""
+    at_once = max(1, min(MAX_ROWS // 4, _MOST_VALUES // 256 // prod(rows.shape[1:])))
+    for start in range(0, len(rows), at_once):
+        some = rows[np.arange(start, min(start + at_once, len(rows)))].astype(np.float32)
+        try:
+            answers = _answers(model, manifest, inference.predict(artifacts.model_file(model.sha256), some), some)
+        except (Problem, Invalid) as broken:
+            log.warning("predictions of a data set broke off", row=start, why=str(broken))
+            yield json.dumps({"row": start, "error": str(broken)}).encode() + b"\n"
+            return
+        told = answers.model_dump(exclude_none=True)["predictions"]
+        yield b"".join(
+            json.dumps({"row": start + number, **one}, ensure_ascii=False).encode() + b"\n"
+            for number, one in enumerate(told)
+        )
 
 
 async def _files(form: FormData) -> list[bytes]:

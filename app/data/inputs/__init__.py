@@ -78,6 +78,11 @@ def decoding(input: InputSchema) -> Decoding | None:
     return None if own is None else cast("Decoding | None", own(input))
 
 
+def fed(input: InputSchema) -> tuple[Any, ...]:
+    """What two data sets must agree in for one model to be fed the stored rows of both."""
+    return input.kind, input.shape, input.scale, input.features, input.rate
+
+
 def prepared_shape(input: InputSchema) -> list[int]:
     """The shape of a row as a network sees it before any resizing: of most kinds that of a stored row."""
     prepare = getattr(of(input.kind), "prepared_shape", None)

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app import artifacts, jobs, models
+from app.data import builtins
 from app.db import transaction
 from app.settings import settings
 from app.spec.models import Manifest
@@ -77,28 +78,24 @@ def inference(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Inference]]:
     server.server_close()
 
 
-@pytest.fixture
-def model(client: httpx.Client, tmp_path: Path) -> dict[str, Any]:
+def kept(client: httpx.Client, folder: Path, manifest: Manifest) -> dict[str, Any]:
     """A kept model of a running job, as the API shows it."""
     job = add_job(name="flowers")
     claim = start_job(job)
-    (tmp_path / "model.keras").write_bytes(b"weights")
-    stored = artifacts.keep_file(tmp_path / "model.keras")
+    (folder / "model.keras").write_bytes(b"weights")
+    stored = artifacts.keep_file(folder / "model.keras")
+    edges = [("initialized_from", "source"), ("trained_on", "digits")]
     with transaction() as session:
         row = jobs.fence(session, claim)
-        models.keep(session, row, row.attempt, "source", stored, None, MANIFEST, [])
-        models.keep(
-            session,
-            row,
-            row.attempt,
-            "model",
-            stored,
-            None,
-            MANIFEST,
-            [("initialized_from", "source"), ("trained_on", "digits")],
-        )
+        models.keep(session, row, row.attempt, "source", stored, None, manifest, [])
+        models.keep(session, row, row.attempt, "model", stored, None, manifest, edges)
     shown: dict[str, Any] = client.get(f"/v1/models/job:{job}").json()
     return shown
+
+
+@pytest.fixture
+def model(client: httpx.Client, tmp_path: Path) -> dict[str, Any]:
+    return kept(client, tmp_path, MANIFEST)
 
 
 def test_a_model_is_found_by_every_reference(client: httpx.Client, model: dict[str, Any]) -> None:
@@ -233,3 +230,43 @@ def test_a_failure_of_the_inference_program_is_told_without_its_words(
     answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1, 2]]})
     problem(answer, ours, code)
     assert "secret reason" not in answer.text
+
+
+@pytest.fixture
+def of_iris(client: httpx.Client, tmp_path: Path) -> dict[str, Any]:
+    """A model of the built-in flowers, with the tasks of MANIFEST."""
+    return kept(client, tmp_path, MANIFEST.model_copy(update={"input": builtins.schema("iris").input}))
+
+
+def test_all_rows_of_a_data_set_are_answered_a_line_each(
+    client: httpx.Client, of_iris: dict[str, Any], inference: type[Inference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.models.MAX_ROWS", 256)  # so 64 at a time
+    with client.stream("POST", f"/v1/models/{of_iris['id']}/predict", json={"dataset": "iris"}) as answer:
+        assert (answer.headers["content-type"], answer.headers["bequest-rows"]) == ("application/x-ndjson", "150")
+        lines = [json.loads(line) for line in answer.iter_lines()]
+    assert [line["row"] for line in lines] == list(range(150))
+    assert lines[149]["weight"] == {"value": 70.5}
+    assert [len(rows) for _, rows in inference.asked] == [64, 64, 22]
+    assert np.array_equal(np.concatenate([rows for _, rows in inference.asked]), builtins.load("iris").inputs)
+
+
+def test_a_data_set_that_the_model_cannot_be_fed_is_refused(client: httpx.Client, of_iris: dict[str, Any]) -> None:
+    path = f"/v1/models/{of_iris['id']}/predict"
+    for dataset, why in (("wine", "the model takes table of [4]"), ("irs", "'iris'"), (3, "expected a data set's id")):
+        told = problem(client.post(path, json={"dataset": dataset}), 422, "invalid")
+        assert why in json.dumps(told)
+        assert pointers(told) == {"/dataset"}
+    told = problem(client.post(path, json={"dataset": "wine", "inputs": [1], "x": 2}), 422, "invalid")
+    assert pointers(told) == {"/dataset", "/inputs", "/x"}
+
+
+def test_answers_that_break_off_end_in_a_line_that_says_so(
+    client: httpx.Client, of_iris: dict[str, Any], inference: type[Inference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Inference, "status", 500)
+    answer = client.post(f"/v1/models/{of_iris['id']}/predict", json={"dataset": "iris"})
+    (line,) = [json.loads(line) for line in answer.text.splitlines()]
+    assert line["row"] == 0
+    assert "could not answer" in line["error"]
+    assert "secret" not in answer.text

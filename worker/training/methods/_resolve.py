@@ -400,7 +400,7 @@ class Faults:
 
     def same_input(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
         """Whether the data set's inputs are of the very kind, shape and scale that the model takes; a fault where they are not."""
-        if ours is None or _fed(ours) == _fed(theirs):
+        if ours is None or inputs.fed(ours) == inputs.fed(theirs):
             return True
         if ours.kind == theirs.kind and ours.shape == theirs.shape and ours.features != theirs.features:
             self.add(
@@ -446,7 +446,3 @@ class ModelFacts:
 
 def _one_shape(what: str) -> str:
     return f"use a {what} and a data set of one shape"
-
-
-def _fed(schema: InputSchema) -> tuple[Any, ...]:
-    return schema.kind, schema.shape, schema.scale, schema.features, schema.rate
