@@ -171,14 +171,22 @@ def _tones() -> Table:
 
 
 def _faces() -> Table:
-    pictures, codes, _ = faces.make()
+    pictures, codes, edges = faces.make()
+    boxes = np.zeros((len(pictures), 1, 5), np.float32)  # the one class is 0
+    boxes[:, 0, :4] = edges / np.float32(faces.SIDE)
     decoding = PictureDecoding(version="none", mode="RGB", size=[faces.SIDE, faces.SIDE], fit="pad")
     shape = InputSchema(kind="image", shape=list(pictures.shape[1:]), scale=255.0, decode=decoding)
     persons = [f"person {number + 1}" for number in range(faces.PERSONS)]
-    classes = {"person": persons, "expression": list(faces.EXPRESSIONS), "glasses": list(faces.GLASSES)}
-    described = {name: describe(name, values, classes[name]) for name, values in codes.items()}
+    classes = {
+        "person": persons,
+        "expression": list(faces.EXPRESSIONS),
+        "glasses": list(faces.GLASSES),
+        "face": ["face"],
+    }
+    columns = {**codes, "face": boxes}
+    described = {name: describe(name, values, classes[name]) for name, values in columns.items()}
     whole = Schema(rows=len(pictures), input=shape, columns=described, target="expression")
-    return Table(pictures, codes, row_hashes(pictures), whole)
+    return Table(pictures, columns, row_hashes(pictures), whole)
 
 
 def _shapes() -> Table:
@@ -290,7 +298,7 @@ BUILTINS: dict[str, Builtin] = {
         "442 patients, 10 measurements: a number, the disease's progression after a year", _EFRON, _diabetes
     ),
     "faces": Builtin(
-        "1,200 drawn faces of 40 persons, 48×48 in colour: who it is, the expression, and whether glasses are worn; nobody real",
+        "1,200 drawn faces of 40 persons, 48×48 in colour: who it is, the expression, glasses, and a box around the face",
         _OURS,
         _faces,
     ),

@@ -45,8 +45,8 @@ class _Person:
 
 
 def make() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """Pictures (1200, 48, 48, 3) uint8; the number of each one's person, expression and glasses, (1200,) int32 each; and of its face the
-    left, upper, right and lower edge in pixels, (1200, 4) int32. The same every time."""
+    """Pictures (1200, 48, 48, 3) uint8; the number of each one's person, expression and glasses, (1200,) int32 each; and of its face
+    the left, upper, right and lower edge in pixels, (1200, 4) int32. The same every time."""
     rng = np.random.default_rng(2028)
     persons = [_person(rng) for _ in range(PERSONS)]
     count = PERSONS * EACH
