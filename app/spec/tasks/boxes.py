@@ -14,9 +14,9 @@ from app.spec.tasks import Head, Output, SoftTargets, by_name
 
 OUTPUT: Output = None
 METRICS = ("map50",)
-SOFT_TARGETS: SoftTargets = None
+SOFT_TARGETS: SoftTargets = "plain"
 MAP = PLACED = True
-ARCHITECTURE = {"arch": "resnet", "depth": 14}
+ARCHITECTURE, STUDENT = {"arch": "resnet", "depth": 14}, {"arch": "resnet", "depth": 8}
 
 PLACES = 4
 """Outputs of a place beside the classes': the middle's offsets across and down, the logarithms of the width and the

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
+from app.data.lists import times
 from app.spec import tasks
 from app.spec.data import Limit
 from app.spec.faults import Invalid
@@ -103,6 +104,13 @@ def objectives(
             (facts.sharing for facts in (student_context, *teachers) if facts is not None and facts.sharing != HARD),
             None,
         )
+        other = _other_map(student_context, teachers) if module.NEEDS == "logits" else None
+        if other is not None:
+            faults.add(
+                f"{place}/type",
+                f"{kind} compares place by place, and a teacher's map has {times(other[1])} places, the student's {times(other[0])}",
+                "use a student whose map is as fine as the teacher's, or an objective on features",
+            )
         if module.NEEDS == "features" and parted is not None:
             faults.add(
                 f"{place}/type",
@@ -123,6 +131,18 @@ def objectives(
             "give one of them a `weight`, or leave `objectives` out",
         )
     return resolved
+
+
+def _other_map(student: StudentContext, teachers: Sequence[ModelFacts | None]) -> tuple[list[int], list[int]] | None:
+    """The places of the student's map and of a teacher's, of a task whose answers say where something is, where they differ."""
+    if student.task is None or student.trace is None or not tasks.of_places(student.task.type):
+        return None
+    maps = [
+        trace.shapes[trace.map][:-1]
+        for trace in (student.trace, *(each.trace for each in teachers if each))
+        if trace.map
+    ]
+    return next(((list(maps[0]), list(other)) for other in maps[1:] if list(other) != list(maps[0])), None)
 
 
 def outputs(given: Outputs | None, training: TrainingSpec, faults: Faults) -> Outputs:

@@ -14,6 +14,7 @@ import numpy as np
 
 from app.data.boxes import PAD
 from app.spec.tasks.boxes import CLAIMED, MOST, PLACES
+from worker.training.objectives import logits as soft_targets
 from worker.training.scores import detection
 from worker.training.scores.measures import Array, nothing_to_measure
 from worker.training.tasks.dense import as_it_is
@@ -92,6 +93,34 @@ def loss(target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
     told = ops.take_along_axis(flat, ops.repeat(number[..., None], PLACES, axis=-1), axis=1)
     distance = ops.sum(ops.abs(told - wanted) * there[..., None], axis=(1, 2))
     return (focal + distance) / count, mask
+
+
+def divergence(student: Any, teachers: Sequence[Any], weights: Sequence[float], temperature: float) -> Any:  # noqa: ARG001
+    """How far a student's map is from its teachers', (n,), by the number of middles that these see; 0 where it is their mean.
+
+    Of each place and class the divergence of whether a middle is there, and the squared distance of the four numbers, as much as the
+    teachers take the place for a middle: elsewhere they mean nothing. There is no temperature: it would raise the many places without a
+    middle above the few with one.
+    """
+    from keras import ops
+
+    classes = student.shape[-1] - PLACES
+    shares = soft_targets.shares(weights)
+    teachers = [ops.stop_gradient(teacher) for teacher in teachers]
+    apart: Any = 0.0
+    for sign in (1.0, -1.0):
+        log_q = soft_targets.log_mean(
+            [ops.log_sigmoid(sign * (each[..., :classes] + RARE)) for each in teachers], weights
+        )
+        apart = apart + ops.exp(log_q) * (log_q - ops.log_sigmoid(sign * (student[..., :classes] + RARE)))
+    heat = sum(
+        share * ops.max(ops.sigmoid(each[..., :classes] + RARE), axis=-1)
+        for share, each in zip(shares, teachers, strict=True)
+    )
+    wanted = sum(share * each[..., classes:] for share, each in zip(shares, teachers, strict=True))
+    distance = heat * ops.sum(ops.square(student[..., classes:] - wanted), axis=-1)
+    total = ops.sum(apart, axis=(1, 2, 3)) + ops.sum(distance, axis=(1, 2))
+    return soft_targets.not_negative(total / (1.0 + ops.sum(heat, axis=(1, 2))))
 
 
 def _in_places(target: Any, rows: int, columns: int) -> tuple[Any, Any, Any, Any]:

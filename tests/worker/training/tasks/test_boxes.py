@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from app.spec.base import plain
 from app.spec.data import Column
 from app.spec.models import HeadSpec, TaskSpec
 from app.spec.tasks import boxes as boxes_spec
+from app.spec.training import TrainingSpec
 from tests.worker.training.methods.resolving import faults, resolve
+from tests.worker.training.small import DIGIT
+from worker.training.methods import _resolve_teachers
 from worker.training.scores import evaluate
 from worker.training.tasks import boxes, heads
 
@@ -220,7 +224,69 @@ def test_what_a_spec_says_of_boxes_is_refused_or_filled_in() -> None:
     assert boxes_spec.map_refusal([224, 224, 3], [14, 14, 64]) is None
     teacher = {"train": {"dataset": "shapes"}}
     taught = {"kind": "distillation", "dataset": "shapes", "target": "boxes", "teacher": teacher}
-    assert "no soft targets" in " ".join(faults(taught).values())
+    assert plain(resolve(taught))["objectives"][0]["type"] == "logits"
+    warm = {**taught, "objectives": [{"type": "logits", "temperature": 2.0}]}
+    assert list(faults(warm)) == ["/objectives/0/temperature"]
+
+
+def naive_divergence(student: np.ndarray, teachers: list[np.ndarray], shares: list[float]) -> float:
+    """Of one row, place by place."""
+    total, middles = 0.0, 0.0
+    for row in range(ROWS):
+        for column in range(COLUMNS):
+            for code in range(2):
+                p = 1 / (1 + math.exp(2.19 - float(student[row, column, code])))
+                each = [1 / (1 + math.exp(2.19 - float(teacher[row, column, code]))) for teacher in teachers]
+                q = sum(share * one for share, one in zip(shares, each, strict=True))
+                total += q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+            heat = sum(
+                share * max(1 / (1 + math.exp(2.19 - float(teacher[row, column, code]))) for code in range(2))
+                for share, teacher in zip(shares, teachers, strict=True)
+            )
+            middles += heat
+            for number in range(2, 6):
+                mean = sum(
+                    share * float(teacher[row, column, number]) for share, teacher in zip(shares, teachers, strict=True)
+                )
+                total += heat * (float(student[row, column, number]) - mean) ** 2
+    return total / (1 + middles)
+
+
+def test_a_teacher_s_map_is_followed_place_by_place_and_teaches_nothing_once_it_is_met() -> None:
+    import tensorflow as tf
+
+    student, *teachers = (LOGITS[:3], LOGITS[1:4], LOGITS[2:])
+    at = tf.Variable(student)
+    with tf.GradientTape() as tape:
+        told = boxes.divergence(at, [tf.constant(each) for each in teachers], [1.0, 3.0], 1.0)
+        total = tf.reduce_sum(told)
+    gradient = tape.gradient(total, at).numpy()
+    wanted = [naive_divergence(own, list(pair), [0.25, 0.75]) for own, *pair in zip(student, *teachers, strict=True)]
+    assert np.allclose(told.numpy(), wanted, rtol=1e-4)
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        number, *place = (int(rng.integers(side)) for side in student.shape)
+        step = np.zeros(student.shape[1:])
+        step[tuple(place)] = 1e-4
+        pair = [each[number] for each in teachers]
+        ends = [
+            naive_divergence(student[number].astype(np.float64) + sign * step, pair, [0.25, 0.75]) for sign in (1, -1)
+        ]
+        assert gradient[(number, *place)] == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-2, abs=1e-4)
+    met = boxes.divergence(tf.constant(student), [tf.constant(student)], [1.0], 1.0).numpy()
+    assert np.allclose(met, 0, atol=1e-6)
+    assert (met >= 0).all()
+
+
+def test_a_teacher_whose_map_has_other_places_is_refused() -> None:
+    def facts(side: int) -> Any:
+        return SimpleNamespace(trace=SimpleNamespace(map="m", shapes={"m": (side, side, 64)}))
+
+    student = _resolve_teachers.StudentContext(TASK, facts(12).trace, TrainingSpec())
+    assert _resolve_teachers._other_map(student, [facts(12), None]) is None
+    assert _resolve_teachers._other_map(student, [facts(12), facts(6)]) == ([12, 12], [6, 6])
+    other = _resolve_teachers.StudentContext(DIGIT, facts(12).trace, TrainingSpec())
+    assert _resolve_teachers._other_map(other, [facts(6)]) is None
 
 
 BACKEND = """
