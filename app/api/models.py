@@ -28,7 +28,6 @@ from app.data.encode import encode_rows
 from app.data.source import Source
 from app.db import Session
 from app.errors import Problem
-
 from app.spec import tasks
 from app.spec.data import InputSchema
 from app.spec.faults import Fault, Invalid
