@@ -162,7 +162,7 @@ def delete(session: Session, ref: str) -> None:
 
 def preview(session: Session, ref: str, n: int = 10) -> Iterator[dict[str, Any]]:
     """The first `n` rows, one after another: `input` as predict takes it, and each column in words: a class, a number, the labels that
-    are set, null.
+    are set, tokens with their tags, null.
 
     Of large pictures fewer rows, as many as hold `MOST_PREVIEWED` numbers, and one at least. Raises NotFound.
     """
@@ -180,7 +180,7 @@ def preview(session: Session, ref: str, n: int = 10) -> Iterator[dict[str, Any]]
     show = inputs.of(shape.kind).preview
     rows = table.inputs[np.arange(min(n, len(table)))]
     for number, row in enumerate(rows):
-        yield {"input": show(row, shape)} | {name: _cell(table, name, number) for name in table.columns}
+        yield {"input": show(row, shape)} | {name: _cell(table, name, number, row) for name in table.columns}
 
 
 def of_bytes(sha256: str, format: str, options: UploadOptions) -> DatasetEntry | None:
@@ -268,13 +268,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _cell(table: Table, name: str, row: int) -> Any:
+def _cell(table: Table, name: str, number: int, row: np.ndarray) -> Any:
+    """A column's value in words. `number`: of the row; `row`: its inputs."""
     column: Column = table.schema.columns[name]
-    value = table.columns[name][row]
+    value = table.columns[name][number]
     if column.type == "category":
         return (column.classes or [])[int(value)] if value >= 0 else None
     if value.dtype.kind == "i":
-        return _tags(value, column.classes or [])
+        return _tags(row, value, column.classes or [])
     if np.isnan(value).all() or (column.type == "number" and np.isnan(value).any()):
         return None
     if column.type == "labels":
@@ -284,7 +285,11 @@ def _cell(table: Table, name: str, row: int) -> Any:
     return value.tolist()
 
 
-def _tags(codes: np.ndarray, classes: Sequence[str]) -> list[str] | None:
-    """The tag of each token of a row; None: it has no label. See `Column`."""
-    begins = np.flatnonzero(np.diff(codes >= 0, prepend=False).astype(bool) & (codes >= 0))
-    return [classes[code] for code in codes[begins]] if len(begins) else None
+def _tags(row: np.ndarray, codes: np.ndarray, classes: Sequence[str]) -> list[list[str]] | None:
+    """[token, tag] of each token of a text; None: it has no label. See `Column`."""
+    edges = np.flatnonzero(np.diff(codes >= 0, prepend=False, append=False))
+    tokens = [
+        [row[start:end].tobytes().decode("utf-8", "replace"), classes[codes[start]]]
+        for start, end in zip(edges[::2], edges[1::2], strict=True)
+    ]
+    return tokens or None

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.data.columns import Values
 from app.data.inputs import text
+from app.data.names import shown
 from app.data.table import Table, describe
 from app.data.tabular import gzipped, jsonl, read_targets
 from app.data.tabular.frame import Frame
@@ -57,7 +58,7 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     if not sentences:
         raise Invalid([Fault("/file", "there is no sentence", "give a token and its tag on each line")])
     tags, faults = schemes.to_bio(sentences, unit, notes)
-    made, more = _others(frame, others, limits)
+    made, more = _others(frame, options.targets, limits)
     if faults or more:
         raise Invalid([*faults, *more])
     rows, shape, codes, column = token_rows.of(sentences, tags, options.length, limits, notes)
@@ -106,23 +107,25 @@ def _of_objects(
     torn.note(notes)
     unused = [key for key in keys if key not in {*(pair or ()), token_lines.DOCUMENT, *names}]
     if unused:
-        shown = ", ".join(unused[:5]) + (", …" if len(unused) > 5 else "")
-        notes.append(f"keys that are not used: {shown}; -F targets=tags,NAME makes a target of one.")
+        some = ", ".join(map(shown, unused[:5])) + (", …" if len(unused) > 5 else "")
+        notes.append(f"keys that are not used: {some}; -F targets=tags,NAME makes a target of one.")
     return unit, sentences, Frame(columns.rows, columns.columns()), _numbers(documents)
 
 
 def _others(
     frame: Frame, asked: Sequence[str], limits: UploadLimits
 ) -> tuple[dict[str, tuple[Values, Column]], list[Fault]]:
-    unknown = [name for name in asked if name.partition(":")[0] not in frame.columns]
+    """The targets besides tags, and what is wrong with them. `asked`: all targets, as they were asked for."""
+    known, others = [TAGS, *frame.columns], [name for name in asked if name != TAGS]
+    unknown = [
+        Fault(pointer("targets", number), "the file has no such column", nearest(name, known), "unknown_name")
+        for number, name in enumerate(asked)
+        if name not in known and name.partition(":")[0] not in frame.columns
+    ]
     if unknown:
-        known = [TAGS, *frame.columns]
-        return {}, [
-            Fault(pointer("targets", number), "the file has no such column", nearest(name, known), "unknown_name")
-            for number, name in enumerate(unknown)
-        ]
+        return {}, unknown
     try:
-        return (read_targets(frame, asked, limits), []) if asked else ({}, [])
+        return (read_targets(frame, others, limits), []) if others else ({}, [])
     except Invalid as invalid:
         return {}, invalid.faults
 

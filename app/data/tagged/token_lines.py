@@ -112,13 +112,13 @@ def _fault(span: Any, text: str) -> str | None:
     if not isinstance(label, str) or not label.strip():
         return "label must be a text"
     if start >= end:
-        return f"start {start} is not before end {end}"
+        return "its start is not before its end"
     if start < 0 or end > len(text):
-        return f"{start} to {end} is outside of the text, which has {len(text)} characters"
+        return f"it reaches outside of the text, which has {len(text)} characters"
     if not text[start:end].strip():
-        return f"{start} to {end} holds blanks alone"
+        return "it holds blanks alone"
     if isinstance(span.get("text"), str) and span["text"] != text[start:end]:
-        return f"its `text` is not what stands from {start} to {end}: offsets count characters, not bytes or UTF-16"
+        return "its `text` is not what stands there: offsets count characters, not bytes or UTF-16"
     return None
 
 

@@ -26,5 +26,5 @@ class Baselines(ReportModel):
     better: Better = Field(description="which values are better")
     constant: Baseline = Field(description="the best answer that is the same for every row")
     linear: Baseline | None = Field(
-        description="a linear model of words or columns; null: such inputs or tasks have none"
+        description="a linear model of words or columns, or counts of words or bytes; null: such inputs or tasks have none"
     )

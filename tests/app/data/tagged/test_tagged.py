@@ -167,8 +167,11 @@ def test_other_keys_are_targets_where_they_are_asked_for(tmp_path: Path) -> None
     table, _ = lines(tmp_path, *rows, targets=["mood", "tags"])
     assert table.schema.columns["mood"].classes == ["bad", "good"]
     assert table.schema.target == "mood"
-    with pytest.raises(Invalid, match="no such column"):
-        lines(tmp_path, *rows, targets=["tags", "moods"])
+    with pytest.raises(Invalid, match="no such column") as refused:
+        lines(tmp_path, *rows, targets=["tags", "mood", "moods"])
+    assert [fault.pointer for fault in refused.value.faults] == ["/targets/2"]
+    _, notes = lines(tmp_path, {"tokens": ["a"], "tags": ["B-x"], "\x1b[31m": 1})
+    assert "\x1b" not in notes[0]
 
 
 def test_a_list_of_objects_and_gzip_are_read_too(tmp_path: Path) -> None:
