@@ -43,9 +43,10 @@ def resolve(ref: str | dict[str, Any], at: str = "") -> Architecture:
     )
     if not isinstance(name, str):
         raise Invalid([Fault(at + pointer("arch"), "name an architecture", nearest("", available), "missing")])
-    name = name.removeprefix("arch:")
-    if isinstance(ref, str) and name not in available:
-        name, numbers = _written_out(name)
+    if isinstance(ref, str):
+        name = name.removeprefix("arch:")
+        if name not in available:
+            name, numbers = _written_out(name)
     if name not in available:
         raise Invalid(
             [
