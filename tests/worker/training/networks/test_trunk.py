@@ -72,6 +72,7 @@ def test_a_trace_says_of_every_layer_what_the_live_one_has(architecture: Archite
     assert Trace.model_validate_json(trace.model_dump_json()) == trace
 
 
+@pytest.mark.slow
 def test_a_trace_is_the_same_in_every_process_whatever_keras_has_numbered_before() -> None:
     code = """
 import os

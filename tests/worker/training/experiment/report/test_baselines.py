@@ -78,6 +78,7 @@ def test_of_texts_logistic_regression_of_weighed_words() -> None:
         assert entry[name]["linear"]["value"] > entry[name]["constant"]["value"] + 0.2
 
 
+@pytest.mark.slow
 def test_a_label_of_a_test_or_validation_row_moves_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The canary: answers are compared, for the score of a row whose label changes does change."""
     answered: list[np.ndarray] = []
