@@ -298,7 +298,7 @@ BUILTINS: dict[str, Builtin] = {
         "442 patients, 10 measurements: a number, the disease's progression after a year", _EFRON, _diabetes
     ),
     "faces": Builtin(
-        "1,200 drawn faces of 40 persons, 48×48 in colour: who it is, the expression, glasses, and a box around the face",
+        "1,200 drawn faces of 150 persons, 48×48 in colour: who it is, the expression, glasses, and a box around the face",
         _OURS,
         _faces,
     ),

@@ -1,4 +1,4 @@
-"""Drawn faces: forty persons in thirty pictures each, with the box around the face. To try pictures in colour, verification and
+"""Drawn faces: 150 persons in eight pictures each, with the box around the face. To try pictures in colour, verification and
 detection without any of one's own; nobody real is shown.
 
 A person is a set of proportions and colours. A picture of one has a place, a size, a light, an expression and a background of its own, and
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SIDE = 48
-PERSONS, EACH = 40, 30
+PERSONS, EACH = 150, 8
 EXPRESSIONS = ("happy", "neutral", "sad")
 GLASSES = ("no", "yes")
 
