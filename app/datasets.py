@@ -119,6 +119,10 @@ def page(
     if before in names:
         yield from map(_built_in, left[:limit])
         return
+    for name in left[:limit]:
+        builtins.load(
+            name
+        )  # making them takes seconds on a busy machine: before the database waits for it in a transaction
     query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)
     if sha256 is not None:
         query = query.where(Dataset.sha256 == sha256)

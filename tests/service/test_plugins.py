@@ -156,7 +156,7 @@ def test_a_task_type_is_learnt_scored_taught_and_answered(extended: Service) -> 
     ((_, why),) = refused(dataset="wine", tasks={"class": {"type": "ordinary"}})
     assert (
         why
-        == "input should be 'binary', 'embedding', 'multiclass', 'multilabel', 'next_token', 'regression', 'tags' or 'ordinal'"
+        == "input should be 'binary', 'boxes', 'embedding', 'multiclass', 'multilabel', 'next_token', 'regression', 'tags' or 'ordinal'"
     )
 
     first = submitted(extended, {**ordinal, "tasks": {"class": {"type": "ordinal"}}})

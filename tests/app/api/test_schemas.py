@@ -126,6 +126,8 @@ def of_shape(fault: dict[str, Any], kind: str) -> bool:
     """Whether a fault is one of form alone."""
     if kind == "multitask" and fault["pointer"] in ("/experts", "/experts_per_task"):
         return bool(fault["code"].endswith("_type"))  # short for numbers of the sharing, which may have none such
+    if fault["pointer"] == "/control/primary":
+        return False  # the name of a task, which a mutation may have taken away
     if fault["code"] == "missing" and fault["pointer"].startswith("/tasks/"):
         return False  # a task's data set may be the job's
     return fault["code"] not in MEANING
