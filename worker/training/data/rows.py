@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app import data as datasets
+from app.data.builtins import BUILTINS
 from app.data.table import HASH_BYTES
 from worker.training.scores import evaluate
 from worker.training.tasks import heads
@@ -35,6 +36,12 @@ class Data:
     label_limits: Mapping[str, int] | None = None
     dropped: int = 0
     group: str | None = None
+
+    @property
+    def drawn_by(self) -> str:
+        """The name from which the order of its rows is drawn: a built-in's own, else the hash of what was uploaded. An upload's id
+        is another on each service, and the same file would be learnt in another order there."""
+        return self.ref if self.sha256 is None or self.ref in BUILTINS else self.sha256
 
     def metric(self, task: str) -> str:
         """The verdict's metric of a task, the same for every arm, seed and validation."""

@@ -175,7 +175,7 @@ class Run:
         for name in subset.tasks:
             given |= heads.targets(network.tasks[name], subset.values[name])
         spec, scaling = training.augmentation, network.scaling
-        augment = Augment(spec, seed, subset.data.ref, scaling) if spec else None
+        augment = Augment(spec, seed, subset.data.drawn_by, scaling) if spec else None
         batched = samplers(subset, training.batch_size, seed)
         return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment)
 
@@ -234,18 +234,18 @@ def steps(training: TrainingSpec, epoch_steps: int) -> int:
 
 def samplers(subset: Subset, batch_size: int, seed: int) -> list[Sampler]:
     """The samplers of a batch of labelled rows, as `Run.batch_source` describes it."""
-    size, ref = min(batch_size, len(subset.train)), subset.data.ref
+    size, drawn_by = min(batch_size, len(subset.train)), subset.data.drawn_by
     poor = {name: rows for name, rows in subset.labelled_rows().items() if 2 * len(rows) < len(subset.train)}
     share = size // 2 // max(1, len(poor))
     told_apart = [name for name, task in subset.tasks.items() if tasks.of_identities(task.type)]
     values = subset.values[told_apart[0]] if told_apart else None
     if not poor or not share:
-        return [Sampler(subset.train, size, seed, ref, values)]
+        return [Sampler(subset.train, size, seed, drawn_by, values)]
     some = [
-        Sampler(rows, share, seed, f"{ref} {name}", subset.values[name] if name in told_apart else None)
+        Sampler(rows, share, seed, f"{drawn_by} {name}", subset.values[name] if name in told_apart else None)
         for name, rows in poor.items()
     ]
-    return [Sampler(subset.train, size - share * len(poor), seed, ref, values), *some]
+    return [Sampler(subset.train, size - share * len(poor), seed, drawn_by, values), *some]
 
 
 def scratch_rate(training: TrainingSpec) -> float:

@@ -84,9 +84,9 @@ class Teachers:
             inputs = Chain([inputs, SourceRows(unlabelled.table.inputs, free)])
             given = {name: _padded(values, len(free)) for name, values in given.items()}
             samplers = [
-                Sampler(subset.train, min(half, len(subset.train)), seed, subset.data.ref),
+                Sampler(subset.train, min(half, len(subset.train)), seed, subset.data.drawn_by),
                 Sampler(
-                    np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.ref}"
+                    np.arange(first, first + len(free)), min(half, len(free)), seed, f"unlabelled {unlabelled.drawn_by}"
                 ),
             ]
         (task,) = network.tasks.values()
