@@ -8,10 +8,8 @@ scratch, and what it finds: mAP50 and mAP50-95 as COCO measures them, beside the
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -22,27 +20,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from app.data import drawing, file_rows, uploads
-from app.spec import base, tasks
+from app.spec import tasks
 from app.spec.data import Schema
-from app.spec.faults import validate
 from app.spec.intake import UploadOptions, size_of
-from app.spec.registry import modules
-from benchmarks.memory import Silent
-from worker.training import trainer
+from benchmarks import alone
 
-REF = "ds_annotated"
 PICTURES = (".jpg", ".jpeg", ".png")
-
-
-class Annotated(trainer.LocalLookup):
-    """The data set of this benchmark alone."""
-
-    def __init__(self, schema: Schema):
-        self._schema = schema
-
-    def schema(self, ref: str) -> Schema:
-        assert ref == REF
-        return self._schema
 
 
 def main() -> None:
@@ -83,25 +66,13 @@ def pack(folder: Path, path: Path) -> None:
 
 def train(schema: Schema, prepared: Path, out: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """The report of a job of this one task."""
-    from worker.training.process import device
-
-    method: Any = modules("methods")["multitask"]
     training: dict[str, Any] = {"epochs": asked.epochs, "batch_size": asked.batch, "schedule": "cosine"}
     training["augmentation"] = [{"type": "color"}]
     if asked.rate:
         training["optimizer"] = {"learning_rate": asked.rate}
     trunk = {"arch": "resnet", "depth": asked.depth}
-    body = {"kind": "multitask", "dataset": REF, "tasks": {"boxes": {}}, "trunk": trunk, "training": training}
-    spec = method.resolve(validate(method.Spec, body), Annotated(schema))
-    words = {"id": "job_boxes", "attempt": 1, "kind": "multitask", "spec": base.plain(spec)}
-    entries = {REF: {"path": str(prepared), "sha256": None}}
-    assignment = json.loads(json.dumps({**words, "datasets": entries, "models": {}, "kept": {}}))
-    device.prepare()
-    out.mkdir()
-    ended = trainer.run(assignment, out, Silent(), threading.Event())  # type: ignore[arg-type]
-    assert ended == 0, ended
-    report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
-    return report
+    body = {"kind": "multitask", "dataset": alone.REF, "tasks": {"boxes": {}}, "trunk": trunk, "training": training}
+    return alone.report(body, schema, prepared, out)
 
 
 def draw(folder: Path, out: Path, path: Path) -> None:

@@ -8,10 +8,8 @@ Measured are the time in which the archive is read, and the accuracy of both tas
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -20,27 +18,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from app.data import uploads
-from app.spec import base
 from app.spec.data import Schema
-from app.spec.faults import validate
 from app.spec.intake import UploadOptions
-from app.spec.registry import modules
-from benchmarks.memory import Silent
-from worker.training import trainer
+from benchmarks import alone
 
-REF = "ds_spoken"
 TEST, VALIDATION = range(5), range(5, 8)
-
-
-class Spoken(trainer.LocalLookup):
-    """The data set of this benchmark alone."""
-
-    def __init__(self, schema: Schema):
-        self._schema = schema
-
-    def schema(self, ref: str) -> Schema:
-        assert ref == REF
-        return self._schema
 
 
 def main() -> None:
@@ -81,12 +63,9 @@ def pack(folder: Path, path: Path) -> int:
 
 def train(schema: Schema, prepared: Path, out: Path, architecture: str, epochs: int) -> dict[str, Any]:
     """The report of a job of both tasks."""
-    from worker.training.process import device
-
-    method: Any = modules("methods")["multitask"]
     body = {
         "kind": "multitask",
-        "dataset": REF,
+        "dataset": alone.REF,
         "tasks": {"digit": {}, "speaker": {}},
         "trunk": architecture,
         "split": {"by": "column", "column": "split"},
@@ -96,16 +75,7 @@ def train(schema: Schema, prepared: Path, out: Path, architecture: str, epochs: 
             "augmentation": [{"type": "time_shift"}, {"type": "spec_augment"}],
         },
     }
-    spec = method.resolve(validate(method.Spec, body), Spoken(schema))
-    words = {"id": "job_sounds", "attempt": 1, "kind": "multitask", "spec": base.plain(spec)}
-    entries = {REF: {"path": str(prepared), "sha256": None}}
-    assignment = json.loads(json.dumps({**words, "datasets": entries, "models": {}, "kept": {}}))
-    device.prepare()
-    out.mkdir()
-    ended = trainer.run(assignment, out, Silent(), threading.Event())  # type: ignore[arg-type]
-    assert ended == 0, ended
-    report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
-    return report
+    return alone.report(body, schema, prepared, out)
 
 
 if __name__ == "__main__":

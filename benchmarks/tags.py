@@ -12,7 +12,6 @@ import json
 import os
 import re
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from app.data import uploads
-from app.spec import base
 from app.spec.data import Schema
-from app.spec.faults import validate
 from app.spec.intake import UploadOptions
-from app.spec.registry import modules
-from benchmarks.memory import Silent
-from worker.training import trainer
+from benchmarks import alone
 
-REF = "ds_names"
 PARTS = {"wnut17train.conll": "train", "emerging.dev.conll": "validation", "emerging.test.annotated": "test"}
-
-
-class Names(trainer.LocalLookup):
-    """The data set of this benchmark alone."""
-
-    def __init__(self, schema: Schema):
-        self._schema = schema
-
-    def schema(self, ref: str) -> Schema:
-        assert ref == REF
-        return self._schema
 
 
 def main() -> None:
@@ -61,8 +44,8 @@ def main() -> None:
         figures = report["tasks"]["tags"]
         print(f"dim {asked.dim}, {asked.steps} steps: {time.monotonic() - began:.0f} s")
         print(f"span F1 {figures['span_f1']:.3f} on {figures['n']} test sentences")
-        for name, entry in report["baselines"]["tags"].items():
-            print(f"{name}: {entry}")
+        for name in ("constant", "linear"):
+            print(f"baseline: {report['baselines']['tags'][name]}")
 
 
 def lines(folder: Path) -> list[str]:
@@ -80,27 +63,15 @@ def lines(folder: Path) -> list[str]:
 
 def train(schema: Schema, prepared: Path, out: Path, dim: int, steps: int) -> dict[str, Any]:
     """The report of a job that learns the tags alone."""
-    from worker.training.process import device
-
-    method: Any = modules("methods")["multitask"]
     body = {
         "kind": "multitask",
-        "dataset": REF,
+        "dataset": alone.REF,
         "tasks": {"tags": {}},
         "trunk": {"arch": "text-encoder", "stride": 2, "window": 9, "dim": dim, "depth": 2, "heads": 4, "mlp_ratio": 2},
         "split": {"by": "column", "column": "split"},
         "training": {"steps": steps, "batch_size": 32, "schedule": "cosine"},
     }
-    spec = method.resolve(validate(method.Spec, body), Names(schema))
-    words = {"id": "job_tags", "attempt": 1, "kind": "multitask", "spec": base.plain(spec)}
-    entries = {REF: {"path": str(prepared), "sha256": None}}
-    assignment = json.loads(json.dumps({**words, "datasets": entries, "models": {}, "kept": {}}))
-    device.prepare()
-    out.mkdir()
-    ended = trainer.run(assignment, out, Silent(), threading.Event())  # type: ignore[arg-type]
-    assert ended == 0, ended
-    report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
-    return report
+    return alone.report(body, schema, prepared, out)
 
 
 if __name__ == "__main__":
