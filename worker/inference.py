@@ -93,6 +93,23 @@ class TooMany(Exception):
         self.most = most
 
 
+REFUSALS = (PredictionRefused, BrokenFiles, TooMany, TooLarge, TimeoutError)
+
+
+def _refused(refusal: Exception) -> JSONResponse:
+    """The answer to a request that one of REFUSALS ended."""
+    match refusal:
+        case PredictionRefused():
+            return JSONResponse({"detail": str(refusal)}, 400)
+        case BrokenFiles(files=files):
+            return JSONResponse({"detail": str(refusal), "files": files}, 422)
+        case TooMany(most=most):
+            return JSONResponse({"detail": str(refusal), "most": most}, 422)
+        case TooLarge(rows=rows):
+            return JSONResponse({"detail": str(refusal), "rows": rows}, 422)
+    return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
+
+
 class Warm:
     """Loaded models, the most recently used ones, one prediction at a time."""
 
@@ -169,24 +186,12 @@ class Handlers:
     async def predict(self, request: Request) -> JSONResponse:
         if self._waiting >= _MOST_WAITING:
             return JSONResponse({"detail": "too many predictions wait"}, 503)
+        path = Path(request.query_params.get("model", ""))
         try:
-            path, (rows, sizes) = Path(request.query_params.get("model", "")), await self._asked(request)
-        except PredictionRefused as refusal:
-            return JSONResponse({"detail": str(refusal)}, 400)
-        except BrokenFiles as broken:
-            return JSONResponse({"detail": str(broken), "files": broken.files}, 422)
-        except TimeoutError:
-            return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
-        try:
+            rows, sizes = await self._asked(request)
             answers = await self._in_a_thread(SECONDS, self._warm.predict, path, rows)
-        except TimeoutError:
-            return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
-        except PredictionRefused as refusal:
-            return JSONResponse({"detail": str(refusal)}, 400)
-        except TooMany as refusal:
-            return JSONResponse({"detail": str(refusal), "most": refusal.most}, 422)
-        except TooLarge as refusal:
-            return JSONResponse({"detail": str(refusal), "rows": refusal.rows}, 422)
+        except REFUSALS as refusal:
+            return _refused(refusal)
         except Exception as error:
             log.exception("prediction_failed", model=path.name)
             return JSONResponse({"detail": type(error).__name__}, 500)
@@ -207,12 +212,8 @@ class Handlers:
         try:
             files, boxes = await _form(request, "drawn")
             picture = await self._in_a_thread(SECONDS, _drawn, files, boxes)
-        except PredictionRefused as refusal:
-            return JSONResponse({"detail": str(refusal)}, 400)
-        except BrokenFiles as broken:
-            return JSONResponse({"detail": str(broken), "files": broken.files}, 422)
-        except TimeoutError:
-            return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
+        except REFUSALS as refusal:
+            return _refused(refusal)
         return Response(picture, media_type="image/png")
 
     async def trace(self, request: Request) -> Response:
