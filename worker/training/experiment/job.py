@@ -158,11 +158,7 @@ class Job:
     def _test_answers(self, network: Network, data: Data) -> dict[str, np.ndarray]:
         """The answers to the test rows, as scores need them."""
         parts = heads.blocks(network.tasks.values(), SourceRows(data.table.inputs, data.split.test))
-        found: dict[str, list[np.ndarray]] = {name: [] for name in network.tasks}
-        for part in parts:
-            for name, answers in self.answers(network, part).items():
-                found[name].append(heads.reduced(network.tasks[name], answers, part))
-        return {name: np.concatenate(each) for name, each in found.items()}
+        return heads.scored(network.tasks, parts, lambda part: self._fit_loop.logits(network, part))
 
     def score(self, model: Model, data: Data) -> dict[str, Scored]:
         """Each task of `data` that the model has, measured on the test rows."""

@@ -83,12 +83,7 @@ class ValidationMonitor:
         own = {name: network.tasks[name] for name, check in self._checks.items() if check.inputs is inputs}
         # Kept, since features are cached by a source's identity.
         parts = self._parts.setdefault(id(inputs), heads.blocks(own.values(), inputs))
-        found: dict[str, list[np.ndarray]] = {name: [] for name in own}
-        for part in parts:
-            logits = ask(part)
-            for name, task in own.items():
-                found[name].append(heads.reduced(task, heads.answers(task, logits[name]), part))
-        return {name: np.concatenate(each) for name, each in found.items()}
+        return heads.scored(own, parts, ask)
 
     def _judge(self, value: float, values: Mapping[str, float], keras_layers: KerasLayers, step: int) -> None:
         """Takes the state for the best one where `value`, of which more is better, is the largest so far."""

@@ -19,7 +19,7 @@ from app.spec.models import HeadSpec, TaskManifest, TaskSpec
 from app.spec.registry import module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from app.data.source import Source
 
@@ -150,6 +150,18 @@ def blocks(made: Iterable[Task], inputs: Source) -> list[Source]:
     return [SourceRows(inputs, rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(inputs), ROWS_AT_ONCE)]
 
 
+def scored(
+    made: Mapping[str, Task], parts: Sequence[Source], logits: Callable[[Source], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """What scores need of the answers of these tasks to `parts`, which are `blocks`. `logits`: {task: its logits} for one of them."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in made}
+    for part in parts:
+        told = logits(part)
+        for name, task in made.items():
+            found[name].append(reduced(task, answers(task, told[name]), part))
+    return {name: np.concatenate(each) for name, each in found.items()}
+
+
 def reduced(task: Task, answers: np.ndarray, inputs: Source) -> np.ndarray:
     """What scores need of the answers to `inputs`: all of most types."""
     kind: Any = learning(task.type)
@@ -176,7 +188,8 @@ def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:
     return ops.sum(rows * mask) / ops.maximum(count, 1.0), count
 
 
-PARTS = ("upsampled", "hidden", "dropout", "logits")
+PARTS = ("hidden", "dropout", "logits")
+"""Of a head's layers, in the order in which they are called."""
 
 
 def layer_names(task: str) -> list[str]:
