@@ -59,21 +59,28 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
 
 
 def predict_files(
-    model: Path, files: Sequence[bytes], decoding: Decoding
+    model: Path,
+    files: Sequence[bytes],
+    decoding: Decoding,
+    beside: tuple[NDArray[np.float32], int] | None = None,
 ) -> tuple[dict[str, list[Any]], list[list[int] | None]]:
     """As `predict`, of files that a client sent; and the (height, width) of each that is a picture. They are decoded in
     the inference program: a hostile one meets no database there.
 
+    Args:
+        beside: rows of which the files are a part, and the number at which that begins in each.
+
     Raises:
         Invalid: files that cannot be read, pointers /file/0 and on; or as `predict`.
     """
-    answer = _predictions(
-        model,
-        {
-            "data": {"decoding": decoding.model_dump_json()},
-            "files": [("file", (str(number), content)) for number, content in enumerate(files)],
-        },
-    )
+    data = {"decoding": decoding.model_dump_json()}
+    parts = [("file", (str(number), content)) for number, content in enumerate(files)]
+    if beside is not None:
+        rows = io.BytesIO()
+        np.save(rows, beside[0], allow_pickle=False)
+        data["at"] = str(beside[1])
+        parts.append(("rows", ("rows", rows.getvalue())))
+    answer = _predictions(model, {"data": data, "files": parts})
     return answer["predictions"], answer["sizes"]
 
 

@@ -31,6 +31,7 @@ TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": {
 DIGITS = {"dataset": "digits", "target": "digit", "limit_train_examples": 60}
 MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": {"steps": 2}}
 TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": {"steps": 2}}
+PARCELS = {"dataset": "parcels", "target": "service", "limit_train_examples": 60, "training": {"steps": 2}}
 SHAPES = {
     "dataset": "shapes",
     "target": "boxes",
@@ -177,14 +178,17 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             return {**_hurried(applications.bodies()[name]), "control": {"seeds": 0}}
         case "architectures":
             module = modules("architectures")[name]
-            where = {"image": PICTURES, "text": MESSAGES, "audio": TONES}.get(module.Spec.inputs, TABLE)
+            where = {"image": PICTURES, "text": MESSAGES, "audio": TONES, "multimodal": PARCELS}.get(
+                module.Spec.inputs, TABLE
+            )
             return _transfer_within({**where, "architecture": getattr(module, "EXAMPLE", name)})
         case "datasets":
             schema = builtins.schema(name)
             if schema.target == "boxes":
                 return _transfer_within(SHAPES)
             kind, tagged = schema.input.kind, schema.columns[schema.target or ""].type == "tags"
-            small = ENCODER if tagged else {"image": "cnn-small", "table": MLP}.get(kind, f"{kind}-cnn-small")
+            usual = {"image": "cnn-small", "table": MLP, "multimodal": "late-fusion-small"}
+            small = ENCODER if tagged else usual.get(kind, f"{kind}-cnn-small")
             return _transfer_within(
                 {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": {"steps": 2}}
             )

@@ -24,6 +24,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -203,15 +204,16 @@ class Handlers:
     async def _asked(self, request: Request) -> tuple[NDArray[np.float32], Sizes]:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             return _rows(await _body(request)), []
-        files, decoding = await _form(request, "decoding")
-        return await self._in_a_thread(SECONDS, _decoded, files, decoding)
+        form = await _form(request)
+        rows, sizes = await self._in_a_thread(SECONDS, _decoded, form.files, form.fields.get("decoding"))
+        return (rows if form.beside is None else _beside(rows, form)), sizes
 
     async def draw(self, request: Request) -> Response:
         if self._waiting >= _MOST_WAITING:
             return JSONResponse({"detail": "too many requests wait"}, 503)
         try:
-            files, boxes = await _form(request, "drawn")
-            picture = await self._in_a_thread(SECONDS, _drawn, files, boxes)
+            form = await _form(request)
+            picture = await self._in_a_thread(SECONDS, _drawn, form.files, form.fields.get("drawn"))
         except REFUSALS as refusal:
             return _refused(refusal)
         return Response(picture, media_type="image/png")
@@ -289,13 +291,34 @@ def _rows(body: bytes) -> NDArray[np.float32]:
     return rows
 
 
-async def _form(request: Request, field: str) -> tuple[list[bytes], object]:
-    """The files of a form, and one field beside them. Raises PredictionRefused."""
+@dataclass(frozen=True)
+class _Form:
+    """Files, the rows of which they are a part (as `_rows` takes them; None: they are all of a row), and the fields beside them."""
+
+    files: list[bytes]
+    beside: bytes | None
+    fields: dict[str, object]
+
+
+async def _form(request: Request) -> _Form:
+    """Raises PredictionRefused."""
     length = int(request.headers.get("content-length", "0"))
     if not 0 < length <= 2 * settings().max_predict_bytes + 2**20:
         raise PredictionRefused("expected files of a known length, within the limit of a prediction")
-    async with request.form(max_files=MOST_ROWS, max_fields=1) as form:
-        return [await file.read() for file in form.getlist("file") if isinstance(file, UploadFile)], form.get(field)
+    async with request.form(max_files=MOST_ROWS + 1, max_fields=2) as form:
+        files = [await file.read() for file in form.getlist("file") if isinstance(file, UploadFile)]
+        rows = form.get("rows")
+        beside = await rows.read() if isinstance(rows, UploadFile) else None
+        return _Form(files, beside, {name: form[name] for name in form if name not in ("file", "rows")})
+
+
+def _beside(decoded: NDArray[np.float32], form: _Form) -> NDArray[np.float32]:
+    """The rows of a form with what its files became, from the number `at` on. Raises PredictionRefused."""
+    whole, numbers, at = _rows(form.beside or b""), decoded.reshape(len(decoded), -1), str(form.fields.get("at"))
+    if len(whole) != len(numbers) or not at.isdecimal() or int(at) + numbers.shape[1] > whole.shape[1]:
+        raise PredictionRefused("expected a row for each file, and in `at` where in it the file's numbers begin")
+    whole[:, int(at) : int(at) + numbers.shape[1]] = numbers
+    return whole
 
 
 def _drawn(files: Sequence[bytes], boxes: object) -> bytes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -13,14 +11,14 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
 from starlette.responses import StreamingResponse
 
 from app import artifacts, data, datasets, db, inference, logs, models
-from app.api import deps, shapes
+from app.api import deps, prediction_files, shapes
 from app.api.bodies import expect_multipart, object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
 from app.api.pages import page
+from app.api.prediction_files import Sent
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.api.threads import apart
 from app.data import file_rows, inputs
@@ -42,7 +40,6 @@ log = logs.get(__name__)
 MAX_ROWS = 1024
 PNG, LINES = "image/png", "application/x-ndjson"
 _MOST_VALUES = 2**28  # of files that are sent: a small file may become a large row
-_URL_SAFE = str.maketrans("-_", "+/")
 
 
 @router.get("", responses=deps.problem_responses(), summary="List models")
@@ -89,7 +86,7 @@ def list_models(
                     "minItems": 1,
                     "maxItems": MAX_ROWS,
                     "description": "rows: nested lists of the manifest's input shape, objects of a table's columns, texts or tokens, "
-                    'or files as {"file": base64}',
+                    'files as {"file": base64}, or objects of several parts',
                     "items": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}, {"type": "string"}]},
                 },
             },
@@ -104,7 +101,12 @@ def list_models(
                     "type": "array",
                     "maxItems": MAX_ROWS,
                     "items": {"type": "string", "format": "binary", "description": "a picture or a sound"},
-                }
+                },
+                "row": {
+                    "type": "array",
+                    "maxItems": MAX_ROWS,
+                    "items": {"type": "string", "description": "JSON: what each row has besides its file"},
+                },
             },
         },
     ),
@@ -112,7 +114,8 @@ def list_models(
 )
 async def predict(request: Request, ref: Reference) -> Predictions | Response:
     """Every task's answer for every row, or every picture or sound: `curl -F file=@bird.jpg`, several files in the
-    order they are sent. `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`. With `Accept: image/png` a model that
+    order they are sent, each with the rest of its row in `row` where a model takes more: `-F row='{"age": 41}'`.
+    `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`. With `Accept: image/png` a model that
     finds boxes answers to one picture with that picture, the boxes drawn on it.
 
     `{"dataset": "ds_…"}` asks for the answers to every row of a data set: lines of JSON, `row` counted from 0, as they
@@ -120,9 +123,9 @@ async def predict(request: Request, ref: Reference) -> Predictions | Response:
     await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         expect_multipart(request)
-        async with request.form(max_files=MAX_ROWS, max_fields=8) as form:
-            answer = _drawn if PNG in request.headers.get("accept", "") else _predict_files
-            return await apart("predictions", answer, ref, await _files(form))
+        async with request.form(max_files=MAX_ROWS, max_fields=MAX_ROWS) as form:
+            answer = _drawn if PNG in request.headers.get("accept", "") else _predict_form
+            return await apart("predictions", answer, ref, await prediction_files.of_form(form))
     body = await object_body(request)
     if "dataset" in body:
         return await run_in_threadpool(_predict_all, ref, body)
@@ -148,14 +151,9 @@ def _shape(session: Session, model: Model) -> ModelShape:
 def _predict(ref: str, body: dict[str, Any]) -> Predictions:
     model = _model(ref)
     manifest = models.manifest(model)
-    pictures = _base64_files(body)
-    if pictures is not None:
-        try:
-            return _predict_files(ref, pictures)
-        except Invalid as invalid:
-            raise Invalid(
-                replace(fault, pointer=fault.pointer.replace("/file", "/inputs", 1)) for fault in invalid.faults
-            ) from None
+    sent = prediction_files.of_body(body, manifest.input, MAX_ROWS)
+    if sent is not None:
+        return _predict_files(model, manifest, sent)
     rows = _rows(body, manifest)
     return _answers(model, manifest, inference.predict(artifacts.model_file(model.sha256), rows), rows)
 
@@ -233,41 +231,31 @@ def _lines(model: Model, manifest: Manifest, rows: Source) -> Iterator[bytes]:
         )
 
 
-async def _files(form: FormData) -> list[bytes]:
-    """The files of a form. Raises Invalid."""
-    faults = [
-        Fault(f"/{name}", "unknown field", "send files as -F file=@NAME, as often as there are", "unknown_field")
-        for name in dict.fromkeys(form)
-        if name != "file"
-    ]
-    given = form.getlist("file")
-    if not given or not all(isinstance(file, UploadFile) for file in given):
-        faults.append(Fault("/file", "expected one file or more", "curl: -F file=@NAME", "missing"))
-    if faults:
-        raise Invalid(faults)
-    return [await file.read() for file in given if isinstance(file, UploadFile)]
-
-
 @deps.looks_twice
-def _predict_files(ref: str, files: list[bytes]) -> Predictions:
+def _predict_form(ref: str, sent: Sent) -> Predictions:
     model = _model(ref)
-    manifest = models.manifest(model)
+    return _predict_files(model, models.manifest(model), sent)
+
+
+def _predict_files(model: Model, manifest: Manifest, sent: Sent) -> Predictions:
+    """Raises Invalid, pointers as the files were sent."""
     decoding = inputs.decoding(manifest.input)
     if decoding is None:
         hint = f"its rows are of kind {manifest.input.kind}: send them as JSON"
-        raise Invalid([Fault("/file", "no file can become a row of this model", hint, "unsupported_format")])
-    values = prod(manifest.input.shape)
+        raise Invalid([Fault(sent.at, "no file can become a row of this model", hint, "unsupported_format")])
+    files, values = sent.files, prod(manifest.input.shape)
     if len(files) * values > _MOST_VALUES:
         message = f"{len(files)} files become {len(files) * values} numbers, at most {_MOST_VALUES} are taken at once"
-        raise Invalid([Fault("/file", message, f"send at most {_MOST_VALUES // values} files", "too_large")])
-    outputs, sizes = inference.predict_files(artifacts.model_file(model.sha256), files, decoding)
+        raise Invalid([Fault(sent.at, message, f"send at most {_MOST_VALUES // values} files", "too_large")])
+    beside = prediction_files.beside(sent, manifest.input)
+    with prediction_files.pointing(sent):
+        outputs, sizes = inference.predict_files(artifacts.model_file(model.sha256), files, decoding, beside)
     return _answers(model, manifest, outputs, [()] * len(files), sizes)
 
 
-def _drawn(ref: str, files: list[bytes]) -> Response:
+def _drawn(ref: str, sent: Sent) -> Response:
     """The one picture that was sent, with the boxes of all tasks on it."""
-    manifest = models.manifest(_model(ref))
-    faults = []
+    manifest, files, faults = models.manifest(_model(ref)), sent.files, []
     if not any(tasks.of_places(task.type) for task in manifest.tasks.values()):
         hint = "leave out Accept: image/png, and the answers are JSON"
         faults.append(
@@ -278,28 +266,9 @@ def _drawn(ref: str, files: list[bytes]) -> Response:
         faults.append(Fault("/file", message, "send them one by one, or leave out Accept: image/png", "too_many"))
     if faults:
         raise Invalid(faults)
-    (answers,) = _predict_files(ref, files).predictions
+    (answers,) = _predict_form(ref, sent).predictions
     boxes = [box.model_dump() for answer in answers.values() for box in answer.boxes or ()]
     return Response(inference.draw(files[0], boxes), media_type=PNG)
-
-
-def _base64_files(body: dict[str, Any]) -> list[bytes] | None:
-    """The files of a body whose rows are all {"file": base64}, of either alphabet; None where they are other rows. Raises Invalid."""
-    rows = body.get("inputs")
-    if not isinstance(rows, list) or not rows or len(rows) > MAX_ROWS or set(body) != {"inputs"}:
-        return None
-    if not all(isinstance(row, dict) and set(row) == {"file"} and isinstance(row["file"], str) for row in rows):
-        return None
-    files, faults = list[bytes](), list[Fault]()
-    for number, row in enumerate(rows):
-        try:
-            text = row["file"].translate(_URL_SAFE).rstrip("=")
-            files.append(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))
-        except ValueError:
-            faults.append(Fault(f"/inputs/{number}/file", "this is not base64", "base64 -w0 bird.jpg", "base64"))
-    if faults:
-        raise Invalid(faults)
-    return files
 
 
 def _model(ref: str) -> Model:

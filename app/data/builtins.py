@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from app.data import bookings, faces, messages, shapes, tones
+from app.data import bookings, faces, messages, parcels, shapes, tones
 from app.data import strokes as _strokes
 from app.data.boxes import COLUMN
-from app.data.inputs import audio, text
+from app.data.inputs import audio, multimodal, text
 from app.data.table import Table, describe, row_hashes
 from app.data.tagged import token_rows
 from app.data.tagged.schemes import Tagged
@@ -227,6 +227,23 @@ def _related(rank: int) -> Callable[[], Table]:
     return make
 
 
+def _parcels() -> Table:
+    pictures, weighed, notes, service, price = parcels.make(1200)
+    mark = PictureDecoding(version="none", mode="L", size=[parcels.SIDE, parcels.SIDE], fit="pad")
+    features = [Feature(column="weight", missing=True), Feature(column="country", classes=list(parcels.COUNTRIES))]
+    words, noted = text.stored(notes, None, [])
+    parts = {
+        multimodal.FILE: InputSchema(kind="image", shape=list(pictures.shape[1:]), scale=255.0, decode=mark),
+        multimodal.TABLE: InputSchema(kind="table", shape=[len(features)], features=features),
+        "note": noted,
+    }
+    shape = multimodal.joined(parts)
+    rows = multimodal.side_by_side([pictures, weighed, words])
+    columns = {"service": describe("service", service, parcels.SERVICES), "price": describe("price", price)}
+    whole = Schema(rows=len(rows), input=shape, columns=columns, target="service")
+    return Table(rows, {"service": service, "price": price}, multimodal.hashes(rows, shape), whole)
+
+
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """left @ right, summed in one order: a BLAS sums in whatever order suits the processor, and the bytes would differ."""
     total = np.zeros((len(left), right.shape[1]))
@@ -307,6 +324,11 @@ BUILTINS: dict[str, Builtin] = {
     ),
     "messages": Builtin(
         "3,000 synthetic messages to a shop, sentences of templates: one of four topics, and a mood", _OURS, _messages
+    ),
+    "parcels": Builtin(
+        "1,200 synthetic parcels: a picture of the label, weight and country, and a note, which together say how each goes and its price",
+        _OURS,
+        _parcels,
     ),
     "shapes": Builtin(
         "1,000 synthetic pictures of circles, squares and triangles, 48×48 in colour: a box around each, and the largest one's class",

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from app.data import inputs
 from app.data.source import Stored
 from app.data.table import Table
 from app.spec.data import Schema
@@ -27,8 +28,8 @@ def write(table: Table, file: Path | IO[bytes]) -> None:
     }
     arrays["schema"] = np.frombuffer(table.schema.model_dump_json().encode(), np.uint8)
     rows = table.inputs
-    inputs = rows if isinstance(rows, np.ndarray) else rows[np.arange(len(table))]
-    np.savez(file, allow_pickle=False, inputs=inputs, hashes=table.hashes, **arrays)
+    whole = rows if isinstance(rows, np.ndarray) else rows[np.arange(len(table))]
+    np.savez(file, allow_pickle=False, inputs=inputs.packed(whole, table.schema.input), hashes=table.hashes, **arrays)
 
 
 class Writer:
@@ -90,7 +91,7 @@ def read(path: Path) -> Table:
     with np.load(path, allow_pickle=False) as file:
         schema = read_schema(file["schema"])
         columns = {name: file[f"column_{number}"] for number, name in enumerate(schema.columns)}
-        return Table(_stored(path, "inputs"), columns, file["hashes"], schema)
+        return Table(inputs.unpacked(_stored(path, "inputs"), schema.input), columns, file["hashes"], schema)
 
 
 def read_schema(stored: np.ndarray) -> Schema:
@@ -106,7 +107,8 @@ def head(path: Path, n: int) -> Table:
         return _stored(path, member).head(n)
 
     columns = {name: first(f"column_{number}") for number, name in enumerate(schema.columns)}
-    return Table(first("inputs"), columns, first("hashes"), schema)
+    rows = inputs.unpacked(first("inputs"), schema.input)
+    return Table(rows[np.arange(len(rows))], columns, first("hashes"), schema)
 
 
 def _stored(path: Path, name: str) -> Stored:

@@ -30,7 +30,7 @@ def make(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         codes = rng.integers(0, len(CLASSES), len(drawn))
         for (left, top, side), code in zip(drawn, codes, strict=True):
             inside = picture[top : top + side, left : left + side]
-            inside[_mask(CLASSES[code], side)] = rng.integers(150, 256, 3)
+            inside[mask(CLASSES[code], side)] = rng.integers(150, 256, 3)
         edges = np.array([[left, top, left + side, top + side] for left, top, side in drawn]) / SIDE
         rows.append(np.column_stack([edges, codes]))
         main[number] = codes[max(range(len(drawn)), key=lambda place: drawn[place][2])]
@@ -49,7 +49,7 @@ def _places(rng: np.random.Generator, wanted: int) -> list[tuple[int, int, int]]
     return found
 
 
-def _mask(name: str, side: int) -> np.ndarray:
+def mask(name: str, side: int) -> np.ndarray:
     """(side, side): which pixels of its box a shape fills, up to all four edges."""
     y, x = np.mgrid[:side, :side]
     if name == "square":

@@ -75,7 +75,7 @@ class InputSchema(SpecModel):
     `image`: shape (height, width, channels), uint8 with `scale` 255 or float32 with `scale` 1; the model divides by
     `scale` itself. `table`: shape (features,), float32, in the order of `features`; the model fills gaps and lays out categories itself.
     `text`: shape (bytes,), uint8. `audio`: shape (samples, 1), int16 with `scale` 32,768, by which the
-    model divides.
+    model divides. `multimodal`: shape (numbers,), float32, the rows of all `parts`, one after another.
     """
 
     kind: InputKind
@@ -83,6 +83,10 @@ class InputSchema(SpecModel):
     scale: float = 1.0
     features: list[Feature] = []
     decode: Decoding | None = Field(None, description="how files become rows, where they came as files")
+    parts: dict[Name, InputSchema] = Field(
+        {},
+        description="of a multimodal input, what each part is: `file`, a text by its column, `table` for columns of a table",
+    )
 
     @property
     def rate(self) -> int | None:

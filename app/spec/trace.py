@@ -43,6 +43,11 @@ class TracedLayer(SpecModel):
     within: str | None = Field(None, description="the nested model that it comes from")
     drawn_as: str = Field(description="the name from which its first numbers and its dropout are drawn")
 
+    @property
+    def own_name(self) -> str:
+        """Its name within the nested model that it comes from."""
+        return self.name if self.within is None else self.name.removeprefix(f"{self.within}-")
+
 
 class Trace(SpecModel):
     """A network before its heads. `layers` stand in an order in which they can be computed, the last one being `features`."""

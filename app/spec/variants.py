@@ -8,7 +8,7 @@ made, so those of plugins are among them, and none is imported with this file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -60,7 +60,7 @@ class Named:
         Raises:
             Invalid: there is no such name, or the fields beside it do not fit its module.
         """
-        available, tag = modules(self.kind), TAGS[self.kind]
+        available, tag = self.modules(), TAGS[self.kind]
         given = {tag: value} if isinstance(value, str) else value
         name = given.get(tag)
         if not isinstance(name, str) or name not in available:
@@ -74,6 +74,10 @@ class Named:
 
     def names(self) -> Iterable[str]:
         """The strings that stand for a variant."""
+        return self.modules()
+
+    def modules(self) -> Mapping[str, Any]:
+        """Those that may be named."""
         return modules(self.kind)
 
     def patterns(self) -> list[str]:
@@ -84,7 +88,7 @@ class Named:
         return core_schema.with_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        choices = {name: module.Spec.__pydantic_core_schema__ for name, module in modules(self.kind).items()}
+        choices = {name: module.Spec.__pydantic_core_schema__ for name, module in self.modules().items()}
         objects = handler(core_schema.tagged_union_schema(choices, TAGS[self.kind]))
         if not self.brief:
             return objects
@@ -124,6 +128,24 @@ class _NamedArchitecture(Named):
         return [*super().patterns(), *architectures.short_patterns()]
 
 
+@dataclass(frozen=True)
+class _NamedPart(_NamedArchitecture):
+    """Of one part of a network that has several: none that has parts itself."""
+
+    def read(self, value: str | dict[str, Any]) -> Architecture:
+        own = super().read(value)
+        if own.of_parts:
+            message = "a part of a network has no parts itself"
+            raise Invalid([Fault("", message, nearest("", self.modules(), self.plural), "not_available")])
+        return own
+
+    def names(self) -> Iterable[str]:
+        return self.modules()
+
+    def modules(self) -> Mapping[str, Any]:
+        return {name: module for name, module in modules(self.kind).items() if not module.Spec.of_parts}
+
+
 def settled(architecture: Architecture | str | None) -> Architecture:
     """The architecture that a resolved spec has, though its field may be left out of a body."""
     assert isinstance(architecture, Architecture)
@@ -143,6 +165,9 @@ Regularizer = Annotated[
 ]
 AnyArchitecture = Annotated[Architecture, _NamedArchitecture("architectures", "an architecture", "architectures")]
 """A name from the catalog (`cnn`, `arch:cnn`, `applications:MobileNetV2`), or an object {"arch": NAME, …bounded numbers}."""
+
+PartArchitecture = Annotated[Architecture, _NamedPart("architectures", "an architecture", "architectures")]
+"""As `AnyArchitecture`, for one part of a network."""
 
 ArchitectureOrModel = Annotated[
     Architecture | str, _NamedArchitecture("architectures", "an architecture", "architectures", pattern=IS_MODEL)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from app.data.source import Source
 from app.data.table import Hashes
 from app.spec.data import Column, Decoding, InputSchema, Schema
 from app.spec.faults import Fault
@@ -29,7 +30,9 @@ class InputModule(Protocol):
     A kind whose rows are targets too has `derived(input)`, {name: column}, and `derive(name, rows)`, the stored values: see
     `app.data.load`. A kind whose rows take another shape before a network sees them also has `prepared_shape(input)`, and its other half
     `prepared` and `preparation_of`, as in `table`. One that knows when two rows are nearly equal has NEARLY_EQUAL, the rule in words,
-    `fingerprints`, `bands` and `nearly`, as in `text`: see `app.data.near`.
+    `fingerprints`, `bands` and `nearly`, as in `text`: see `app.data.near`. STORED: the type in which its rows come from files, where
+    that is not float32. One that is kept in another form than its rows have has `packed(rows, input)` and `unpacked(stored, input)`,
+    and one of whose rows a file is only a part has `came_as_file` and `beside_file`, as in `multimodal`.
     """
 
     DIMENSIONS: int
@@ -78,9 +81,51 @@ def decoding(input: InputSchema) -> Decoding | None:
     return None if own is None else cast("Decoding | None", own(input))
 
 
+def came_as_file(input: InputSchema) -> Decoding | None:
+    """How the files became rows, or the part of them that came as files; None: nothing did."""
+    own = getattr(of(input.kind), "came_as_file", None)
+    return input.decode if own is None else cast("Decoding | None", own(input))
+
+
+def beside_file(input: InputSchema) -> tuple[Encode, int] | None:
+    """The encoder of what a row has beside its file, zeros in the file's place, and the number at which that begins; None: a file is
+    all of a row, or no file can be any of it."""
+    own = getattr(of(input.kind), "beside_file", None)
+    return None if own is None else cast("tuple[Encode, int] | None", own(input))
+
+
+def stored_type(input: InputSchema) -> np.dtype[Any]:
+    """The type in which a row that came from a file is stored."""
+    return np.dtype(getattr(of(input.kind), "STORED", np.float32))
+
+
+def packed(rows: np.ndarray, input: InputSchema) -> np.ndarray:
+    """A data set's rows as its file holds them: of most kinds the same."""
+    own = getattr(of(input.kind), "packed", None)
+    return rows if own is None else cast("np.ndarray", own(rows, input))
+
+
+def unpacked(stored: Source, input: InputSchema) -> Source:
+    """A data set's rows, of what its file holds: of most kinds the same."""
+    own = getattr(of(input.kind), "unpacked", None)
+    return stored if own is None else cast("Source", own(stored, input))
+
+
 def fed(input: InputSchema) -> tuple[Any, ...]:
     """What two data sets must agree in for one model to be fed the stored rows of both."""
-    return input.kind, input.shape, input.scale, input.features, input.rate
+    parts = {name: fed(part) for name, part in input.parts.items()}
+    return input.kind, input.shape, input.scale, input.features, input.rate, parts
+
+
+def augmentations(input: InputSchema) -> frozenset[str] | None:
+    """The types of augmentation that go with such rows, or with a part of them; None: all."""
+    kinds = [of(part.kind).AUGMENTATIONS for part in input.parts.values()] or [of(input.kind).AUGMENTATIONS]
+    return None if None in kinds else frozenset().union(*(kind for kind in kinds if kind is not None))
+
+
+def part_like(input: InputSchema, other: InputSchema) -> bool:
+    """Whether `other` is what a part of `input` is: a network of it can become the part's."""
+    return any(fed(part) == fed(other) for part in input.parts.values())
 
 
 def prepared_shape(input: InputSchema) -> list[int]:

@@ -21,6 +21,7 @@ DIMENSIONS = 2
 ARCHITECTURE, STUDENT = "audio-cnn", "audio-cnn-small"
 AUGMENTATIONS: frozenset[str] | None = frozenset({"time_shift", "noise", "spec_augment"})
 RESIZED = False
+STORED = np.int16
 
 
 def takes(values: np.ndarray) -> bool:  # noqa: ARG001

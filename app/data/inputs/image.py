@@ -22,6 +22,7 @@ AUGMENTATIONS: frozenset[str] | None = frozenset(
     {"flip", "translation", "rotation", "zoom", "crop", "rand_augment", "noise", "color", "cutout"}
 )
 RESIZED = True
+STORED = np.uint8
 
 NEARLY_EQUAL = "pictures whose difference hashes differ in at most 4 of 64 bits, and which correlate at 9 × 8 pixels by 0.998 or more"
 BITS, FLAT, CORRELATION = 4, 8, 0.998

@@ -17,6 +17,7 @@ DIMENSIONS = 1
 ARCHITECTURE, STUDENT = "text-cnn", "text-cnn-small"
 AUGMENTATIONS: frozenset[str] | None = frozenset({"token_dropout"})
 RESIZED = False
+STORED = np.uint8
 
 NEARLY_EQUAL = "texts that share at least 0.8 of their runs of 8 bytes, as estimated by 128 hashes"
 GRAM, HASHES, BAND = 8, 128, 5

@@ -8,9 +8,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from app.data import file_rows, inputs
-from app.data.intake import labels
+from app.data import file_rows
+from app.data.intake import beside, labels
 from app.data.intake.archive import Member, Unreadable
+from app.data.intake.beside import RowForm
 from app.data.intake.folders import Layout
 from app.data.prepared import Writer
 from app.data.table import HASH_BYTES
@@ -65,30 +66,30 @@ def finish(
     Raises:
         Invalid: too many broken files; faults in the columns.
     """
-    kept, hashes = _rows(layout, candidates, input, dtype, upload, out)
+    form = beside.form(layout, input, dtype)
+    kept, hashes = _rows(layout, candidates, form, upload, out)
     labels.check_broken(layout, kept, upload.options)
-    return labels.finish(layout, kept, input, hashes, upload, notes, out)
+    return labels.finish(layout, kept, form.input, hashes, upload, notes, out)
 
 
 def _rows(
     layout: Layout,
     candidates: Sequence[Candidate[Header]],
-    input: InputSchema,
-    dtype: np.dtype[np.uint8] | np.dtype[np.int16],
+    form: RowForm,
     upload: Upload,
     out: Writer,
 ) -> tuple[list[int], np.ndarray]:
     """The numbers of the files that could be decoded, and their rows' hashes; the rows are written."""
-    how, hashed, total = input.decode, inputs.of(input.kind).hashes, len(layout.members)
+    how, total = form.alone.decode, len(layout.members)
     assert how is not None, "files become rows somehow"
     kept, block, hashes = list[int](), list[np.ndarray](), [np.zeros((0, HASH_BYTES), np.uint8)]
-    at_once = max(1, BLOCK_BYTES // (dtype.itemsize * int(np.prod(input.shape))))
-    with out.rows(input.shape, dtype) as append:
+    at_once = max(1, BLOCK_BYTES // (form.dtype.itemsize * int(np.prod(form.shape))))
+    with out.rows(form.shape, form.dtype) as append:
 
         def flush() -> None:
             if block:
-                rows = np.stack(block)
-                hashes.append(hashed(rows, input))
+                rows = form.stored(np.stack(block), kept[-len(block) :])
+                hashes.append(form.hashes(rows))
                 append(rows)
                 block.clear()
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from app.data import decode
-from app.data.intake import archive, boxes, folders, metadata, pictures, sounds, texts
+from app.data.intake import archive, beside, boxes, folders, metadata, pictures, sounds, texts
 from app.data.intake.folders import Layout
 from app.data.prepared import Writer
 from app.data.upload import Upload, refuse_unused
@@ -42,9 +42,13 @@ def read(upload: Upload, out: Writer) -> tuple[Schema, Intake]:
         kind, layout = (pictures.KIND, annotated) if annotated else folders.layout(inner, ignored, endings)
         if kind is None:
             raise Invalid([_nothing(layout)])
-        refuse_unused(upload.options, ("targets", "skip_broken", *KINDS[kind].OPTIONS), f"{kind}s")
-        if layout.metadata is not None:
+        options, what = ("targets", "skip_broken", *KINDS[kind].OPTIONS), f"{kind}s"
+        if layout.metadata is None:
+            refuse_unused(upload.options, options, what)
+        else:
+            refuse_unused(upload.options, (*options, "inputs", "length"), what)
             layout = metadata.described(layout, upload.limits)
+            layout.beside = beside.found(layout, upload.options, upload.limits)
         return KINDS[kind].read(layout, upload, out)
 
 

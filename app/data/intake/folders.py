@@ -19,6 +19,7 @@ from app.data.intake import groups
 from app.data.intake.archive import Member
 from app.data.names import fault_in_name, shown
 from app.data.tabular import Frame
+from app.data.tabular.parts import Parts
 from app.spec.intake import MOST_EXAMPLES, Counted
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -63,7 +64,7 @@ class Layout:
 
     `metadata`: the file that describes them, by its name; then `labels` say each one's `file_name` beside it, and
     `frame` has a row for each, once it is read. `missing`: files that it names and that are not there. `boxes`: what is
-    drawn on the pictures, where they are annotated."""
+    drawn on the pictures, where they are annotated. `beside`: the columns of `frame` that are inputs too."""
 
     members: list[Member]
     labels: list[dict[str, str]]
@@ -74,6 +75,7 @@ class Layout:
     frame: Frame | None = None
     missing: int = 0
     boxes: Annotated | None = None
+    beside: Parts | None = None
 
     @property
     def total(self) -> int:

@@ -68,12 +68,14 @@ def read(
     """
     assert layout.frame is not None
     frame = _taken(layout.frame, kept)
-    names = [name for name in frame.names if name != FILE_NAME]
+    read = layout.beside.readings if layout.beside else []
+    inputs = {reading.column: reading for reading in read if reading.read_as != "unused"}
+    names = [name for name in frame.names if name != FILE_NAME and name not in inputs]
     wanted, faults = columns.parse_asked(asked, names, "targets", ("number", "category", "labels"))
     if faults:
         raise Invalid(faults)
     made = tabular.read_targets(frame, asked, limits) if asked else {}
-    readings = [ColumnReading(column=FILE_NAME, read_as="file", why="it names the files")]
+    readings = [ColumnReading(column=FILE_NAME, read_as="file", why="it names the files"), *inputs.values()]
     for name in names:
         if name not in made:
             try:

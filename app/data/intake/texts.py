@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from app.data.inputs import text
-from app.data.intake import labels
+from app.data.intake import beside, labels
 from app.data.intake.archive import Unreadable
 from app.data.intake.folders import Layout
 from app.data.prepared import Writer
@@ -42,10 +40,12 @@ def read(layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]:
     notes = [*layout.notes]
     if old:
         notes.append(f"{old} of {len(found)} files are not UTF-8: they were read as Windows-1252.")
-    rows, shape = text.stored(found, upload.options.length, notes)
-    with out.rows(shape.shape, np.dtype(np.uint8)) as append:
-        append(rows)
-    return labels.finish(layout, kept, shape, text.hashes(rows, shape), upload, notes, out)
+    rows, alone = text.stored(found, upload.options.length, notes)
+    form = beside.form(layout, alone, rows.dtype)
+    stored = form.stored(rows, kept)
+    with out.rows(form.shape, form.dtype) as append:
+        append(stored)
+    return labels.finish(layout, kept, form.input, form.hashes(stored), upload, notes, out)
 
 
 def decoded(content: bytes) -> tuple[str, bool]:

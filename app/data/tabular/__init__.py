@@ -12,18 +12,17 @@ import json
 from collections.abc import Sequence
 from typing import IO, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data import columns
+from app.data import inputs as input_kinds
 from app.data.columns import TEXT, Asked, Values
-from app.data.inputs import text
-from app.data.table import Table, row_hashes
-from app.data.tabular import csv_text, features, gzipped, jsonl, parquet, targets, texts
+from app.data.table import Table
+from app.data.tabular import csv_text, features, gzipped, jsonl, parquet, parts, targets
 from app.data.tabular.frame import Frame, Named
 from app.data.upload_limits import UploadLimits
-from app.spec.data import Column, InputSchema, Schema
+from app.spec.data import Column, Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.intake import Intake, UploadOptions
 
@@ -43,26 +42,15 @@ def read(file: IO[bytes], format: Format, options: UploadOptions, limits: Upload
     frame = read_frame(file, format, limits, lambda names: _asked(names, options))
     learnt, inputs = _asked(frame.names, options)
     made, remarks, faults = targets.of_frame(frame, learnt, limits)
-    sentences = [column.column for column in inputs if column.wanted == TEXT]
-    if not sentences:
-        found = features.of_frame(frame, learnt, remarks, inputs, limits)
-        sentences = found.text_alone()
-        if sentences:
-            frame.notes.append(f"{sentences[0]} holds texts and there is no other feature: the texts are the input.")
-        faults += [] if sentences else found.faults
-    if faults:
-        raise Invalid(faults)
-    if sentences:
-        rows, shape, readings, notes = texts.of_frame(frame, sentences[0], learnt, remarks, options, limits)
-        hashes = text.hashes(rows, shape)
-    else:
-        rows = np.stack(found.vectors, axis=1)
-        shape = InputSchema(kind="table", shape=[rows.shape[1]], features=found.features)
-        hashes, readings, notes = row_hashes(rows), found.readings, [*frame.notes, *found.notes]
+    found = parts.of_frame(frame, learnt, remarks, inputs, options, limits)
+    if faults or found.faults:
+        raise Invalid([*faults, *found.faults])
+    rows, shape = found.row_inputs()
+    hashes = input_kinds.of(shape.kind).hashes(rows, shape)
     described: dict[str, Column] = {name: about for name, (_, about) in made.items()}
     schema = Schema(rows=len(rows), input=shape, columns=described, target=learnt[0].column)
     table = Table(rows, {name: values for name, (values, _) in made.items()}, hashes, schema)
-    return table, Intake(used=len(rows), columns=readings, notes=notes)
+    return table, Intake(used=len(rows), columns=found.readings, notes=found.notes)
 
 
 def _asked(names: Sequence[str], options: UploadOptions) -> tuple[list[Asked], list[Asked]]:
@@ -71,9 +59,6 @@ def _asked(names: Sequence[str], options: UploadOptions) -> tuple[list[Asked], l
         message = f"{len(names)} columns were found, two or more are needed"
         raise Invalid([Fault("/file", message, "a table needs a feature column and a target column")])
     inputs, faults = columns.parse_asked(options.inputs, names, "inputs", (*features.TYPES, TEXT))
-    if len(inputs) > 1 and any(column.wanted == TEXT for column in inputs):
-        message = f"a text is an input alone, here are {len(inputs)} columns"
-        faults.append(Fault("/inputs", message, "name the text alone, or leave it out"))
     learnt, more = targets.chosen(names, options.targets, [column.column for column in inputs])
     faults += more
     both = {column.column for column in learnt}.intersection(column.column for column in inputs)

@@ -128,7 +128,7 @@ def _note(name: str, took: Guess) -> str:
     if took.kind in ("empty", "labels", "many"):
         return f"{name} is left out: {took.why}"
     if took.kind == TEXT:
-        return f"{name} is left out as a text: {took.why}; -F inputs={name}:text learns from it alone"
+        return f"{name} is left out as a text: {took.why}; -F inputs={name}:text learns from it, and from columns named beside it"
     a = "an id" if took.kind == "id" else "a constant"
     return f"{name} is left out as {a}: {took.why}; name all columns to use in `inputs` to keep it"
 
@@ -145,7 +145,9 @@ def _asked_for(cells: Cells, asked: Asked) -> Guess | Fault:
             return cells.fault
         took = guess(cells)
         if took.kind == TEXT:
-            return Fault(cells.place, f"it holds texts: {took.why}", "leave it out, or add :category to its name")
+            return Fault(
+                cells.place, f"it holds texts: {took.why}", "leave it out, or add :text or :category to its name"
+            )
         if took.kind not in LEFT_OUT:
             return took
         return Guess("category" if cells.numbers is None else "number", "it is named in `inputs`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,10 @@ class Frame:
     @property
     def names(self) -> list[str]:
         return list(self.columns)
+
+    def without(self, name: str) -> Frame:
+        """The same without a column."""
+        return replace(self, columns={other: cells for other, cells in self.columns.items() if other != name})
 
 
 def check_names(names: Sequence[str], limits: UploadLimits) -> None:

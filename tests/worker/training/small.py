@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from app.data import builtins
+from app.data import inputs as input_kinds
 from app.spec import architectures
+from app.spec.architectures import Architecture
 from app.spec.base import SpecModel
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
+from app.spec.registry import modules
 from app.spec.training import OptimizerSpec, TrainingSpec
 from tests.worker.training.lent import soil
 from worker.training.data.batches import BatchSource, Sampler
@@ -38,8 +42,22 @@ SIZE = Task("size", "regression", "size", 2, mean=(10.0, -3.0), std=(4.0, 0.5))
 SIGNS = Task("signs", "multilabel", "signs", 3, ("x", "y", "z"))
 
 
-SHAPES: dict[str, tuple[int, ...]] = {"image": (28, 28, 1), "table": (5,), "text": (48,), "audio": (2000, 1)}
+MIXED = builtins.schema("parcels").input
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "image": (28, 28, 1),
+    "table": (5,),
+    "text": (48,),
+    "audio": (2000, 1),
+    "multimodal": tuple(input_kinds.prepared_shape(MIXED)),
+}
 """A shape for each kind of input that an architecture may take."""
+
+
+def example(name: str, **numbers: Any) -> Architecture:
+    """A catalog architecture as it stands in a resolved spec."""
+    chosen = architectures.resolve({**getattr(modules("architectures")[name], "EXAMPLE", {}), "arch": name, **numbers})
+    return chosen.fitted(SHAPES[chosen.inputs], MIXED) if chosen.of_parts else chosen
 
 
 def network(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,3 +38,23 @@ class Scaling:
         """The deviation of each number of a raw row, float32; 0 for the code of a class, to which nothing can be added."""
         std = np.array(self.std, np.float32)
         return std if self.preparation is None else self.preparation.of_raw(std)
+
+
+@dataclass(frozen=True)
+class Joint(Scaling):
+    """Of rows that have several parts side by side: each part's own, in their order. `parts`: the shape of one's row, and its scaling."""
+
+    parts: tuple[tuple[tuple[int, ...], Scaling], ...] = ()
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """(n, numbers) to (n, scaled numbers)."""
+        scaled = [scaling(rows) for rows, (_, scaling) in zip(self.cut(inputs), self.parts, strict=True)]
+        return np.concatenate([rows.reshape(len(rows), -1) for rows in scaled], axis=1)
+
+    def cut(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The rows of each part, in its own shape."""
+        ends = np.cumsum([prod(shape) for shape, _ in self.parts])
+        return [
+            flat.reshape(len(rows), *shape)
+            for flat, (shape, _) in zip(np.split(rows, ends[:-1], axis=1), self.parts, strict=True)
+        ]

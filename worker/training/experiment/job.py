@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from app.data.inputs import came_as_file
 from app.data.source import Source, SourceRows
 from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED
@@ -128,7 +129,7 @@ class Job:
             some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
             export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
         self._metric_log.save()
-        how = model.manifest.input.decode
+        how = came_as_file(model.manifest.input)
         if role == "model" and how is not None:
             export.write_preprocess(self.out / export.PREPROCESS, how)
             self._channel.send(ArtifactReport(name=export.PREPROCESS, path=export.PREPROCESS))

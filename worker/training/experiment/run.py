@@ -24,7 +24,6 @@ from app.spec.training import SCRATCH_RATES, TrainingSpec
 from worker.reports import Warned
 from worker.training.data import batches, rows
 from worker.training.data import inputs as input_kinds
-from worker.training.data.augmentation import Augment
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.rows import Data, Subset
 from worker.training.fitting.loss_spec import LossSpec
@@ -175,7 +174,8 @@ class Run:
         for name in subset.tasks:
             given |= heads.targets(network.tasks[name], subset.values[name])
         spec, scaling = training.augmentation, network.scaling
-        augment = Augment(spec, seed, subset.data.drawn_by, scaling) if spec else None
+        shape, drawn_by = subset.data.table.schema.input, subset.data.drawn_by
+        augment = input_kinds.augment(spec, seed, drawn_by, scaling, shape) if spec else None
         batched = samplers(subset, training.batch_size, seed)
         return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from app import durable
 from app.data import file_rows
+from app.data.inputs import came_as_file
 from app.data.table import HASH_BYTES
 from app.spec import architectures, tasks
 from app.spec.base import plain
@@ -43,10 +44,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     """
     keras_layers = build.keras_layers(network)
     inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
-    x = input_kinds.prepared(inputs, network.scaling, network.input)
-    kind = input_kinds.training(network.input.kind)
-    for layer in _constants(network) if constants else [kind.layer(network.scaling, network.input)]:
-        x = layer(x)
+    x = input_kinds.preprocessed(inputs, network.scaling, network.input, constants=constants)
     reached = build.through(
         keras_layers.graph, keras_layers.steps, input_kinds.adapted(network.input.kind, x, network.trunk_shape)
     )
@@ -119,8 +117,19 @@ def manifest(
 
 
 def _decoding(network: Network) -> str:
-    """How files become rows, in the user's own program; empty where rows do not come as files."""
-    return "" if network.input.decode is None else file_rows.example(network.input.decode)
+    """How files become rows, in the user's own program; empty where rows do not come as files. Where a file is a part of a row, how
+    the other parts are put beside it."""
+    how = came_as_file(network.input)
+    example = "" if how is None else file_rows.example(how)
+    if not network.input.parts:
+        return example
+    example = example.replace("rows =", "file =") or "import keras\nimport numpy as np\n"
+    shapes = ", ".join(f"{name} (n, {', '.join(map(str, part.shape))})" for name, part in network.input.parts.items())
+    return (
+        f"{example}# each part as it is stored, see `input.parts`: {shapes}\n"
+        f"parts = [{', '.join('file' if name == 'file' else '...' for name in network.input.parts)}]\n"
+        "rows = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)\n"
+    )
 
 
 def write_preprocess(path: Path, how: Decoding) -> None:
@@ -188,15 +197,6 @@ def write_rows(hashes: np.ndarray, path: Path) -> None:
 
 def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _constants(network: Network) -> list[Any]:
-    """Preprocessing in two layers: the mean is subtracted first, so that a large one costs no precision."""
-    mean, std = network.scaling.mean, network.scaling.std
-    return [
-        keras.layers.Rescaling(1.0, [-value for value in mean], name="preprocessing_mean", dtype="float32"),
-        keras.layers.Rescaling([1 / value for value in std], name="preprocessing_std", dtype="float32"),
-    ]
 
 
 def _version(package: str) -> str:

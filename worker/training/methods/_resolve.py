@@ -291,7 +291,7 @@ class Faults:
 
     def augmentation(self, training: TrainingSpec, input_: InputSchema | None, at: str) -> None:
         """Each kind of input has augmentations of its own."""
-        allowed = None if input_ is None else inputs.of(input_.kind).AUGMENTATIONS
+        allowed = None if input_ is None else inputs.augmentations(input_)
         for place, augmentation in enumerate(training.augmentation):
             if input_ is not None and allowed is not None and augmentation.type not in allowed:
                 where = f"{at}/augmentation/{place}/type"

@@ -53,7 +53,11 @@ def adapted(run: Run, model: Model, data: Data) -> Model:
     if network.input_resize is not None:
         message = f"{model.id} sees {times(network.trunk_shape)}, {data.ref} has {times(own.shape)}"
         run.warn("input_adapted", f"{message}: {inputs.sentence(own.kind, own.shape, network.trunk_shape)}")
-    if any(shape != own.shape for shape in model.shapes):
+    if model.shapes and input_kinds.part_like(own, network.input):
+        run.borrowed.overlap_unknown = True
+        message = f"{model.id} saw one part of each row: whether it was that of a test row of {data.ref} cannot be told"
+        run.warn("overlap_unknown", message)
+    elif any(shape != own.shape for shape in model.shapes):
         run.borrowed.overlap_unknown = True
         message = f"pictures of another shape than those of {data.ref} are behind {model.id}"
         run.warn("overlap_unknown", f"{message}: whether a test row is among them cannot be told")

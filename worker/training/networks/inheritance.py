@@ -33,15 +33,19 @@ def inherit(network: Network, source: Network) -> Inherited:
 
     Scaling comes along with a table's columns; pictures are divided by the scale of their own data.
 
-    All arrays of a layer are copied or none. A layer is found by its name; else, among the layers whose names the other side does not
-    have, by order and kind. A head is copied only where the task's classes are the same names (its outputs are put in this
-    network's order) or, for regression, the column is; a regression head then also takes over the source's units.
+    All arrays of a layer are copied or none. A layer is found by its name, or by its name within a nested model; else, among the
+    layers whose names the other side does not have, by order and kind. A head is copied only where the task's classes are the same names
+    (its outputs are put in this network's order) or, for regression, the column is; a regression head then also takes over the source's
+    units.
     """
     kinds, theirs = ({layer.name: layer.kind for layer in model.trace.layers} for model in (network, source))
-    strangers = [name for name in theirs if name not in kinds and name in source.weights]
+    own_names = {layer.name: layer.own_name for layer in network.trace.layers}
+    sought = {*kinds, *own_names.values()}
+    strangers = [name for name in theirs if name not in sought and name in source.weights]
     weights, copied, fresh = dict(network.weights), {}, {}
     for name in (name for name in network.trunk if name in network.weights):
-        match = name if name in source.weights and name in theirs else None
+        names = (name, own_names.get(name, name))
+        match = next((own for own in names if own in source.weights and own in theirs), None)
         if match is None and name not in theirs:
             match = next(
                 (
@@ -63,8 +67,7 @@ def inherit(network: Network, source: Network) -> Inherited:
     tasks = dict(network.tasks)
     for name, task in network.tasks.items():
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)
-    as_source = inputs.training(network.input.kind).SCALED_AS_THE_SOURCE
-    scaling = source.scaling if as_source else network.scaling
+    scaling = inputs.inherited(network.scaling, network.input, source.scaling, source.input)
     return Inherited(replace(network, weights=weights, tasks=tasks, scaling=scaling), copied, fresh)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.data.inputs import text
+from app.data.inputs import multimodal, text
 from app.spec.faults import Invalid
 from tests.app.data.reading import taken
 
@@ -54,10 +54,35 @@ def test_json_lines_and_gaps(tmp_path: Path) -> None:
     assert any("1 of 41 rows have no text in body" in note for note in intake.notes)
 
 
-def test_a_text_is_an_input_alone(tmp_path: Path) -> None:
+def test_a_text_and_columns_beside_it_are_parts_of_one_row(tmp_path: Path) -> None:
+    rows = [(body, "" if n == 5 else str(n % 7), str(n), folder) for n, (body, folder) in enumerate(MAILS)]
+    content = csv(rows, "body,size,other,folder")
+    table, intake = taken(tmp_path, content, "csv", inputs=["body:text", "size"], length=64)
+    shape = table.schema.input
+    assert (shape.kind, list(shape.parts), shape.shape) == ("multimodal", ["body", "table"], [65])
+    assert multimodal.preview(table.inputs[6], shape) == {"body": MAILS[6][0], "size": 6.0}
+    assert multimodal.preview(table.inputs[5], shape) == {"body": MAILS[5][0], "size": None}
+    read = {reading.column: reading.read_as for reading in intake.columns}
+    assert read == {"body": "text", "size": "number", "other": "unused", "folder": "target"}
+    texts = multimodal.PartSource(table.inputs, shape, "body")[np.arange(40)]
+    assert (texts == text.rows([body for body, _ in MAILS], 64)).all()
+
+
+def test_several_texts_are_parts_of_one_row(tmp_path: Path) -> None:
+    rows = [(f"the head of {n}, number", body, folder) for n, (body, folder) in enumerate(MAILS)]
+    inputs = ["head:text", "body:text"]
+    table, _ = taken(tmp_path, csv(rows, "head,body,folder"), "csv", inputs=inputs, targets=["folder"])
+    assert list(table.schema.input.parts) == ["head", "body"]
+    assert multimodal.preview(table.inputs[3], table.schema.input) == {"head": rows[3][0], "body": MAILS[3][0]}
+
+
+def test_a_text_that_is_called_as_another_part_is_refused(tmp_path: Path) -> None:
     rows = [(body, str(n % 7), folder) for n, (body, folder) in enumerate(MAILS)]
-    with pytest.raises(Invalid, match="an input alone"):
-        taken(tmp_path, csv(rows, "body,size,folder"), "csv", inputs=["body:text", "size"])
+    with pytest.raises(Invalid, match="a part of a row has this name"):
+        taken(tmp_path, csv(rows, "table,size,folder"), "csv", inputs=["table:text", "size"])
+
+
+def test_a_column_without_texts_is_refused(tmp_path: Path) -> None:
     empty = [(" ", folder) for _, folder in MAILS]
     with pytest.raises(Invalid, match="no row has a text"):
         taken(tmp_path, csv(empty), "csv", inputs=["body:text"], targets=["folder"])

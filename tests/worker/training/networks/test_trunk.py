@@ -16,7 +16,7 @@ from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.registry import modules
 from app.spec.trace import INPUT, Trace, TracedLayer
-from tests.worker.training.small import DIGIT, PICTURE, SHAPES, network
+from tests.worker.training.small import DIGIT, MIXED, PICTURE, SHAPES, example, network
 from worker.training import sharing
 from worker.training.networks import build, trunk
 
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 def examples() -> list[tuple[Architecture, tuple[int, ...]]]:
     found = []
-    for name, module in modules("architectures").items():
-        chosen = architectures.resolve({**getattr(module, "EXAMPLE", {}), "arch": name})
+    for name in modules("architectures"):
+        chosen = example(name)
         found.append((chosen, chosen.trunk_shape(SHAPES[chosen.inputs])))
     return found
 
@@ -59,8 +59,8 @@ def rerun(opened: trunk.Trunk, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
 @pytest.mark.parametrize(("architecture", "shape"), examples(), ids=lambda one: getattr(one, "arch", ""))
 def test_a_trace_says_of_every_layer_what_the_live_one_has(architecture: Architecture, shape: tuple[int, ...]) -> None:
     scale = PICTURE.scale if architecture.inputs == "image" else 1.0
-    kind = PICTURE.model_copy(update={"kind": architecture.inputs, "scale": scale})
-    whole = network([DIGIT], 0, architectures.as_data(architecture), kind.model_copy(update={"shape": list(shape)}))
+    kind = PICTURE.model_copy(update={"kind": architecture.inputs, "scale": scale, "shape": list(shape)})
+    whole = network([DIGIT], 0, architectures.as_data(architecture), MIXED if architecture.of_parts else kind)
     keras_layers, trace = build.keras_layers(whole), whole.trace
     assert len(set(trace.names)) == len(trace.names)
     for layer in trace.layers:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.spec import architectures
-from app.spec.registry import modules
 from tests.traces import traced
-from tests.worker.training.small import SHAPES
+from tests.worker.training.small import SHAPES, example
 from worker.training.tasks.names import task_name
 
 
@@ -29,10 +28,9 @@ def test_every_layer_of_the_architectures_is_a_taken_name() -> None:
         optional = {"batch_norm": True, "dropout": 0.1}
         fields = type(architectures.resolve(name)).model_fields
         for numbers in ({}, {key: value for key, value in optional.items() if key in fields}):
-            chosen = architectures.resolve(
-                {**getattr(modules("architectures")[name], "EXAMPLE", {}), "arch": name, **numbers}
-            )
+            chosen = example(name, **numbers)
             trace = traced(chosen, SHAPES[chosen.inputs])
-            for layer in (*trace.names, *trace.nested):
+            parts = () if chosen.of_parts else trace.nested  # parts have names of columns, as tasks do
+            for layer in (*trace.names, *parts):
                 # A name with a dash is that of no task.
                 assert task_name(layer) != layer

@@ -11,10 +11,12 @@ import numpy as np
 
 from app.data import inputs
 from app.spec.registry import module
+from worker.training.data.augmentation import Augment
 
 if TYPE_CHECKING:
     from app.data.source import Source
     from app.spec.data import InputSchema
+    from app.spec.training import Augmentation
     from worker.training.data.rows import Data
     from worker.training.data.scaling import Scaling
 
@@ -64,17 +66,60 @@ def prepared(x: Any, scaling: Scaling, input: InputSchema) -> Any:
     return x if prepare is None else prepare(x, scaling, input)
 
 
+def preprocessed(x: Any, scaling: Scaling, input: InputSchema, *, constants: bool = False) -> Any:
+    """A symbolic tensor of raw inputs as the first layer is given it.
+
+    Args:
+        constants: numbers stand within the graph, since Normalization's become further inputs of an ONNX file.
+    """
+    own = getattr(training(input.kind), "preprocessed", None)
+    if own is not None:
+        return own(x, scaling, input, constants=constants)
+    x = prepared(x, scaling, input)
+    for layer in _constants(scaling) if constants else [training(input.kind).layer(scaling, input)]:
+        x = layer(x)
+    return x
+
+
+def _constants(scaling: Scaling) -> list[Any]:
+    """Scaling in two layers: the mean is subtracted first, so that a large one costs no precision."""
+    import keras
+
+    mean, std = scaling.mean, scaling.std
+    return [
+        keras.layers.Rescaling(1.0, [-value for value in mean], name="preprocessing_mean", dtype="float32"),
+        keras.layers.Rescaling([1 / value for value in std], name="preprocessing_std", dtype="float32"),
+    ]
+
+
 def scaling_of(model: Any, input: InputSchema) -> Scaling:
     """The scaling that a kept model was made with."""
-    half = training(input.kind)
+    half: Any = training(input.kind)
+    if hasattr(half, "scaling_in"):
+        return cast("Scaling", half.scaling_in(model, input))
     scaling, preparation_of = half.scaling_of(model.get_layer("preprocessing")), getattr(half, "preparation_of", None)
     return scaling if preparation_of is None else replace(scaling, preparation=preparation_of(model, input))
+
+
+def augment(spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema) -> Augment:
+    """What changes the raw rows of a batch: of rows of several parts, each part by what goes with its kind."""
+    own = getattr(training(input.kind), "augment", None)
+    return Augment(spec, seed, name, scaling) if own is None else cast("Augment", own(spec, seed, name, scaling, input))
+
+
+def inherited(own: Scaling, input: InputSchema, theirs: Scaling, source: InputSchema) -> Scaling:
+    """The scaling of a network that begins from one of `source` inputs, scaled as `theirs` says."""
+    half: Any = training(input.kind)
+    if input.kind == source.kind:
+        return theirs if half.SCALED_AS_THE_SOURCE else own
+    return cast("Scaling", half.inherited(own, input, theirs, source)) if hasattr(half, "inherited") else own
 
 
 def features(input: InputSchema, trained: Trained) -> tuple[str, Features] | None:
     """What a linear model sees of raw inputs: in words, and as a function; None: there is nothing so plain."""
     half: Any = training(input.kind)
-    return (half.FEATURES, half.features(input, trained)) if hasattr(half, "features") else None
+    made = half.features(input, trained) if hasattr(half, "features") else None
+    return None if made is None else (half.FEATURES, made)
 
 
 def between(fed: Sequence[int], trunk_shape: Sequence[int] | None) -> list[int] | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from app.data.inputs import part_like
 from app.spec.base import JobSpec, SpecModel
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.faults import Invalid
@@ -117,9 +118,10 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     faults.one_trunk(facts, "/source", "source")
     if isinstance(source, Backbone) and spec.control.budget == "total":
         faults.add("/control/budget", "how long these weights were trained is not known", "leave `budget` out")
+    shown = facts.input if facts is not None else None
     if facts is not None and schema is not None:
-        faults.showable(schema.input, facts.input, "/source", "source")
-    architecture = _architecture(spec, facts, faults)
+        shown = _shown(spec, schema.input, facts, faults)
+    architecture = _architecture(spec, facts, shown, faults)
     given = spec.training.optimizer.learning_rate
     training = faults.training(spec.training, "/training", FINE_TUNING_RATE if spec.strategy in SLOW else None)
     faults.augmentation(training, schema.input if schema else None, "/training")
@@ -158,7 +160,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         faults.sides(task, spec.split)
         faults.moved(training, [task], "/training")
         if task is not None and architecture is not None and facts is not None and not faults.gathered:
-            trace = faults.traced(architecture, facts.input)
+            trace = faults.traced(architecture, shown or facts.input)
             faults.causal(architecture, [task], "/source" if spec.architecture is None else "/architecture")
             faults.parameters(trace, {task.name: (spec.head.units, task)}, "/architecture")
     if architecture is not None:
@@ -189,13 +191,28 @@ def _source(spec: Spec, fed: InputSchema | None, faults: Faults) -> tuple[Any, M
     return faults.knowledge(source, "/source")
 
 
-def _architecture(spec: Spec, facts: ModelFacts | None, faults: Faults) -> Architecture | None:
+def _shown(spec: Spec, ours: InputSchema, facts: ModelFacts, faults: Faults) -> InputSchema:
+    """What the job's network sees: what the source's does; or where that is one part of each row, all of it."""
+    if not part_like(ours, facts.input):
+        faults.showable(ours, facts.input, "/source", "source")
+        return facts.input
+    if spec.strategy != "initialize":
+        message = f"the source sees one part of each row, for which {spec.strategy} has no place"
+        faults.add("/strategy", message, "set strategy: initialize, which copies it into that part", "not_available")
+    return ours
+
+
+def _architecture(
+    spec: Spec, facts: ModelFacts | None, shown: InputSchema | None, faults: Faults
+) -> Architecture | None:
     """The source's, or for `initialize` any other to which at least one layer can be copied."""
-    if facts is None:
+    if facts is None or shown is None:
         return None
-    if spec.architecture is None:
+    if spec.architecture is None and shown.kind == facts.input.kind:
         return facts.architecture
-    chosen = faults.architecture(spec.architecture, facts.input, "/architecture")
+    if shown.kind != facts.input.kind and spec.strategy != "initialize":
+        return None  # as the fault about the strategy says
+    chosen = faults.architecture(spec.architecture, shown, "/architecture")
     if chosen is None or chosen == facts.architecture:
         return chosen
     if spec.strategy != "initialize":
@@ -204,7 +221,7 @@ def _architecture(spec: Spec, facts: ModelFacts | None, faults: Faults) -> Archi
             f"{spec.strategy} keeps the source's architecture, {facts.architecture.label}",
             "leave it out, or set strategy: initialize",
         )
-    elif not copyable(faults.traced(chosen, facts.input), facts):
+    elif not copyable(faults.traced(chosen, shown), facts):
         faults.add(
             "/architecture",
             "no layer of the source fits into this architecture by name and shape",
@@ -221,7 +238,7 @@ def copyable(trace: Trace, facts: ModelFacts) -> list[str]:
         layer.name
         for layer in trace.layers
         if layer.parameters
-        and (other := theirs.get(layer.name)) is not None
+        and (other := theirs.get(layer.name) or theirs.get(layer.own_name)) is not None
         and (other.kind, other.parameters, other.shape[-1]) == (layer.kind, layer.parameters, layer.shape[-1])
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from app.data.inputs import part_like
 from app.spec.base import SpecModel, plain
 from app.spec.models import Backbone, TaskSpec, TrainedHere
 from app.spec.variants import settled
@@ -64,6 +65,8 @@ class Experiment(experiment.Experiment):
         else:
             (source,) = [*self.kept_models.values(), *trained.values()]
         self._source = _sources.adapted(self.run, source, self._target)
+        of_a_part = part_like(self._target.table.schema.input, source.network.input)
+        self._trunk_shape = None if of_a_part else self._source.network.trunk_shape
 
     def fits(self, arm: Arm) -> Sequence[Fit]:
         return [Fit(arm.role, arm.stage, self._budget + (0 if arm.treated else self._longer), arm.seed)]
@@ -71,9 +74,7 @@ class Experiment(experiment.Experiment):
     def recipe(self, arm: Arm, fit: Fit, earlier: Sequence[Model]) -> Recipe:  # noqa: ARG002
         spec, run, source = self.spec, self.run, self._source
         subset, head = self._target.subset(arm.seed), {self._task: spec.head}
-        network = run.fresh(
-            self._architecture, [subset], arm.seed, head, spec.training.precision, source.network.trunk_shape
-        )
+        network = run.fresh(self._architecture, [subset], arm.seed, head, spec.training.precision, self._trunk_shape)
         phases = [phase(fit.steps, spec.control.training.learning_rate)]
         if arm.treated:
             passed = inherit(network, source.network)
