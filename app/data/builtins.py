@@ -238,7 +238,7 @@ def _parcels() -> Table:
         "note": noted,
     }
     shape = multimodal.joined(parts)
-    rows = multimodal.side_by_side([pictures, weighed, words])
+    rows = multimodal.side_by_side({multimodal.FILE: pictures, multimodal.TABLE: weighed, "note": words})
     columns = {"service": describe("service", service, parcels.SERVICES), "price": describe("price", price)}
     whole = Schema(rows=len(rows), input=shape, columns=columns, target="service")
     return Table(rows, {"service": service, "price": price}, multimodal.hashes(rows, shape), whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from app.spec.base import SpecModel
 from app.spec.intake import Fit
@@ -87,6 +87,12 @@ class InputSchema(SpecModel):
         {},
         description="of a multimodal input, what each part is: `file`, a text by its column, `table` for columns of a table",
     )
+
+    @field_validator("parts")
+    @classmethod
+    def _in_one_order(cls, parts: dict[str, InputSchema]) -> dict[str, InputSchema]:
+        """By name: an object's order is lost in a database and wherever JSON is sorted, and a row's numbers follow it."""
+        return dict(sorted(parts.items()))
 
     @property
     def rate(self) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +98,39 @@ def table() -> Case:
     return Case(("x.csv", content), {}, np.zeros(0), by_rows(rows))
 
 
-@pytest.mark.parametrize("make", [pictures, sounds, texts, table])
+def several() -> Case:
+    """A picture, a text and columns with gaps, side by side."""
+
+    def beside(number: int) -> dict[str, Any]:
+        size = None if number % 5 == 4 else number % 4 + 0.25
+        return {
+            "size": size,
+            "seen": f"2026-0{1 + number % 9}-15",
+            "body": f"note {number} on {'dogs' if number % 3 else 'cats'}",
+        }
+
+    files = {f"{n}.png": saved(smooth(16 + n % 5, 18) // (1 + n % 3)) for n in range(COUNT)}
+    lines = [
+        f"{name},{'' if (row := beside(n))['size'] is None else row['size']},{row['seen']},{row['body']},{columns(n)}"
+        for n, name in enumerate(files)
+    ]
+    content = zipped(
+        files | {"metadata.csv": "\n".join(["file_name,size,seen,body,species,sick,weight,tags", *lines]).encode()}
+    )
+    asked = [(files[name], beside(number)) for number, name in ((0, "0.png"), (4, "4.png"))]
+
+    def send(service: Service, url: str) -> httpx.Response:
+        sent = [("file", ("x", one)) for one, _ in asked]
+        by_form = httpx.post(service.address + url, files=sent, data={"row": [json.dumps(row) for _, row in asked]})
+        rows = [{"file": base64.urlsafe_b64encode(one).decode(), **row} for one, row in asked]
+        assert service.post(url, {"inputs": rows}).json() == by_form.json()
+        return by_form
+
+    fields = {"size": "24x24", "inputs": "size,body:text,seen", "length": "32"}
+    return Case(("x.zip", content), fields, np.zeros(0), send)
+
+
+@pytest.mark.parametrize("make", [pictures, sounds, texts, table, several])
 def test_what_is_served_is_what_the_model_answers_anywhere(
     make: Callable[[], Case], service: Service, tmp_path: Path
 ) -> None:
@@ -114,14 +148,16 @@ def test_what_is_served_is_what_the_model_answers_anywhere(
         "tasks": {name: {} for name in TASKS},
         "training": {"steps": 6, "batch_size": 16},
     }
-    job = service.finished(service.post("/v1/jobs", body).raise_for_status().json()["id"])
+    posted = service.post("/v1/jobs", body)
+    assert posted.status_code == 202, posted.text
+    job = service.finished(posted.json()["id"])
     assert job["state"] == "succeeded", job["error"]
     answer = case.request(service, f"/v1/models/job:{job['id']}/predict")
     assert answer.status_code == 200, answer.text
     served = answer.json()["predictions"]
 
     rows = case.rows
-    if not rows.size:  # of a table: as the data set has them
+    if not rows.size:  # of columns: as the data set has them
         shown = service.get(f"/v1/datasets/{sent.json()['id']}/preview?rows=5").raise_for_status().json()["rows"]
         again = service.post(f"/v1/models/job:{job['id']}/predict", {"inputs": [shown[0]["input"], shown[4]["input"]]})
         assert again.json()["predictions"] == served

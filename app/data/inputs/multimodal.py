@@ -41,7 +41,7 @@ def read(values: np.ndarray, names: list[str] | None, place: str) -> list[Fault]
 
 
 def joined(parts: Mapping[str, InputSchema]) -> InputSchema:
-    """What rows of these parts are, in this order."""
+    """What rows of these parts are. Their order is that of their names."""
     return InputSchema(kind="multimodal", shape=[sum(prod(part.shape) for part in parts.values())], parts=dict(parts))
 
 
@@ -67,9 +67,9 @@ class PartSource(RowSource):
         return part_rows(self._source[rows], self._input, self._name)
 
 
-def side_by_side(parts: Sequence[np.ndarray]) -> NDArray[np.float32]:
-    """(n, numbers) of each part's rows, in the order of the parts."""
-    return np.concatenate([rows.reshape(len(rows), -1).astype(np.float32) for rows in parts], axis=1)
+def side_by_side(parts: Mapping[str, np.ndarray]) -> NDArray[np.float32]:
+    """(n, numbers) of {part: its rows}."""
+    return np.concatenate([rows.reshape(len(rows), -1).astype(np.float32) for _, rows in sorted(parts.items())], axis=1)
 
 
 def packed(rows: np.ndarray, input: InputSchema) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ class Parts:
         """The rows of the one part there is; of several, all side by side, (n, numbers) float32."""
         if len(self.rows) == 1:
             return next(iter(self.rows.values())), next(iter(self.shapes.values()))
-        return multimodal.side_by_side(list(self.rows.values())), multimodal.joined(self.shapes)
+        return multimodal.side_by_side(self.rows), multimodal.joined(self.shapes)
 
 
 def of_frame(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from app.spec import architectures
 from app.spec.architectures._base import Architecture, Shape, trunk_shape
@@ -33,6 +33,12 @@ class Spec(Architecture):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="before each of these layers")
 
+    @field_validator("parts", "shapes")
+    @classmethod
+    def _in_one_order(cls, parts: dict[str, Any]) -> dict[str, Any]:
+        """By name, as the parts of a row are."""
+        return dict(sorted(parts.items()))
+
     def fitted(self, shape: Shape, input: InputSchema | None = None) -> Architecture:  # noqa: ARG002
         """With the architecture and the shape of each part, in the order of the data set's."""
         if input is None:
@@ -54,8 +60,12 @@ class Spec(Architecture):
         own = self.parts[name] if name in self.parts else architectures.resolve(usual)
         if own.inputs != part.kind:
             raise ValueError(f"the part {name!r} is of kind {part.kind}, {own.label} takes {own.inputs} inputs")
-        own = own.fitted(seen, part)
-        if trunk_shape(own, seen) != seen:
+        try:
+            own = own.fitted(seen, part)
+            resized = trunk_shape(own, seen) != seen
+        except ValueError as error:
+            raise ValueError(f"the part {name!r}: {error}") from None
+        if resized:
             raise ValueError(f"the part {name!r} has shape {list(seen)}, which {own.label} would see resized")
         return own
 

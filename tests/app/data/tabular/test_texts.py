@@ -72,7 +72,7 @@ def test_several_texts_are_parts_of_one_row(tmp_path: Path) -> None:
     rows = [(f"the head of {n}, number", body, folder) for n, (body, folder) in enumerate(MAILS)]
     inputs = ["head:text", "body:text"]
     table, _ = taken(tmp_path, csv(rows, "head,body,folder"), "csv", inputs=inputs, targets=["folder"])
-    assert list(table.schema.input.parts) == ["head", "body"]
+    assert list(table.schema.input.parts) == ["body", "head"]
     assert multimodal.preview(table.inputs[3], table.schema.input) == {"head": rows[3][0], "body": MAILS[3][0]}
 
 
