@@ -31,7 +31,8 @@ class InputTraining(Protocol):
 
     SCALED_AS_THE_SOURCE: whether a trunk that was copied goes on with its source's scaling. Where the other half says RESIZED, a module
     also has `adapted`, `about` and `sentence`, as in `image`. A kind from which a linear model can learn has `features(input, trained)`,
-    fitted on the rows that train, and FEATURES: what those are, in words.
+    fitted on the rows that train, and FEATURES: what those are, in words. A kind whose stored rows are not just any numbers within its
+    scale has `golden(input, scaling, n, rng)`, made ones.
     """
 
     SCALED_AS_THE_SOURCE: bool
@@ -75,6 +76,14 @@ def features(input: InputSchema, trained: Trained) -> tuple[str, Features] | Non
     """What a linear model sees of raw inputs: in words, and as a function; None: there is nothing so plain."""
     half: Any = training(input.kind)
     return (half.FEATURES, half.features(input, trained)) if hasattr(half, "features") else None
+
+
+def golden(input: InputSchema, scaling: Scaling, n: int) -> np.ndarray:
+    """`n` made stored rows, (n, …): the same each time for a schema and a scaling, and like no row of a user."""
+    own, rng = getattr(training(input.kind), "golden", None), np.random.default_rng(0)
+    if own is not None:
+        return np.asarray(own(input, scaling, n, rng))
+    return (rng.random((n, *input.shape)) * input.scale).astype(np.float32)
 
 
 def between(fed: Sequence[int], trunk_shape: Sequence[int] | None) -> list[int] | None:
