@@ -122,14 +122,20 @@ class TimeShift(SpecModel):
 
 
 class SpecAugment(SpecModel):
-    """`masks` stretches of a sound are silent, each up to `fraction` of its length: the time masks of Park et al. (2019).
-
-    Masks of frequencies are not made: rows are changed before the spectrogram, which is the network's.
-    """
+    """`masks` stretches of a sound are silent, each up to `fraction` of its length, and `bands` bands of frequencies are taken out of it,
+    each up to `width` of the mel scale from 0 to half of the rate: the masks of time and of frequency of Park et al. (2019)."""
 
     type: Literal["spec_augment"] = "spec_augment"
-    masks: int = Field(2, ge=1, le=8)
+    masks: int = Field(2, ge=0, le=8)
     fraction: float = Field(0.1, gt=0, le=0.5)
+    bands: int = Field(0, ge=0, le=8)
+    width: float = Field(0.1, gt=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _masks_something(self) -> SpecAugment:
+        if not self.masks and not self.bands:
+            raise ValueError("`masks` and `bands` are both 0: give one of them, or leave spec_augment out")
+        return self
 
 
 Augmentation = Annotated[

@@ -7,7 +7,7 @@ should see one view). All changes of place are combined into one map, so that a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,11 +37,14 @@ if TYPE_CHECKING:
 _PLACES = Flip | Translation | Rotation | Zoom | Crop | RandAugment
 
 
-class Augment:
-    """`spec` applied to the raw rows of a batch. `scaling` has the unit of `noise`."""
+USUAL_RATE = 16_000
 
-    def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling):
-        self.spec, self._scaling = list(spec), scaling
+
+class Augment:
+    """`spec` applied to the raw rows of a batch. `scaling` has the unit of `noise`; `rate`: of sounds, samples a second."""
+
+    def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, rate: int | None = None):
+        self.spec, self._scaling, self._rate = list(spec), scaling, rate or USUAL_RATE
         self._entropy = [seed, *name.encode()]
 
     def __call__(self, raw: np.ndarray, step: int) -> np.ndarray:
@@ -73,6 +76,8 @@ class Augment:
                     rows = shifted(rows, augmentation.fraction, rng)
                 case SpecAugment():
                     rows = masked(rows, augmentation, rng)
+                    if augmentation.bands:
+                        rows = without_bands(rows, augmentation, self._rate, rng)
         return rows
 
     def _maps(
@@ -159,6 +164,25 @@ def masked(sounds: np.ndarray, by: SpecAugment, rng: np.random.Generator) -> np.
     at = np.arange(samples)
     silent = ((at >= starts) & (at < starts + lengths)).any(axis=0)
     return np.where(silent[..., None], np.float32(0), sounds)
+
+
+def without_bands(sounds: np.ndarray, by: SpecAugment, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Sounds (n, samples, 1), each without some bands of frequencies, their widths and places on the mel scale drawn evenly.
+
+    A mask of frequencies spans a whole spectrogram, so a band goes out of the whole sound at once, whatever frames a network makes of it.
+    """
+    samples, top = sounds.shape[1], mel(rate / 2)
+    widths = rng.random((by.bands, len(sounds), 1)) * by.width * top
+    lows = rng.random(widths.shape) * (top - widths)
+    at = mel(np.fft.rfftfreq(samples, 1 / rate))
+    out = ((at >= lows) & (at < lows + widths)).any(axis=0)
+    spectra = np.where(out, 0, np.fft.rfft(sounds[..., 0], axis=1))
+    return np.asarray(np.fft.irfft(spectra, samples, axis=1), np.float32)[..., None]
+
+
+def mel(hertz: Any) -> Any:
+    """Frequencies on the mel scale (O'Shaughnessy 1987)."""
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
 
 
 def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:

@@ -175,7 +175,8 @@ class Run:
         for name in subset.tasks:
             given |= heads.targets(network.tasks[name], subset.values[name])
         spec, scaling = training.augmentation, network.scaling
-        augment = Augment(spec, seed, subset.data.drawn_by, scaling) if spec else None
+        rate = subset.data.table.schema.input.rate
+        augment = Augment(spec, seed, subset.data.drawn_by, scaling, rate) if spec else None
         batched = samplers(subset, training.batch_size, seed)
         return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment)
 
