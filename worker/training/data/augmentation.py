@@ -50,15 +50,10 @@ class Augment:
     def __call__(self, raw: np.ndarray, step: int) -> np.ndarray:
         """(n, …) float32, in the units of `raw` (n, …). Pictures are (n, height, width, channels), sounds (n, samples, 1);
         noise takes any shape."""
-        rng = np.random.default_rng([*self._entropy, 257, step])
+        rng, drawn, maps = self._drawn(raw.shape, step)
         rows = raw.astype(np.float32)
-        drawn = {
-            place: rand_augment.Drawn(rng, len(rows), by)
-            for place, by in enumerate(self.spec)
-            if isinstance(by, RandAugment)
-        }
-        if any(isinstance(augmentation, _PLACES) for augmentation in self.spec):
-            rows = warp(rows, self._maps(rng, rows.shape, drawn))
+        if maps is not None:
+            rows = warp(rows, maps)
         for place, augmentation in enumerate(self.spec):
             match augmentation:
                 case RandAugment():
@@ -79,6 +74,23 @@ class Augment:
                     if augmentation.bands:
                         rows = without_bands(rows, augmentation, self._rate, rng)
         return rows
+
+    def maps(self, shape: Sequence[int], step: int) -> np.ndarray | None:
+        """The very maps, as `warp` takes them, by which a batch of `shape` is moved at that step; None: everything stays in its place."""
+        return self._drawn(shape, step)[2]
+
+    def _drawn(
+        self, shape: Sequence[int], step: int
+    ) -> tuple[np.random.Generator, dict[int, rand_augment.Drawn], np.ndarray | None]:
+        """What is drawn first for a batch: the changes of each RandAugment, and the maps; and the generator for the rest."""
+        rng = np.random.default_rng([*self._entropy, 257, step])
+        drawn = {
+            place: rand_augment.Drawn(rng, shape[0], by)
+            for place, by in enumerate(self.spec)
+            if isinstance(by, RandAugment)
+        }
+        moves = any(isinstance(augmentation, _PLACES) for augmentation in self.spec)
+        return rng, drawn, self._maps(rng, shape, drawn) if moves else None
 
     def _maps(
         self, rng: np.random.Generator, shape: Sequence[int], drawn: Mapping[int, rand_augment.Drawn]

@@ -178,7 +178,8 @@ class Run:
         rate = subset.data.table.schema.input.rate
         augment = Augment(spec, seed, subset.data.drawn_by, scaling, rate) if spec else None
         batched = samplers(subset, training.batch_size, seed)
-        return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment)
+        moved = heads.moved(subset.tasks.values())
+        return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment, moved=moved)
 
     def fit_spec(
         self,

@@ -299,8 +299,9 @@ class Faults:
                 self.add(where, f"{augmentation.type} is not for inputs of kind {input_.kind}", only)
 
     def moved(self, training: TrainingSpec, made: Sequence[Task | None], at: str) -> None:
-        """A task whose answers say where something is would learn places that its rows were moved away from."""
-        still = next((task for task in made if task is not None and tasks.of_places(task.type)), None)
+        """A task whose answers say where something is would learn places that its rows left, unless its targets move too."""
+        placed = [task for task in made if task is not None and tasks.of_places(task.type)]
+        still = next((task for task in placed if not heads.moved([task])), None)
         for place, augmentation in enumerate(training.augmentation):
             if still is not None and augmentation.type not in STILL:
                 message = f"{augmentation.type} moves the rows, and the {still.type} of {still.name!r} would not move with them"

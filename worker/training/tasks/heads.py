@@ -56,6 +56,9 @@ class Learning(Protocol):
     in `scores.linear`, which gives answers (n, units); None where no row can teach one. Or in its place `of_rows(task, rows, values)`: a
     function of stored rows to answers, fitted on such. A type whose answers would fill memory has `reduced(answers, rows)`, what its
     scores need of them: (n, …), which `aligned` then takes too. CONSTANT and LINEAR: what the two are, in words.
+
+    A type that is PLACED may have `moved(target, maps, side)`, a `batches.Moved`: its targets of rows that were moved. Without it rows are
+    never moved under the type.
     """
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:
@@ -123,6 +126,12 @@ def targets(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
     """
     target, labelled = learning(task.type).targets(task, values)
     return {task.name: target, f"{task.name}/labelled": labelled}
+
+
+def moved(made: Iterable[Task]) -> dict[str, Any]:
+    """Of the tasks whose targets move with their rows, the functions that move them, by name."""
+    kinds: dict[str, Any] = {task.name: learning(task.type) for task in made}
+    return {name: kind.moved for name, kind in kinds.items() if hasattr(kind, "moved")}
 
 
 def standardised(task: Task, values: np.ndarray) -> np.ndarray:
