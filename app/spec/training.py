@@ -138,6 +138,14 @@ class SpecAugment(SpecModel):
         return self
 
 
+class MixUp(SpecModel):
+    """λ of each row and 1 − λ of another one of its batch, λ drawn from Beta(`alpha`, `alpha`) for each; the loss is shared between the two
+    rows' labels alike (Zhang et al. 2018). It comes after all other changes."""
+
+    type: Literal["mixup"] = "mixup"
+    alpha: float = Field(0.2, gt=0, le=8)
+
+
 Augmentation = Annotated[
     Flip
     | Translation
@@ -150,12 +158,14 @@ Augmentation = Annotated[
     | Cutout
     | TokenDropout
     | TimeShift
-    | SpecAugment,
+    | SpecAugment
+    | MixUp,
     Field(discriminator="type"),
 ]
 
 
-STILL = frozenset({"noise", "color", "cutout"})
+MIXUP = "mixup"
+STILL = frozenset({"noise", "color", "cutout", MIXUP})
 """The augmentations of pictures that leave everything in its place."""
 
 
@@ -180,6 +190,12 @@ class TrainingSpec(SpecModel):
     def _one_budget(self) -> TrainingSpec:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give `epochs` or `steps`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> TrainingSpec:
+        if sum(augmentation.type == MIXUP for augmentation in self.augmentation) > 1:
+            raise ValueError("mixup is given twice: two rows are mixed, no more")
         return self
 
 

@@ -83,6 +83,13 @@ def fed(input: InputSchema) -> tuple[Any, ...]:
     return input.kind, input.shape, input.scale, input.features, input.rate
 
 
+def mixing_refusal(input: InputSchema) -> str | None:
+    """Why two rows have no mean, so that mixup cannot make one; None: they have. A module for some of whose inputs it is so has a function
+    of this name."""
+    own = getattr(of(input.kind), "mixing_refusal", None)
+    return None if own is None else cast("str | None", own(input))
+
+
 def prepared_shape(input: InputSchema) -> list[int]:
     """The shape of a row as a network sees it before any resizing: of most kinds that of a stored row."""
     prepare = getattr(of(input.kind), "prepared_shape", None)

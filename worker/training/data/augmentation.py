@@ -6,7 +6,8 @@ should see one view). All changes of place are combined into one map, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from app.spec.training import (
     Crop,
     Cutout,
     Flip,
+    MixUp,
     Noise,
     RandAugment,
     Rotation,
@@ -28,8 +30,6 @@ from app.spec.training import (
 from worker.training.data import rand_augment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from app.spec.training import Augmentation
     from worker.training.data.scaling import Scaling
 
@@ -38,6 +38,24 @@ _PLACES = Flip | Translation | Rotation | Zoom | Crop | RandAugment
 
 
 USUAL_RATE = 16_000
+LEAST_SHARE = 1e-4  # a label that is there counts for something, however small `alpha` is
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Of each row of a batch `share` (n,) is itself, the rest the row `other` (n,)."""
+
+    share: np.ndarray
+    other: np.ndarray
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        share = self.share.reshape(-1, *(1,) * (rows.ndim - 1))
+        return np.asarray(share * rows + (1 - share) * rows[self.other], np.float32)
+
+    def of_targets(self, y: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same of targets, as `heads.loss` takes them: of each task its share, and the other row's target and mask."""
+        others = {f"{name}/other": values[self.other] for name, values in y.items()}
+        return {**y, **others, **{f"{name}/share": self.share for name in y if not name.endswith("/labelled")}}
 
 
 class Augment:
@@ -73,7 +91,17 @@ class Augment:
                     rows = masked(rows, augmentation, rng)
                     if augmentation.bands:
                         rows = without_bands(rows, augmentation, self._rate, rng)
-        return rows
+        mixing = self.mixing(len(rows), step)
+        return rows if mixing is None else mixing.of(rows)
+
+    def mixing(self, n: int, step: int) -> Mixing | None:
+        """How the `n` rows of a batch are mixed at that step; None: they are not."""
+        by = next((augmentation for augmentation in self.spec if isinstance(augmentation, MixUp)), None)
+        if by is None:
+            return None
+        rng = np.random.default_rng([*self._entropy, 258, step])
+        share = np.clip(rng.beta(by.alpha, by.alpha, n), LEAST_SHARE, 1 - LEAST_SHARE)
+        return Mixing(share.astype(np.float32), rng.permutation(n))
 
     def maps(self, shape: Sequence[int], step: int) -> np.ndarray | None:
         """The very maps, as `warp` takes them, by which a batch of `shape` is moved at that step; None: everything stays in its place."""

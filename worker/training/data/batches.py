@@ -127,6 +127,9 @@ class BatchSource:
         maps = self.augment.maps(raw.shape, step) if self.augment is not None and self.moved else None
         if maps is not None:
             y |= {name: move(y[name], maps, raw.shape[1:3]) for name, move in self.moved.items()}
+        mixing = None if self.augment is None else self.augment.mixing(len(raw), step)
+        if mixing is not None:
+            y = mixing.of_targets(y)
         y |= {name: values[rows] for name, values in self.cached.items()}
         for compute in self.computed:
             y |= compute(raw)

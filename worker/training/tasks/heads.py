@@ -188,13 +188,29 @@ def difference(task: Task, ones: np.ndarray, others: np.ndarray) -> float:
     return float(np.abs(ones - others).max(initial=0)) / max(1.0, float(np.abs(others).max(initial=0)))
 
 
+LEAST_COUNT = 1e-6
+"""By which a loss is divided at least, where a label may count for less than a row."""
+
+
 def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:
-    """(mean loss over the labelled rows of a batch, how many rows are labelled), both scalars; 0 where none is."""
+    """(mean loss over the labelled rows of a batch, how many rows are labelled), both scalars; 0 where none is.
+
+    Where rows are mixed, `NAME/share` (n,) of one is the row whose labels stand under NAME, and the rest the one whose labels stand under
+    `NAME/other`: each label counts with its share, so a row counts with those of its two labels that are there.
+    """
     from keras import ops
 
-    rows, mask = learning(task.type).loss(y[task.name], y[f"{task.name}/labelled"], ops.cast(logits, "float32"))
-    count = ops.sum(mask)
-    return ops.sum(rows * mask) / ops.maximum(count, 1.0), count
+    kind, logits = learning(task.type), ops.cast(logits, "float32")
+    rows, mask = kind.loss(y[task.name], y[f"{task.name}/labelled"], logits)
+    if f"{task.name}/share" not in y:
+        count = ops.sum(mask)
+        return ops.sum(rows * mask) / ops.maximum(count, 1.0), count
+    share = y[f"{task.name}/share"]
+    others, there = kind.loss(y[f"{task.name}/other"], y[f"{task.name}/labelled/other"], logits)
+    mask, there = share * mask, (1.0 - share) * there
+    count = ops.sum(mask) + ops.sum(there)
+    total = ops.sum(rows * mask) + ops.sum(others * there)
+    return total / ops.maximum(count, LEAST_COUNT), count
 
 
 PARTS = ("hidden", "dropout", "logits")
