@@ -56,6 +56,7 @@ class Learning(Protocol):
     in `scores.linear`, which gives answers (n, units); None where no row can teach one. Or in its place `of_rows(task, rows, values)`: a
     function of stored rows to answers, fitted on such. A type whose answers would fill memory has `reduced(answers, rows)`, what its
     scores need of them: (n, …), which `aligned` then takes too. CONSTANT and LINEAR: what the two are, in words.
+    Of texts, `compressed(inputs)` may say what a compressor makes of them, in the metric, as in `next_token`; COMPRESSED: in words.
 
     A type that is PLACED may have `moved(target, maps, side)`, a `batches.Moved`: its targets of rows that were moved. Without it rows are
     never moved under the type.
