@@ -99,6 +99,14 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "It is still being prepared, or could not be read: its `state` and `errors` in GET /v1/datasets/{id} say which.",
     ),
     ProblemType(
+        "model_differs",
+        409,
+        "The model is no longer what it was when it was kept",
+        "A kept model carries a few made rows with the answers that the trained network gave to them, and for pictures and sounds a made "
+        "file with the row that it became. They are compared whenever the model is loaded; `detail` says what differs: another version of "
+        "a library, or a damaged file. Install the versions in the model's manifest (`versions`), or train it anew.",
+    ),
+    ProblemType(
         "body_too_large",
         413,
         "The body is larger than this service takes",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import logs
-from app.errors import Problem, Unavailable
+from app.errors import Conflict, Problem, Unavailable
 from app.settings import settings
 from app.spec.data import Decoding
 from app.spec.faults import MOST, Fault, Invalid, pointer
@@ -50,7 +50,7 @@ def predict(model: Path, inputs: NDArray[np.float32]) -> dict[str, list[Any]]:
     Raises:
         Invalid: rows have numbers for which the model has no answer.
         FileNotFoundError: the model was deleted in between.
-        Problem: 503 when the program does not answer in time, 500 when it fails.
+        Problem: 409 when the model is not what it was when it was kept, 503 when the program does not answer in time, 500 when it fails.
     """
     body = io.BytesIO()
     np.save(body, inputs, allow_pickle=False)
@@ -115,6 +115,10 @@ def _answered(path: str, params: dict[str, str], body: dict[str, Any]) -> httpx.
         ) from None
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
+    if answer.status_code == httpx.codes.CONFLICT:
+        raise Conflict(
+            f"This model is not what it was when it was kept: {answer.json()['detail']}.", code="model_differs"
+        )
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
         told = answer.json()
         broken = [Fault(pointer("file", number), why, _OPENS, "broken_file") for number, why in told.get("files", [])]

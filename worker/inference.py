@@ -21,6 +21,7 @@ import socket
 import stat
 import sys
 import threading
+import zipfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -94,7 +95,11 @@ class TooMany(Exception):
         self.most = most
 
 
-REFUSALS = (PredictionRefused, BrokenFiles, TooMany, TooLarge, TimeoutError)
+class ModelDiffers(Exception):
+    """A model that cannot be loaded here, or no longer answers as it did when it was kept. The message says in what."""
+
+
+REFUSALS = (PredictionRefused, BrokenFiles, TooMany, TooLarge, ModelDiffers, TimeoutError)
 
 
 def _refused(refusal: Exception) -> JSONResponse:
@@ -108,6 +113,8 @@ def _refused(refusal: Exception) -> JSONResponse:
             return JSONResponse({"detail": str(refusal), "most": most}, 422)
         case TooLarge(rows=rows):
             return JSONResponse({"detail": str(refusal), "rows": rows}, 422)
+        case ModelDiffers():
+            return JSONResponse({"detail": str(refusal)}, 409)
     return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
 
 
@@ -125,6 +132,7 @@ class Warm:
             PredictionRefused: the path is no model in the store, or its rows have another shape.
             TooLarge: it has no finite answer to some rows, and one to a row of zeros.
             TooMany: the answers are too long to be sent.
+            ModelDiffers: it is not what it was when it was kept.
         """
         with self._lock:
             model = self._model(path)
@@ -147,15 +155,29 @@ class Warm:
     def _model(self, path: Path) -> Any:
         key, length = _checked(path)
         if key not in self._models:
-            keras = importlib.import_module("keras")
-            loaded = keras.saving.load_model(key[0], compile=False, safe_mode=True)
-            self._models[key] = (loaded, length)
+            self._models[key] = (_loaded(Path(key[0])), length)
             while len(self._models) > 1 and (
                 len(self._models) > _MOST_MODELS or sum(size for _, size in self._models.values()) > _MOST_MODEL_BYTES
             ):
                 self._models.popitem(last=False)
         self._models.move_to_end(key)
         return self._models[key][0]
+
+
+def _loaded(path: Path) -> Any:
+    """The model, once it has answered its golden rows as the trained network did. Raises ModelDiffers."""
+    keras, golden_rows = importlib.import_module("keras"), importlib.import_module("worker.training.kept.golden")
+    try:
+        model, golden = keras.saving.load_model(path, compile=False, safe_mode=True), golden_rows.read(path)
+        few = None if golden is None else golden_rows.few(golden)
+        found = [] if few is None else golden_rows.differences(few, lambda rows: model(rows, training=False))
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        log.exception("model_cannot_be_loaded", model=path.name)
+        raise ModelDiffers(f"its file cannot be loaded ({type(error).__name__})") from error
+    if found:
+        log.error("model_differs", model=path.name, differences=found)
+        raise ModelDiffers("; ".join(found))
+    return model
 
 
 def _answers(model: Any, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

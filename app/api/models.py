@@ -68,7 +68,8 @@ def list_models(
             "content": {PNG: {"schema": {"type": "string", "format": "binary"}}, LINES: {"schema": {"type": "string"}}}
         },
         **deps.problem_responses(
-            "not_found", "malformed_body", "unsupported_media_type", "invalid", "inference_unavailable"
+            *("not_found", "malformed_body", "unsupported_media_type", "invalid"),
+            *("model_differs", "inference_unavailable"),
         ),
     },
     openapi_extra=deps.body_in_openapi(

@@ -12,6 +12,9 @@ COLUMN = "boxes"
 PAD = -1.0
 """What stands in all five places of a stored row beyond a picture's last box."""
 
+LEAST_LEFT = 0.25
+"""The share of a box that must be left once its picture is cropped or moved; of less it is none."""
+
 
 @dataclass(frozen=True)
 class PictureBoxes:

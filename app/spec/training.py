@@ -122,14 +122,28 @@ class TimeShift(SpecModel):
 
 
 class SpecAugment(SpecModel):
-    """`masks` stretches of a sound are silent, each up to `fraction` of its length: the time masks of Park et al. (2019).
-
-    Masks of frequencies are not made: rows are changed before the spectrogram, which is the network's.
-    """
+    """`masks` stretches of a sound are silent, each up to `fraction` of its length, and `bands` bands of frequencies are taken out of it,
+    each up to `width` of the mel scale from 0 to half of the rate: the masks of time and of frequency of Park et al. (2019)."""
 
     type: Literal["spec_augment"] = "spec_augment"
-    masks: int = Field(2, ge=1, le=8)
+    masks: int = Field(2, ge=0, le=8)
     fraction: float = Field(0.1, gt=0, le=0.5)
+    bands: int = Field(0, ge=0, le=8)
+    width: float = Field(0.1, gt=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _masks_something(self) -> SpecAugment:
+        if not self.masks and not self.bands:
+            raise ValueError("`masks` and `bands` are both 0: give one of them, or leave spec_augment out")
+        return self
+
+
+class MixUp(SpecModel):
+    """λ of each row and 1 − λ of another one of its batch, λ drawn from Beta(`alpha`, `alpha`) for each; the loss is shared between the two
+    rows' labels alike (Zhang et al. 2018). It comes after all other changes."""
+
+    type: Literal["mixup"] = "mixup"
+    alpha: float = Field(0.2, gt=0, le=8)
 
 
 Augmentation = Annotated[
@@ -144,12 +158,14 @@ Augmentation = Annotated[
     | Cutout
     | TokenDropout
     | TimeShift
-    | SpecAugment,
+    | SpecAugment
+    | MixUp,
     Field(discriminator="type"),
 ]
 
 
-STILL = frozenset({"noise", "color", "cutout"})
+MIXUP = "mixup"
+STILL = frozenset({"noise", "color", "cutout", MIXUP})
 """The augmentations of pictures that leave everything in its place."""
 
 
@@ -174,6 +190,12 @@ class TrainingSpec(SpecModel):
     def _one_budget(self) -> TrainingSpec:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give `epochs` or `steps`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> TrainingSpec:
+        if sum(augmentation.type == MIXUP for augmentation in self.augmentation) > 1:
+            raise ValueError("mixup is given twice: two rows are mixed, no more")
         return self
 
 

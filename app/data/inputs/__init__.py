@@ -16,6 +16,7 @@ from app.data.table import Hashes
 from app.spec.data import Column, Decoding, InputSchema, Schema
 from app.spec.faults import Fault
 from app.spec.registry import NotInstalled, modules
+from app.spec.training import MIXUP
 
 Encode = Callable[[object, str, list[Fault]], np.ndarray | None]
 """(row as a client sends it, its pointer, faults so far) to its numbers in the shape of the input; None where faults were added."""
@@ -118,14 +119,23 @@ def fed(input: InputSchema) -> tuple[Any, ...]:
 
 
 def augmentations(input: InputSchema) -> frozenset[str] | None:
-    """The types of augmentation that go with such rows, or with a part of them; None: all."""
-    kinds = [of(part.kind).AUGMENTATIONS for part in input.parts.values()] or [of(input.kind).AUGMENTATIONS]
-    return None if None in kinds else frozenset().union(*(kind for kind in kinds if kind is not None))
+    """The types of augmentation that go with such rows, or with a part of them; None: all. Mixing rows would mix all parts."""
+    if not input.parts:
+        return of(input.kind).AUGMENTATIONS
+    kinds = [of(part.kind).AUGMENTATIONS for part in input.parts.values()]
+    return None if None in kinds else frozenset().union(*(kind for kind in kinds if kind is not None)) - {MIXUP}
 
 
 def part_like(input: InputSchema, other: InputSchema) -> bool:
     """Whether `other` is what a part of `input` is: a network of it can become the part's."""
     return any(fed(part) == fed(other) for part in input.parts.values())
+
+
+def mixing_refusal(input: InputSchema) -> str | None:
+    """Why two rows have no mean, so that mixup cannot make one; None: they have. A module for some of whose inputs it is so has a function
+    of this name."""
+    own = getattr(of(input.kind), "mixing_refusal", None)
+    return None if own is None else cast("str | None", own(input))
 
 
 def prepared_shape(input: InputSchema) -> list[int]:

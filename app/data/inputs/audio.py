@@ -19,7 +19,7 @@ from app.spec.faults import Fault
 
 DIMENSIONS = 2
 ARCHITECTURE, STUDENT = "audio-cnn", "audio-cnn-small"
-AUGMENTATIONS: frozenset[str] | None = frozenset({"time_shift", "noise", "spec_augment"})
+AUGMENTATIONS: frozenset[str] | None = frozenset({"time_shift", "noise", "spec_augment", "mixup"})
 RESIZED = False
 STORED = np.int16
 

@@ -19,7 +19,7 @@ from app.spec.faults import Fault, pointer
 DIMENSIONS = 3
 ARCHITECTURE, STUDENT = "cnn", "cnn-small"
 AUGMENTATIONS: frozenset[str] | None = frozenset(
-    {"flip", "translation", "rotation", "zoom", "crop", "rand_augment", "noise", "color", "cutout"}
+    {"flip", "translation", "rotation", "zoom", "crop", "rand_augment", "noise", "color", "cutout", "mixup"}
 )
 RESIZED = True
 STORED = np.uint8

@@ -19,7 +19,7 @@ from app.spec.faults import MOST, Fault, nearest, pointer
 
 DIMENSIONS = 1
 ARCHITECTURE, STUDENT = "mlp", "mlp"
-AUGMENTATIONS: frozenset[str] | None = frozenset({"noise"})
+AUGMENTATIONS: frozenset[str] | None = frozenset({"noise", "mixup"})
 RESIZED = False
 
 
@@ -52,6 +52,13 @@ def hashes(inputs: np.ndarray, input: InputSchema) -> Hashes:  # noqa: ARG001
 def prepared_shape(input: InputSchema) -> list[int]:
     """The shape of a row as a network sees it, see `app.data.layout`. A schema without features has plain numbers alone."""
     return [layout.width(input.features)] if input.features else input.shape
+
+
+def mixing_refusal(input: InputSchema) -> str | None:
+    """Why two rows have no mean; None: they have."""
+    if layout.plain(input.features):
+        return None
+    return "rows of a table with categories or missing values cannot be mixed: the mean of two words is no word"
 
 
 def encoder(input: InputSchema) -> Encode:

@@ -28,3 +28,7 @@ class Baselines(ReportModel):
     linear: Baseline | None = Field(
         description="a linear model of words or columns, or counts of words or bytes; null: such inputs or tasks have none"
     )
+    compressor: Baseline | None = Field(
+        None,
+        description="a compressor that has seen training texts, of a text's next byte",
+    )

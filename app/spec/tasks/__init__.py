@@ -57,7 +57,7 @@ class TaskModule(Protocol):
     ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. CAUSAL, true where an answer at a
     place stands at a later one in the input. READS_INPUT, true where `prediction` has a
     third argument, the row that was answered. PLACED, true where an answer says where on a picture something is, so that rows may
-    not be moved under it; then it has `placed(fields, size, back)`.
+    be moved only with it (`moved` of its other half); then it has `placed(fields, size, back)`.
     """
 
     OUTPUT: Output

@@ -48,13 +48,13 @@ class Inference(BaseHTTPRequestHandler):
     """Answers each row with ROW, and remembers what it was asked."""
 
     asked: ClassVar[list[tuple[Path, NDArray[np.float32]]]] = []
-    status = 200
+    status, detail = 200, "secret reason"
 
     def do_POST(self) -> None:
         rows = np.load(io.BytesIO(self.rfile.read(int(self.headers["content-length"]))))
         self.asked.append((Path(parse_qs(urlsplit(self.path).query)["model"][0]), rows))
         answer = {"predictions": {task: [values] * len(rows) for task, values in ROW.items()}}
-        body = json.dumps(answer if self.status == 200 else {"detail": "secret reason", "rows": [1, 3]}).encode()
+        body = json.dumps(answer if self.status == 200 else {"detail": self.detail, "rows": [1, 3]}).encode()
         self.send_response(self.status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -230,6 +230,16 @@ def test_a_failure_of_the_inference_program_is_told_without_its_words(
     answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1, 2]]})
     problem(answer, ours, code)
     assert "secret reason" not in answer.text
+
+
+def test_a_model_that_answers_otherwise_than_when_it_was_kept_is_refused_with_what_differs(
+    client: httpx.Client, model: dict[str, Any], inference: type[Inference], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "status", 409)
+    monkeypatch.setattr(inference, "detail", "its answers for size differ by 1.0e-02, more than 2e-03")
+    answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1, 2]]})
+    problem(answer, 409, "model_differs")
+    assert "its answers for size differ by 1.0e-02, more than 2e-03." in answer.json()["detail"]
 
 
 @pytest.fixture

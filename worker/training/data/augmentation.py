@@ -6,8 +6,9 @@ should see one view). All changes of place are combined into one map, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from app.spec.training import (
     Crop,
     Cutout,
     Flip,
+    MixUp,
     Noise,
     RandAugment,
     Rotation,
@@ -28,8 +30,6 @@ from app.spec.training import (
 from worker.training.data import rand_augment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from app.spec.training import Augmentation
     from worker.training.data.scaling import Scaling
 
@@ -37,25 +37,41 @@ if TYPE_CHECKING:
 _PLACES = Flip | Translation | Rotation | Zoom | Crop | RandAugment
 
 
-class Augment:
-    """`spec` applied to the raw rows of a batch. `scaling` has the unit of `noise`."""
+USUAL_RATE = 16_000
+LEAST_SHARE = 1e-4  # a label that is there counts for something, however small `alpha` is
 
-    def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling):
-        self.spec, self._scaling = list(spec), scaling
+
+@dataclass(frozen=True)
+class Mixing:
+    """Of each row of a batch `share` (n,) is itself, the rest the row `other` (n,)."""
+
+    share: np.ndarray
+    other: np.ndarray
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        share = self.share.reshape(-1, *(1,) * (rows.ndim - 1))
+        return np.asarray(share * rows + (1 - share) * rows[self.other], np.float32)
+
+    def of_targets(self, y: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same of targets, as `heads.loss` takes them: of each task its share, and the other row's target and mask."""
+        others = {f"{name}/other": values[self.other] for name, values in y.items()}
+        return {**y, **others, **{f"{name}/share": self.share for name in y if not name.endswith("/labelled")}}
+
+
+class Augment:
+    """`spec` applied to the raw rows of a batch. `scaling` has the unit of `noise`; `rate`: of sounds, samples a second."""
+
+    def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, rate: int | None = None):
+        self.spec, self._scaling, self._rate = list(spec), scaling, rate or USUAL_RATE
         self._entropy = [seed, *name.encode()]
 
     def __call__(self, raw: np.ndarray, step: int) -> np.ndarray:
         """(n, …) float32, in the units of `raw` (n, …). Pictures are (n, height, width, channels), sounds (n, samples, 1);
         noise takes any shape."""
-        rng = np.random.default_rng([*self._entropy, 257, step])
+        rng, drawn, maps = self._drawn(raw.shape, step)
         rows = raw.astype(np.float32)
-        drawn = {
-            place: rand_augment.Drawn(rng, len(rows), by)
-            for place, by in enumerate(self.spec)
-            if isinstance(by, RandAugment)
-        }
-        if any(isinstance(augmentation, _PLACES) for augmentation in self.spec):
-            rows = warp(rows, self._maps(rng, rows.shape, drawn))
+        if maps is not None:
+            rows = warp(rows, maps)
         for place, augmentation in enumerate(self.spec):
             match augmentation:
                 case RandAugment():
@@ -73,7 +89,36 @@ class Augment:
                     rows = shifted(rows, augmentation.fraction, rng)
                 case SpecAugment():
                     rows = masked(rows, augmentation, rng)
-        return rows
+                    if augmentation.bands:
+                        rows = without_bands(rows, augmentation, self._rate, rng)
+        mixing = self.mixing(len(rows), step)
+        return rows if mixing is None else mixing.of(rows)
+
+    def mixing(self, n: int, step: int) -> Mixing | None:
+        """How the `n` rows of a batch are mixed at that step; None: they are not."""
+        by = next((augmentation for augmentation in self.spec if isinstance(augmentation, MixUp)), None)
+        if by is None:
+            return None
+        rng = np.random.default_rng([*self._entropy, 258, step])
+        share = np.clip(rng.beta(by.alpha, by.alpha, n), LEAST_SHARE, 1 - LEAST_SHARE)
+        return Mixing(share.astype(np.float32), rng.permutation(n))
+
+    def maps(self, shape: Sequence[int], step: int) -> np.ndarray | None:
+        """The very maps, as `warp` takes them, by which a batch of `shape` is moved at that step; None: everything stays in its place."""
+        return self._drawn(shape, step)[2]
+
+    def _drawn(
+        self, shape: Sequence[int], step: int
+    ) -> tuple[np.random.Generator, dict[int, rand_augment.Drawn], np.ndarray | None]:
+        """What is drawn first for a batch: the changes of each RandAugment, and the maps; and the generator for the rest."""
+        rng = np.random.default_rng([*self._entropy, 257, step])
+        drawn = {
+            place: rand_augment.Drawn(rng, shape[0], by)
+            for place, by in enumerate(self.spec)
+            if isinstance(by, RandAugment)
+        }
+        moves = any(isinstance(augmentation, _PLACES) for augmentation in self.spec)
+        return rng, drawn, self._maps(rng, shape, drawn) if moves else None
 
     def _maps(
         self, rng: np.random.Generator, shape: Sequence[int], drawn: Mapping[int, rand_augment.Drawn]
@@ -159,6 +204,25 @@ def masked(sounds: np.ndarray, by: SpecAugment, rng: np.random.Generator) -> np.
     at = np.arange(samples)
     silent = ((at >= starts) & (at < starts + lengths)).any(axis=0)
     return np.where(silent[..., None], np.float32(0), sounds)
+
+
+def without_bands(sounds: np.ndarray, by: SpecAugment, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Sounds (n, samples, 1), each without some bands of frequencies, their widths and places on the mel scale drawn evenly.
+
+    A mask of frequencies spans a whole spectrogram, so a band goes out of the whole sound at once, whatever frames a network makes of it.
+    """
+    samples, top = sounds.shape[1], mel(rate / 2)
+    widths = rng.random((by.bands, len(sounds), 1)) * by.width * top
+    lows = rng.random(widths.shape) * (top - widths)
+    at = mel(np.fft.rfftfreq(samples, 1 / rate))
+    out = ((at >= lows) & (at < lows + widths)).any(axis=0)
+    spectra = np.where(out, 0, np.fft.rfft(sounds[..., 0], axis=1))
+    return np.asarray(np.fft.irfft(spectra, samples, axis=1), np.float32)[..., None]
+
+
+def mel(hertz: Any) -> Any:
+    """Frequencies on the mel scale (O'Shaughnessy 1987)."""
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
 
 
 def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:

@@ -29,6 +29,9 @@ ALIKE = 4
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Row numbers of a batch, its raw inputs after augmentation, and the same scaled."""
 
+Moved = Callable[[np.ndarray, np.ndarray, Sequence[int]], np.ndarray]
+"""Targets of a batch, the maps by which its rows were moved (n, 2, 3), see `augmentation.warp`, and a row's (height, width), to targets."""
+
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -106,6 +109,7 @@ class BatchSource:
     timed: list[Callable[[int], Mapping[str, np.ndarray]]] = field(default_factory=list)
     cached: dict[str, Some] = field(default_factory=dict)
     augment: Augment | None = None
+    moved: Mapping[str, Moved] = field(default_factory=dict)
     _ahead: dict[int, Future[Rows]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -120,6 +124,12 @@ class BatchSource:
     def batch(self, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         rows, raw, scaled = self._taken(step)
         y = {name: values[rows] for name, values in self.given.items()}
+        maps = self.augment.maps(raw.shape, step) if self.augment is not None and self.moved else None
+        if maps is not None:
+            y |= {name: move(y[name], maps, raw.shape[1:3]) for name, move in self.moved.items()}
+        mixing = None if self.augment is None else self.augment.mixing(len(raw), step)
+        if mixing is not None:
+            y = mixing.of_targets(y)
         y |= {name: values[rows] for name, values in self.cached.items()}
         for compute in self.computed:
             y |= compute(raw)

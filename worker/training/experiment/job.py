@@ -20,9 +20,9 @@ from worker.reports import ArtifactReport
 from worker.training.data.rows import Data, Subset
 from worker.training.experiment.run import Run, check_trace
 from worker.training.fitting import checkpoint
-from worker.training.fitting.fit import FitLoop, ModelCache
+from worker.training.fitting.fit import FitLoop, ModelCache, predict
 from worker.training.fitting.plan import FitSpec, Phase, Trained
-from worker.training.kept import export, formats, store
+from worker.training.kept import export, formats, golden, store
 from worker.training.kept.store import Model
 from worker.training.kept.teacher_cache import TeacherCache
 from worker.training.networks import build
@@ -123,11 +123,13 @@ class Job:
         if stopped and (has_own or not role.startswith(LEADS_ON)):
             raise Stopped
         model, line = store.write(
-            self.out, UNFINISHED if stopped else role, stage, trained, learnt_from, behind, edges, unlabelled
-        )
+            self.out, UNFINISHED if stopped else role, stage, trained, learnt_from, behind, edges, unlabelled,
+            answers=None if stopped else self._answers_on_cpu,
+        )  # fmt: skip
         if not stopped and role.startswith(("model", "source", "teacher")):  # what is stopped has to be quick
             some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
-            export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
+            with device.on_cpu():
+                export.check(self.out / line.model, model.network, some, self._answers_on_cpu(model.network, some))
         self._metric_log.save()
         how = came_as_file(model.manifest.input)
         if role == "model" and how is not None:
@@ -155,6 +157,14 @@ class Job:
             name: heads.answers(network.tasks[name], logits)
             for name, logits in self._fit_loop.logits(network, inputs).items()
         }
+
+    def _answers_on_cpu(self, network: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """As `answers`, where the inference program and most others compute: an accelerator may multiply with fewer digits."""
+        if device.name() == "cpu":
+            return self.answers(network, rows)
+        with device.on_cpu():
+            logits = predict(build.keras_layers(network), network, rows)
+            return {name: heads.answers(network.tasks[name], values) for name, values in logits.items()}
 
     def _test_answers(self, network: Network, data: Data) -> dict[str, np.ndarray]:
         """The answers to the test rows, as scores need them."""
@@ -235,6 +245,7 @@ class Job:
             data.table.inputs[data.split.train[:EXPORT_ROWS]],
             self.out,
             self.raise_if_stopped,
+            golden.make(model.network, self._answers_on_cpu),
         )
         for entry in written.values():
             self.send(ArtifactReport(name=entry["file"], path=entry["file"]))

@@ -177,7 +177,8 @@ class Run:
         shape, drawn_by = subset.data.table.schema.input, subset.data.drawn_by
         augment = input_kinds.augment(spec, seed, drawn_by, scaling, shape) if spec else None
         batched = samplers(subset, training.batch_size, seed)
-        return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment)
+        moved = heads.moved(subset.tasks.values())
+        return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment, moved=moved)
 
     def fit_spec(
         self,

@@ -81,7 +81,11 @@ class DistillationLoss:
         given = [ops.stop_gradient(y[f"{task.name}/teacher/{number}"]) for number in range(len(weights))]
         if self.loss_spec.logit_standardization:
             student, given = standardised(student), [standardised(teacher) for teacher in given]
-        return Answers(task.type, student, given, weights, y.get(task.name), y.get(f"{task.name}/labelled"))
+        mixed = (
+            f"{task.name}/share" in y
+        )  # then a row has two labels, and no objective takes them: the teachers saw the mixed row
+        labels, labelled = (None, None) if mixed else (y.get(task.name), y.get(f"{task.name}/labelled"))
+        return Answers(task.type, student, given, weights, labels, labelled)
 
     def _of_features(
         self, module: Any, task: str, number: int, spec: Any, y: Mapping[str, Any], y_pred: Mapping[str, Any]

@@ -23,6 +23,8 @@ from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
 from worker.training.data import inputs as input_kinds
+from worker.training.kept import golden as golden_rows
+from worker.training.kept.golden import Golden
 from worker.training.networks import build, trunk
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
@@ -32,6 +34,9 @@ LOADING = (
     'model = keras.saving.load_model("{file}")\n'
     "answers = model.predict(rows)  # rows: float32, or as they are stored, of shape (n, {shape})\n"
     "# {tasks}"
+    "\n# five made rows, and what the trained network answered to them:"
+    '\n# golden = np.load(zipfile.ZipFile("{file}").open("golden.npz"))'
+    '\n# np.abs(model.predict(golden["rows"])["{first}"] - golden["answers/{first}"]).max()'
 )
 PREPROCESS = "preprocess.py"
 """The file beside a model that turns a user's files into rows, as the service does: a module of ours as it is."""
@@ -58,15 +63,17 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     return keras.Model(inputs, outputs, name="model")
 
 
-def write(network: Network, path: Path) -> str:
-    """Saves the inference model at `path`, whole or not at all; returns the file's sha256."""
+def write(network: Network, path: Path, golden: Golden | None = None) -> str:
+    """Saves the inference model at `path`, with its golden rows, whole or not at all; returns the file's sha256."""
     with durable.write(path) as beside:
         inference_model(network).save(beside)
+        if golden is not None:
+            golden_rows.add(golden, beside)
     return file_sha256(path)
 
 
 def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np.ndarray]) -> None:
-    """Checks that the saved model loads in plain Keras and answers as the trained network did.
+    """Checks that the saved model loads in plain Keras and answers as the trained network did, to `rows` and to its golden rows.
 
     Raises:
         Failure: `internal`, since no spec can be at fault: it does not.
@@ -75,8 +82,12 @@ def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np
     answers = model.predict_on_batch(rows.astype(np.float32))
     for name, task in network.tasks.items():
         answer = np.asarray(answers[name])
-        if not np.isfinite(answer).all() or heads.difference(task, answer, expected[name]) > 2e-3:
+        if not np.isfinite(answer).all() or heads.difference(task, answer, expected[name]) > golden_rows.TOLERANCE:
             raise Failure("internal", f"the saved model's answers for {name} differ from the trained network's")
+    golden = golden_rows.read(path)
+    differences = [] if golden is None else golden_rows.differences(golden, lambda some: model(some, training=False))
+    if differences:
+        raise Failure("internal", f"the saved model differs from the trained network: {'; '.join(differences)}")
 
 
 def manifest(
@@ -112,7 +123,8 @@ def manifest(
         rows_file=rows_file,
         rows_shapes=[list(shape) for shape in rows_shapes],
         edges=[{"relation": relation, "target": target} for relation, target in edges],
-        loading=_decoding(network) + LOADING.format(file=file, shape=shape, tasks=kinds),
+        loading=_decoding(network)
+        + LOADING.format(file=file, shape=shape, tasks=kinds, first=next(iter(network.tasks))),
     )
 
 

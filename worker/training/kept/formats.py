@@ -24,6 +24,8 @@ from app import durable
 from app.data import disk
 from app.spec.exports import FILES, ExportFormat, unavailable
 from worker.training.kept import export
+from worker.training.kept import golden as golden_rows
+from worker.training.kept.golden import Golden
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
 
@@ -55,12 +57,14 @@ def write(
     rows: np.ndarray,
     out: Path,
     before_each: Callable[[], None] = lambda: None,
+    golden: Golden | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Writes `formats` (all but keras) into `out`; returns {kind: {file, bytes, largest_difference}}.
 
     Args:
         rows: raw inputs on which each file is compared with Keras, all at once and the first one alone.
         before_each: called before each file, and may raise.
+        golden: what each file is compared with besides: the trained network's own answers.
 
     Raises:
         Failure: `export_failed`, a file could not be written or answers otherwise than Keras does.
@@ -82,6 +86,7 @@ def write(
             try:
                 answer = _WRITERS[kind](model, path)
                 answers = [answer(some) for some in (rows, rows[:1])]
+                differences = [] if golden is None else golden_rows.differences(golden, answer)
             except (OSError, MemoryError):
                 raise
             except Exception as error:
@@ -90,8 +95,11 @@ def write(
                 raise Failure(
                     "export_failed", f"{kind} could not be written ({type(error).__name__})", param="/export"
                 ) from error
-        differences = [_difference(kind, network, *pair) for pair in zip(answers, expected, strict=True)]
-        written[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": max(differences)}
+        if differences:
+            message = f"the {kind} file differs from the trained network: {'; '.join(differences)}"
+            raise Failure("export_failed", message, param="/export")
+        off = max(_difference(kind, network, *pair) for pair in zip(answers, expected, strict=True))
+        written[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": off}
     return written
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.spec.models import Manifest
 from worker.reports import EdgeReport, Kept
-from worker.training.kept import export
+from worker.training.kept import export, golden
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 from worker.training.scores.verdict import Cost
@@ -57,8 +57,10 @@ def write(
     behind: Sequence[Model],
     edges: Sequence[tuple[str, str]],
     unlabelled: Sequence[tuple[Data, np.ndarray]],
+    answers: golden.Answers | None = None,
 ) -> tuple[Model, Kept]:
-    """Writes a model's files into `out`, all but its manifest; returns the model and the files' report. Arguments as in `Run.keep`."""
+    """Writes a model's files into `out`, all but its manifest; returns the model and the files' report. Arguments as in `Job.keep`;
+    without `answers` no golden rows are kept."""
     trained = replace(trained, network=replace(trained.network, precision="float32"))  # a kept model computes in full
     stem = "" if role == "model" else role.replace("/", "-")
     file = out / (f"{stem}.keras" if stem else "model.keras")
@@ -77,7 +79,8 @@ def write(
     )
     if not unknown:
         export.write_rows(hashes, rows_file)
-    sha256 = export.write(trained.network, file)
+    made = None if answers is None else golden.make(trained.network, answers)
+    sha256 = export.write(trained.network, file, made)
     manifest = export.manifest(
         trained.network,
         role,

@@ -19,7 +19,7 @@ from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStag
 from app.spec.registry import modules
 from app.spec.spec_limits import most_epochs, most_parameters
 from app.spec.trace import key as trace_key
-from app.spec.training import SCRATCH_RATES, STILL, ControlSpec, TrainingSpec
+from app.spec.training import MIXUP, SCRATCH_RATES, STILL, ControlSpec, TrainingSpec
 from app.spec.variants import Unfit
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
@@ -297,14 +297,25 @@ class Faults:
                 where = f"{at}/augmentation/{place}/type"
                 only = f"only {' and '.join(sorted(allowed))} goes with them" if allowed else "leave it out"
                 self.add(where, f"{augmentation.type} is not for inputs of kind {input_.kind}", only)
+            elif augmentation.type == MIXUP and input_ is not None and (reason := inputs.mixing_refusal(input_)):
+                self.add(f"{at}/augmentation/{place}/type", reason, "leave mixup out; noise goes with them")
 
     def moved(self, training: TrainingSpec, made: Sequence[Task | None], at: str) -> None:
-        """A task whose answers say where something is would learn places that its rows were moved away from."""
-        still = next((task for task in made if task is not None and tasks.of_places(task.type)), None)
+        """A task whose answers say where something is would learn places that its rows left, unless its targets move too. And the mean of
+        two rows must have an answer: either's label, at so much each."""
+        placed = [task for task in made if task is not None and tasks.of_places(task.type)]
+        still = next((task for task in placed if not heads.moved([task])), None)
         for place, augmentation in enumerate(training.augmentation):
             if still is not None and augmentation.type not in STILL:
                 message = f"{augmentation.type} moves the rows, and the {still.type} of {still.name!r} would not move with them"
                 self.add(f"{at}/augmentation/{place}/type", message, "use color, cutout or noise", "not_applicable")
+            if augmentation.type == MIXUP:
+                for task in made:
+                    if task is not None and (tasks.on_map(task.type) or tasks.of_identities(task.type)):
+                        message = (
+                            f"a mixed row has no answer to the {task.type} of {task.name!r}: it shows two rows at once"
+                        )
+                        self.add(f"{at}/augmentation/{place}/type", message, "leave mixup out", "not_applicable")
 
     def control(
         self, control: ControlSpec, training: TrainingSpec, tasks: list[str] | None = None, *, scratch: bool = False

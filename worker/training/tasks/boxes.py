@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.data.boxes import PAD
+from app.data.boxes import LEAST_LEFT, PAD
 from app.spec.tasks.boxes import CLAIMED, MOST, PLACES
 from worker.training.objectives import logits as soft_targets
 from worker.training.scores import detection
@@ -52,6 +52,27 @@ def targets(task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  #
     (n,)."""
     mask = ~np.isnan(values).all(axis=(1, 2))
     return np.where(np.isnan(values), PAD, values).astype(np.float32), mask.astype(np.float32)
+
+
+def moved(target: np.ndarray, maps: np.ndarray, side: Sequence[int]) -> np.ndarray:
+    """The boxes of pictures that were moved: around the four corners where they now are, cut at the picture's edge. A box of which less
+    than `LEAST_LEFT` is left is none any more.
+
+    Args:
+        target: (n, most, 5), as `targets` gives them. maps, side: as in `batches.Moved`.
+    """
+    height, width = side
+    size = np.array([height, width], np.float64)
+    edges = target[..., :4].astype(np.float64)
+    corners = np.stack([edges[..., [1, 0]], edges[..., [1, 2]], edges[..., [3, 0]], edges[..., [3, 2]]], axis=2)
+    read = (corners - 0.5) * size - maps[:, None, None, :, 2]  # pixels from the middle, down and across
+    places = np.einsum("nij,nbcj->nbci", np.linalg.inv(maps[:, :, :2]), read) / size + 0.5
+    low, high = places.min(axis=2), places.max(axis=2)
+    inner = np.clip(low, 0, 1), np.clip(high, 0, 1)
+    left = (inner[1] - inner[0]).prod(axis=-1) >= LEAST_LEFT * (high - low).prod(axis=-1)
+    there = (target[..., 4:] >= 0) & left[..., None]
+    boxes = np.concatenate([inner[0][..., ::-1], inner[1][..., ::-1], target[..., 4:]], axis=-1)
+    return np.where(there, boxes, PAD).astype(np.float32)
 
 
 def layers(task: Task, head: HeadSpec, dtype: Any) -> list[Any]:

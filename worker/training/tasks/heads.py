@@ -56,6 +56,10 @@ class Learning(Protocol):
     in `scores.linear`, which gives answers (n, units); None where no row can teach one. Or in its place `of_rows(task, rows, values)`: a
     function of stored rows to answers, fitted on such. A type whose answers would fill memory has `reduced(answers, rows)`, what its
     scores need of them: (n, …), which `aligned` then takes too. CONSTANT and LINEAR: what the two are, in words.
+    Of texts, `compressed(inputs)` may say what a compressor makes of them, in the metric, as in `next_token`; COMPRESSED: in words.
+
+    A type that is PLACED may have `moved(target, maps, side)`, a `batches.Moved`: its targets of rows that were moved. Without it rows are
+    never moved under the type.
     """
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:
@@ -125,6 +129,12 @@ def targets(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
     return {task.name: target, f"{task.name}/labelled": labelled}
 
 
+def moved(made: Iterable[Task]) -> dict[str, Any]:
+    """Of the tasks whose targets move with their rows, the functions that move them, by name."""
+    kinds: dict[str, Any] = {task.name: learning(task.type) for task in made}
+    return {name: kind.moved for name, kind in kinds.items() if hasattr(kind, "moved")}
+
+
 def standardised(task: Task, values: np.ndarray) -> np.ndarray:
     return values if task.mean is None else (values - np.array(task.mean)) / np.array(task.std)
 
@@ -179,13 +189,29 @@ def difference(task: Task, ones: np.ndarray, others: np.ndarray) -> float:
     return float(np.abs(ones - others).max(initial=0)) / max(1.0, float(np.abs(others).max(initial=0)))
 
 
+LEAST_COUNT = 1e-6
+"""By which a loss is divided at least, where a label may count for less than a row."""
+
+
 def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:
-    """(mean loss over the labelled rows of a batch, how many rows are labelled), both scalars; 0 where none is."""
+    """(mean loss over the labelled rows of a batch, how many rows are labelled), both scalars; 0 where none is.
+
+    Where rows are mixed, `NAME/share` (n,) of one is the row whose labels stand under NAME, and the rest the one whose labels stand under
+    `NAME/other`: each label counts with its share, so a row counts with those of its two labels that are there.
+    """
     from keras import ops
 
-    rows, mask = learning(task.type).loss(y[task.name], y[f"{task.name}/labelled"], ops.cast(logits, "float32"))
-    count = ops.sum(mask)
-    return ops.sum(rows * mask) / ops.maximum(count, 1.0), count
+    kind, logits = learning(task.type), ops.cast(logits, "float32")
+    rows, mask = kind.loss(y[task.name], y[f"{task.name}/labelled"], logits)
+    if f"{task.name}/share" not in y:
+        count = ops.sum(mask)
+        return ops.sum(rows * mask) / ops.maximum(count, 1.0), count
+    share = y[f"{task.name}/share"]
+    others, there = kind.loss(y[f"{task.name}/other"], y[f"{task.name}/labelled/other"], logits)
+    mask, there = share * mask, (1.0 - share) * there
+    count = ops.sum(mask) + ops.sum(there)
+    total = ops.sum(rows * mask) + ops.sum(others * there)
+    return total / ops.maximum(count, LEAST_COUNT), count
 
 
 PARTS = ("hidden", "dropout", "logits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ fit_scale, layers, loss, divergence = as_it_is, dense, tags.loss, tags.divergenc
 answers, output_layer, agreement = tags.answers, tags.output_layer, tags.agreement
 
 CONSTANT, LINEAR = "the shares of bytes", "trigrams of bytes (Witten and Bell 1991)"
+COMPRESSED = "deflate, as gzip has it, of each text alone behind the last 32 KiB of the training texts"
+WINDOW = 2**15
+
 MARGIN = 0.02
 """Of the control's bits: the smallest difference that matters."""
 
@@ -78,6 +82,31 @@ def of_rows(task: Task, inputs: np.ndarray, values: np.ndarray) -> Callable[[np.
         return given
 
     return answer
+
+
+def compressed(inputs: np.ndarray) -> tuple[int, Callable[[np.ndarray], float]]:
+    """How many of the stored rows `inputs`, the last ones, fit into a compressor's window; and a function of other rows to the bits per
+    byte that it then takes for each of them, without any header. It writes a text's first byte too, which a network is given."""
+    texts = [_content(row) for row in inputs]
+    reach = np.cumsum([len(text) + 1 for text in texts[::-1]])
+    some = max(1, int(np.searchsorted(reach, WINDOW, side="right")))
+    known = b"\n".join(texts[-some:])[-WINDOW:]
+
+    def bits_per_byte(rows: np.ndarray) -> float:
+        length = written = 0
+        for text in map(_content, rows):
+            deflate = zlib.compressobj(
+                9, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_DEFAULT_STRATEGY, known
+            )
+            written += len(deflate.compress(text)) + len(deflate.flush())
+            length += len(text)
+        return 8 * written / length if length else float("nan")
+
+    return some, bits_per_byte
+
+
+def _content(row: np.ndarray) -> bytes:
+    return row.tobytes().rstrip(b"\0")
 
 
 def _contexts(row: np.ndarray, here: np.ndarray) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.data import decode
-from app.data.boxes import PictureBoxes
+from app.data.boxes import LEAST_LEFT, PictureBoxes
 from app.data.intake.boxes.found import Wrong, note
 from app.data.intake.decoded import Candidate
 from app.data.intake.folders import Layout, Tally
@@ -16,9 +16,6 @@ from app.spec.data import PictureDecoding
 
 LEAST_SIDE = 1.0
 """Of a box, in pixels of its picture."""
-
-LEAST_LEFT = 0.25
-"""The share of a box that must be left once its picture is cropped."""
 
 SLACK = 0.5
 """How many pixels a box may reach beyond its picture before it counts as cut."""

@@ -219,8 +219,62 @@ def test_stretches_of_a_sound_are_silent_and_the_rest_is_as_it_was() -> None:
     assert (np.diff(several.astype(int), prepend=0, axis=1) == 1).sum(axis=1).max() == 3
 
 
+def naive_spectrum(sound: np.ndarray) -> np.ndarray:
+    """By the definition of the discrete Fourier transform, a sum for each frequency."""
+    at = np.arange(len(sound))
+    return np.array([(sound * np.exp(-2j * np.pi * k * at / len(sound))).sum() for k in range(len(sound) // 2 + 1)])
+
+
+@pytest.mark.parametrize("samples", [50, 51])
+def test_bands_of_frequencies_are_taken_out_and_the_rest_is_as_it_was(samples: int) -> None:
+    sounds = RNG.integers(-9000, 9000, (300, samples, 1)).astype(np.int16)
+    spec = SpecAugment(masks=0, bands=1, width=0.4)
+    found = Augment([spec], 0, "d", FULL, rate=8000)(sounds, 0)
+    assert found.dtype == np.float32
+    hertz = np.arange(samples // 2 + 1) * 8000 / samples
+    scale = 2595 * np.log10(1 + hertz / 700)
+    share = scale / (2595 * np.log10(1 + 4000 / 700))
+    widths, lowest, highest = [], [], []
+    for sound, row in zip(sounds[..., 0].astype(np.float64), found[..., 0], strict=True):
+        before, after = naive_spectrum(sound), naive_spectrum(row)
+        gone = np.abs(after) < 0.1
+        assert np.abs(before - after)[~gone].max() < 0.1
+        places = np.flatnonzero(gone)
+        assert len(places) == 0 or np.array_equal(places, np.arange(places[0], places[-1] + 1))
+        if len(places):
+            widths.append(share[places[-1]] - share[places[0]])
+            lowest.append(places[0])
+            highest.append(places[-1])
+    assert 0.3 < max(widths) <= 0.4
+    assert min(lowest) == 1  # a constant is in no band
+    assert max(highest) >= samples // 2 - 1
+    assert len(widths) > 200
+    several = Augment([SpecAugment(masks=0, bands=3, width=0.1)], 0, "d", FULL, rate=8000)(sounds, 0)[..., 0]
+    gone = np.abs(np.fft.rfft(several.astype(np.float64), axis=1)) < 0.1
+    assert (np.diff(gone.astype(int), prepend=0, axis=1) == 1).sum(axis=1).max() == 3
+
+
+def test_a_tone_within_a_band_is_silent_in_the_whole_sound_and_another_one_is_not() -> None:
+    at = np.arange(4000) / 8000
+    low, high = (np.sin(2 * np.pi * hertz * at) for hertz in (300, 3000))
+    sounds = np.repeat((8000 * (low + high)).astype(np.int16)[None, :, None], 200, axis=0)
+    found = Augment([SpecAugment(masks=0, bands=1, width=0.5)], 0, "d", FULL, rate=8000)(sounds, 0)[..., 0]
+    loudness = np.abs(found @ np.stack([low, high], axis=1)) / (at.size / 2)
+    kinds = {tuple(row) for row in (loudness > 4000).tolist()}
+    assert {(True, True), (False, True), (True, False)} <= kinds
+    assert ((loudness < 100) | (loudness > 7900)).all()
+
+
+def test_masks_of_time_alone_are_what_they_were_before_there_were_bands() -> None:
+    first = Augment([SpecAugment(masks=2), Noise(std=0.01)], 0, "d", FULL)(SOUNDS, 5)
+    both = Augment([SpecAugment(masks=2, bands=0, width=0.5), Noise(std=0.01)], 0, "d", FULL, 8000)(SOUNDS, 5)
+    assert np.array_equal(first, both)
+    with pytest.raises(ValueError, match="both 0"):
+        SpecAugment(masks=0)
+
+
 def test_sounds_too_are_a_function_of_seed_data_set_and_step() -> None:
-    spec = [TimeShift(), SpecAugment(), Noise(std=0.01)]
+    spec = [TimeShift(), SpecAugment(bands=2), Noise(std=0.01)]
     first = Augment(spec, 0, "d", FULL)(SOUNDS, 5)
     assert first.dtype == np.float32
     assert np.array_equal(first, Augment(spec, 0, "d", FULL)(SOUNDS, 5))

@@ -216,8 +216,7 @@ def test_what_a_spec_says_of_boxes_is_refused_or_filled_in() -> None:
         "nothing would train the layers behind it"
         in faults(body(stage={"architecture": "cnn"}))["/source/train/architecture"]
     )
-    moved = faults(body(training={"epochs": 1, "augmentation": [{"type": "color"}, {"type": "flip"}]}))
-    assert list(moved) == ["/training/augmentation/1/type"]
+    assert resolve(body(training={"epochs": 1, "augmentation": [{"type": "color"}, {"type": "flip"}]}))
     coarse = boxes_spec.map_refusal([224, 224, 3], [7, 7, 1280])
     assert coarse is not None
     assert "32 pixels" in coarse
@@ -227,6 +226,13 @@ def test_what_a_spec_says_of_boxes_is_refused_or_filled_in() -> None:
     assert plain(resolve(taught))["objectives"][0]["type"] == "logits"
     warm = {**taught, "objectives": [{"type": "logits", "temperature": 2.0}]}
     assert list(faults(warm)) == ["/objectives/0/temperature"]
+
+
+def test_what_says_where_and_cannot_move_with_its_rows_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A type of a plugin, say."""
+    monkeypatch.delattr(boxes, "moved")
+    moved = faults(body(training={"epochs": 1, "augmentation": [{"type": "color"}, {"type": "flip"}]}))
+    assert list(moved) == ["/training/augmentation/1/type"]
 
 
 def naive_divergence(student: np.ndarray, teachers: list[np.ndarray], shares: list[float]) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -138,6 +140,35 @@ def test_what_needs_no_network_is_counted() -> None:
     trigrams = evaluate.measure("next_token", answers, values[100:], metric="bits_per_byte").value
     unigrams = evaluate.measure("next_token", np.tile(shares, (50, 1)), values[100:], metric="bits_per_byte").value
     assert trigrams < unigrams < 8
+
+
+def test_a_compressor_that_knows_the_training_texts_is_gzip_s() -> None:
+    """Against the bytes of the gzip format: a known text first, and what each test text then adds, the most by two bytes."""
+    rows = builtins.load("messages").inputs[np.arange(150)]
+    contents = [row.tobytes().rstrip(b"\0") for row in rows]
+    used, bits = next_token.compressed(rows[:100])
+    assert used == 100
+    value, without = bits(rows[100:]), next_token.compressed(np.zeros((1, 4), np.uint8))[1](rows[100:])
+    known = b"\n".join(contents[:100])
+    added = [len(gzip.compress(known + text, 9)) - len(gzip.compress(known, 9)) for text in contents[100:]]
+    length = sum(map(len, contents[100:]))
+    assert value == pytest.approx(8 * sum(added) / length, abs=8 * 6 * 50 / length)
+    assert value < without - 1 < 8
+    alone = [len(zlib.compress(text, 9)) - 6 for text in contents[100:]]  # two bytes before, four behind
+    assert without == pytest.approx(8 * sum(alone) / length, rel=0.02)
+    assert bits(rows[:50]) < 0.5 * value  # it has them word for word
+
+
+def test_a_compressor_knows_the_last_texts_alone_and_nothing_of_other_test_texts() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(1, 256, (100, 512)).astype(np.uint8)
+    used, bits = next_token.compressed(rows)
+    assert used == 2**15 // 513
+    assert bits(rows[-1:]) < 0.5
+    assert bits(rows[:1]) > 8
+    assert bits(rows[:20]) > 8
+    assert bits(np.repeat(rows[:1], 20, axis=0)) > 8  # the same text again is no news to a network either
+    assert math.isnan(bits(np.zeros((2, 8), np.uint8)))
 
 
 def test_fewer_bits_are_better_and_two_per_cent_matter() -> None:

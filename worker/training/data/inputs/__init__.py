@@ -33,7 +33,8 @@ class InputTraining(Protocol):
 
     SCALED_AS_THE_SOURCE: whether a trunk that was copied goes on with its source's scaling. Where the other half says RESIZED, a module
     also has `adapted`, `about` and `sentence`, as in `image`. A kind from which a linear model can learn has `features(input, trained)`,
-    fitted on the rows that train, and FEATURES: what those are, in words.
+    fitted on the rows that train, and FEATURES: what those are, in words. A kind whose stored rows are not just any numbers within its
+    scale has `golden(input, scaling, n, rng)`, made ones.
     """
 
     SCALED_AS_THE_SOURCE: bool
@@ -104,7 +105,11 @@ def scaling_of(model: Any, input: InputSchema) -> Scaling:
 def augment(spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema) -> Augment:
     """What changes the raw rows of a batch: of rows of several parts, each part by what goes with its kind."""
     own = getattr(training(input.kind), "augment", None)
-    return Augment(spec, seed, name, scaling) if own is None else cast("Augment", own(spec, seed, name, scaling, input))
+    return (
+        Augment(spec, seed, name, scaling, input.rate)
+        if own is None
+        else cast("Augment", own(spec, seed, name, scaling, input))
+    )
 
 
 def inherited(own: Scaling, input: InputSchema, theirs: Scaling, source: InputSchema) -> Scaling:
@@ -120,6 +125,14 @@ def features(input: InputSchema, trained: Trained) -> tuple[str, Features] | Non
     half: Any = training(input.kind)
     made = half.features(input, trained) if hasattr(half, "features") else None
     return None if made is None else (half.FEATURES, made)
+
+
+def golden(input: InputSchema, scaling: Scaling, n: int) -> np.ndarray:
+    """`n` made stored rows, (n, …): the same each time for a schema and a scaling, and like no row of a user."""
+    own, rng = getattr(training(input.kind), "golden", None), np.random.default_rng(0)
+    if own is not None:
+        return np.asarray(own(input, scaling, n, rng))
+    return (rng.random((n, *input.shape)) * input.scale).astype(np.float32)
 
 
 def between(fed: Sequence[int], trunk_shape: Sequence[int] | None) -> list[int] | None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from app.data.inputs.image import CHANNELS
 from app.data.lists import times
 from worker.training.data.scaling import Scaling
@@ -38,6 +40,14 @@ def scaling_of(layer: Any) -> Scaling:
     config = layer.get_config()
     std = 1 / config["scale"]
     return Scaling((-config["offset"] * std,), (round(std, 6),))
+
+
+def golden(input: InputSchema, scaling: Scaling, n: int, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    """Noise, from dim to as bright as may be. It repeats every eight lines, so that a file that holds it is small."""
+    height, width, channels = input.shape
+    noise = np.tile(rng.random((n, 8, width, channels)), (1, -(-height // 8), 1, 1))[:, :height]
+    rows = noise * np.linspace(0.2, 1, n).reshape(n, 1, 1, 1) * input.scale
+    return rows.astype(np.uint8 if input.scale == 255 else np.float32)
 
 
 def about(fed: list[int], trunk_shape: list[int]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.data.inputs import augmentations, fed
-from app.data.inputs.multimodal import PartSource, part_rows
+from app.data.inputs.multimodal import PartSource, part_rows, side_by_side
 from worker.training.data import inputs
 from worker.training.data.augmentation import Augment
 from worker.training.data.scaling import Joint, Scaling
@@ -67,6 +67,13 @@ def scaling_in(model: Any, input: InputSchema) -> Scaling:
             for number, part in enumerate(input.parts.values())
         )
     )
+
+
+def golden(input: InputSchema, scaling: Scaling, n: int, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    """Each part's own, side by side."""
+    assert isinstance(scaling, Joint), "scalings of parts are joint"
+    parts = zip(input.parts.items(), scaling.parts, strict=True)
+    return side_by_side({name: inputs.golden(part, of_part, n) for (name, part), (_, of_part) in parts})
 
 
 class PartsAugment(Augment):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.data import layout
 from app.data.inputs import table
 from app.data.source import blocks
 from worker.training.data import preparation
@@ -34,6 +35,18 @@ def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:
     std = np.sqrt(_sum(parts, prepare, lambda block: (block - mean) ** 2) / rows)
     std = np.where(std > np.maximum(LEAST_STD, 1e-12 * np.abs(mean)), std, 1.0)
     return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()), prepare)
+
+
+def golden(input: InputSchema, scaling: Scaling, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers about their mean, any class, and gaps where there may be some: in one row everywhere."""
+    mean, prepare = np.array(scaling.mean, np.float32), scaling.preparation
+    rows = (mean if prepare is None else prepare.of_raw(mean)) + scaling.unit * rng.standard_normal((n, *input.shape))
+    for at, feature in enumerate(input.features):
+        if feature.classes is not None:
+            rows[:, at] = rng.integers(0, len(feature.classes) + layout.capped(feature), n)
+        if feature.missing:
+            rows[rng.random(n) < 0.2, at] = rows[-1, at] = np.nan
+    return rows.astype(np.float32)
 
 
 def features(input: InputSchema, trained: Trained) -> Features:

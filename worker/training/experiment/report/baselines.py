@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app import data as datasets
 from app.data.source import blocks
 from worker.training.data import inputs
 from worker.training.scores import evaluate
@@ -48,6 +49,8 @@ def baselines(data: Data, subset: Subset, raise_if_stopped: Callable[[], None]) 
             if hasattr(kind, "linear") or hasattr(kind, "of_rows")
             else None,
         }
+        if hasattr(kind, "compressed"):
+            answer[name]["compressor"] = _compressor(scored, subset, train)
     return answer
 
 
@@ -78,6 +81,12 @@ def _linear(scored: _Scored, subset: Subset, train: np.ndarray, values: np.ndarr
     return scored.entry(words, len(train), lambda rows: model(_features(features, table.inputs, rows)))
 
 
+def _compressor(scored: _Scored, subset: Subset, train: np.ndarray) -> dict[str, Any]:
+    kind: Any = heads.learning(scored.task.type)
+    rows, bits = kind.compressed(subset.data.table.inputs[train[-MOST_ROWS:]])
+    return scored.valued(kind.COMPRESSED, rows, bits(subset.data.table.inputs[scored.labelled]), None)
+
+
 class _Scored:
     """The test rows on which a task's baselines are measured: all, or `MOST_ROWS` of them."""
 
@@ -88,9 +97,17 @@ class _Scored:
 
     def entry(self, words: str, train_rows: int, answers: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
         measured = evaluate.measure(self.task.type, answers(self._test), self._values, metric=self.metric)
-        value = measured.value if np.isfinite(measured.value) else None
-        why = None if value is not None else measured.undefined or "not finite"
-        return {"what": words, "value": value, "reason": why, "train_rows": train_rows, "test_rows": len(self._test)}
+        return self.valued(words, train_rows, measured.value, measured.undefined)
+
+    def valued(self, words: str, train_rows: int, value: float, undefined: str | None) -> dict[str, Any]:
+        finite = value if np.isfinite(value) else None
+        why = None if finite is not None else undefined or "not finite"
+        return {"what": words, "value": finite, "reason": why, "train_rows": train_rows, "test_rows": len(self._test)}
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """The test rows that have a label."""
+        return self._test[datasets.labelled(self._values)]
 
     def without(self, words: str, why: str) -> dict[str, Any]:
         return {"what": words, "value": None, "reason": why, "train_rows": 0, "test_rows": len(self._test)}

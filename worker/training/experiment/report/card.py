@@ -269,14 +269,15 @@ def _baselines(entry: Mapping[str, Any] | None) -> str:
     """What needs no network, in a sentence."""
     if entry is None:
         return ""
-    given = [baseline for baseline in (entry["constant"], entry["linear"]) if baseline is not None]
+    fitted = [baseline for baseline in (entry["constant"], entry["linear"]) if baseline is not None]
+    given = [*fitted, *([entry["compressor"]] if entry.get("compressor") else [])]
     parts = [
         f"{_figure(baseline['value'])} by {baseline['what']}"
         if baseline["value"] is not None
         else f"no value by {baseline['what']} ({baseline['reason']})"
         for baseline in given
     ]
-    rows = given[-1]["train_rows"] or given[0]["train_rows"]
+    rows = fitted[-1]["train_rows"] or fitted[0]["train_rows"]
     return _text(
         f"Without a network, {_label(entry['metric'])} is {', '.join(parts)}; fitted on {rows:,} training rows."
     )

@@ -165,3 +165,17 @@ def test_of_identities_one_vector_and_the_columns_as_they_are() -> None:
     assert (entry["metric"], entry["constant"]["value"]) == ("roc_auc", 0.5)
     assert entry["linear"]["what"] == "plain cosines on the prepared columns"
     assert 0.8 < entry["linear"]["value"] < 1
+
+
+def test_of_a_text_s_next_byte_a_compressor_too_and_of_nothing_else() -> None:
+    data = made("messages", "next_token", limit=300)
+    entry = entries(data)["next_token"]
+    assert entry["compressor"]["what"].startswith("deflate, as gzip has it")
+    assert entry["compressor"]["test_rows"] == len(data.split.test)
+    assert entry["compressor"]["train_rows"] == 300
+    assert 1 < entry["compressor"]["value"] < entry["constant"]["value"] - 2
+    changed = data.table.inputs[np.arange(len(data.table))].copy()
+    changed[data.split.test] = 65  # what it knows is of training rows alone
+    other = replace(data, table=replace(data.table, inputs=changed))
+    assert entries(other)["next_token"]["compressor"]["value"] < 1
+    assert "compressor" not in entries(made("wine", "class"))["class"]
