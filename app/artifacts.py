@@ -37,6 +37,7 @@ MEDIA_TYPES = {
     ".log": "text/plain; charset=utf-8",
     ".py": "text/x-python; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
+    ".png": "image/png",
     ".svg": "image/svg+xml",
     ".zip": "application/zip",
 }

@@ -265,6 +265,12 @@ def constant(task: Task, values: np.ndarray) -> np.ndarray:
     return answer
 
 
+def shown(task: Task, values: np.ndarray) -> list[dict[str, Any]]:
+    """The stored boxes of a row, (most, 5), as `prediction` has those of an answer: in shares, and without a probability."""
+    classes = task.classes or ()
+    return [{"label": classes[int(code)], "box": edges} for *edges, code in values.tolist() if code >= 0]
+
+
 def metric(counts: Sequence[int] | None) -> str:  # noqa: ARG001
     return "map50"
 

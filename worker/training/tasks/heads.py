@@ -59,7 +59,7 @@ class Learning(Protocol):
     Of texts, `compressed(inputs)` may say what a compressor makes of them, in the metric, as in `next_token`; COMPRESSED: in words.
 
     A type that is PLACED may have `moved(target, maps, side)`, a `batches.Moved`: its targets of rows that were moved. Without it rows are
-    never moved under the type.
+    never moved under the type. With `shown(task, values)`, the boxes of a stored row, a report has pictures of it.
     """
 
     def fit_scale(self, task: Task, values: np.ndarray) -> Task:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.spec import tasks
+from worker.training.experiment.report.detections import FILE
 from worker.training.experiment.report.picture import Curve, Pairs, Panel, chart, paired
 from worker.training.scores.measures import metric_of
 from worker.training.scores.sentence import scale, signed, unit
@@ -42,9 +43,15 @@ History = Mapping[str, Sequence[tuple[int, float | None]]]
 
 
 def card(
-    report: Mapping[str, Any], manifest: Manifest, spec: Mapping[str, Any], lineage: Sequence[Mapping[str, Any]]
+    report: Mapping[str, Any],
+    manifest: Manifest,
+    spec: Mapping[str, Any],
+    lineage: Sequence[Mapping[str, Any]],
+    drawn: bool = False,
 ) -> str:
-    """The whole card. `lineage`: for each model behind this one `heir` (made from it), `relation`, `id`, `architecture`, `dataset`,
+    """The whole card. `drawn`: there is a file of `detections`.
+
+    `lineage`: for each model behind this one `heir` (made from it), `relation`, `id`, `architecture`, `dataset`,
     `steps`, `parameters` and `sha256`."""
     name = str(spec.get("name") or f"A model by {report['kind']}")
     parts = [
@@ -59,6 +66,7 @@ def card(
         _method(report, spec),
         "## Held-out results",
         "![Each seed's value](seeds.svg)" if _judged(report) else "",
+        f"![Test pictures: above the boxes of the data set, below those that the model finds]({FILE})" if drawn else "",
         *_results(report),
         "## Lineage",
         _lineage(manifest, lineage),

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from app import durable
 from worker.reports import ArtifactReport, Result
 from worker.training.data import inputs
-from worker.training.experiment.report import card
+from worker.training.experiment.report import card, detections
 from worker.training.experiment.report.baselines import baselines
 from worker.training.experiment.report.near_duplicates import near_duplicates, warning
 from worker.training.process import device
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from worker.training.scores.measures import Measure
 
 
-FILES = ("report.json", "metrics.csv", "card.md", "curve.svg", "seeds.svg")
-"""`seeds.svg` is there where the job has a pair of arms."""
+FILES = ("report.json", "metrics.csv", "card.md", "curve.svg", "seeds.svg", detections.FILE)
+"""`seeds.svg` is there where the job has a pair of arms, the last one where a task says where something is."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ def conclude(
     dropped: Mapping[str, int] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `report.json`, `metrics.csv`, `card.md`, `curve.svg` and, with a control, `seeds.svg`; reports them and the result.
+    """Writes `FILES`; reports them and the result.
 
     `kind` describes the method's report, each key of `more` among them.
     """
@@ -156,13 +156,18 @@ def conclude(
     report = {**_report(job, arm_scores, verdict, dropped or {}, overlap), **(more or {})}
     job.write_metrics()
     _write(job.out / "report.json", _text(kind, report))
-    _write(job.out / "card.md", card.card(report, model.manifest, job.spec, _lineage(job, model, extras)))
+    found = detections.detections(job, model, arm_scores.examined)
+    lineage = _lineage(job, model, extras)
+    _write(job.out / "card.md", card.card(report, model.manifest, job.spec, lineage, found is not None))
     _write(job.out / "curve.svg", card.curve(report, job.history))
     seeds = card.seeds(report)
     if seeds is not None:
         _write(job.out / "seeds.svg", seeds)
+    if found is not None:
+        with durable.write(job.out / detections.FILE) as beside:
+            beside.write_bytes(found)
     for name in FILES:
-        if name == "seeds.svg" and seeds is None:
+        if (name == "seeds.svg" and seeds is None) or (name == detections.FILE and found is None):
             continue
         job.send(ArtifactReport(name=name, path=name))
     seconds = sum(kept.cost.device_seconds for kept in job.models.values())

@@ -112,6 +112,12 @@ def test_the_card_tells_what_is_known() -> None:
     assert f"| accuracy | {accuracy:.4g} |" in text
 
 
+def test_the_card_shows_test_pictures_where_there_are_some() -> None:
+    line = "![Test pictures: above the boxes of the data set, below those that the model finds](detections.png)"
+    assert line in card.card(report(), manifest(), SPEC, [SOURCE], drawn=True)
+    assert "detections" not in card.card(report(), manifest(), SPEC, [SOURCE])
+
+
 def test_the_card_says_what_needs_no_network() -> None:
     constant = {"what": "the most frequent class", "value": 0.25, "reason": None, "train_rows": 1200, "test_rows": 60}
     linear = {**constant, "what": "logistic regression on TF-IDF of words", "value": 0.875}
