@@ -39,7 +39,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import logs
-from app.data import decode, drawing, file_rows
+from app.data import decode, drawing, file_rows, tokens
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec import architectures
@@ -114,7 +114,7 @@ class Warm:
     """Loaded models, the most recently used ones, one prediction at a time."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[tuple[str, int], tuple[Any, int]] = OrderedDict()
+        self._models: OrderedDict[tuple[str, int], tuple[Any, Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def predict(self, path: Path, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -126,7 +126,9 @@ class Warm:
             TooMany: the answers are too long to be sent.
         """
         with self._lock:
-            model = self._model(path)
+            model, tokenizer = self._model(path)
+            if tokenizer is not None:
+                inputs = tokens.of_rows(inputs, tokenizer, model.inputs[0].shape[1])
             expected = tuple(model.inputs[0].shape[1:])
             if inputs.shape[1:] != expected:
                 raise PredictionRefused(f"expected rows of shape {expected}")
@@ -143,18 +145,20 @@ class Warm:
             trace: Trace = trunk.trace(architecture, shape)
             return trace
 
-    def _model(self, path: Path) -> Any:
+    def _model(self, path: Path) -> tuple[Any, Any]:
+        """A loaded model, and what makes ids of stored texts, where it takes ids."""
         key, length = _checked(path)
         if key not in self._models:
             keras = importlib.import_module("keras")
             loaded = keras.saving.load_model(key[0], compile=False, safe_mode=True)
-            self._models[key] = (loaded, length)
+            content = tokens.within(path)
+            self._models[key] = (loaded, None if content is None else tokens.opened(content), length)
             while len(self._models) > 1 and (
-                len(self._models) > _MOST_MODELS or sum(size for _, size in self._models.values()) > _MOST_MODEL_BYTES
+                len(self._models) > _MOST_MODELS or sum(size for *_, size in self._models.values()) > _MOST_MODEL_BYTES
             ):
                 self._models.popitem(last=False)
         self._models.move_to_end(key)
-        return self._models[key][0]
+        return self._models[key][:2]
 
 
 def _answers(model: Any, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -45,6 +45,10 @@ class Architecture(SpecModel):
         """
         return self
 
+    def seen(self, input: InputSchema) -> InputSchema:
+        """A data set's input as the network sees it: texts may be seen in tokens."""
+        return input
+
     def check(self, shape: Shape) -> None:
         """Refuses inputs of `shape`, which it sees, by arithmetic alone: nothing is built.
 

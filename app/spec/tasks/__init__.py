@@ -55,7 +55,7 @@ class TaskModule(Protocol):
     outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
     flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
     ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. CAUSAL, true where an answer at a
-    place stands at a later one in the input. READS_INPUT, true where `prediction` has a
+    place stands at a later one in the input. OF_BYTES, true where it answers for each byte of a text. READS_INPUT, true where `prediction` has a
     third argument, the row that was answered. PLACED, true where an answer says where on a picture something is, so that rows may
     not be moved under it; then it has `placed(fields, size, back)`.
     """
@@ -105,6 +105,11 @@ def on_map(type: str) -> bool:
 def is_causal(type: str) -> bool:
     """Whether a type's answer at a place stands at a later one in the input, which the network may then not see there."""
     return bool(getattr(of(type), "CAUSAL", False))
+
+
+def of_bytes(type: str) -> bool:
+    """Whether a type answers for each byte of a text, so that a network has to see bytes."""
+    return bool(getattr(of(type), "OF_BYTES", False))
 
 
 def map_refusal(type: str, fed: Sequence[int], places: Sequence[int]) -> str | None:

@@ -18,7 +18,7 @@ from app.spec.tasks import Head, Output, SoftTargets
 OUTPUT: Output = "softmax"
 METRICS = ("bits_per_byte",)
 SOFT_TARGETS: SoftTargets = "softened"
-MAP = READS_INPUT = CAUSAL = True
+MAP = READS_INPUT = CAUSAL = OF_BYTES = True
 ARCHITECTURE, STUDENT = {"arch": "causal-transformer"}, {"arch": "causal-transformer-small"}
 
 BYTES = 256

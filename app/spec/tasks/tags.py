@@ -20,7 +20,7 @@ from app.spec.tasks import Output, SoftTargets, by_name
 OUTPUT: Output = "softmax"
 METRICS = ("span_f1",)
 SOFT_TARGETS: SoftTargets = "softened"
-MAP = READS_INPUT = True
+MAP = READS_INPUT = OF_BYTES = True
 ARCHITECTURE = {"arch": "text-encoder", "stride": 2, "window": 9}
 STUDENT = {"arch": "text-encoder-small", "stride": 2, "window": 9}
 order = by_name

@@ -128,10 +128,8 @@ class Job:
             some = learnt_from[0].data.table.inputs[learnt_from[0].train[:8]]
             export.check(self.out / line.model, model.network, some, self.answers(model.network, some))
         self._metric_log.save()
-        how = model.manifest.input.decode
-        if role == "model" and how is not None:
-            export.write_preprocess(self.out / export.PREPROCESS, how)
-            self._channel.send(ArtifactReport(name=export.PREPROCESS, path=export.PREPROCESS))
+        for name in export.write_beside(model.network, self.out) if role == "model" else ():
+            self._channel.send(ArtifactReport(name=name, path=name))
         # Last: a run without a server takes each stage that has a manifest for finished.
         export.write_manifest(model.manifest, self.out / line.manifest)
         self._channel.send(line)

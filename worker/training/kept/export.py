@@ -13,11 +13,11 @@ import keras
 import numpy as np
 
 from app import durable
-from app.data import file_rows
+from app.data import file_rows, tokens
 from app.data.table import HASH_BYTES
 from app.spec import architectures, tasks
 from app.spec.base import plain
-from app.spec.data import Decoding
+from app.spec.data import InputSchema
 from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
@@ -42,7 +42,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     `constants`: preprocessing as numbers within the graph, since Normalization's become further inputs of an ONNX file.
     """
     keras_layers = build.keras_layers(network)
-    inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
+    inputs = keras.Input(tuple(input_kinds.given_shape(network.input)), name="input", dtype="float32")
     x = input_kinds.prepared(inputs, network.scaling, network.input)
     kind = input_kinds.training(network.input.kind)
     for layer in _constants(network) if constants else [kind.layer(network.scaling, network.input)]:
@@ -61,9 +61,11 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
 
 
 def write(network: Network, path: Path) -> str:
-    """Saves the inference model at `path`, whole or not at all; returns the file's sha256."""
+    """Saves the inference model at `path`, whole or not at all, with its tokenizer where it has one; returns the file's sha256."""
     with durable.write(path) as beside:
         inference_model(network).save(beside)
+        if network.scaling.tokenizer is not None:
+            tokens.put_into(beside, network.scaling.tokenizer.content)
     return file_sha256(path)
 
 
@@ -74,7 +76,7 @@ def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np
         Failure: `internal`, since no spec can be at fault: it does not.
     """
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    answers = model.predict_on_batch(rows.astype(np.float32))
+    answers = model.predict_on_batch(network.scaling.given(rows))
     for name, task in network.tasks.items():
         answer = np.asarray(answers[name])
         if not np.isfinite(answer).all() or heads.difference(task, answer, expected[name]) > 2e-3:
@@ -93,7 +95,7 @@ def manifest(
     rows_shapes: Sequence[Sequence[int]] = (),
     edges: Sequence[tuple[str, str]] = (),
 ) -> Manifest:
-    shape = ", ".join(str(side) for side in network.input.shape)
+    shape = ", ".join(str(side) for side in input_kinds.given_shape(network.input))
     kinds = "; ".join(
         f"answers[{name!r}]: {tasks.of(task.type).meaning(task.classes or ())}" for name, task in network.tasks.items()
     )
@@ -101,7 +103,7 @@ def manifest(
         role=role,
         architecture=architectures.as_data(network.architecture),
         sharing=plain(network.sharing),
-        input=network.input,
+        input=_described(network),
         canvas=network.input_resize,
         tasks={name: task.manifest() for name, task in network.tasks.items()},
         heads=dict(network.heads),
@@ -114,19 +116,39 @@ def manifest(
         rows_file=rows_file,
         rows_shapes=[list(shape) for shape in rows_shapes],
         edges=[{"relation": relation, "target": target} for relation, target in edges],
-        loading=_decoding(network) + LOADING.format(file=file, shape=shape, tasks=kinds),
+        loading=_preparing(network) + LOADING.format(file=file, shape=shape, tasks=kinds),
     )
 
 
-def _decoding(network: Network) -> str:
-    """How files become rows, in the user's own program; empty where rows do not come as files."""
+def _described(network: Network) -> InputSchema:
+    """What it is fed, with the tokenizer that it has."""
+    tokenizer, asked = network.scaling.tokenizer, network.input.tokens
+    if tokenizer is None or asked is None:
+        return network.input
+    return network.input.model_copy(update={"tokens": tokenizer.described(asked)})
+
+
+def _preparing(network: Network) -> str:
+    """How files or texts become rows, in the user's own program; empty where rows need nothing."""
+    if network.input.tokens is not None:
+        return tokens.example(network.input.shape[0], network.input.tokens.length)
     return "" if network.input.decode is None else file_rows.example(network.input.decode)
 
 
-def write_preprocess(path: Path, how: Decoding) -> None:
-    """Writes the module that the example of `loading` imports."""
-    with durable.write(path) as beside:
-        shutil.copyfile(file_rows.module(how), beside)
+def write_beside(network: Network, out: Path) -> list[str]:
+    """Writes what the example of `loading` needs besides the model: a module of ours, a tokenizer. Returns the files' names."""
+    how, tokenizer = network.input.decode, network.scaling.tokenizer
+    module = Path(tokens.__file__) if tokenizer is not None else None if how is None else file_rows.module(how)
+    written = []
+    if module is not None:
+        with durable.write(out / PREPROCESS) as beside:
+            shutil.copyfile(module, beside)
+        written.append(PREPROCESS)
+    if tokenizer is not None:
+        with durable.write(out / tokens.FILE) as beside:
+            beside.write_text(tokenizer.content, encoding="utf-8")
+        written.append(tokens.FILE)
+    return written
 
 
 def read(path: Path, manifest: Manifest) -> Network:
@@ -163,7 +185,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         manifest.input,
         {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()},
         {name: manifest.heads[name] for name in manifest.tasks},
-        input_kinds.scaling_of(model, manifest.input),
+        input_kinds.scaling_of(model, manifest.input, tokens.within(path)),
         {name: weights[name] for name in names},
         input_resize=manifest.canvas,
         sharing=validate(sharing.Spec, manifest.sharing),

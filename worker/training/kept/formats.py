@@ -68,7 +68,7 @@ def write(
     wanted = [kind for kind in formats if kind != "keras"]
     if not wanted:
         return {}
-    network, rows = replace(network, precision="float32"), rows.astype(np.float32)
+    network, rows = replace(network, precision="float32"), network.scaling.given(rows)
     kept = export.inference_model(network)
     expected = [_plain(kept.predict_on_batch(some)) for some in (rows, rows[:1])]
     model = export.inference_model(network, constants=True)

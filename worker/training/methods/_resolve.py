@@ -182,7 +182,7 @@ class Faults:
         if asked is None and input_ is not None:
             asked = default_of(made, input_) or inputs.of(input_.kind).ARCHITECTURE
         architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str | dict) else asked, at)
-        self.causal(architecture, made, at)
+        self.suits(architecture, made, at)
         if architecture is not None and input_ is not None:
             default = inputs.of(input_.kind).ARCHITECTURE
             if architecture.inputs not in (input_.kind, architectures.resolve(default).inputs):
@@ -190,15 +190,20 @@ class Faults:
                 self.add(at, message, f"for {input_.kind} inputs: {default}")
                 return None
             try:
-                architecture = architecture.fitted(tuple(inputs.prepared_shape(input_)), input_)
+                architecture = architecture.fitted(tuple(inputs.prepared_shape(architecture.seen(input_))), input_)
                 self.traced(architecture, input_)
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
         return architecture
 
-    def causal(self, architecture: Architecture | None, made: Sequence[Task | None], at: str) -> None:
-        """A task whose answer at a place stands at a later one in the input is none where the network sees it."""
+    def suits(self, architecture: Architecture | None, made: Sequence[Task | None], at: str) -> None:
+        """A task whose answer at a place stands at a later one in the input is none where the network sees it; and one that answers for
+        each byte needs to see bytes."""
+        coarse = next((one for one in made if one is not None and tasks.of_bytes(one.type)), None)
+        if coarse is not None and architecture is not None and getattr(architecture, "tokens", None) is not None:
+            message = f"the {coarse.type} task {coarse.name!r} answers for each byte, and {architecture.label} would see tokens"
+            self.add(f"{at}/tokens", message, "leave `tokens` out, and it sees bytes", "no_map")
         task = next((one for one in made if one is not None and tasks.is_causal(one.type)), None)
         if task is not None and architecture is not None and not architecture.causal:
             message = (
@@ -212,7 +217,7 @@ class Faults:
 
     def traced(self, architecture: Architecture, input_: InputSchema) -> Trace:
         """The trace of an architecture on a data set's inputs; its digest is for the spec. Raises ValueError as the lookup does."""
-        shape = inputs.prepared_shape(input_)
+        shape = inputs.prepared_shape(architecture.seen(input_))
         trace = self.lookup.trace(architecture, shape)
         self.traces[trace_key(architectures.as_data(architecture), trace.input)] = trace.digest
         return trace

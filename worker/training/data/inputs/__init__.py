@@ -3,7 +3,7 @@ One module each, whose other half is in `app.data.inputs`. Imports `data`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from app.data import inputs
 from app.spec.registry import module
+from worker.training.data.scaling import Scaling
+from worker.training.data.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from app.data.source import Source
     from app.spec.data import InputSchema
     from worker.training.data.rows import Data
-    from worker.training.data.scaling import Scaling
 
 
 Trained = tuple["Source", np.ndarray]
@@ -29,7 +30,8 @@ Features = Callable[[np.ndarray], np.ndarray]
 class InputTraining(Protocol):
     """The face of a module. Keras is imported only inside functions.
 
-    SCALED_AS_THE_SOURCE: whether a trunk that was copied goes on with its source's scaling. Where the other half says RESIZED, a module
+    SCALED_AS_THE_SOURCE: whether a trunk that was copied goes on with its source's scaling; one that does so only where certain layers
+    were copied has `inherited(own, source, copied)`, as in `text`. Where the other half says RESIZED, a module
     also has `adapted`, `about` and `sentence`, as in `image`. A kind from which a linear model can learn has `features(input, trained)`,
     fitted on the rows that train, and FEATURES: what those are, in words.
     """
@@ -52,10 +54,29 @@ def training(kind: str) -> InputTraining:
     return cast("InputTraining", module("training.inputs", kind))
 
 
-def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
-    """How raw inputs are scaled: fitted on all rows that train."""
-    shape = parts[0][0].table.schema.input
+def scaling(parts: Sequence[tuple[Data, np.ndarray]], seen: InputSchema | None = None) -> Scaling:
+    """How raw inputs are scaled: fitted on all rows that train. `seen`: the inputs as an architecture sees them; None: as stored."""
+    shape = seen or parts[0][0].table.schema.input
     return training(shape.kind).fit(shape, [(data.table.inputs, rows) for data, rows in parts])
+
+
+def notes(scaling: Scaling, seen: InputSchema, parts: Sequence[tuple[Data, np.ndarray]]) -> dict[str, str]:
+    """{code: sentence} of what fitting a scaling decided that nobody asked for. A kind that decides something has `notes`."""
+    own = getattr(training(seen.kind), "notes", None)
+    return {} if own is None else own(scaling, seen, [(data.table.inputs, rows) for data, rows in parts])
+
+
+def inherited(kind: str, own: Scaling, source: Scaling, copied: Container[str]) -> Scaling:
+    """The scaling of a network that copied the layers `copied` from a source."""
+    half: Any = training(kind)
+    if hasattr(half, "inherited"):
+        return cast("Scaling", half.inherited(own, source, copied))
+    return source if half.SCALED_AS_THE_SOURCE else own
+
+
+def given_shape(input: InputSchema) -> list[int]:
+    """The shape of a row as a kept model takes it, see `Scaling.given`."""
+    return list(input.shape) if input.tokens is None else inputs.prepared_shape(input)
 
 
 def prepared(x: Any, scaling: Scaling, input: InputSchema) -> Any:
@@ -64,8 +85,10 @@ def prepared(x: Any, scaling: Scaling, input: InputSchema) -> Any:
     return x if prepare is None else prepare(x, scaling, input)
 
 
-def scaling_of(model: Any, input: InputSchema) -> Scaling:
-    """The scaling that a kept model was made with."""
+def scaling_of(model: Any, input: InputSchema, tokenizer: str | None = None) -> Scaling:
+    """The scaling that a kept model was made with. `tokenizer`: the content of its own, where it has one."""
+    if tokenizer is not None and input.tokens is not None:
+        return Scaling(tokenizer=Tokenizer(tokenizer, input.tokens.length))
     half = training(input.kind)
     scaling, preparation_of = half.scaling_of(model.get_layer("preprocessing")), getattr(half, "preparation_of", None)
     return scaling if preparation_of is None else replace(scaling, preparation=preparation_of(model, input))

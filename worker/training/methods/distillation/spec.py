@@ -263,7 +263,7 @@ def _student(
         faults.one_trunk(facts, "/student", "student")
         if facts is not None:
             faults.showable(fed, facts.input, "/student", "student")
-            faults.causal(facts.architecture, [task], "/student")
+            faults.suits(facts.architecture, [task], "/student")
         if spec.student_init == "from_teacher":
             faults.add(
                 "/student_init",

@@ -159,7 +159,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         faults.moved(training, [task], "/training")
         if task is not None and architecture is not None and facts is not None and not faults.gathered:
             trace = faults.traced(architecture, facts.input)
-            faults.causal(architecture, [task], "/source" if spec.architecture is None else "/architecture")
+            faults.suits(architecture, [task], "/source" if spec.architecture is None else "/architecture")
             faults.parameters(trace, {task.name: (spec.head.units, task)}, "/architecture")
     if architecture is not None:
         update["architecture"] = architecture
