@@ -32,5 +32,9 @@ class TextArchitecture(Architecture):
         """How many of them there are."""
         return BYTES if self.tokens is None else self.tokens.vocabulary
 
+    @property
+    def tokens_seen(self) -> Tokens | None:
+        return self.tokens
+
     def seen(self, input: InputSchema) -> InputSchema:
         return input if input.tokens == self.tokens else input.model_copy(update={"tokens": self.tokens})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, cast
 
-from app.spec.data import Column
+from app.spec.data import Column, Tokens
 from app.spec.registered import Registered
 from app.spec.registry import NotInstalled, modules
 
@@ -55,7 +55,8 @@ class TaskModule(Protocol):
     outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
     flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
     ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. CAUSAL, true where an answer at a
-    place stands at a later one in the input. OF_BYTES, true where it answers for each byte of a text. READS_INPUT, true where `prediction` has a
+    place stands at a later one in the input. Where that matters to a type, `token_refusal(tokens, taught)` says why a network that sees
+    tokens cannot learn it, and `token_units(tokens)` how many outputs it then has. READS_INPUT, true where `prediction` has a
     third argument, the row that was answered. PLACED, true where an answer says where on a picture something is, so that rows may
     not be moved under it; then it has `placed(fields, size, back)`.
     """
@@ -107,9 +108,16 @@ def is_causal(type: str) -> bool:
     return bool(getattr(of(type), "CAUSAL", False))
 
 
-def of_bytes(type: str) -> bool:
-    """Whether a type answers for each byte of a text, so that a network has to see bytes."""
-    return bool(getattr(of(type), "OF_BYTES", False))
+def token_refusal(type: str, tokens: Tokens, taught: bool) -> str | None:
+    """Why a type cannot be learnt by a network that sees `tokens`, from teachers where `taught`; None: it can."""
+    own = getattr(of(type), "token_refusal", None)
+    return None if own is None else cast("str | None", own(tokens, taught))
+
+
+def token_units(type: str, units: int, tokens: Tokens | None) -> int:
+    """Outputs of a head of `units` where the network sees tokens: others where a type answers with tokens."""
+    own = getattr(of(type), "token_units", None)
+    return units if own is None or tokens is None else cast("int", own(tokens))
 
 
 def map_refusal(type: str, fed: Sequence[int], places: Sequence[int]) -> str | None:

@@ -11,19 +11,22 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from app.spec.data import Column
+from app.spec.data import Column, Tokens
 from app.spec.figures import TaskFigures, Undefined
 from app.spec.tasks import Head, Output, SoftTargets
 
 OUTPUT: Output = "softmax"
 METRICS = ("bits_per_byte",)
 SOFT_TARGETS: SoftTargets = "softened"
-MAP = READS_INPUT = CAUSAL = OF_BYTES = True
+MAP = READS_INPUT = CAUSAL = True
 ARCHITECTURE, STUDENT = {"arch": "causal-transformer"}, {"arch": "causal-transformer-small"}
 
 BYTES = 256
 SHOWN = 5
 """Bytes that may come next, in an answer."""
+
+MOST_ANSWERS = 2**20
+"""Probabilities for one text: more would fill memory, batch by batch."""
 
 SMALLEST = 1e-300
 
@@ -37,14 +40,19 @@ class Next(NamedTuple):
 
 
 class NextFigures(TaskFigures):
-    """Of a language model over bytes. What could not be computed is absent, and `undefined.figures` says why."""
+    """Of a language model over bytes or tokens. What could not be computed is absent, and `undefined.figures` says why."""
 
     type: Literal["next_token"] = Field(description="the target's type")
     bits_per_byte: float | None = Field(
-        None, description="mean −log2 of the probability of each byte, but each text's first"
+        None,
+        description="mean −log2 of the probability of each byte, but each text's first; of a network that sees tokens that of each "
+        "token, but the first, divided by the bytes that they stand for",
     )
     perplexity: float | None = Field(
-        None, description="2 to that power: as many bytes are left to choose from, on average"
+        None, description="as many bytes, or tokens where the network sees them, are left to choose from, on average"
+    )
+    tokens: int | None = Field(
+        None, description="tokens of the test rows that are predicted, where the network sees them"
     )
     bytes: int | None = Field(None, description="bytes of the test rows that are predicted")
     undefined: Undefined = Field(description="why something has no value; empty where all have one")
@@ -65,13 +73,26 @@ def units(column: Column) -> int:  # noqa: ARG001
     return BYTES
 
 
+def token_units(tokens: Tokens) -> int:
+    return tokens.vocabulary
+
+
+def token_refusal(tokens: Tokens, taught: bool) -> str | None:
+    if taught:
+        return "a teacher has another tokenizer, or none: its answers stand at other places"
+    if tokens.length * tokens.vocabulary > MOST_ANSWERS:
+        most = MOST_ANSWERS // tokens.length
+        return f"{tokens.vocabulary} probabilities for each of {tokens.length} tokens are too many: at most {most} here"
+    return None
+
+
 def order(ours: Head, theirs: Head) -> list[int] | None:
-    """A byte means the same in every text."""
+    """A byte means the same in every text; a token does not to another tokenizer."""
     return list(range(BYTES)) if ours.units == theirs.units == BYTES else None
 
 
 def map_refusal(fed: Sequence[int], places: Sequence[int]) -> str | None:
-    """Why a map of shape `places` cannot answer for texts of `fed` bytes; None: it can."""
+    """Why a map of shape `places` cannot answer for texts of `fed` bytes or tokens; None: it can."""
     if len(places) != 2 or fed[0] != places[0]:
         return f"its map is {list(places)}, and each of {fed[0]} bytes needs a place of its own"
     return None
@@ -94,4 +115,4 @@ def prediction(output: Sequence[Sequence[float]], classes: Sequence[str], row: S
 
 
 def meaning(classes: Sequence[str]) -> str:  # noqa: ARG001
-    return "for each byte of the text the probabilities of the 256 bytes that may follow it"
+    return "for each byte, or token, of the text the probabilities of those that may follow it"

@@ -48,6 +48,15 @@ class Tokenizer:
         """The whole texts of stored rows as `tokenizers` encodes them."""
         return list(self._tokenizer.encode_batch_fast(list(tokens.texts_of(rows))))
 
+    @cached_property
+    def bytes_of(self) -> np.ndarray:
+        """For how many bytes each id stands, (ids,); 0 for the one that fills up."""
+        names = self._tokenizer.get_vocab(with_added_tokens=True)
+        lengths = np.zeros(max(names.values()) + 1, np.int64)
+        for name, number in names.items():
+            lengths[number] = len(name) if number else 0
+        return lengths
+
     @property
     def learnt(self) -> int:
         """Its tokens: fewer than were asked for where the texts have no more pairs to merge."""

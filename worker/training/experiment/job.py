@@ -156,7 +156,9 @@ class Job:
     def _test_answers(self, network: Network, data: Data) -> dict[str, np.ndarray]:
         """The answers to the test rows, as scores need them."""
         parts = heads.blocks(network.tasks.values(), SourceRows(data.table.inputs, data.split.test))
-        return heads.scored(network.tasks, parts, lambda part: self._fit_loop.logits(network, part))
+        return heads.scored(
+            network.tasks, parts, lambda part: self._fit_loop.logits(network, part), network.scaling.tokenizer
+        )
 
     def score(self, model: Model, data: Data) -> dict[str, Scored]:
         """Each task of `data` that the model has, measured on the test rows."""

@@ -146,7 +146,7 @@ class Run:
 
         `trunk_shape`: the shape for the trunk; None: as the architecture sees the data sets'. `more`: as in Network.
         """
-        tasks = {name: task for subset in subsets for name, task in subset.tasks.items()}
+        tasks = {name: heads.seen(task, architecture) for subset in subsets for name, task in subset.tasks.items()}
         seen = architecture.seen(subsets[0].data.table.schema.input)
         trained = [(subset.data, subset.train) for subset in subsets]
         network = Network(
@@ -179,7 +179,8 @@ class Run:
         """
         given: dict[str, np.ndarray] = {}
         for name in subset.tasks:
-            given |= heads.targets(network.tasks[name], subset.values[name])
+            task, inputs = network.tasks[name], subset.data.table.inputs
+            given |= heads.targets(task, heads.in_tokens(task, subset.values[name], inputs, network.scaling.tokenizer))
         spec, scaling = training.augmentation, network.scaling
         augment = Augment(spec, seed, subset.data.drawn_by, scaling) if spec else None
         batched = samplers(subset, training.batch_size, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -177,12 +177,13 @@ class Faults:
         input_: InputSchema | None,
         at: str,
         made: Sequence[Task | None] = (),
+        taught: Collection[str] = (),
     ) -> Architecture | None:
         """The architecture, or the one of that name (None: what the task or the kind of input asks for), if it takes this input."""
         if asked is None and input_ is not None:
             asked = default_of(made, input_) or inputs.of(input_.kind).ARCHITECTURE
         architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str | dict) else asked, at)
-        self.suits(architecture, made, at)
+        self.suits(architecture, made, at, taught)
         if architecture is not None and input_ is not None:
             default = inputs.of(input_.kind).ARCHITECTURE
             if architecture.inputs not in (input_.kind, architectures.resolve(default).inputs):
@@ -197,13 +198,17 @@ class Faults:
                 return None
         return architecture
 
-    def suits(self, architecture: Architecture | None, made: Sequence[Task | None], at: str) -> None:
-        """A task whose answer at a place stands at a later one in the input is none where the network sees it; and one that answers for
-        each byte needs to see bytes."""
-        coarse = next((one for one in made if one is not None and tasks.of_bytes(one.type)), None)
-        if coarse is not None and architecture is not None and getattr(architecture, "tokens", None) is not None:
-            message = f"the {coarse.type} task {coarse.name!r} answers for each byte, and {architecture.label} would see tokens"
-            self.add(f"{at}/tokens", message, "leave `tokens` out, and it sees bytes", "no_map")
+    def suits(
+        self, architecture: Architecture | None, made: Sequence[Task | None], at: str, taught: Collection[str] = ()
+    ) -> None:
+        """A task whose answer at a place stands at a later one in the input is none where the network sees it; and not every task can be
+        learnt from tokens. `taught`: the names of those that have teachers."""
+        tokens = None if architecture is None else architecture.tokens_seen
+        for one in made:
+            why = None if one is None or tokens is None else tasks.token_refusal(one.type, tokens, one.name in taught)
+            if one is not None and why is not None:
+                message = f"the {one.type} task {one.name!r} is not for a network that sees tokens: {why}"
+                self.add(f"{at}/tokens", message, "leave `tokens` out, and it sees bytes", "not_applicable")
         task = next((one for one in made if one is not None and tasks.is_causal(one.type)), None)
         if task is not None and architecture is not None and not architecture.causal:
             message = (
@@ -348,6 +353,7 @@ class Faults:
             _, task = self.task(task_name(column.name), TaskSpec(column=column.name), schema, at)
         input_ = schema.input if schema else None
         architecture = self.architecture(stage.architecture, input_, f"{at}/architecture", [task])
+        task = None if task is None else heads.seen(task, architecture)
         training = self.training(stage.training, f"{at}/training")
         self.augmentation(training, input_, f"{at}/training")
         self.moved(training, [task], f"{at}/training")

@@ -19,6 +19,7 @@ from app.spec.variants import AnyArchitecture, Objectives, Sharing, Weighting
 from worker.training.methods import _resolve_teachers, _sharing
 from worker.training.methods._annealing import WeightSchedule
 from worker.training.methods._resolve import HARD, Faults
+from worker.training.tasks import heads
 
 if TYPE_CHECKING:
     from app.spec.data import InputSchema, Schema
@@ -125,7 +126,9 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         columns = [made[name].column for name, task_spec in tasks.items() if task_spec.dataset == ref and name in made]
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
-    architecture = faults.architecture(spec.trunk, input_, "/trunk", list(made.values()))
+    taught = [name for name, task_spec in tasks.items() if task_spec.teacher is not None]
+    architecture = faults.architecture(spec.trunk, input_, "/trunk", list(made.values()), taught)
+    made = {name: heads.seen(task, architecture) for name, task in made.items()}
     short = {"experts": spec.experts, "experts_per_task": spec.experts_per_task}
     trace = faults.trace(architecture, input_)
     sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, made, trace, faults)
