@@ -118,7 +118,7 @@ class Warm:
         self._lock = threading.Lock()
 
     def predict(self, path: Path, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Every task's answers, (rows, units) each.
+        """Every task's answers, (rows, units) each; and under `tokens.SEEN` the ids of texts that the model sees in tokens.
 
         Raises:
             PredictionRefused: the path is no model in the store, or its rows have another shape.
@@ -133,6 +133,8 @@ class Warm:
             if inputs.shape[1:] != expected:
                 raise PredictionRefused(f"expected rows of shape {expected}")
             answers = _answers(model, inputs)
+            if tokenizer is not None:
+                answers[tokens.SEEN] = inputs
             unanswered = _not_finite(answers)
             if unanswered and not _not_finite(_answers(model, np.zeros_like(inputs[:1]))):
                 raise TooLarge(unanswered)

@@ -10,6 +10,8 @@ often in the texts that the tokenizer was fitted on. Id 0 fills a row up.
 
 from __future__ import annotations
 
+import builtins
+import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,9 @@ PADDING = "\0"
 
 FILE = "tokenizer.json"
 """A tokenizer's name, beside a kept model and within its `.keras`, which is a zip archive."""
+
+SEEN = "/tokens"
+"""The name of ids beside tasks' answers, which no task can have."""
 
 
 def cut(text: str, length: int) -> bytes:
@@ -81,6 +86,19 @@ def within(path: Path) -> str | None:
         return None
     with zipfile.ZipFile(path) as archive:
         return archive.read(FILE).decode() if FILE in archive.namelist() else None
+
+
+def pieces(content: str) -> list[builtins.bytes]:
+    """The bytes that each id of a `tokenizer.json` stands for; none for the one that fills up. Needs no tokenizers."""
+    plain = [
+        *range(33, 127),
+        *range(161, 173),
+        *range(174, 256),
+    ]  # bytes that are written as the letter of their number
+    others = [byte for byte in range(256) if byte not in plain]
+    letters = {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+    names = {number: name for name, number in json.loads(content)["model"]["vocab"].items()}
+    return [builtins.bytes(letters[letter] for letter in names[number]) if number else b"" for number in sorted(names)]
 
 
 def example(bytes: int, length: int) -> str:

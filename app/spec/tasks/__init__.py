@@ -7,7 +7,7 @@ A module has all that `TaskModule` names. Its file's name is the type's. A packa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, cast
 
 from app.spec.data import Column, Tokens
 from app.spec.registered import Registered
@@ -35,6 +35,13 @@ StoredTaskType = Annotated[str, Registered(names, stored=True)]
 MetricName = Annotated[str, Registered(metrics)]
 
 
+class TokenRow(NamedTuple):
+    """A text as a network saw it in tokens: its ids, filled up with 0, and the bytes that each id of the vocabulary stands for."""
+
+    ids: Sequence[int]
+    pieces: Sequence[bytes]
+
+
 class Head(Protocol):
     """The facts by which two heads are compared."""
 
@@ -57,8 +64,8 @@ class TaskModule(Protocol):
     ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. CAUSAL, true where an answer at a
     place stands at a later one in the input. Where that matters to a type, `token_refusal(tokens, taught)` says why a network that sees
     tokens cannot learn it, and `token_units(tokens)` how many outputs it then has. READS_INPUT, true where `prediction` has a
-    third argument, the row that was answered. PLACED, true where an answer says where on a picture something is, so that rows may
-    not be moved under it; then it has `placed(fields, size, back)`.
+    third argument, the row that was answered, or a `TokenRow`. PLACED, true where an answer says where on a picture something is,
+    so that rows may not be moved under it; then it has `placed(fields, size, back)`.
     """
 
     OUTPUT: Output

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from app.spec.data import Column, Tokens
 from app.spec.figures import TaskFigures, Undefined
-from app.spec.tasks import Head, Output, SoftTargets
+from app.spec.tasks import Head, Output, SoftTargets, TokenRow
 
 OUTPUT: Output = "softmax"
 METRICS = ("bits_per_byte",)
@@ -98,20 +98,49 @@ def map_refusal(fed: Sequence[int], places: Sequence[int]) -> str | None:
     return None
 
 
-def prediction(output: Sequence[Sequence[float]], classes: Sequence[str], row: Sequence[float]) -> dict[str, Any]:  # noqa: ARG001
+def prediction(
+    output: Sequence[Sequence[float]],
+    classes: Sequence[str],  # noqa: ARG001
+    row: Sequence[float] | TokenRow,
+) -> dict[str, Any]:
     """How well the text was foreseen, and what may come next.
 
     No bits where a text has less than two bytes; nothing next where it is empty, or as long as a row: the last place has learnt nothing.
     """
+    if isinstance(row, TokenRow):
+        return _of_tokens(output, row)
     content = bytes(int(value) for value in row).rstrip(b"\0")
     bits = [-math.log2(max(SMALLEST, output[place][byte])) for place, byte in enumerate(content[1:])]
-    last = output[len(content) - 1] if 0 < len(content) < len(row) else []
-    likely = sorted(range(len(last)), key=lambda byte: -last[byte])[:SHOWN]
-    found = [Next(byte, chr(byte) if 32 <= byte < 127 else None, last[byte]) for byte in likely]
-    return {
-        "bits_per_byte": sum(bits) / len(bits) if bits else None,
-        "next": [one._asdict() for one in found],
-    }
+    found = [
+        Next(byte, chr(byte) if 32 <= byte < 127 else None, share)._asdict()
+        for byte, share in _likely(output, len(content))
+    ]
+    return {"bits_per_byte": sum(bits) / len(bits) if bits else None, "next": found}
+
+
+def _likely(output: Sequence[Sequence[float]], length: int) -> list[tuple[int, float]]:
+    """What may follow a text that fills so many places, the likeliest first, with its probability."""
+    last = output[length - 1] if 0 < length < len(output) else []
+    return [(number, last[number]) for number in sorted(range(len(last)), key=lambda number: -last[number])[:SHOWN]]
+
+
+def _of_tokens(output: Sequence[Sequence[float]], row: TokenRow) -> dict[str, Any]:
+    """The same of a text in tokens: ids that no text was learnt with stand for nothing, and are left out of what may come next."""
+    ids = [int(number) for number in row.ids]
+    length = next((place + 1 for place in reversed(range(len(ids))) if ids[place]), 0)
+    bits = sum(-math.log2(max(SMALLEST, output[place][number])) for place, number in enumerate(ids[1:length]))
+    stand_for = sum(len(row.pieces[number]) for number in ids[1:length])
+    likely = [(number, share) for number, share in _likely(output, length) if 0 < number < len(row.pieces)]
+    found = [{"token": number, "text": _shown(row.pieces[number]), "probability": share} for number, share in likely]
+    return {"bits_per_byte": bits / stand_for if stand_for else None, "next": found}
+
+
+def _shown(piece: bytes) -> str | None:
+    """A token as text; None where it is a part of a character."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def meaning(classes: Sequence[str]) -> str:  # noqa: ARG001

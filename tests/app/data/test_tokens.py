@@ -90,3 +90,13 @@ def test_the_module_alone_makes_ids(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert json.loads(answer.stdout) == tokens.of_rows(text.rows([TEXTS[0]], 64), TOKENIZER, 24).tolist()
+
+
+def test_the_bytes_of_each_id_are_what_tokenizers_makes_of_it() -> None:
+    pieces = tokens.pieces(CONTENT)
+    assert len(pieces) == TOKENIZER.get_vocab_size()
+    assert pieces[0] == b""
+    assert sorted(pieces[1:257]) == [bytes([byte]) for byte in range(256)]
+    for words in (*TEXTS[:20], "Ünï😀\x7f\x80"):
+        row = tokens.ids([words], TOKENIZER, bytes=999, length=999)[0].astype(int)
+        assert b"".join(pieces[number] for number in row) == words.encode()
