@@ -67,6 +67,26 @@ def test_texts_are_learnt_served_and_answered_alike(service: Service, tmp_path: 
         assert np.abs(np.asarray(answers["topic"])[number] - served).max() < 1e-5
 
 
+def answered_alike(service: Service, job_id: str, content: str, folder: Path) -> None:
+    """The service's answers to texts are those of the downloaded model, on each backend, to the ids of their tokens."""
+    texts = ["the parcel has not arrived", "", "Ünïcode " * 40, "<pad>"]
+    asked = service.post(f"/v1/models/job:{job_id}/predict", {"inputs": texts}).raise_for_status().json()["predictions"]
+    tokenizer = tokens.opened(content)
+    pieces = tokens.pieces(content)
+    rows = tokens.ids(texts, tokenizer, bytes=96, length=32)
+    np.save(folder / "rows.npy", rows)
+    for answers in alone.on_rows(service, job_id, folder):
+        for number, entry in enumerate(asked):
+            served = list(entry["topic"]["probabilities"].values())
+            assert np.abs(np.asarray(answers["topic"][number]) - served).max() < 1e-5
+            told = next_token.prediction(answers["next_token"][number], (), TokenRow(rows[number].tolist(), pieces))
+            if told["bits_per_byte"] is not None:
+                assert told["bits_per_byte"] == pytest.approx(entry["next_token"]["bits_per_byte"], abs=1e-4)
+            assert [one["token"] for one in told["next"][:1]] == [
+                one["token"] for one in entry["next_token"]["next"][:1]
+            ]
+
+
 def test_texts_in_tokens_are_answered_as_the_downloaded_files_answer(service: Service, tmp_path: Path) -> None:
     answer = httpx.post(
         f"{service.address}/v1/datasets",
@@ -98,29 +118,7 @@ def test_texts_in_tokens_are_answered_as_the_downloaded_files_answer(service: Se
     }
     assert hashlib.sha256(files[tokens.FILE]).hexdigest() == manifest["input"]["tokens"]["sha256"]
 
-    texts = ["the parcel has not arrived", "", "Ünïcode " * 40, "<pad>"]
-    asked = service.post(f"{url}/predict", {"inputs": texts}).raise_for_status().json()["predictions"]
-    tokenizer = tokens.opened(files[tokens.FILE].decode())
-    pieces = tokens.pieces(files[tokens.FILE].decode())
-    rows = tokens.ids(texts, tokenizer, bytes=96, length=32)
-    np.save(tmp_path / "rows.npy", rows)
-    for answers in alone.on_rows(service, job["id"], tmp_path):
-        for number, entry in enumerate(asked):
-            served = list(entry["topic"]["probabilities"].values())
-            assert np.abs(np.asarray(answers["topic"][number]) - served).max() < 1e-5
-            told = next_token.prediction(answers["next_token"][number], (), TokenRow(rows[number].tolist(), pieces))
-            if told["bits_per_byte"] is not None:
-                assert told["bits_per_byte"] == pytest.approx(entry["next_token"]["bits_per_byte"], abs=1e-4)
-            assert [one["token"] for one in told["next"][:1]] == [
-                one["token"] for one in entry["next_token"]["next"][:1]
-            ]
-
-    lines = service.post(f"{url}/predict", {"dataset": dataset}).raise_for_status().text.splitlines()
-    assert len(lines) == 300
-    first = json.loads(lines[0])
-    again = service.post(f"{url}/predict", {"inputs": [messages.make(300)[0][0]]}).raise_for_status().json()
-    assert first["topic"]["probability"] == pytest.approx(again["predictions"][0]["topic"]["probability"], abs=1e-5)
-
+    answered_alike(service, job["id"], files[tokens.FILE].decode(), tmp_path)
     transfer = {
         "kind": "transfer",
         "dataset": dataset,
@@ -133,6 +131,13 @@ def test_texts_in_tokens_are_answered_as_the_downloaded_files_answer(service: Se
     assert job["state"] == "succeeded", job["error"]
     target = service.get(f"/v1/models/job:{job['id']}").raise_for_status().json()["manifest"]
     assert target["input"]["tokens"] == manifest["input"]["tokens"]
+    url = f"/v1/models/job:{job['id']}"
+    lines = service.post(f"{url}/predict", {"dataset": dataset}).raise_for_status().text.splitlines()
+    assert len(lines) == 300
+    first = json.loads(lines[0])
+    again = service.post(f"{url}/predict", {"inputs": [messages.make(300)[0][0]]}).raise_for_status().json()
+    assert first["topic"]["probability"] == pytest.approx(again["predictions"][0]["topic"]["probability"], abs=1e-5)
+
     shown = service.get(f"/v1/datasets/{dataset}").raise_for_status().json()
     assert "tokens" not in shown["schema"]["input"]
 

@@ -39,6 +39,14 @@ class Next(NamedTuple):
     probability: float
 
 
+class NextToken(NamedTuple):
+    """A token that may follow; `text` where it is no part of a character."""
+
+    token: int
+    text: str | None
+    probability: float
+
+
 class NextFigures(TaskFigures):
     """Of a language model over bytes or tokens. What could not be computed is absent, and `undefined.figures` says why."""
 
@@ -131,7 +139,7 @@ def _of_tokens(output: Sequence[Sequence[float]], row: TokenRow) -> dict[str, An
     bits = sum(-math.log2(max(SMALLEST, output[place][number])) for place, number in enumerate(ids[1:length]))
     stand_for = sum(len(row.pieces[number]) for number in ids[1:length])
     likely = [(number, share) for number, share in _likely(output, length) if 0 < number < len(row.pieces)]
-    found = [{"token": number, "text": _shown(row.pieces[number]), "probability": share} for number, share in likely]
+    found = [NextToken(number, _shown(row.pieces[number]), share)._asdict() for number, share in likely]
     return {"bits_per_byte": bits / stand_for if stand_for else None, "next": found}
 
 
