@@ -296,7 +296,8 @@ def create_app(warm: Warm | None = None) -> Starlette:
 
     @asynccontextmanager
     async def warm_up(_: Starlette) -> AsyncIterator[None]:
-        threading.Thread(target=importlib.import_module, args=("keras",), name="import keras", daemon=True).start()
+        device = importlib.import_module("worker.training.process.device")
+        threading.Thread(target=device.import_keras, name="import keras", daemon=True).start()
         yield
 
     routes = [
