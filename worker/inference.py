@@ -41,7 +41,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import logs
-from app.data import decode, drawing, file_rows
+from app.data import decode, drawing, file_rows, tokens
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec import architectures
@@ -122,11 +122,11 @@ class Warm:
     """Loaded models, the most recently used ones, one prediction at a time."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[tuple[str, int], tuple[Any, int]] = OrderedDict()
+        self._models: OrderedDict[tuple[str, int], tuple[Any, Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def predict(self, path: Path, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Every task's answers, (rows, units) each.
+        """Every task's answers, (rows, units) each; and under `tokens.SEEN` the ids of texts that the model sees in tokens.
 
         Raises:
             PredictionRefused: the path is no model in the store, or its rows have another shape.
@@ -135,11 +135,14 @@ class Warm:
             ModelDiffers: it is not what it was when it was kept.
         """
         with self._lock:
-            model = self._model(path)
+            model, tokenizer = self._model(path)
+            inputs = _given(model, tokenizer, inputs)
             expected = tuple(model.inputs[0].shape[1:])
             if inputs.shape[1:] != expected:
                 raise PredictionRefused(f"expected rows of shape {expected}")
             answers = _answers(model, inputs)
+            if tokenizer is not None:
+                answers[tokens.SEEN] = inputs
             unanswered = _not_finite(answers)
             if unanswered and not _not_finite(_answers(model, np.zeros_like(inputs[:1]))):
                 raise TooLarge(unanswered)
@@ -152,32 +155,48 @@ class Warm:
             trace: Trace = trunk.trace(architecture, shape)
             return trace
 
-    def _model(self, path: Path) -> Any:
+    def _model(self, path: Path) -> tuple[Any, Any]:
+        """A loaded model, and what makes ids of stored texts, where it takes ids."""
         key, length = _checked(path)
         if key not in self._models:
-            self._models[key] = (_loaded(Path(key[0])), length)
+            self._models[key] = (*_loaded(Path(key[0])), length)
             while len(self._models) > 1 and (
-                len(self._models) > _MOST_MODELS or sum(size for _, size in self._models.values()) > _MOST_MODEL_BYTES
+                len(self._models) > _MOST_MODELS or sum(size for *_, size in self._models.values()) > _MOST_MODEL_BYTES
             ):
                 self._models.popitem(last=False)
         self._models.move_to_end(key)
-        return self._models[key][0]
+        return self._models[key][:2]
 
 
-def _loaded(path: Path) -> Any:
-    """The model, once it has answered its golden rows as the trained network did. Raises ModelDiffers."""
+def _loaded(path: Path) -> tuple[Any, Any]:
+    """The model, and what makes ids of stored texts, where it takes ids; once it has answered its golden rows as the trained network did.
+
+    Raises:
+        ModelDiffers: it has not.
+    """
     keras, golden_rows = importlib.import_module("keras"), importlib.import_module("worker.training.kept.golden")
     try:
         model, golden = keras.saving.load_model(path, compile=False, safe_mode=True), golden_rows.read(path)
+        content = tokens.within(path)
+        tokenizer = None if content is None else tokens.opened(content)
         few = None if golden is None else golden_rows.few(golden)
-        found = [] if few is None else golden_rows.differences(few, lambda rows: model(rows, training=False))
+        found = (
+            []
+            if few is None
+            else golden_rows.differences(few, lambda rows: model(_given(model, tokenizer, rows), training=False))
+        )
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
         log.exception("model_cannot_be_loaded", model=path.name)
         raise ModelDiffers(f"its file cannot be loaded ({type(error).__name__})") from error
     if found:
         log.error("model_differs", model=path.name, differences=found)
         raise ModelDiffers("; ".join(found))
-    return model
+    return model, tokenizer
+
+
+def _given(model: Any, tokenizer: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stored rows as the model takes them."""
+    return rows if tokenizer is None else tokens.of_rows(rows, tokenizer, model.inputs[0].shape[1])
 
 
 def _answers(model: Any, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

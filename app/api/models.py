@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from app.api.pages import page
 from app.api.prediction_files import Sent
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.api.threads import apart
-from app.data import file_rows, inputs
+from app.data import file_rows, inputs, tokens
 from app.data.encode import encode_rows
 from app.data.source import Source
 from app.db import Session
@@ -163,12 +165,15 @@ def _answers(
     model: Model,
     manifest: Manifest,
     outputs: dict[str, list[Any]],
-    rows: Sequence[Sequence[Any]] | NDArray[np.float32],
+    rows: Sequence[Any] | NDArray[np.float32],
     sizes: Sequence[Sequence[int] | None] = (),
 ) -> Predictions:
     """`rows`: as the model was fed them; empty ones where they came as files, of which `sizes` has each picture's."""
     if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
         raise Problem("internal", "The inference process answered for other rows than those it was given.")
+    if tokens.SEEN in outputs:
+        pieces = _pieces(artifacts.model_file(model.sha256))
+        rows = [tasks.TokenRow(ids, pieces) for ids in outputs[tokens.SEEN]]
     answers = [
         {
             name: _prediction(task, outputs[name][index], row, manifest.input, sizes[index] if sizes else None)
@@ -177,6 +182,13 @@ def _answers(
         for index, row in enumerate(rows)
     ]
     return Predictions(model=model.id, predictions=answers)
+
+
+@lru_cache(16)
+def _pieces(model: Path) -> list[bytes]:
+    """The bytes that each token of a kept model's tokenizer stands for."""
+    content = tokens.within(model)
+    return [] if content is None else tokens.pieces(content)
 
 
 def _predict_all(ref: str, body: dict[str, Any]) -> Response:
@@ -301,7 +313,7 @@ def _rows(body: dict[str, Any], manifest: Manifest) -> NDArray[np.float32]:
 def _prediction(
     task: TaskManifest,
     output: list[Any],
-    row: Sequence[Any] | NDArray[np.float32],
+    row: Any,
     input: InputSchema,
     size: Sequence[int] | None,
 ) -> Prediction:

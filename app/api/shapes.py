@@ -284,9 +284,10 @@ class PredictedSpan(BaseModel):
 
 
 class PredictedByte(BaseModel):
-    """A byte that may follow a text; `text` where it is a printable letter."""
+    """A byte that may follow a text, or a token, by its id; `text` where it can be printed."""
 
-    byte: int
+    byte: int | None = None
+    token: int | None = None
     text: str | None = None
     probability: float
 

@@ -69,6 +69,23 @@ Decoding = Annotated[
 ]
 
 
+class Tokens(SpecModel):
+    """How a network sees texts: in tokens of byte-level BPE, fitted on the rows that train."""
+
+    type: Literal["bpe"] = "bpe"
+    vocabulary: int = Field(
+        2000, ge=258, le=65_536, description="tokens at most: a filling one, 256 bytes, and merged pairs"
+    )
+    length: int = Field(128, ge=1, le=4096, description="tokens of a text that the network sees; more are cut")
+
+
+class Tokenizer(Tokens):
+    """A fitted one, as a kept model has it."""
+
+    learnt: int = Field(ge=257, description="tokens that it has: fewer than `vocabulary` where texts are few")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of tokenizer.json")
+
+
 class InputSchema(SpecModel):
     """What a model is fed: one tensor per row.
 
@@ -83,6 +100,11 @@ class InputSchema(SpecModel):
     scale: float = 1.0
     features: list[Feature] = []
     decode: Decoding | None = Field(None, description="how files become rows, where they came as files")
+    tokens: Tokenizer | Tokens | None = Field(
+        None,
+        exclude_if=lambda tokens: tokens is None,
+        description="of a model that sees texts in tokens: ids of this tokenizer are what it takes",
+    )
     parts: dict[Name, InputSchema] = Field(
         {},
         description="of a multimodal input, what each part is: `file`, a text by its column, `table` for columns of a table",

@@ -108,7 +108,7 @@ class RandAugment(SpecModel):
 
 
 class TokenDropout(SpecModel):
-    """Each byte of a text is left blank with probability `rate`."""
+    """Each byte of a text, or each token where a network sees tokens, is left blank with probability `rate`."""
 
     type: Literal["token_dropout"] = "token_dropout"
     rate: float = Field(0.1, gt=0, lt=1)

@@ -32,7 +32,7 @@ from worker.training.process.channel import Channel, Lines, Terminal, standard_o
 USAGE = "usage: python -m worker.training job.json out/ | python -m worker.training --spare"
 
 # Files that a job leaves in its folder besides checkpoints; the next job there must not take them for its own.
-LEFT = ("*.keras", "*manifest.json", "*.rows.npy", "model.*", "report.json", "metrics.csv")
+LEFT = ("*.keras", "*manifest.json", "*.rows.npy", "model.*", "report.json", "metrics.csv", "tokenizer.json")
 
 
 def main(arguments: Sequence[str]) -> int:

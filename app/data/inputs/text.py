@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from app.data import tokens
 from app.data.inputs import Encode
 from app.data.table import Hashes, row_hashes
 from app.spec.data import Column, InputSchema
@@ -46,9 +47,7 @@ def rows(texts: Sequence[str], length: int) -> np.ndarray:
     """(n, length) uint8: each text's bytes. NUL, which fills up, is left out of a text; a character that is cut in two goes whole."""
     stored = np.zeros((len(texts), length), np.uint8)
     for row, text in zip(stored, texts, strict=True):
-        content = text.replace("\0", "").encode("utf-8", "replace")
-        if len(content) > length:
-            content = content[:length].decode("utf-8", "ignore").encode()
+        content = tokens.cut(text, length)
         row[: len(content)] = np.frombuffer(content, np.uint8)
     return stored
 
@@ -95,6 +94,11 @@ def encoder(input: InputSchema) -> Encode:
         return None
 
     return encode
+
+
+def prepared_shape(input: InputSchema) -> list[int]:
+    """Of the ids of its tokens, where a network sees texts so."""
+    return list(input.shape) if input.tokens is None else [input.tokens.length]
 
 
 def preview(row: np.ndarray, input: InputSchema) -> Any:  # noqa: ARG001

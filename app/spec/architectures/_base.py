@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from app.spec.base import SpecModel
-from app.spec.data import InputSchema
+from app.spec.data import InputSchema, Tokens
 from app.spec.registry import modules
 
 Shape = tuple[int, ...]
@@ -45,6 +45,15 @@ class Architecture(SpecModel):
             input: what else the data say of themselves; None: nothing.
         """
         return self
+
+    @property
+    def tokens_seen(self) -> Tokens | None:
+        """How it sees texts; None: byte by byte, or no texts."""
+        return None
+
+    def seen(self, input: InputSchema) -> InputSchema:
+        """A data set's input as the network sees it: texts may be seen in tokens."""
+        return input
 
     def check(self, shape: Shape) -> None:
         """Refuses inputs of `shape`, which it sees, by arithmetic alone: nothing is built.

@@ -60,6 +60,8 @@ class Spec(Architecture):
         own = self.parts[name] if name in self.parts else architectures.resolve(usual)
         if own.inputs != part.kind:
             raise ValueError(f"the part {name!r} is of kind {part.kind}, {own.label} takes {own.inputs} inputs")
+        if own.tokens_seen is not None:
+            raise ValueError(f"the part {name!r} is one of several, and only a text alone can be seen in tokens")
         try:
             own = own.fitted(seen, part)
             resized = trunk_shape(own, seen) != seen

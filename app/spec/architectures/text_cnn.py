@@ -5,19 +5,19 @@ Bytes are embedded and not one-hot, there are three convolutions and not six, an
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from app.spec.architectures._base import Architecture, Shape
+from app.spec.architectures._base import Shape
+from app.spec.architectures._text import TextArchitecture
 
 POOL = 3
 
 
-class Spec(Architecture):
-    inputs: ClassVar[str] = "text"
+class Spec(TextArchitecture):
     arch: Literal["text-cnn"] = "text-cnn"
-    embedding: int = Field(32, ge=1, le=512, description="numbers for each byte")
+    embedding: int = Field(32, ge=1, le=512, description="numbers for each byte or token")
     filters: int = Field(128, ge=1, le=1024, description="of each convolution")
     dense: int = Field(128, ge=1, le=4096)
     dropout: float = Field(0.0, ge=0, lt=1, description="after the dense layer")
@@ -25,5 +25,5 @@ class Spec(Architecture):
     def check(self, shape: Shape) -> None:
         if shape[0] < POOL**2:
             raise ValueError(
-                f"{self.arch} needs texts of {POOL**2} bytes or more, these have {shape[0]}: layer pool2 ends"
+                f"{self.arch} needs texts of {POOL**2} {self.unit}s or more, these have {shape[0]}: layer pool2 ends"
             )

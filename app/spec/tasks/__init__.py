@@ -7,9 +7,9 @@ A module has all that `TaskModule` names. Its file's name is the type's. A packa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, cast
 
-from app.spec.data import Column
+from app.spec.data import Column, Tokens
 from app.spec.registered import Registered
 from app.spec.registry import NotInstalled, modules
 
@@ -35,6 +35,13 @@ StoredTaskType = Annotated[str, Registered(names, stored=True)]
 MetricName = Annotated[str, Registered(metrics)]
 
 
+class TokenRow(NamedTuple):
+    """A text as a network saw it in tokens: its ids, filled up with 0, and the bytes that each id of the vocabulary stands for."""
+
+    ids: Sequence[int]
+    pieces: Sequence[bytes]
+
+
 class Head(Protocol):
     """The facts by which two heads are compared."""
 
@@ -55,9 +62,10 @@ class TaskModule(Protocol):
     outputs that a spec may choose. MAP, true where its head stands on the network's map, an answer for each place, and not on its
     flat features; then it may have `map_refusal(fed, places)`, why a map of that shape cannot answer for inputs of shape `fed`, and
     ARCHITECTURE and STUDENT, the networks where a spec names none and the inputs are of their kind. CAUSAL, true where an answer at a
-    place stands at a later one in the input. READS_INPUT, true where `prediction` has a
-    third argument, the row that was answered. PLACED, true where an answer says where on a picture something is, so that rows may
-    be moved only with it (`moved` of its other half); then it has `placed(fields, size, back)`.
+    place stands at a later one in the input. Where that matters to a type, `token_refusal(tokens, taught)` says why a network that sees
+    tokens cannot learn it, and `token_units(tokens)` how many outputs it then has. READS_INPUT, true where `prediction` has a
+    third argument, the row that was answered, or a `TokenRow`. PLACED, true where an answer says where on a picture something is, so that
+    rows may be moved only with it (`moved` of its other half); then it has `placed(fields, size, back)`.
     """
 
     OUTPUT: Output
@@ -105,6 +113,18 @@ def on_map(type: str) -> bool:
 def is_causal(type: str) -> bool:
     """Whether a type's answer at a place stands at a later one in the input, which the network may then not see there."""
     return bool(getattr(of(type), "CAUSAL", False))
+
+
+def token_refusal(type: str, tokens: Tokens, taught: bool) -> str | None:
+    """Why a type cannot be learnt by a network that sees `tokens`, from teachers where `taught`; None: it can."""
+    own = getattr(of(type), "token_refusal", None)
+    return None if own is None else cast("str | None", own(tokens, taught))
+
+
+def token_units(type: str, units: int, tokens: Tokens | None) -> int:
+    """Outputs of a head of `units` where the network sees tokens: others where a type answers with tokens."""
+    own = getattr(of(type), "token_units", None)
+    return units if own is None or tokens is None else cast("int", own(tokens))
 
 
 def map_refusal(type: str, fed: Sequence[int], places: Sequence[int]) -> str | None:

@@ -63,6 +63,7 @@ class Augment:
 
     def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, rate: int | None = None):
         self.spec, self._scaling, self._rate = list(spec), scaling, rate or USUAL_RATE
+        self._in_tokens = scaling.tokenizer is not None
         self._entropy = [seed, *name.encode()]
 
     def __call__(self, raw: np.ndarray, step: int) -> np.ndarray:
@@ -83,7 +84,7 @@ class Augment:
                     rows = recoloured(rows, augmentation, self._scaling.unit, rng)
                 case Cutout():
                     rows = cut_out(rows, augmentation.fraction, rng)
-                case TokenDropout():
+                case TokenDropout() if not self._in_tokens:
                     rows = np.where(rng.random(rows.shape, np.float32) < augmentation.rate, np.float32(0), rows)
                 case TimeShift():
                     rows = shifted(rows, augmentation.fraction, rng)
@@ -119,6 +120,14 @@ class Augment:
         }
         moves = any(isinstance(augmentation, _PLACES) for augmentation in self.spec)
         return rng, drawn, self._maps(rng, shape, drawn) if moves else None
+
+    def of_scaled(self, scaled: np.ndarray, step: int) -> np.ndarray:
+        """What is done to scaled rows (n, …) instead: ids of tokens are left out where a network sees tokens."""
+        rng = np.random.default_rng([*self._entropy, 258, step])
+        for augmentation in self.spec:
+            if self._in_tokens and isinstance(augmentation, TokenDropout):
+                scaled = np.where(rng.random(scaled.shape, np.float32) < augmentation.rate, np.float32(0), scaled)
+        return scaled
 
     def _maps(
         self, rng: np.random.Generator, shape: Sequence[int], drawn: Mapping[int, rand_augment.Drawn]

@@ -147,9 +147,10 @@ class BatchSource:
     def _take(self, step: int) -> Rows:
         rows = np.concatenate([sampler.batch(step) for sampler in self.samplers])
         raw = self.inputs[rows]
-        if self.augment is not None:
-            raw = self.augment(raw, step)
-        return rows, raw, self.scaling(raw)
+        if self.augment is None:
+            return rows, raw, self.scaling(raw)
+        raw = self.augment(raw, step)
+        return rows, raw, self.augment.of_scaled(self.scaling(raw), step)
 
 
 @cache

@@ -10,20 +10,29 @@ import numpy as np
 
 if TYPE_CHECKING:
     from worker.training.data.preparation import Preparation
+    from worker.training.data.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
 class Scaling:
     """(x - mean) / std, in float32. Images: mean 0, std the schema's scale; tables: a number for each number of a prepared row.
 
-    `preparation`: what is done to a table's rows first, where they have gaps or categories.
+    `preparation`: what is done to a table's rows first, where they have gaps or categories. `tokenizer`: of texts that a network sees in
+    tokens; no layer of a kept model can do that, so such a model takes ids.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     preparation: Preparation | None = None
+    tokenizer: Tokenizer | None = None
+
+    def given(self, inputs: np.ndarray) -> np.ndarray:
+        """Stored rows as a kept model takes them, float32: as they are, or as ids of tokens."""
+        return self.tokenizer(inputs) if self.tokenizer is not None else inputs.astype(np.float32)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        if self.tokenizer is not None:
+            return self.tokenizer(inputs)
         if self.preparation is not None:
             inputs = self.preparation(inputs)
         scaled: np.ndarray = inputs.astype(np.float32)

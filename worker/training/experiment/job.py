@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from app.data.inputs import came_as_file
 from app.data.source import Source, SourceRows
 from app.spec.exports import ExportFormat
 from app.spec.models import UNFINISHED
@@ -131,10 +130,8 @@ class Job:
             with device.on_cpu():
                 export.check(self.out / line.model, model.network, some, self._answers_on_cpu(model.network, some))
         self._metric_log.save()
-        how = came_as_file(model.manifest.input)
-        if role == "model" and how is not None:
-            export.write_preprocess(self.out / export.PREPROCESS, how)
-            self._channel.send(ArtifactReport(name=export.PREPROCESS, path=export.PREPROCESS))
+        for name in export.write_beside(model.network, self.out) if role == "model" else ():
+            self._channel.send(ArtifactReport(name=name, path=name))
         # Last: a run without a server takes each stage that has a manifest for finished.
         export.write_manifest(model.manifest, self.out / line.manifest)
         self._channel.send(line)
@@ -169,7 +166,9 @@ class Job:
     def _test_answers(self, network: Network, data: Data) -> dict[str, np.ndarray]:
         """The answers to the test rows, as scores need them."""
         parts = heads.blocks(network.tasks.values(), SourceRows(data.table.inputs, data.split.test))
-        return heads.scored(network.tasks, parts, lambda part: self._fit_loop.logits(network, part))
+        return heads.scored(
+            network.tasks, parts, lambda part: self._fit_loop.logits(network, part), network.scaling.tokenizer
+        )
 
     def score(self, model: Model, data: Data) -> dict[str, Scored]:
         """Each task of `data` that the model has, measured on the test rows."""

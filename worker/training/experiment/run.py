@@ -72,6 +72,7 @@ class Run:
             initial,
             raise_if_stopped,
         )
+        self._noted: set[str] = set()
         self._traces: Mapping[str, str] = assignment.get("spec", {}).get("traces", {})
 
     def data(
@@ -144,22 +145,27 @@ class Run:
 
         `trunk_shape`: the shape for the trunk; None: as the architecture sees the data sets'. `more`: as in Network.
         """
-        tasks = {name: task for subset in subsets for name, task in subset.tasks.items()}
+        tasks = {name: heads.seen(task, architecture) for subset in subsets for name, task in subset.tasks.items()}
+        seen = architecture.seen(subsets[0].data.table.schema.input)
+        trained = [(subset.data, subset.train) for subset in subsets]
         network = Network(
             architecture,
-            subsets[0].data.table.schema.input,
+            seen,
             tasks,
             {name: (head or {}).get(name, HeadSpec()) for name in tasks},
-            input_kinds.scaling([(subset.data, subset.train) for subset in subsets]),
+            input_kinds.scaling(trained, seen),
             {},
             precision,
             input_resize=input_kinds.between(
-                fed := prepared_shape(subsets[0].data.table.schema.input),
-                trunk_shape or architecture.trunk_shape(tuple(fed)),
+                fed := prepared_shape(seen), trunk_shape or architecture.trunk_shape(tuple(fed))
             ),
             **more,
         )
         check_trace(network, self._traces)
+        if architecture.label not in self._noted:  # of the first arm: those of others differ in a number or two
+            self._noted.add(architecture.label)
+            for code, message in input_kinds.notes(network.scaling, seen, trained).items():
+                self.warn(code, message)
         network.weights = self._initial(network, seed)
         return network
 
@@ -172,7 +178,8 @@ class Run:
         """
         given: dict[str, np.ndarray] = {}
         for name in subset.tasks:
-            given |= heads.targets(network.tasks[name], subset.values[name])
+            task, inputs = network.tasks[name], subset.data.table.inputs
+            given |= heads.targets(task, heads.in_tokens(task, subset.values[name], inputs, network.scaling.tokenizer))
         spec, scaling = training.augmentation, network.scaling
         shape, drawn_by = subset.data.table.schema.input, subset.data.drawn_by
         augment = input_kinds.augment(spec, seed, drawn_by, scaling, shape) if spec else None

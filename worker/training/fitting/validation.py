@@ -83,7 +83,7 @@ class ValidationMonitor:
         own = {name: network.tasks[name] for name, check in self._checks.items() if check.inputs is inputs}
         # Kept, since features are cached by a source's identity.
         parts = self._parts.setdefault(id(inputs), heads.blocks(own.values(), inputs))
-        return heads.scored(own, parts, ask)
+        return heads.scored(own, parts, ask, network.scaling.tokenizer)
 
     def _judge(self, value: float, values: Mapping[str, float], keras_layers: KerasLayers, step: int) -> None:
         """Takes the state for the best one where `value`, of which more is better, is the largest so far."""

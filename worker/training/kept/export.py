@@ -13,12 +13,12 @@ import keras
 import numpy as np
 
 from app import durable
-from app.data import file_rows
+from app.data import file_rows, tokens
 from app.data.inputs import came_as_file
 from app.data.table import HASH_BYTES
 from app.spec import architectures, tasks
 from app.spec.base import plain
-from app.spec.data import Decoding
+from app.spec.data import InputSchema
 from app.spec.faults import validate
 from app.spec.models import Manifest
 from app.spec.registry import modules
@@ -36,7 +36,7 @@ LOADING = (
     "# {tasks}"
     "\n# five made rows, and what the trained network answered to them:"
     '\n# golden = np.load(zipfile.ZipFile("{file}").open("golden.npz"))'
-    '\n# np.abs(model.predict(golden["rows"])["{first}"] - golden["answers/{first}"]).max()'
+    '\n# np.abs(model.predict({golden})["{first}"] - golden["answers/{first}"]).max()'
 )
 PREPROCESS = "preprocess.py"
 """The file beside a model that turns a user's files into rows, as the service does: a module of ours as it is."""
@@ -48,7 +48,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     `constants`: preprocessing as numbers within the graph, since Normalization's become further inputs of an ONNX file.
     """
     keras_layers = build.keras_layers(network)
-    inputs = keras.Input(tuple(network.input.shape), name="input", dtype="float32")
+    inputs = keras.Input(tuple(input_kinds.given_shape(network.input)), name="input", dtype="float32")
     x = input_kinds.preprocessed(inputs, network.scaling, network.input, constants=constants)
     reached = build.through(
         keras_layers.graph, keras_layers.steps, input_kinds.adapted(network.input.kind, x, network.trunk_shape)
@@ -64,9 +64,12 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
 
 
 def write(network: Network, path: Path, golden: Golden | None = None) -> str:
-    """Saves the inference model at `path`, with its golden rows, whole or not at all; returns the file's sha256."""
+    """Saves the inference model at `path`, with its golden rows and its tokenizer where it has one, whole or not at all; returns the
+    file's sha256."""
     with durable.write(path) as beside:
         inference_model(network).save(beside)
+        if network.scaling.tokenizer is not None:
+            tokens.put_into(beside, network.scaling.tokenizer.content)
         if golden is not None:
             golden_rows.add(golden, beside)
     return file_sha256(path)
@@ -79,13 +82,17 @@ def check(path: Path, network: Network, rows: np.ndarray, expected: dict[str, np
         Failure: `internal`, since no spec can be at fault: it does not.
     """
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    answers = model.predict_on_batch(rows.astype(np.float32))
+    answers = model.predict_on_batch(network.scaling.given(rows))
     for name, task in network.tasks.items():
         answer = np.asarray(answers[name])
         if not np.isfinite(answer).all() or heads.difference(task, answer, expected[name]) > golden_rows.TOLERANCE:
             raise Failure("internal", f"the saved model's answers for {name} differ from the trained network's")
     golden = golden_rows.read(path)
-    differences = [] if golden is None else golden_rows.differences(golden, lambda some: model(some, training=False))
+    differences = (
+        []
+        if golden is None
+        else golden_rows.differences(golden, lambda some: model(network.scaling.given(some), training=False))
+    )
     if differences:
         raise Failure("internal", f"the saved model differs from the trained network: {'; '.join(differences)}")
 
@@ -102,7 +109,7 @@ def manifest(
     rows_shapes: Sequence[Sequence[int]] = (),
     edges: Sequence[tuple[str, str]] = (),
 ) -> Manifest:
-    shape = ", ".join(str(side) for side in network.input.shape)
+    shape = ", ".join(str(side) for side in input_kinds.given_shape(network.input))
     kinds = "; ".join(
         f"answers[{name!r}]: {tasks.of(task.type).meaning(task.classes or ())}" for name, task in network.tasks.items()
     )
@@ -110,7 +117,7 @@ def manifest(
         role=role,
         architecture=architectures.as_data(network.architecture),
         sharing=plain(network.sharing),
-        input=network.input,
+        input=_described(network),
         canvas=network.input_resize,
         tasks={name: task.manifest() for name, task in network.tasks.items()},
         heads=dict(network.heads),
@@ -123,14 +130,25 @@ def manifest(
         rows_file=rows_file,
         rows_shapes=[list(shape) for shape in rows_shapes],
         edges=[{"relation": relation, "target": target} for relation, target in edges],
-        loading=_decoding(network)
-        + LOADING.format(file=file, shape=shape, tasks=kinds, first=next(iter(network.tasks))),
+        loading=_preparing(network)
+        + LOADING.format(
+            file=file, shape=shape, tasks=kinds, first=next(iter(network.tasks)), golden=_golden_rows(network)
+        ),
     )
 
 
-def _decoding(network: Network) -> str:
-    """How files become rows, in the user's own program; empty where rows do not come as files. Where a file is a part of a row, how
-    the other parts are put beside it."""
+def _described(network: Network) -> InputSchema:
+    """What it is fed, with the tokenizer that it has."""
+    tokenizer, asked = network.scaling.tokenizer, network.input.tokens
+    if tokenizer is None or asked is None:
+        return network.input
+    return network.input.model_copy(update={"tokens": tokenizer.described(asked)})
+
+
+def _preparing(network: Network) -> str:
+    """How files or texts become rows, in the user's own program; empty where rows need nothing."""
+    if network.input.tokens is not None:
+        return tokens.example(network.input.shape[0], network.input.tokens.length)
     how = came_as_file(network.input)
     example = "" if how is None else file_rows.example(how)
     if not network.input.parts:
@@ -144,10 +162,26 @@ def _decoding(network: Network) -> str:
     )
 
 
-def write_preprocess(path: Path, how: Decoding) -> None:
-    """Writes the module that the example of `loading` imports."""
-    with durable.write(path) as beside:
-        shutil.copyfile(file_rows.module(how), beside)
+def _golden_rows(network: Network) -> str:
+    """In Python, the golden rows as the model takes them."""
+    asked = network.input.tokens
+    return 'golden["rows"]' if asked is None else f'of_rows(golden["rows"], tokenizer, {asked.length})'
+
+
+def write_beside(network: Network, out: Path) -> list[str]:
+    """Writes what the example of `loading` needs besides the model: a module of ours, a tokenizer. Returns the files' names."""
+    how, tokenizer = came_as_file(network.input), network.scaling.tokenizer
+    module = Path(tokens.__file__) if tokenizer is not None else None if how is None else file_rows.module(how)
+    written = []
+    if module is not None:
+        with durable.write(out / PREPROCESS) as beside:
+            shutil.copyfile(module, beside)
+        written.append(PREPROCESS)
+    if tokenizer is not None:
+        with durable.write(out / tokens.FILE) as beside:
+            beside.write_text(tokenizer.content, encoding="utf-8")
+        written.append(tokens.FILE)
+    return written
 
 
 def read(path: Path, manifest: Manifest) -> Network:
@@ -184,7 +218,7 @@ def read(path: Path, manifest: Manifest) -> Network:
         manifest.input,
         {name: heads.of_manifest(name, task) for name, task in manifest.tasks.items()},
         {name: manifest.heads[name] for name in manifest.tasks},
-        input_kinds.scaling_of(model, manifest.input),
+        input_kinds.scaling_of(model, manifest.input, tokens.within(path)),
         {name: weights[name] for name in names},
         input_resize=manifest.canvas,
         sharing=validate(sharing.Spec, manifest.sharing),

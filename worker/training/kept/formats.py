@@ -72,7 +72,7 @@ def write(
     wanted = [kind for kind in formats if kind != "keras"]
     if not wanted:
         return {}
-    network, rows = replace(network, precision="float32"), rows.astype(np.float32)
+    network, rows = replace(network, precision="float32"), network.scaling.given(rows)
     kept = export.inference_model(network)
     expected = [_plain(kept.predict_on_batch(some)) for some in (rows, rows[:1])]
     model = export.inference_model(network, constants=True)
@@ -86,7 +86,7 @@ def write(
             try:
                 answer = _WRITERS[kind](model, path)
                 answers = [answer(some) for some in (rows, rows[:1])]
-                differences = [] if golden is None else golden_rows.differences(golden, answer)
+                differences = [] if golden is None else _differences(golden, network, answer)
             except (OSError, MemoryError):
                 raise
             except Exception as error:
@@ -101,6 +101,11 @@ def write(
         off = max(_difference(kind, network, *pair) for pair in zip(answers, expected, strict=True))
         written[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": off}
     return written
+
+
+def _differences(golden: Golden, network: Network, answer: Callable[[np.ndarray], Answers]) -> list[str]:
+    """In what a file answers to the golden rows otherwise than the trained network did."""
+    return golden_rows.differences(golden, lambda rows: answer(network.scaling.given(rows)))
 
 
 def _difference(format: str, network: Network, answers: Answers, expected: Answers) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -177,12 +177,13 @@ class Faults:
         input_: InputSchema | None,
         at: str,
         made: Sequence[Task | None] = (),
+        taught: Collection[str] = (),
     ) -> Architecture | None:
         """The architecture, or the one of that name (None: what the task or the kind of input asks for), if it takes this input."""
         if asked is None and input_ is not None:
             asked = default_of(made, input_) or inputs.of(input_.kind).ARCHITECTURE
         architecture = self.fitting(architectures.resolve(asked) if isinstance(asked, str | dict) else asked, at)
-        self.causal(architecture, made, at)
+        self.suits(architecture, made, at, taught)
         if architecture is not None and input_ is not None:
             default = inputs.of(input_.kind).ARCHITECTURE
             if architecture.inputs not in (input_.kind, architectures.resolve(default).inputs):
@@ -190,15 +191,24 @@ class Faults:
                 self.add(at, message, f"for {input_.kind} inputs: {default}")
                 return None
             try:
-                architecture = architecture.fitted(tuple(inputs.prepared_shape(input_)), input_)
+                architecture = architecture.fitted(tuple(inputs.prepared_shape(architecture.seen(input_))), input_)
                 self.traced(architecture, input_)
             except ValueError as error:
                 self.add(at, str(error), f"for {input_.kind} inputs: {inputs.of(input_.kind).ARCHITECTURE}")
                 return None
         return architecture
 
-    def causal(self, architecture: Architecture | None, made: Sequence[Task | None], at: str) -> None:
-        """A task whose answer at a place stands at a later one in the input is none where the network sees it."""
+    def suits(
+        self, architecture: Architecture | None, made: Sequence[Task | None], at: str, taught: Collection[str] = ()
+    ) -> None:
+        """A task whose answer at a place stands at a later one in the input is none where the network sees it; and not every task can be
+        learnt from tokens. `taught`: the names of those that have teachers."""
+        tokens = None if architecture is None else architecture.tokens_seen
+        for one in made:
+            why = None if one is None or tokens is None else tasks.token_refusal(one.type, tokens, one.name in taught)
+            if one is not None and why is not None:
+                message = f"the {one.type} task {one.name!r} is not for a network that sees tokens: {why}"
+                self.add(f"{at}/tokens", message, "leave `tokens` out, and it sees bytes", "not_applicable")
         task = next((one for one in made if one is not None and tasks.is_causal(one.type)), None)
         if task is not None and architecture is not None and not architecture.causal:
             message = (
@@ -212,7 +222,7 @@ class Faults:
 
     def traced(self, architecture: Architecture, input_: InputSchema) -> Trace:
         """The trace of an architecture on a data set's inputs; its digest is for the spec. Raises ValueError as the lookup does."""
-        shape = inputs.prepared_shape(input_)
+        shape = inputs.prepared_shape(architecture.seen(input_))
         trace = self.lookup.trace(architecture, shape)
         self.traces[trace_key(architectures.as_data(architecture), trace.input)] = trace.digest
         return trace
@@ -354,6 +364,7 @@ class Faults:
             _, task = self.task(task_name(column.name), TaskSpec(column=column.name), schema, at)
         input_ = schema.input if schema else None
         architecture = self.architecture(stage.architecture, input_, f"{at}/architecture", [task])
+        task = None if task is None else heads.seen(task, architecture)
         training = self.training(stage.training, f"{at}/training")
         self.augmentation(training, input_, f"{at}/training")
         self.moved(training, [task], f"{at}/training")

@@ -31,7 +31,8 @@ class Inherited:
 def inherit(network: Network, source: Network) -> Inherited:
     """`network` with every trunk layer of `source` that fits, and each head whose task means the same.
 
-    Scaling comes along with a table's columns; pictures are divided by the scale of their own data.
+    Scaling comes along with a table's columns, and a tokenizer with the numbers of its tokens; pictures are divided by the scale of their
+    own data.
 
     All arrays of a layer are copied or none. A layer is found by its name, or by its name within a nested model; else, among the
     layers whose names the other side does not have, by order and kind. A head is copied only where the task's classes are the same names
@@ -67,7 +68,7 @@ def inherit(network: Network, source: Network) -> Inherited:
     tasks = dict(network.tasks)
     for name, task in network.tasks.items():
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)
-    scaling = inputs.inherited(network.scaling, network.input, source.scaling, source.input)
+    scaling = inputs.inherited(network.scaling, network.input, source.scaling, source.input, copied)
     return Inherited(replace(network, weights=weights, tasks=tasks, scaling=scaling), copied, fresh)
 
 

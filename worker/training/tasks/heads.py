@@ -7,7 +7,7 @@ and NaN are missing). *Targets*: what the loss compares with (codes, 0/1, standa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from app.data.source import Source
+    from app.spec.architectures import Architecture
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,30 @@ class Task:
         )
 
 
+class Tokenizer(Protocol):
+    """What task types need of a tokenizer."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+
+    @property
+    def bytes_of(self) -> np.ndarray:
+        """For how many bytes each id stands, (ids,)."""
+
+    def __call__(self, rows: np.ndarray, /) -> np.ndarray:
+        """(n, bytes) stored rows to ids, (n, tokens)."""
+
+
 class Learning(Protocol):
     """The face of a task type's module here; it also has what `scores.evaluate.Scoring` names. Keras is imported only inside functions.
 
     A module may have what a report compares its models with, fitted on the stored values of labelled rows. `constant(task, values)`: the
     answer that suits all rows best, whatever the input, (units,). `linear(task, x, values)`: a linear model of features, (n, d) float32, as
     in `scores.linear`, which gives answers (n, units); None where no row can teach one. Or in its place `of_rows(task, rows, values)`: a
-    function of stored rows to answers, fitted on such. A type whose answers would fill memory has `reduced(answers, rows)`, what its
-    scores need of them: (n, …), which `aligned` then takes too. CONSTANT and LINEAR: what the two are, in words.
+    function of stored rows to answers, fitted on such. A type whose answers would fill memory has `reduced(answers, rows, tokenizer)`, what
+    its scores need of them: (n, …), which `aligned` then takes too. One whose targets are others for a network that sees tokens has
+    `in_tokens(values, rows, tokenizer)`, the stored values as they then are. CONSTANT and LINEAR: what the two are, in words.
     Of texts, `compressed(inputs)` may say what a compressor makes of them, in the metric, as in `next_token`; COMPRESSED: in words.
 
     A type that is PLACED may have `moved(target, maps, side)`, a `batches.Moved`: its targets of rows that were moved. Without it rows are
@@ -115,6 +132,21 @@ def of_manifest(name: str, manifest: TaskManifest) -> Task:
     )
 
 
+def seen(task: Task, architecture: Architecture | None) -> Task:
+    """The task as an architecture can learn it: of texts in tokens it may have other outputs."""
+    return (
+        task
+        if architecture is None
+        else replace(task, units=tasks.token_units(task.type, task.units, architecture.tokens_seen))
+    )
+
+
+def in_tokens(task: Task, values: np.ndarray, inputs: Source, tokenizer: Tokenizer | None) -> np.ndarray:
+    """Stored values as a network learns them that sees texts in tokens: of most types the same."""
+    kind: Any = learning(task.type)
+    return values if tokenizer is None or not hasattr(kind, "in_tokens") else kind.in_tokens(values, inputs, tokenizer)
+
+
 def fit_scale(task: Task, values: np.ndarray) -> Task:
     """`task` with the scaling of its targets, fitted on the stored `values` (training rows only)."""
     return learning(task.type).fit_scale(task, values)
@@ -161,21 +193,24 @@ def blocks(made: Iterable[Task], inputs: Source) -> list[Source]:
 
 
 def scored(
-    made: Mapping[str, Task], parts: Sequence[Source], logits: Callable[[Source], Mapping[str, np.ndarray]]
+    made: Mapping[str, Task],
+    parts: Sequence[Source],
+    logits: Callable[[Source], Mapping[str, np.ndarray]],
+    tokenizer: Tokenizer | None = None,
 ) -> dict[str, np.ndarray]:
     """What scores need of the answers of these tasks to `parts`, which are `blocks`. `logits`: {task: its logits} for one of them."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in made}
     for part in parts:
         told = logits(part)
         for name, task in made.items():
-            found[name].append(reduced(task, answers(task, told[name]), part))
+            found[name].append(reduced(task, answers(task, told[name]), part, tokenizer))
     return {name: np.concatenate(each) for name, each in found.items()}
 
 
-def reduced(task: Task, answers: np.ndarray, inputs: Source) -> np.ndarray:
-    """What scores need of the answers to `inputs`: all of most types."""
+def reduced(task: Task, answers: np.ndarray, inputs: Source, tokenizer: Tokenizer | None = None) -> np.ndarray:
+    """What scores need of the answers to `inputs`: all of most types. `tokenizer`: of a network that sees texts in tokens."""
     kind: Any = learning(task.type)
-    return kind.reduced(answers, inputs[np.arange(len(inputs))]) if hasattr(kind, "reduced") else answers
+    return kind.reduced(answers, inputs[np.arange(len(inputs))], tokenizer) if hasattr(kind, "reduced") else answers
 
 
 def difference(task: Task, ones: np.ndarray, others: np.ndarray) -> float:

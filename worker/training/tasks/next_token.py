@@ -1,4 +1,4 @@
-"""The byte that follows each byte of a text: softmax cross-entropy, the mean over the bytes of a row that are followed by one."""
+"""The byte, or token, that follows each one of a text: softmax cross-entropy, the mean over those of a row that are followed by one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.data.source import blocks
 from app.spec.tasks.next_token import BYTES, SMALLEST
 from worker.training.scores.measures import Array, Metric, nothing_to_measure
 from worker.training.tasks import tags
 from worker.training.tasks.dense import as_it_is, dense
 
 if TYPE_CHECKING:
-    from worker.training.tasks.heads import Task
+    from app.data.source import Source
+    from worker.training.tasks.heads import Task, Tokenizer
 
 fit_scale, layers, loss, divergence = as_it_is, dense, tags.loss, tags.divergence
 answers, output_layer, agreement = tags.answers, tags.output_layer, tags.agreement
@@ -22,6 +24,8 @@ answers, output_layer, agreement = tags.answers, tags.output_layer, tags.agreeme
 CONSTANT, LINEAR = "the shares of bytes", "trigrams of bytes (Witten and Bell 1991)"
 COMPRESSED = "deflate, as gzip has it, of each text alone behind the last 32 KiB of the training texts"
 WINDOW = 2**15
+OF_TOKENS = 2
+"""The last side of reduced answers for tokens."""
 
 MARGIN = 0.02
 """Of the control's bits: the smallest difference that matters."""
@@ -37,16 +41,36 @@ METRICS, RELATIVE = {"bits_per_byte": BITS_PER_BYTE}, None
 
 
 def targets(task: Task, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG001
-    """Bytes (n, bytes) int16, and each one's share of its row's loss, float32: 1 in sum where the row has any, else 0."""
+    """Bytes or tokens, of the type of `values`, and each one's share of its row's loss, float32: 1 in sum where the row has any, else 0."""
     there = values >= 0
     shares = there / np.maximum(1, there.sum(axis=1, keepdims=True))
-    return np.where(there, values, 0).astype(np.int16), shares.astype(np.float32)
+    return np.where(there, values, 0).astype(values.dtype), shares.astype(np.float32)
 
 
-def reduced(answers: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """What scores need of answers (n, bytes, 256) to stored rows: the probability of the byte that followed, (n, bytes, 1)."""
-    followed = np.pad(rows, ((0, 0), (0, 1)))[:, 1:].astype(np.int64)
-    return np.asarray(np.take_along_axis(answers, followed[..., None], axis=-1))
+def in_tokens(values: np.ndarray, inputs: Source, tokenizer: Tokenizer) -> np.ndarray:
+    """(n, tokens) int32 of the rows that have a label: the token that follows each one, -1 at the last and behind it."""
+    labelled, place = np.flatnonzero((values >= 0).any(axis=1)), 0
+    followed = np.full((len(values), tokenizer.length), -1, np.int32)
+    for block in blocks(inputs, labelled):
+        ids = _followed(tokenizer(block))
+        followed[labelled[place : place + len(block)]] = np.where(ids > 0, ids, -1)
+        place += len(block)
+    return followed
+
+
+def _followed(rows: np.ndarray) -> np.ndarray:
+    """What follows each place of rows (n, places), int64; 0 behind the last."""
+    return np.asarray(np.pad(rows, ((0, 0), (0, 1)))[:, 1:].astype(np.int64))
+
+
+def reduced(answers: np.ndarray, rows: np.ndarray, tokenizer: Tokenizer | None = None) -> np.ndarray:
+    """What scores need of answers (n, places, units) to stored rows: the probability of what followed, (n, places, 1).
+
+    Of tokens (n, places, 2): besides, for how many bytes the token stands that followed; 0 where none did.
+    """
+    followed = _followed(rows if tokenizer is None else tokenizer(rows))
+    given = np.asarray(np.take_along_axis(answers, followed[..., None], axis=-1))
+    return given if tokenizer is None else np.concatenate([given, tokenizer.bytes_of[followed][..., None]], axis=-1)
 
 
 def constant(task: Task, values: np.ndarray) -> np.ndarray:
@@ -120,14 +144,19 @@ def metric(counts: Sequence[int] | None) -> str:  # noqa: ARG001
 
 
 def aligned(predicted: Array, target: Array) -> tuple[Array, Array, np.ndarray] | None:
-    """Answers for each byte, whole or `reduced`; a constant one, (n, 256), is for all."""
+    """Answers for each byte, whole or `reduced`, or for each token, reduced; a constant one, (n, 256), is for all."""
     predicted = predicted[:, None] if predicted.ndim == 2 else predicted
-    fits = predicted.ndim == 3 and target.ndim == 2 and predicted.shape[1] in (1, target.shape[1])
+    fits = predicted.ndim == 3 and target.ndim == 2
+    fits = fits and (predicted.shape[1] in (1, target.shape[1]) or predicted.shape[2] == OF_TOKENS)
     return (predicted, target, np.asarray((target >= 0).any(axis=1))) if fits else None
 
 
 def statistics(metric: str, predicted: Array, target: Array) -> Array:  # noqa: ARG001
     """Nats, and bytes."""
+    if predicted.shape[2] == OF_TOKENS:
+        there, stand_for = predicted[..., 1] > 0, predicted[..., 1]
+        nats = -np.log(np.maximum(predicted[..., 0], SMALLEST)) * there
+        return np.stack([nats.sum(axis=1), stand_for.sum(axis=1)], axis=1).astype(np.float64)
     there = target >= 0
     if predicted.shape[2] > 1:
         codes = np.where(there, target, 0).astype(np.int64)[..., None]
@@ -145,4 +174,8 @@ def figures(predicted: Array, target: Array, names: Sequence[str] | None) -> tup
     """The fields of `NextFigures` beyond those of every type."""
     sums = statistics("", predicted, target).sum(axis=0)
     bits = float(_bits(sums))
-    return {"bits_per_byte": bits, "perplexity": 2**bits, "bytes": int(sums[1])}, {}
+    found: dict[str, Any] = {"bits_per_byte": bits, "perplexity": 2**bits, "bytes": int(sums[1])}
+    if predicted.shape[2] == OF_TOKENS:
+        tokens = int((predicted[..., 1] > 0).sum())
+        found |= {"perplexity": float(np.exp(sums[0] / tokens)) if tokens else None, "tokens": tokens}
+    return found, {}

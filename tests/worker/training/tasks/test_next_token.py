@@ -24,6 +24,7 @@ from app.spec.tasks import next_token as words
 from app.spec.training import TrainingSpec
 from tests.worker.training.tasks.slopes import gradient
 from worker.training import trainer
+from worker.training.data.scaling import Scaling
 from worker.training.fitting.plan import Check
 from worker.training.fitting.validation import ValidationMonitor
 from worker.training.networks.architectures import builder
@@ -178,7 +179,7 @@ def test_fewer_bits_are_better_and_two_per_cent_matter() -> None:
     monitor = ValidationMonitor({"t": Check("bits_per_byte", ROWS, VALUES)}, spec)
 
     class Network:
-        tasks = {"t": task()}
+        tasks, scaling = {"t": task()}, Scaling()
 
     class Layers:
         def read(self) -> dict[str, Any]:

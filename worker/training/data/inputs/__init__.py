@@ -3,7 +3,7 @@ One module each, whose other half is in `app.data.inputs`. Imports `data`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -12,13 +12,14 @@ import numpy as np
 from app.data import inputs
 from app.spec.registry import module
 from worker.training.data.augmentation import Augment
+from worker.training.data.scaling import Scaling
+from worker.training.data.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from app.data.source import Source
     from app.spec.data import InputSchema
     from app.spec.training import Augmentation
     from worker.training.data.rows import Data
-    from worker.training.data.scaling import Scaling
 
 
 Trained = tuple["Source", np.ndarray]
@@ -31,7 +32,8 @@ Features = Callable[[np.ndarray], np.ndarray]
 class InputTraining(Protocol):
     """The face of a module. Keras is imported only inside functions.
 
-    SCALED_AS_THE_SOURCE: whether a trunk that was copied goes on with its source's scaling. Where the other half says RESIZED, a module
+    SCALED_AS_THE_SOURCE: whether a trunk that was copied goes on with its source's scaling; one that does so only where certain layers
+    were copied has `inherited` as below, as in `text`. Where the other half says RESIZED, a module
     also has `adapted`, `about` and `sentence`, as in `image`. A kind from which a linear model can learn has `features(input, trained)`,
     fitted on the rows that train, and FEATURES: what those are, in words. A kind whose stored rows are not just any numbers within its
     scale has `golden(input, scaling, n, rng)`, made ones.
@@ -55,10 +57,21 @@ def training(kind: str) -> InputTraining:
     return cast("InputTraining", module("training.inputs", kind))
 
 
-def scaling(parts: Sequence[tuple[Data, np.ndarray]]) -> Scaling:
-    """How raw inputs are scaled: fitted on all rows that train."""
-    shape = parts[0][0].table.schema.input
+def scaling(parts: Sequence[tuple[Data, np.ndarray]], seen: InputSchema | None = None) -> Scaling:
+    """How raw inputs are scaled: fitted on all rows that train. `seen`: the inputs as an architecture sees them; None: as stored."""
+    shape = seen or parts[0][0].table.schema.input
     return training(shape.kind).fit(shape, [(data.table.inputs, rows) for data, rows in parts])
+
+
+def notes(scaling: Scaling, seen: InputSchema, parts: Sequence[tuple[Data, np.ndarray]]) -> dict[str, str]:
+    """{code: sentence} of what fitting a scaling decided that nobody asked for. A kind that decides something has `notes`."""
+    own = getattr(training(seen.kind), "notes", None)
+    return {} if own is None else own(scaling, seen, [(data.table.inputs, rows) for data, rows in parts])
+
+
+def given_shape(input: InputSchema) -> list[int]:
+    """The shape of a row as a kept model takes it, see `Scaling.given`."""
+    return list(input.shape) if input.tokens is None else inputs.prepared_shape(input)
 
 
 def prepared(x: Any, scaling: Scaling, input: InputSchema) -> Any:
@@ -93,8 +106,10 @@ def _constants(scaling: Scaling) -> list[Any]:
     ]
 
 
-def scaling_of(model: Any, input: InputSchema) -> Scaling:
-    """The scaling that a kept model was made with."""
+def scaling_of(model: Any, input: InputSchema, tokenizer: str | None = None) -> Scaling:
+    """The scaling that a kept model was made with. `tokenizer`: the content of its own, where it has one."""
+    if tokenizer is not None and input.tokens is not None:
+        return Scaling(tokenizer=Tokenizer(tokenizer, input.tokens.length))
     half: Any = training(input.kind)
     if hasattr(half, "scaling_in"):
         return cast("Scaling", half.scaling_in(model, input))
@@ -112,12 +127,14 @@ def augment(spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling
     )
 
 
-def inherited(own: Scaling, input: InputSchema, theirs: Scaling, source: InputSchema) -> Scaling:
-    """The scaling of a network that begins from one of `source` inputs, scaled as `theirs` says."""
+def inherited(
+    own: Scaling, input: InputSchema, theirs: Scaling, source: InputSchema, copied: Container[str]
+) -> Scaling:
+    """The scaling of a network that copied the layers `copied` from one of `source` inputs, scaled as `theirs` says."""
     half: Any = training(input.kind)
-    if input.kind == source.kind:
-        return theirs if half.SCALED_AS_THE_SOURCE else own
-    return cast("Scaling", half.inherited(own, input, theirs, source)) if hasattr(half, "inherited") else own
+    if hasattr(half, "inherited"):
+        return cast("Scaling", half.inherited(own, input, theirs, source, copied))
+    return theirs if input.kind == source.kind and half.SCALED_AS_THE_SOURCE else own
 
 
 def features(input: InputSchema, trained: Trained) -> tuple[str, Features] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +102,16 @@ def augment(spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling
     return PartsAugment(spec, seed, name, scaling, input)
 
 
-def inherited(own: Scaling, input: InputSchema, theirs: Scaling, source: InputSchema) -> Scaling:
-    """Of the parts that are what the source was fed, as the source's where their kind goes on with it."""
+def inherited(
+    own: Scaling, input: InputSchema, theirs: Scaling, source: InputSchema, copied: Container[str]
+) -> Scaling:
+    """A source's of the same parts; else of the parts that are what the source was fed, as their kind goes on with it."""
+    if input.kind == source.kind:
+        return theirs
     assert isinstance(own, Joint), "scalings of parts are joint"
     return Joint(
         parts=tuple(
-            (shape, inputs.inherited(scaling, part, theirs, source) if fed(part) == fed(source) else scaling)
+            (shape, inputs.inherited(scaling, part, theirs, source, copied) if fed(part) == fed(source) else scaling)
             for (shape, scaling), part in zip(own.parts, input.parts.values(), strict=True)
         )
     )

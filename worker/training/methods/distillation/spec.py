@@ -263,7 +263,7 @@ def _student(
         faults.one_trunk(facts, "/student", "student")
         if facts is not None:
             faults.showable(fed, facts.input, "/student", "student")
-            faults.causal(facts.architecture, [task], "/student")
+            faults.suits(facts.architecture, [task], "/student", [task.name] if task else [])
         if spec.student_init == "from_teacher":
             faults.add(
                 "/student_init",
@@ -273,7 +273,7 @@ def _student(
         return spec.student, facts.trace if facts else None
     small = None if fed is None else default_of([task], fed, student=True) or input_kinds.of(fed.kind).STUDENT
     asked = spec.student if spec.student is not None else small
-    architecture = faults.architecture(asked, fed, "/student", [task])
+    architecture = faults.architecture(asked, fed, "/student", [task], [task.name] if task else [])
     if architecture is None or fed is None:
         return spec.student, None
     trace = faults.traced(architecture, fed)

@@ -19,8 +19,10 @@ from app.spec.variants import AnyArchitecture, Objectives, Sharing, Weighting
 from worker.training.methods import _resolve_teachers, _sharing
 from worker.training.methods._annealing import WeightSchedule
 from worker.training.methods._resolve import HARD, Faults
+from worker.training.tasks import heads
 
 if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
     from app.spec.data import InputSchema, Schema
     from app.spec.trace import Trace
     from worker.training.sharing import Graph
@@ -125,7 +127,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         columns = [made[name].column for name, task_spec in tasks.items() if task_spec.dataset == ref and name in made]
         faults.split(schema, spec.split, columns)
     input_ = _one_input(schemas, faults)
-    architecture = faults.architecture(spec.trunk, input_, "/trunk", list(made.values()))
+    architecture, made = _trunk(spec, tasks, made, input_, faults)
     short = {"experts": spec.experts, "experts_per_task": spec.experts_per_task}
     trace = faults.trace(architecture, input_)
     sharing, graph = _sharing.resolved(spec.sharing, short, spec.tasks, made, trace, faults)
@@ -180,6 +182,15 @@ def by_data(spec: Spec) -> dict[str, dict[str, TaskSpec]]:
     for name, task_spec in spec.tasks.items():
         grouped.setdefault(task_spec.dataset or spec.dataset or "", {})[name] = task_spec
     return grouped
+
+
+def _trunk(
+    spec: Spec, tasks: dict[str, TaskSpec], made: dict[str, Task], input_: InputSchema | None, faults: Faults
+) -> tuple[Architecture | None, dict[str, Task]]:
+    """The trunk, and the tasks as it can learn them."""
+    taught = [name for name, task_spec in tasks.items() if task_spec.teacher is not None]
+    architecture = faults.architecture(spec.trunk, input_, "/trunk", list(made.values()), taught)
+    return architecture, {name: heads.seen(task, architecture) for name, task in made.items()}
 
 
 def _together(spec: Spec, tasks: dict[str, TaskSpec], faults: Faults) -> None:

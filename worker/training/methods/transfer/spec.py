@@ -22,6 +22,7 @@ from app.spec.variants import AnyArchitecture, Regularizer
 from worker.training.methods import _backbone, _layer_choice
 from worker.training.methods._layer_choice import FreezeSpec, LearningRates, LoraSpec, UnfreezeStep
 from worker.training.methods._resolve import Faults, ModelFacts
+from worker.training.tasks import heads
 from worker.training.tasks.names import task_name
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         faults.moved(training, [task], "/training")
         if task is not None and architecture is not None and facts is not None and not faults.gathered:
             trace = faults.traced(architecture, shown or facts.input)
-            faults.causal(architecture, [task], "/source" if spec.architecture is None else "/architecture")
-            faults.parameters(trace, {task.name: (spec.head.units, task)}, "/architecture")
+            faults.suits(architecture, [task], "/source" if spec.architecture is None else "/architecture")
+            faults.parameters(trace, {task.name: (spec.head.units, heads.seen(task, architecture))}, "/architecture")
     if architecture is not None:
         update["architecture"] = architecture
     faults.done()

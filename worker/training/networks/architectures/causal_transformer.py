@@ -1,5 +1,5 @@
 """byte-embedding, place-numbers, then `decoderN-…`: attention to places before, and two dense layers, each beside a skip; the mean of
-what is left.
+what is left. Of texts in tokens the first is token-embedding.
 
 What is learnt of a place begins at 0 and is a layer's bias.
 """
@@ -12,12 +12,11 @@ from keras import layers
 
 from app.spec.architectures.causal_transformer import Spec
 from worker.training.networks.architectures._encoder import EPSILON, encoder
-from worker.training.networks.architectures.text_cnn import BYTES
 
 
 def build(spec: Spec, inputs: Any) -> Any:
-    """(batch, dim) of (batch, bytes). Place t of the map before the mean is made of bytes 0 to t alone."""
-    x = layers.Embedding(BYTES, spec.dim, name="byte-embedding")(inputs)
+    """(batch, dim) of (batch, bytes or tokens). Place t of the map before the mean is made of bytes or tokens 0 to t alone."""
+    x = layers.Embedding(spec.units, spec.dim, name=f"{spec.unit}-embedding")(inputs)
     x = layers.EinsumDense("npc,cd->npd", (inputs.shape[1], spec.dim), bias_axes="pd", name="place-numbers")(x)
     for number in range(1, spec.depth + 1):
         x = encoder(spec, x, f"decoder{number}", causal=True)

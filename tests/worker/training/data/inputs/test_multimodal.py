@@ -179,7 +179,7 @@ def test_of_a_source_of_columns_alone_the_part_keeps_its_scaling() -> None:
     other = input_kinds.training("table").fit(
         table, [(multimodal.PartSource(PARCELS.inputs, INPUT, "table"), np.arange(301, 400))]
     )
-    scaling = input_kinds.inherited(fitted(), INPUT, other, table)
+    scaling = input_kinds.inherited(fitted(), INPUT, other, table, ())
     assert isinstance(scaling, Joint)
     assert dict(zip(INPUT.parts, scaling.parts, strict=True))["table"][1] == other
     assert replace(scaling, parts=()) == replace(fitted(), parts=())
