@@ -20,11 +20,12 @@ from tests.worker.training.small import DIGIT, network
 from worker.training.data import inputs as input_kinds
 from worker.training.data.augmentation import Augment
 from worker.training.data.scaling import Joint
-from worker.training.kept import export
+from worker.training.kept import export, golden
 from worker.training.networks import build
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
+from worker.training.tasks import heads
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
@@ -86,6 +87,25 @@ def test_the_scaling_of_a_kept_model_is_read_back(tmp_path: Any) -> None:
     again = input_kinds.scaling_of(keras.saving.load_model(tmp_path / "m.keras", compile=False), INPUT)
     rows = PARCELS.inputs[np.arange(30)]
     assert np.array_equal(again(rows), whole.scaling(rows))
+
+
+def test_golden_rows_are_each_part_s_own_and_are_answered_by_the_kept_model(tmp_path: Any) -> None:
+    whole = fusion()
+
+    def answers(network: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
+        logits = build.keras_layers(network).forward.predict_on_batch(network.scaling(rows))
+        return {"digit": heads.answers(DIGIT, np.asarray(logits["digit"]))}
+
+    made = golden.make(whole, answers)
+    assert made.rows.shape == (5, *INPUT.shape)
+    for (name, shape), (_, scaling) in zip(INPUT.parts.items(), fitted().parts, strict=True):
+        own = multimodal.part_rows(made.rows, INPUT, name)
+        assert np.array_equal(own, input_kinds.golden(shape, scaling, 5), equal_nan=True), name
+    export.write(whole, tmp_path / "m.keras", made)
+    model, again = keras.saving.load_model(tmp_path / "m.keras", compile=False), golden.read(tmp_path / "m.keras")
+    assert again is not None
+    assert golden.differences(again, lambda rows: model(rows, training=False)) == []
+    assert golden.differences(again, lambda rows: {"digit": 1 - np.asarray(model(rows, training=False)["digit"])})
 
 
 def test_the_network_is_each_part_s_own_side_by_side() -> None:
