@@ -1,9 +1,10 @@
 """How much memory a trainer fills with a data set in a file, in a memory map, and in an array: the same job in a process each.
 
-    python -m benchmarks.memory [--rows 40000] [--side 96] [--channels 1] [--ways file map array]
+    python -m benchmarks.memory [--rows 40000] [--side 96] [--channels 1] [--features 0] [--ways file map array]
 
-The job fine-tunes a small convolutional net on pictures of noise, and is watched, scored and reported. Printed is the most memory
-of its own, and what that is above the same job on a tenth of the rows in an array.
+The job fine-tunes a small convolutional net on pictures of noise, or with `--features` a small dense one on rows of so many numbers, and
+is watched, scored and reported. Printed is the most memory of its own, and what that is above the same job on a hundredth of the rows in an
+array.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ import numpy as np
 import psutil
 
 from app.data import prepared
+from app.data.inputs import stored_type
 from app.data.table import HASH_BYTES, Table, describe
 from app.spec import base
 from app.spec.architectures import Architecture
-from app.spec.data import InputSchema, Schema
+from app.spec.data import Feature, InputSchema, Schema
 from app.spec.faults import validate
 from app.spec.registry import modules
 from app.spec.trace import Trace
 
 REF = "ds_noise"
 WAYS = ("file", "map", "array")
-BLOCK = 256
+BLOCK = 1024
 
 
 class One:
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--features", type=int, default=0, help="of a table; 0: pictures")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--child", nargs=3, metavar=("FILE", "OUT", "WAY"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -72,50 +75,61 @@ def main() -> None:
         print(train(Path(asked.child[0]), Path(asked.child[1]), asked.child[2]))
         return
     with tempfile.TemporaryDirectory(prefix="bequest-memory-") as home:
-        small, _ = run(Path(home), max(100, asked.rows // 10), asked.side, asked.channels, "array")
-        size = asked.rows * asked.side**2 * asked.channels / 2**20
+        shape = table(asked.features) if asked.features else pictures(asked.side, asked.channels)
+        small, _ = run(Path(home), max(100, asked.rows // 100), shape, "array")
+        size = asked.rows * int(np.prod(shape.shape)) * stored_type(shape).itemsize / 2**20
         print(
-            f"{asked.rows} pictures of {asked.side}×{asked.side}×{asked.channels}, {size:.0f} MiB; "
-            f"the process without them about {small:.0f}"
+            f"{asked.rows} rows of {'×'.join(map(str, shape.shape))}, {size:.0f} MiB; "
+            f"the process with a hundredth of them {small:.0f}"
         )
         for way in asked.ways:
-            most, seconds = run(Path(home), asked.rows, asked.side, asked.channels, way)
+            most, seconds = run(Path(home), asked.rows, shape, way)
             print(f"{way:>6}: {most:6.0f} MiB at most, {most - small:+6.0f}; {seconds:.0f} s")
 
 
-def run(home: Path, rows: int, side: int, channels: int, way: str) -> tuple[float, float]:
+def pictures(side: int, channels: int) -> InputSchema:
+    return InputSchema(kind="image", shape=[side, side, channels], scale=255.0)
+
+
+def table(features: int) -> InputSchema:
+    named = [Feature(column=f"x{number}") for number in range(features)]
+    return InputSchema(kind="table", shape=[features], features=named)
+
+
+def run(home: Path, rows: int, shape: InputSchema, way: str) -> tuple[float, float]:
     """(MiB at most, seconds) of a process of its own."""
     path = home / f"{rows}.npz"
     if not path.exists():
-        write(path, rows, side, channels)
+        write(path, rows, shape)
     began = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.memory", "--child", str(path), str(home / f"{rows}-{way}"), way]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1]), time.monotonic() - began
 
 
-def write(path: Path, rows: int, side: int, channels: int) -> None:
+def write(path: Path, rows: int, shape: InputSchema) -> None:
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 10, rows).astype(np.int32)
     hashes = rng.integers(0, 256, (rows, HASH_BYTES), np.uint8)  # no two rows are alike
     column = describe("y", classes, [str(number) for number in range(10)])
-    shape = InputSchema(kind="image", shape=[side, side, channels], scale=255.0)
+    kind = stored_type(shape)
     schema = Schema(rows=rows, input=shape, columns={"y": column}, target="y")
     with path.open("wb") as file, prepared.Writer(file) as out:
-        with out.rows(shape.shape, np.dtype(np.uint8)) as append:
+        with out.rows(shape.shape, kind) as append:
             for start in range(0, rows, BLOCK):
-                append(rng.integers(0, 256, (min(BLOCK, rows - start), *shape.shape), np.uint8))
+                append(rng.integers(0, 256, (min(BLOCK, rows - start), *shape.shape), np.uint8).astype(kind))
         out.finish({"y": classes}, hashes, schema)
 
 
 def assignment(path: Path) -> dict[str, Any]:
     method: Any = modules("methods")["transfer"]
-    network = {"arch": "cnn-small"}
+    schema = prepared.head(path, 1).schema
+    network = {"arch": "mlp" if schema.input.features else "cnn-small"}
     body = {
         "kind": "transfer", "dataset": REF, "architecture": network, "training": {"steps": 40},
         "source": {"train": {"dataset": REF, "architecture": network, "training": {"steps": 40}}},
     }  # fmt: skip
-    spec = method.resolve(validate(method.Spec, body), One(prepared.head(path, 1).schema))
+    spec = method.resolve(validate(method.Spec, body), One(schema))
     entries = {REF: {"path": str(path), "sha256": None}}
     words = {"id": "job_memory", "attempt": 1, "kind": "transfer", "spec": base.plain(spec)}
     made: dict[str, Any] = json.loads(json.dumps({**words, "datasets": entries, "models": {}, "kept": {}}))

@@ -92,14 +92,36 @@ def row_hashes(inputs: np.ndarray, scale: float | None = None) -> Hashes:
 
 def among(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
     """Which of `hashes` occur in `others` too: the rows of one data set that another already holds."""
-    keys = set(_keys(others))
-    return np.fromiter((key in keys for key in _keys(hashes)), bool, len(hashes))
+    there = np.zeros(len(hashes), bool)
+    if not len(others):
+        return there
+    halves = np.unique(_halves(others)[:, 0])
+    for start in range(0, len(hashes), _HASHED_VALUES):  # a copy of the whole may not fit
+        half = _halves(hashes[start : start + _HASHED_VALUES])[:, 0]
+        place = np.minimum(np.searchsorted(halves, half), len(halves) - 1)
+        there[start : start + len(half)] = halves[place] == half
+    likely = np.flatnonzero(there)  # of two different hashes half could be the same
+    numbers = same_inputs(np.concatenate([others, hashes[likely]]))
+    known = np.zeros(len(numbers), bool)
+    known[numbers[: len(others)]] = True
+    there[likely] = known[numbers[len(others) :]]
+    return there
 
 
 def same_inputs(hashes: Hashes) -> NDArray[np.int64]:
     """A number for each row, equal for rows of equal inputs: (n,) int64, counting up from 0 in order of first appearance."""
-    numbers: dict[bytes, int] = {}
-    return np.fromiter((numbers.setdefault(key, len(numbers)) for key in _keys(hashes)), np.int64, len(hashes))
+    if not len(hashes):
+        return np.zeros(0, np.int64)
+    high, low = _halves(hashes).T
+    order = np.lexsort((low, high))  # which leaves equal ones in the order of the rows
+    high, low = high[order], low[order]
+    begins = np.r_[True, (high[1:] != high[:-1]) | (low[1:] != low[:-1])]
+    firsts = order[begins]
+    numbers = np.empty(len(firsts), np.int64)
+    numbers[np.argsort(firsts)] = np.arange(len(firsts))
+    same = np.empty(len(hashes), np.int64)
+    same[order] = numbers[np.cumsum(begins) - 1]
+    return same
 
 
 def describe(name: str, values: np.ndarray, classes: Sequence[str] | None = None, *, labels: bool = False) -> Column:
@@ -134,6 +156,6 @@ def describe(name: str, values: np.ndarray, classes: Sequence[str] | None = None
     )
 
 
-def _keys(hashes: Hashes) -> list[bytes]:
-    whole = np.ascontiguousarray(hashes).tobytes()
-    return [whole[start : start + HASH_BYTES] for start in range(0, len(whole), HASH_BYTES)]
+def _halves(hashes: Hashes) -> NDArray[np.uint64]:
+    """(n, 2)"""
+    return np.ascontiguousarray(hashes).view(np.uint64)

@@ -109,3 +109,16 @@ def test_a_built_in_s_pictures_are_known_again_however_they_are_uploaded(stored:
     np.savez(tmp_path / "up.npz", x=x, y=digits.columns["digit"][:60])
     inspect_upload(tmp_path / "up.npz", "npz", tmp_path / "prepared.npz")
     assert among(digits.hashes[:60], prepared.read(tmp_path / "prepared.npz").hashes).all()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 400])
+def test_equal_rows_are_found_as_a_dictionary_finds_them(n: int) -> None:
+    hashes = np.random.default_rng(n).integers(0, 3, (n, 16), np.uint8)
+    hashes[:, :15] = hashes[:, :1]
+    numbers: dict[bytes, int] = {}
+    assert same_inputs(hashes).tolist() == [numbers.setdefault(row.tobytes(), len(numbers)) for row in hashes]
+    others = hashes[: n // 3]
+    there = {row.tobytes() for row in others}
+    assert among(hashes, others).tolist() == [row.tobytes() in there for row in hashes]
+    half = np.concatenate([hashes[:, :8], 255 - hashes[:, 8:]], axis=1)
+    assert not among(half, hashes).any(), "half of a hash is not enough"

@@ -68,17 +68,10 @@ def write(
     unknown = any(model.rows is None for model in behind)
     fed = trained.network.input.shape
     shapes = sorted({tuple(shape) for model in behind for shape in model.shapes} | {tuple(fed)})
-    hashes = export.distinct(
-        np.concatenate(
-            [
-                *(subset.hashes for subset in learnt_from),
-                *(data.table.hashes[free] for data, free in unlabelled),
-                *(model.rows for model in behind if model.rows is not None),
-            ]
-        )
-    )
     if not unknown:
-        export.write_rows(hashes, rows_file)
+        parts = [subset.hashes for subset in learnt_from] + [data.table.hashes[free] for data, free in unlabelled]
+        parts += [model.rows for model in behind if model.rows is not None]
+        export.write_rows(export.distinct(np.concatenate(parts)), rows_file)
     made = None if answers is None else golden.make(trained.network, answers)
     sha256 = export.write(trained.network, file, made)
     manifest = export.manifest(
@@ -97,7 +90,9 @@ def write(
         rows_shapes=shapes if len(shapes) > 1 else (),
         edges=edges,
     )
-    model = Model(role, trained.network, manifest, None if unknown else hashes, file.stat().st_size)
+    model = Model(
+        role, trained.network, manifest, None if unknown else export.read_rows(rows_file), file.stat().st_size
+    )
     refs = dict.fromkeys([*(subset.data.ref for subset in learnt_from), *(data.ref for data, _ in unlabelled)])
     trained_on = [("trained_on", ref) for ref in refs]
     line = Kept(
@@ -116,7 +111,7 @@ def read(name: str, entry: Mapping[str, Any]) -> Model:
     path = Path(entry["path"])
     if export.file_sha256(path) != manifest.sha256:
         raise Failure("weights_unavailable", f"the file of {name} is not the one that was kept")
-    hashes = np.load(entry["rows"], allow_pickle=False) if entry.get("rows") else None
+    hashes = export.read_rows(Path(entry["rows"])) if entry.get("rows") else None
     return Model(name, export.read(path, manifest), manifest, hashes, path.stat().st_size)
 
 
