@@ -16,7 +16,8 @@ import pytest
 
 from app import data as datasets
 from app.data import inputs as input_kinds
-from app.data.inputs import text
+from app.data import parcels
+from app.data.inputs import multimodal, text
 from app.data.table import Table
 from app.spec import architectures
 from app.spec.data import SplitSpec
@@ -93,6 +94,16 @@ def _loud(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
     return rows
 
 
+def _each_part(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A white picture, an enormous number beside the last class, and a word that only these rows hold."""
+    shape = datasets.load("parcels").schema.input
+    cuts = multimodal.cuts(shape.parts)
+    rows[where, cuts["file"]] = 255
+    rows[where, cuts["table"]] = [1e6, len(parcels.COUNTRIES) - 1]
+    rows[where, cuts["note"]] = text.rows([f"{WORD} " * 40], shape.parts["note"].shape[0])[0]
+    return rows
+
+
 TOKENS = {"type": "bpe", "vocabulary": 400, "length": 32}
 
 CASES = {
@@ -119,6 +130,13 @@ CASES = {
     ),
     "image": Case(_some("digits", 200), "digit", "cnn-small", _loud, frozenset({"constant", "weights"})),
     "audio": Case(_some("tones", 120), "pattern", "audio-cnn-small", _loud, frozenset({"constant", "weights"})),
+    "several inputs": Case(
+        _some("parcels", 200),
+        "service",
+        "late-fusion-small",
+        _each_part,
+        frozenset({"scaling", "features", "constant", "linear", "weights"}),
+    ),
     "numbers": Case(
         _some("diabetes", 200),
         "progression",
@@ -161,7 +179,10 @@ def _fitted(case: Case, data: Data, train: np.ndarray | None = None) -> dict[str
             values = {name: data.table.columns[task.column] for name, task in data.tasks.items()}
             tasks = {name: heads.fit_scale(task, values[name][train]) for name, task in data.tasks.items()}
             subset = replace(subset, train=train, tasks=tasks, values=values)
-        network = job.run.fresh(architectures.resolve(case.architecture), [subset], SEED)
+        input_ = data.table.schema.input
+        architecture = architectures.resolve(case.architecture)
+        architecture = architecture.fitted(tuple(input_kinds.prepared_shape(architecture.seen(input_))), input_)
+        network = job.run.fresh(architecture, [subset], SEED)
         task, values = network.tasks[case.column], subset.values[case.column]
         kind: Any = heads.learning(task.type)
         found: dict[str, Any] = {
@@ -169,7 +190,7 @@ def _fitted(case: Case, data: Data, train: np.ndarray | None = None) -> dict[str
             "targets": [task.mean, task.std],
             "constant": [kind.constant(task, values[subset.train])],
         }
-        told = inputs.features(data.table.schema.input, (data.table.inputs, subset.train))
+        told = inputs.features(input_, (data.table.inputs, subset.train))
         if told is not None:
             features = told[1]
             seen = features(data.table.inputs[subset.train])
