@@ -17,9 +17,11 @@ import pytest
 from app import data as datasets
 from app.data import inputs as input_kinds
 from app.data.inputs import text
+from app.data.inputs.multimodal import part_rows, side_by_side
 from app.data.table import Table
 from app.spec import architectures
-from app.spec.data import SplitSpec
+from app.spec.architectures import Architecture
+from app.spec.data import InputSchema, SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
@@ -93,9 +95,31 @@ def _loud(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
     return rows
 
 
+def _parts(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Of each part its own kind's."""
+    input_ = datasets.load("parcels").schema.input
+    planted = {name: np.array(part_rows(rows, input_, name)) for name in input_.parts}
+    for name, part in input_.parts.items():
+        if part.kind == "image":
+            planted[name][where], planted[name][where, 0] = part.scale, 0
+        elif part.kind == "text":
+            _words(planted[name], where)
+        else:
+            for at, feature in enumerate(part.features):
+                planted[name][where, at] = 1e6 + where if feature.classes is None else len(feature.classes) - 1
+    return np.asarray(side_by_side(planted))
+
+
 TOKENS = {"type": "bpe", "vocabulary": 400, "length": 32}
 
 CASES = {
+    "several inputs": Case(
+        _some("parcels", 200),
+        "service",
+        "late-fusion-small",
+        _parts,
+        frozenset({"scaling", "features", "constant", "linear", "weights"}),
+    ),
     "table": Case(
         mixed.table,
         "y",
@@ -151,6 +175,11 @@ def _spoilt(case: Case, data: Data, where: np.ndarray) -> Data:
     return replace(data, table=changed)
 
 
+def _fitted_to(case: Case, input: InputSchema) -> Architecture:
+    architecture = architectures.resolve(case.architecture)
+    return architecture.fitted(tuple(input_kinds.prepared_shape(architecture.seen(input))), input)
+
+
 def _fitted(case: Case, data: Data, train: np.ndarray | None = None) -> dict[str, Any]:
     """All that a job fits on the rows that train, by name; what is a function, by its answers to the clean rows."""
     probe = case.table()
@@ -161,7 +190,7 @@ def _fitted(case: Case, data: Data, train: np.ndarray | None = None) -> dict[str
             values = {name: data.table.columns[task.column] for name, task in data.tasks.items()}
             tasks = {name: heads.fit_scale(task, values[name][train]) for name, task in data.tasks.items()}
             subset = replace(subset, train=train, tasks=tasks, values=values)
-        network = job.run.fresh(architectures.resolve(case.architecture), [subset], SEED)
+        network = job.run.fresh(_fitted_to(case, data.table.schema.input), [subset], SEED)
         task, values = network.tasks[case.column], subset.values[case.column]
         kind: Any = heads.learning(task.type)
         found: dict[str, Any] = {
