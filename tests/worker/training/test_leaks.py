@@ -7,14 +7,17 @@ able to fail: with a single canary among the training rows what is fitted is ano
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from app import data as datasets
+from app.data import builtins, prepared, tokens
 from app.data import inputs as input_kinds
 from app.data.inputs import text
 from app.data.inputs.multimodal import part_rows, side_by_side
@@ -26,6 +29,9 @@ from app.spec.models import TaskSpec
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training import mixed
+from tests.worker.training.attempts import unbroken
+from tests.worker.training.driven import weights_of
+from tests.worker.training.resumed import assignment
 from worker.training.data import inputs
 from worker.training.data.rows import Data
 from worker.training.dummy import dummy_job
@@ -250,3 +256,63 @@ def test_nothing_that_is_fitted_has_seen_a_held_out_row(name: str) -> None:
     assert leaked >= case.seen
     untouched = {"scaling", "targets"} - case.seen
     assert leaked.isdisjoint(untouched), "a kind of which nothing is fitted here has fitted something"
+
+
+TRANSFER: dict[str, Any] = {
+    "kind": "transfer",
+    "dataset": "messages",
+    "target": "topic",
+    "limit_train_examples": 80,
+    "source": {
+        "train": {
+            "dataset": "messages",
+            "target": "mood",
+            "limit_train_examples": 120,
+            "architecture": {"arch": "text-cnn-small", "filters": 8, "dense": 8, "tokens": TOKENS},
+            "training": {"epochs": 2},
+        }
+    },
+    "training": {"epochs": 2},
+    "control": {"seeds": 1},
+}
+
+
+def _kept(body: dict[str, Any], home: Path, table: Table) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a job on `table` keeps, by role, and its report's figures."""
+    words = assignment(body)
+    prepared.write(table, home / "table.npz")
+    words["datasets"]["messages"] = {**words["datasets"]["messages"], "path": str(home / "table.npz")}
+    job = unbroken(words, home)
+    found = {
+        role: [
+            *(array.tobytes() for array in weights_of(entry)),
+            tokens.within(Path(entry["path"])),
+            entry["manifest"]["tasks"],
+            entry["manifest"]["input"],
+        ]
+        for role, entry in job.kept.items()
+    }
+    return found, json.loads((job.out / "report.json").read_text())["tasks"]
+
+
+def test_a_whole_job_keeps_the_same_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source, target and control of a transfer in tokens, from a data set's file to the kept files; its split is held."""
+    clean, case, real = builtins.load("messages"), CASES["text in tokens"], datasets.split
+    parts = real(clean, SplitSpec(), ["topic"])
+    monkeypatch.setattr("app.data.split", lambda table, spec, targets: parts)
+    held_out = np.concatenate([parts.validation, parts.test])
+    inputs_ = case.planted(np.array(clean.inputs), held_out)
+    planted = replace(clean, inputs=inputs_, hashes=text.hashes(inputs_, clean.schema.input))
+    homes = [tmp_path / name for name in "abc"]
+    for home in homes:
+        home.mkdir()
+    ours, figures = _kept(TRANSFER, homes[0], clean)
+    theirs, others = _kept(TRANSFER, homes[1], planted)
+    assert set(ours) == {"source", "model", "control/0"}
+    assert _differing(ours, theirs) == set()
+    assert figures != others, "the test rows are others, so some figure is"
+    parts = replace(parts, train=np.concatenate([parts.train, parts.test[:40]]), test=parts.test[40:])
+    leaked, _ = _kept({**TRANSFER, "limit_train_examples": None}, homes[2], planted)
+    assert _differing(ours, leaked) == {"source", "model", "control/0"}
+    assert any("zzy" in str(tokenizer) for *_, tokenizer, _, _ in leaked.values())
+    assert not any("zzy" in str(tokenizer) for *_, tokenizer, _, _ in ours.values())
