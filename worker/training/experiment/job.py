@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from worker.training.scores import evaluate
 from worker.training.scores.measures import Measure
 from worker.training.scores.verdict import Scored
 from worker.training.tasks import heads
+
+TIMED_ROWS, TIMED_NUMBERS = 256, 2**23
+"""Of the batch whose time is measured: of larger pictures fewer, or it would take more memory than all of the training."""
 
 EXPORT_ROWS = 32
 
@@ -204,13 +208,14 @@ class Job:
         }
 
     def latency(self, model: Model, inputs: Source) -> dict[str, Any]:
-        """Milliseconds on this machine's CPU, the medians: of one row alone, and of a batch of 256. Each model is timed once a job."""
+        """Milliseconds on this machine's CPU, the medians: of one row alone, and of a batch. Each model is timed once a job."""
         if model.id not in self._latencies:
             self._latencies[model.id] = self._timed(model.network, inputs)
         return self._latencies[model.id]
 
     def _timed(self, network: Network, inputs: Source) -> dict[str, Any]:
-        batch = network.scaling(np.resize(inputs[np.arange(min(256, len(inputs)))], (256, *inputs.shape[1:])))
+        count = max(1, min(TIMED_ROWS, TIMED_NUMBERS // prod(inputs.shape[1:])))
+        batch = network.scaling(np.resize(inputs[np.arange(min(count, len(inputs)))], (count, *inputs.shape[1:])))
         latency: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
             forward = build.keras_layers(network).forward
