@@ -39,9 +39,9 @@ GUARDS = (
     ),
     Guard(
         "sounds of another rate are other inputs",
-        "worker/training/methods/_resolve.py",
-        "schema.features, schema.rate",
-        "schema.features",
+        "app/data/inputs/__init__.py",
+        "input.features, input.rate, parts",
+        "input.features, parts",
         NETWORK + "::test_data_of_another_rate_are_no_source",
     ),
 )

@@ -48,4 +48,18 @@ GUARDS = (
         "return std[: len(self.preparation.features)] if self.preparation else std",
         PREPARED + "::test_noise_is_added_to_numbers_and_to_nothing_else",
     ),
+    Guard(
+        "a tokenizer is fitted on the training rows",
+        "worker/training/data/tokens.py",
+        "for block in blocks(source, np.sort(rows)) for text",
+        "for block in blocks(source, np.arange(len(source))) for text",
+        "tests/worker/training/test_leaks.py::test_nothing_that_is_fitted_has_seen_a_held_out_row[text in tokens]",
+    ),
+    Guard(
+        "numbers of tokens and their tokenizer go together",
+        "worker/training/data/inputs/text.py",
+        "or EMBEDDING not in copied:",
+        "or True:",
+        "tests/worker/training/kept/test_tokens.py::test_a_copied_embedding_brings_its_tokenizer",
+    ),
 )

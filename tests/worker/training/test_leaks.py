@@ -7,24 +7,31 @@ able to fail: with a single canary among the training rows what is fitted is ano
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from app import data as datasets
+from app.data import builtins, prepared, tokens
 from app.data import inputs as input_kinds
-from app.data import parcels
-from app.data.inputs import multimodal, text
+from app.data.inputs import text
+from app.data.inputs.multimodal import part_rows, side_by_side
 from app.data.table import Table
 from app.spec import architectures
-from app.spec.data import SplitSpec
+from app.spec.architectures import Architecture
+from app.spec.data import InputSchema, SplitSpec
 from app.spec.models import TaskSpec
 from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from tests.worker.training import mixed
+from tests.worker.training.attempts import unbroken
+from tests.worker.training.driven import weights_of
+from tests.worker.training.resumed import assignment
 from worker.training.data import inputs
 from worker.training.data.rows import Data
 from worker.training.dummy import dummy_job
@@ -94,19 +101,31 @@ def _loud(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _each_part(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """A white picture, an enormous number beside the last class, and a word that only these rows hold."""
-    shape = datasets.load("parcels").schema.input
-    cuts = multimodal.cuts(shape.parts)
-    rows[where, cuts["file"]] = 255
-    rows[where, cuts["table"]] = [1e6, len(parcels.COUNTRIES) - 1]
-    rows[where, cuts["note"]] = text.rows([f"{WORD} " * 40], shape.parts["note"].shape[0])[0]
-    return rows
+def _parts(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Of each part its own kind's."""
+    input_ = datasets.load("parcels").schema.input
+    planted = {name: np.array(part_rows(rows, input_, name)) for name in input_.parts}
+    for name, part in input_.parts.items():
+        if part.kind == "image":
+            planted[name][where], planted[name][where, 0] = part.scale, 0
+        elif part.kind == "text":
+            _words(planted[name], where)
+        else:
+            for at, feature in enumerate(part.features):
+                planted[name][where, at] = 1e6 + where if feature.classes is None else len(feature.classes) - 1
+    return np.asarray(side_by_side(planted))
 
 
 TOKENS = {"type": "bpe", "vocabulary": 400, "length": 32}
 
 CASES = {
+    "several inputs": Case(
+        _some("parcels", 200),
+        "service",
+        "late-fusion-small",
+        _parts,
+        frozenset({"scaling", "features", "constant", "linear", "weights"}),
+    ),
     "table": Case(
         mixed.table,
         "y",
@@ -130,13 +149,6 @@ CASES = {
     ),
     "image": Case(_some("digits", 200), "digit", "cnn-small", _loud, frozenset({"constant", "weights"})),
     "audio": Case(_some("tones", 120), "pattern", "audio-cnn-small", _loud, frozenset({"constant", "weights"})),
-    "several inputs": Case(
-        _some("parcels", 200),
-        "service",
-        "late-fusion-small",
-        _each_part,
-        frozenset({"scaling", "features", "constant", "linear", "weights"}),
-    ),
     "numbers": Case(
         _some("diabetes", 200),
         "progression",
@@ -169,6 +181,11 @@ def _spoilt(case: Case, data: Data, where: np.ndarray) -> Data:
     return replace(data, table=changed)
 
 
+def _fitted_to(case: Case, input: InputSchema) -> Architecture:
+    architecture = architectures.resolve(case.architecture)
+    return architecture.fitted(tuple(input_kinds.prepared_shape(architecture.seen(input))), input)
+
+
 def _fitted(case: Case, data: Data, train: np.ndarray | None = None) -> dict[str, Any]:
     """All that a job fits on the rows that train, by name; what is a function, by its answers to the clean rows."""
     probe = case.table()
@@ -179,10 +196,7 @@ def _fitted(case: Case, data: Data, train: np.ndarray | None = None) -> dict[str
             values = {name: data.table.columns[task.column] for name, task in data.tasks.items()}
             tasks = {name: heads.fit_scale(task, values[name][train]) for name, task in data.tasks.items()}
             subset = replace(subset, train=train, tasks=tasks, values=values)
-        input_ = data.table.schema.input
-        architecture = architectures.resolve(case.architecture)
-        architecture = architecture.fitted(tuple(input_kinds.prepared_shape(architecture.seen(input_))), input_)
-        network = job.run.fresh(architecture, [subset], SEED)
+        network = job.run.fresh(_fitted_to(case, data.table.schema.input), [subset], SEED)
         task, values = network.tasks[case.column], subset.values[case.column]
         kind: Any = heads.learning(task.type)
         found: dict[str, Any] = {
@@ -190,7 +204,7 @@ def _fitted(case: Case, data: Data, train: np.ndarray | None = None) -> dict[str
             "targets": [task.mean, task.std],
             "constant": [kind.constant(task, values[subset.train])],
         }
-        told = inputs.features(input_, (data.table.inputs, subset.train))
+        told = inputs.features(data.table.schema.input, (data.table.inputs, subset.train))
         if told is not None:
             features = told[1]
             seen = features(data.table.inputs[subset.train])
@@ -242,3 +256,63 @@ def test_nothing_that_is_fitted_has_seen_a_held_out_row(name: str) -> None:
     assert leaked >= case.seen
     untouched = {"scaling", "targets"} - case.seen
     assert leaked.isdisjoint(untouched), "a kind of which nothing is fitted here has fitted something"
+
+
+TRANSFER: dict[str, Any] = {
+    "kind": "transfer",
+    "dataset": "messages",
+    "target": "topic",
+    "limit_train_examples": 80,
+    "source": {
+        "train": {
+            "dataset": "messages",
+            "target": "mood",
+            "limit_train_examples": 120,
+            "architecture": {"arch": "text-cnn-small", "filters": 8, "dense": 8, "tokens": TOKENS},
+            "training": {"epochs": 2},
+        }
+    },
+    "training": {"epochs": 2},
+    "control": {"seeds": 1},
+}
+
+
+def _kept(body: dict[str, Any], home: Path, table: Table) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a job on `table` keeps, by role, and its report's figures."""
+    words = assignment(body)
+    prepared.write(table, home / "table.npz")
+    words["datasets"]["messages"] = {**words["datasets"]["messages"], "path": str(home / "table.npz")}
+    job = unbroken(words, home)
+    found = {
+        role: [
+            *(array.tobytes() for array in weights_of(entry)),
+            tokens.within(Path(entry["path"])),
+            entry["manifest"]["tasks"],
+            entry["manifest"]["input"],
+        ]
+        for role, entry in job.kept.items()
+    }
+    return found, json.loads((job.out / "report.json").read_text())["tasks"]
+
+
+def test_a_whole_job_keeps_the_same_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source, target and control of a transfer in tokens, from a data set's file to the kept files; its split is held."""
+    clean, case, real = builtins.load("messages"), CASES["text in tokens"], datasets.split
+    parts = real(clean, SplitSpec(), ["topic"])
+    monkeypatch.setattr("app.data.split", lambda table, spec, targets: parts)
+    held_out = np.concatenate([parts.validation, parts.test])
+    inputs_ = case.planted(np.array(clean.inputs), held_out)
+    planted = replace(clean, inputs=inputs_, hashes=text.hashes(inputs_, clean.schema.input))
+    homes = [tmp_path / name for name in "abc"]
+    for home in homes:
+        home.mkdir()
+    ours, figures = _kept(TRANSFER, homes[0], clean)
+    theirs, others = _kept(TRANSFER, homes[1], planted)
+    assert set(ours) == {"source", "model", "control/0"}
+    assert _differing(ours, theirs) == set()
+    assert figures != others, "the test rows are others, so some figure is"
+    parts = replace(parts, train=np.concatenate([parts.train, parts.test[:40]]), test=parts.test[40:])
+    leaked, _ = _kept({**TRANSFER, "limit_train_examples": None}, homes[2], planted)
+    assert _differing(ours, leaked) == {"source", "model", "control/0"}
+    assert any("zzy" in str(tokenizer) for *_, tokenizer, _, _ in leaked.values())
+    assert not any("zzy" in str(tokenizer) for *_, tokenizer, _, _ in ours.values())

@@ -123,7 +123,7 @@ class Augment:
 
     def of_scaled(self, scaled: np.ndarray, step: int) -> np.ndarray:
         """What is done to scaled rows (n, …) instead: ids of tokens are left out where a network sees tokens."""
-        rng = np.random.default_rng([*self._entropy, 258, step])
+        rng = np.random.default_rng([*self._entropy, 259, step])
         for augmentation in self.spec:
             if self._in_tokens and isinstance(augmentation, TokenDropout):
                 scaled = np.where(rng.random(scaled.shape, np.float32) < augmentation.rate, np.float32(0), scaled)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 
+from app import data
 from app.data import messages, tokens
 from app.data.inputs import text
 from app.spec import architectures
@@ -24,7 +25,7 @@ from app.spec.models import HeadSpec, Manifest
 from tests.worker.training import small
 from tests.worker.training.kept.installed import INSTALLED
 from worker.training.data import inputs
-from worker.training.kept import export, formats
+from worker.training.kept import export, formats, golden
 from worker.training.networks import build
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.initial import initial
@@ -240,3 +241,29 @@ def test_lengths_that_a_network_cannot_see_are_refused_by_arithmetic(body: dict[
     spec = architectures.resolve(body)
     with pytest.raises(ValueError, match=words):
         architectures.trunk_shape(spec, [spec.seen(TEXT).tokens.length])  # type: ignore[union-attr]
+
+
+def test_golden_rows_are_stored_texts_so_that_another_tokenizer_is_noticed_too(tmp_path: Path) -> None:
+    whole = network()
+    made = golden.make(whole, lambda network, rows: {"digit": probabilities(network, rows)})
+    assert made.rows.shape[1:] == (96,)
+    export.write(whole, tmp_path / "model.keras", made)
+    assert tokens.within(tmp_path / "model.keras") is not None
+    again = golden.read(tmp_path / "model.keras")
+    assert again is not None
+    model = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    assert golden.differences(again, lambda rows: model(whole.scaling.given(rows), training=False)) == []
+    other = network(rows=np.arange(30)).scaling
+    assert golden.differences(again, lambda rows: model(other.given(rows), training=False))
+    export.check(tmp_path / "model.keras", whole, ROWS, {"digit": probabilities(whole, ROWS)})
+    told = formats.write(whole, INSTALLED[:1], ROWS[:4], tmp_path, golden=made)  # type: ignore[arg-type]
+    assert set(told) == set(INSTALLED[:1])
+
+
+def test_a_network_beside_others_sees_bytes() -> None:
+    input_ = data.load("parcels").schema.input
+    (note,) = (name for name, part in input_.parts.items() if part.kind == "text")
+    part = {"arch": "text-cnn-small", "tokens": {"type": "bpe"}}
+    spec = architectures.resolve({"arch": "late-fusion-small", "parts": {note: part}})
+    with pytest.raises(ValueError, match="only a text alone can be seen in tokens"):
+        spec.fitted(tuple(input_.shape), input_)
