@@ -18,6 +18,7 @@ from worker.training.scores.measures import metric_of
 from worker.training.scores.sentence import scale, signed, unit
 
 if TYPE_CHECKING:
+    from app.spec.data import InputSchema
     from app.spec.models import Manifest
 
 MOST_CLASSES = 12
@@ -145,12 +146,12 @@ def _twin(name: str, history: History) -> str | None:
 
 
 def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
-    model, shape = report["model"], " × ".join(str(side) for side in manifest.input.shape)
+    model = report["model"]
     latency = model.get("latency") or {}
     rows = [
         ("kind of job", report["kind"]),
         ("architecture", f"{named(manifest.architecture)}, {manifest.parameters:,} parameters"),
-        ("input", f"{manifest.input.kind}, {shape}" + _adapted(report)),
+        ("input", _input(manifest.input) + _adapted(report)),
         ("file", f"model.keras, {model['bytes']:,} bytes" if model.get("bytes") else "model.keras"),
         *((kind, f"{export['file']}, {export['bytes']:,} bytes") for kind, export in report.get("export", {}).items()),
         ("sha256", manifest.sha256),
@@ -178,6 +179,13 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
 def named(architecture: Mapping[str, Any]) -> Any:
     """The name of an architecture; of a network of keras.applications its name there."""
     return architecture.get("name") if architecture.get("arch") == "applications" else architecture.get("arch")
+
+
+def _input(input: InputSchema) -> str:
+    """Its kind and its shape; of several parts those of each."""
+    if input.parts:
+        return "; ".join(f"{name}: {_input(part)}" for name, part in input.parts.items())
+    return f"{input.kind}, {' × '.join(str(side) for side in input.shape)}"
 
 
 def _adapted(report: Mapping[str, Any]) -> str:
