@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=14)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--augment", nargs="+", default=["color"], help="types of augmentation, as a job names them")
     parser.add_argument("--drawn", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bequest-boxes-") as home:
@@ -67,7 +68,7 @@ def pack(folder: Path, path: Path) -> None:
 def train(schema: Schema, prepared: Path, out: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """The report of a job of this one task."""
     training: dict[str, Any] = {"epochs": asked.epochs, "batch_size": asked.batch, "schedule": "cosine"}
-    training["augmentation"] = [{"type": "color"}]
+    training["augmentation"] = [{"type": name} for name in asked.augment]
     if asked.rate:
         training["optimizer"] = {"learning_rate": asked.rate}
     trunk = {"arch": "resnet", "depth": asked.depth}
