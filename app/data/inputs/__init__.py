@@ -126,6 +126,13 @@ def augmentations(input: InputSchema) -> frozenset[str] | None:
     return None if None in kinds else frozenset().union(*(kind for kind in kinds if kind is not None)) - {MIXUP}
 
 
+def in_words(input: InputSchema) -> str:
+    """Kind, shape and scale; of several parts those of each."""
+    if input.parts:
+        return "rows of " + ", ".join(f"{name} ({in_words(part)})" for name, part in input.parts.items())
+    return f"{input.kind} inputs of shape {input.shape} (scale {input.scale:g})"
+
+
 def part_like(input: InputSchema, other: InputSchema) -> bool:
     """Whether `other` is what a part of `input` is: a network of it can become the part's."""
     return any(fed(part) == fed(other) for part in input.parts.values())

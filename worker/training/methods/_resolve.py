@@ -11,7 +11,7 @@ from app import data as datasets
 from app.data import inputs
 from app.spec import architectures, tasks
 from app.spec.architectures import Architecture
-from app.spec.data import Column, InputSchema, PerClass, Schema, SplitSpec
+from app.spec.data import Column, Feature, InputSchema, PerClass, Schema, SplitSpec
 from app.spec.exports import ExportFormat, unavailable
 from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
 from app.spec.lookup import Lookup, Missing
@@ -424,7 +424,7 @@ class Faults:
         """Whether the data set's inputs are of the very kind, shape and scale that the model takes; a fault where they are not."""
         if ours is None or inputs.fed(ours) == inputs.fed(theirs):
             return True
-        if ours.kind == theirs.kind and ours.shape == theirs.shape and ours.features != theirs.features:
+        if ours.kind == theirs.kind and ours.shape == theirs.shape and _features(ours) != _features(theirs):
             self.add(
                 at,
                 f"the {what} takes other columns than the data set has, or the same in another order",
@@ -441,12 +441,16 @@ class Faults:
         else:
             self.add(
                 at,
-                f"the {what} takes {theirs.kind} inputs of shape {theirs.shape} (scale {theirs.scale:g}), the data set has "
-                f"{ours.kind} inputs of shape {ours.shape} (scale {ours.scale:g})",
+                f"the {what} takes {inputs.in_words(theirs)}, the data set has {inputs.in_words(ours)}",
                 _one_shape(what),
                 MISMATCH,
             )
         return False
+
+
+def _features(input_: InputSchema) -> list[Feature]:
+    """Those of a table, be it a part of each row."""
+    return [*input_.features, *(feature for part in input_.parts.values() for feature in part.features)]
 
 
 def default_of(made: Sequence[Task | None], input_: InputSchema, student: bool = False) -> dict[str, Any] | None:
