@@ -13,8 +13,11 @@ from app.data.tabular import features, texts
 from app.data.tabular.frame import Frame
 from app.data.upload_limits import UploadLimits
 from app.spec.data import InputSchema
-from app.spec.faults import Fault
+from app.spec.faults import Fault, Invalid
 from app.spec.intake import ColumnReading, UploadOptions
+
+MOST_TEXTS = 8
+"""Columns of texts in a row: each has a network of its own."""
 
 
 @dataclass
@@ -61,6 +64,9 @@ def of_frame(
         if not inputs and sentences:
             made.notes.append(f"{sentences[0]} holds texts and there is no other feature: the texts are the input.")
             found = None
+    if len(sentences) > MOST_TEXTS:
+        message = f"{len(sentences)} columns of texts, at most {MOST_TEXTS} are inputs side by side"
+        raise Invalid([Fault("/inputs", message, "put short ones together in one column", "too_many")])
     for name in sentences:
         made.rows[name], made.shapes[name], notes = texts.of_frame(frame, name, options.length, limits)
         made.notes += notes
@@ -73,6 +79,10 @@ def of_frame(
             made.shapes[multimodal.TABLE] = InputSchema(kind="table", shape=shape, features=found.features)
         if sentences:
             made.faults += multimodal.faults_in_names(sentences, [feature.column for feature in found.features])
+    stored = 4 * frame.rows * sum(int(np.prod(shape.shape)) for shape in made.shapes.values())
+    if len(made.shapes) > 1 and stored > limits.decoded_bytes:
+        message = f"side by side the inputs take {stored} bytes, at most {limits.decoded_bytes} are allowed"
+        made.faults.append(Fault("/inputs", message, "give a smaller length, or fewer rows or columns", "too_large"))
     made.readings = _readings(frame, targets, remarks, made, sentences, found.readings if found else [])
     return made
 

@@ -263,7 +263,11 @@ def test_all_rows_of_a_data_set_are_answered_a_line_each(
 
 def test_a_data_set_that_the_model_cannot_be_fed_is_refused(client: httpx.Client, of_iris: dict[str, Any]) -> None:
     path = f"/v1/models/{of_iris['id']}/predict"
-    for dataset, why in (("wine", "the model takes table inputs of shape [4]"), ("irs", "'iris'"), (3, "expected a data set's id")):
+    for dataset, why in (
+        ("wine", "the model takes table inputs of shape [4]"),
+        ("irs", "'iris'"),
+        (3, "expected a data set's id"),
+    ):
         told = problem(client.post(path, json={"dataset": dataset}), 422, "invalid")
         assert why in json.dumps(told)
         assert pointers(told) == {"/dataset"}

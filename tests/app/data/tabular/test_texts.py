@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.data.inputs import multimodal, text
+from app.data.upload_limits import UploadLimits
 from app.spec.faults import Invalid
 from tests.app.data.reading import taken
 
@@ -80,6 +82,18 @@ def test_a_text_that_is_called_as_another_part_is_refused(tmp_path: Path) -> Non
     rows = [(body, str(n % 7), folder) for n, (body, folder) in enumerate(MAILS)]
     with pytest.raises(Invalid, match="a part of a row has this name"):
         taken(tmp_path, csv(rows, "table,size,folder"), "csv", inputs=["table:text", "size"])
+
+
+def test_texts_side_by_side_are_few_and_have_room(tmp_path: Path) -> None:
+    names = [f"t{number}" for number in range(9)]
+    rows = [(*(f"text {name} of {n}" for name in names), folder) for n, (_, folder) in enumerate(MAILS)]
+    content = csv(rows, ",".join([*names, "folder"]))
+    with pytest.raises(Invalid, match="9 columns of texts, at most 8"):
+        taken(tmp_path, content, "csv", inputs=[f"{name}:text" for name in names])
+    two = {"inputs": ["t0:text", "t1:text"], "targets": ["folder"], "length": 64}
+    with pytest.raises(Invalid, match="side by side the inputs take 20480 bytes, at most 20479"):
+        taken(tmp_path, content, "csv", **two, limits=replace(UploadLimits(), decoded_bytes=20_479))
+    assert len(taken(tmp_path, content, "csv", **two, limits=replace(UploadLimits(), decoded_bytes=20_480))[0]) == 40
 
 
 def test_a_column_without_texts_is_refused(tmp_path: Path) -> None:
