@@ -2,11 +2,12 @@
 in pixels.
 
 The numbers are taken as the box's edges, as labelling tools write them. A file that declares a document type or
-entities is not read."""
+entities is not read. Lists of pictures in ImageSets/Main say which part of the split each is of."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from xml.parsers import expat
 
@@ -17,17 +18,20 @@ from app.data.names import fault_in_name
 
 NAME = "Pascal VOC"
 LONGEST, DEEPEST, LONGEST_TEXT = 4 * 2**20, 16, 4096
+LIST = re.compile(r"(.*/)?imagesets/main/(train|val|test)\.txt")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def files(inner: Mapping[str, Member], pictures: set[str]) -> dict[str, Member]:
-    """XML files that speak of an annotation, or are named as a picture is."""
+    """XML files that speak of an annotation, or are named as a picture is; and beside such, lists of pictures."""
     stems = {stem(name) for name in pictures}
-    return {
+    found = {
         name: member
         for name, member in inner.items()
         if name.lower().endswith(".xml") and (stem(name) in stems or _annotates(member))
     }
+    lists = {name: member for name, member in inner.items() if LIST.fullmatch(name.lower())}
+    return found | lists if found else {}
 
 
 def _annotates(member: Member) -> bool:
@@ -39,19 +43,42 @@ def _annotates(member: Member) -> bool:
 
 def read(files: Mapping[str, Member], found: Found) -> None:
     found.unlisted = "no annotation is of it"
-    hard = 0
-    for name in sorted(files):
+    hard, parts = 0, _parts({name: member for name, member in files.items() if LIST.fullmatch(name.lower())}, found)
+    for name in sorted(name for name in files if not LIST.fullmatch(name.lower())):
         picture = None
         try:
             fields = _fields(files[name])
             picture = _picture(name, fields, found)
             boxes, difficult = _boxes(fields)
             hard += difficult
-            found.add(picture, boxes)
+            found.add(picture, boxes, *parts.get(stem(picture), ()))
         except Wrong as wrong:
             found.spoil(picture, str(wrong), name)
+    without = sorted(picture for picture, entry in found.entries.items() if parts and entry.part is None)
+    if without:
+        first = ", ".join(without[:3])
+        found.notes.append(f"{len(without)} pictures stand in no list of ImageSets ({first}): no column split was made.")
     if hard:
         found.notes.append(f"{hard} boxes are marked as difficult; they are learnt and scored as all others are.")
+
+
+def _parts(lists: Mapping[str, Member], found: Found) -> dict[str, list[str]]:
+    """{a picture's name without its ending: a path that names its part of the split} of the lists, a line a picture."""
+    parts = dict[str, list[str]]()
+    twice = set[str]()
+    for name in sorted(lists):
+        try:
+            lines = lists[name].content().decode("utf-8-sig").splitlines()
+        except (Unreadable, UnicodeDecodeError):
+            found.notes.append(f"{name} cannot be read: it names no part of the split.")
+            continue
+        for word in filter(None, (line.strip() for line in lines)):
+            twice |= {word} & parts.keys()
+            parts[word] = [f"{stem(name).lower()}/"]
+    if twice:
+        first = ", ".join(sorted(twice)[:3])
+        found.notes.append(f"{len(twice)} pictures stand in two lists of ImageSets ({first}).")
+    return {word: part for word, part in parts.items() if word not in twice}
 
 
 Fields = list[tuple[str, str]]

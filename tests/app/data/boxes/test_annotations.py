@@ -184,6 +184,42 @@ def of_parted_yolo() -> dict[str, bytes]:
     return in_parts("images/{}/{}.png") | {name: text.encode() for name, text in lines.items()} | {"data.yaml": names}
 
 
+LISTS = {
+    "VOC2007/ImageSets/Main/train.txt": b"b\nc\n",
+    "VOC2007/ImageSets/Main/val.txt": b"\xef\xbb\xbfd \r\n\r\n",
+    "VOC2007/ImageSets/Main/test.txt": b"a\n",
+    "VOC2007/ImageSets/Main/trainval.txt": b"b\nc\nd\n",
+    "VOC2007/ImageSets/Main/red_train.txt": b"b 1\nc -1\n",
+}
+
+
+def voc_with(lists: dict[str, bytes]) -> bytes:
+    return zipped({f"VOC2007/{name}": content for name, content in of_voc().items()} | lists)
+
+
+def test_lists_of_pictures_become_the_column_split(tmp_path: Path) -> None:
+    assert sorted(PICTURES) == ["a", "b", "c", "d"]
+    table, intake = taken(tmp_path, voc_with(LISTS), "zip")
+    split = table.schema.columns["split"]
+    assert [(split.classes or [])[code] for code in table.columns["split"]] == ["test", "train", "train", "validation"]
+    assert sum(counted.count for counted in intake.ignored) == 2, "those of no one part"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"VOC2007/ImageSets/Main/test.txt": b"a\nb\n"}, "1 pictures stand in two lists of ImageSets (b)"),
+        ({"VOC2007/ImageSets/Main/test.txt": b"\xff\xfe\x00a"}, "test.txt cannot be read"),
+        ({"VOC2007/ImageSets/Main/test.txt": b"nobody\n"}, "1 pictures stand in no list of ImageSets (JPEGImages/a.png)"),
+    ],
+)
+def test_lists_that_leave_a_picture_out_make_no_split(tmp_path: Path, changed: dict[str, bytes], told: str) -> None:
+    table, intake = taken(tmp_path, voc_with(LISTS | changed), "zip")
+    assert "split" not in table.schema.columns
+    assert any(told in note for note in intake.notes)
+    assert intake.used == 4
+
+
 @pytest.mark.parametrize("content", [of_roboflow(), of_parted_yolo()], ids=["Roboflow", "YOLO"])
 def test_folders_of_parts_become_the_column_split(tmp_path: Path, content: dict[str, bytes]) -> None:
     table, _ = taken(tmp_path, zipped({f"set/{name}": file for name, file in content.items()}), "zip")
