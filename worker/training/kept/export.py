@@ -35,6 +35,7 @@ LOADING = (
     "answers = model.predict(rows)  # rows: float32, or as they are stored, of shape (n, {shape})\n"
     "# {tasks}"
     "\n# five made rows, and what the trained network answered to them:"
+    "\n# import zipfile; import numpy as np"
     '\n# golden = np.load(zipfile.ZipFile("{file}").open("golden.npz"))'
     '\n# np.abs(model.predict({golden})["{first}"] - golden["answers/{first}"]).max()'
 )
