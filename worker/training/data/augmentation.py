@@ -59,7 +59,8 @@ class Mixing:
 
 
 class Augment:
-    """`spec` applied to the raw rows of a batch. `scaling` has the unit of `noise`; `rate`: of sounds, samples a second."""
+    """`spec` applied to the raw rows of a batch. `scaling`: as fitted on the rows that have the unit of `noise`, which need not be a
+    network's own. `rate`: of sounds, samples a second."""
 
     def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, rate: int | None = None):
         self.spec, self._scaling, self._rate = list(spec), scaling, rate or USUAL_RATE

@@ -85,18 +85,22 @@ class Data:
             values[name], tasks[name] = stored, heads.fit_scale(task, stored[train])
         if len(tasks) == 1:  # rows without the only label would train nothing
             train = train[datasets.labelled(stored[train])]
-        return Subset(self, train, validation, tasks, values)
+        return Subset(self, train, validation, tasks, values, drawn=train)
 
 
 @dataclass(frozen=True)
 class Subset:
-    """`train` and `validation`: row numbers. `values`: each task's stored column with all labels that may not be used missing."""
+    """`train` and `validation`: row numbers. `values`: each task's stored column with all labels that may not be used missing.
+
+    `drawn`: the training rows of the run seed, the same in each arm: `only` leaves some of them out of `train`.
+    """
 
     data: Data
     train: np.ndarray
     validation: np.ndarray
     tasks: dict[str, Task]
     values: dict[str, np.ndarray]
+    drawn: np.ndarray
 
     def targets(self) -> dict[str, np.ndarray]:
         """Targets and masks of all tasks, over the whole table, as `heads.targets` names them."""

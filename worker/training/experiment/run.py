@@ -182,7 +182,8 @@ class Run:
             given |= heads.targets(task, heads.in_tokens(task, subset.values[name], inputs, network.scaling.tokenizer))
         spec, scaling = training.augmentation, network.scaling
         shape, drawn_by = subset.data.table.schema.input, subset.data.drawn_by
-        augment = input_kinds.augment(spec, seed, drawn_by, scaling, shape) if spec else None
+        drawn = (subset.data.table.inputs, subset.drawn)
+        augment = input_kinds.augment(spec, seed, drawn_by, scaling, shape, drawn) if spec else None
         batched = samplers(subset, training.batch_size, seed)
         moved = heads.moved(subset.tasks.values())
         return BatchSource(subset.data.table.inputs, scaling, given, batched, augment=augment, moved=moved)

@@ -21,6 +21,7 @@ import numpy as np
 from app.spec.report.verdict import Decision, Overlap, Reason
 from worker.training.scores.measures import Array, Measure, metric_of, resample
 from worker.training.scores.sentence import sentence
+from worker.training.scores.spread import uneven
 
 Margin = float | Literal["auto"]
 
@@ -383,6 +384,7 @@ def _judge_task(
         "overlap": ask.overlap,
         "notes": own_notes,
     }
+    own_notes += filter(None, [uneven(verdict)])
     return {**verdict, "sentence": sentence(verdict)}
 
 

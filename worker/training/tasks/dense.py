@@ -32,10 +32,14 @@ def mean_over_outputs(each: Any, mask: Any) -> tuple[Any, Any]:
 
 
 def sigmoid_cross_entropy(target: Any, mask: Any, logits: Any) -> tuple[Any, Any]:
-    """`loss` of sigmoid outputs: −log of the probability of each label's truth, mean over a row's known labels."""
+    """`loss` of sigmoid outputs: −log of the probability of each label's truth, mean over a row's known labels.
+
+    The usual form max(z, 0) − z·y + log(1 + exp(−|z|)) has a wrong gradient at z = 0, where each backend chooses one for max and |z|. The
+    shorter softplus(z) − z·y loses the digits of a small loss where y = 1.
+    """
     from keras import ops
 
-    return mean_over_outputs(ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits))), mask)
+    return mean_over_outputs(target * ops.softplus(-logits) + (1.0 - target) * ops.softplus(logits), mask)
 
 
 def sigmoid(task: Task, logits: np.ndarray) -> np.ndarray:  # noqa: ARG001

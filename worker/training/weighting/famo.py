@@ -4,7 +4,8 @@
 gained less get more weight. Cost: two forward passes more a step, before and after the update, both in inference mode so
 that dropout and BatchNorm make no difference (one pass more would do for a network without them); no gradient is stored.
 Measured: 1.9 times a step of `equal` (three tasks, a CNN, batches of 64, two CPU cores; the four on gradients: 2.1 to 2.2).
-ξ is trained by Adam with L2 decay `gamma`, as in the authors' code. The weights add up to 1, not to K.
+ξ is trained by Adam with L2 decay `gamma`, as in the authors' code, which also clips the shared trunk's gradient to norm 1; nothing is
+clipped here. The weights add up to 1, not to K.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Smooth Tchebycheff: K·μ·log Σ exp(log(L/nadir)/μ) (Lin et al. 2024, "Smooth Tchebycheff Scalarization", equation 8).
 
 With a small μ the worst task rules alone. As in the authors' code on losses of several scales it works on log(L/nadir),
-after a warm-up on Σ log L; the nadir is each task's mean loss in the last epoch of the warm-up. A job of no more epochs than
-`warmup_epochs` would never leave the warm-up: it is refused, or warned of where it counts its steps.
+after a warm-up on Σ log L; the nadir is each task's mean loss in the last epoch of the warm-up (theirs: of one epoch
+more). A job of no more epochs than `warmup_epochs` would never leave the warm-up: it is refused, or warned of where it counts its steps.
 """
 
 from __future__ import annotations

@@ -89,6 +89,12 @@ def test_multilabel_figures_are_those_of_scikit_learn() -> None:
     assert told["log_loss"] == pytest.approx(np.mean([sk.log_loss(truth[:, i], said[:, i]) for i in range(3)]))
 
 
+def test_where_no_label_is_present_or_claimed_micro_f1_is_null_as_a_figure_and_0_for_the_verdict() -> None:
+    told = evaluate("multilabel", np.full((4, 2), 0.1), np.zeros((4, 2)), metric="micro_f1")
+    assert told["micro_f1"] is None
+    assert told["metric"]["value"] == 0.0
+
+
 def test_of_a_row_with_some_labels_only_the_known_ones_count() -> None:
     truth = np.array([[1, math.nan, 0], [math.nan] * 3, [0, 1, math.nan]])
     said = np.array([[0.9, 0.9, 0.8], [0.9, 0.9, 0.9], [0.1, 0.2, 0.9]])

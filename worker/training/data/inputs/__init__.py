@@ -117,14 +117,20 @@ def scaling_of(model: Any, input: InputSchema, tokenizer: str | None = None) -> 
     return scaling if preparation_of is None else replace(scaling, preparation=preparation_of(model, input))
 
 
-def augment(spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema) -> Augment:
-    """What changes the raw rows of a batch: of rows of several parts, each part by what goes with its kind."""
-    own = getattr(training(input.kind), "augment", None)
-    return (
-        Augment(spec, seed, name, scaling, input.rate)
-        if own is None
-        else cast("Augment", own(spec, seed, name, scaling, input))
-    )
+def augment(
+    spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema, drawn: Trained
+) -> Augment:
+    """What changes the raw rows of a batch: of rows of several parts, each part by what goes with its kind.
+
+    Args:
+        scaling: the network's, which may be its source's or that of several data sets: it says only whether texts are seen in tokens.
+        drawn: all training rows of the run seed. They have the unit of `noise`, so that both arms of a pair see the same.
+    """
+    half: Any = training(input.kind)
+    if hasattr(half, "augment"):
+        return cast("Augment", half.augment(spec, seed, name, scaling, input, drawn))
+    own = replace(half.fit(input, [drawn]), tokenizer=scaling.tokenizer)
+    return Augment(spec, seed, name, own, input.rate)
 
 
 def inherited(

@@ -79,15 +79,21 @@ def golden(input: InputSchema, scaling: Scaling, n: int, rng: np.random.Generato
 class PartsAugment(Augment):
     """Each part changed by the augmentations that go with its kind, drawn for each part anew; (n, numbers) as `Augment` has rows."""
 
-    def __init__(self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema):
+    def __init__(
+        self, spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema, drawn: Trained
+    ):
         super().__init__(spec, seed, name, scaling)
         assert isinstance(scaling, Joint), "scalings of parts are joint"
         self._joint, self._of_parts = scaling, list[Augment | None]()
+        source, rows = drawn
         for (part_name, part), (_, of_part) in zip(input.parts.items(), scaling.parts, strict=True):
             allowed = augmentations(part)
             own = [augmentation for augmentation in spec if allowed is None or augmentation.type in allowed]
-            part_augment = inputs.augment(own, seed, f"{name}/{part_name}", of_part, part)
-            self._of_parts.append(part_augment if own else None)
+            rows_of_part = (PartSource(source, input, part_name), rows)
+            part_augment = (
+                inputs.augment(own, seed, f"{name}/{part_name}", of_part, part, rows_of_part) if own else None
+            )
+            self._of_parts.append(part_augment)
 
     def __call__(self, raw: np.ndarray, step: int) -> np.ndarray:
         parts = self._joint.cut(raw)
@@ -98,8 +104,10 @@ class PartsAugment(Augment):
         return np.concatenate([rows.reshape(len(raw), -1) for rows in changed], axis=1)
 
 
-def augment(spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema) -> Augment:
-    return PartsAugment(spec, seed, name, scaling, input)
+def augment(
+    spec: Sequence[Augmentation], seed: int, name: str, scaling: Scaling, input: InputSchema, drawn: Trained
+) -> Augment:
+    return PartsAugment(spec, seed, name, scaling, input, drawn)
 
 
 def inherited(

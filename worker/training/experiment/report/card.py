@@ -16,6 +16,7 @@ from worker.training.experiment.report.detections import FILE
 from worker.training.experiment.report.picture import Curve, Pairs, Panel, chart, paired
 from worker.training.scores.measures import metric_of
 from worker.training.scores.sentence import scale, signed, unit
+from worker.training.scores.spread import uneven
 
 if TYPE_CHECKING:
     from app.spec.data import InputSchema
@@ -261,6 +262,8 @@ def _results(report: Mapping[str, Any]) -> list[str]:
             parts.append(_text(judged.get("sentence") or ""))
         parts.append(_baselines((report.get("baselines") or {}).get(name)))
         parts.append(_seeds(judged or {}))
+        if judged and judged.get("seeds"):
+            parts.append(_text(uneven(judged) or ""))
         plain = [(key, _figure(value)) for key, value in figures.items() if isinstance(value, float)]
         ece = (figures.get("calibration") or {}).get("ece_15")
         rows = [

@@ -19,6 +19,7 @@ from worker.training.experiment.report.baselines import baselines
 from worker.training.experiment.report.near_duplicates import near_duplicates, warning
 from worker.training.process import device
 from worker.training.process.failures import Failure
+from worker.training.scores.spread import uneven
 from worker.training.scores.verdict import Outcome, Scored, judge
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def conclude(
         overlap=overlap,
         conditional_on=extras.conditional_on,
     )
+    _warn_of_uneven_arms(job, verdict)
     model = arm_scores.model
     report = {**_report(job, arm_scores, verdict, dropped or {}, overlap), **(more or {})}
     job.write_metrics()
@@ -225,6 +227,13 @@ def _report(
         },
         "failed": arm_scores.failed,
     }
+
+
+def _warn_of_uneven_arms(job: Job, verdict: Mapping[str, Any]) -> None:
+    for name, of_task in verdict["tasks"].items():
+        sentence = uneven(of_task)
+        if sentence is not None:
+            job.run.warn("uneven_arms", f"{name}: {sentence}")
 
 
 def _near_duplicates(job: Job, examined: Sequence[Data]) -> dict[str, Any]:

@@ -137,9 +137,12 @@ def whole_rows(rows: np.ndarray) -> np.ndarray:
 
 def test_each_part_is_augmented_by_what_goes_with_it() -> None:
     spec, scaling, rows = [Flip(), Noise(std=0.1), TokenDropout(rate=0.5)], fitted(), PARCELS.inputs[np.arange(16)]
-    changed = input_kinds.augment(spec, 5, "parcels", scaling, INPUT)(rows, 7)
+    drawn = (PARCELS.inputs, np.arange(50))
+    unit = input_kinds.training("multimodal").fit(INPUT, [drawn])
+    assert isinstance(unit, Joint)
+    changed = input_kinds.augment(spec, 5, "parcels", scaling, INPUT, drawn)(rows, 7)
     cut = dict(zip(INPUT.parts, scaling.cut(changed), strict=True))
-    of_parts = dict(zip(INPUT.parts, scaling.parts, strict=True))
+    of_parts = dict(zip(INPUT.parts, unit.parts, strict=True))
     for name, own in {
         "file": [Flip(), Noise(std=0.1)],
         "table": [Noise(std=0.1)],
