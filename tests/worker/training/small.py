@@ -136,9 +136,7 @@ def fit_loop(
     return _fit_loop(home, cache, told, stop)
 
 
-def _fit_loop(
-    home: Path, cache: ModelCache, told: Quiet | None = None, stop: threading.Event | None = None
-) -> FitLoop:
+def _fit_loop(home: Path, cache: ModelCache, told: Quiet | None = None, stop: threading.Event | None = None) -> FitLoop:
     told = told or Quiet()
     return FitLoop(cache, told, MetricLog(told, home), ProgressTracker(told), home, stop or threading.Event())
 
