@@ -205,7 +205,7 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             return {**BASES["distillation"], **TAUGHT_PICTURES, "objectives": [modules("objectives")[name].EXAMPLE]}
         case "words":
             kind, _, word = name.partition(".")
-            return _with_word(BASES[kind], word, words(_catalog())[name])
+            return _with_word(BASES[kind], word, _words()[name])
     raise AssertionError(f"no recipe for the {section} of the catalog: tests/every_name.py needs one")
 
 
@@ -218,7 +218,7 @@ def refused(section: str, name: str) -> bool:
     """Whether this installation cannot do it, and says so: a format whose packages are not there."""
     if section != "words":
         return False
-    formats = words(_catalog())[name].get("export", [])
+    formats = _words()[name].get("export", [])
     return any(exports.unavailable(one) is not None for one in formats)
 
 
@@ -273,6 +273,11 @@ def _catalog() -> dict[str, Any]:
     offered: dict[str, Any] = catalog.get_catalog().model_dump(by_alias=True)
     catalog._catalog.cache_clear()
     return offered
+
+
+@cache
+def _words() -> dict[str, dict[str, Any]]:
+    return words(_catalog())
 
 
 @dataclass(frozen=True)

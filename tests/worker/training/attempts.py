@@ -1,7 +1,7 @@
 """A job over several attempts in one process: killed at a seeded moment, and taken up as the service takes it up.
 
-What a process has compiled is lent from attempt to attempt, with garbage in its numbers. test_killed.py has attempts in processes of
-their own.
+What a process has compiled is lent from attempt to attempt, with garbage in its numbers (lent.py). test_killed.py has attempts in
+processes of their own.
 """
 
 from __future__ import annotations
@@ -16,19 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import keras
 import numpy as np
 
 from tests.worker.training.driven import weights_of
-from tests.worker.training.lent import soil
 from worker import folders
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
 from worker.training import trainer
 from worker.training.dummy import Quiet
-from worker.training.experiment import job as experiment_job
-from worker.training.fitting.fit import ModelCache
 
 TIMES = ("device_seconds", "latency", "latency_ms_per_batch", "latency_ratio", "bytes")
 """What a report says of time: the only thing in which two runs of a job may differ; and of a file's size, which follows the names
@@ -67,14 +63,12 @@ def never(report: Any) -> bool:
 
 @dataclass
 class Job:
-    """`words`: an assignment's, all but where things lie. `cache`: what is lent to its attempts. The service's side of it: what it
-    recorded, in its order."""
+    """`words`: an assignment's, all but where things lie. The service's side of it: what it recorded, in its order."""
 
     words: dict[str, Any]
     home: Path
     attempt: int = 0
     recorded: list[tuple[Any, Path]] = field(default_factory=list)
-    cache: ModelCache = field(default_factory=ModelCache)
 
     def run(self, at: Callable[[Any], bool] = never, lost: int = 0, gently: bool = False) -> Exit | None:
         """One attempt, in a process as new; None: it was killed at a report, and of those before that the last `lost` ones had
@@ -92,8 +86,7 @@ class Job:
         stop = threading.Event()
         told = Mortal(at, stop if gently else None)
         code = None
-        soiled = mock.patch.object(experiment_job, "ModelCache", return_value=soil(self.cache))
-        with contextlib.suppress(Killed), soiled:
+        with contextlib.suppress(Killed):
             code = trainer.run({**self.words, **places, "kept": kept}, out, told, stop)
         count = len(told.reports) if code is not None else max(0, len(told.reports) - lost)
         self.recorded += [(report, out) for report in told.reports[:count]]
@@ -162,7 +155,7 @@ def unbroken(words: dict[str, Any], home: Path) -> Job:
 
 def broken(straight: Job, home: Path, rng: random.Random, kills: int = 1) -> Job:
     """A job like `straight`, which was not broken: killed `kills` times before one of its reports each, or asked to stop there."""
-    job, lines = Job(straight.words, home, cache=straight.cache), len(told(straight))
+    job, lines = Job(straight.words, home), len(told(straight))
     for _ in range(kills):
         code = job.run(number(rng.randrange(2, lines)), rng.choice([0, 0, 1, 2]), rng.random() < 0.3)
         if code == Exit.DONE:  # what was left was shorter

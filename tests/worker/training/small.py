@@ -18,7 +18,7 @@ from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.registry import modules
 from app.spec.training import OptimizerSpec, TrainingSpec
-from tests.worker.training.lent import soil
+from tests.worker.training.lent import FITS, soil
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 from worker.training.dummy import Quiet
@@ -132,7 +132,12 @@ def fit_loop(
     home: Path, told: Quiet | None = None, stop: threading.Event | None = None, after: FitLoop | None = None
 ) -> FitLoop:
     """`after`: another whose compiled learners this one borrows."""
-    told, cache = told or Quiet(), soil(after.model_cache) if after is not None else ModelCache()
+    cache = soil(after.model_cache) if after is not None else ModelCache()
+    return _fit_loop(home, cache, told, stop)
+
+
+def _fit_loop(home: Path, cache: ModelCache, told: Quiet | None = None, stop: threading.Event | None = None) -> FitLoop:
+    told = told or Quiet()
     return FitLoop(cache, told, MetricLog(told, home), ProgressTracker(told), home, stop or threading.Event())
 
 
@@ -140,7 +145,7 @@ def fit(
     home: Path, network: Network, fit_spec: FitSpec, phases: Sequence[Phase], seed: int = 0, **training: Any
 ) -> Network:
     """The network after a fit of its own."""
-    made = fit_loop(home)
+    made = _fit_loop(home, FITS.begin())
     made.model_cache.keras_layers(network)
     return made.fit("target", network, fit_spec, phases, TrainingSpec(**training), seed).network
 
@@ -179,9 +184,8 @@ def stopped_and_continued(
     **training: Any,
 ) -> Network:
     """The network after a fit that was stopped after each of the steps `stops` and continued with other numbers everywhere."""
-    made = None
     for at in (*stops, 0):
-        made = fit_loop(home, after=made)
+        made = _fit_loop(home, FITS.begin())
         made.progress = StopAt(Quiet(), made.stop, at)
         made.model_cache.keras_layers(network)
         if not at:

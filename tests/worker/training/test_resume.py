@@ -108,7 +108,7 @@ def test_an_arm_that_fails_fails_alike_before_and_after(tmp_path: Path) -> None:
         place for place, line in enumerate(told(straight)) if isinstance(line, Warned) and line.code == "arm_failed"
     ]
     for at in (failed - 3, failed + 5):
-        killed = Job(words, tmp_path / f"b{at}", cache=straight.cache)
+        killed = Job(words, tmp_path / f"b{at}")
         assert killed.run(number(at)) is None
         assert killed.run() == Exit.DONE
         assert not differences(straight.result, killed.result)

@@ -26,6 +26,7 @@ from worker.training.kept import export, formats, golden, store
 from worker.training.kept.store import Model
 from worker.training.kept.teacher_cache import TeacherCache
 from worker.training.networks import build
+from worker.training.networks.build import KerasLayers
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
 from worker.training.process import device
@@ -218,11 +219,17 @@ class Job:
         batch = network.scaling(np.resize(inputs[np.arange(min(count, len(inputs)))], (count, *inputs.shape[1:])))
         latency: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
-            forward = build.keras_layers(network).forward
+            layers = self._layers_on_cpu(network)
             for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
-                forward.predict_on_batch(rows)
-                latency[name] = round(1000 * statistics.median(self._seconds(forward, rows) for _ in range(times)), 3)
+                layers.ask(layers.forward, rows)
+                latency[name] = round(1000 * statistics.median(self._seconds(layers, rows) for _ in range(times)), 3)
         return latency
+
+    def _layers_on_cpu(self, network: Network) -> KerasLayers:
+        """Those that answer in this job, its numbers loaded, unless an accelerator holds them: traced once for each shape."""
+        if device.name() == "cpu":
+            return self._fit_loop.inference_cache.keras_layers(network)
+        return build.keras_layers(network)
 
     # ---- reports and files
 
@@ -263,10 +270,10 @@ class Job:
         if self._stop.is_set():
             raise Stopped
 
-    def _seconds(self, forward: Any, rows: np.ndarray) -> float:
+    def _seconds(self, layers: KerasLayers, rows: np.ndarray) -> float:
         self.raise_if_stopped()
         begun = time.perf_counter()
-        forward.predict_on_batch(rows)
+        layers.ask(layers.forward, rows)
         return time.perf_counter() - begun
 
     def _read(self, name: str, entry: Mapping[str, Any]) -> Model:

@@ -62,7 +62,7 @@ def inputs(whole: Network, n: int = 5) -> np.ndarray:
 
 
 def outputs(whole: Network, x: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: np.asarray(one) for name, one in build.keras_layers(whole).forward.predict_on_batch(x).items()}
+    return {name: np.asarray(one) for name, one in build.keras_layers(whole).forward(x, training=False).items()}
 
 
 def loss_spec_of(tasks: Any, weighting: str | None = None) -> LossSpec:
@@ -124,7 +124,7 @@ def test_gates_are_positive_and_add_up_to_1(name: str) -> None:
     keras_layers = build.keras_layers(whole)
     gates = {node.name: keras_layers.layers[node.name].output for node in whole.graph.nodes if node.kind == "gate"}
     assert len(gates) == {"mmoe": 3, "cgc": 3, "ple": 7}[name]
-    for shares in keras.Model(keras_layers.forward.input, gates).predict_on_batch(20 * inputs(whole)).values():
+    for shares in keras.Model(keras_layers.forward.input, gates)(20 * inputs(whole)).values():
         assert np.asarray(shares).min() >= 0
         assert np.asarray(shares).sum(axis=1) == pytest.approx(1, abs=1e-6)
 
@@ -299,6 +299,7 @@ def test_gradients_are_compared_on_what_is_shared(name: str) -> None:
     columns = {task.name: stored(task, 8) for task in TASKS}
     batch = batches.batch({"d": batch_source(whole, columns, 8)}, 0)
     moves: list[Weights] = []
+    one = compiled(whole, loss_spec_of(TASKS), rate=rate)
     for task in TASKS:
         others = {
             f"{other.name}/labelled": np.zeros(8, np.float32)
@@ -306,7 +307,8 @@ def test_gradients_are_compared_on_what_is_shared(name: str) -> None:
             if other is not task and other is not SIZE
         }
         others |= {"size/labelled": np.zeros((8, 2), np.float32)} if task is not SIZE else {}
-        one = compiled(whole, loss_spec_of(TASKS), rate=rate)
+        one.keras_layers.load(whole.weights)
+        one.begin()
         one.step((batch[0], {**batch[1], **others}))
         moves.append(
             {
@@ -364,7 +366,7 @@ def test_a_kept_model_is_of_stock_layers_and_is_read_again_whatever_the_order_of
     path = tmp_path / "model.keras"
     sha = export.write(whole, path)
     raw = (255 * inputs(whole)).astype(np.uint8)
-    expected = build.keras_layers(whole).forward.predict_on_batch(whole.scaling(raw))
+    expected = outputs(whole, whole.scaling(raw))
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
     told = export.manifest(whole, "model", sha, file="model.keras", rows_file=None, dataset={}, training={})
@@ -373,14 +375,13 @@ def test_a_kept_model_is_of_stock_layers_and_is_read_again_whatever_the_order_of
     read = export.read(path, Manifest.model_validate(data))
     assert read.sharing == whole.sharing
     assert same(read.weights, whole.weights)
-    again = build.keras_layers(read).forward.predict_on_batch(read.scaling(raw))
+    again = outputs(read, read.scaling(raw))
     answers = model.predict_on_batch(raw.astype(np.float32))
+    layers = {task.name: model.get_layer(f"{task.name}_logits").output for task in whole.tasks.values()}
+    logits = keras.Model(model.input, layers)(raw.astype(np.float32), training=False)
     for task in whole.tasks.values():
-        assert np.asarray(again[task.name]) == pytest.approx(np.asarray(expected[task.name]), rel=1e-5, abs=1e-5)
-        logits = keras.Model(model.input, model.get_layer(f"{task.name}_logits").output).predict_on_batch(
-            raw.astype(np.float32)
-        )
-        assert np.asarray(logits) == pytest.approx(np.asarray(expected[task.name]), rel=1e-4, abs=1e-4)
+        assert again[task.name] == pytest.approx(expected[task.name], rel=1e-5, abs=1e-5)
+        assert np.asarray(logits[task.name]) == pytest.approx(expected[task.name], rel=1e-4, abs=1e-4)
         assert np.asarray(answers[task.name]).shape == (5, task.units)
 
 
