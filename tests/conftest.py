@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -27,9 +28,25 @@ LONGEST = ("worker/training/test_every_name.py", "worker/training/test_resume.py
 """Files that take minutes: each is one worker's, so that they begin while there is other work for the rest."""
 
 
+SERVICE = "tests/service/"
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: much of the time a test waits for a service that it has started."""
     return min(4, (os.cpu_count() or 1) + 1)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files to a process; those that share the one service of a package to the same process, as each would start its own."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return SERVICE if nodeid.startswith(SERVICE) else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -339,7 +339,7 @@ def _merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 def _transfer_within(stage: dict[str, Any]) -> dict[str, Any]:
     """From a data set to itself: the architecture is the source's."""
     same = {key: stage[key] for key in ("dataset", "target", "limit_train_examples") if key in stage}
-    return {"kind": "transfer", **same, "source": {"train": stage}, "training": QUICK}
+    return {"kind": "transfer", **same, "source": {"train": stage}, "training": {"steps": 3, "batch_size": 32}}
 
 
 def _hurried(body: Any) -> Any:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from tests import plain_keras
 from tests.service.conftest import Service
 
 BACKENDS = ("tensorflow", "jax")
@@ -41,16 +39,7 @@ def on_rows(service: Service, job_id: str, folder: Path) -> list[dict[str, Any]]
 
 
 def _told(program: str, folder: Path, backend: str) -> dict[str, Any]:
-    process = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
-        env=os.environ | {"KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert process.returncode == 0, f"{backend}: {process.stderr[-2000:]}"
-    line = next(line for line in process.stdout.splitlines() if line.startswith("ANSWERS "))
+    said = plain_keras.run(program, folder, backend=backend)
+    line = next(line for line in said.splitlines() if line.startswith("ANSWERS "))
     answers: dict[str, Any] = json.loads(line.removeprefix("ANSWERS "))
     return answers

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 
 from app import data, methods
+from tests import plain_keras
 from tests.service.conftest import Service
 
 pytestmark = pytest.mark.slow
@@ -61,14 +60,8 @@ def test_an_example_goes_from_post_to_a_model_that_answers_like_the_api(
     rows = data.load(example["dataset"]).inputs[:5]
     (tmp_path / "model.keras").write_bytes(files["model.keras"])
     np.save(tmp_path / "rows.npy", rows)
-    plain = subprocess.run(
-        [sys.executable, "-c", PLAIN_KERAS, tmp_path / "model.keras", tmp_path / "rows.npy"],
-        capture_output=True,
-        check=True,
-        timeout=120,
-        text=True,
-    )
-    by_keras = json.loads(plain.stdout.strip().splitlines()[-1])
+    plain = plain_keras.run(PLAIN_KERAS, tmp_path, "model.keras", "rows.npy")
+    by_keras = json.loads(plain.strip().splitlines()[-1])
     by_api = (
         service.post(f"/v1/models/{job['model']}/predict", {"inputs": rows.tolist()})
         .raise_for_status()

@@ -4,9 +4,6 @@ A task type or an input kind is two, as the API reads one of them."""
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 
 from app import data
+from tests import plain_keras
 from tests.extending import FILES
 from tests.service.conftest import Service, free_port
 
@@ -126,14 +124,7 @@ def test_a_job_with_each_of_them_trains_and_its_model_needs_none_of_them(extende
     assert manifests["architectures"]["architecture"] == {"arch": "two-dense", "wide": 16, "narrow": 8}
     assert manifests["architectures"]["parameters"] == (13 + 1) * 16 + (16 + 1) * 8 + (16 + 8 + 1) * 3
 
-    subprocess.run(
-        [sys.executable, "-c", PLAIN_KERAS, *words],
-        cwd=tmp_path,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=True,
-        timeout=200,
-        capture_output=True,
-    )
+    plain_keras.run(PLAIN_KERAS, tmp_path, *words)
     for name, job_id in ids.items():
         with np.load(tmp_path / f"{name}.npz") as said:
             assert set(said) == set(manifests[name]["tasks"])

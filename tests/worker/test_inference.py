@@ -19,6 +19,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests import plain_keras
+
 MAKE_MODEL = """
 import sys, keras, numpy as np
 inputs = keras.Input((3,))
@@ -125,8 +127,7 @@ def test_it_answers_as_the_model_does_and_notices_a_changed_file(client: httpx.C
     path = store / "model" / "dense.keras"
     rows = [[(3 * row + column) / 100 for column in range(3)] for row in range(600)]
     for _ in range(2):
-        made = subprocess.run([sys.executable, "-c", MAKE_MODEL, str(path)], capture_output=True, text=True, check=True)
-        expected = json.loads(made.stdout.splitlines()[-1])
+        expected = json.loads(plain_keras.run(MAKE_MODEL, store, path).splitlines()[-1])
         answer = predict(client, path, rows)
         assert answer.status_code == 200, answer.text
         for found, wanted in zip(answer.json()["predictions"]["y"], expected, strict=True):
@@ -147,7 +148,7 @@ for path, offset in zip(sys.argv[1:], (0.0, float("nan"))):
 @pytest.mark.slow
 def test_rows_that_overflow_are_named_unless_the_model_answers_nobody(client: httpx.Client, store: Path) -> None:
     steep, broken = (str(store / "model" / f"{name}.keras") for name in ("steep", "broken"))
-    subprocess.run([sys.executable, "-c", MAKE_STEEP, steep, broken], check=True)
+    plain_keras.run(MAKE_STEEP, store, steep, broken)
     rows = [[1, 2, 3], [3.4e38, 0, 0], [0, 0, 0], [0, -1e38, 0]] + [[1, 2, 3]] * 300 + [[3.4e38] * 3]
     answer = predict(client, steep, rows)
     assert (answer.status_code, answer.json()["rows"]) == (422, [1, 3, 304])
@@ -178,9 +179,7 @@ def test_rows_are_pictures_as_the_model_is_fed_them_whatever_size_its_layers_see
     client: httpx.Client, store: Path
 ) -> None:
     path = store / "model" / "resized.keras"
-    line = [sys.executable, "-c", MAKE_PICTURES, str(path)]
-    made = subprocess.run(line, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    rows, expected = json.loads(made.stdout.splitlines()[-1])
+    rows, expected = json.loads(plain_keras.run(MAKE_PICTURES, plain_keras.ROOT, path).splitlines()[-1])
     answer = predict(client, path, rows)
     assert answer.status_code == 200, answer.text
     for found, wanted in zip(answer.json()["predictions"]["digit"], expected, strict=True):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from worker.training.networks.build import KerasLayers
     from worker.training.networks.network import Network
 
-MOST_SHAPES = 24
-"""Of networks whose layers are held; those that were asked for longest ago go first."""
+MOST_SHAPES, MOST_LEARNERS = 12, 16
+"""Of networks whose layers are held, and of what trains them; those that were asked for longest ago go first."""
 
 
 class Lent(ModelCache):
@@ -36,6 +36,7 @@ class Lent(ModelCache):
         while len(self._keras_layers) > MOST_SHAPES:
             gone = self._keras_layers.pop(next(iter(self._keras_layers)))
             self._compiled = {key: one for key, one in self._compiled.items() if one.keras_layers is not gone}
+        self._compiled = dict(list(self._compiled.items())[-MOST_LEARNERS:])
         return self
 
     def keras_layers(self, network: Network) -> KerasLayers:
@@ -56,6 +57,7 @@ class Lent(ModelCache):
             loaded = {id(variable) for variable in _of_layers(made.keras_layers)}
             _fill(variable for variable in _of_learner(made) if id(variable) not in loaded)
         self._soiled.add(id(made))
+        self._compiled |= {key: self._compiled.pop(key) for key, one in list(self._compiled.items()) if one is made}
         return made
 
 

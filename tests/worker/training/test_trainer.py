@@ -15,6 +15,7 @@ import pytest
 
 from app.spec import exports
 from app.spec.models import Manifest
+from tests import plain_keras
 from tests.worker.training.driven import KINDS, ROOT, TRANSFER, Ended, assignment, drive, kept_by, weights_of
 from worker.reports import (
     ArtifactReport,
@@ -166,17 +167,8 @@ print(json.dumps({
 def check_in_a_plain_process(ended: Ended) -> None:
     """The model loads where Bequest is not, of stock layers alone, and gives probabilities or numbers in the user's units."""
     manifest = Manifest.model_validate_json((ended.out / "manifest.json").read_text())
-    line = [sys.executable, "-c", PLAIN, str(ended.out / "model.keras")]
-    told = subprocess.run(
-        line,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        cwd=ended.out,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    found = json.loads(told.stdout.splitlines()[-1])
+    told = plain_keras.run(PLAIN, ended.out, "model.keras")
+    found = json.loads(told.splitlines()[-1])
     assert found["modules"] == ["keras"]
     assert not found["ours"]
     assert set(found["answers"]) == set(manifest.tasks)

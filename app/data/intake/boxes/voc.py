@@ -57,7 +57,9 @@ def read(files: Mapping[str, Member], found: Found) -> None:
     without = sorted(picture for picture, entry in found.entries.items() if parts and entry.part is None)
     if without:
         first = ", ".join(without[:3])
-        found.notes.append(f"{len(without)} pictures stand in no list of ImageSets ({first}): no column split was made.")
+        found.notes.append(
+            f"{len(without)} pictures stand in no list of ImageSets ({first}): no column split was made."
+        )
     if hard:
         found.notes.append(f"{hard} boxes are marked as difficult; they are learnt and scored as all others are.")
 

@@ -210,7 +210,10 @@ def test_lists_of_pictures_become_the_column_split(tmp_path: Path) -> None:
     [
         ({"VOC2007/ImageSets/Main/test.txt": b"a\nb\n"}, "1 pictures stand in two lists of ImageSets (b)"),
         ({"VOC2007/ImageSets/Main/test.txt": b"\xff\xfe\x00a"}, "test.txt cannot be read"),
-        ({"VOC2007/ImageSets/Main/test.txt": b"nobody\n"}, "1 pictures stand in no list of ImageSets (JPEGImages/a.png)"),
+        (
+            {"VOC2007/ImageSets/Main/test.txt": b"nobody\n"},
+            "1 pictures stand in no list of ImageSets (JPEGImages/a.png)",
+        ),
     ],
 )
 def test_lists_that_leave_a_picture_out_make_no_split(tmp_path: Path, changed: dict[str, bytes], told: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from typing import Any
 
 import keras
@@ -16,6 +14,7 @@ from app.spec import architectures
 from app.spec.architectures import Architecture
 from app.spec.registry import modules
 from app.spec.trace import INPUT, Trace, TracedLayer
+from tests import plain_keras
 from tests.worker.training.small import DIGIT, MIXED, PICTURE, SHAPES, example, network
 from worker.training import sharing
 from worker.training.networks import build, trunk
@@ -75,16 +74,14 @@ def test_a_trace_says_of_every_layer_what_the_live_one_has(architecture: Archite
 @pytest.mark.slow
 def test_a_trace_is_the_same_in_every_process_whatever_keras_has_numbered_before() -> None:
     code = """
-import os
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 from app.spec import architectures
 from worker.training.networks import trunk
 print(trunk.trace(architectures.resolve("applications:Xception"), (71, 71, 3)).digest)
 """
     keras.layers.Conv2D(1, 1)
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    told = plain_keras.run(code, plain_keras.ROOT)
     here = trunk.trace(architectures.resolve("applications:Xception"), (71, 71, 3))
-    assert answer.stdout.strip() == here.digest
+    assert told.strip() == here.digest
     assert {"backbone-conv2d", "backbone-conv2d_3", "backbone-add_11"} <= set(here.names)
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +18,7 @@ from app.spec.data import Column
 from app.spec.models import HeadSpec, TaskSpec
 from app.spec.tasks import boxes as boxes_spec
 from app.spec.training import TrainingSpec
+from tests import plain_keras
 from tests.worker.training.methods.resolving import faults, resolve
 from tests.worker.training.small import DIGIT
 from worker.training.methods import _resolve_teachers
@@ -310,15 +308,8 @@ print(json.dumps([keras.backend.backend(), np.asarray(rows).tolist(), np.asarray
 def test_tensorflow_and_jax_agree() -> None:
     told = {}
     for backend in ("tensorflow", "jax"):
-        answer = subprocess.run(
-            [sys.executable, "-c", BACKEND],
-            env=os.environ | {"KERAS_BACKEND": backend},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=300,
-        )
-        told[backend] = json.loads(answer.stdout.splitlines()[-1])
+        said = plain_keras.run(BACKEND, plain_keras.ROOT, backend=backend)
+        told[backend] = json.loads(said.splitlines()[-1])
         assert told[backend][0] == backend
     for one, other in zip(told["tensorflow"][1:], told["jax"][1:], strict=True):
         assert np.allclose(one, other, atol=1e-5)

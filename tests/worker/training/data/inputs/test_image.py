@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 
 from app.spec.models import Manifest
+from tests import plain_keras
 from tests.worker.training.small import DIGIT, PICTURE, SIZE, network, same
 from worker.training.data.inputs import between
 from worker.training.data.inputs import image as input_resize
@@ -174,7 +173,7 @@ def test_a_kept_model_holds_its_adapting_layers_and_is_read_back_for_a_third_siz
     assert third.shape_key() == fed(whole, [16, 16, 1]).shape_key()
     rows = np.random.default_rng(1).integers(0, 256, (6, 25, 8, 3)).astype(np.uint8)
     np.save(tmp_path / "rows.npy", rows.astype(np.float32))
-    subprocess.run([sys.executable, "-c", PLAIN], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    plain_keras.run(PLAIN, tmp_path)
     found = np.load(tmp_path / "found.npz")
     expected = build.keras_layers(other).forward.predict_on_batch(other.scaling(rows))
     digits = np.exp(expected["digit"]) / np.exp(expected["digit"]).sum(axis=-1, keepdims=True)

@@ -1,0 +1,78 @@
+"""Programs with Keras and nothing of ours: each in a process of its own, forked from one a backend that has only imported Keras, which is
+most of what such a program takes."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""For programs that import ours after all."""
+
+_SERVER = """
+import json, os, sys, traceback
+import keras
+for line in sys.stdin:
+    program, arguments, folder, out = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.chdir(folder)
+            os.dup2(os.open(out + ".out", os.O_WRONLY | os.O_CREAT), 1)
+            os.dup2(os.open(out + ".err", os.O_WRONLY | os.O_CREAT), 2)
+            sys.argv = ["-c", *arguments]
+            exec(program, {"__name__": "__main__"})
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def run(program: str, folder: Path, *arguments: object, backend: str = "tensorflow", seconds: float = 120) -> str:
+    """What a program printed that was run in `folder` with `arguments`.
+
+    Raises:
+        AssertionError: it failed, or took too long.
+    """
+    server = _server(backend)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as kept:
+        out = Path(kept) / "said"
+        request = [program, [str(one) for one in arguments], str(folder), str(out)]
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        if not select.select([server.stdout], [], [], seconds)[0]:
+            _server.cache_clear()
+            server.kill()
+            raise AssertionError(f"{backend}: not done after {seconds} s")
+        code = server.stdout.readline().strip()
+        assert code == "0", f"{backend}: {code}: {out.with_suffix('.err').read_text()[-2000:]}"
+        return out.with_suffix(".out").read_text()
+
+
+@functools.cache
+def _server(backend: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER],
+        cwd=tempfile.gettempdir(),
+        env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    atexit.register(process.communicate)  # which closes its stdin: it ends
+    return process
