@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.app.api.conftest import api_process
 from tests.faults.requests_bad import at_port, run
 from tests.inference import inference_program
 
 
+@pytest.mark.slow
 def test_bad_requests_are_refused_and_leave_nothing(database: None, run_dir: Path) -> None:
     with (
         inference_program(run_dir / "requests") as address,

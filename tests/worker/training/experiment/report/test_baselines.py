@@ -71,6 +71,7 @@ def test_of_numbers_the_mean_and_ridge_regression() -> None:
     assert 0.25 < entry["linear"]["value"] < 0.7
 
 
+@pytest.mark.slow
 def test_of_texts_logistic_regression_of_weighed_words() -> None:
     entry = entries(made("messages", "topic", "mood"))
     assert entry["topic"]["linear"]["what"] == "logistic regression on TF-IDF of words"
