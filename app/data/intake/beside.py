@@ -30,18 +30,14 @@ def found(layout: Layout, options: UploadOptions, limits: UploadLimits) -> Parts
         return None
     frame = layout.frame.without(FILE_NAME)
     asked, faults = columns.parse_asked(named, frame.names, "inputs", (*features.TYPES, TEXT))
-    learnt = {name.rpartition(":")[0] or name for name in options.targets}
-    both = sorted(learnt.intersection(column.column for column in asked))
+    learnt = columns.parse_targets(options.targets, frame.names)[0]
+    both = sorted({column.column for column in learnt}.intersection(column.column for column in asked))
     faults += [Fault("/inputs", f"{name} is a target too", "name it in one of the two") for name in both]
     if faults:
         raise Invalid(faults)
-    made = parts.of_frame(frame, [], {}, asked, options, limits)
-    table = made.shapes.get(multimodal.TABLE)
-    faults = made.faults or multimodal.faults_in_names(
-        [], [feature.column for feature in table.features] if table else []
-    )
-    if faults:
-        raise Invalid(faults)
+    made = parts.of_frame(frame, [], {}, asked, options, limits, beside_file=True)
+    if made.faults:
+        raise Invalid(made.faults)
     return made
 
 

@@ -44,12 +44,15 @@ def of_frame(
     inputs: Sequence[Asked],
     options: UploadOptions,
     limits: UploadLimits,
+    *,
+    beside_file: bool = False,
 ) -> Parts:
     """The columns in `inputs`, and no others; where there are none, all but the targets, as one table; or, where nothing in them is of use
     but one column of texts, that. With all faults.
 
     Args:
         remarks: on how the targets were read.
+        beside_file: whether each row has a file as well.
 
     Raises:
         Invalid: a column that is asked for as texts has none, or too long ones.
@@ -77,8 +80,9 @@ def of_frame(
             made.rows[multimodal.TABLE] = np.stack(found.vectors, axis=1)
             shape = [len(found.features)]
             made.shapes[multimodal.TABLE] = InputSchema(kind="table", shape=shape, features=found.features)
-        if sentences:
-            made.faults += multimodal.faults_in_names(sentences, [feature.column for feature in found.features])
+    if beside_file or len(sentences) + (found is not None) > 1:
+        columns = [feature.column for feature in found.features] if found is not None else []
+        made.faults += multimodal.faults_in_names(sentences, columns)
     stored = 4 * frame.rows * sum(int(np.prod(shape.shape)) for shape in made.shapes.values())
     if len(made.shapes) > 1 and stored > limits.decoded_bytes:
         message = f"side by side the inputs take {stored} bytes, at most {limits.decoded_bytes} are allowed"

@@ -157,6 +157,18 @@ def test_a_column_called_file_is_refused(tmp_path: Path) -> None:
     metadata = "file_name,file,kind\n" + "".join(f"{name},{n},{'uv'[n % 2]}\n" for n, name in enumerate(PICTURES))
     with pytest.raises(Invalid, match="a part of a row has this name"):
         taken(tmp_path, zipped(PICTURES | {"metadata.csv": metadata.encode()}), "zip", inputs=["file"])
+    for name in ("file", "table"):
+        rows = "".join(f"{picture},words of row {n},{'uv'[n % 2]}\n" for n, picture in enumerate(PICTURES))
+        files = PICTURES | {"metadata.csv": f"file_name,{name},kind\n{rows}".encode()}
+        with pytest.raises(Invalid, match="a part of a row has this name"):
+            taken(tmp_path, zipped(files), "zip", inputs=[f"{name}:text"])
+
+
+def test_a_target_is_known_by_its_whole_name(tmp_path: Path) -> None:
+    rows = "".join(f"{picture},{n},{'uv'[n % 2]}\n" for n, picture in enumerate(PICTURES))
+    files = PICTURES | {"metadata.csv": f"file_name,a,a:b\n{rows}".encode()}
+    table, _ = taken(tmp_path, zipped(files), "zip", inputs=["a"], targets=["a:b"])
+    assert table.schema.target == "a:b"
 
 
 SHAPE = multimodal.joined(

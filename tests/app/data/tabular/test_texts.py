@@ -82,6 +82,12 @@ def test_a_text_that_is_called_as_another_part_is_refused(tmp_path: Path) -> Non
     rows = [(body, str(n % 7), folder) for n, (body, folder) in enumerate(MAILS)]
     with pytest.raises(Invalid, match="a part of a row has this name"):
         taken(tmp_path, csv(rows, "table,size,folder"), "csv", inputs=["table:text", "size"])
+    two = [(body, f"the head of {n}", folder) for n, (body, folder) in enumerate(MAILS)]
+    for name in ("table", "file"):
+        with pytest.raises(Invalid, match="a part of a row has this name"):
+            taken(tmp_path, csv(two, f"{name},head,folder"), "csv", inputs=[f"{name}:text", "head:text"])
+    alone, _ = taken(tmp_path, csv(two, "table,head,folder"), "csv", inputs=["table:text"])
+    assert alone.schema.input.kind == "text"
 
 
 def test_texts_side_by_side_are_few_and_have_room(tmp_path: Path) -> None:

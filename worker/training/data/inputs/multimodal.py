@@ -54,7 +54,7 @@ def preprocessed(x: Any, scaling: Scaling, input: InputSchema, *, constants: boo
         model = keras.Model(alone, inputs.preprocessed(alone, of_part, part, constants=constants), name=_name(number))
         flat = keras.layers.Flatten(data_format="channels_last", name=f"flat_{number}", dtype="float32")
         done.append(flat(model(cut)))
-    joined = done[0] if len(done) == 1 else keras.layers.Concatenate(name="joined", dtype="float32")(done)
+    joined = keras.layers.Concatenate(name="joined", dtype="float32")(done)
     return keras.Model(given, joined, name="preprocessing")(x)
 
 
@@ -130,7 +130,7 @@ def cut_up(x: Any, shapes: Sequence[Sequence[int]]) -> list[Any]:
     from keras import layers, ops
 
     ends = np.cumsum([prod(shape) for shape in shapes]).tolist()
-    cuts = ops.split(x, ends[:-1], axis=1) if len(shapes) > 1 else [x]
+    cuts = ops.split(x, ends[:-1], axis=1)
     return [layers.Reshape(tuple(shape), dtype="float32")(cut) for cut, shape in zip(cuts, shapes, strict=True)]
 
 

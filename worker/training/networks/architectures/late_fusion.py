@@ -29,7 +29,7 @@ def build(spec: Spec, inputs: Any) -> Any:
         model = keras.Model(given, architectures.builder(architecture)(architecture, given), name=name)
         x = model(layers.Reshape(shape, name=f"{name}-rows", dtype="float32")(cut))
         features.append(x if len(x.shape) == 2 else layers.Flatten(name=f"{name}-flat")(x))
-    x = layers.Concatenate(name="fusion-joined")(features) if len(features) > 1 else features[0]
+    x = layers.Concatenate(name="fusion-joined")(features)
     for number, width in enumerate(spec.units, 1):
         if spec.dropout:
             x = layers.Dropout(spec.dropout, name=f"fusion-dropout{number}")(x)
@@ -42,5 +42,5 @@ def _names(spec: Spec) -> list[str]:
     names = list[str]()
     for name in spec.parts:
         plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "part"
-        names.append(plain if plain not in names else f"{plain}_{len(names)}")
+        names.append(plain if plain not in ("fusion", *names) else f"{plain}_{len(names)}")
     return names

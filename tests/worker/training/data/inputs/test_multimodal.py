@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -21,7 +20,7 @@ from worker.training.data import inputs as input_kinds
 from worker.training.data.augmentation import Augment
 from worker.training.data.scaling import Joint
 from worker.training.kept import export, golden
-from worker.training.networks import build
+from worker.training.networks import build, trunk
 from worker.training.networks.inheritance import inherit
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
@@ -185,7 +184,10 @@ def test_of_a_source_of_columns_alone_the_part_keeps_its_scaling() -> None:
     scaling = input_kinds.inherited(fitted(), INPUT, other, table, ())
     assert isinstance(scaling, Joint)
     assert dict(zip(INPUT.parts, scaling.parts, strict=True))["table"][1] == other
-    assert replace(scaling, parts=()) == replace(fitted(), parts=())
+    others = {name: kept for name, (_, kept) in zip(INPUT.parts, scaling.parts, strict=True) if name != "table"}
+    own = dict(zip(INPUT.parts, fitted().parts, strict=True))
+    assert others == {name: own[name][1] for name in ("file", "note")}
+    assert own["table"][1] != other
 
 
 @pytest.mark.parametrize(
@@ -200,6 +202,15 @@ def test_parts_that_do_not_fit_are_named(spec: dict[str, Any], why: str) -> None
     shape = tuple(inputs.prepared_shape(INPUT))
     with pytest.raises(ValueError, match=why):
         architectures.resolve({"arch": "late-fusion", **spec}).fitted(shape, INPUT).check(shape)
+
+
+def test_a_part_may_have_the_name_of_the_layers_that_join_it() -> None:
+    parts = {name: InputSchema(kind="table", shape=[3]) for name in ("fusion", "a b", "a_b")}
+    shape = multimodal.joined(parts)
+    spec = architectures.resolve("late-fusion").fitted(tuple(inputs.prepared_shape(shape)), shape)
+    names = trunk.trace(spec, inputs.prepared_shape(shape)).names
+    assert len(set(names)) == len(names)
+    assert {"fusion-dense1", "a_b-dense1"} <= set(names)
 
 
 def test_a_part_has_no_parts_itself() -> None:
