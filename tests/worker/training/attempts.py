@@ -19,16 +19,25 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 from tests.worker.training.driven import weights_of
 from worker import folders
 from worker.reports import Checkpoint, Exit, Failed, Kept, Metrics, Progress, Resumed
 from worker.training import trainer
 from worker.training.dummy import Quiet
+from worker.training.fitting import fit
 
 TIMES = ("device_seconds", "latency", "latency_ms_per_batch", "latency_ratio", "bytes")
 """What a report says of time: the only thing in which two runs of a job may differ; and of a file's size, which follows the names
 that Keras gives a backbone's inner layers by a counter of the process."""
+
+
+def saved_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each epoch of a few steps is looked at and saved."""
+    monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
+    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
 
 
 class Killed(BaseException):

@@ -16,10 +16,9 @@ from app.data import uploads
 from app.spec.faults import Invalid, validate
 from app.spec.registry import modules
 from tests import every_name
-from tests.worker.training.attempts import broken, differences, unbroken
+from tests.worker.training.attempts import broken, differences, saved_often, unbroken
 from tests.worker.training.every_job import Lookup, assignment, unsteady
 from worker.reports import Result
-from worker.training.fitting import fit
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,10 +44,7 @@ def stages() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each epoch of a few steps is looked at and saved."""
-    monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
-    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 0)
-    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
+    saved_often(monkeypatch)
 
 
 NAMES = pytest.mark.parametrize(

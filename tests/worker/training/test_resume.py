@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from app.spec.training import TrainingSpec
-from tests.worker.training.attempts import Job, broken, differences, number, told, unbroken
+from tests.worker.training.attempts import Job, broken, differences, number, saved_often, told, unbroken
 from tests.worker.training.combined import CASES
 from tests.worker.training.fitting.spoiling import SPOIL
 from tests.worker.training.resumed import TABLE, assignment
 from tests.worker.training.small import DIGIT, ODD, batch_source, network, stored
 from worker.reports import Checkpoint, Exit, Resumed, Warned
-from worker.training.fitting import checkpoint, fit
+from worker.training.fitting import checkpoint
 from worker.training.fitting.checkpoint import Saved
 from worker.training.fitting.fit import FitState, ModelCache
 from worker.training.fitting.loss_spec import LossSpec
@@ -48,10 +48,7 @@ UNSTEADY: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each epoch of a few steps is looked at and saved."""
-    monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
-    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 0)
-    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
+    saved_often(monkeypatch)
 
 
 @pytest.mark.parametrize("case", list(CASES))
@@ -127,9 +124,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Job:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fit, "EVALUATION_STEPS", 1)
-        patched.setattr(fit, "CHECKPOINT_SHARE", 0)
-        patched.setattr(fit, "CHECKPOINT_SECONDS", 0)
+        saved_often(patched)
         return unbroken(assignment(SMALL), tmp_path_factory.mktemp("small"))
 
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from app.data import tokens
-from tests.worker.training.attempts import broken, differences, told, unbroken
+from tests.worker.training.attempts import broken, differences, saved_often, told, unbroken
 from tests.worker.training.resumed import assignment
 from worker.reports import Exit, Kept, Warned
-from worker.training.fitting import fit
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -71,10 +70,7 @@ JOBS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each epoch of a few steps is looked at and saved."""
-    monkeypatch.setattr(fit, "EVALUATION_STEPS", 1)
-    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 0)
-    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
+    saved_often(monkeypatch)
 
 
 @pytest.mark.parametrize("name", list(JOBS))
