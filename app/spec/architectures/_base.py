@@ -25,6 +25,11 @@ class Architecture(SpecModel):
     arch: str
 
     @property
+    def input_kind(self) -> str:
+        """The name of the kind of input that it takes."""
+        return self.inputs
+
+    @property
     def label(self) -> str:
         """Its name in a sentence."""
         return self.arch
@@ -70,9 +75,9 @@ def trunk_shape(architecture: Architecture, shape: Sequence[int]) -> Shape:
         ValueError: it does not; nothing was built to find out.
     """
     taken = architecture.trunk_shape(tuple(shape))
-    wanted = modules("inputs")[architecture.inputs].DIMENSIONS
+    wanted = modules("inputs")[architecture.input_kind].DIMENSIONS
     if len(taken) != wanted:
-        takes = f"{architecture.arch} takes {architecture.inputs} inputs of {wanted} dimensions"
+        takes = f"{architecture.arch} takes {architecture.input_kind} inputs of {wanted} dimensions"
         raise ValueError(f"{takes}, the data has shape {list(taken)}")
     architecture.check(taken)
     return taken

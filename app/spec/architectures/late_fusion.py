@@ -58,8 +58,8 @@ class Spec(Architecture):
         """The architecture of a part whose network sees `seen`. Raises ValueError."""
         usual = getattr(modules("inputs")[part.kind], self.default)
         own = self.parts[name] if name in self.parts else architectures.resolve(usual)
-        if own.inputs != part.kind:
-            raise ValueError(f"the part {name!r} is of kind {part.kind}, {own.label} takes {own.inputs} inputs")
+        if own.input_kind != part.kind:
+            raise ValueError(f"the part {name!r} is of kind {part.kind}, {own.label} takes {own.input_kind} inputs")
         if own.tokens_seen is not None:
             raise ValueError(f"the part {name!r} is one of several, and only a text alone can be seen in tokens")
         try:
