@@ -1,0 +1,144 @@
+"""Layers of Keras by the names of their classes, called in the order of the graph.
+
+The trunk's one input becomes the tensors that the graph is given: its numbers in another shape, and of several the parts of a row, by
+name. A layer is looked up among the stock ones, and no value of its config may be an object, a path or code: what is not plain is
+refused here, whoever wrote the graph.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import keras
+from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+from keras.src.ops.operation import Operation
+
+from app.spec.architectures.keras_graph import Given, Spec, StockLayer
+
+OPERATION = "ops."
+OPERATION_MODULES = ("numpy", "nn", "core", "math", "image", "linalg")
+OF_APPLICATIONS = {"LayerScale": LayerScale, "CustomScaleLayer": CustomScaleLayer}
+CODE = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "Layer", "Wrapper", "InputLayer"})
+"""Layers that run what a config names, or that are none."""
+
+WITHIN = frozenset({"layer", "cell", "cells", "forward_layer", "backward_layer"})
+"""Arguments that are layers themselves."""
+
+
+def build(spec: Spec, inputs: Any) -> Any:
+    """The output of `spec.features` for (batch, *shape) float32.
+
+    Raises:
+        ValueError: a layer is no stock one, or its config is not plain; an argument names no tensor.
+    """
+    operations = {name: made(layer, name) for name, layer in spec.layers.items()}
+    outputs = _given(spec, inputs)
+    for call in spec.calls:
+        operation = operations[call.layer]
+        args, kwargs = _arguments(call.args, outputs), _arguments(call.kwargs, outputs)
+        if spec.layers[call.layer].kind == f"{OPERATION}GetItem":  # a list would choose rows
+            args = [tuple(value) if isinstance(value, list) else value for value in args]
+            kwargs = {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
+        outputs[call.name] = operation(*args, **kwargs)
+    features = outputs[spec.features]
+    return features[0] if isinstance(features, list | tuple) else features
+
+
+def made(layer: StockLayer, name: str) -> Any:
+    """The Keras layer or operation of a plain one, called `name`. Raises ValueError."""
+    return _class(layer.kind)(**{key: _value(key, value) for key, value in layer.config.items()}, name=name)
+
+
+def _class(kind: str) -> Any:
+    if kind in OF_APPLICATIONS:
+        return OF_APPLICATIONS[kind]
+    if kind.startswith(OPERATION):
+        places = [importlib.import_module(f"keras.src.ops.{module}") for module in OPERATION_MODULES]
+        found: Any = next((one for place in places if (one := getattr(place, kind[len(OPERATION) :], None))), None)
+        stock = isinstance(found, type) and issubclass(found, Operation) and found is not Operation
+    else:
+        found = getattr(keras.layers, kind, None)
+        stock = isinstance(found, type) and issubclass(found, keras.layers.Layer) and kind not in CODE
+    if not stock:
+        raise ValueError(f"Keras has no stock layer or operation {kind!r}")
+    return found
+
+
+def _value(key: str, value: Any) -> Any:
+    """An argument of a layer; where that is a layer itself, the layer."""
+    if key in WITHIN and isinstance(value, Mapping):
+        return _inner(value)
+    if key in WITHIN and isinstance(value, list):
+        return [_inner(one) for one in value]
+    if not _plain(value) or (key == "vocabulary" and isinstance(value, str)):
+        raise ValueError(f"the value of {key!r} must be numbers, names or lists of them, got {value!r}")
+    return value
+
+
+def _inner(value: Any) -> Any:
+    layer = StockLayer.model_validate(value)
+    config = {key: _value(key, part) for key, part in layer.config.items()}
+    return _class(layer.kind)(**config)
+
+
+def _plain(value: Any) -> bool:
+    return all(map(_plain, value)) if isinstance(value, list) else value is None or isinstance(value, str | int | float)
+
+
+def _arguments(value: Any, outputs: Mapping[str, Any]) -> Any:
+    """Arguments of a call with the tensors that they name."""
+    match value:
+        case {"tensor": str(name), **rest}:
+            if name not in outputs:
+                raise ValueError(f"no input and no earlier call is named {name!r}")
+            output = outputs[name]
+            return output[rest.get("output", 0)] if isinstance(output, list | tuple) else output
+        case {"slice": [start, stop, step]}:
+            return slice(start, stop, step)
+        case {"ellipsis": True}:
+            return ...
+        case dict():
+            return {key: _arguments(one, outputs) for key, one in value.items()}
+        case list():
+            return [_arguments(one, outputs) for one in value]
+    return value
+
+
+def _given(spec: Spec, inputs: Any) -> dict[str, Any]:
+    """The tensors that the graph is given, by name."""
+    taken = {"input", *spec.layers}
+    parts = {given.name: inputs for given in spec.given}
+    if len(spec.given) > 1:
+        parts = _cut(sorted(spec.given, key=lambda given: given.name), inputs, taken)
+    for given in spec.given:
+        if parts[given.name].shape[1:] != tuple(given.shape):
+            name = _free(f"{given.name}-rows", taken)
+            parts[given.name] = keras.layers.Reshape(tuple(given.shape), name=name, dtype="float32")(parts[given.name])
+        if given.integers:
+            cast = StockLayer(kind="ops.Cast", config={"dtype": "int32"})
+            parts[given.name] = made(cast, _free(f"{given.name}-whole", taken))(parts[given.name])
+    return parts
+
+
+def _cut(parts: Sequence[Given], inputs: Any, taken: set[str]) -> dict[str, Any]:
+    """{name: (batch, numbers, 1)} of the parts of flat rows, which stand one after another."""
+    whole, start, cut = prod(inputs.shape[1:]), 0, dict[str, Any]()
+    column = keras.layers.Reshape((whole, 1), name=_free("given-row", taken), dtype="float32")(inputs)
+    for given in parts:
+        end = start + prod(given.shape)
+        name = _free(f"{given.name}-cut", taken)
+        cut[given.name] = keras.layers.Cropping1D((start, whole - end), name=name, dtype="float32")(column)
+        start = end
+    return cut
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that no layer has, near `name`."""
+    while name in taken:
+        name += "-"
+    taken.add(name)
+    return name
