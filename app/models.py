@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
-from sqlalchemy import Cast, Text, cast, false, func, select, text
+from sqlalchemy import Cast, Text, cast, false, func, select, text, true
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,9 @@ from app.tables import Artifact, Edge, Job, Model
 
 JOBS_OWN = "model"
 """The role of the model that a job was submitted for."""
+
+IMPORTED = "imported"
+"""The role of a model that was sent as a file."""
 
 
 def keep(
@@ -46,19 +49,16 @@ def keep(
         return existing
     name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
     artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
-    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})
+    _lock_name(session, name)
     if UNFINISHED in kept_already:
         forget(session, [kept_already[UNFINISHED]], _unfinished_files(session, job.id))
-    version = session.execute(
-        select(func.coalesce(func.max(Model.version), 0) + 1).where(Model.name == name)
-    ).scalar_one()
     model = Model(
         id=ids.new("mdl"),
         job_id=job.id,
         attempt=attempt,
         role=role,
         name=name,
-        version=version,
+        version=_next_version(session, name),
         manifest=manifest.model_dump(mode="json"),
         sha256=stored.sha256,
         rows_sha256=rows.sha256 if rows else None,
@@ -73,6 +73,53 @@ def keep(
     )
     session.flush()
     return model
+
+
+def add(session: Session, name: str, stored: Stored, manifest: Manifest) -> Model:
+    """Records a model that was sent as a file and whose own file is in the store: the next version of its name."""
+    artifacts.hold(session, stored.sha256)
+    _lock_name(session, name)
+    model = Model(
+        id=ids.new("mdl"),
+        job_id=None,
+        attempt=None,
+        role=IMPORTED,
+        name=name,
+        version=_next_version(session, name),
+        manifest=manifest.model_dump(mode="json"),
+        sha256=stored.sha256,
+        rows_sha256=None,
+        bytes=stored.bytes,
+    )
+    session.add(model)
+    session.flush()
+    return model
+
+
+def of_file(session: Session, sha256: str, name: str, options: dict[str, Any]) -> Model | None:
+    """The model that the same bytes, name and options made before."""
+    query = select(Model).where(
+        Model.job_id.is_(None), Model.name == name, Model.manifest["origin"]["sha256"].as_string() == sha256
+    )
+    models = session.scalars(query.order_by(Model.version.desc())).all()
+    return next((model for model in models if model.manifest["origin"]["options"] == options), None)
+
+
+def delete(session: Session, ref: str) -> None:
+    """Forgets a model that was sent as a file, bytes and all.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: it is a job's, or a job or a model still rests on it; the detail names them.
+    """
+    model = get(session, ref)
+    if model.job_id is not None:
+        raise Conflict(f"This model is of {model.job_id} and goes with it: DELETE /v1/jobs/{model.job_id}.")
+    session.refresh(model, with_for_update=True)
+    heirs = _heirs(session, [model.id], None)
+    if heirs:
+        raise Conflict(f"Still needed by {', '.join(heirs[:20])}. Delete those first.")
+    forget(session, [model], [])
 
 
 def outcome(session: Session, job_id: str) -> str | None:
@@ -164,16 +211,26 @@ def dependents(session: Session, job_id: str) -> list[str]:
     No heir is added until the transaction ends: a job that is being submitted waits.
     """
     own = session.scalars(select(Model.id).where(Model.job_id == job_id).order_by(Model.id).with_for_update()).all()
+    return _heirs(session, own, job_id)
+
+
+def _heirs(session: Session, own: Sequence[str], job_id: str | None) -> list[str]:
+    """The heirs of the models `own`, which are locked, outside their job."""
+    others = true() if job_id is None else Job.id != job_id
     waiting = session.scalars(
         select(Job.id).where(
             Job.finished_at.is_(None),
-            Job.id != job_id,
-            func.jsonb_path_exists(_without_free_words(Job.resolved_spec), _mentions([*own, job_id])),
+            others,
+            func.jsonb_path_exists(
+                _without_free_words(Job.resolved_spec), _mentions([*own, *([job_id] if job_id else [])])
+            ),
         )
     ).all()
     # After those that wait: one that ends in between is seen here.
     heirs = session.scalars(
-        select(Model.id).join(Edge, Edge.model_id == Model.id).where(Edge.target.in_(own), Model.job_id != job_id)
+        select(Model.id)
+        .join(Edge, Edge.model_id == Model.id)
+        .where(Edge.target.in_(own), true() if job_id is None else Model.job_id.is_distinct_from(job_id))
     ).all()
     return sorted({*heirs, *waiting})
 
@@ -190,6 +247,15 @@ def hold(session: Session, model_ids: Collection[str]) -> None:
     gone = set(model_ids) - set(session.scalars(held.with_for_update(read=True, key_share=True)))
     if gone:
         raise Conflict(f"{', '.join(sorted(gone))}, which this job inherits from, was deleted just now.")
+
+
+def _lock_name(session: Session, name: str) -> None:
+    """Until the transaction ends nobody else adds a version of this name."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": name})
+
+
+def _next_version(session: Session, name: str) -> int:
+    return session.execute(select(func.coalesce(func.max(Model.version), 0) + 1).where(Model.name == name)).scalar_one()
 
 
 def _without_free_words(spec: Any) -> Any:

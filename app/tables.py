@@ -199,13 +199,14 @@ class Artifact(Row):
 
 
 class Model(Row):
-    """A kept Keras model: a job's own (`role` model) or a stage's (source, teacher, control/0, …)."""
+    """A kept Keras model: a job's own (`role` model) or a stage's (source, teacher, control/0, …); or one that was sent as a file
+    (`role` imported), which has no job."""
 
     __tablename__ = "models"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
-    attempt: Mapped[int]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    attempt: Mapped[int | None]
     role: Mapped[str]
     name: Mapped[str]
     version: Mapped[int]
@@ -215,7 +216,11 @@ class Model(Row):
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (UniqueConstraint("job_id", "role"), UniqueConstraint("name", "version"))
+    __table_args__ = (
+        UniqueConstraint("job_id", "role"),
+        UniqueConstraint("name", "version"),
+        CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name="models_of_a_job"),
+    )
 
 
 class Edge(Row):

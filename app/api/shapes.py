@@ -254,7 +254,7 @@ class ModelShape(BaseModel):
     name: str
     version: int
     ref: str
-    job: str
+    job: str | None = Field(description="null: it was sent as a file")
     role: str
     bytes: int
     sha256: str
@@ -378,7 +378,7 @@ def of_model(model: Model, edges: list[Edge]) -> ModelShape:
         edges=[{"relation": edge.relation, "target": edge.target} for edge in edges if edge.model_id == model.id],
         links={
             "self": f"/v1/models/{model.id}",
-            "job": f"/v1/jobs/{model.job_id}",
+            **({} if model.job_id is None else {"job": f"/v1/jobs/{model.job_id}"}),
             "predict": f"/v1/models/{model.id}/predict",
         },
     )

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from app.spec.architectures.applications import NAMES, PREFIX, ApplicationName, Size
 from app.spec.base import SpecModel, TaskName
 from app.spec.data import InputSchema, Limit, Name
+from app.spec.imports import Origin
 from app.spec.tasks import StoredTaskType, TaskType
 from app.spec.training import TrainingSpec
 from app.spec.variants import AnyArchitecture, Objectives
@@ -192,6 +193,9 @@ class Manifest(SpecModel):
     edges: list[dict[str, str]] = Field(
         default=[],
         description="relation and target of the models that it comes from: a role of its own job, or another model's id",
+    )
+    origin: Origin | None = Field(
+        None, description="of a model that was sent as a file: no job of this service trained it"
     )
     loading: str = ""
 

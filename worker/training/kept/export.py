@@ -57,7 +57,8 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     reached = build.through(
         keras_layers.graph, keras_layers.steps, input_kinds.adapted(network.input.kind, x, network.trunk_shape)
     )
-    outputs = {}
+    trunk_only = not network.tasks
+    outputs = {"features": reached[next(iter(keras_layers.graph.features.values()))]} if trunk_only else {}
     for name, task in network.tasks.items():
         out = reached[keras_layers.graph.features[name]]
         for layer in heads.layer_names(name):
@@ -136,7 +137,11 @@ def manifest(
         edges=[{"relation": relation, "target": target} for relation, target in edges],
         loading=_preparing(network)
         + LOADING.format(
-            file=file, shape=shape, tasks=kinds, first=next(iter(network.tasks)), golden=_golden_rows(network)
+            file=file,
+            shape=shape,
+            tasks=kinds,
+            first=next(iter(network.tasks), "features"),
+            golden=_golden_rows(network),
         ),
     )
 

@@ -187,7 +187,9 @@ class Faults:
         if architecture is not None and input_ is not None:
             default = inputs.of(input_.kind).ARCHITECTURE
             if architecture.input_kind not in (input_.kind, architectures.resolve(default).input_kind):
-                message = f"{architecture.arch} takes {architecture.input_kind} inputs, the data has {input_.kind} inputs"
+                message = (
+                    f"{architecture.arch} takes {architecture.input_kind} inputs, the data has {input_.kind} inputs"
+                )
                 self.add(at, message, f"for {input_.kind} inputs: {default}")
                 return None
             try:
@@ -456,7 +458,9 @@ def _features(input_: InputSchema) -> list[Feature]:
 def default_of(made: Sequence[Task | None], input_: InputSchema, student: bool = False) -> dict[str, Any] | None:
     """The network that one of these tasks asks for on such inputs where a spec names none; None: any will do."""
     asked = (tasks.architecture(task.type, student) for task in made if task is not None)
-    return next((one for one in asked if one is not None and architectures.resolve(one).input_kind == input_.kind), None)
+    return next(
+        (one for one in asked if one is not None and architectures.resolve(one).input_kind == input_.kind), None
+    )
 
 
 class ModelFacts:

@@ -165,8 +165,8 @@ def keras_layers(network: Network) -> KerasLayers:
     reached |= {name: reached[parts[-1]] for name, parts in network.trace.nested.items() if parts[-1] in reached}
     shared = reached[next(iter(graph.features.values()))] if graph.one_trunk else None
     features = None if shared is None else keras.Input(tuple(shared.shape[1:]), name="features", dtype="float32")
-    outputs: dict[str, Any] = {}
-    behind: dict[str, Any] = {}
+    outputs: dict[str, Any] = {} if network.tasks else {FEATURES: shared}
+    behind: dict[str, Any] = {} if network.tasks else {FEATURES: features}
     for name, task in network.tasks.items():
         outputs[name], behind[name] = reached[graph.features[name]], features
         for layer in heads.layers(task, network.heads[name], dtype):

@@ -84,7 +84,7 @@ class Network:
     def graph(self) -> Graph:
         """The layers between the trunk's input and the heads."""
         on_map = [name for name, task in self.tasks.items() if tasks.on_map(task.type)]
-        return sharing.graph(self.sharing, self.trace, self.tasks, on_map)
+        return sharing.graph(self.sharing, self.trace, self.tasks or (FEATURES,), on_map)
 
     @property
     def trunk(self) -> list[str]:

@@ -63,6 +63,13 @@ def scaling(parts: Sequence[tuple[Data, np.ndarray]], seen: InputSchema | None =
     return training(shape.kind).fit(shape, [(data.table.inputs, rows) for data, rows in parts])
 
 
+def unscaled(input: InputSchema) -> Scaling:
+    """That of a network which takes numbers as they are stored, and pictures and sounds divided by their scale: a user's own. A kind
+    whose scaling is else fitted on rows has `unscaled`."""
+    half: Any = training(input.kind)
+    return cast("Scaling", half.unscaled(input) if hasattr(half, "unscaled") else half.fit(input, []))
+
+
 def notes(scaling: Scaling, seen: InputSchema, parts: Sequence[tuple[Data, np.ndarray]]) -> dict[str, str]:
     """{code: sentence} of what fitting a scaling decided that nobody asked for. A kind that decides something has `notes`."""
     own = getattr(training(seen.kind), "notes", None)

@@ -35,6 +35,10 @@ def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:
     )
 
 
+def unscaled(input: InputSchema) -> Scaling:
+    return Joint(parts=tuple((tuple(part.shape), inputs.unscaled(part)) for part in input.parts.values()))
+
+
 def preprocessed(x: Any, scaling: Scaling, input: InputSchema, *, constants: bool) -> Any:
     """A nested model, in which each part has one of its own that does what its scaling does."""
     import keras

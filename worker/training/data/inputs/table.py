@@ -37,6 +37,11 @@ def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:
     return Scaling(tuple(mean.astype(np.float32).tolist()), tuple(std.astype(np.float32).tolist()), prepare)
 
 
+def unscaled(input: InputSchema) -> Scaling:
+    wide = table.prepared_shape(input)[-1]
+    return Scaling((0.0,) * wide, (1.0,) * wide)
+
+
 def golden(input: InputSchema, scaling: Scaling, n: int, rng: np.random.Generator) -> np.ndarray:
     """Numbers about their mean, any class, and gaps where there may be some: in one row everywhere."""
     mean, prepare = np.array(scaling.mean, np.float32), scaling.preparation

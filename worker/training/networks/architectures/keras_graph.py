@@ -22,7 +22,9 @@ from app.spec.architectures.keras_graph import Given, Spec, StockLayer
 OPERATION = "ops."
 OPERATION_MODULES = ("numpy", "nn", "core", "math", "image", "linalg")
 OF_APPLICATIONS = {"LayerScale": LayerScale, "CustomScaleLayer": CustomScaleLayer}
-CODE = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "Layer", "Wrapper", "InputLayer"})
+CODE = frozenset(
+    {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "Layer", "Wrapper", "InputLayer"}
+)
 """Layers that run what a config names, or that are none."""
 
 WITHIN = frozenset({"layer", "cell", "cells", "forward_layer", "backward_layer"})

@@ -1,0 +1,225 @@
+"""From a user's whole network to a trunk and heads that take rows as this service stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import PIL
+
+from app.data.inputs import prepared_shape
+from app.model_files import heads
+from app.model_files.heads import Output
+from app.spec.adopted import Adopted
+from app.spec.architectures.keras_graph import Call, Given, Spec, StockLayer
+from app.spec.data import Feature, InputSchema, PictureDecoding, Schema
+from app.spec.faults import Fault, Invalid
+from app.spec.imports import SCALES, ImportOptions, Scale
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+
+_RESCALINGS: Mapping[Scale, tuple[Any, Any] | None] = {
+    "0..255": (255.0, 0.0),
+    "0..1": None,
+    "-1..1": (2.0, -1.0),
+    "imagenet": ([1 / std for std in _STD], [-mean / std for mean, std in zip(_MEAN, _STD, strict=True)]),
+}
+"""(scale, offset) from pixels of 0…1, which every trunk here is given."""
+
+ASK_SCALE = (
+    "it is not known which pixels the network expects",
+    "-F scale=0..255, 0..1, -1..1 or imagenet; or -F dataset=ID of labelled pictures, on which each is tried",
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Every way to read a file that its sender left open, one for each scale of pixels; and what was decided without being asked for."""
+
+    candidates: list[Adopted]
+    notes: list[str]
+
+
+def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema: Schema | None) -> Reading:
+    """`schema`: of the data set whose rows the network takes, where one was named.
+
+    Raises:
+        Invalid: with all that has to be said first, pointers as the fields of the form.
+    """
+    faults, notes = list[Fault](), list[str]()
+    input_ = _input(graph.given, options, schema, faults, notes)
+    scales = _scales(input_, options, schema, faults)
+    try:
+        trunk, made, more = heads.cut(graph, outputs, _with_classes(options, outputs, schema, notes))
+        notes += more
+    except Invalid as invalid:
+        raise Invalid([*faults, *invalid.faults]) from None
+    if faults or input_ is None:
+        raise Invalid(faults)
+    if schema is not None and len(made) == 1 and options.target is None and schema.target is not None:
+        made = [made[0].model_copy(update={"task": schema.target})]
+    trunk = trunk.model_copy(update={"kind": input_.kind})
+    canvas = list(graph.given[0].shape) if input_.kind == "image" and len(graph.given[0].shape) == 3 else None
+    return Reading(
+        [
+            Adopted(
+                architecture=_scaled(trunk, input_, scale),
+                input=input_,
+                canvas=canvas if canvas != input_.shape else None,
+                heads=made,
+                scale=scale,
+            )
+            for scale in scales
+        ],
+        notes,
+    )
+
+
+def _input(
+    given: Sequence[Given], options: ImportOptions, schema: Schema | None, faults: list[Fault], notes: list[str]
+) -> InputSchema | None:
+    """What the network is fed, None where that has faults."""
+    if schema is not None:
+        return _of_dataset(given, schema.input, faults)
+    if len(given) > 1:
+        parts = {one.name: _of_shape(one, options, faults, notes) for one in given}
+        numbers = sum(prod(part.shape) for part in parts.values())
+        return InputSchema(kind="multimodal", shape=[numbers], parts=parts)
+    return _of_shape(given[0], options, faults, notes)
+
+
+def _of_dataset(given: Sequence[Given], input_: InputSchema, faults: list[Fault]) -> InputSchema | None:
+    """The data set's own inputs, if the network can be given them."""
+    seen, wanted = prepared_shape(input_), [list(one.shape) for one in given]
+    if input_.tokens is None and input_.kind == "image" and len(given) == 1 and len(given[0].shape) == 3:
+        fits = given[0].shape[-1] == seen[-1] or (seen[-1], given[0].shape[-1]) == (1, 3)
+    else:
+        fits = prod(seen) == sum(prod(shape) for shape in wanted)
+        if len(given) > 1:
+            fits = fits and {one.name: list(one.shape) for one in given} == {
+                name: list(prepared_shape(part)) for name, part in input_.parts.items()
+            }
+    if fits and list(input_.shape) != list(seen):
+        message = "the data set's columns are prepared first (categories, gaps, dates), and the network was not trained on that"
+        faults.append(
+            Fault(
+                "/dataset", message, "use a data set of plain numbers, as the network was trained on", "input_mismatch"
+            )
+        )
+        return None
+    if not fits:
+        named = ", ".join(f"{one.name} {one.shape}" for one in given)
+        message = f"the network is given {named}, the rows of the data set are {seen}"
+        parts = f", its parts {', '.join(input_.parts)}" if input_.parts else ""
+        faults.append(
+            Fault("/dataset", message + parts, "name a data set of such rows, or leave it out", "input_mismatch")
+        )
+        return None
+    return input_
+
+
+def _of_shape(given: Given, options: ImportOptions, faults: list[Fault], notes: list[str]) -> InputSchema:
+    """What an input is taken for, by its shape."""
+    shape = list(given.shape)
+    if len(shape) == 1:
+        names = options.columns or [f"x{number}" for number in range(shape[0])]
+        if len(names) != shape[0]:
+            message = f"{len(names)} columns were named, the input {given.name} has {shape[0]} numbers"
+            faults.append(Fault("/columns", message, "name all of them, in order", "wrong_length"))
+        elif not options.columns:
+            notes.append(f"{given.name}: a row of {shape[0]} numbers, named x0 and on; `columns` names them")
+        return InputSchema(kind="table", shape=shape, features=[Feature(column=name) for name in names[: shape[0]]])
+    if options.columns:
+        faults.append(Fault("/columns", "the network takes no table", "leave it out", "not_applicable"))
+    if len(shape) == 2:
+        notes.append(f"{given.name}: an array of {shape[0]}x{shape[1]} numbers, kept as a picture of one channel")
+        return InputSchema(kind="image", shape=[*shape, 1])
+    if len(shape) != 3:
+        message = f"the input {given.name} has the shape {shape}: rows of one to three dimensions are taken"
+        faults.append(Fault("/file", message, "save a model with another input", "not_available"))
+        return InputSchema(kind="image", shape=[1, 1, 1])
+    decoding = None
+    if shape[-1] in (1, 3):
+        fit = options.fit or "stretch"
+        if options.fit is None:
+            notes.append("files of pictures are stretched to its size; `fit` crop or pad keeps their sides' ratio")
+        decoding = PictureDecoding(
+            version=PIL.__version__, mode="L" if shape[-1] == 1 else "RGB", size=shape[:2], fit=fit
+        )
+    return InputSchema(kind="image", shape=shape, scale=255.0, decode=decoding)
+
+
+def _scales(
+    input_: InputSchema | None, options: ImportOptions, schema: Schema | None, faults: list[Fault]
+) -> list[Scale | None]:
+    """The scales of pixels to try, in the order of preference: one where it is known."""
+    pictures = input_ is not None and any(
+        part.kind == "image" and part.scale == 255 for part in (input_, *input_.parts.values())
+    )
+    if not pictures:
+        if options.scale is not None and input_ is not None:
+            message = "the network takes no pictures of 0 to 255, so there is no scale to say"
+            faults.append(Fault("/scale", message, "leave it out", "not_applicable"))
+        return [None]
+    channels = 0 if input_ is None else input_.shape[-1]
+    if options.scale is not None:
+        return [options.scale]
+    if schema is None or schema.target is None:
+        faults.append(Fault("/scale", *ASK_SCALE, "missing"))
+        return [None]
+    return [scale for scale in SCALES if scale != "imagenet" or channels == 3]
+
+
+def _with_classes(
+    options: ImportOptions, outputs: Sequence[Output], schema: Schema | None, notes: list[str]
+) -> ImportOptions:
+    """The options; where no classes are named, those of the data set's target, in its order."""
+    target = None if schema is None or schema.target is None else schema.columns[schema.target]
+    if options.classes is not None or target is None or not target.classes or len(outputs) != 1:
+        return options
+    notes.append(
+        f"no `classes` were given: those of the data set's {target.name}, in its order, {', '.join(target.classes[:8])}"
+    )
+    return options.model_copy(update={"classes": list(target.classes)})
+
+
+def _scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:
+    """The trunk on pixels of 0…1: what its first layer expects is made of them."""
+    rescaling = None if scale is None else _RESCALINGS[scale]
+    if rescaling is None:
+        return trunk
+    pictures = [
+        given.name
+        for given in trunk.given
+        if (input_.parts.get(given.name) or input_).kind == "image"
+        and (input_.parts.get(given.name) or input_).scale == 255
+    ]
+    layers, first = dict(trunk.layers), list[Call]()
+    renamed = dict[str, str]()
+    for name in pictures:
+        own = renamed[name] = _free(f"{name}_pixels", layers)
+        layers[own] = StockLayer(kind="Rescaling", config={"scale": rescaling[0], "offset": rescaling[1]})
+        first.append(Call(name=own, layer=own, args=[{"tensor": name}]))
+    calls = [
+        call.model_copy(update={"args": _put(call.args, renamed), "kwargs": _put(call.kwargs, renamed)})
+        for call in trunk.calls
+    ]
+    features = renamed.get(trunk.features, trunk.features)
+    return trunk.model_copy(update={"layers": layers, "calls": [*first, *calls], "features": features})
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _put(value: Any, renamed: Mapping[str, str]) -> Any:
+    """Arguments with other names of tensors."""
+    if isinstance(value, dict):
+        if isinstance(value.get("tensor"), str):
+            return {**value, "tensor": renamed.get(value["tensor"], value["tensor"])}
+        return {key: _put(inner, renamed) for key, inner in value.items()}
+    return [_put(inner, renamed) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,62 @@
+"""What the sender of a model's file says about it, and what the kept model remembers of where it came from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from app.spec.base import Label, SpecModel, TaskName
+from app.spec.intake import Fit, Side
+
+Scale = Literal["0..255", "0..1", "-1..1", "imagenet"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+"""Pixels as a network sees them. `imagenet`: of 0…1, less ImageNet's mean and divided by its deviation, channel by channel."""
+
+MOST_CLASSES = 10_000
+
+Classes = Annotated[list[Label], Field(min_length=1, max_length=MOST_CLASSES)]
+
+
+class ImportOptions(SpecModel):
+    """Other words for the same file make another model.
+
+    `classes`: names in the order of the outputs, or {output: names}; `none`: it is kept as a trunk without heads. `scale`: of pictures,
+    as the network sees them. `size`: of pictures, (height, width), where the file leaves it open; `fit`: how a file of a picture comes to
+    it. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it.
+    `target`: the task's name; `output`: the one of several outputs that is kept.
+    """
+
+    classes: Classes | dict[str, Classes] | Literal["none"] | None = None
+    scale: Scale | None = None
+    size: tuple[Side, Side] | None = None
+    fit: Fit | None = None
+    columns: list[Label] = []
+    dataset: str | None = None
+    target: TaskName | None = None
+    output: str | None = None
+
+
+class Probe(SpecModel):
+    """Labelled rows that the network answered under one reading of its inputs and outputs; `accuracy`: the share that it named right."""
+
+    scale: Scale | None
+    classes: Literal["as given", "in alphabetical order"] = "as given"
+    accuracy: float
+    rows: int
+
+
+class Origin(SpecModel):
+    """Where a model that no job of this service trained comes from.
+
+    `sha256`, `bytes`: of the file that was sent. `notes`: what was decided, or left behind, without being asked for.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    options: dict[str, Any] = {}
+    notes: list[str] = []
+    probes: list[Probe] = Field([], description="readings that were tried on labelled rows")
+    licence: str | None = None
+    source: str | None = Field(None, description="who made it, and where it is found")

@@ -1,0 +1,215 @@
+"""A user's network as a kept model: its numbers put into our own layers, compared with what these hold, asked, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.data.lists import times
+from app.spec.adopted import Adopted, Head
+from app.spec.faults import MOST, Fault, Invalid
+from app.spec.imports import Origin, Probe
+from app.spec.models import Manifest
+from app.spec.spec_limits import most_parameters
+from worker.training.data import inputs as input_kinds
+from worker.training.kept import export, golden
+from worker.training.networks import build
+from worker.training.networks.network import Network, Weights
+from worker.training.tasks import heads
+
+Arrays = Mapping[str, Sequence[np.ndarray]]
+"""The numbers of each layer of the file, as its own Keras layer holds them."""
+
+ROLE = "imported"
+ROWS_AT_ONCE = 64
+SAVE_AGAIN = "save the model again with model.save, and send that file"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows as a data set stores them, and the name of each one's class."""
+
+    rows: np.ndarray
+    names: Sequence[str]
+
+
+def write(
+    candidates: Sequence[Adopted], arrays: Arrays, path: Path, origin: Origin, labelled: Labelled | None
+) -> Manifest:
+    """Writes the first of `candidates`, or the one that names most of the `labelled` rows right; returns its manifest.
+
+    Raises:
+        Invalid: with what is wrong with the graph or its numbers, pointers below /file.
+    """
+    network = _network(candidates[0], arrays)
+    if labelled is not None:
+        probes, network = _probed(candidates, network, arrays, labelled)
+        origin = origin.model_copy(update={"probes": probes, "notes": [*origin.notes, *_remarks(candidates, probes)]})
+    rows = input_kinds.golden(network.input, network.scaling, golden.ROWS)
+    told = _answers(network, rows)
+    if not network.tasks:
+        sha256 = export.write(network, path)
+        if not all(np.isfinite(values).all() for values in _outputs(network, rows).values()):
+            raise Invalid([_not_finite()])
+    else:
+        if not any(np.isfinite(values).all() for values in told.values()):
+            raise Invalid([_not_finite()])
+        sha256 = export.write(network, path, golden.make(network, _answers))
+        export.check(path, network, rows, told)
+    return export.manifest(
+        network, ROLE, sha256, file="model.keras", rows_file=None, dataset={}, training={"steps": 0}
+    ).model_copy(update={"origin": origin})
+
+
+def _network(adopted: Adopted, arrays: Arrays) -> Network:
+    """The network with its numbers. Raises Invalid."""
+    declared = sum(prod(array.shape) for layer in arrays.values() for array in layer)
+    if declared > most_parameters():
+        message = f"it has {declared:,} numbers, {most_parameters():,} are allowed (BEQUEST_MAX_PARAMETERS)"
+        raise Invalid([Fault("/file", message, "send a smaller model", "model_too_large")])
+    tasks = {head.task: heads.of_manifest(head.task, head.manifest) for head in adopted.heads}
+    network = Network(
+        adopted.architecture,
+        adopted.input,
+        tasks,
+        {head.task: head.spec for head in adopted.heads},
+        input_kinds.unscaled(adopted.input),
+        {},
+        input_resize=adopted.canvas,
+    )
+    try:
+        trace = network.trace
+    except ValueError as error:
+        raise Invalid(
+            [Fault("/file", f"its layers do not fit together: {_reason(error)}", SAVE_AGAIN, "unreadable")]
+        ) from None
+    faults = list[Fault]()
+    weights: Weights = {}
+    for layer in trace.layers:
+        theirs = list(arrays.get(layer.name, ()))
+        if sum(prod(array.shape) for array in theirs) != layer.parameters:
+            there = ", ".join(times(array.shape) or "a number" for array in theirs) or "nothing"
+            message = (
+                f"the layer {layer.name} ({layer.kind}) has {layer.parameters} numbers, the file has {there} for it"
+            )
+            faults.append(Fault("/file", message, SAVE_AGAIN, "wrong_shape"))
+        elif theirs:
+            weights[layer.name] = theirs
+    flat = trace.features_shape
+    for head in adopted.heads:
+        if len(flat) > 1 and not (head.spatial and prod(flat) == flat[-1]):
+            message = f"the output {head.task} stands on a map of {times(flat)}, not on a row of numbers"
+            hint = "-F classes=none keeps it as a trunk without heads"
+            faults.append(Fault("/classes", message, hint, "not_available"))
+            continue
+        weights |= _head(head, arrays, prod(flat), faults)
+    if faults:
+        raise Invalid(faults[:MOST])
+    held = {name: layer.weights for name, layer in build.keras_layers(network).layers.items()}
+    network = replace(network, weights=weights)
+    for name, variables in held.items():
+        if [tuple(variable.shape) for variable in variables] != [array.shape for array in weights.get(name, [])]:
+            message = f"the layer {name} holds {_shapes(variables)}, the file has {_shapes(weights.get(name, []))}"
+            faults.append(Fault("/file", message, SAVE_AGAIN, "wrong_shape"))
+    if faults:
+        raise Invalid(faults[:MOST])
+    return network
+
+
+def _head(head: Head, arrays: Arrays, wide: int, faults: list[Fault]) -> Weights:
+    """The numbers of a head's layers, by their names here."""
+    made: Weights = {}
+    hidden = head.spec.units
+    for part, layer in head.layers.items():
+        given = [np.asarray(array, np.float32) for array in arrays.get(layer, ())]
+        kernel = given[0] if given else np.zeros((0, 0), np.float32)
+        if part == "logits" and head.spatial and kernel.ndim == 4:
+            kernel = kernel.reshape(-1, kernel.shape[-1])
+        bias = given[1] if len(given) > 1 else np.zeros(kernel.shape[-1], np.float32)
+        if part == "logits" and head.of_two and kernel.shape[-1] == 2:
+            kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
+        units = head.manifest.units if part == "logits" else hidden
+        before = hidden if part == "logits" and hidden is not None else wide
+        if kernel.shape != (before, units) or bias.shape != (units,) or len(given) > 2:
+            message = f"the layer {layer} holds {_shapes(given)}, {before}x{units} and {units} were expected"
+            faults.append(Fault("/file", message, SAVE_AGAIN, "wrong_shape"))
+        made[f"{head.task}_{part}"] = [kernel, bias]
+    return made
+
+
+def _outputs(network: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What the heads give, or without heads the trunk, for raw rows."""
+    layers = build.keras_layers(network)
+    parts = [
+        layers.ask(layers.forward, network.scaling(rows[start : start + ROWS_AT_ONCE]))
+        for start in range(0, len(rows), ROWS_AT_ONCE)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _answers(network: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
+    told = _outputs(network, rows)
+    return {name: np.asarray(heads.answers(task, told[name]), np.float32) for name, task in network.tasks.items()}
+
+
+def _probed(
+    candidates: Sequence[Adopted], first: Network, arrays: Arrays, labelled: Labelled
+) -> tuple[list[Probe], Network]:
+    """How many of the labelled rows each candidate names right, and the network of the best one."""
+    probes, best = list[Probe](), (-1.0, first)
+    for number, adopted in enumerate(candidates):
+        network = first if number == 0 else _network(adopted, arrays)
+        ((name, task),) = network.tasks.items()
+        answers = _answers(network, labelled.rows)[name]
+        chosen = answers.argmax(1) if task.units > 1 else (answers[:, 0] > 0.5).astype(int)
+        classes = list(task.classes or ())
+        for order, named in {"as given": classes, "in alphabetical order": sorted(classes)}.items():
+            if order != "as given" and named == classes:
+                continue
+            right = float(np.mean([named[place] == label for place, label in zip(chosen, labelled.names, strict=True)]))
+            probes.append(
+                Probe(scale=adopted.scale, classes=order, accuracy=round(right, 4), rows=len(labelled.rows))  # type: ignore[arg-type]
+            )
+            if order == "as given" and right > best[0]:
+                best = (right, network)
+    return probes, best[1]
+
+
+def _remarks(candidates: Sequence[Adopted], probes: Sequence[Probe]) -> list[str]:
+    """What the probes say, in sentences."""
+    given = [probe for probe in probes if probe.classes == "as given"]
+    chosen = max(given, key=lambda probe: probe.accuracy)
+    told = f"of {chosen.rows} labelled rows it names {chosen.accuracy:.1%} right"
+    remarks = [
+        f"no `scale` was given: with {chosen.scale} {told}, so that was taken"
+        if len(candidates) > 1
+        else f"as it was described, {told}"
+    ]
+    other = max(
+        (probe for probe in probes if probe.classes != "as given"), key=lambda probe: probe.accuracy, default=None
+    )
+    if other is not None and other.accuracy > chosen.accuracy:
+        remarks.append(
+            f"with the classes in alphabetical order it would name {other.accuracy:.1%} right: is `classes` in the order of the outputs?"
+        )
+    return remarks
+
+
+def _not_finite() -> Fault:
+    return Fault(
+        "/file", "its answers to made rows are not finite", "send a model that was trained to the end", "not_finite"
+    )
+
+
+def _shapes(arrays: Sequence[Any]) -> str:
+    return ", ".join(times(array.shape) or "a number" for array in arrays) or "nothing"
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__
+    return str(error) if cause is None else f"{error}: {' '.join(str(cause).split())[:300]}"
