@@ -165,6 +165,13 @@ PROBLEMS: Mapping[str, ProblemType] = _problems(
         "expected, and how to go on. Nothing was stored. docs/data.md lists what may be sent.",
     ),
     ProblemType(
+        "model_invalid",
+        422,
+        "The file is not a model that this service can take",
+        "The file was read as data in a separate process, layer by layer, and refused: `errors` says for each layer what was found and "
+        "what can be done. Nothing was stored. docs/models.md lists what may be sent.",
+    ),
+    ProblemType(
         "queue_full",
         429,
         "As many jobs are queued as may be",

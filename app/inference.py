@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from app import logs
 from app.errors import Conflict, Problem, Unavailable
 from app.settings import settings
+from app.spec.adopted import Order
 from app.spec.data import Decoding
 from app.spec.faults import MOST, Fault, Invalid, pointer
+from app.spec.models import Manifest
 from app.spec.trace import Trace
 
 log = logs.get(__name__)
@@ -27,6 +29,8 @@ log = logs.get(__name__)
 _SECONDS = 33.0
 
 _TRACE_SECONDS = 93.0  # as of a prediction; the first one waits until Keras is imported
+
+_IMPORT_SECONDS = 183.0  # as of a prediction
 
 _START_SECONDS = 30.0
 """How long to wait for a program that does not answer yet: in the service it starts together with the API."""
@@ -163,13 +167,41 @@ def trace(architecture: dict[str, Any], shape: Sequence[int]) -> Trace:
     raise Problem("internal", "The inference process could not build this network; its log has the reason.")
 
 
-def _patiently(path: str, body: dict[str, Any]) -> httpx.Response:
+def write(order: Order) -> Manifest:
+    """Has a user's network written as a kept model, at `order.out`.
+
+    Raises:
+        Invalid: it cannot be one, pointers below /file and /classes.
+        Unavailable: 503, the program does not answer, or has too much to do.
+        Problem: 500 when it fails.
+    """
+    try:
+        answer = _patiently("/import", order.model_dump(mode="json"), _IMPORT_SECONDS)
+    except (httpx.HTTPError, RuntimeError) as error:
+        log.warning("inference does not answer", error=type(error).__name__)
+        raise Unavailable(
+            "The inference process, which writes a model that is sent, does not answer. `bequest serve` restarts it within "
+            "seconds; elsewhere run `python -m worker.inference` and set INFERENCE_URL.",
+            code="inference_unavailable",
+        ) from None
+    match answer.status_code:
+        case httpx.codes.OK:
+            return Manifest.model_validate_json(answer.content)
+        case httpx.codes.UNPROCESSABLE_ENTITY:
+            raise Invalid(Fault(**fault) for fault in answer.json()["faults"])
+        case httpx.codes.SERVICE_UNAVAILABLE:
+            raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
+    log.error("import failed", status=answer.status_code, answer=answer.text[:2000])
+    raise Problem("internal", "The inference process could not write this model; its log has the reason.")
+
+
+def _patiently(path: str, body: dict[str, Any], seconds: float = _TRACE_SECONDS) -> httpx.Response:
     """The program's answer. A program that starts is waited for once, and not by everyone in turn."""
     global _given_up_until
     until = time.monotonic() + _START_SECONDS
     while True:
         try:
-            return _client().post(path, json=body, timeout=httpx.Timeout(_TRACE_SECONDS, connect=2.0))
+            return _client().post(path, json=body, timeout=httpx.Timeout(seconds, connect=2.0))
         except (httpx.ConnectError, RuntimeError):
             now = time.monotonic()
             if not settings().inference_url or now < _given_up_until or now > until:

@@ -13,7 +13,20 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app import db, intake, jobs, logs
-from app.api import catalog, datasets, deps, docs, events, files, health, models, problems, results, workers
+from app.api import (
+    catalog,
+    datasets,
+    deps,
+    docs,
+    events,
+    files,
+    health,
+    model_uploads,
+    models,
+    problems,
+    results,
+    workers,
+)
 from app.api import jobs as jobs_api
 from app.api.admission import Admission
 from app.api.changes import Changes, at_signal
@@ -44,7 +57,7 @@ def create_app() -> FastAPI:
     app.state.receiving = BodyBudgets()
     app.add_middleware(RequestMiddleware, admission=app.state.admission, receiving=app.state.receiving)
     problems.install(app)
-    for resource in (jobs_api, events, results, files, datasets, models, catalog, workers, health):
+    for resource in (jobs_api, events, results, files, datasets, model_uploads, models, catalog, workers, health):
         app.include_router(resource.router)
     docs.install(app)
     return app

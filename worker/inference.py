@@ -1,6 +1,7 @@
 """The inference program: `python -m worker.inference --bind unix:///path.sock | host:port`. CPU, warm models, bounded batches.
 
-It answers with predictions of kept models, and with traces of networks that nobody has traced yet (`app.spec.trace`).
+It answers with predictions of kept models, with traces of networks that nobody has traced yet (`app.spec.trace`), and writes the models
+that users bring, once their files have become plain graphs and numbers (`app.model_files`).
 
 It answers at once and imports Keras in the background. It knows the store's folder and nothing else: no database, no broker.
 """
@@ -33,7 +34,7 @@ from typing import Any, TypeVar
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -45,14 +46,17 @@ from app.data import decode, drawing, file_rows, tokens
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec import architectures
+from app.spec.adopted import Order
 from app.spec.architectures import Architecture
 from app.spec.data import Decoding
-from app.spec.faults import Invalid
+from app.spec.faults import Invalid, written
+from app.spec.models import Manifest
 from app.spec.trace import Trace
 
 MOST_ROWS = 1024
 SECONDS = 30.0
 TRACE_SECONDS = 90.0  # the first one waits until Keras is imported
+IMPORT_SECONDS = 180.0
 _MOST_WAITING = 16
 _MOST_MODELS, _MOST_MODEL_BYTES = 16, 2**30
 _ROWS_AT_ONCE = 256
@@ -154,6 +158,16 @@ class Warm:
             trunk = importlib.import_module("worker.training.networks.trunk")
             trace: Trace = trunk.trace(architecture, shape)
             return trace
+
+    def write(self, order: Order) -> Manifest:
+        """Writes a user's network as a kept model. Raises Invalid: it cannot be one; PredictionRefused: a path is not the service's own."""
+        paths = [Path(path) for path in (order.arrays, order.out, order.labelled) if path is not None]
+        if not all(path.resolve().is_relative_to((settings().store / "tmp").resolve()) for path in paths):
+            raise PredictionRefused("only files in the store's folder tmp are read and written")
+        with self._lock:
+            imported = importlib.import_module("worker.training.kept.imported")
+            manifest: Manifest = imported.write(order)
+            return manifest
 
     def _model(self, path: Path) -> tuple[Any, Any]:
         """A loaded model, and what makes ids of stored texts, where it takes ids."""
@@ -277,6 +291,23 @@ class Handlers:
             return JSONResponse({"detail": type(error).__name__}, 500)
         return Response(trace.model_dump_json(), media_type="application/json")
 
+    async def write(self, request: Request) -> Response:
+        if self._waiting >= _MOST_WAITING:
+            return JSONResponse({"detail": "too many requests wait"}, 503)
+        try:
+            order = Order.model_validate_json(await _body(request))
+            manifest = await self._in_a_thread(IMPORT_SECONDS, self._warm.write, order)
+        except TimeoutError:
+            return JSONResponse({"detail": f"no answer within {IMPORT_SECONDS:.0f} s"}, 503)
+        except (PredictionRefused, ValidationError) as refusal:
+            return JSONResponse({"detail": str(refusal)}, 400)
+        except Invalid as invalid:
+            return JSONResponse({"faults": written(invalid.faults)}, 422)
+        except Exception as error:
+            log.exception("import_failed")
+            return JSONResponse({"detail": type(error).__name__}, 500)
+        return Response(manifest.model_dump_json(), media_type="application/json")
+
     async def _in_a_thread(self, seconds: float, function: Callable[..., Answer], *arguments: object) -> Answer:
         """The result of `function`. Raises TimeoutError where that takes too long; the call then goes on, and counts as waiting."""
         self._waiting += 1
@@ -305,6 +336,7 @@ def create_app(warm: Warm | None = None) -> Starlette:
         Route("/predict", handlers.predict, methods=["POST"]),
         Route("/draw", handlers.draw, methods=["POST"]),
         Route("/trace", handlers.trace, methods=["POST"]),
+        Route("/import", handlers.write, methods=["POST"]),
     ]
     return Starlette(routes=routes, lifespan=warm_up)
 

@@ -146,6 +146,17 @@ def get_model(session: InTransaction, ref: Reference, if_none_match: IfNoneMatch
     return deps.tagged(_shape(session, models.get(session, ref)), if_none_match)
 
 
+@router.delete(
+    "/{ref:model}",
+    status_code=204,
+    responses=deps.problem_responses("not_found", "conflict"),
+    summary="Delete a model that was sent as a file",
+)
+def delete_model(session: InTransaction, ref: Reference) -> None:
+    """Bytes and all. 409 names the jobs and models that rest on it; a job's model goes with its job."""
+    models.delete(session, ref)
+
+
 def _shape(session: Session, model: Model) -> ModelShape:
     return shapes.of_model(model, list(models.edges(session, [model.id])))
 

@@ -105,7 +105,7 @@ class BodyBudgets:
         return Body(self._kind(scope["method"], scope["path"], headers), headers)
 
     def _kind(self, method: str, path: str, headers: Headers) -> BodyBudget:
-        if method == "POST" and path == "/v1/datasets" and media_type_of(headers) != "application/json":
+        if method == "POST" and path in ("/v1/datasets", "/v1/models") and media_type_of(headers) != "application/json":
             return self._uploads
         if method == "POST" and path.startswith("/v1/models/") and path.endswith("/predict"):
             return self._predictions

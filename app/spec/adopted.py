@@ -8,7 +8,7 @@ from pydantic import Field
 
 from app.spec.base import SpecModel
 from app.spec.data import InputSchema
-from app.spec.imports import Scale
+from app.spec.imports import Origin, Scale
 from app.spec.models import HeadSpec, TaskManifest
 from app.spec.variants import AnyArchitecture
 
@@ -36,3 +36,15 @@ class Adopted(SpecModel):
     canvas: list[Annotated[int, Field(ge=1)]] | None = None
     heads: list[Head]
     scale: Scale | None = None
+
+
+class Order(SpecModel):
+    """What the program that has Keras is asked to write. `candidates`: readings of one file, of which it takes the best; `arrays`: the npz
+    of its numbers, `LAYER/0` and on; `out`: where the model goes; `labelled`: an npz of stored rows, `rows`, whose classes are `names`."""
+
+    candidates: Annotated[list[Adopted], Field(min_length=1)]
+    arrays: str
+    out: str
+    origin: Origin
+    labelled: str | None = None
+    names: list[str] = []

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from app.data.lists import times
-from app.spec.adopted import Adopted, Head
+from app.spec.adopted import Adopted, Head, Order
 from app.spec.faults import MOST, Fault, Invalid
-from app.spec.imports import Origin, Probe
+from app.spec.imports import Probe
 from app.spec.models import Manifest
 from app.spec.spec_limits import most_parameters
 from worker.training.data import inputs as input_kinds
@@ -38,14 +38,17 @@ class Labelled:
     names: Sequence[str]
 
 
-def write(
-    candidates: Sequence[Adopted], arrays: Arrays, path: Path, origin: Origin, labelled: Labelled | None
-) -> Manifest:
-    """Writes the first of `candidates`, or the one that names most of the `labelled` rows right; returns its manifest.
+def write(order: Order) -> Manifest:
+    """Writes the first of the candidates, or the one that names most of the labelled rows right; returns its manifest.
 
     Raises:
         Invalid: with what is wrong with the graph or its numbers, pointers below /file.
     """
+    candidates, origin, path = order.candidates, order.origin, Path(order.out)
+    arrays, labelled = _read(Path(order.arrays)), None
+    if order.labelled is not None:
+        with np.load(order.labelled, allow_pickle=False) as stored:
+            labelled = Labelled(stored["rows"], order.names)
     network = _network(candidates[0], arrays)
     if labelled is not None:
         probes, network = _probed(candidates, network, arrays, labelled)
@@ -64,6 +67,16 @@ def write(
     return export.manifest(
         network, ROLE, sha256, file="model.keras", rows_file=None, dataset={}, training={"steps": 0}
     ).model_copy(update={"origin": origin})
+
+
+def _read(path: Path) -> Arrays:
+    """The numbers of each layer, in order."""
+    with np.load(path, allow_pickle=False) as stored:
+        places: dict[str, list[int]] = {}
+        for key in stored.files:
+            layer, _, number = key.rpartition("/")
+            places.setdefault(layer, []).append(int(number))
+        return {layer: [stored[f"{layer}/{number}"] for number in sorted(numbers)] for layer, numbers in places.items()}
 
 
 def _network(adopted: Adopted, arrays: Arrays) -> Network:
