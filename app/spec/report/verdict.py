@@ -34,10 +34,19 @@ class ControlValues(ReportModel):
 
 
 class Variance(ReportModel):
-    """The variance of the mean difference, in its two parts, in the metric's unit squared."""
+    """The variance of the mean difference and its parts, in the metric's unit squared."""
 
     seeds: float | None = Field(description="of the mean over the seeds; null with fewer than two pairs")
-    test: float | None = Field(description="of the mean over the test units; null where it could not be computed")
+    test: float | None = Field(
+        description="of the mean over the test units, of a share raised by 1/n²; null where it could not be computed"
+    )
+    residual: float | None = Field(
+        None,
+        description="the part that both hold: what is random in each pair of seed and test unit; null with one pair",
+    )
+    total: float | None = Field(
+        None, description="what the interval rests on: both, with the residual once or, where that is narrower, twice"
+    )
     df: float | None = Field(
         description="degrees of freedom by Welch and Satterthwaite; null where the variance is 0 or unknown"
     )

@@ -112,7 +112,7 @@ class KerasLayers:
         for name, layer in self.layers.items():
             for part in _adapted(layer):
                 shape = tuple(part.lora_kernel_a.shape)
-                limit = (6 / prod(shape[:-1])) ** 0.5
+                limit = prod(shape[:-1]) ** -0.5  # Kaiming-uniform with a = √5, as Hu et al.'s own code and PEFT draw it
                 own = name if part is layer else f"{name}/{part.name}"
                 rng = np.random.default_rng(derive(seed, f"{own}/lora"))
                 part.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))

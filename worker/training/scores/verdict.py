@@ -2,8 +2,7 @@
 
 The question answered: would this method, given this source or teacher and this training pool, give a better model on
 new rows than its control? Two things are random, the seeds and the test rows; an interval over seeds on one fixed test
-set covers the first only and calls luck `helped`. So the variance has two parts, and the formula of Welch and
-Satterthwaite gives its degrees of freedom.
+set covers the first only and calls luck `helped`. So the variance has two parts, see `interval`.
 
 A caller measures every arm of every seed with `worker.training.scores.evaluate.measure`, wraps each model's measures in an
 `Outcome`, and asks `judge`. Differences are oriented: positive is better, whatever the metric.
@@ -19,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from app.spec.report.verdict import Decision, Overlap, Reason
+from worker.training.scores.interval import ALPHA, Interval, interval, least_variance, residual, rows_variance
 from worker.training.scores.measures import Array, Measure, metric_of, resample
 from worker.training.scores.sentence import sentence
 from worker.training.scores.spread import uneven
 
 Margin = float | Literal["auto"]
 
-ALPHA = 0.05
 FEWEST_SEEDS = 3
 FEWEST_UNITS = 30
 DELTA_M_MARGIN = 2.0
@@ -69,19 +68,6 @@ class Outcome:
     seed: int
     tasks: Mapping[str, Scored] = field(default_factory=dict)
     failed: str | None = None
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Δ ± t·√V. `lo`, `hi` and `df` are nan where one seed leaves V unknown; where V is 0, `df` is nan."""
-
-    delta: float
-    lo: float
-    hi: float
-    v_seed: float
-    v_test: float
-    df: float
-    alpha: float
 
 
 def judge(
@@ -153,33 +139,6 @@ def _reservations(conditional_on: str | None, overlap: Overlap) -> Iterator[str]
         yield "overlap: unknown: rows that trained a model came without hashes, or are pictures of another shape"
 
 
-def interval(differences: Sequence[float] | Array, v_test: float, n_units: int, alpha: float = ALPHA) -> Interval:
-    """The interval for the mean of oriented differences, one a seed; `v_test` is its variance from the test rows."""
-    d = np.asarray(differences, dtype=np.float64)
-    v_seed = float(d.var(ddof=1) / d.size) if d.size > 1 else math.nan
-    delta = float(d.mean())
-    lo, hi, df = (float(x) for x in bounds(delta, v_seed, v_test, d.size, n_units, alpha))
-    return Interval(delta, lo, hi, v_seed, float(v_test), df, alpha)
-
-
-def bounds(delta: Any, v_seed: Any, v_test: Any, seeds: int, n_units: int, alpha: float) -> tuple[Array, Array, Array]:
-    """lo, hi and the degrees of freedom; works elementwise on arrays."""
-    from scipy.special import stdtrit  # at the end of a job: with what it brings, a trainer is 30 MiB larger
-
-    delta, v_seed, v_test = (np.asarray(x, dtype=np.float64) for x in (delta, v_seed, v_test))
-    v = v_seed + v_test
-    with np.errstate(invalid="ignore", divide="ignore"):
-        df = v**2 / (v_seed**2 / (seeds - 1 or math.nan) + v_test**2 / (n_units - 1 or math.nan))
-        half = np.where(v == 0, 0.0, stdtrit(df, 1 - alpha / 2) * np.sqrt(v))
-    return delta - half, delta + half, df
-
-
-def rows_variance(unit_differences: Sequence[float] | Array) -> float:
-    """V_test of a metric that is a mean over rows: from the differences on each test unit, averaged over the seeds."""
-    d = np.asarray(unit_differences, dtype=np.float64)
-    return float(d.var(ddof=1) / d.size) if d.size > 1 else math.nan
-
-
 def margin_of(metric: str, control_mean: float, asked: Margin = "auto") -> float:
     """The smallest difference that matters; nan without a control.
 
@@ -249,14 +208,16 @@ def compare(treated: Sequence[Measure], control: Sequence[Measure], *, split_see
     metric = metric_of(first.metric)
     differences = [metric.sign * (t.value - c.value) for t, c in zip(treated, control, strict=True)]
     if not np.isfinite(differences).all():
-        return interval(differences, math.nan, first.n_units, alpha)
+        return interval(differences, math.nan, first.n_units, alpha, math.nan)
     if metric.mean and first.n_units == len(first.units):
         terms = [t.statistics[:, 0] - c.statistics[:, 0] for t, c in zip(treated, control, strict=True)]
-        v_test = rows_variance(metric.sign * np.mean(terms, axis=0))
+        v_test, v_tests = rows_variance(np.mean(terms, axis=0)), [rows_variance(each) for each in terms]
     else:
         values = resample([*treated, *control], split_seed)
-        v_test = float(np.var(values[: len(treated)].mean(0) - values[len(treated) :].mean(0), ddof=1))
-    return interval(differences, v_test, first.n_units, alpha)
+        drawn = values[: len(treated)] - values[len(treated) :]
+        v_test, v_tests = float(np.var(drawn.mean(0), ddof=1)), [float(np.var(each, ddof=1)) for each in drawn]
+    v_residual = residual(v_tests, v_test)
+    return interval(differences, v_test + least_variance(first.metric, first.n_units), first.n_units, alpha, v_residual)
 
 
 def delta_m(treated: Array, control: Array, signs: Sequence[int]) -> Array:
@@ -347,7 +308,11 @@ def _judge_task(
     metric = metric_of(sample.metric)
     ones, others = ([pair[i].tasks[name].measure for pair in pairs] for i in (0, 1))
     at = compare(ones, others, split_seed=ask.split_seed, alpha=alpha) if pairs else _nothing(alpha)
-    wide = interval(_differences(ones, others), at.v_test, sample.n_units, ALPHA) if pairs else _nothing(ALPHA)
+    wide = (
+        interval(_differences(ones, others), at.v_test, sample.n_units, ALPHA, at.v_residual)
+        if pairs
+        else _nothing(ALPHA)
+    )
     reference = float(np.mean([measure.value for measure in others])) if others else math.nan
     m = margin_of(sample.metric, reference, margin)
     decision, reason = decide(
@@ -375,7 +340,7 @@ def _judge_task(
         "seeds": [pair[0].seed for pair in pairs],
         "n_test": sample.n_units,
         "test_unit": "row" if sample.n_units == len(sample.units) else "group",
-        "variance": {"seeds": _number(at.v_seed), "test": _number(at.v_test), "df": _number(at.df)},
+        "variance": _variance(at),
         "budget": {
             "treated": _cost([outcome.tasks[name].cost for outcome in ours]),
             "control": _cost([outcome.tasks[name].cost for outcome in theirs]),
@@ -413,8 +378,14 @@ def _judge_delta_m(
         }
         if np.isfinite(seeds_delta).all():
             drawn = resample(flat, ask.split_seed).reshape(*shape, -1)
-            v_test = float(np.var(delta_m(drawn[0], drawn[1], signs).mean(axis=0), ddof=1))
-            at = interval(seeds_delta, v_test, n_units, ALPHA)
+            changes = delta_m(drawn[0], drawn[1], signs)
+            v_test = float(np.var(changes.mean(axis=0), ddof=1))
+            v_residual = residual(np.var(changes, axis=1, ddof=1), v_test)
+            v_test += sum(
+                (100 / len(names) / values[1, k].mean()) ** 2 * least_variance(task[0].metric, task[0].n_units)
+                for k, task in enumerate(from_arm[0])
+            )
+            at = interval(seeds_delta, v_test, n_units, ALPHA, v_residual)
         else:
             notes.append("Δm is undefined: a control's mean is 0")
     decision, reason = decide(
@@ -436,7 +407,7 @@ def _judge_delta_m(
         "n_seeds": len(pairs),
         "seeds": [pair[0].seed for pair in pairs],
         "n_test": n_units,
-        "variance": {"seeds": _number(at.v_seed), "test": _number(at.v_test), "df": _number(at.df)},
+        "variance": _variance(at),
         "overlap": ask.overlap,
         "notes": notes,
     }
@@ -479,7 +450,17 @@ def _cost(runs: Sequence[Cost]) -> dict[str, Any] | None:
 
 
 def _nothing(alpha: float) -> Interval:
-    return Interval(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, alpha)
+    return Interval(*(math.nan,) * 8, alpha)
+
+
+def _variance(at: Interval) -> dict[str, float | None]:
+    return {
+        "seeds": _number(at.v_seed),
+        "test": _number(at.v_test),
+        "residual": _number(at.v_residual),
+        "total": _number(at.v),
+        "df": _number(at.df),
+    }
 
 
 def _values(values: Sequence[float]) -> dict[str, Any]:

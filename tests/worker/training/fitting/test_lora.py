@@ -76,6 +76,19 @@ def test_before_the_first_step_all_is_exactly_as_it_was() -> None:
     assert all(keras.ops.any(made.keras_layers.layers[name].lora_kernel_a != 0) for name in TARGETS)
 
 
+def test_an_adapter_begins_as_peft_s() -> None:
+    """A uniform within ±1/√fan_in (Kaiming-uniform with a = √5), B zero."""
+    made = begun(adapted(plain()))
+    made.keras_layers.reseed(3)
+    for name in TARGETS:
+        layer = made.keras_layers.layers[name]
+        a, b = np.array(layer.lora_kernel_a.value), np.array(layer.lora_kernel_b.value)
+        limit = np.prod(a.shape[:-1]) ** -0.5
+        assert 0.8 * limit < np.abs(a).max() <= limit
+        assert abs(a.std() / (limit / 3**0.5) - 1) < 0.25
+        assert not b.any()
+
+
 def test_only_adapters_and_the_head_learn() -> None:
     whole = adapted(plain())
     made = begun(whole)
