@@ -201,16 +201,16 @@ def keras_layers(network: Network) -> KerasLayers:
 def _made(network: Network, graph: Graph, dtype: Any) -> tuple[dict[str, Any], dict[str, Step]]:
     """The layers before the heads, by name, and how each node is called; an op of the trunk is called and is no layer."""
     origin = trunk.trunk(network.architecture, network.trunk_shape, network.precision)
-    made, steps = dict[str, Any](), dict[str, Step]()
+    made, steps = dict[str, Any](), dict[str, Step]()  # of a layer called several times one entry in `made`
     for node in graph.nodes:
         if node.origin is None:
             layer = joining(node, dtype)
             steps[node.name] = partial(_join, layer)
         else:
-            layer, steps[node.name] = origin.step(node)
-        if isinstance(layer, keras.layers.Layer):
+            layer, steps[node.name] = origin.step(node, made)
+        if node.same_as is None:
             made[node.name] = layer
-    return made, steps
+    return {name: layer for name, layer in made.items() if isinstance(layer, keras.layers.Layer)}, steps
 
 
 def _join(layer: Any, given: Sequence[Any]) -> Any:
