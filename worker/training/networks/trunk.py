@@ -171,8 +171,16 @@ def inner(layer: Any) -> list[Any]:
     return [layer, *layer._flatten_layers(include_self=False, recursive=True)] if hasattr(layer, "weights") else []
 
 
+def parts(layer: Any) -> list[tuple[str, Any]]:
+    """A layer, named "", and the layers within it by names that are the same in every process."""
+    own, *within = inner(layer)
+    return [("", own), *zip(_names(within), within, strict=True)]
+
+
 def adaptable(layer: Any) -> list[Any]:
-    """The layers in a layer beside whose kernels Keras can put an adapter."""
+    """The layers in a layer beside whose kernels Keras can put an adapter. A kernel that its layer sets anew in each step takes none."""
+    if isinstance(layer, keras.layers.SpectralNormalization):
+        return []
     return [part for part in inner(layer) if hasattr(part, "enable_lora") and getattr(part, "kernel", None) is not None]
 
 

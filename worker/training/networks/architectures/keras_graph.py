@@ -25,6 +25,9 @@ OF_APPLICATIONS = {"LayerScale": LayerScale, "CustomScaleLayer": CustomScaleLaye
 CODE = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "Layer", "Wrapper", "InputLayer"})
 """Layers that run what a config names, or that are none."""
 
+WITHOUT_CHANCE = frozenset({"Resizing", "CenterCrop", "AutoContrast"})
+"""Layers that ignore `training`. Where nobody says it, they would make all layers after them run as in training (Keras 3.15)."""
+
 WITHIN = frozenset({"layer", "cell", "cells", "forward_layer", "backward_layer"})
 """Arguments that are layers themselves."""
 
@@ -43,6 +46,8 @@ def build(spec: Spec, inputs: Any) -> Any:
         if spec.layers[call.layer].kind == f"{OPERATION}GetItem":  # a list would choose rows
             args = [tuple(value) if isinstance(value, list) else value for value in args]
             kwargs = {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
+        if spec.layers[call.layer].kind in WITHOUT_CHANCE:
+            kwargs["training"] = False
         outputs[call.name] = operation(*args, **kwargs)
     features = outputs[spec.features]
     return features[0] if isinstance(features, list | tuple) else features
