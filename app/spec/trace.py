@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,8 @@ FLATTENERS = frozenset({
 
 
 class TracedLayer(SpecModel):
-    """One layer. Layers of a nested model stand in its place, named MODEL-LAYER."""
+    """One layer. Layers of a nested model stand in its place, named MODEL-LAYER. A layer that is called several times stands once for
+    each call: the first one has all of its numbers, the others are called NAME-call2, …, and have none of their own."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,6 +43,7 @@ class TracedLayer(SpecModel):
     adaptable: bool = Field(description="whether Keras can put a low-rank adapter beside its kernel")
     within: str | None = Field(None, description="the nested model that it comes from")
     drawn_as: str = Field(description="the name from which its first numbers and its dropout are drawn")
+    same_as: str | None = Field(None, description="where this is a further call of a layer: the name of its first one, which has its numbers")
 
     @property
     def own_name(self) -> str:
@@ -106,6 +108,11 @@ class Trace(SpecModel):
     def meant(self, name: str) -> list[str]:
         """The layers that `name` stands for, in order; none where there is no such layer."""
         return [name] if name in self.by_name else self.nested.get(name, [])
+
+    def in_each_call(self, names: Iterable[str]) -> list[str]:
+        """The layers among `names`, in order, each in all of its calls: a layer is frozen in all of them or in none."""
+        meant = {self.by_name[name].same_as or name for name in names}
+        return [layer.name for layer in self.layers if (layer.same_as or layer.name) in meant]
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
@@ -174,7 +181,11 @@ class Trace(SpecModel):
     @cached_property
     def digest(self) -> str:
         """A hash, the same for equal traces alone."""
-        return _short(self.model_dump())
+        data = self.model_dump()
+        for layer in data["layers"]:
+            if layer["same_as"] is None:  # as in traces from before there was such a field
+                del layer["same_as"]
+        return _short(data)
 
     def _pools_to_features(self, layer: TracedLayer) -> bool:
         return layer.name == self.features and layer.kind.startswith("Global")

@@ -98,17 +98,19 @@ def frozen(freeze: FreezeSpec | None, trace: Trace) -> list[str]:
         return []
     if freeze.until_layer is not None:
         meant = trace.meant(freeze.until_layer)
-        return trace.names[: trace.names.index(meant[-1]) + 1] if meant else []
+        return trace.in_each_call(trace.names[: trace.names.index(meant[-1]) + 1] if meant else [])
     if freeze.layers is not None:
         asked = {layer for name in freeze.layers for layer in trace.meant(name)}
-        return [name for name in trace.names if name in asked]
+        return trace.in_each_call(asked)
     pattern = re2.compile(freeze.regex or "", _RE2)
     matched = {name for name in trace.nested if pattern.fullmatch(name)}
-    return [layer.name for layer in trace.layers if layer.within in matched or pattern.fullmatch(layer.name)]
+    return trace.in_each_call(
+        layer.name for layer in trace.layers if layer.within in matched or pattern.fullmatch(layer.name)
+    )
 
 
 def meant(unfreeze_step: UnfreezeStep, trace: Trace) -> list[str]:
-    return [layer for name in unfreeze_step.layers for layer in trace.meant(name)]
+    return trace.in_each_call(layer for name in unfreeze_step.layers for layer in trace.meant(name))
 
 
 def gradual(trace: Trace, never: Collection[str], units: int) -> list[tuple[int, list[str]]]:

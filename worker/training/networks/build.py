@@ -107,25 +107,24 @@ class KerasLayers:
         return weights
 
     def reseed(self, seed: int) -> None:
-        """Starts every dropout layer's stream anew, and every adapter's A, from (seed, the layer's name)."""
+        """Starts the stream of everything that is random anew, and every adapter's A, from (seed, the layer's name)."""
         begins_as = {node.name: node.begins_as for node in self.graph.nodes}
         for name, layer in self.layers.items():
-            for part in _adapted(layer):
-                shape = tuple(part.lora_kernel_a.shape)
-                limit = prod(shape[:-1]) ** -0.5  # Kaiming-uniform with a = √5, as Hu et al.'s own code and PEFT draw it
-                own = name if part is layer else f"{name}/{part.name}"
-                rng = np.random.default_rng(derive(seed, f"{own}/lora"))
-                part.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
-            for part in trunk.inner(layer):
-                generator = getattr(part, "seed_generator", None)
-                if generator is not None:
-                    own = begins_as.get(name, name) + ("" if part is layer else f"/{part.name}")
+            for within, part in trunk.parts(layer):
+                suffix = f"/{within}" if within else ""
+                if getattr(part, "lora_enabled", False):
+                    shape = tuple(part.lora_kernel_a.shape)
+                    limit = prod(shape[:-1]) ** -0.5  # Kaiming-uniform with a = √5, as Hu et al.'s own code and PEFT draw it
+                    rng = np.random.default_rng(derive(seed, f"{name}{suffix}/lora"))
+                    part.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
+                for number, generator in enumerate(part._seed_generators):
+                    own = begins_as.get(name, name) + suffix + (f"#{number}" if number else "")
                     generator.state.assign(np.array([derive(seed, own), 0], np.uint32))
 
     def freeze(self, frozen: Iterable[str], norms: bool) -> None:
         """Layers in `frozen` are not trained, nor is any BatchNorm where `norms`; a frozen layer also runs in inference mode.
 
-        Set layer by layer: Keras 3.15 ignores `training=False` on a call once the base is unfrozen.
+        Set layer by layer: a model's `training` takes the place of that of each call in it (Keras 3.15).
         """
         stopped = set(frozen)
         for name, layer in self.layers.items():
@@ -136,8 +135,29 @@ class KerasLayers:
             for part in trunk.inner(layer):
                 if isinstance(part, keras.layers.BatchNormalization) and norms:
                     part.trainable = False
-                if isinstance(part, keras.layers.Dropout):
-                    part.rate = 0.0 if name in stopped else part.asked_rate
+            set_inert(layer, name in stopped)
+
+
+def set_inert(layer: Any, inert: bool) -> None:
+    """Whether a layer, with all within it, runs in inference mode even where its network is trained: nothing is drawn, no state moves."""
+    if not layer._call_has_training_arg:
+        return
+    if "call" in vars(layer):
+        del layer.call
+    if inert:
+        own = layer.call
+        layer.call = lambda *args, **kwargs: own(*args, **{**kwargs, "training": False})
+
+
+def _read_in_each_call(layer: Any) -> None:
+    """Makes a Normalization look at its variables: by itself it reads them once, and a compiled step would keep what another network's were."""
+    own = layer.call
+
+    def call(inputs: Any) -> Any:
+        layer.finalize_state()
+        return own(inputs)
+
+    layer.call = call
 
 
 def _adapted(layer: Any) -> list[Any]:
@@ -179,8 +199,8 @@ def keras_layers(network: Network) -> KerasLayers:
                 part.enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
     for layer in made.values():
         for part in trunk.inner(layer):
-            if isinstance(part, keras.layers.Dropout):
-                part.asked_rate = part.rate
+            if isinstance(part, keras.layers.Normalization) and part.weights:
+                _read_in_each_call(part)
     result = KerasLayers(
         keras.Model(inputs, outputs, name="network"),
         None if shared is None else keras.Model(inputs, shared, name="body"),
@@ -201,16 +221,16 @@ def keras_layers(network: Network) -> KerasLayers:
 def _made(network: Network, graph: Graph, dtype: Any) -> tuple[dict[str, Any], dict[str, Step]]:
     """The layers before the heads, by name, and how each node is called; an op of the trunk is called and is no layer."""
     origin = trunk.trunk(network.architecture, network.trunk_shape, network.precision)
-    made, steps = dict[str, Any](), dict[str, Step]()
+    made, steps = dict[str, Any](), dict[str, Step]()  # of a layer called several times one entry in `made`
     for node in graph.nodes:
         if node.origin is None:
             layer = joining(node, dtype)
             steps[node.name] = partial(_join, layer)
         else:
-            layer, steps[node.name] = origin.step(node)
-        if isinstance(layer, keras.layers.Layer):
+            layer, steps[node.name] = origin.step(node, made)
+        if node.same_as is None:
             made[node.name] = layer
-    return made, steps
+    return {name: layer for name, layer in made.items() if isinstance(layer, keras.layers.Layer)}, steps
 
 
 def _join(layer: Any, given: Sequence[Any]) -> Any:

@@ -43,11 +43,14 @@ class LayerOutput:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """A layer or op of a trunk and its arguments: `arguments` hold symbolic tensors, `sources` {a tensor's id: where it comes from}."""
+    """A call of a layer or op of a trunk: `arguments` hold symbolic tensors, `sources` {a tensor's id: where it comes from}; `shape`: of
+    its first output, with the batch. `same_as`: the name of the first call of the same layer; None: this is it."""
 
     operation: Any
     arguments: tuple[Sequence[Any], Mapping[str, Any]]
     sources: Mapping[int, LayerOutput]
+    shape: Sequence[int | None]
+    same_as: str | None
 
     def made(self, name: str) -> Any:
         """Another one like it, with variables of its own once it is called."""
@@ -77,11 +80,11 @@ class Trunk:
     trace: Trace
     parts: Mapping[str, LayerCall]
 
-    def step(self, node: Node) -> tuple[Any, Step]:
-        """The layer of a node that copies one of the trunk's, and how it is called."""
+    def step(self, node: Node, made: Mapping[str, Any]) -> tuple[Any, Step]:
+        """The layer of a node that copies one of the trunk's, and how it is called. `made`: the layers and ops of the nodes before it."""
         assert node.origin is not None
         part, after = self.parts[node.origin], self.trace.by_name[node.origin].after
-        operation = part.made(node.name)
+        operation = part.made(node.name) if node.same_as is None else made[node.same_as]
         return operation, lambda given: part.call(operation, dict(zip(after, given, strict=True)))
 
 
@@ -132,7 +135,7 @@ def opened(model: Any) -> Trunk:
     """A functional model laid open: nested models are replaced by their layers.
 
     Raises:
-        ValueError: a layer is called twice, or its output's shape is not known.
+        ValueError: the shape of a layer's output is not known.
     """
     parts: dict[str, LayerCall] = {}
     layers: list[TracedLayer] = []
@@ -140,22 +143,23 @@ def opened(model: Any) -> Trunk:
     shape = tuple(given.shape[1:])
     for name, drawn_as, within, part in _walk(model, "", "", None, {id(given): LayerOutput(INPUT, 0)}):
         after = list(dict.fromkeys(source.layer for source in part.sources.values()))
-        (node,) = part.operation._inbound_nodes
-        left = tuple(node.output_tensors[0].shape[1:])
-        if None in left:
-            raise ValueError(f"the layer {name} gives {list(left)}: every side must be known")
-        numbers = [tuple(variable.shape) for variable in getattr(part.operation, "weights", ())]
+        left = [side for side in part.shape[1:] if side is not None]
+        if len(left) < len(part.shape[1:]):
+            raise ValueError(f"the layer {name} gives {list(part.shape[1:])}: every side must be known")
+        variables = getattr(part.operation, "weights", ()) if part.same_as is None else ()
+        numbers = [tuple(variable.shape) for variable in variables]
         layers.append(
             TracedLayer(
                 name=name,
                 kind=type(part.operation).__name__,
-                shape=list(left),
+                shape=left,
                 parameters=sum(prod(sides) for sides in numbers),
                 after=after,
                 kernel=any(len(sides) > 1 for sides in numbers),
-                adaptable=bool(adaptable(part.operation)),
+                adaptable=part.same_as is None and bool(adaptable(part.operation)),
                 within=within,
                 drawn_as=drawn_as,
+                same_as=part.same_as,
             )
         )
         parts[name] = part
@@ -167,8 +171,16 @@ def inner(layer: Any) -> list[Any]:
     return [layer, *layer._flatten_layers(include_self=False, recursive=True)] if hasattr(layer, "weights") else []
 
 
+def parts(layer: Any) -> list[tuple[str, Any]]:
+    """A layer, named "", and the layers within it by names that are the same in every process."""
+    own, *within = inner(layer)
+    return [("", own), *zip(_names(within), within, strict=True)]
+
+
 def adaptable(layer: Any) -> list[Any]:
-    """The layers in a layer beside whose kernels Keras can put an adapter."""
+    """The layers in a layer beside whose kernels Keras can put an adapter. A kernel that its layer sets anew in each step takes none."""
+    if isinstance(layer, keras.layers.SpectralNormalization):
+        return []
     return [part for part in inner(layer) if hasattr(part, "enable_lora") and getattr(part, "kernel", None) is not None]
 
 
@@ -180,34 +192,68 @@ def leaves(model: Any) -> dict[str, tuple[str, Any]]:
 
 
 def _walk(
-    model: Any, prefix: str, drawn_by: str, within: str | None, outputs: dict[int, LayerOutput]
+    model: Any,
+    prefix: str,
+    drawn_by: str,
+    within: str | None,
+    outputs: dict[int, LayerOutput],
+    first: dict[int, tuple[str, str]] | None = None,
 ) -> Iterator[tuple[str, str, str | None, LayerCall]]:
-    """(name, the name that it is drawn by, the outermost nested model, part) of each layer, in order. `outputs`: by a tensor's id."""
+    """(name, the name that it is drawn by, the outermost nested model, part) of each call of a layer, in order.
+
+    Args:
+        outputs: where each tensor comes from, by its id.
+        first: of the calls before, {a layer's id: (name, the name that it is drawn by) of its first one}.
+    """
+    first = {} if first is None else first
     places = {id(layer): place for place, layer in enumerate(model.layers)}
-    names = _names(model.operations)
-    for operation, own in zip(model.operations, names, strict=True):
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        if len(operation._inbound_nodes) != 1:
-            raise ValueError(
-                f"the layer {operation.name} is called {len(operation._inbound_nodes)} times: once is expected"
-            )
-        (node,) = operation._inbound_nodes
+    names = dict(zip(map(id, model.operations), _names(model.operations), strict=True))
+    taken, called = set(names.values()), set[int]()
+    for node in _calls(model):
+        operation, own = node.operation, names[id(node.operation)]
+        drawn_as = f"{drawn_by}/{places.get(id(operation), own)}" if drawn_by else prefix + own
+        if id(operation) in called:
+            own = _next(own, taken)
+        called.add(id(operation))
         name = prefix + own
-        drawn_as = f"{drawn_by}/{places.get(id(operation), own)}" if drawn_by else name
         if isinstance(operation, keras.Model):
             nested = operation._functional if isinstance(operation, keras.Sequential) else operation
             for mine, theirs in zip(nested.inputs, node.input_tensors, strict=True):
                 outputs[id(mine)] = outputs[id(theirs)]
-            yield from _walk(nested, f"{name}-", drawn_as, within or name, outputs)
+            yield from _walk(nested, f"{name}-", drawn_as, within or name, outputs, first)
             for mine, theirs in zip(node.output_tensors, nested.outputs, strict=True):
                 outputs[id(mine)] = outputs[id(theirs)]
             continue
-        arguments = node.arguments
+        arguments, before = node.arguments, first.setdefault(id(operation), (name, drawn_as))
         sources = {id(tensor): outputs[id(tensor)] for tensor in node.input_tensors}
         for number, tensor in enumerate(node.output_tensors):
             outputs[id(tensor)] = LayerOutput(name, number)
-        yield name, drawn_as, within, LayerCall(operation, (arguments.args, arguments.kwargs), sources)
+        same_as = None if before[0] == name else before[0]
+        part = LayerCall(
+            operation, (arguments.args, arguments.kwargs), sources, node.output_tensors[0].shape, same_as
+        )
+        yield name, before[1], within, part
+
+
+def _calls(model: Any) -> list[Any]:
+    """The nodes of a model's graph in an order in which they can be computed: that of its layers, where each is called once."""
+    places = {id(operation): place for place, operation in enumerate(model.operations)}
+    deepest = sorted(model._nodes_by_depth, reverse=True)
+    return [
+        node
+        for depth in deepest
+        for node in sorted(model._nodes_by_depth[depth], key=lambda node: places.get(id(node.operation), -1))
+        if not isinstance(node.operation, keras.layers.InputLayer)
+    ]
+
+
+def _next(name: str, taken: set[str]) -> str:
+    """The name of a further call."""
+    number = 2
+    while f"{name}-call{number}" in taken:
+        number += 1
+    taken.add(f"{name}-call{number}")
+    return f"{name}-call{number}"
 
 
 def _names(operations: Sequence[Any]) -> list[str]:

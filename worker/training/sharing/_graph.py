@@ -23,7 +23,8 @@ class Node:
     gate[i] · rows[i] · stitch: the mean of the last axis by learnt weights; own, alpha and per as `Plan.stitch` says.
 
     `after`: its input nodes, in order; `input` is the network's scaled input, which is no node. `shape`: of its output, without the
-    batch. `begins_as`: the name from which its first numbers and its dropout are drawn.
+    batch. `begins_as`: the name from which its first numbers and its dropout are drawn. `same_as`: the node whose layer this one calls
+    again; None: it has one of its own.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Node:
     parameters: int
     begins_as: str
     origin: str | None = None
+    same_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Plan:
                     layer.parameters,
                     layer.drawn_as if as_trunk else begins_as,
                     layer.name,
+                    None if layer.same_as is None else self._first(layer.same_as, prefix),
                 )
             )
             given[layer.name] = last
@@ -188,6 +191,14 @@ class Plan:
             self._add(Node(unit, "stitch", options, (stacked,), (places, channels), numbers, unit))
             mixed[task] = self._reshaped(f"{unit}-maps", unit, shape)
         return mixed
+
+    def _first(self, layer: str, prefix: str) -> str:
+        """The copy of `layer` that a further call of it belongs to: that of its own tower, else the one below all towers."""
+        first = next((name for name in (f"{prefix}-{layer}", layer) if name in self.nodes), None)
+        if first is None:
+            message = f"the layer {layer!r} of the trunk is called again where there is no copy of it"
+            raise Invalid([Fault("/name", message, "use hard_sharing")])
+        return first
 
     def _flat(self, name: str) -> str:
         flat = f"{name}-flat"

@@ -43,7 +43,7 @@ def rerun(opened: trunk.Trunk, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
     layers, steps = {}, {}
     for node in graph.nodes:
         if node.origin is not None:
-            layers[node.name], steps[node.name] = opened.step(node)
+            layers[node.name], steps[node.name] = opened.step(node, layers)
     inputs = keras.Input(x.shape[1:])
     found = {INPUT: inputs}
     for node in graph.nodes:

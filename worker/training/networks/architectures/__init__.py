@@ -1,7 +1,7 @@
 """How each architecture is built: one module each, by the name of its spec's file, with `build(spec, inputs)` in plain Keras.
 
 `inputs` is the trunk's symbolic input, (batch, *shape) float32; `build` returns the symbolic tensor on which the heads stand. All of
-the functional API is allowed: skips, branches, nested models, ops; each layer is called once. Layers with numbers should have names of
+the functional API is allowed: skips, branches, nested models, ops, layers that are called again. Layers with numbers should have names of
 their own, since weights are drawn, frozen and inherited by name; names that Keras numbers by a counter of the process are numbered
 anew, by their order. Stock layers alone, so that a kept model loads anywhere.
 

@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.ops.operation import Operation
@@ -27,6 +28,12 @@ CODE = frozenset(
 )
 """Layers that run what a config names, or that are none."""
 
+WITHOUT_CHANCE = frozenset({"Resizing", "CenterCrop", "AutoContrast"})
+"""Layers that ignore `training`. Where nobody says it, they would make all layers after them run as in training (Keras 3.15)."""
+
+DTYPES = frozenset({"bool", "int32", "int64", "float16", "float32", "float64"})
+"""Of constants."""
+
 WITHIN = frozenset({"layer", "cell", "cells", "forward_layer", "backward_layer"})
 """Arguments that are layers themselves."""
 
@@ -37,17 +44,35 @@ def build(spec: Spec, inputs: Any) -> Any:
     Raises:
         ValueError: a layer is no stock one, or its config is not plain; an argument names no tensor.
     """
-    operations = {name: made(layer, name) for name, layer in spec.layers.items()}
+    operations = dict[str, Any]()
     outputs = _given(spec, inputs)
     for call in spec.calls:
-        operation = operations[call.layer]
         args, kwargs = _arguments(call.args, outputs), _arguments(call.kwargs, outputs)
+        if call.layer not in operations:
+            operations[call.layer] = made(_sized(spec.layers[call.layer], args), call.layer)
+        operation = operations[call.layer]
         if spec.layers[call.layer].kind == f"{OPERATION}GetItem":  # a list would choose rows
             args = [tuple(value) if isinstance(value, list) else value for value in args]
             kwargs = {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
+        if spec.layers[call.layer].kind in WITHOUT_CHANCE:
+            kwargs["training"] = False
         outputs[call.name] = operation(*args, **kwargs)
     features = outputs[spec.features]
     return features[0] if isinstance(features, list | tuple) else features
+
+
+def _sized(layer: StockLayer, args: Sequence[Any]) -> StockLayer:
+    """The layer with the sides of its output that an EinsumDense leaves open, and that its input has."""
+    sides = layer.config.get("output_shape")
+    if layer.kind != "EinsumDense" or not isinstance(sides, list) or None not in sides:
+        return layer
+    axes, _, left = str(layer.config["equation"]).replace(" ", "").partition("->")
+    axes, shape = axes.partition(",")[0], args[0].shape
+    others = "".join(map(chr, range(0x100, 0x100 + len(shape) - len(axes) + 3)))  # letters of the axes that "..." stands for
+    known = dict(zip(axes.replace("...", others), shape, strict=True))
+    names = left.replace("...", others)[-len(sides) :]
+    filled = [known.get(name) if side is None else side for name, side in zip(names, sides, strict=True)]
+    return layer.model_copy(update={"config": {**layer.config, "output_shape": filled}})
 
 
 def made(layer: StockLayer, name: str) -> Any:
@@ -103,6 +128,8 @@ def _arguments(value: Any, outputs: Mapping[str, Any]) -> Any:
             return slice(start, stop, step)
         case {"ellipsis": True}:
             return ...
+        case {"array": numbers, "dtype": str(dtype)} if dtype in DTYPES:
+            return np.asarray(numbers, dtype)
         case dict():
             return {key: _arguments(one, outputs) for key, one in value.items()}
         case list():
