@@ -60,7 +60,7 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
         raise Invalid(faults)
     if schema is not None and len(made) == 1 and options.target is None and schema.target is not None:
         made = [made[0].model_copy(update={"task": schema.target})]
-    trunk = trunk.model_copy(update={"kind": input_.kind})
+    trunk = _with_bounds(trunk, notes).model_copy(update={"kind": input_.kind})
     canvas = list(graph.given[0].shape) if input_.kind == "image" and len(graph.given[0].shape) == 3 else None
     return Reading(
         [
@@ -183,6 +183,26 @@ def _with_classes(
         f"no `classes` were given: those of the data set's {target.name}, in its order, {', '.join(target.classes[:8])}"
     )
     return options.model_copy(update={"classes": list(target.classes)})
+
+
+def _with_bounds(trunk: Spec, notes: list[str]) -> Spec:
+    """The trunk with the largest id that its embeddings know, for each input of ids."""
+    most = dict[str, int]()
+    for call in trunk.calls:
+        layer = trunk.layers[call.layer]
+        if layer.kind == "Embedding":
+            for name in heads.tensors(call.args):
+                most[name] = min(most.get(name, layer.config["input_dim"]), layer.config["input_dim"])
+    for given in trunk.given:
+        if given.integers and given.name in most:
+            notes.append(
+                f"{given.name}: whole numbers from 0 to {most[given.name] - 1}; others are taken for the nearest of these"
+            )
+    given_ = [
+        given.model_copy(update={"largest": most[given.name] - 1}) if given.integers and given.name in most else given
+        for given in trunk.given
+    ]
+    return trunk.model_copy(update={"given": given_})
 
 
 def _scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:

@@ -15,6 +15,7 @@ Shape = tuple[int, ...]
 class Architecture(SpecModel):
     """A trunk: everything up to the heads. `inputs` says what it takes; `worker/training/networks/architectures/` builds it in Keras.
     `causal`: whether no place of its map sees a later place of the input. `of_parts`: whether it has networks of other architectures in it.
+    `names_layers`: whether the name of each layer stands in the spec, so that none is Keras's own.
 
     Layers have names that are unique and stable, since weights are inherited by name.
     """
@@ -22,6 +23,7 @@ class Architecture(SpecModel):
     inputs: ClassVar[str]  # the name of an input kind
     causal: ClassVar[bool] = False
     of_parts: ClassVar[bool] = False
+    names_layers: ClassVar[bool] = False
     arch: str
 
     @property

@@ -20,13 +20,14 @@ Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 
 
 class Given(SpecModel):
-    """A tensor that the network is given. `integers`: as whole numbers, ids for instance."""
+    """A tensor that the network is given. `integers`: as whole numbers, ids for instance, from 0 to `largest`: others are taken for these."""
 
     model_config = ConfigDict(frozen=True)
 
     name: Label
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=4)]
     integers: bool = False
+    largest: int | None = Field(None, ge=0, lt=2**24)
 
 
 class StockLayer(SpecModel):
@@ -52,6 +53,7 @@ class Spec(Architecture):
     stand on."""
 
     inputs: ClassVar[str] = "image"
+    names_layers: ClassVar[bool] = True
     arch: Literal["keras-graph"] = "keras-graph"
     kind: Literal["image", "table", "text", "audio", "multimodal"] = "image"
     given: Annotated[list[Given], Field(min_length=1, max_length=MOST_INPUTS)]

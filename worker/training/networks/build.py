@@ -114,7 +114,9 @@ class KerasLayers:
                 suffix = f"/{within}" if within else ""
                 if getattr(part, "lora_enabled", False):
                     shape = tuple(part.lora_kernel_a.shape)
-                    limit = prod(shape[:-1]) ** -0.5  # Kaiming-uniform with a = √5, as Hu et al.'s own code and PEFT draw it
+                    limit = (
+                        prod(shape[:-1]) ** -0.5
+                    )  # Kaiming-uniform with a = √5, as Hu et al.'s own code and PEFT draw it
                     rng = np.random.default_rng(derive(seed, f"{name}{suffix}/lora"))
                     part.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
                 for number, generator in enumerate(part._seed_generators):

@@ -114,7 +114,7 @@ def _trunk(architecture: str, shape: Shape, precision: str) -> Trunk:
             raise ValueError(f"{spec.label} cannot be built on inputs of shape {list(shape)}") from error
     if len(model.outputs) != 1:
         raise ValueError(f"{spec.label} gives {len(model.outputs)} tensors, the heads stand on one")
-    return opened(model)
+    return opened(model, numbered_anew=not spec.names_layers)
 
 
 @contextmanager
@@ -131,8 +131,11 @@ def _without_numbers(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def opened(model: Any) -> Trunk:
+def opened(model: Any, *, numbered_anew: bool = True) -> Trunk:
     """A functional model laid open: nested models are replaced by their layers.
+
+    Args:
+        numbered_anew: names that Keras may have numbered by a counter of the process are replaced, see `_names`.
 
     Raises:
         ValueError: the shape of a layer's output is not known.
@@ -141,7 +144,9 @@ def opened(model: Any) -> Trunk:
     layers: list[TracedLayer] = []
     (given,) = model.inputs
     shape = tuple(given.shape[1:])
-    for name, drawn_as, within, part in _walk(model, "", "", None, {id(given): LayerOutput(INPUT, 0)}):
+    for name, drawn_as, within, part in _walk(
+        model, "", "", None, {id(given): LayerOutput(INPUT, 0)}, numbered_anew=numbered_anew
+    ):
         after = list(dict.fromkeys(source.layer for source in part.sources.values()))
         left = [side for side in part.shape[1:] if side is not None]
         if len(left) < len(part.shape[1:]):
@@ -198,6 +203,8 @@ def _walk(
     within: str | None,
     outputs: dict[int, LayerOutput],
     first: dict[int, tuple[str, str]] | None = None,
+    *,
+    numbered_anew: bool = True,
 ) -> Iterator[tuple[str, str, str | None, LayerCall]]:
     """(name, the name that it is drawn by, the outermost nested model, part) of each call of a layer, in order.
 
@@ -207,7 +214,8 @@ def _walk(
     """
     first = {} if first is None else first
     places = {id(layer): place for place, layer in enumerate(model.layers)}
-    names = dict(zip(map(id, model.operations), _names(model.operations), strict=True))
+    own_names = _names(model.operations) if numbered_anew else [operation.name for operation in model.operations]
+    names = dict(zip(map(id, model.operations), own_names, strict=True))
     taken, called = set(names.values()), set[int]()
     for node in _calls(model):
         operation, own = node.operation, names[id(node.operation)]
@@ -229,9 +237,7 @@ def _walk(
         for number, tensor in enumerate(node.output_tensors):
             outputs[id(tensor)] = LayerOutput(name, number)
         same_as = None if before[0] == name else before[0]
-        part = LayerCall(
-            operation, (arguments.args, arguments.kwargs), sources, node.output_tensors[0].shape, same_as
-        )
+        part = LayerCall(operation, (arguments.args, arguments.kwargs), sources, node.output_tensors[0].shape, same_as)
         yield name, before[1], within, part
 
 

@@ -68,7 +68,9 @@ def _sized(layer: StockLayer, args: Sequence[Any]) -> StockLayer:
         return layer
     axes, _, left = str(layer.config["equation"]).replace(" ", "").partition("->")
     axes, shape = axes.partition(",")[0], args[0].shape
-    others = "".join(map(chr, range(0x100, 0x100 + len(shape) - len(axes) + 3)))  # letters of the axes that "..." stands for
+    others = "".join(
+        map(chr, range(0x100, 0x100 + len(shape) - len(axes) + 3))
+    )  # letters of the axes that "..." stands for
     known = dict(zip(axes.replace("...", others), shape, strict=True))
     names = left.replace("...", others)[-len(sides) :]
     filled = [known.get(name) if side is None else side for name, side in zip(names, sides, strict=True)]
@@ -148,6 +150,8 @@ def _given(spec: Spec, inputs: Any) -> dict[str, Any]:
             name = _free(f"{given.name}-rows", taken)
             parts[given.name] = keras.layers.Reshape(tuple(given.shape), name=name, dtype="float32")(parts[given.name])
         if given.integers:
+            within = keras.layers.ReLU(given.largest, name=_free(f"{given.name}-within", taken), dtype="float32")
+            parts[given.name] = within(parts[given.name])
             cast = StockLayer(kind="ops.Cast", config={"dtype": "int32"})
             parts[given.name] = made(cast, _free(f"{given.name}-whole", taken))(parts[given.name])
     return parts
