@@ -13,7 +13,17 @@ from worker.training.networks import trunk
 from worker.training.networks.trunk import LayerOutput
 
 DROPPED = ("initializer", "regularizer", "constraint", "build_config", "quantization", "activity_")
-UNUSED = {"name", "dtype", "trainable", "batch_input_shape", "sparse", "ragged", "query_shape", "value_shape", "key_shape"}
+UNUSED = {
+    "name",
+    "dtype",
+    "trainable",
+    "batch_input_shape",
+    "sparse",
+    "ragged",
+    "query_shape",
+    "value_shape",
+    "key_shape",
+}
 
 
 def plain_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +106,10 @@ def argument(value: Any, sources: Any) -> Any:
         case dict():
             return {key: argument(one, sources) for key, one in value.items()}
     if keras.ops.is_tensor(value):
-        return {"array": keras.ops.convert_to_numpy(value).tolist(), "dtype": keras.backend.standardize_dtype(value.dtype)}
+        return {
+            "array": keras.ops.convert_to_numpy(value).tolist(),
+            "dtype": keras.backend.standardize_dtype(value.dtype),
+        }
     return {"ellipsis": True} if value is Ellipsis else value
 
 

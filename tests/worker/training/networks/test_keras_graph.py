@@ -39,7 +39,9 @@ def inputs_of(model: Any, n: int = 3) -> dict[str, np.ndarray]:
     found = {}
     for tensor in model.inputs:
         shape = (n, *tensor.shape[1:])
-        found[tensor.name] = rng.integers(0, 8, shape) if "int" in tensor.dtype else rng.normal(0, 1, shape).astype(np.float32)
+        found[tensor.name] = (
+            rng.integers(0, 8, shape) if "int" in tensor.dtype else rng.normal(0, 1, shape).astype(np.float32)
+        )
     return found
 
 
@@ -60,12 +62,20 @@ def built(model: Any, **changes: Any) -> tuple[Network, KerasLayers]:
 
 def outputs(model: Any, given: dict[str, np.ndarray]) -> np.ndarray:
     ordered = [given[tensor.name] for tensor in model.inputs]
-    asked = given if isinstance(getattr(model, "_inputs_struct", None), dict) else ordered if len(ordered) > 1 else ordered[0]
+    asked = (
+        given
+        if isinstance(getattr(model, "_inputs_struct", None), dict)
+        else ordered
+        if len(ordered) > 1
+        else ordered[0]
+    )
     return np.asarray(keras.ops.convert_to_numpy(model(asked, training=False))).astype(np.float32)
 
 
 def flat(given: dict[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([given[name].reshape(len(given[name]), -1) for name in sorted(given)], axis=1).astype(np.float32)
+    return np.concatenate([given[name].reshape(len(given[name]), -1) for name in sorted(given)], axis=1).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("name", list(corpus.MODELS))

@@ -223,7 +223,9 @@ def test_luck_is_rarely_called_help_and_more_often_by_a_rule_over_seeds_alone(se
     assert np.mean(over_seeds > 0) > 1.5 * np.mean(lo > 0)
 
 
-@pytest.mark.parametrize(("seed_sd", "row_sd", "rest"), [(0.01, 0.14, 0.25), (0, 0, 0.3), (0.02, 0.3, 0), (0, 0.2, 0.2)])
+@pytest.mark.parametrize(
+    ("seed_sd", "row_sd", "rest"), [(0.01, 0.14, 0.25), (0, 0, 0.3), (0.02, 0.3, 0), (0, 0.2, 0.2)]
+)
 def test_a_residual_that_counts_once_keeps_the_error_and_finds_more(seed_sd: float, row_sd: float, rest: float) -> None:
     """Means alone are drawn: of the seeds (a), of the rows (b) and of both (c), whose variances are known."""
     for seeds, n in ((3, 200), (5, 719), (10, 719)):
