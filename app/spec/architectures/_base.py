@@ -52,6 +52,11 @@ class Architecture(SpecModel):
         return self
 
     @property
+    def layer_names(self) -> frozenset[str]:
+        """The names of layers that are the spec's own: they stay, even where Keras's counter could have given them."""
+        return frozenset()
+
+    @property
     def tokens_seen(self) -> Tokens | None:
         """How it sees texts; None: byte by byte, or no texts."""
         return None

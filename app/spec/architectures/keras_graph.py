@@ -63,6 +63,10 @@ class Spec(Architecture):
     def input_kind(self) -> str:
         return self.kind
 
+    @property
+    def layer_names(self) -> frozenset[str]:
+        return frozenset(self.layers)
+
     def trunk_shape(self, shape: Shape) -> Shape:
         """A picture of any size is resized to the one that the network is given."""
         (sides,) = [tuple(given.shape) for given in self.given[:1]]
