@@ -53,7 +53,6 @@ class Spec(Architecture):
     stand on."""
 
     inputs: ClassVar[str] = "image"
-    names_layers: ClassVar[bool] = True
     arch: Literal["keras-graph"] = "keras-graph"
     kind: Literal["image", "table", "text", "audio", "multimodal"] = "image"
     given: Annotated[list[Given], Field(min_length=1, max_length=MOST_INPUTS)]
@@ -64,6 +63,10 @@ class Spec(Architecture):
     @property
     def input_kind(self) -> str:
         return self.kind
+
+    @property
+    def layer_names(self) -> frozenset[str]:
+        return frozenset(self.layers)
 
     def trunk_shape(self, shape: Shape) -> Shape:
         """A picture of any size is resized to the one that the network is given."""
