@@ -95,32 +95,39 @@ class Spec(Architecture):
 
 def _faults(spec: Spec) -> Iterator[Fault]:
     if _nodes(spec) > MOST_NODES:
-        yield Fault("/layers", f"arguments of more than {MOST_NODES} values", "leave out what is as Keras would have it", "too_large")
+        yield Fault(
+            "/layers",
+            f"arguments of more than {MOST_NODES} values",
+            "leave out what is as Keras would have it",
+            "too_large",
+        )
         return
     for name, layer in spec.layers.items():
         at = "/layers" + pointer(name)
-        found = stock_layers.faults(layer.kind, layer.config)
-        yield from (Fault(at + where, message, hint) for where, message, hint in found)
+        for where, message, hint in stock_layers.faults(layer.kind, layer.config):
+            yield Fault(at + where, message, hint)
     known, several = set[str](), set[str]()
     for place, given in enumerate(spec.given):
         yield from _twice(given.name, known, f"/given/{place}/name")
     for place, call in enumerate(spec.calls):
         at = f"/calls/{place}"
-        found = stock_layers.call_faults(call.args, call.kwargs, known, several)
-        yield from (Fault(at + where, message, hint) for where, message, hint in found)
+        for where, message, hint in stock_layers.call_faults(call.args, call.kwargs, known, several):
+            yield Fault(at + where, message, hint)
         yield from _twice(call.name, known, at + "/name")
-        layer = spec.layers.get(call.layer)
-        if layer is None:
-            yield Fault(at + "/layer", "there is no such layer", nearest(call.layer, spec.layers, "layers"), "unknown_name")
-        elif stock_layers.gives_several(layer.kind, layer.config, call.kwargs):
+        called = spec.layers.get(call.layer)
+        if called is None:
+            yield Fault(
+                at + "/layer", "there is no such layer", nearest(call.layer, spec.layers, "layers"), "unknown_name"
+            )
+        elif stock_layers.gives_several(called.kind, called.config, call.kwargs):
             several.add(call.name)
-    called = {call.layer for call in spec.calls}
+    used = {call.layer for call in spec.calls}
     for name in spec.layers:
-        if name not in called:
+        if name not in used:
             yield Fault("/layers" + pointer(name), "no call is one of this layer", "call it, or leave it out")
     if spec.features not in known - {given.name for given in spec.given}:
-        hint = nearest(spec.features, [call.name for call in spec.calls], "calls")
-        yield Fault("/features", "expected the name of a call", hint, "unknown_name")
+        calls = nearest(spec.features, [call.name for call in spec.calls], "calls")
+        yield Fault("/features", "expected the name of a call", calls, "unknown_name")
     elif spec.features in several:
         yield Fault("/features", "this call gives several tensors", "name a call that gives one")
 
