@@ -16,6 +16,7 @@ from app.data.names import fault_in_label
 from app.db import transaction
 from app.model_files import adopt, upload
 from app.settings import settings
+from app.spec import tasks
 from app.spec.adopted import Adopted, Order
 from app.spec.architectures.keras_graph import Spec
 from app.spec.data import Schema
@@ -104,8 +105,10 @@ def _dataset(ref: str | None) -> tuple[Schema | None, data.Table | None]:
 def _labelled(table: data.Table, adopted: Adopted, folder: Path) -> tuple[Path | None, list[str]]:
     """Some labelled rows of the data set's target in a file, and their classes; none where the network has no such head."""
     target = None if table.schema.target is None else table.schema.columns[table.schema.target]
-    heads = [head for head in adopted.heads if head.manifest.type in ("multiclass", "binary")]
-    if target is None or target.type != "category" or len(heads) != 1:
+    if target is None or target.type != "category" or len(adopted.heads) != 1:
+        return None, []
+    (head,) = adopted.heads
+    if head.manifest.classes is None or not tasks.of(head.manifest.type).accepts(target):
         return None, []
     labels: np.ndarray = np.asarray(table.columns[target.name], np.int64)
     known = np.flatnonzero(labels >= 0)

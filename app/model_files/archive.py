@@ -93,7 +93,7 @@ def _no_zip(start: bytes) -> Fault:
     if start.startswith(b"\x89HDF"):
         what = "this is an HDF5 file: a model as Keras 2 saved it, or weights alone"
         hint = "open a model in Keras 3 and save it as .keras; send weights alone as weights of a named architecture"
-    elif start.startswith(b"\x80") or start.startswith(b"PK\5\6"):
+    elif start.startswith((b"\x80", b"PK\5\6")):
         what, hint = "this is a pickle, or an empty archive", AGAIN
     else:
         hint = AGAIN
@@ -130,8 +130,8 @@ def _whole(infos: list[zipfile.ZipInfo], size: int, directory: int) -> list[Faul
     overlap = any(end > start for end, (start, _) in zip(ends, starts[1:], strict=False))
     if not starts or starts[0][0] != 0 or overlap or ends[-1] > directory or directory > size:
         faults.append(Fault("", "not one zip archive from its first byte to its last", AGAIN, "unreadable"))
-    if CONFIG not in {info.filename for info in infos}:
-        faults.append(Fault("", f"there is no {CONFIG}", AGAIN, "missing"))
+    missing = [name for name in (CONFIG, WEIGHTS) if name not in {info.filename for info in infos}]
+    faults += [Fault("", f"there is no {name}", AGAIN, "missing") for name in missing]
     return faults
 
 
