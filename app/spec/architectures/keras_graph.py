@@ -10,9 +10,8 @@ from itertools import islice
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import TypeAliasType
 
 from app.spec import stock_layers
 from app.spec.architectures._base import Architecture, Shape
@@ -29,12 +28,11 @@ Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 """Of a layer, a call or an input."""
 
 
-Plain = TypeAliasType("Plain", "bool | int | float | str | list[Plain] | dict[str, Plain] | None")
-"""What JSON can say."""
+Plain = Annotated[Any, WithJsonSchema({"description": "a number, a text, or a list or an object of such, as the layer takes it"})]
 
 
 class Given(SpecModel):
-    """A tensor that the network is given. `integers`: as whole numbers, ids for instance, from 0 to `largest`; others become the nearest."""
+    """A tensor that the network is given. `integers`: as whole numbers such as ids, from 0 to `largest`; others become the nearest."""
 
     model_config = ConfigDict(frozen=True)
 
