@@ -70,6 +70,7 @@ class Plain:
         return {"kind": self.kind, "config": self.config} if self.config else {"kind": self.kind}
 
 
+OTHERWISE = "build the model so, or cut that layer off"
 NARROW = "numbers of other types than float32 become float32"
 REGULARIZED = "regularizers and constraints are not taken over"
 
@@ -113,7 +114,9 @@ class Reader:
             return None
         config = entry.get("config")
         if not isinstance(config, dict):
-            self.fault(spot.at + "/config", f"layer {spot.label!r}: expected an object of the layer's arguments")
+            self.fault(
+                spot.at + "/config", f"layer {spot.label!r}: expected an object of the layer's arguments", OTHERWISE
+            )
             return None
         if kind == REGULARIZATION:
             self.note(REGULARIZED, spot.label)
@@ -128,7 +131,7 @@ class Reader:
         for where, message, hint in stock_layers.faults(kind, result.config):
             at = spot.at + where
             if not any(place == at or place.startswith(at + "/") for place in known):
-                self.fault(at, f"layer {spot.label!r}: {message}", hint)
+                self.fault(at, f"layer {spot.label!r}: {message}", hint or OTHERWISE)
         return result
 
     def _kind(self, entry: Any, spot: Spot) -> str | None:
