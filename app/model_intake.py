@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
     folder = settings().store / "tmp"
     with tempfile.TemporaryDirectory(prefix="model-", dir=folder) as work:
         arrays, out = Path(work) / "arrays.npz", Path(work) / "model.keras"
-        read = upload.read_model(raw, arrays)
+        read = _read(raw, arrays, options)
         reading = adopt.adopt(Spec.model_validate(read.graph), read.outputs, options, schema)
         labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
         notes = [*read.notes, *reading.notes]
@@ -88,6 +89,19 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
         model = models.add(session, called, stored, manifest)
     log.info("model_imported", model=model.id, parameters=manifest.parameters)
     return model, True
+
+
+def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:
+    """What the file holds. Raises Invalid."""
+    sides = {"*2": list(options.size or ()), "*1": [] if options.length is None else [options.length]}
+    try:
+        return upload.read_model(raw, arrays, sides={name: given for name, given in sides.items() if given})
+    except Invalid as invalid:
+        hint = "-F size=HEIGHTxWIDTH says two open sides, -F length=NUMBER one"
+        raise Invalid(
+            replace(fault, pointer="/size", hint=hint) if fault.pointer.startswith("/inputs") else fault
+            for fault in invalid.faults
+        ) from None
 
 
 def _dataset(ref: str | None) -> tuple[Schema | None, data.Table | None]:

@@ -28,7 +28,7 @@ from app.spec.intake import LARGEST_SIDE, SIZE, Fit, size_of
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 FIELD_BYTES = 256 * 1024
-_TEXTS = ("name", "classes", "scale", "size", "fit", "columns", "dataset", "target", "output")
+_TEXTS = ("name", "classes", "scale", "size", "length", "fit", "columns", "dataset", "target", "output")
 _FIELDS = ("file", *_TEXTS)
 _FORM: dict[str, Any] = {
     "type": "object",
@@ -57,6 +57,11 @@ _FORM: dict[str, Any] = {
             "type": "string",
             "pattern": f"^({SIZE.pattern})?$",
             "description": "of pictures, HEIGHTxWIDTH, where the file leaves it open",
+        },
+        "length": {
+            "type": "string",
+            "pattern": "^([1-9][0-9]{0,4})?$",
+            "description": "of other rows, the one side that the file leaves open",
         },
         "fit": {
             "type": "string",
@@ -191,6 +196,10 @@ def _options(texts: dict[str, str], faults: list[Fault]) -> ImportOptions | None
         faults.append(Fault("/size", f"expected HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}", "as in 64x64", "size"))
     elif "size" in texts:
         fields["size"] = size
+    if "length" in texts and not re.fullmatch("[1-9][0-9]{0,4}", texts["length"]):
+        faults.append(Fault("/length", "expected a whole number, 1 to 65536", "as in 64", "length"))
+    elif "length" in texts:
+        fields["length"] = int(texts["length"])
     if "classes" in texts:
         try:
             fields["classes"] = _classes(texts["classes"])

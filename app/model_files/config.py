@@ -58,7 +58,8 @@ def walk(config: Any, sides: Mapping[str, Sequence[int]] | None = None, beside: 
 
     Args:
         config: a decoded config.json, or what `to_json()` wrote.
-        sides: the shape of a row by input, for inputs whose config leaves sides open.
+        sides: the shape of a row by input, for inputs whose config leaves sides open; or `*2` and the two sides that any input of
+            two open ones gets, `*1` and so on.
         beside: see `Beside`.
 
     Raises:
@@ -162,6 +163,9 @@ class _Walk:
         if first is not None:
             self.reader.note("the fixed size of a batch is not taken over", name)
         shown = f"{sides}".replace("None", "any")
+        if told is None and (filling := self.sides.get(f"*{sides.count(None)}")) is not None:
+            left = list(filling)
+            told = [left.pop(0) if side is None and left else side for side in sides]
         if told is None and None in sides:
             self.reader.fault(
                 "/inputs" + pointer(name),

@@ -28,7 +28,9 @@ Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 """Of a layer, a call or an input."""
 
 
-Plain = Annotated[Any, WithJsonSchema({"description": "a number, a text, or a list or an object of such, as the layer takes it"})]
+Plain = Annotated[
+    Any, WithJsonSchema({"description": "a number, a text, or a list or an object of such, as the layer takes it"})
+]
 
 
 class Given(SpecModel):

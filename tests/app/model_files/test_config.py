@@ -140,6 +140,8 @@ def test_other_types_of_numbers_become_float32_and_this_is_said() -> None:
 def test_sides_that_the_config_leaves_open_are_the_callers_to_say() -> None:
     (fault,) = faults_of(file_of("any_size"))
     assert fault == ("/inputs/picture", "the model leaves sides open: [any, any, 3]", "say the shape of a row")
+    filled, _ = saved.read(file_of("any_size"), {"*2": [24, 16], "*1": [9]})
+    assert filled["graph"]["given"] == [{"name": "picture", "shape": [24, 16, 3]}]
     for told in ([8, 8, 1], [8, 8], [8, 0, 3], [8, 8, 2**40], ["8", 8, 3]):
         assert faults_of(file_of("any_size"), {"picture": told})[0][0] == "/inputs/picture"
     answer, _ = saved.read(file_of("any_size"), {"picture": [16, 12, 3]})
