@@ -43,7 +43,9 @@ class TracedLayer(SpecModel):
     adaptable: bool = Field(description="whether Keras can put a low-rank adapter beside its kernel")
     within: str | None = Field(None, description="the nested model that it comes from")
     drawn_as: str = Field(description="the name from which its first numbers and its dropout are drawn")
-    same_as: str | None = Field(None, description="where this is a further call of a layer: the name of its first one, which has its numbers")
+    same_as: str | None = Field(
+        None, description="where this is a further call of a layer: the name of its first one, which has its numbers"
+    )
 
     @property
     def own_name(self) -> str:

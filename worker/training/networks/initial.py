@@ -63,7 +63,9 @@ def _fresh(layer: Any, variable: Any, rng: np.random.Generator) -> np.ndarray:
     if isinstance(layer, LayerScale):  # Keras gives its variable no name
         return np.full(shape, layer.init_values, np.float32)
     if kind == "depthwise_kernel" or (kind == "kernel" and isinstance(layer, DEPTHWISE)):
-        return _uniform(6 / (prod(shape[:-2]) * (1 + shape[-1])), shape, rng)  # each channel apart: one in, shape[-1] out
+        return _uniform(
+            6 / (prod(shape[:-2]) * (1 + shape[-1])), shape, rng
+        )  # each channel apart: one in, shape[-1] out
     if kind in ("kernel", "pointwise_kernel", "reverse_embeddings"):
         return _uniform(6 / (prod(shape[:-2]) * (shape[-2] + shape[-1])), shape, rng)
     if kind == "recurrent_kernel":
@@ -94,7 +96,7 @@ def _uniform(square: float, shape: tuple[int, ...], rng: np.random.Generator) ->
 
 
 def _orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Rows or columns, whichever are fewer, of length 1 and at right angles to each other; all axes but the last are one (Saxe et al. 2014)."""
+    """Rows or columns, whichever are fewer, of length 1 and at right angles; all axes but the last are one (Saxe et al. 2014)."""
     rows, columns = prod(shape[:-1]), shape[-1]
     q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diag(r))  # else the distribution would not be uniform

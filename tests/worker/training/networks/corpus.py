@@ -28,7 +28,9 @@ of_layers(
     "dense_norm_dropout", (5,), lambda: layers.Dense(4, use_bias=False), layers.BatchNormalization, layers.ReLU,
     lambda: layers.Dropout(0.3), lambda: layers.Dense(2),
 )  # fmt: skip
-of_layers("conv1d", STEPS, lambda: layers.Conv1D(3, 2, dilation_rate=2, padding="causal"), lambda: layers.MaxPooling1D(2))
+of_layers(
+    "conv1d", STEPS, lambda: layers.Conv1D(3, 2, dilation_rate=2, padding="causal"), lambda: layers.MaxPooling1D(2)
+)
 of_layers(
     "conv2d", PICTURE, lambda: layers.Conv2D(4, 3, strides=2, padding="same", activation="relu"),
     lambda: layers.GroupNormalization(2), lambda: layers.Conv2D(4, (1, 2), groups=2), lambda: layers.AveragePooling2D(2),
@@ -125,7 +127,9 @@ def siamese() -> Any:
 
 @corpus
 def siamese_of_a_model() -> Any:
-    inner = Sequential([Input((4,)), layers.Dense(3, activation="relu"), layers.Dropout(0.2), layers.Dense(2)], name="e")
+    inner = Sequential(
+        [Input((4,)), layers.Dense(3, activation="relu"), layers.Dropout(0.2), layers.Dense(2)], name="e"
+    )
     a, b, c = Input((4,), name="anchor"), Input((4,), name="near"), Input((4,), name="far")
     return Model([a, b, c], layers.Concatenate()([inner(a) - inner(b), inner(a) * inner(c)]))
 
@@ -151,7 +155,11 @@ def nested_twice() -> Any:
 
 @corpus
 def several_inputs() -> Any:
-    picture, numbers, words = Input(PICTURE, name="picture"), Input((3,), name="numbers"), Input((6,), dtype="int32", name="ids")
+    picture, numbers, words = (
+        Input(PICTURE, name="picture"),
+        Input((3,), name="numbers"),
+        Input((6,), dtype="int32", name="ids"),
+    )
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(picture))
     y = layers.Dense(2)(numbers)
     z = layers.LSTM(3)(layers.Embedding(10, 4, mask_zero=True)(words))
@@ -279,7 +287,9 @@ def normalized() -> Any:
 
 @corpus
 def normalized_by_numbers() -> Any:
-    return Sequential([Input((3,)), layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0]), layers.Dense(2)])
+    return Sequential(
+        [Input((3,)), layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0]), layers.Dense(2)]
+    )
 
 
 @corpus
@@ -301,7 +311,9 @@ def spectrogram() -> Any:
 @corpus
 def half_precision() -> Any:
     policy = keras.DTypePolicy("mixed_bfloat16")
-    return Sequential([Input((5,)), layers.Dense(4, dtype=policy), layers.BatchNormalization(dtype=policy), layers.Dense(2)])
+    return Sequential(
+        [Input((5,)), layers.Dense(4, dtype=policy), layers.BatchNormalization(dtype=policy), layers.Dense(2)]
+    )
 
 
 @corpus
