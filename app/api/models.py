@@ -73,7 +73,7 @@ def list_models(
             "content": {PNG: {"schema": {"type": "string", "format": "binary"}}, LINES: {"schema": {"type": "string"}}}
         },
         **deps.problem_responses(
-            *("not_found", "malformed_body", "unsupported_media_type", "invalid"),
+            *("not_found", "malformed_body", "unsupported_media_type", "invalid", "not_available"),
             *("model_differs", "inference_unavailable"),
         ),
     },
@@ -126,7 +126,7 @@ async def predict(request: Request, ref: Reference) -> Predictions | Response:
 
     `{"dataset": "ds_…"}` asks for the answers to every row of a data set: lines of JSON, `row` counted from 0, as they
     are computed. A stream that ends in a line with `error` is not whole."""
-    await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
+    await run_in_threadpool(_answering, ref)  # its body may be long: where there is no model, it is not read
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         expect_multipart(request)
         async with request.form(max_files=MAX_ROWS, max_fields=MAX_ROWS) as form:
@@ -319,6 +319,13 @@ def _drawn(ref: str, sent: Sent) -> Response:
     (answers,) = _predict_form(ref, sent).predictions
     boxes = [box.model_dump() for answer in answers.values() for box in answer.boxes or ()]
     return Response(inference.draw(files[0], boxes), media_type=PNG)
+
+
+def _answering(ref: str) -> None:
+    """Raises NotFound: there is no such model; Problem: it has no heads."""
+    if not models.manifest(_model(ref)).tasks:
+        detail = "This model is a trunk without heads: it predicts nothing. Name it as the source of a transfer, which puts one on it."
+        raise Problem("not_available", detail)
 
 
 def _model(ref: str) -> Model:

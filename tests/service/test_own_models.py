@@ -129,6 +129,23 @@ def test_readings_are_tried_on_labelled_rows(service: Service, mine: tuple[bytes
     assert service.get(f"/v1/models/{model['id']}").status_code == 404
 
 
+def test_a_trunk_without_heads_is_a_source_and_no_predictor(
+    service: Service, mine: tuple[bytes, list[list[float]]]
+) -> None:
+    trunk = send(service, mine[0], name="trunk", classes="none", scale="0..1").raise_for_status().json()
+    assert trunk["manifest"]["tasks"] == {}
+    refused = service.post(f"/v1/models/{trunk['id']}/predict", {"inputs": []})
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_available")
+    body = {
+        "kind": "transfer",
+        "dataset": "digits",
+        "source": trunk["id"],
+        "training": {"steps": 5},
+        "control": {"seeds": 0},
+    }
+    assert finished(service, {**body, "limit_train_examples": 64})["overlap"] == "unknown"
+
+
 def test_what_is_refused_is_said_with_a_way_out(service: Service, tmp_path: Path) -> None:
     plain_keras.run(_BAD, tmp_path)
     bad = send(service, (tmp_path / "bad.keras").read_bytes(), classes="a,b")

@@ -45,7 +45,9 @@ def read(model: Any, kind: str = "table") -> tuple[Spec, dict[str, list[np.ndarr
     return spec, arrays
 
 
-def network(spec: Spec, arrays: dict[str, list[np.ndarray]], tasks: tuple[Task, ...] = (DIGIT,), **changes: Any) -> Network:
+def network(
+    spec: Spec, arrays: dict[str, list[np.ndarray]], tasks: tuple[Task, ...] = (DIGIT,), **changes: Any
+) -> Network:
     """A network on rows of numbers whose trunk is the graph, its heads new."""
     whole = sum(prod(given.shape) for given in spec.given)
     made = Network(
