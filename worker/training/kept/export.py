@@ -38,15 +38,10 @@ LOADING = (
     '\n# golden = np.load(zipfile.ZipFile("{file}").open("golden.npz"))'
     '\n# np.abs(model.predict({golden})["{first}"] - golden["answers/{first}"]).max()'
 )
-<<<<<<< HEAD
-=======
-LONGEST_HEADER = 128
-"""Bytes of an array's file before its numbers: a file no longer than that has none, and nothing can be mapped."""
 
 MOST_STEPS = 256
 """Of a loop that is written out: each step is a copy of its cell."""
 
->>>>>>> build
 PREPROCESS = "preprocess.py"
 """The file beside a model that turns a user's files into rows, as the service does: a module of ours as it is."""
 
