@@ -15,6 +15,7 @@ from app.spec import architectures
 from app.spec.architectures import keras_graph
 from app.spec.faults import Invalid
 from tests.app.model_files import saved
+from tests.app.model_files.configs import INPUT, layer, sequential
 
 NAMES = re.findall(r'^    "(\w+)":', saved.PROGRAM.read_text(), re.MULTILINE)
 LARGE = ("convnext_block", "mobilenet")
@@ -144,18 +145,6 @@ def test_sides_that_the_config_leaves_open_are_the_callers_to_say() -> None:
         assert faults_of(file_of("any_size"), {"picture": told})[0][0] == "/inputs/picture"
     answer, _ = saved.read(file_of("any_size"), {"picture": [16, 12, 3]})
     assert answer["graph"]["given"] == [{"name": "picture", "shape": [16, 12, 3]}]
-
-
-def layer(kind: str, name: str, **config: Any) -> dict[str, Any]:
-    return {"module": "keras.layers", "class_name": kind, "config": {"name": name, **config}, "registered_name": None}
-
-
-def sequential(*layers: dict[str, Any], name: str = "m") -> dict[str, Any]:
-    config = {"name": name, "layers": list(layers)}
-    return {"module": "keras", "class_name": "Sequential", "config": config, "registered_name": None}
-
-
-INPUT = layer("InputLayer", "x", batch_shape=[None, 4], dtype="float32")
 
 
 def walk_faults(config: Any) -> list[tuple[str, str, Any]]:
