@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from app.model_files import archive, weights
+from app.model_files import archive, json_text, weights
 from app.model_files.config import walk
 from app.model_files.upload import read_model, read_weights
 from app.spec.faults import Invalid
@@ -122,6 +122,22 @@ def test_many_links_to_one_array_are_bounded_by_what_they_add_up_to() -> None:
     assert len(saved.read(keras(many, linked(make)))[1]) == 30
     with pytest.raises(Invalid, match="more than a model may have"):
         weights.of_layers(io.BytesIO(linked(make)), walk(many).places, lambda *_: None, weights.Budget(20 * 64))
+
+
+def test_an_array_that_declares_too_much_is_refused_before_its_shape_is_looked_at() -> None:
+    def make(group: h5py.Group) -> None:
+        group.create_dataset("0", (2**10, 2**12), "f4", chunks=(1024, 1024), compression="gzip")
+
+    with pytest.raises(Invalid, match="declares much more than is stored"):
+        saved.read(linked(make), form="weights.h5")
+
+
+def test_json_is_bounded_before_it_is_parsed() -> None:
+    with pytest.raises(Invalid, match="nested deeper than 128 levels"):
+        json_text.parsed(b"[" * 129 + b"]" * 129)
+    assert json_text.parsed(b'["[[", "\\"[", "' + b"[" * 500 + b'"]') == ["[[", '"[', "[" * 500]
+    with pytest.raises(Invalid, match="more than 200000 values"):
+        json_text.parsed(b"[" + b"0," * 200_000 + b"0]")
 
 
 def test_members_of_our_own_files_are_taken() -> None:
