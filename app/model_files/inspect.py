@@ -26,6 +26,7 @@ import numpy as np
 from app.data import disk, sandbox
 from app.model_files import archive, json_text, rehearsal, safetensors, weights
 from app.model_files._arrays import Array, Budget
+from app.model_files._models import KERAS_2
 from app.model_files.config import Walked, walk
 from app.model_files.limits import ModelLimits
 from app.spec.faults import Fault, Invalid, nearest, written
@@ -34,6 +35,7 @@ TOO_MUCH = Fault(
     "/file", "reading it took more memory or space than a model may take", "send a smaller model", "too_large"
 )
 SIDES = "/inputs"
+LONGEST_METADATA = 2**16
 MOST_WORDS = 2**16
 LONGEST_WORD = 20
 
@@ -94,6 +96,7 @@ class Task:
 def _keras(task: Task) -> dict[str, Any]:
     with archive.opened(task.source, task.limits.array_bytes) as members:
         members.copy(archive.WEIGHTS, task.scratch)
+        _check_version(members)
         config = json_text.parsed(members.read(archive.CONFIG, json_text.MOST_BYTES))
 
         def beside(path: str) -> dict[str, Any]:
@@ -108,6 +111,14 @@ def _keras(task: Task) -> dict[str, Any]:
         except Invalid as invalid:
             raise _under("/" + archive.WEIGHTS, invalid) from None
     return _answer(walked)
+
+
+def _check_version(members: archive.Archive) -> None:
+    """Raises Invalid: the file says that Keras 2 saved it, whose layers have other arguments."""
+    told = json_text.parsed(members.read(archive.METADATA, LONGEST_METADATA)) if archive.METADATA in members else None
+    version = told.get("keras_version") if isinstance(told, dict) else None
+    if isinstance(version, str) and version.startswith(("1.", "2.")):
+        raise Invalid([Fault("/" + archive.METADATA, "saved by Keras 2", KERAS_2, "keras_2")])
 
 
 def _config(task: Task) -> dict[str, Any]:
