@@ -149,6 +149,8 @@ def _shapes(kind: str, config: dict[str, Any]) -> Shapes:
         return () if "mean" in config else (None, None, ())
     if kind in ("RMSNormalization", "PReLU"):
         return (None,)
+    if kind == "STFTSpectrogram":
+        return (None,) * (1 if config.get("mode") in ("real", "imag") else 2)
     if kind in ("Attention", "AdditiveAttention"):
         scale = int(config.get("use_scale", kind[1] == "d"))
         return (None,) * scale + ((),) * int(config.get("score_mode") == "concat")

@@ -118,6 +118,29 @@ MODELS = {
             L.PReLU(shared_axes=[1, 2]),
         ]
     ),
+    "spectrograms": lambda: keras.Model(
+        x := Input((4000, 1)),
+        [L.STFTSpectrogram()(x), L.STFTSpectrogram(mode="real", window=None)(x), L.MelSpectrogram()(x[..., 0])],
+    ),
+    "sequences": lambda: keras.Sequential(
+        [
+            Input((9, 4)),
+            L.Conv1D(2, 3, groups=2),
+            L.Conv1DTranspose(4, 3),
+            L.SeparableConv1D(3, 2),
+            L.DepthwiseConv1D(2),
+            L.SimpleRNN(3),
+        ]
+    ),
+    "volumes": lambda: keras.Sequential(
+        [
+            Input((432,)),
+            L.Reshape((2, 6, 6, 6, 1)),
+            L.ConvLSTM3D(2, 2),
+            L.Conv3D(2, 2),
+            L.Conv3DTranspose(3, 2, use_bias=False),
+        ]
+    ),
     "augmented": lambda: keras.Sequential(
         [
             Input((8, 8, 3)),
