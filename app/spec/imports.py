@@ -23,8 +23,8 @@ class ImportOptions(SpecModel):
 
     `classes`: names in the order of the outputs, or {output: names}; `none`: it is kept as a trunk without heads. `scale`: of pictures,
     as the network sees them. `size`: of pictures, (height, width), where the file leaves it open; `length`: of other rows with one open
-    side; `fit`: how a file of a picture comes to its size. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it.
-    `target`: the task's name; `output`: the one of several outputs that is kept.
+    side; `fit`: how a file of a picture comes to its size. `columns`: of a table, in order. `dataset`: one whose rows it takes; where
+    it is labelled, what else is not said is tried on it. `target`: the task's name; `output`: the one of several outputs that is kept.
     """
 
     classes: Classes | dict[str, Classes] | Literal["none"] | None = None

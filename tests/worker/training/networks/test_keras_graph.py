@@ -172,7 +172,8 @@ def test_what_is_random_is_drawn_from_the_seed_and_off_where_it_is_frozen(name: 
         for part in trunk.inner(layer)
         for generator in part._seed_generators
     ]
-    assert states and all(id(state) in held for state in states)
+    assert states
+    assert all(id(state) in held for state in states)
     keras_layers.reseed(1)
     assert len({str(np.asarray(state)) for state in states}) == len(states)
     keras_layers.freeze(net.trunk, True)
