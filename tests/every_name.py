@@ -27,25 +27,28 @@ GAUGES = "ds_gauges"
 
 MLP = {"arch": "mlp", "units": [6, 4]}
 QUICK = {"steps": 8, "batch_size": 32}
-TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": {"steps": 2}}
+SOON = {"steps": 2, "batch_size": 32}
+"""Of a source or a teacher: its batches are its target's, which is what a network is compiled for."""
+
+TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": SOON}
 DIGITS = {"dataset": "digits", "target": "digit", "limit_train_examples": 60}
-MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": {"steps": 2}}
-TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": {"steps": 2}}
-PARCELS = {"dataset": "parcels", "target": "service", "limit_train_examples": 60, "training": {"steps": 2}}
+MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": SOON}
+TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": SOON}
+PARCELS = {"dataset": "parcels", "target": "service", "limit_train_examples": 60, "training": SOON}
 SHAPES = {
     "dataset": "shapes",
     "target": "boxes",
     "limit_train_examples": 60,
     "architecture": "resnet-8",
-    "training": {"steps": 2},
+    "training": SOON,
 }
-PICTURES = {**DIGITS, "architecture": "cnn-small", "training": {"steps": 2}}
+PICTURES = {**DIGITS, "architecture": "cnn-small", "training": SOON}
 ENCODER = "text-encoder"
 TAGS = {
     "dataset": "bookings",
     "target": "tags",
     "limit_train_examples": 60,
-    "source": {"train": {"dataset": "bookings", "target": "tags", "architecture": ENCODER, "training": {"steps": 2}}},
+    "source": {"train": {"dataset": "bookings", "target": "tags", "architecture": ENCODER, "training": SOON}},
 }
 
 SPEAKER = {**MESSAGES, "target": "next_token", "architecture": "causal-transformer-small"}
@@ -190,7 +193,7 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             usual = {"image": "cnn-small", "table": MLP, "multimodal": "late-fusion-small"}
             small = ENCODER if tagged else usual.get(kind, f"{kind}-cnn-small")
             return _transfer_within(
-                {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": {"steps": 2}}
+                {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": SOON}
             )
         case "strategies":
             return {**BASES["transfer"], "strategy": name}
