@@ -114,6 +114,7 @@ def test_a_network_that_sees_bytes_is_kept_as_before(tmp_path: Path) -> None:
     assert whole.weights["byte-embedding"][0].shape == (256, 16)
 
 
+@pytest.mark.slow
 def test_every_exported_format_takes_ids_and_answers_alike(tmp_path: Path) -> None:
     told = formats.write(network(), INSTALLED, ROWS[:32], tmp_path)  # type: ignore[arg-type]
     assert set(told) == set(INSTALLED)
