@@ -62,7 +62,10 @@ class TrainStage(SpecModel):
 
 
 class TrainedHere(SpecModel):
+    """`each_seed`: of a transfer's source: one for each pair of seeds, so that the verdict's interval holds the source's luck too."""
+
     train: TrainStage
+    each_seed: bool = Field(False, exclude_if=lambda each: not each)
 
 
 ModelSource = Annotated[
