@@ -233,6 +233,7 @@ RENAMING = {
     "app/durable.py",
     "app/data/uploads.py",
     "app/embedded.py",
+    "app/model_files/upload.py",
     "worker/folders.py",
     "worker/training/fitting/checkpoint.py",
 }

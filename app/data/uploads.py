@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import zlib
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from app.data import disk
+from app.data import reader_process
 from app.data.readers import FORMATS, Format
 from app.data.upload import Progress, unseen
-from app.data.upload_limits import MIB, UploadLimits
-from app.settings import settings
+from app.data.upload_limits import UploadLimits
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.intake import Intake, UploadOptions
 
 LOG = logging.getLogger(__name__)
 
-_LONGEST_ANSWER = 16 * MIB
-_LOOK_SECONDS = 0.5
+MAKE_AGAIN = "send fewer or smaller rows or files, or make the file again"
+
 _TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the others wait for a turn
 
 
@@ -61,7 +55,7 @@ def inspect_upload(
     file_format = format_of(raw, format)
     asked = json.dumps({"options": (options or UploadOptions()).model_dump(mode="json"), "limits": asdict(limits)})
     with tempfile.TemporaryDirectory(prefix="inspect-", dir=out.parent) as folder:
-        answer, written, complaint = (Path(folder) / name for name in ("answer", "out", "complaint"))
+        written = Path(folder) / "out"
         command = [
             sys.executable,
             "-P",
@@ -72,17 +66,8 @@ def inspect_upload(
             str(written),
             asked,
         ]
-        with answer.open("wb") as stdout, complaint.open("wb") as stderr, _TURNS:
-            code = _run(command, stdout.fileno(), stderr.fileno(), Path(folder), limits.wall_seconds, progress)
-        if code:
-            LOG.warning(
-                "the reader of an upload ended with %s: %s",
-                code,
-                complaint.read_bytes()[-2000:].decode(errors="replace"),
-            )
-        result = _answer(answer, code)
-        if "faults" in result:
-            raise Invalid(Fault(**fault) for fault in result["faults"])
+        with _TURNS:
+            result = reader_process.ask(command, Path(folder), limits.wall_seconds, MAKE_AGAIN, progress)
         schema = Schema.model_validate(result["schema"])
         intake = Intake.model_validate(result["intake"])
         written.replace(out)
@@ -94,7 +79,9 @@ def protections() -> list[str]:
     """The protections that confine readers of uploads on this machine, see `app/data/sandbox.py`. Found out once, in a second or two."""
     with tempfile.TemporaryDirectory(prefix="walls-") as folder:
         command = [sys.executable, "-P", "-m", "app.data.sandbox"]
-        process = subprocess.run(command, env=_environment(Path(folder)), capture_output=True, timeout=60, check=False)
+        process = subprocess.run(
+            command, env=reader_process.environment(Path(folder)), capture_output=True, timeout=60, check=False
+        )
     if process.returncode:
         LOG.error("no upload can be read here: %s", process.stderr[-2000:].decode(errors="replace"))
         return []
@@ -168,84 +155,3 @@ _OTHERS = {
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
 }
-
-
-def _run(command: list[str], stdout: int, stderr: int, folder: Path, seconds: float, progress: Progress) -> int:
-    """The child's exit code; -SIGKILL when its time was up."""
-    until, told = time.monotonic() + seconds, ""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        env=_environment(folder),
-        cwd=folder,
-        start_new_session=True,
-    ) as child:
-        while True:
-            try:
-                return child.wait(max(0.0, min(_LOOK_SECONDS, until - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                if time.monotonic() >= until:
-                    child.kill()
-                    child.wait()
-                    return -signal.SIGKILL
-            told = _tell(folder / "progress", told, progress)
-
-
-def _tell(path: Path, told: str, progress: Progress) -> str:
-    """Tells `progress` what the child has written down since. Its file is believed to be two numbers and nothing more."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(48).decode("ascii").strip()
-        if text and text != told:
-            done, total = (int(number) for number in text.split())
-            progress(done, total)
-    except (OSError, ValueError):
-        return told
-    return text
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """A child inherits no secret: its environment is made here. Plugins may bring input kinds, so it finds them where the parent does."""
-    plugins = settings().plugins
-    theirs = os.environ.get("PYTHONPATH", "") if plugins else ""
-    return {
-        "PATH": os.defpath,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), theirs])),
-        "BEQUEST_PLUGINS": ",".join(plugins),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TMPDIR": str(folder),
-        "LC_ALL": "C.UTF-8",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        # Other pools and arenas reserve address space by the gigabyte, which the limit could then not withhold.
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "MALLOC_ARENA_MAX": "1",
-    }
-
-
-def _answer(path: Path, code: int) -> dict[str, Any]:
-    """The child's answer. Raises Invalid where the child was killed or crashed: that is the file's fault, and said without guessing.
-    Raises OSError where the disk was full."""
-    if code == 0 and path.stat().st_size <= _LONGEST_ANSWER:
-        result: dict[str, Any] = json.loads(path.read_bytes())
-        return result
-    if code == disk.NO_ROOM:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        message = "reading it took longer than an upload may take"
-    elif code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
-        message = "reading it took more memory than an upload may take, or the file is damaged"
-    else:
-        message = "the file cannot be read"
-    raise Invalid(
-        [
-            Fault(
-                "/file",
-                message,
-                "send fewer or smaller rows or files, or make the file again",
-                "unreadable",
-            )
-        ]
-    )

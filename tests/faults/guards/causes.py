@@ -65,7 +65,7 @@ GUARDS = (
     ),
     Guard(
         "a reader without room blames no file",
-        "app/data/uploads.py",
+        "app/data/reader_process.py",
         "    if code == disk.NO_ROOM:\n",
         "    if False:\n",
         "tests/app/data/test_uploads.py::test_a_full_disk_is_no_fault_of_the_file",

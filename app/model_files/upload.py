@@ -1,0 +1,75 @@
+"""The parent's side of reading a model's file: a child reads it, within a deadline, and answers a graph or faults."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from app.data import reader_process
+from app.model_files.limits import ModelLimits
+
+MAKE_AGAIN = "send a smaller model, or save it again with Keras 3"
+
+Form = Literal["keras", "config", "weights.h5", "safetensors"]
+
+_TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the others wait for a turn
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model's file holds. `graph`: as `app.spec.architectures.keras_graph` wants it, but for `kind`. `outputs`: the model's own,
+    by name, as tensors of the graph."""
+
+    graph: dict[str, Any]
+    outputs: list[tuple[str, dict[str, Any]]]
+    notes: list[str]
+
+
+def read_model(
+    raw: Path,
+    out: Path,
+    *,
+    form: Form = "keras",
+    sides: Mapping[str, Sequence[int]] | None = None,
+    limits: ModelLimits | None = None,
+) -> Model:
+    """Reads a `.keras` file, or with `form="config"` what `to_json()` wrote, in a child of its own.
+
+    Args:
+        out: an npz is left here with the arrays by LAYER/NUMBER, in the order of each Keras layer's `.weights`. It appears only when all
+            went well; of a config it is empty.
+        sides: the shape of a row by input, for inputs whose config leaves sides open.
+
+    Raises:
+        Invalid: with every fault of the first step that finds any. Pointers are /file, those into the config
+            /file/config.json/…, and /inputs/NAME where the config leaves sides open or others were given.
+        OSError: the disk is full.
+    """
+    result = _read(raw, out, form, sides, limits or ModelLimits())
+    return Model(result["graph"], [(name, tensor) for name, tensor in result["outputs"]], result["notes"])
+
+
+def read_weights(raw: Path, out: Path, form: Form, limits: ModelLimits | None = None) -> dict[str, list[int]]:
+    """Reads a `.weights.h5` of Keras 3 or a `.safetensors`: the shapes of its arrays by name. `out` and errors as for `read_model`."""
+    result: dict[str, list[int]] = _read(raw, out, form, None, limits or ModelLimits())["arrays"]
+    return result
+
+
+def _read(
+    raw: Path, out: Path, form: Form, sides: Mapping[str, Sequence[int]] | None, limits: ModelLimits
+) -> dict[str, Any]:
+    asked = json.dumps(
+        {"form": form, "sides": {name: list(shape) for name, shape in (sides or {}).items()}, "limits": asdict(limits)}
+    )
+    with tempfile.TemporaryDirectory(prefix="model-", dir=out.parent) as folder, _TURNS:
+        written = Path(folder) / "out"
+        command = [sys.executable, "-P", "-m", "app.model_files.inspect", str(raw.resolve()), str(written), asked]
+        result = reader_process.ask(command, Path(folder), limits.wall_seconds, MAKE_AGAIN)
+        written.replace(out)
+    return result
