@@ -1,7 +1,7 @@
 """`python -m app.model_files.inspect RAW OUT [ASKED]`: the process that reads a client's model file, and nothing else.
 
 It confines itself, reads RAW, writes the arrays to OUT and prints one JSON line: {"graph": …, "outputs": …, "notes": …}, {"arrays": …,
-"notes": …} for weights alone, or {"faults": […]}. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full.
+"notes": …} for weights alone, or {"faults": […]}. Of a network in our own form, `app.model_files.exchange`, also what it says of itself. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full.
 
 ASKED is JSON: {"form": "keras" | "config" | "weights.h5" | "safetensors", "sides": {INPUT: […]}, "limits": {…}}. OUT is an
 uncompressed npz: members LAYER/NUMBER.npy of a graph, NAME.npy of weights alone. The API runs it by `app.model_files.upload`.
@@ -15,17 +15,15 @@ import json
 import os
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from app.data import disk, sandbox
-from app.model_files import archive, json_text, rehearsal, weights
+from app.model_files import archive, exchange, json_text, rehearsal, weights
 from app.model_files.config import Place, Walked, walk
 from app.model_files.limits import ModelLimits
+from app.model_files.npz import Writer
 from app.spec.faults import Fault, Invalid, nearest, written
 
 TOO_MUCH = Fault(
@@ -42,7 +40,7 @@ def main(raw: str, out: str, asked: str = "{}") -> dict[str, Any]:
         _rehearse(limits)
         sandbox.confine(memory_bytes=limits.memory_bytes, cpu_seconds=limits.cpu_seconds, file_bytes=limits.file_bytes)
         try:
-            return read(source, Arrays(target), scratch, wanted.get("sides") or {}, limits)
+            return read(source, Writer(target), scratch, wanted.get("sides") or {}, limits)
         except Invalid as invalid:
             return {
                 "faults": written(fault.under("/file") if not _is_sides(fault) else fault for fault in invalid.faults)
@@ -61,37 +59,21 @@ def _rehearse(limits: ModelLimits) -> None:
     """
     model = rehearsal.model()
     with tempfile.TemporaryFile() as scratch:
-        _keras(io.BytesIO(model), Arrays(io.BytesIO()), scratch, {}, limits)
+        _keras(io.BytesIO(model), Writer(io.BytesIO()), scratch, {}, limits)
     for damaged in (model[:-8], model.replace(b"HDF", b"HDG")):
         with contextlib.suppress(Invalid), tempfile.TemporaryFile() as scratch:
-            _keras(io.BytesIO(damaged), Arrays(io.BytesIO()), scratch, {}, limits)
+            _keras(io.BytesIO(damaged), Writer(io.BytesIO()), scratch, {}, limits)
     for encoding in ("cp437", "ascii"):  # of names in a zip, of vocabularies
         b"name".decode(encoding)
     json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
 
 
-class Arrays:
-    """Writes arrays to a file, as an npz that can be mapped: nothing in it is packed."""
-
-    def __init__(self, target: IO[bytes]):
-        self._target = target
-        self._zip = zipfile.ZipFile(target, "w", zipfile.ZIP_STORED)
-        self.shapes: dict[str, list[int]] = {}
-
-    def __call__(self, name: str, values: np.ndarray[Any, Any]) -> None:
-        with self._zip.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-            np.lib.format.write_array(member, np.ascontiguousarray(values).reshape(values.shape), allow_pickle=False)
-        self.shapes[name] = list(values.shape)
-
-    def close(self) -> None:
-        self._zip.close()
-        self._target.flush()
-
-
 def _keras(
-    source: IO[bytes], target: Arrays, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
+    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
 ) -> dict[str, Any]:
     with archive.opened(source, limits.array_bytes) as members:
+        if archive.GRAPH in members:
+            return exchange.read(members, target, scratch, limits).model_dump(mode="json")
         if archive.WEIGHTS not in members:
             raise Invalid([Fault("", f"there is no {archive.WEIGHTS}", archive.AGAIN, "missing")])
         members.copy(archive.WEIGHTS, scratch)
@@ -109,7 +91,7 @@ def _keras(
 
 
 def _config_alone(
-    source: IO[bytes], target: Arrays, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
+    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
 ) -> dict[str, Any]:
     """A network without its numbers: what `to_json()` wrote."""
     walked = walk(_config(source.read(json_text.MOST_BYTES + 1)), sides)
@@ -117,14 +99,14 @@ def _config_alone(
     return _answer(walked)
 
 
-def _weights(scratch: IO[bytes], places: list[Place], target: Arrays, limits: ModelLimits) -> None:
+def _weights(scratch: IO[bytes], places: list[Place], target: Writer, limits: ModelLimits) -> None:
     scratch.seek(0)
     weights.of_layers(scratch, places, target, weights.Budget(limits.array_bytes))
     target.close()
 
 
 def _weights_file(
-    source: IO[bytes], target: Arrays, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
+    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
 ) -> dict[str, Any]:
     weights.of_weights_file(source, target, weights.Budget(limits.array_bytes))
     target.close()
@@ -132,14 +114,14 @@ def _weights_file(
 
 
 def _safetensors(
-    source: IO[bytes], target: Arrays, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
+    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
 ) -> dict[str, Any]:
     weights.of_safetensors(source, target, weights.Budget(limits.array_bytes))
     target.close()
     return {"arrays": target.shapes, "notes": []}
 
 
-Read = Callable[[IO[bytes], Arrays, IO[bytes], dict[str, Any], ModelLimits], dict[str, Any]]
+Read = Callable[[IO[bytes], Writer, IO[bytes], dict[str, Any], ModelLimits], dict[str, Any]]
 READERS: dict[str, Read] = {
     "keras": _keras,
     "config": _config_alone,

@@ -13,6 +13,9 @@ Scale = Literal["0..255", "0..1", "-1..1", "imagenet"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 """Pixels as a network sees them. `imagenet`: of 0…1, less ImageNet's mean and divided by its deviation, channel by channel."""
 
+Rate = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Samples a second."""
+
 MOST_CLASSES = 10_000
 
 Classes = Annotated[list[Label], Field(min_length=1, max_length=MOST_CLASSES)]
@@ -23,7 +26,7 @@ class ImportOptions(SpecModel):
 
     `classes`: names in the order of the outputs, or {output: names}; `none`: it is kept as a trunk without heads. `scale`: of pictures,
     as the network sees them. `size`: of pictures, (height, width), where the file leaves it open; `fit`: how a file of a picture comes to
-    it. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it.
+    it. `rate`: of sounds, in samples a second, which an input of samples does not tell. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it.
     `target`: the task's name; `output`: the one of several outputs that is kept.
     """
 
@@ -31,6 +34,7 @@ class ImportOptions(SpecModel):
     scale: Scale | None = None
     size: tuple[Side, Side] | None = None
     fit: Fit | None = None
+    rate: Rate | None = None
     columns: list[Label] = []
     dataset: str | None = None
     target: TaskName | None = None
