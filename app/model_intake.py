@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from app import artifacts, data, datasets, inference, logs, model_files, models
+from app import artifacts, data, datasets, inference, logs, models
 from app.data.names import fault_in_label
 from app.db import transaction
-from app.model_files import adopt
+from app.model_files import adopt, upload
 from app.settings import settings
 from app.spec.adopted import Adopted, Order
+from app.spec.architectures.keras_graph import Spec
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.imports import ImportOptions, Origin
@@ -64,8 +65,8 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
     folder = settings().store / "tmp"
     with tempfile.TemporaryDirectory(prefix="model-", dir=folder) as work:
         arrays, out = Path(work) / "arrays.npz", Path(work) / "model.keras"
-        read = model_files.read(raw, arrays, options.size)
-        reading = adopt.adopt(read.graph, read.outputs, options, schema)
+        read = upload.read_model(raw, arrays)
+        reading = adopt.adopt(Spec.model_validate(read.graph), read.outputs, options, schema)
         labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
         notes = [*read.notes, *reading.notes]
         origin = Origin(file=filename or called, sha256=sha256, bytes=raw.stat().st_size, options=asked, notes=notes)
@@ -106,7 +107,7 @@ def _labelled(table: data.Table, adopted: Adopted, folder: Path) -> tuple[Path |
     heads = [head for head in adopted.heads if head.manifest.type in ("multiclass", "binary")]
     if target is None or target.type != "category" or len(heads) != 1:
         return None, []
-    labels = np.asarray(table.columns[target.name])
+    labels: np.ndarray = np.asarray(table.columns[target.name], np.int64)
     known = np.flatnonzero(labels >= 0)
     some = np.sort(np.random.default_rng(0).permutation(known)[:MOST_PROBED])
     path = folder / "labelled.npz"
