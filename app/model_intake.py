@@ -66,10 +66,18 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
     with tempfile.TemporaryDirectory(prefix="model-", dir=folder) as work:
         arrays, out = Path(work) / "arrays.npz", Path(work) / "model.keras"
         read = upload.read_model(raw, arrays)
+        options = read.said.under(options)
         reading = adopt.adopt(Spec.model_validate(read.graph), read.outputs, options, schema)
         labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
-        notes = [*read.notes, *reading.notes]
-        origin = Origin(file=filename or called, sha256=sha256, bytes=raw.stat().st_size, options=asked, notes=notes)
+        origin = Origin(
+            file=filename or called,
+            sha256=sha256,
+            bytes=raw.stat().st_size,
+            options=asked,
+            notes=[*read.notes, *reading.notes],
+            licence=read.said.licence,
+            source=read.said.source,
+        )
         manifest = inference.write(
             Order(
                 candidates=reading.candidates,

@@ -63,7 +63,7 @@ class Exchanged(Said):
     """`graph.json`. `outputs`: the model's own, by name; each is a call."""
 
     graph: Spec
-    outputs: Annotated[list[tuple[Label, Tensor]], Field(min_length=1, max_length=64)]
+    outputs: Annotated[list[Annotated[tuple[Label, Tensor], Field(strict=False)]], Field(min_length=1, max_length=64)]
 
 
 def write(

@@ -147,6 +147,30 @@ def of_weights_file(file: IO[bytes], sink: Sink, budget: Budget | None = None) -
             raise Invalid([Fault("", str(refused), AGAIN, "weights")]) from None
 
 
+def of_legacy_h5(file: IO[bytes], sink: Sink, budget: Budget | None = None) -> None:
+    """The arrays of a model in the older `.h5` form of Keras, as GROUP/…/NAME below its `model_weights`; not what its optimizer kept. Raises Invalid."""
+    budget = budget or Budget()
+    with _opened(file) as root:
+        try:
+            group = _group(root, "model_weights")
+            if group is None:
+                raise _Refused("not a model in the older form of Keras")
+            for name, dataset in _paths(group, "", 0):
+                sink(name, _read(dataset, budget))
+        except _Refused as refused:
+            raise Invalid([Fault("", str(refused), AGAIN, "weights")]) from None
+
+
+def _paths(group: h5py.Group, prefix: str, deep: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    if deep > DEEPEST:
+        raise _Refused("too many groups, or groups that hold themselves")
+    for name in group:
+        if _is_dataset(group, name):
+            yield f"{prefix}{name.partition(':')[0]}", _dataset(group, name)
+        else:
+            yield from _paths(_child(group, name), f"{prefix}{name}/", deep + 1)
+
+
 def _datasets(group: h5py.Group, prefix: str, seen: set[bytes], deep: int) -> Iterator[tuple[str, h5py.Dataset]]:
     if deep > DEEPEST or len(seen) > MOST_ARRAYS:
         raise _Refused("too many groups, or groups that hold themselves")

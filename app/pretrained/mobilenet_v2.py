@@ -1,4 +1,4 @@
-"""MobileNetV2 as keras.applications builds it, from an h5 file of Keras 2: the trunk up to its pooled features.
+"""MobileNetV2 as keras.applications builds it, from an h5 file: the trunk up to its pooled features.
 
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". Layers are called as in keras.applications.
 """
@@ -18,7 +18,7 @@ _NORM = {"epsilon": 1e-3, "momentum": 0.999}
 
 def build(source: Source, size: tuple[int, int]) -> Built:
     """On pixels of -1 to 1. Of the file, the network within it that is called mobilenetv2_…; a head on it is left behind."""
-    (prefix,) = {found[1] for name in source.names if (found := re.match(r"(.*mobilenetv2_[^/]+/)(?!.*mobilenetv2)", name))}
+    (prefix,) = {found[0] for name in source.names if (found := re.match("mobilenetv2_[^/]+/", name))}
     source.leave(*(name for name in source.names if not name.startswith(prefix)))
     layers = _Layers(source, prefix)
     drawing = Drawing("image", (*size, 3))
@@ -59,7 +59,7 @@ class _Layers:
         if expand:
             x = self.conv(drawing, f"{name}expand", x)
             x = self.normed(drawing, f"{name}expand_BN", f"{name}expand_relu", x)
-        kernel = self._source.take(f"{self._prefix}{name}depthwise/depthwise_kernel")
+        kernel = self._source.take(f"{self._prefix}{name}depthwise/kernel")
         # Keras pads by hand and then not at all; that comes to the same as "same" does.
         sides = {"kernel_size": kernel.shape[0], "strides": stride, "padding": "same", "use_bias": False}
         x = drawing.add(f"{name}depthwise", "DepthwiseConv2D", x, arrays=[kernel], **sides)

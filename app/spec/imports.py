@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from app.spec.base import Label, SpecModel, TaskName
-from app.spec.intake import Fit, Side
+from app.spec.intake import HIGHEST_RATE, LOWEST_RATE, Fit, Side
 
 Scale = Literal["0..255", "0..1", "-1..1", "imagenet"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 """Pixels as a network sees them. `imagenet`: of 0…1, less ImageNet's mean and divided by its deviation, channel by channel."""
 
-Rate = Annotated[int, Field(ge=1, le=1_000_000)]
+Rate = Annotated[int, Field(ge=LOWEST_RATE, le=HIGHEST_RATE)]
 """Samples a second."""
 
 MOST_CLASSES = 10_000
