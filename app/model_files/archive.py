@@ -136,7 +136,9 @@ def _whole(infos: list[zipfile.ZipInfo], size: int, directory: int) -> list[Faul
         faults.append(Fault("", "not one zip archive from its first byte to its last", AGAIN, "unreadable"))
     names = {info.filename for info in infos}
     if names & EXCHANGE and names - EXCHANGE:
-        faults.append(Fault("", f"a {GRAPH} beside members of a .keras file", "send one or the other", "unknown_member"))
+        faults.append(
+            Fault("", f"a {GRAPH} beside members of a .keras file", "send one or the other", "unknown_member")
+        )
     elif CONFIG not in names and GRAPH not in names:
         faults.append(Fault("", f"there is no {CONFIG}", AGAIN, "missing"))
     return faults

@@ -24,8 +24,8 @@ from app.model_files.archive import ARRAYS, GRAPH, RATIO, Archive
 from app.model_files.limits import ModelLimits
 from app.spec import stock_layers
 from app.spec.architectures.keras_graph import Spec
-from app.spec.faults import MOST, Fault, Invalid, nearest, pointer, validate
 from app.spec.base import Label, SpecModel
+from app.spec.faults import MOST, Fault, Invalid, nearest, pointer, validate
 from app.spec.imports import Classes, ImportOptions, Rate, Scale
 from app.spec.intake import Fit
 
@@ -67,7 +67,11 @@ class Exchanged(Said):
 
 
 def write(
-    path: Path, graph: Mapping[str, Any], outputs: Sequence[tuple[str, str]], arrays: Mapping[str, Sequence[Array]], said: Said
+    path: Path,
+    graph: Mapping[str, Any],
+    outputs: Sequence[tuple[str, str]],
+    arrays: Mapping[str, Sequence[Array]],
+    said: Said,
 ) -> None:
     """Writes a network to `path`: the same network is the same bytes.
 
@@ -78,7 +82,9 @@ def write(
     about = said.model_dump(mode="json", exclude_defaults=True)
     text = {"graph": graph, "outputs": [[name, {"tensor": call}] for name, call in outputs], **about}
     packed = io.BytesIO()
-    npz.write(packed, ((f"{layer}/{number}", array) for layer, own in arrays.items() for number, array in enumerate(own)))
+    npz.write(
+        packed, ((f"{layer}/{number}", array) for layer, own in arrays.items() for number, array in enumerate(own))
+    )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(GRAPH), json.dumps(text, sort_keys=False))
         archive.writestr(zipfile.ZipInfo(ARRAYS), packed.getvalue())
@@ -107,7 +113,16 @@ def read(members: Archive, target: npz.Writer, scratch: IO[bytes], limits: Model
             _arrays(archive, exchanged.graph, target, weights.Budget(limits.array_bytes))
     except Invalid as invalid:
         raise Invalid(fault.under("/" + ARRAYS) for fault in invalid.faults) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, RuntimeError, OverflowError, SyntaxError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        struct.error,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+        SyntaxError,
+    ):
         raise Invalid([Fault("/" + ARRAYS, "damaged, or not what numpy.savez writes", AGAIN, "unreadable")]) from None
     target.close()
     return exchanged
@@ -137,12 +152,16 @@ def _arrays(archive: zipfile.ZipFile, graph: Spec, target: npz.Writer, budget: w
         for number, stored in enumerate(asked_arrays(layer.kind, layer.config))
     }
     faults = [
-        Fault("", f"there is no array {key}, the layer is a {graph.layers[key.rpartition('/')[0]].kind}", AGAIN, "missing")
+        Fault(
+            "", f"there is no array {key}, the layer is a {graph.layers[key.rpartition('/')[0]].kind}", AGAIN, "missing"
+        )
         for key in asked
         if f"{key}.npy" not in infos
     ]
     faults += [
-        Fault("", "an array that no layer asks for", nearest(name.removesuffix(".npy"), asked, "arrays"), "unknown_member")
+        Fault(
+            "", "an array that no layer asks for", nearest(name.removesuffix(".npy"), asked, "arrays"), "unknown_member"
+        )
         for name in infos
         if not name.endswith(".npy") or name.removesuffix(".npy") not in asked
     ]
@@ -151,7 +170,9 @@ def _arrays(archive: zipfile.ZipFile, graph: Spec, target: npz.Writer, budget: w
     for key, stored in asked.items():
         array = _array(archive, infos[f"{key}.npy"], budget)
         if not stored.fits(array.shape):
-            message = f"the array {key} has the shape {list(array.shape)}, which is not what its layer's arguments ask for"
+            message = (
+                f"the array {key} has the shape {list(array.shape)}, which is not what its layer's arguments ask for"
+            )
             faults.append(Fault("", message, AGAIN, "wrong_shape"))
         elif not faults:
             target(key, array)

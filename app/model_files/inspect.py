@@ -1,7 +1,7 @@
 """`python -m app.model_files.inspect RAW OUT [ASKED]`: the process that reads a client's model file, and nothing else.
 
 It confines itself, reads RAW, writes the arrays to OUT and prints one JSON line: {"graph": …, "outputs": …, "notes": …}, {"arrays": …,
-"notes": …} for weights alone, or {"faults": […]}. Of a network in our own form, `app.model_files.exchange`, also what it says of itself. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full.
+"notes": …} for weights alone, or {"faults": […]}. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full.
 
 ASKED is JSON: {"form": "keras" | "config" | "weights.h5" | "safetensors", "sides": {INPUT: […]}, "limits": {…}}. OUT is an
 uncompressed npz: members LAYER/NUMBER.npy of a graph, NAME.npy of weights alone. The API runs it by `app.model_files.upload`.

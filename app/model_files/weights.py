@@ -148,7 +148,7 @@ def of_weights_file(file: IO[bytes], sink: Sink, budget: Budget | None = None) -
 
 
 def of_legacy_h5(file: IO[bytes], sink: Sink, budget: Budget | None = None) -> None:
-    """The arrays of a model in the older `.h5` form of Keras, as GROUP/…/NAME below its `model_weights`; not what its optimizer kept. Raises Invalid."""
+    """The arrays of a model in the older `.h5` form of Keras, as GROUP/…/NAME below its `model_weights`. Raises Invalid."""
     budget = budget or Budget()
     with _opened(file) as root:
         try:

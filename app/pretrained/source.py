@@ -31,7 +31,7 @@ class Source:
         return frozenset(self._arrays)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._of(name).shape
+        return tuple(self._of(name).shape)
 
     def take(self, name: str) -> Array:
         self._left.discard(name)

@@ -7,6 +7,8 @@ power in 40 mel bands (of Slaney's scale, each band of area 1; no logarithm).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from app.pretrained.drawing import Array, Drawing, Tensor
@@ -37,7 +39,8 @@ def build(source: Source, size: tuple[int, int] | None = None) -> Built:  # noqa
     for number in range(LAYERS):
         ours = f"lstm{number + 1}"
         kernel, recurrent, bias, second = (
-            source.take(f"model_state/lstm.{part}_l{number}") for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            source.take(f"model_state/lstm.{part}_l{number}")
+            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         arrays = [kernel.T, recurrent.T, bias + second]  # the gates stand in one order in both
         config = {"units": recurrent.shape[1]} | ({"return_sequences": True} if number + 1 < LAYERS else {})
@@ -49,7 +52,7 @@ def build(source: Source, size: tuple[int, int] | None = None) -> Built:  # noqa
 
 def _normalized(drawing: Drawing) -> Tensor:
     """(batch, samples) at one loudness."""
-    along = {"axis": 1, "keepdims": True}
+    along: dict[str, Any] = {"axis": 1, "keepdims": True}
     x = drawing.add("samples-float", "ops.Cast", drawing.input, dtype="float32")
     x = drawing.add("samples-row", "ops.Reshape", x, newshape=[-1, SAMPLES])
     power = drawing.add("loudness-sum", "ops.Sum", drawing.add("loudness-square", "ops.Square", x), **along)
@@ -66,7 +69,7 @@ def _mel(drawing: Drawing, x: Tensor) -> Tensor:
     frames = SAMPLES // STEP
     behind = (frames - 1) * STEP + WINDOW // 2 - SAMPLES
     x = drawing.add("framed", "ops.Pad", x, pad_width=[[0, 0], [WINDOW // 2, behind]])
-    sides = {"sequence_length": WINDOW, "sequence_stride": STEP, "fft_length": WINDOW, "center": False}
+    sides: dict[str, Any] = {"sequence_length": WINDOW, "sequence_stride": STEP, "fft_length": WINDOW, "center": False}
     x = drawing.add("spectrum", "ops.STFT", x, **sides)
     real = drawing.add("spectrum-real", "ops.Square", x)
     imaginary = drawing.add("spectrum-imaginary", "ops.Square", {**x, "output": 1})
@@ -92,4 +95,5 @@ def _mels(hertz: float) -> float:
 
 
 def _hertz(mels: Array) -> Array:
-    return np.where(mels >= 15, 1000 * np.exp(_STEP * (mels - 15)), mels * 200 / 3)
+    hertz: Array = np.where(mels >= 15, 1000 * np.exp(_STEP * (mels - 15)), mels * 200 / 3)
+    return hertz

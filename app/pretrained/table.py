@@ -12,9 +12,14 @@ from typing import Literal
 
 from app.pretrained import efficientnet_lite, mobilenet_v2, speaker_encoder
 from app.pretrained.source import Built, Source
+from app.spec.faults import Hint, nearest
 from app.spec.imports import Scale
 
 Format = Literal["torch", "safetensors", "keras-h5"]
+
+
+PREFIX = "pretrained:"
+"""What the models of this kind are called: `pretrained:NAME`."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +104,10 @@ TABLE: Mapping[str, Pretrained] = MappingProxyType({
         alone=True,
     ),
 })  # fmt: skip
+
+
+def how_to_add(name: str) -> tuple[str, Hint]:
+    """What is said where a service has no such model, and what to do."""
+    if name not in TABLE:
+        return "there is no such pretrained network", nearest(name, TABLE, "pretrained networks")
+    return "this service does not have it yet", f"{TABLE[name].install} && bequest pretrained add {name}"

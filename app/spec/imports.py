@@ -26,8 +26,8 @@ class ImportOptions(SpecModel):
 
     `classes`: names in the order of the outputs, or {output: names}; `none`: it is kept as a trunk without heads. `scale`: of pictures,
     as the network sees them. `size`: of pictures, (height, width), where the file leaves it open; `fit`: how a file of a picture comes to
-    it. `rate`: of sounds, in samples a second, which an input of samples does not tell. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it.
-    `target`: the task's name; `output`: the one of several outputs that is kept.
+    it. `rate`: of sounds, samples a second. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what
+    else is not said is tried on it. `target`: the task's name; `output`: the one of several outputs that is kept.
     """
 
     classes: Classes | dict[str, Classes] | Literal["none"] | None = None
