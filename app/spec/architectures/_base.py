@@ -15,7 +15,6 @@ Shape = tuple[int, ...]
 class Architecture(SpecModel):
     """A trunk: everything up to the heads. `inputs` says what it takes; `worker/training/networks/architectures/` builds it in Keras.
     `causal`: whether no place of its map sees a later place of the input. `of_parts`: whether it has networks of other architectures in it.
-    `names_layers`: whether the name of each layer stands in the spec, so that none is Keras's own.
 
     Layers have names that are unique and stable, since weights are inherited by name.
     """
@@ -23,7 +22,6 @@ class Architecture(SpecModel):
     inputs: ClassVar[str]  # the name of an input kind
     causal: ClassVar[bool] = False
     of_parts: ClassVar[bool] = False
-    names_layers: ClassVar[bool] = False
     arch: str
 
     @property
@@ -52,6 +50,11 @@ class Architecture(SpecModel):
             input: what else the data say of themselves; None: nothing.
         """
         return self
+
+    @property
+    def layer_names(self) -> frozenset[str]:
+        """The names of layers that are the spec's own: they stay, even where Keras's counter could have given them."""
+        return frozenset()
 
     @property
     def tokens_seen(self) -> Tokens | None:

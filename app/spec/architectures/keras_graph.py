@@ -5,15 +5,23 @@ What a user's own model becomes. No name in it leads to code: a layer's `kind` i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from app.spec import stock_layers
 from app.spec.architectures._base import Architecture, Shape
 from app.spec.base import SpecModel
+from app.spec.faults import MOST, UNFIT, Fault, nearest, pointer
 
 MOST_LAYERS, MOST_INPUTS = 2000, 8
+
+MOST_NODES = 200_000
+"""Values in the arguments of all layers and calls."""
 
 Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Of a layer, a call or an input."""
@@ -25,7 +33,7 @@ class Given(SpecModel):
     model_config = ConfigDict(frozen=True)
 
     name: Label
-    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=4)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=stock_layers.LARGEST)]], Field(max_length=4)]
     integers: bool = False
     largest: int | None = Field(None, ge=0, lt=2**24)
 
@@ -53,7 +61,6 @@ class Spec(Architecture):
     stand on."""
 
     inputs: ClassVar[str] = "image"
-    names_layers: ClassVar[bool] = True
     arch: Literal["keras-graph"] = "keras-graph"
     kind: Literal["image", "table", "text", "audio", "multimodal"] = "image"
     given: Annotated[list[Given], Field(min_length=1, max_length=MOST_INPUTS)]
@@ -61,9 +68,20 @@ class Spec(Architecture):
     calls: Annotated[list[Call], Field(max_length=MOST_LAYERS)]
     features: Label
 
+    @model_validator(mode="after")
+    def _is_sound(self) -> Spec:
+        """Of stock layers alone, each called with tensors that are there. All faults at once."""
+        if faults := list(islice(_faults(self), MOST)):
+            raise PydanticCustomError(UNFIT, "not a graph of stock layers", {"faults": faults})
+        return self
+
     @property
     def input_kind(self) -> str:
         return self.kind
+
+    @property
+    def layer_names(self) -> frozenset[str]:
+        return frozenset(self.layers)
 
     def trunk_shape(self, shape: Shape) -> Shape:
         """A picture of any size is resized to the one that the network is given."""
@@ -78,6 +96,57 @@ class Spec(Architecture):
         wanted = sum(prod(given.shape) for given in self.given)
         if prod(shape) != wanted:
             raise ValueError(f"the network is given {wanted} numbers a row, the data has {prod(shape)}")
+
+
+def _faults(spec: Spec) -> Iterator[Fault]:
+    if _nodes(spec) > MOST_NODES:
+        yield Fault("/layers", f"arguments of more than {MOST_NODES} values", "leave out what is as Keras would have it", "too_large")
+        return
+    for name, layer in spec.layers.items():
+        at = "/layers" + pointer(name)
+        found = stock_layers.faults(layer.kind, layer.config)
+        yield from (Fault(at + where, message, hint) for where, message, hint in found)
+    known, several = set[str](), set[str]()
+    for place, given in enumerate(spec.given):
+        yield from _twice(given.name, known, f"/given/{place}/name")
+    for place, call in enumerate(spec.calls):
+        at = f"/calls/{place}"
+        found = stock_layers.call_faults(call.args, call.kwargs, known, several)
+        yield from (Fault(at + where, message, hint) for where, message, hint in found)
+        yield from _twice(call.name, known, at + "/name")
+        layer = spec.layers.get(call.layer)
+        if layer is None:
+            yield Fault(at + "/layer", "there is no such layer", nearest(call.layer, spec.layers, "layers"), "unknown_name")
+        elif stock_layers.gives_several(layer.kind, layer.config, call.kwargs):
+            several.add(call.name)
+    called = {call.layer for call in spec.calls}
+    for name in spec.layers:
+        if name not in called:
+            yield Fault("/layers" + pointer(name), "no call is one of this layer", "call it, or leave it out")
+    if spec.features not in known - {given.name for given in spec.given}:
+        hint = nearest(spec.features, [call.name for call in spec.calls], "calls")
+        yield Fault("/features", "expected the name of a call", hint, "unknown_name")
+    elif spec.features in several:
+        yield Fault("/features", "this call gives several tensors", "name a call that gives one")
+
+
+def _twice(name: str, known: set[str], at: str) -> Iterator[Fault]:
+    if name in known:
+        yield Fault(at, "an input or another call has this name", "give each a name of its own")
+    known.add(name)
+
+
+def _nodes(spec: Spec) -> int:
+    """How many values the arguments hold. It stops counting beyond the most."""
+    ahead: list[Any] = [layer.config for layer in spec.layers.values()]
+    ahead += [part for call in spec.calls for part in (call.args, call.kwargs)]
+    count = len(ahead)
+    while ahead and count <= MOST_NODES:
+        value = ahead.pop()
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        count += len(items)
+        ahead.extend(items)
+    return count
 
 
 EXAMPLE: dict[str, Any] = {

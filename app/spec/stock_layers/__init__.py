@@ -9,23 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 from app.spec.faults import Nearest, nearest, pointer
+from app.spec.stock_layers._calls import faults as call_faults
+from app.spec.stock_layers._calls import is_number, tensors
 from app.spec.stock_layers._layers import CALL_ARGUMENTS, CELLS, INNER, LAYERS, LOOPS, WRAPPERS
 from app.spec.stock_layers._operations import MODULES, REQUIRED, SEVERAL, Arguments
-from app.spec.stock_layers._rules import ACTIVATIONS, DTYPES
+from app.spec.stock_layers._rules import ACTIVATIONS, DTYPES, LARGEST
 
 __all__ = [
     "ACTIVATIONS",
     "CALL_ARGUMENTS",
     "CELLS",
     "DTYPES",
+    "LARGEST",
     "LOOPS",
+    "OPERATION",
     "WRAPPERS",
     "arguments",
+    "call_faults",
     "faults",
     "gives_several",
     "inner",
+    "is_number",
     "kinds",
     "module",
+    "tensors",
     "without_defaults",
 ]
 

@@ -195,7 +195,7 @@ def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training:
         gradients = [slope * scale.astype(slope.dtype) for slope in _combined(shared, weights, own, by_task, beside)]
         return optimizer.stateless_apply(inner, gradients, trained)
 
-    passes, step = jax.jit(pure), jax.jit(pure_apply)
+    passes, step = jax.jit(pure) if learner.jit_compile else pure, jax.jit(pure_apply)
 
     def differentiate(x: Any, y: Any) -> Any:
         scale = optimizer.scale_loss(jax.numpy.ones(()))

@@ -17,7 +17,6 @@ from keras import ops
 from app.spec.registry import module_of
 from worker.training.fitting import gradients, rates
 from worker.training.fitting.distillation_loss import DistillationLoss
-from worker.training.networks import build
 from worker.training.networks.network import FEATURES
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
@@ -276,7 +275,7 @@ class Compiled:
             # Weights of losses are no weights of the network: decay would shift the balance that they look for.
             plain = getattr(optimizer, "inner_optimizer", optimizer)
             plain.exclude_from_weight_decay(var_list=self.learner.weighting.variables)
-        self.learner.compile(optimizer=optimizer, loss=None, jit_compile=build.XLA)
+        self.learner.compile(optimizer=optimizer, loss=None, jit_compile=keras_layers.compiled)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
         self._tasks = list(loss_spec.tasks)

@@ -49,9 +49,12 @@ PREPROCESS = "preprocess.py"
 def inference_model(network: Network, *, constants: bool = False) -> Any:
     """Raw inputs to {task: answers}: preprocessing, trunk, `<task>_logits`, and the output layer `<task>`; stock layers only.
 
-    `constants`: preprocessing as numbers within the graph, since Normalization's become further inputs of an ONNX file.
+    `constants`: for other programs: preprocessing as numbers within the graph, since Normalization's become further inputs of an ONNX
+    file; and nothing in it is random, whatever a caller says of `training`.
     """
     keras_layers = build.keras_layers(network)
+    for layer in keras_layers.layers.values() if constants else ():
+        build.set_inert(layer, True)
     inputs = keras.Input(tuple(input_kinds.given_shape(network.input)), name="input", dtype="float32")
     x = input_kinds.preprocessed(inputs, network.scaling, network.input, constants=constants)
     reached = build.through(

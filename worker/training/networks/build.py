@@ -55,6 +55,11 @@ class KerasLayers:
         """The layers that the tasks share."""
         return [name for name in self.graph.shared if name in self.layers]
 
+    @property
+    def compiled(self) -> bool:
+        """Whether XLA compiles what these layers compute: not all of Keras's layers can be."""
+        return XLA and all(part.supports_jit for layer in self.layers.values() for part in trunk.inner(layer))
+
     def tap(self, names: Iterable[str]) -> Any:
         """`forward` that in the same pass also gives the outputs of these layers, under `feature/LAYER`.
 
@@ -68,7 +73,7 @@ class KerasLayers:
             if FEATURES in key:
                 inner[FEATURES] = self.body.output
             self.taps[key] = keras.Model(self.forward.input, {**self.forward.output, **inner}, name="network")
-            self.taps[key].jit_compile = XLA
+            self.taps[key].jit_compile = self.compiled
         return self.taps[key]
 
     def ask(self, model: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -214,7 +219,7 @@ def keras_layers(network: Network) -> KerasLayers:
     )
     for model in (result.forward, result.body, result.head):
         if model is not None:
-            model.jit_compile = XLA
+            model.jit_compile = result.compiled
     if network.weights:
         result.load(network.weights)
     return result

@@ -114,7 +114,7 @@ def _trunk(architecture: str, shape: Shape, precision: str) -> Trunk:
             raise ValueError(f"{spec.label} cannot be built on inputs of shape {list(shape)}") from error
     if len(model.outputs) != 1:
         raise ValueError(f"{spec.label} gives {len(model.outputs)} tensors, the heads stand on one")
-    return opened(model, numbered_anew=not spec.names_layers)
+    return opened(model, spec.layer_names)
 
 
 @contextmanager
@@ -131,11 +131,8 @@ def _without_numbers(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def opened(model: Any, *, numbered_anew: bool = True) -> Trunk:
-    """A functional model laid open: nested models are replaced by their layers.
-
-    Args:
-        numbered_anew: names that Keras may have numbered by a counter of the process are replaced, see `_names`.
+def opened(model: Any, named: frozenset[str] = frozenset()) -> Trunk:
+    """A functional model laid open: nested models are replaced by their layers. `named`: names of its layers that stay as they are.
 
     Raises:
         ValueError: the shape of a layer's output is not known.
@@ -144,9 +141,7 @@ def opened(model: Any, *, numbered_anew: bool = True) -> Trunk:
     layers: list[TracedLayer] = []
     (given,) = model.inputs
     shape = tuple(given.shape[1:])
-    for name, drawn_as, within, part in _walk(
-        model, "", "", None, {id(given): LayerOutput(INPUT, 0)}, numbered_anew=numbered_anew
-    ):
+    for name, drawn_as, within, part in _walk(model, "", "", None, {id(given): LayerOutput(INPUT, 0)}, named):
         after = list(dict.fromkeys(source.layer for source in part.sources.values()))
         left = [side for side in part.shape[1:] if side is not None]
         if len(left) < len(part.shape[1:]):
@@ -202,20 +197,19 @@ def _walk(
     drawn_by: str,
     within: str | None,
     outputs: dict[int, LayerOutput],
+    named: frozenset[str] = frozenset(),
     first: dict[int, tuple[str, str]] | None = None,
-    *,
-    numbered_anew: bool = True,
 ) -> Iterator[tuple[str, str, str | None, LayerCall]]:
     """(name, the name that it is drawn by, the outermost nested model, part) of each call of a layer, in order.
 
     Args:
         outputs: where each tensor comes from, by its id.
+        named: names of layers that stay as they are.
         first: of the calls before, {a layer's id: (name, the name that it is drawn by) of its first one}.
     """
     first = {} if first is None else first
     places = {id(layer): place for place, layer in enumerate(model.layers)}
-    own_names = _names(model.operations) if numbered_anew else [operation.name for operation in model.operations]
-    names = dict(zip(map(id, model.operations), own_names, strict=True))
+    names = dict(zip(map(id, model.operations), _names(model.operations, named), strict=True))
     taken, called = set(names.values()), set[int]()
     for node in _calls(model):
         operation, own = node.operation, names[id(node.operation)]
@@ -228,7 +222,7 @@ def _walk(
             nested = operation._functional if isinstance(operation, keras.Sequential) else operation
             for mine, theirs in zip(nested.inputs, node.input_tensors, strict=True):
                 outputs[id(mine)] = outputs[id(theirs)]
-            yield from _walk(nested, f"{name}-", drawn_as, within or name, outputs, first)
+            yield from _walk(nested, f"{name}-", drawn_as, within or name, outputs, named, first)
             for mine, theirs in zip(node.output_tensors, nested.outputs, strict=True):
                 outputs[id(mine)] = outputs[id(theirs)]
             continue
@@ -237,7 +231,9 @@ def _walk(
         for number, tensor in enumerate(node.output_tensors):
             outputs[id(tensor)] = LayerOutput(name, number)
         same_as = None if before[0] == name else before[0]
-        part = LayerCall(operation, (arguments.args, arguments.kwargs), sources, node.output_tensors[0].shape, same_as)
+        part = LayerCall(
+            operation, (arguments.args, arguments.kwargs), sources, node.output_tensors[0].shape, same_as
+        )
         yield name, before[1], within, part
 
 
@@ -262,12 +258,13 @@ def _next(name: str, taken: set[str]) -> str:
     return f"{name}-call{number}"
 
 
-def _names(operations: Sequence[Any]) -> list[str]:
+def _names(operations: Sequence[Any], named: frozenset[str] = frozenset()) -> list[str]:
     """A name for each operation, the same in every process: its own; or, where Keras numbered it by a counter of the process, its name
-    if these operations were the process's first."""
+    if these operations were the process's first. Names in `named` are the operations' own."""
     kinds = [_snake(type(operation).__name__) for operation in operations]
     counted = [
-        re.fullmatch(rf"{kind}(_\d+)?", operation.name) for kind, operation in zip(kinds, operations, strict=True)
+        operation.name not in named and re.fullmatch(rf"{kind}(_\d+)?", operation.name)
+        for kind, operation in zip(kinds, operations, strict=True)
     ]
     taken = {operation.name for operation, by_counter in zip(operations, counted, strict=True) if not by_counter}
     names, counts = list[str](), dict[str, int]()

@@ -62,7 +62,7 @@ of_layers("bidirectional", STEPS, lambda: layers.Bidirectional(layers.LSTM(3, re
           lambda: layers.Bidirectional(layers.GRU(2), merge_mode="sum"))  # fmt: skip
 of_layers(
     "two_directions", STEPS,
-    lambda: layers.Bidirectional(layers.LSTM(3), backward_layer=layers.GRU(2, go_backwards=True)),
+    lambda: layers.Bidirectional(layers.LSTM(3), backward_layer=layers.GRU(3, go_backwards=True)),
 )  # fmt: skip
 of_layers("cells", STEPS, lambda: layers.RNN([layers.LSTMCell(3), layers.GRUCell(2, dropout=0.2)], return_sequences=True),
           lambda: layers.RNN(layers.SimpleRNNCell(2)))  # fmt: skip
@@ -216,7 +216,7 @@ def transformer() -> Any:
 @corpus
 def causal() -> Any:
     x = given = Input(STEPS)
-    x = layers.MultiHeadAttention(2, 3, value_dim=2)(x, x, use_causal_mask=True)
+    x = layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
     return Model(given, layers.Flatten()(layers.GroupQueryAttention(3, 4, 2)(x, x)))
 
 

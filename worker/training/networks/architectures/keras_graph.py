@@ -1,8 +1,7 @@
 """Layers of Keras by the names of their classes, called in the order of the graph.
 
 The trunk's one input becomes the tensors that the graph is given: its numbers in another shape, and of several the parts of a row, by
-name. A layer is looked up among the stock ones, and no value of its config may be an object, a path or code: what is not plain is
-refused here, whoever wrote the graph.
+name. No layer is looked up but those of `app.spec.stock_layers`, nor given what that refuses, whoever wrote the graph.
 """
 
 from __future__ import annotations
@@ -14,29 +13,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.applications.convnext import LayerScale
-from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
-from keras.src.ops.operation import Operation
 
+from app.spec import stock_layers
 from app.spec.architectures.keras_graph import Given, Spec, StockLayer
-
-OPERATION = "ops."
-OPERATION_MODULES = ("numpy", "nn", "core", "math", "image", "linalg")
-OF_APPLICATIONS = {"LayerScale": LayerScale, "CustomScaleLayer": CustomScaleLayer}
-CODE = frozenset(
-    {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "Layer", "Wrapper", "InputLayer"}
-)
-"""Layers that run what a config names, or that are none."""
 
 WITHOUT_CHANCE = frozenset({"Resizing", "CenterCrop", "AutoContrast"})
 """Layers that ignore `training`. Where nobody says it, they would make all layers after them run as in training (Keras 3.15)."""
-
-DTYPES = frozenset({"bool", "int32", "int64", "float16", "float32", "float64"})
-"""Of constants."""
-
-WITHIN = frozenset({"layer", "cell", "cells", "forward_layer", "backward_layer"})
-"""Arguments that are layers themselves."""
-
 
 def build(spec: Spec, inputs: Any) -> Any:
     """The output of `spec.features` for (batch, *shape) float32.
@@ -51,7 +33,7 @@ def build(spec: Spec, inputs: Any) -> Any:
         if call.layer not in operations:
             operations[call.layer] = made(_sized(spec.layers[call.layer], args), call.layer)
         operation = operations[call.layer]
-        if spec.layers[call.layer].kind == f"{OPERATION}GetItem":  # a list would choose rows
+        if spec.layers[call.layer].kind == "ops.GetItem":  # a list would choose rows
             args = [tuple(value) if isinstance(value, list) else value for value in args]
             kwargs = {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
         if spec.layers[call.layer].kind in WITHOUT_CHANCE:
@@ -68,9 +50,7 @@ def _sized(layer: StockLayer, args: Sequence[Any]) -> StockLayer:
         return layer
     axes, _, left = str(layer.config["equation"]).replace(" ", "").partition("->")
     axes, shape = axes.partition(",")[0], args[0].shape
-    others = "".join(
-        map(chr, range(0x100, 0x100 + len(shape) - len(axes) + 3))
-    )  # letters of the axes that "..." stands for
+    others = "".join(map(chr, range(0x100, 0x100 + len(shape) - len(axes) + 3)))  # letters of the axes that "..." stands for
     known = dict(zip(axes.replace("...", others), shape, strict=True))
     names = left.replace("...", others)[-len(sides) :]
     filled = [known.get(name) if side is None else side for name, side in zip(names, sides, strict=True)]
@@ -79,43 +59,22 @@ def _sized(layer: StockLayer, args: Sequence[Any]) -> StockLayer:
 
 def made(layer: StockLayer, name: str) -> Any:
     """The Keras layer or operation of a plain one, called `name`. Raises ValueError."""
-    return _class(layer.kind)(**{key: _value(key, value) for key, value in layer.config.items()}, name=name)
+    for where, message, _ in stock_layers.faults(layer.kind, layer.config):
+        raise ValueError(f"the layer {name!r}: {where}: {message}")
+    return _made(layer.kind, layer.config, name)
 
 
-def _class(kind: str) -> Any:
-    if kind in OF_APPLICATIONS:
-        return OF_APPLICATIONS[kind]
-    if kind.startswith(OPERATION):
-        places = [importlib.import_module(f"keras.src.ops.{module}") for module in OPERATION_MODULES]
-        found: Any = next((one for place in places if (one := getattr(place, kind[len(OPERATION) :], None))), None)
-        stock = isinstance(found, type) and issubclass(found, Operation) and found is not Operation
-    else:
-        found = getattr(keras.layers, kind, None)
-        stock = isinstance(found, type) and issubclass(found, keras.layers.Layer) and kind not in CODE
-    if not stock:
-        raise ValueError(f"Keras has no stock layer or operation {kind!r}")
-    return found
+def _made(kind: str, config: Mapping[str, Any], name: str) -> Any:
+    within = stock_layers.inner(kind)
+    arguments = {key: _inner(key, value) if key in within else value for key, value in config.items()}
+    return getattr(importlib.import_module(stock_layers.module(kind)), kind.removeprefix("ops."))(**arguments, name=name)
 
 
-def _value(key: str, value: Any) -> Any:
-    """An argument of a layer; where that is a layer itself, the layer."""
-    if key in WITHIN and isinstance(value, Mapping):
-        return _inner(value)
-    if key in WITHIN and isinstance(value, list):
-        return [_inner(one) for one in value]
-    if not _plain(value) or (key == "vocabulary" and isinstance(value, str)):
-        raise ValueError(f"the value of {key!r} must be numbers, names or lists of them, got {value!r}")
-    return value
-
-
-def _inner(value: Any) -> Any:
-    layer = StockLayer.model_validate(value)
-    config = {key: _value(key, part) for key, part in layer.config.items()}
-    return _class(layer.kind)(**config)
-
-
-def _plain(value: Any) -> bool:
-    return all(map(_plain, value)) if isinstance(value, list) else value is None or isinstance(value, str | int | float)
+def _inner(name: str, value: Any) -> Any:
+    """The layers within a layer, called as the arguments that they are."""
+    if isinstance(value, list):
+        return [_inner(f"{name}{number}", one) for number, one in enumerate(value)]
+    return _made(value["kind"], value.get("config", {}), name)
 
 
 def _arguments(value: Any, outputs: Mapping[str, Any]) -> Any:
@@ -130,7 +89,7 @@ def _arguments(value: Any, outputs: Mapping[str, Any]) -> Any:
             return slice(start, stop, step)
         case {"ellipsis": True}:
             return ...
-        case {"array": numbers, "dtype": str(dtype)} if dtype in DTYPES:
+        case {"array": numbers, "dtype": str(dtype)} if dtype in stock_layers.DTYPES:
             return np.asarray(numbers, dtype)
         case dict():
             return {key: _arguments(one, outputs) for key, one in value.items()}

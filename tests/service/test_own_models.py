@@ -1,0 +1,132 @@
+"""Models of a user's own over HTTP: sent as a .keras file, asked, and used as source, teacher and student."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from app.data import builtins
+from tests import plain_keras
+from tests.service.conftest import Service
+
+pytestmark = pytest.mark.slow
+
+_NETWORK = """
+import json, keras, numpy as np
+from keras import layers as L
+keras.utils.set_random_seed(1)
+inner = keras.Sequential([keras.Input((28, 28, 8)), L.Conv2D(16, 3, strides=2, name="b"), L.BatchNormalization(momentum=0.8), L.ReLU()], name="inner")
+x = keras.Input((28, 28, 1), name="picture")
+y = L.Conv2D(8, 3, padding="same", activation="relu", name="a")(L.Rescaling(2.0, -1.0)(x))
+y = inner(y)
+shared = L.Conv2D(16, 3, padding="same", activation="relu", name="twice")
+y = L.Add()([y, shared(shared(y))])
+y = L.Dropout(0.1)(L.GlobalAveragePooling2D()(y))
+model = keras.Model(x, L.Dense(10, activation="softmax", name="said")(y))
+images, labels = (np.load(name) for name in ("images.npy", "labels.npy"))
+model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(images / 255.0, labels, batch_size=32, epochs=15, verbose=0)
+model.save("mine.keras")
+print(json.dumps(model.predict(images[:5] / 255.0, verbose=0).tolist()))
+"""
+
+_BAD = """
+import keras
+from keras import layers as L
+model = keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: x * 2), L.Dense(2, activation="softmax")])
+model.save("bad.keras")
+"""
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[list[float]]]:
+    """A network that a user trained on some digits, and its own answers to the first five."""
+    folder = tmp_path_factory.mktemp("mine")
+    digits = builtins.load("digits")
+    some = np.arange(600)
+    np.save(folder / "images.npy", digits.inputs[some].astype(np.float32))
+    np.save(folder / "labels.npy", digits.columns["digit"][some])
+    said = plain_keras.run(_NETWORK, folder)
+    return (folder / "mine.keras").read_bytes(), json.loads(said.splitlines()[-1])
+
+
+def send(service: Service, content: bytes, **fields: str) -> httpx.Response:
+    return httpx.post(f"{service.address}/v1/models", files={"file": ("mine.keras", content)}, data=fields, timeout=120)
+
+
+def finished(service: Service, body: dict[str, Any]) -> dict[str, Any]:
+    sent = service.post("/v1/jobs", body)
+    assert sent.status_code == 202, sent.text
+    job = service.finished(sent.json()["id"])
+    assert job["state"] == "succeeded", job["error"]
+    report: dict[str, Any] = service.get(f"/v1/jobs/{job['id']}/report").raise_for_status().json()
+    return report
+
+
+def test_a_model_of_one_s_own_is_sent_asked_and_used_everywhere(
+    service: Service, mine: tuple[bytes, list[list[float]]]
+) -> None:
+    content, own = mine
+    names = ",".join(builtins.load("digits").schema.columns["digit"].classes or [])
+    sent = send(service, content, name="mine", classes=names, scale="0..1")
+    assert sent.status_code == 201, sent.text
+    model = sent.json()
+    assert (model["job"], model["role"], model["ref"]) == (None, "imported", "model:mine@1")
+    assert model["manifest"]["origin"]["file"] == "mine.keras"
+    again = send(service, content, name="mine", classes=names, scale="0..1")
+    assert (again.status_code, again.json()["id"]) == (200, model["id"])
+    rows = builtins.load("digits").inputs[np.arange(5)].tolist()
+    told = service.post(f"/v1/models/{model['id']}/predict", {"inputs": rows}).raise_for_status().json()
+    for answer, expected in zip(told["predictions"], own, strict=True):
+        probabilities = answer["said"]["probabilities"]
+        assert [probabilities[name] for name in names.split(",")] == pytest.approx(expected, abs=1e-5)
+
+    other = model["manifest"]["architecture"]
+    other["layers"]["dropout"]["config"]["rate"] = 0.5
+    small = {"training": {"steps": 10, "batch_size": 16}, "control": {"seeds": 0}, "limit_train_examples": 64}
+    transfer = {"kind": "transfer", "dataset": "digits", "source": "model:mine", **small}
+    for strategy in (
+        {"strategy": "fine_tuning", "learning_rates": {"decay": 2.6}, "regularizer": "l2_sp"},
+        {"strategy": "feature_extraction", "cache_features": True},
+        {"strategy": "gradual_unfreezing"},
+        {"strategy": "lora"},
+        {"strategy": "initialize", "architecture": other},
+    ):
+        report = finished(service, {**transfer, **strategy})
+        assert report["overlap"] == "unknown", strategy
+    distilled = {"kind": "distillation", "dataset": "digits", "teachers": ["model:mine"], "student": "cnn-small", **small}
+    assert finished(service, distilled)["overlap"] == "unknown"
+    assert service.get(f"/v1/models/{model['id']}").json()["manifest"]["origin"]["notes"]
+
+    refused = httpx.delete(f"{service.address}/v1/models/{model['id']}", timeout=60)
+    assert refused.status_code == 409
+    assert "Still needed by" in refused.json()["detail"]
+
+
+def test_readings_are_tried_on_labelled_rows(service: Service, mine: tuple[bytes, list[list[float]]]) -> None:
+    model = send(service, mine[0], name="tried", dataset="digits").raise_for_status().json()
+    origin = model["manifest"]["origin"]
+    probes = {probe["scale"]: probe["accuracy"] for probe in origin["probes"] if probe["classes"] == "as given"}
+    assert set(probes) == {"0..255", "0..1", "-1..1"}
+    assert max(probes, key=lambda scale: probes[scale]) == "0..1"
+    assert probes["0..1"] > 0.6
+    assert any("with 0..1" in note for note in origin["notes"])
+    assert list(model["manifest"]["tasks"]) == ["digit"]
+    assert httpx.delete(f"{service.address}/v1/models/{model['id']}", timeout=60).status_code == 204
+    assert service.get(f"/v1/models/{model['id']}").status_code == 404
+
+
+def test_what_is_refused_is_said_with_a_way_out(service: Service, tmp_path: Path) -> None:
+    plain_keras.run(_BAD, tmp_path)
+    bad = send(service, (tmp_path / "bad.keras").read_bytes(), classes="a,b")
+    assert bad.status_code == 422
+    assert bad.json()["type"].endswith("model_invalid")
+    assert any("Lambda" in fault["message"] for fault in bad.json()["errors"]), bad.text
+    wrong = send(service, b"no model", classes="a", scale="bright", size="9", nonsense="1")
+    assert wrong.status_code == 422
+    assert {fault["pointer"] for fault in wrong.json()["errors"]} == {"/scale", "/size", "/nonsense"}
