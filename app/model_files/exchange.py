@@ -22,10 +22,9 @@ from app.model_files import json_text, npz, weights
 from app.model_files._layout import arrays as asked_arrays
 from app.model_files.archive import ARRAYS, GRAPH, RATIO, Archive
 from app.model_files.limits import ModelLimits
-from app.spec import stock_layers
 from app.spec.architectures.keras_graph import Spec
 from app.spec.base import Label, SpecModel
-from app.spec.faults import MOST, Fault, Invalid, nearest, pointer, validate
+from app.spec.faults import MOST, Fault, Invalid, nearest, validate
 from app.spec.imports import Classes, ImportOptions, Rate, Scale
 from app.spec.intake import Fit
 
@@ -129,19 +128,12 @@ def read(members: Archive, target: npz.Writer, scratch: IO[bytes], limits: Model
 
 
 def _faults(exchanged: Exchanged) -> Iterator[Fault]:
-    """What is wrong with the graph's layers, and with the outputs."""
-    for name, layer in exchanged.graph.layers.items():
-        for where, message, hint in stock_layers.faults(layer.kind, layer.config):
-            yield Fault("/graph/layers" + pointer(name) + where, message, hint, "stock_layer")
-    calls = {call.name: call.name for call in exchanged.graph.calls}
+    """Outputs that are no calls. The graph was judged when it was made."""
+    calls = [call.name for call in exchanged.graph.calls]
     for number, (_, output) in enumerate(exchanged.outputs):
         if output.tensor not in calls:
-            yield Fault(
-                f"/outputs/{number}/1/tensor",
-                "there is no such call",
-                nearest(output.tensor, calls, "calls"),
-                "unknown_name",
-            )
+            hint = nearest(output.tensor, calls, "calls")
+            yield Fault(f"/outputs/{number}/1/tensor", "there is no such call", hint, "unknown_name")
 
 
 def _arrays(archive: zipfile.ZipFile, graph: Spec, target: npz.Writer, budget: weights.Budget) -> None:

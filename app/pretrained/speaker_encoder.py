@@ -71,7 +71,7 @@ def _mel(drawing: Drawing, x: Tensor) -> Tensor:
     x = drawing.add("framed", "ops.Pad", x, pad_width=[[0, 0], [WINDOW // 2, behind]])
     sides: dict[str, Any] = {"sequence_length": WINDOW, "sequence_stride": STEP, "fft_length": WINDOW, "center": False}
     x = drawing.add("spectrum", "ops.STFT", x, **sides)
-    real = drawing.add("spectrum-real", "ops.Square", x)
+    real = drawing.add("spectrum-real", "ops.Square", {**x, "output": 0})
     imaginary = drawing.add("spectrum-imaginary", "ops.Square", {**x, "output": 1})
     x = drawing.add("spectrum-power", "ops.Add", real, imaginary)
     return drawing.add("mel", "Dense", x, arrays=[mel_bands().T], units=BANDS, use_bias=False)
