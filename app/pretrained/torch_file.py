@@ -8,13 +8,14 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,6 +29,17 @@ MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 MOST_BYTES = 2**31
 LONGEST_PICKLE = 2**24
 DEEPEST = 8
+MOST_STEPS, MOST_MEMOS = 2**21, 2**20
+_STEPS = frozenset({
+    *("PROTO", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "DICT", "LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+})  # fmt: skip
+"""What a pickle of tensors does. Nothing among it makes an object but by a known name."""
+
 _TYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -49,10 +61,6 @@ class _View:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-
-
-class _Unpickled(Protocol):
-    def load(self) -> Any: ...
 
 
 def read(file: IO[bytes]) -> dict[str, Array]:
@@ -131,12 +139,25 @@ def _parameter(view: _View, *_: Any) -> _View:
     return view
 
 
+def _loaded(file: IO[bytes], types: dict[str, str]) -> Any:
+    """The object of the pickle that begins here. Its steps are judged before the first is taken: they are few, and need little room."""
+    start = file.tell()
+    for number, (step, argument, _) in enumerate(pickletools.genops(file)):
+        if step.name not in _STEPS or number > MOST_STEPS:
+            raise pickle.UnpicklingError("it does more than tensors need")
+        if step.name.endswith("PUT") and not 0 <= int(argument) < MOST_MEMOS:
+            raise pickle.UnpicklingError("it does more than tensors need")
+    length = file.tell() - start
+    file.seek(start)
+    return _Unpickler(io.BytesIO(file.read(length)), types).load()
+
+
 def _old(file: IO[bytes]) -> tuple[Any, Mapping[str, Array]]:
     """A magic number, a version, the machine's sizes, the object, the keys of its storages: a pickle each. Then the storages."""
     types: dict[str, str] = {}
 
     def loaded() -> Any:
-        return _Unpickler(file, types).load()
+        return _loaded(file, types)
 
     if loaded() != MAGIC or loaded() != VERSION:
         raise ValueError("another form")
@@ -161,7 +182,7 @@ def _zip(file: IO[bytes]) -> tuple[Any, Mapping[str, Array]]:
         order = f"{folder}byteorder"
         if order in members and archive.read(order) != b"little":
             raise ValueError("of a machine with another order of bytes")
-        tree = _Unpickler(io.BytesIO(archive.read(main)), types).load()
+        tree = _loaded(io.BytesIO(archive.read(main)), types)
         storages: dict[str, Array] = {}
         for key, dtype in types.items():
             with archive.open(f"{folder}data/{key}") as member:
