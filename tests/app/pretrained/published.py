@@ -158,7 +158,7 @@ def efficientnet_lite(rng: np.random.Generator) -> Arrays:
     arrays: Arrays = {}
 
     def conv(name: str, out: int, into: int, side: int) -> None:
-        arrays[f"{name}.weight"] = rng.normal(0, (into * side * side) ** -0.5, (out, into, side, side)).astype("<f4")
+        arrays[f"{name}.weight"] = rng.normal(0, 3 * (into * side * side) ** -0.5, (out, into, side, side)).astype("<f4")
 
     def norm(name: str, width: int) -> None:
         for part in ("weight", "running_var"):
