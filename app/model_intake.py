@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from app.data.names import fault_in_label
 from app.db import transaction
 from app.model_files import adopt, upload
 from app.settings import settings
+from app.spec import tasks
 from app.spec.adopted import Adopted, Order
 from app.spec.architectures.keras_graph import Spec
 from app.spec.data import Schema
@@ -65,7 +67,7 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
     folder = settings().store / "tmp"
     with tempfile.TemporaryDirectory(prefix="model-", dir=folder) as work:
         arrays, out = Path(work) / "arrays.npz", Path(work) / "model.keras"
-        read = upload.read_model(raw, arrays)
+        read = _read(raw, arrays, options)
         options = read.said.under(options)
         reading = adopt.adopt(Spec.model_validate(read.graph), read.outputs, options, schema)
         labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
@@ -97,6 +99,19 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
     return model, True
 
 
+def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:
+    """What the file holds. Raises Invalid."""
+    sides = {"*2": list(options.size or ()), "*1": [] if options.length is None else [options.length]}
+    try:
+        return upload.read_model(raw, arrays, sides={name: given for name, given in sides.items() if given})
+    except Invalid as invalid:
+        hint = "-F size=HEIGHTxWIDTH says two open sides, -F length=NUMBER one"
+        raise Invalid(
+            replace(fault, pointer="/size", hint=hint) if fault.pointer.startswith("/inputs") else fault
+            for fault in invalid.faults
+        ) from None
+
+
 def _dataset(ref: str | None) -> tuple[Schema | None, data.Table | None]:
     """The data set that the options name. Raises Invalid."""
     if ref is None:
@@ -112,8 +127,10 @@ def _dataset(ref: str | None) -> tuple[Schema | None, data.Table | None]:
 def _labelled(table: data.Table, adopted: Adopted, folder: Path) -> tuple[Path | None, list[str]]:
     """Some labelled rows of the data set's target in a file, and their classes; none where the network has no such head."""
     target = None if table.schema.target is None else table.schema.columns[table.schema.target]
-    heads = [head for head in adopted.heads if head.manifest.type in ("multiclass", "binary")]
-    if target is None or target.type != "category" or len(heads) != 1:
+    if target is None or target.type != "category" or len(adopted.heads) != 1:
+        return None, []
+    (head,) = adopted.heads
+    if head.manifest.classes is None or not tasks.of(head.manifest.type).accepts(target):
         return None, []
     labels: np.ndarray = np.asarray(table.columns[target.name], np.int64)
     known = np.flatnonzero(labels >= 0)

@@ -28,7 +28,7 @@ from app.spec.intake import HIGHEST_RATE, LARGEST_SIDE, LOWEST_RATE, SIZE, Fit, 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 FIELD_BYTES = 256 * 1024
-_TEXTS = ("name", "classes", "scale", "size", "fit", "rate", "columns", "dataset", "target", "output")
+_TEXTS = ("name", "classes", "scale", "size", "length", "fit", "rate", "columns", "dataset", "target", "output")
 _FIELDS = ("file", *_TEXTS)
 _FORM: dict[str, Any] = {
     "type": "object",
@@ -61,6 +61,11 @@ _FORM: dict[str, Any] = {
             "type": "string",
             "pattern": f"^({SIZE.pattern})?$",
             "description": "of pictures, HEIGHTxWIDTH, where the file leaves it open",
+        },
+        "length": {
+            "type": "string",
+            "pattern": "^([1-9][0-9]{0,4})?$",
+            "description": "of other rows, the one side that the file leaves open",
         },
         "fit": {
             "type": "string",
@@ -206,6 +211,10 @@ def _options(texts: dict[str, str], faults: list[Fault]) -> ImportOptions | None
         )
     elif "rate" in texts:
         fields["rate"] = int(texts["rate"])
+    if "length" in texts and not re.fullmatch("[1-9][0-9]{0,4}", texts["length"]):
+        faults.append(Fault("/length", "expected a whole number, 1 to 65536", "as in 64", "length"))
+    elif "length" in texts:
+        fields["length"] = int(texts["length"])
     if "classes" in texts:
         try:
             fields["classes"] = _classes(texts["classes"])

@@ -253,9 +253,12 @@ def _drawn_parts(units: NDArray[np.int64], strata: NDArray[np.int64], spec: Spli
     units or more gets one in test and one in training, of three or more one in each part.
     """
     rng = np.random.default_rng([spec.seed, _SPLIT])
-    _, first, unit_of, sizes = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
-    stratum = strata[first]
-    part_of_unit = np.zeros(len(first), np.int64)
+    rows_of = np.bincount(units)
+    sizes = rows_of[rows_of > 0]
+    unit_of: NDArray[np.int64] = (np.cumsum(rows_of > 0) - 1)[units]
+    stratum = np.empty(len(sizes), np.int64)
+    stratum[unit_of[::-1]] = strata[::-1]  # a unit has that of its first row, which is written last
+    part_of_unit = np.zeros(len(sizes), np.int64)
     seen, dealt = 0, {"test": 0, "validation": 0}
     for number in np.unique(stratum):
         members = rng.permutation(np.flatnonzero(stratum == number))

@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.source import Source
+from app.data.source import Source, blocks
 from app.spec.data import Column, Schema
 
 Hashes = NDArray[np.uint8]
@@ -124,6 +124,42 @@ def same_inputs(hashes: Hashes) -> NDArray[np.int64]:
     return same
 
 
+def hash_ranks(hashes: Hashes) -> NDArray[np.int64]:
+    """The place of each hash among the different ones, by their bytes: (n,) int64, equal for rows of equal inputs."""
+    keys = _keys(hashes)
+    order = np.argsort(keys)
+    places = np.zeros(len(keys), np.int64)
+    for start in range(1, len(keys), _HASHED_VALUES):  # a sorted copy of the whole may not fit
+        block = keys[order[start - 1 : start + _HASHED_VALUES]]
+        places[start : start + _HASHED_VALUES] = block[1:] != block[:-1]
+    np.cumsum(places, out=places)
+    ranks = np.empty_like(places)
+    ranks[order] = places
+    return ranks
+
+
+def distinct_hashes(parts: Sequence[tuple[Hashes, Rows | None]]) -> Hashes:
+    """Each hash of all `parts` once, by their bytes: (n, 16). A part: hashes, and the numbers of those that count (None: all).
+
+    They are gathered, sorted and thinned out in one array, since of millions each copy counts.
+    """
+    whole = np.empty((sum(len(hashes if rows is None else rows) for hashes, rows in parts), HASH_BYTES), np.uint8)
+    end = 0
+    for hashes, rows in parts:
+        for block in [hashes] if rows is None else blocks(hashes, rows):
+            whole[end : end + len(block)] = block
+            end += len(block)
+    keys = _keys(whole)
+    keys.sort()
+    end = min(1, len(keys))
+    for start in range(1, len(keys), _HASHED_VALUES):
+        block = keys[start : start + _HASHED_VALUES]
+        new = block[block != keys[start - 1 : start - 1 + len(block)]]
+        keys[end : end + len(new)] = new
+        end += len(new)
+    return whole[:end]
+
+
 def describe(name: str, values: np.ndarray, classes: Sequence[str] | None = None, *, labels: bool = False) -> Column:
     """The schema of a column stored as `Table` says: its type, classes with their counts, range and missing values."""
     missing = int((~labelled(values)).sum())
@@ -154,6 +190,11 @@ def describe(name: str, values: np.ndarray, classes: Sequence[str] | None = None
         minimum=float(present.min()) if present.size else None,
         maximum=float(present.max()) if present.size else None,
     )
+
+
+def _keys(hashes: Hashes) -> NDArray[np.bytes_]:
+    """(n,), in the same memory where the rows lie one after another. All are equally long, so they compare as their bytes do."""
+    return np.ascontiguousarray(hashes).view(f"S{HASH_BYTES}").reshape(-1)
 
 
 def _halves(hashes: Hashes) -> NDArray[np.uint64]:

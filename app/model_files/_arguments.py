@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, NamedTuple
 
 from app.model_files._layer_config import Reader
@@ -86,7 +85,7 @@ def _of(value: Any, deep: int, dicts: bool) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):
-        if not isfinite(value) or abs(value) > (LARGEST if isinstance(value, int) else 1e38):
+        if not stock_layers.is_number(value):
             raise _Not("a number that is too large")
         return value
     if isinstance(value, list):
@@ -130,8 +129,6 @@ def _tensor(history: Any) -> Of:
 def _numbers(value: Any, deep: int) -> Any:
     if isinstance(value, list) and deep:
         return [_numbers(item, deep - 1) for item in value]
-    if isinstance(value, bool) or (
-        isinstance(value, (int, float)) and isfinite(value) and abs(value) <= LARGEST * 1e22
-    ):
+    if stock_layers.is_number(value):
         return value
     raise _Not("an array that does not hold numbers alone")

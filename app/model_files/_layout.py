@@ -144,14 +144,14 @@ def _shapes(kind: str, config: dict[str, Any]) -> Shapes:
         return ((config["projection_dim"],),)
     if kind in ("BatchNormalization", "LayerNormalization", "GroupNormalization"):
         moving = 2 if kind[0] == "B" else 0
-        return (None,) * (config.get("scale", True) + config.get("center", True) + moving)
+        return (None,) * (int(config.get("scale", True)) + int(config.get("center", True)) + moving)
     if kind == "Normalization":
         return () if "mean" in config else (None, None, ())
     if kind in ("RMSNormalization", "PReLU"):
         return (None,)
     if kind in ("Attention", "AdditiveAttention"):
-        scale = config.get("use_scale", kind[1] == "d")
-        return (None,) * scale + ((),) * (config.get("score_mode") == "concat")
+        scale = int(config.get("use_scale", kind[1] == "d"))
+        return (None,) * scale + ((),) * int(config.get("score_mode") == "concat")
     return ()
 
 

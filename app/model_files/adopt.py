@@ -11,8 +11,8 @@ import PIL
 import soundfile
 import soxr
 
-from app.data import decode_sound
-from app.data.inputs import audio, prepared_shape
+from app.data import decode_sound, inputs
+from app.data.inputs import audio
 from app.model_files import heads
 from app.model_files.heads import Output
 from app.spec.adopted import Adopted
@@ -64,7 +64,7 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
     if schema is not None and len(made) == 1 and options.target is None and schema.target is not None:
         made = [made[0].model_copy(update={"task": schema.target})]
     trunk = _with_bounds(trunk, notes).model_copy(update={"kind": input_.kind})
-    canvas = list(graph.given[0].shape) if input_.kind == "image" and len(graph.given[0].shape) == 3 else None
+    canvas = list(graph.given[0].shape) if inputs.of(input_.kind).RESIZED and len(graph.given[0].shape) == 3 else None
     return Reading(
         [
             Adopted(
@@ -101,14 +101,14 @@ def _of_dataset(
         message = f"the network hears {options.rate} samples a second, the data set has {input_.rate}"
         faults.append(Fault("/dataset", message, f"make the data set with -F rate={options.rate}", "input_mismatch"))
         return None
-    seen, wanted = prepared_shape(input_), [list(one.shape) for one in given]
-    if input_.tokens is None and input_.kind == "image" and len(given) == 1 and len(given[0].shape) == 3:
+    seen, wanted = inputs.prepared_shape(input_), [list(one.shape) for one in given]
+    if inputs.of(input_.kind).RESIZED and len(given) == 1 and len(given[0].shape) == 3:
         fits = given[0].shape[-1] == seen[-1] or (seen[-1], given[0].shape[-1]) == (1, 3)
     else:
         fits = prod(seen) == sum(prod(shape) for shape in wanted)
         if len(given) > 1:
             fits = fits and {one.name: list(one.shape) for one in given} == {
-                name: list(prepared_shape(part)) for name, part in input_.parts.items()
+                name: list(inputs.prepared_shape(part)) for name, part in input_.parts.items()
             }
     if fits and list(input_.shape) != list(seen):
         message = "the data set's columns are prepared first (categories, gaps, dates), and the network was not trained on that"
@@ -181,9 +181,7 @@ def _scales(
     input_: InputSchema | None, options: ImportOptions, schema: Schema | None, faults: list[Fault]
 ) -> list[Scale | None]:
     """The scales of pixels to try, in the order of preference: one where it is known."""
-    pictures = input_ is not None and any(
-        part.kind == "image" and part.scale == 255 for part in (input_, *input_.parts.values())
-    )
+    pictures = input_ is not None and any(map(inputs.of_pixels, (input_, *input_.parts.values())))
     if not pictures:
         if options.scale is not None and input_ is not None:
             message = "the network takes no pictures of 0 to 255, so there is no scale to say"
@@ -219,11 +217,11 @@ def _with_bounds(trunk: Spec, notes: list[str]) -> Spec:
         if layer.kind == "Embedding":
             for name in heads.tensors(call.args):
                 most[name] = min(most.get(name, layer.config["input_dim"]), layer.config["input_dim"])
-    for given in trunk.given:
-        if given.integers and given.name in most:
-            notes.append(
-                f"{given.name}: whole numbers from 0 to {most[given.name] - 1}; others are taken for the nearest of these"
-            )
+    notes += [
+        f"{given.name}: whole numbers from 0 to {most[given.name] - 1}; others are taken for the nearest of these"
+        for given in trunk.given
+        if given.integers and given.name in most
+    ]
     given_ = [
         given.model_copy(update={"largest": most[given.name] - 1}) if given.integers and given.name in most else given
         for given in trunk.given
@@ -236,12 +234,7 @@ def _scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:
     rescaling = None if scale is None else _RESCALINGS[scale]
     if rescaling is None:
         return trunk
-    pictures = [
-        given.name
-        for given in trunk.given
-        if (input_.parts.get(given.name) or input_).kind == "image"
-        and (input_.parts.get(given.name) or input_).scale == 255
-    ]
+    pictures = [given.name for given in trunk.given if inputs.of_pixels(input_.parts.get(given.name, input_))]
     layers, first = dict(trunk.layers), list[Call]()
     renamed = dict[str, str]()
     for name in pictures:

@@ -97,7 +97,7 @@ def _no_zip(start: bytes) -> Fault:
     if start.startswith(b"\x89HDF"):
         what = "this is an HDF5 file: a model as Keras 2 saved it, or weights alone"
         hint = "open a model in Keras 3 and save it as .keras; send weights alone as weights of a named architecture"
-    elif start.startswith(b"\x80") or start.startswith(b"PK\5\6"):
+    elif start.startswith((b"\x80", b"PK\5\6")):
         what, hint = "this is a pickle, or an empty archive", AGAIN
     else:
         hint = AGAIN
@@ -136,11 +136,9 @@ def _whole(infos: list[zipfile.ZipInfo], size: int, directory: int) -> list[Faul
         faults.append(Fault("", "not one zip archive from its first byte to its last", AGAIN, "unreadable"))
     names = {info.filename for info in infos}
     if names & EXCHANGE and names - EXCHANGE:
-        faults.append(
-            Fault("", f"a {GRAPH} beside members of a .keras file", "send one or the other", "unknown_member")
-        )
-    elif CONFIG not in names and GRAPH not in names:
-        faults.append(Fault("", f"there is no {CONFIG}", AGAIN, "missing"))
+        faults.append(Fault("", f"{GRAPH} beside members of a .keras file", "send one or the other", "unknown_member"))
+    missing = [name for name in ((GRAPH, ARRAYS) if names & EXCHANGE else (CONFIG, WEIGHTS)) if name not in names]
+    faults += [Fault("", f"there is no {name}", AGAIN, "missing") for name in missing]
     return faults
 
 

@@ -18,21 +18,23 @@ from typing import IO, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, StringConstraints
 
-from app.model_files import json_text, npz, weights
+from app.model_files import json_text
+from app.model_files._arrays import Array, Arrays, Budget, Sink, plain
 from app.model_files._layout import arrays as asked_arrays
 from app.model_files.archive import ARRAYS, GRAPH, RATIO, Archive
-from app.model_files.limits import ModelLimits
 from app.spec.architectures.keras_graph import Spec
 from app.spec.base import Label, SpecModel
 from app.spec.faults import MOST, Fault, Invalid, nearest, validate
 from app.spec.imports import Classes, ImportOptions, Rate, Scale
 from app.spec.intake import Fit
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 AGAIN = "write it as docs/models.md says"
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 LONGEST_HEADER = 10_000
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError),
+    *(ValueError, TypeError, KeyError, RuntimeError, OverflowError, SyntaxError),
+)
 _FORMS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -66,13 +68,13 @@ class Exchanged(Said):
 
 
 def write(
-    path: Path,
+    target: Path | IO[bytes],
     graph: Mapping[str, Any],
     outputs: Sequence[tuple[str, str]],
     arrays: Mapping[str, Sequence[Array]],
     said: Said,
 ) -> None:
-    """Writes a network to `path`: the same network is the same bytes.
+    """Writes a network: the same network is the same bytes.
 
     Args:
         graph: as `app.spec.architectures.keras_graph` has it. outputs: names, and the calls that they are.
@@ -81,22 +83,31 @@ def write(
     about = said.model_dump(mode="json", exclude_defaults=True)
     text = {"graph": graph, "outputs": [[name, {"tensor": call}] for name, call in outputs], **about}
     packed = io.BytesIO()
-    npz.write(
-        packed, ((f"{layer}/{number}", array) for layer, own in arrays.items() for number, array in enumerate(own))
-    )
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(GRAPH), json.dumps(text, sort_keys=False))
+    with Arrays(packed) as sink:
+        for layer, own in arrays.items():
+            for number, array in enumerate(own):
+                sink(f"{layer}/{number}", array)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(GRAPH), json.dumps(text))
         archive.writestr(zipfile.ZipInfo(ARRAYS), packed.getvalue())
 
 
-def read(members: Archive, target: npz.Writer, scratch: IO[bytes], limits: ModelLimits) -> Exchanged:
-    """The network in an open archive; its arrays go to `target`, as LAYER/NUMBER.
+def tiny() -> bytes:
+    """A network of one layer."""
+    call = {"name": "d", "layer": "d", "args": [{"tensor": "i"}]}
+    layers = {"d": {"kind": "Dense", "config": {"units": 2, "use_bias": False}}}
+    file = io.BytesIO()
+    graph = {"given": [{"name": "i", "shape": [2]}], "layers": layers, "calls": [call], "features": "d"}
+    write(file, graph, [("d", "d")], {"d": [np.zeros((2, 2), np.float16)]}, Said(notes=["tiny"]))
+    return file.getvalue()
+
+
+def read(members: Archive, sink: Sink, scratch: IO[bytes], budget: Budget) -> Exchanged:
+    """The network in an open archive; its arrays go to `sink`, as LAYER/NUMBER.
 
     Raises:
         Invalid: with every fault of the first step that finds any: the text, the graph, the arrays.
     """
-    if ARRAYS not in members:
-        raise Invalid([Fault("", f"there is no {ARRAYS}", AGAIN, "missing")])
     value = json_text.parsed(members.read(GRAPH, json_text.MOST_BYTES), GRAPH)
     try:
         exchanged = validate(Exchanged, value)
@@ -109,21 +120,11 @@ def read(members: Archive, target: npz.Writer, scratch: IO[bytes], limits: Model
     scratch.seek(0)
     try:
         with zipfile.ZipFile(scratch) as archive:
-            _arrays(archive, exchanged.graph, target, weights.Budget(limits.array_bytes))
+            _arrays(archive, exchanged.graph, sink, budget)
     except Invalid as invalid:
         raise Invalid(fault.under("/" + ARRAYS) for fault in invalid.faults) from None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        struct.error,
-        ValueError,
-        RuntimeError,
-        OverflowError,
-        SyntaxError,
-    ):
+    except _DAMAGED:
         raise Invalid([Fault("/" + ARRAYS, "damaged, or not what numpy.savez writes", AGAIN, "unreadable")]) from None
-    target.close()
     return exchanged
 
 
@@ -136,7 +137,7 @@ def _faults(exchanged: Exchanged) -> Iterator[Fault]:
             yield Fault(f"/outputs/{number}/1/tensor", "there is no such call", hint, "unknown_name")
 
 
-def _arrays(archive: zipfile.ZipFile, graph: Spec, target: npz.Writer, budget: weights.Budget) -> None:
+def _arrays(archive: zipfile.ZipFile, graph: Spec, sink: Sink, budget: Budget) -> None:
     infos = {info.filename: info for info in archive.infolist()}
     asked = {
         f"{name}/{number}": stored
@@ -167,12 +168,12 @@ def _arrays(archive: zipfile.ZipFile, graph: Spec, target: npz.Writer, budget: w
             )
             faults.append(Fault("", message, AGAIN, "wrong_shape"))
         elif not faults:
-            target(key, array)
+            sink(key, array)
     if faults:
         raise Invalid(faults[:MOST])
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: weights.Budget) -> Array:
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Array:
     """A member's values, floats as float32. Its header is compared with the member's length before an array is made."""
     if info.file_size > 2**16 and info.file_size > RATIO * max(1, info.compress_size):
         raise ValueError("packed too densely")
@@ -187,5 +188,4 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: weights.Budg
         result = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
         budget.take(prod(shape) * max(result.itemsize, dtype.itemsize))
         values = np.frombuffer(member.read(left), dtype)
-    with np.errstate(over="ignore"):
-        return values.reshape(shape, order="F" if fortran else "C").astype(result)
+    return plain(values.reshape(shape, order="F" if fortran else "C"), result)

@@ -1,10 +1,10 @@
 """`python -m app.model_files.inspect RAW OUT [ASKED]`: the process that reads a client's model file, and nothing else.
 
-It confines itself, reads RAW, writes the arrays to OUT and prints one JSON line: {"graph": …, "outputs": …, "notes": …}, {"arrays": …,
-"notes": …} for weights alone, or {"faults": […]}. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full.
+It confines itself, reads RAW, writes the arrays to OUT and prints one JSON line: {"graph": …, "outputs": …, "notes": …}, {"arrays": …}
+for weights alone, or {"faults": […]}. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full.
 
-ASKED is JSON: {"form": "keras" | "config" | "weights.h5" | "safetensors", "sides": {INPUT: […]}, "limits": {…}}. OUT is an
-uncompressed npz: members LAYER/NUMBER.npy of a graph, NAME.npy of weights alone. The API runs it by `app.model_files.upload`.
+ASKED is JSON: {"form": "keras" | "config" | "weights.h5" | "safetensors", "sides": {INPUT: […]}, "limits": `ModelLimits`}. OUT is an
+npz of which nothing is packed. The API runs it by `app.model_files.upload`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from app.data import disk, sandbox
-from app.model_files import archive, exchange, json_text, rehearsal, weights
-from app.model_files.config import Place, Walked, walk
+from app.model_files import archive, exchange, json_text, rehearsal, safetensors, weights
+from app.model_files._arrays import Arrays, Budget
+from app.model_files.config import Walked, walk
 from app.model_files.limits import ModelLimits
-from app.model_files.npz import Writer
 from app.spec.faults import Fault, Invalid, nearest, written
 
 TOO_MUCH = Fault(
     "/file", "reading it took more memory or space than a model may take", "send a smaller model", "too_large"
 )
+SIDES = "/inputs"
+MOST_WORDS = 2**16
+LONGEST_WORD = 20
 
 
 def main(raw: str, out: str, asked: str = "{}") -> dict[str, Any]:
@@ -37,132 +41,122 @@ def main(raw: str, out: str, asked: str = "{}") -> dict[str, Any]:
     limits = ModelLimits(**wanted.get("limits", {}))
     read = READERS[wanted.get("form", "keras")]
     with Path(raw).open("rb") as source, Path(out).open("wb") as target, tempfile.TemporaryFile() as scratch:
-        _rehearse(limits)
+        _rehearse()
         sandbox.confine(memory_bytes=limits.memory_bytes, cpu_seconds=limits.cpu_seconds, file_bytes=limits.file_bytes)
         try:
-            return read(source, Writer(target), scratch, wanted.get("sides") or {}, limits)
+            with Arrays(target) as arrays:
+                return read(Task(source, arrays, scratch, wanted.get("sides") or {}, limits))
         except Invalid as invalid:
-            return {
-                "faults": written(fault.under("/file") if not _is_sides(fault) else fault for fault in invalid.faults)
-            }
+            return {"faults": written(_under("/file", invalid).faults)}
         except (MemoryError, RecursionError, OSError) as error:
             if disk.is_full(error):
                 raise
             return {"faults": written([TOO_MUCH])}
 
 
-def _rehearse(limits: ModelLimits) -> None:
+@dataclass
+class Task:
+    """What a reader is given. `sides`: as `config.walk` takes them."""
+
+    source: IO[bytes]
+    arrays: Arrays
+    scratch: IO[bytes]
+    sides: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    limits: ModelLimits = field(default_factory=ModelLimits)
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.limits.array_bytes)
+
+
+def _keras(task: Task) -> dict[str, Any]:
+    with archive.opened(task.source, task.limits.array_bytes) as members:
+        if exchange.GRAPH in members:
+            return exchange.read(members, task.arrays, task.scratch, task.budget).model_dump(mode="json")
+        members.copy(archive.WEIGHTS, task.scratch)
+        config = json_text.parsed(members.read(archive.CONFIG, json_text.MOST_BYTES))
+
+        def beside(path: str) -> dict[str, Any]:
+            return _beside(members, task.scratch, path)
+
+        try:
+            walked = walk(config, task.sides, beside)
+        except Invalid as invalid:
+            raise _under("/" + archive.CONFIG, invalid) from None
+        try:
+            weights.of_layers(task.scratch, walked.places, task.arrays, task.budget)
+        except Invalid as invalid:
+            raise _under("/" + archive.WEIGHTS, invalid) from None
+    return _answer(walked)
+
+
+def _config(task: Task) -> dict[str, Any]:
+    """A network without its numbers: what `to_json()` wrote."""
+    return _answer(walk(json_text.parsed(task.source.read(json_text.MOST_BYTES + 1)), task.sides))
+
+
+def _weights(task: Task) -> dict[str, Any]:
+    weights.of_file(task.source, task.arrays, task.budget)
+    return {"arrays": task.arrays.shapes}
+
+
+def _safetensors(task: Task) -> dict[str, Any]:
+    safetensors.read(task.source, task.arrays, task.budget)
+    return {"arrays": task.arrays.shapes}
+
+
+READERS: dict[str, Callable[[Task], dict[str, Any]]] = {
+    "keras": _keras,
+    "config": _config,
+    "weights.h5": _weights,
+    "safetensors": _safetensors,
+}
+
+
+def _beside(members: archive.Archive, scratch: IO[bytes], path: str) -> dict[str, Any]:
+    """The vocabulary of an IntegerLookup, a line for each number, and their weights where it has any. Raises Invalid."""
+    result = dict[str, Any]()
+    name = f"{archive.ASSETS}{path}/vocabulary.txt"
+    if name in members:
+        words = members.read(name, archive.LARGEST_ASSET).decode("ascii", "replace").split()
+        if len(words) > MOST_WORDS or not all(
+            len(word) <= LONGEST_WORD and word.removeprefix("-").isdecimal() for word in words
+        ):
+            message = "a vocabulary that is no list of whole numbers, or too long"
+            raise Invalid([Fault("", message, f"use whole numbers, at most {MOST_WORDS}", "vocabulary")])
+        result["vocabulary"] = [int(word) for word in words]
+    numbers = weights.numbers_beside(scratch, path, "idf_weights")
+    return result if numbers is None else {**result, "idf_weights": numbers}
+
+
+def _under(prefix: str, invalid: Invalid) -> Invalid:
+    """The same one level further out, but for faults about what the caller said of the sides."""
+    return Invalid(fault if fault.pointer.startswith(SIDES) else fault.under(prefix) for fault in invalid.faults)
+
+
+def _answer(walked: Walked) -> dict[str, Any]:
+    return {"graph": walked.graph, "outputs": walked.outputs, "notes": walked.notes}
+
+
+def _rehearse() -> None:
     """Reads a tiny model of ours, whole and damaged.
 
     Modules that Python, numpy and h5py load at first use are loaded now: in the sandbox the interpreter's own files may be out of reach,
     and no thread may be started.
     """
-    model = rehearsal.model()
-    with tempfile.TemporaryFile() as scratch:
-        _keras(io.BytesIO(model), Writer(io.BytesIO()), scratch, {}, limits)
-    for damaged in (model[:-8], model.replace(b"HDF", b"HDG")):
-        with contextlib.suppress(Invalid), tempfile.TemporaryFile() as scratch:
-            _keras(io.BytesIO(damaged), Writer(io.BytesIO()), scratch, {}, limits)
+    model, exchanged = rehearsal.model(), exchange.tiny()
+    damaged = (
+        model[:-8],
+        model.replace(b"HDF", b"HDG"),
+        exchanged.replace(b"NUMPY", b"NUMPI"),
+        exchanged.replace(b"Dense", b"Dens3"),
+    )
+    for file in (model, exchanged, *damaged):
+        with contextlib.suppress(Invalid), tempfile.TemporaryFile() as scratch, Arrays(io.BytesIO()) as arrays:
+            _keras(Task(io.BytesIO(file), arrays, scratch))
     for encoding in ("cp437", "ascii"):  # of names in a zip, of vocabularies
         b"name".decode(encoding)
     json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
-
-
-def _keras(
-    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
-) -> dict[str, Any]:
-    with archive.opened(source, limits.array_bytes) as members:
-        if archive.GRAPH in members:
-            return exchange.read(members, target, scratch, limits).model_dump(mode="json")
-        if archive.WEIGHTS not in members:
-            raise Invalid([Fault("", f"there is no {archive.WEIGHTS}", archive.AGAIN, "missing")])
-        members.copy(archive.WEIGHTS, scratch)
-        config = _config(members.read(archive.CONFIG, json_text.MOST_BYTES))
-
-        def beside(path: str) -> dict[str, Any]:
-            return _beside(members, scratch, path)
-
-        try:
-            walked = walk(config, sides, beside)
-        except Invalid as invalid:
-            raise Invalid(f if _is_sides(f) else f.under("/" + archive.CONFIG) for f in invalid.faults) from None
-    _weights(scratch, walked.places, target, limits)
-    return _answer(walked)
-
-
-def _config_alone(
-    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
-) -> dict[str, Any]:
-    """A network without its numbers: what `to_json()` wrote."""
-    walked = walk(_config(source.read(json_text.MOST_BYTES + 1)), sides)
-    target.close()
-    return _answer(walked)
-
-
-def _weights(scratch: IO[bytes], places: list[Place], target: Writer, limits: ModelLimits) -> None:
-    scratch.seek(0)
-    weights.of_layers(scratch, places, target, weights.Budget(limits.array_bytes))
-    target.close()
-
-
-def _weights_file(
-    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
-) -> dict[str, Any]:
-    weights.of_weights_file(source, target, weights.Budget(limits.array_bytes))
-    target.close()
-    return {"arrays": target.shapes, "notes": []}
-
-
-def _safetensors(
-    source: IO[bytes], target: Writer, scratch: IO[bytes], sides: dict[str, Any], limits: ModelLimits
-) -> dict[str, Any]:
-    weights.of_safetensors(source, target, weights.Budget(limits.array_bytes))
-    target.close()
-    return {"arrays": target.shapes, "notes": []}
-
-
-Read = Callable[[IO[bytes], Writer, IO[bytes], dict[str, Any], ModelLimits], dict[str, Any]]
-READERS: dict[str, Read] = {
-    "keras": _keras,
-    "config": _config_alone,
-    "weights.h5": _weights_file,
-    "safetensors": _safetensors,
-}
-
-
-def _config(text: bytes) -> Any:
-    return json_text.parsed(text)
-
-
-def _beside(members: archive.Archive, scratch: IO[bytes], path: str) -> dict[str, Any]:
-    """The vocabulary of an IntegerLookup, a line for each number, and their weights where it has any."""
-    result = dict[str, Any]()
-    name = f"{archive.ASSETS}{path}/vocabulary.txt"
-    if name in members:
-        lines = members.read(name, archive.LARGEST_ASSET).decode("ascii", "replace").split()
-        if len(lines) > 2**16 or any(len(line) > 20 or not line.removeprefix("-").isdecimal() for line in lines):
-            raise Invalid(
-                [
-                    Fault(
-                        "",
-                        "a vocabulary that is no list of whole numbers",
-                        "use whole numbers, at most 65,536",
-                        "vocabulary",
-                    )
-                ]
-            )
-        result["vocabulary"] = [int(line) for line in lines]
-    scratch.seek(0)
-    numbers = weights.numbers_beside(scratch, path, "idf_weights")
-    return result if numbers is None else {**result, "idf_weights": numbers}
-
-
-def _is_sides(fault: Fault) -> bool:
-    return fault.pointer.startswith("/inputs")
-
-
-def _answer(walked: Walked) -> dict[str, Any]:
-    return {"graph": walked.graph, "outputs": walked.outputs, "notes": walked.notes}
 
 
 if __name__ == "__main__":

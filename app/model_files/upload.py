@@ -46,7 +46,7 @@ def read_model(
     Args:
         out: an npz is left here with the arrays by LAYER/NUMBER, in the order of each Keras layer's `.weights`. It appears only when all
             went well; of a config it is empty.
-        sides: the shape of a row by input, for inputs whose config leaves sides open.
+        sides: as `config.walk` takes them, for inputs whose config leaves sides open.
 
     Raises:
         Invalid: with every fault of the first step that finds any. Pointers are /file, those into the config

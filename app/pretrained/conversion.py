@@ -9,7 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from app.model_files import exchange, weights
+from app.model_files import exchange, safetensors, weights
+from app.model_files._arrays import Budget
 from app.pretrained import torch_file
 from app.pretrained.drawing import Array
 from app.pretrained.source import Source
@@ -77,8 +78,8 @@ def read(file: IO[bytes], format: Format) -> dict[str, Array]:
     if format == "torch":
         return torch_file.read(file)
     arrays: dict[str, Array] = {}
-    readers: dict[str, Any] = {"safetensors": weights.of_safetensors, "keras-h5": weights.of_legacy_h5}
-    readers[format](file, arrays.__setitem__)
+    readers: dict[str, Any] = {"safetensors": safetensors.read, "keras-h5": weights.of_older_file}
+    readers[format](file, arrays.__setitem__, Budget())
     return arrays
 
 

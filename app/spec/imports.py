@@ -25,14 +25,16 @@ class ImportOptions(SpecModel):
     """Other words for the same file make another model.
 
     `classes`: names in the order of the outputs, or {output: names}; `none`: it is kept as a trunk without heads. `scale`: of pictures,
-    as the network sees them. `size`: of pictures, (height, width), where the file leaves it open; `fit`: how a file of a picture comes to
-    it. `rate`: of sounds, samples a second. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what
-    else is not said is tried on it. `target`: the task's name; `output`: the one of several outputs that is kept.
+    as the network sees them. `size`: of pictures, (height, width), where the file leaves it open; `length`: of other rows with one open
+    side; `fit`: how a file of a picture comes to its size. `rate`: of sounds, samples a second. `columns`: of a table, in order.
+    `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it. `target`: the task's name; `output`:
+    the one of several outputs that is kept.
     """
 
     classes: Classes | dict[str, Classes] | Literal["none"] | None = None
     scale: Scale | None = None
     size: tuple[Side, Side] | None = None
+    length: Annotated[int, Field(ge=1, le=65_536)] | None = None
     fit: Fit | None = None
     rate: Rate | None = None
     columns: list[Label] = []

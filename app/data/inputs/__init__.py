@@ -126,6 +126,11 @@ def augmentations(input: InputSchema) -> frozenset[str] | None:
     return None if None in kinds else frozenset().union(*(kind for kind in kinds if kind is not None)) - {MIXUP}
 
 
+def of_pixels(input: InputSchema) -> bool:
+    """Whether rows are pictures of 0 to 255, which networks see on one scale or another."""
+    return of(input.kind).RESIZED and input.scale == 255
+
+
 def in_words(input: InputSchema) -> str:
     """Kind, shape and scale; of several parts those of each."""
     if input.parts:

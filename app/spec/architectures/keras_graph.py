@@ -10,13 +10,14 @@ from itertools import islice
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.spec import stock_layers
 from app.spec.architectures._base import Architecture, Shape
 from app.spec.base import SpecModel
 from app.spec.faults import MOST, UNFIT, Fault, nearest, pointer
+from app.spec.registry import modules
 
 MOST_LAYERS, MOST_INPUTS = 2000, 8
 
@@ -27,8 +28,13 @@ Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 """Of a layer, a call or an input."""
 
 
+Plain = Annotated[
+    Any, WithJsonSchema({"description": "a number, a text, or a list or an object of such, as the layer takes it"})
+]
+
+
 class Given(SpecModel):
-    """A tensor that the network is given. `integers`: as whole numbers, ids for instance, from 0 to `largest`: others are taken for these."""
+    """A tensor that the network is given. `integers`: as whole numbers such as ids, from 0 to `largest`; others become the nearest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +49,7 @@ class StockLayer(SpecModel):
     itself a layer, it has this form too."""
 
     kind: str = Field(max_length=64)
-    config: dict[str, Any] = {}
+    config: dict[str, Plain] = {}
 
 
 class Call(SpecModel):
@@ -52,8 +58,8 @@ class Call(SpecModel):
 
     name: Label
     layer: Label
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
+    args: list[Plain] = []
+    kwargs: dict[str, Plain] = {}
 
 
 class Spec(Architecture):
@@ -86,7 +92,7 @@ class Spec(Architecture):
     def trunk_shape(self, shape: Shape) -> Shape:
         """A picture of any size is resized to the one that the network is given."""
         (sides,) = [tuple(given.shape) for given in self.given[:1]]
-        if self.kind == "image" and len(shape) == len(sides) == 3:
+        if modules("inputs")[self.kind].RESIZED and len(shape) == len(sides) == 3:
             if shape[-1] != sides[-1] and (shape[-1], sides[-1]) != (1, 3):
                 raise ValueError(f"the network sees {sides[-1]} channels, the data has {shape[-1]}")
             return sides
@@ -100,32 +106,39 @@ class Spec(Architecture):
 
 def _faults(spec: Spec) -> Iterator[Fault]:
     if _nodes(spec) > MOST_NODES:
-        yield Fault("/layers", f"arguments of more than {MOST_NODES} values", "leave out what is as Keras would have it", "too_large")
+        yield Fault(
+            "/layers",
+            f"arguments of more than {MOST_NODES} values",
+            "leave out what is as Keras would have it",
+            "too_large",
+        )
         return
     for name, layer in spec.layers.items():
         at = "/layers" + pointer(name)
-        found = stock_layers.faults(layer.kind, layer.config)
-        yield from (Fault(at + where, message, hint) for where, message, hint in found)
+        for where, message, hint in stock_layers.faults(layer.kind, layer.config):
+            yield Fault(at + where, message, hint)
     known, several = set[str](), set[str]()
     for place, given in enumerate(spec.given):
         yield from _twice(given.name, known, f"/given/{place}/name")
     for place, call in enumerate(spec.calls):
         at = f"/calls/{place}"
-        found = stock_layers.call_faults(call.args, call.kwargs, known, several)
-        yield from (Fault(at + where, message, hint) for where, message, hint in found)
+        for where, message, hint in stock_layers.call_faults(call.args, call.kwargs, known, several):
+            yield Fault(at + where, message, hint)
         yield from _twice(call.name, known, at + "/name")
-        layer = spec.layers.get(call.layer)
-        if layer is None:
-            yield Fault(at + "/layer", "there is no such layer", nearest(call.layer, spec.layers, "layers"), "unknown_name")
-        elif stock_layers.gives_several(layer.kind, layer.config, call.kwargs):
+        called = spec.layers.get(call.layer)
+        if called is None:
+            yield Fault(
+                at + "/layer", "there is no such layer", nearest(call.layer, spec.layers, "layers"), "unknown_name"
+            )
+        elif stock_layers.gives_several(called.kind, called.config, call.kwargs):
             several.add(call.name)
-    called = {call.layer for call in spec.calls}
+    used = {call.layer for call in spec.calls}
     for name in spec.layers:
-        if name not in called:
+        if name not in used:
             yield Fault("/layers" + pointer(name), "no call is one of this layer", "call it, or leave it out")
     if spec.features not in known - {given.name for given in spec.given}:
-        hint = nearest(spec.features, [call.name for call in spec.calls], "calls")
-        yield Fault("/features", "expected the name of a call", hint, "unknown_name")
+        calls = nearest(spec.features, [call.name for call in spec.calls], "calls")
+        yield Fault("/features", "expected the name of a call", calls, "unknown_name")
     elif spec.features in several:
         yield Fault("/features", "this call gives several tensors", "name a call that gives one")
 

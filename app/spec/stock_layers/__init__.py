@@ -27,6 +27,7 @@ __all__ = [
     "arguments",
     "call_faults",
     "faults",
+    "fits_within",
     "gives_several",
     "inner",
     "is_number",
@@ -84,6 +85,11 @@ def inner(kind: str) -> frozenset[str]:
     if kind == "StackedRNNCells":
         return frozenset(["cells"])
     return frozenset([*INNER.get(kind, ()), *(["backward_layer"] if kind == "Bidirectional" else [])])
+
+
+def fits_within(wrapper: str, kind: str) -> bool:
+    """Whether a layer of such a kind may be the one that a wrapper wraps."""
+    return kind in INNER[wrapper]["layer"]
 
 
 def gives_several(kind: str, config: dict[str, Any], kwargs: dict[str, Any]) -> bool:

@@ -61,7 +61,11 @@ def _faults(value: Any, at: str, deep: int, known: Set[str], several: Set[str]) 
     elif isinstance(value, dict):
         yield from _of_object(value, at, known, several)
     elif value is not None and not is_number(value):
-        yield at, "expected a tensor, a number, a slice, an array, true, false, null, or a list of these", '{"tensor": "NAME"} is a tensor'
+        yield (
+            at,
+            "expected a tensor, a number, a slice, an array, true, false, null, or a list of these",
+            '{"tensor": "NAME"} is a tensor',
+        )
 
 
 def _of_object(value: dict[str, Any], at: str, known: Set[str], several: Set[str]) -> Iterator[Found]:
@@ -99,7 +103,11 @@ def _of_tensor(value: dict[str, Any], at: str, known: Set[str], several: Set[str
 
 def is_number(value: Any) -> bool:
     """Whether it is true, false or a number that may stand among the arguments."""
-    return isinstance(value, bool) or _is_whole(value) or (isinstance(value, float) and isfinite(value) and abs(value) <= LARGEST)
+    return (
+        isinstance(value, bool)
+        or _is_whole(value)
+        or (isinstance(value, float) and isfinite(value) and abs(value) <= LARGEST)
+    )
 
 
 def _is_whole(value: Any) -> bool:
@@ -107,4 +115,6 @@ def _is_whole(value: Any) -> bool:
 
 
 def _are_numbers(value: Any, deep: int) -> bool:
-    return is_number(value) or (isinstance(value, list) and deep > 0 and all(_are_numbers(item, deep - 1) for item in value))
+    return is_number(value) or (
+        isinstance(value, list) and deep > 0 and all(_are_numbers(item, deep - 1) for item in value)
+    )

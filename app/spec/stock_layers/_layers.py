@@ -5,7 +5,7 @@ How weights begin, are regularized or constrained is not among them, nor names, 
 
 from __future__ import annotations
 
-from app.spec.stock_layers._operations import REQUIRED, Arguments
+from app.spec.stock_layers._operations import REQUIRED, Arguments, alike
 from app.spec.stock_layers._rules import (
     ACTIVATIONS,
     AXES,
@@ -14,6 +14,7 @@ from app.spec.stock_layers._rules import (
     LAST,
     MOST_VALUES,
     RATE,
+    Rule,
     activation,
     any_of,
     number,
@@ -44,7 +45,7 @@ _AXIS: Arguments = {"axis": (AXIS, -1)}
 _CENTER_SCALE: Arguments = {"epsilon": (_EPSILON, 1e-3), "center": (BOOL, True), "scale": (BOOL, True)}
 
 
-def _strided(rank: int, padding: object = _PADDING) -> Arguments:
+def _strided(rank: int, padding: Rule = _PADDING) -> Arguments:
     one = [1] * rank if rank > 1 else 1
     return {
         "kernel_size": (_SIZE, REQUIRED),
@@ -191,12 +192,12 @@ _NORMALIZATIONS: dict[str, Arguments] = {
 }
 
 _REGULARIZATIONS: dict[str, Arguments] = {
-    **dict.fromkeys(
+    **alike(
         ["Dropout", "AlphaDropout"],
         {"rate": (RATE, REQUIRED), "noise_shape": (any_of(one_of(None), sides(-1)), None)},
     ),
     "SpatialDropout1D": {"rate": (RATE, REQUIRED)},
-    **dict.fromkeys(["SpatialDropout2D", "SpatialDropout3D"], {"rate": (RATE, REQUIRED), **_FORMAT}),
+    **alike(["SpatialDropout2D", "SpatialDropout3D"], {"rate": (RATE, REQUIRED), **_FORMAT}),
     "GaussianDropout": {"rate": (RATE, REQUIRED)},
     "GaussianNoise": {"stddev": (number(0), REQUIRED)},
 }
@@ -352,7 +353,7 @@ _AUGMENTATIONS: dict[str, Arguments] = {
     "RandomCrop": {"height": (_SIZE, REQUIRED), "width": (_SIZE, REQUIRED), **_FORMAT},
     "RandomContrast": {"factor": (_FACTOR, REQUIRED), **_SAME_FOR_ALL},
     "RandomBrightness": {"factor": (_FACTOR, REQUIRED), **_SAME_FOR_ALL},
-    **dict.fromkeys(
+    **alike(
         ["RandomHue", "RandomSaturation", "RandomColorDegeneration", "RandomSharpness", "RandomPosterization"],
         {"factor": (_FACTOR, REQUIRED), **_SAME_FOR_ALL, **_FORMAT},
     ),

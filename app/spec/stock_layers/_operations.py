@@ -63,6 +63,11 @@ _QUANTILE: Arguments = {
 }
 
 
+def alike(names: list[str], arguments: Arguments) -> dict[str, Arguments]:
+    """Classes that take the same arguments."""
+    return dict.fromkeys(names, arguments)
+
+
 def _plain(names: str) -> dict[str, Arguments]:
     return {name: {} for name in names.split()}
 
@@ -76,23 +81,23 @@ _NUMPY: dict[str, Arguments] = {
         Multiply Negative NotEqual Outer Power Rad2deg Ravel Reciprocal RightShift Sign Signbit Sin Sinc Sinh Sqrt Square Subtract Tan
         Tanh TrueDivide Trunc Vdot Vstack Where Dstack"""
     ),
-    **dict.fromkeys(
+    **alike(
         ["All", "Amax", "Amin", "Any", "Mean", "Median", "Nanmax", "Nanmean", "Nanmedian", "Nanmin", "Nanprod"], _REDUCE
     ),
-    **dict.fromkeys(["Nanstd", "Nansum", "Nanvar", "Ptp", "Std", "Sum", "Var"], _REDUCE),
-    **dict.fromkeys(["Max", "Min"], {**_REDUCE, "initial": (number(none=True), None)}),
+    **alike(["Nanstd", "Nansum", "Nanvar", "Ptp", "Std", "Sum", "Var"], _REDUCE),
+    **alike(["Max", "Min"], {**_REDUCE, "initial": (number(none=True), None)}),
     "Prod": {**_REDUCE, "dtype": (DTYPE, None)},
-    **dict.fromkeys(["Argmax", "Argmin", "Nanargmax", "Nanargmin"], {**_ALONG, "keepdims": (BOOL, False)}),
-    **dict.fromkeys(["Argsort", "Sort"], {"axis": (whole(-16, 16, none=True), -1)}),
-    **dict.fromkeys(["Cumprod", "Cumsum", "Nancumprod", "Nancumsum"], _CUMULATE),
-    **dict.fromkeys(["Percentile", "Quantile", "Nanpercentile", "Nanquantile"], _QUANTILE),
-    **dict.fromkeys(["Append", "Take", "TakeAlongAxis"], _ALONG),
-    **dict.fromkeys(["EmptyLike", "FullLike", "OnesLike", "ZerosLike", "Array"], _LIKE),
-    **dict.fromkeys(["Concatenate", "Stack"], _FIRST_AXIS),
-    **dict.fromkeys(["Diagonal", "Trace"], {"offset": (whole(-LARGEST), 0), "axis1": (AXIS, 0), "axis2": (AXIS, 1)}),
-    **dict.fromkeys(["Tril", "Triu", "Diag"], {"k": (whole(-LARGEST), 0)}),
-    **dict.fromkeys(["Dsplit", "Hsplit", "Vsplit"], _SPLIT),
-    **dict.fromkeys(["Split", "ArraySplit"], {**_SPLIT, **_FIRST_AXIS}),
+    **alike(["Argmax", "Argmin", "Nanargmax", "Nanargmin"], {**_ALONG, "keepdims": (BOOL, False)}),
+    **alike(["Argsort", "Sort"], {"axis": (whole(-16, 16, none=True), -1)}),
+    **alike(["Cumprod", "Cumsum", "Nancumprod", "Nancumsum"], _CUMULATE),
+    **alike(["Percentile", "Quantile", "Nanpercentile", "Nanquantile"], _QUANTILE),
+    **alike(["Append", "Take", "TakeAlongAxis"], _ALONG),
+    **alike(["EmptyLike", "FullLike", "OnesLike", "ZerosLike", "Array"], _LIKE),
+    **alike(["Concatenate", "Stack"], _FIRST_AXIS),
+    **alike(["Diagonal", "Trace"], {"offset": (whole(-LARGEST), 0), "axis1": (AXIS, 0), "axis2": (AXIS, 1)}),
+    **alike(["Tril", "Triu", "Diag"], {"k": (whole(-LARGEST), 0)}),
+    **alike(["Dsplit", "Hsplit", "Vsplit"], _SPLIT),
+    **alike(["Split", "ArraySplit"], {**_SPLIT, **_FIRST_AXIS}),
     "Average": {"axis": (AXES, None)},
     "BroadcastTo": {"shape": (_SHAPE, REQUIRED)},
     "Clip": {"x_min": (numbers(), REQUIRED), "x_max": (numbers(), REQUIRED)},
@@ -126,15 +131,15 @@ _NN: dict[str, Arguments] = {
     **_plain(
         "HardSigmoid HardSilu HardTanh LogSigmoid Relu Relu6 Selu Sigmoid Silu Softplus Softsign SparsePlus SparseSigmoid TanhShrink"
     ),
-    **dict.fromkeys(["Celu", "Elu"], {"alpha": (number(), 1.0)}),
-    **dict.fromkeys(["HardShrink", "SoftShrink"], {"threshold": (number(), 0.5)}),
-    **dict.fromkeys(["Glu", "LogSoftmax", "Sparsemax"], _LAST_AXIS),
+    **alike(["Celu", "Elu"], {"alpha": (number(), 1.0)}),
+    **alike(["HardShrink", "SoftShrink"], {"threshold": (number(), 0.5)}),
+    **alike(["Glu", "LogSoftmax", "Sparsemax"], _LAST_AXIS),
     "Softmax": {"axis": (wholes(-16, 16), -1)},
-    **dict.fromkeys(["AveragePool", "MaxPool"], _POOL),
-    **dict.fromkeys(["AdaptiveAveragePool", "AdaptiveMaxPool"], {"output_size": (_SIZE, REQUIRED), **_FORMAT}),
-    **dict.fromkeys(["Conv", "DepthwiseConv", "SeparableConv"], _CONV),
+    **alike(["AveragePool", "MaxPool"], _POOL),
+    **alike(["AdaptiveAveragePool", "AdaptiveMaxPool"], {"output_size": (_SIZE, REQUIRED), **_FORMAT}),
+    **alike(["Conv", "DepthwiseConv", "SeparableConv"], _CONV),
     "ConvTranspose": {**_CONV, "output_padding": (wholes(0, none=True), None)},
-    **dict.fromkeys(["DepthToSpace", "SpaceToDepth"], _BLOCK),
+    **alike(["DepthToSpace", "SpaceToDepth"], _BLOCK),
     "DotProductAttention": {
         "is_causal": (BOOL, False),
         "flash_attention": (one_of(None, False), None),
@@ -195,7 +200,7 @@ _MATH: dict[str, Arguments] = {
 }
 
 _IMAGE: dict[str, Arguments] = {
-    **dict.fromkeys(["HSVToRGB", "RGBToGrayscale", "RGBToHSV", "SobelEdges"], _FORMAT),
+    **alike(["HSVToRGB", "RGBToGrayscale", "RGBToHSV", "SobelEdges"], _FORMAT),
     **{
         name: {
             **{f"{side}_{what}": (whole(0, 2**16, none=True), None) for side in ("top", "left", "bottom", "right")},

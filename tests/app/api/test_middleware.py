@@ -190,7 +190,7 @@ def test_a_help_page_that_is_none_is_a_problem(client: httpx.Client) -> None:
         ("/v1/jobs/job_00000000000000000000000000000000", {"GET", "HEAD", "DELETE"}),
         ("/v1/datasets", {"GET", "HEAD", "POST"}),
         ("/v1/datasets/digits", {"GET", "HEAD", "DELETE"}),
-        ("/v1/models", {"GET", "HEAD"}),
+        ("/v1/models", {"GET", "HEAD", "POST"}),
         ("/v1/jobs/job_00000000000000000000000000000000/cancel", {"POST"}),
         ("/healthz", {"GET", "HEAD"}),
         ("/openapi.json", {"GET", "HEAD"}),

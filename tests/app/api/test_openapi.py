@@ -232,7 +232,7 @@ def test_an_answer_s_fields_are_required_where_they_always_come(document: dict[s
         "TagFigures",
     }
     kinds_own = {"PredictedByte", "Prediction", "DistillationReport", "MultitaskReport", "TransferReport", *figures}
-    assert partly == {*kinds_own, "Baselines", "ExtraCost", "GapRecovered", "Inherited", "InputSchema"}, (
+    assert partly == {*kinds_own, "Baselines", "ExtraCost", "GapRecovered", "Inherited", "InputSchema", "Variance"}, (
         "which leave out what has no meaning"
     )
 

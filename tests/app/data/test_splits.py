@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from app.data.splits import count_common
 from app.data.table import among, describe, row_hashes
 from app.spec.data import Feature, InputSchema, PerClass, Schema, SplitSpec
 from app.spec.faults import Invalid
+from tests.app.data.memory import most_allocated
 
 
 def table_of(inputs: np.ndarray, **columns: tuple[np.ndarray, list[str] | None]) -> Table:
@@ -60,6 +62,36 @@ def test_a_split_is_drawn_by_its_seed_alone() -> None:
     once, again, other = (split(table, SplitSpec(seed=seed), ["digit"]) for seed in (3, 3, 4))
     assert np.array_equal(once.test, again.test)
     assert not np.array_equal(once.test, other.test)
+
+
+def copied(rows: int) -> Table:
+    """Some inputs stand there several times, with another class or group."""
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 2 * rows, (rows, 1)).astype(np.float32)
+    who = rng.integers(-1, rows, rows).astype(np.int32)
+    return table_of(
+        inputs,
+        kind=(rng.integers(-1, 5, rows).astype(np.int32), list("abcde")),
+        who=(who, [f"g{number}" for number in range(rows)]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [("stratified", "cb4b65432d9b698c"), ("random", "e2ca2bb5cf071fa6"), ("group", "46bf5e5ce0348d5f")],
+)
+def test_a_seed_s_split_is_the_same_in_every_release(by: str, expected: str) -> None:
+    """A job that is resumed draws its split anew, and a kept model is compared on the same test rows."""
+    column = "who" if by == "group" else None
+    drawn = split(copied(900), SplitSpec.model_validate({"by": by, "column": column, "seed": 3}), ["kind"])
+    assert hashlib.sha256(b"".join(rows.tobytes() for rows in parts(drawn))).hexdigest()[:16] == expected
+
+
+def test_a_split_takes_a_bounded_number_of_bytes_a_row() -> None:
+    """The API makes one for each submission, a trainer of millions of rows beside all else."""
+    n = 300_000
+    table = classes(n // 2, n - n // 2)
+    assert most_allocated(lambda: split(table, SplitSpec(), ["kind"])) < 85 * n
 
 
 @pytest.mark.parametrize("by", ["stratified", "random"])

@@ -8,10 +8,21 @@ import pytest
 
 from app import data
 from app.data import builtins, prepared
-from app.data.table import HASH_BYTES, Table, among, describe, labelled, row_hashes, same_inputs
+from app.data import table as tables
+from app.data.table import (
+    HASH_BYTES,
+    Table,
+    among,
+    describe,
+    distinct_hashes,
+    hash_ranks,
+    labelled,
+    row_hashes,
+    same_inputs,
+)
 from app.spec.data import InputSchema, Schema, SplitSpec
 from app.spec.lookup import Missing
-from tests.app.data.memory import resident
+from tests.app.data.memory import most_allocated, resident
 
 
 def test_a_hash_is_blake2b_of_shape_and_values() -> None:
@@ -122,3 +133,26 @@ def test_equal_rows_are_found_as_a_dictionary_finds_them(n: int) -> None:
     assert among(hashes, others).tolist() == [row.tobytes() in there for row in hashes]
     half = np.concatenate([hashes[:, :8], 255 - hashes[:, 8:]], axis=1)
     assert not among(half, hashes).any(), "half of a hash is not enough"
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 8, 9, 400])
+def test_hashes_are_sorted_by_their_bytes_as_python_sorts_them(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_HASHED_VALUES", 4)  # several blocks, and equal hashes in two of them
+    hashes = np.random.default_rng(n).choice(np.array([0, 1, 127, 128, 255], np.uint8), (n, HASH_BYTES))
+    hashes[:, 2:] = hashes[:, 2:3]  # many alike, and many that end with zeros
+    found = [row.tobytes() for row in hashes]
+    order = sorted(set(found))
+    assert hash_ranks(hashes).tolist() == [order.index(row) for row in found]
+    half = np.arange(n // 2)[::-1]
+    made = distinct_hashes([(hashes, half), (hashes[n // 2 :], None), (hashes, half[:1])])
+    assert [row.tobytes() for row in made] == order
+    assert np.array_equal(hashes.tobytes(), b"".join(found)), "the given ones stay as they are"
+
+
+def test_of_millions_of_hashes_no_copies_are_made() -> None:
+    """A trainer of 7.5 million rows had room for the hashes behind its models, and none for three copies of them."""
+    n = 1_000_000
+    hashes = np.random.default_rng(0).integers(0, 256, (n, HASH_BYTES), np.uint8)
+    rows, block = np.arange(n), 8 * 2**20
+    assert most_allocated(lambda: distinct_hashes([(hashes, rows), (hashes, None)])) < 2 * hashes.nbytes + block
+    assert most_allocated(lambda: hash_ranks(hashes)) < 3 * rows.nbytes + block

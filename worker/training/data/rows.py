@@ -10,7 +10,7 @@ import numpy as np
 
 from app import data as datasets
 from app.data.builtins import BUILTINS
-from app.data.table import HASH_BYTES
+from app.data.table import hash_ranks
 from worker.training.scores import evaluate
 from worker.training.tasks import heads
 
@@ -152,9 +152,10 @@ def stage_split(table: Table, held_out: np.ndarray, seed: int, column: str | Non
     free = np.flatnonzero(~datasets.among(table.hashes, held_out)) if len(held_out) else np.arange(len(table))
     usable = free if column is None else free[datasets.labelled(table.columns[column][free])]
     rng = np.random.default_rng([seed, 7])
-    keys = np.ascontiguousarray(table.hashes[usable]).view(f"V{HASH_BYTES}").ravel()
-    groups = np.unique(keys, return_inverse=True)[1]
+    groups = hash_ranks(table.hashes[usable])
     order = rng.permutation(groups.max() + 1 if len(groups) else 0)
-    held = np.isin(groups, order[: len(order) // 10])
+    is_held = np.zeros(len(order), bool)
+    is_held[order[: len(order) // 10]] = True
+    held = is_held[groups]
     rows = usable.astype(np.int64)
     return datasets.Split(rows[~held], rows[held], np.zeros(0, np.int64)), len(table) - len(free)

@@ -72,6 +72,7 @@ class Run:
             initial,
             raise_if_stopped,
         )
+        self._tables: dict[str, datasets.Table] = {}
         self._noted: set[str] = set()
         self._traces: Mapping[str, str] = assignment.get("spec", {}).get("traces", {})
 
@@ -212,9 +213,12 @@ class Run:
         self._channel.send(Warned(code=code, message=message))
 
     def _table(self, ref: str) -> tuple[datasets.Table, str | None]:
+        """One object for all that ask for a data set: hashes and columns of millions of rows are not held twice."""
         self._raise_if_stopped()
         entry = self._assignment.get("datasets", {}).get(ref)
-        return datasets.load(ref, entry), (entry or {}).get("sha256")
+        if ref not in self._tables:
+            self._tables[ref] = datasets.load(ref, entry)
+        return self._tables[ref], (entry or {}).get("sha256")
 
     def _tell_dropped(self, ref: str, dropped: int) -> None:
         if dropped:

@@ -15,7 +15,6 @@ import numpy as np
 from app import durable
 from app.data import file_rows, tokens
 from app.data.inputs import came_as_file
-from app.data.table import HASH_BYTES
 from app.spec import architectures, tasks
 from app.spec.base import plain
 from app.spec.data import InputSchema
@@ -39,9 +38,6 @@ LOADING = (
     '\n# golden = np.load(zipfile.ZipFile("{file}").open("golden.npz"))'
     '\n# np.abs(model.predict({golden})["{first}"] - golden["answers/{first}"]).max()'
 )
-LONGEST_HEADER = 128
-"""Bytes of an array's file before its numbers: a file no longer than that has none, and nothing can be mapped."""
-
 PREPROCESS = "preprocess.py"
 """The file beside a model that turns a user's files into rows, as the service does: a module of ours as it is."""
 
@@ -242,12 +238,6 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         beside.write_text(manifest.model_dump_json(indent=2))
 
 
-def distinct(hashes: np.ndarray) -> np.ndarray:
-    """(n, 16) uint8, each hash once, in order."""
-    flat = np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}").ravel()
-    return np.unique(flat).view(np.uint8).reshape(-1, HASH_BYTES)
-
-
 def write_rows(hashes: np.ndarray, path: Path) -> None:
     with durable.write(path) as beside:
         np.save(beside, hashes, allow_pickle=False)
@@ -255,8 +245,7 @@ def write_rows(hashes: np.ndarray, path: Path) -> None:
 
 def read_rows(path: Path) -> np.ndarray:
     """(n, 16) uint8, as `write_rows` wrote them; in the file until they are looked at, for a model may stand on millions."""
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size > LONGEST_HEADER else None
-    return np.load(path, allow_pickle=False) if mapped is None else np.asarray(mapped)
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def file_sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.data.table import distinct_hashes
 from app.spec.models import Manifest
 from worker.reports import EdgeReport, Kept
 from worker.training.kept import export, golden
@@ -69,9 +70,10 @@ def write(
     fed = trained.network.input.shape
     shapes = sorted({tuple(shape) for model in behind for shape in model.shapes} | {tuple(fed)})
     if not unknown:
-        parts = [subset.hashes for subset in learnt_from] + [data.table.hashes[free] for data, free in unlabelled]
-        parts += [model.rows for model in behind if model.rows is not None]
-        export.write_rows(export.distinct(np.concatenate(parts)), rows_file)
+        parts = [(subset.data.table.hashes, subset.train) for subset in learnt_from]
+        parts += [(data.table.hashes, free) for data, free in unlabelled]
+        inherited = [(model.rows, None) for model in behind if model.rows is not None]
+        export.write_rows(distinct_hashes([*parts, *inherited]), rows_file)
     made = None if answers is None else golden.make(trained.network, answers)
     sha256 = export.write(trained.network, file, made)
     manifest = export.manifest(

@@ -85,7 +85,7 @@ def measure(
     unit = np.arange(len(labelled)) if units is None else np.asarray(units, dtype=np.int64)
     if unit.shape != labelled.shape:
         raise ValueError(f"units: expected one for each of {len(labelled)} rows, received shape {unit.shape}")
-    predicted, target, unit = predicted[labelled], target[labelled], unit[labelled]
+    predicted, target, unit = (_where(labelled, values) for values in (predicted, target, unit))
     kind = scoring(task_type)
     if metric not in kind.METRICS:
         raise ValueError(f"{metric!r} is no metric of a {task_type} task: metric_for gives {metric_for(task_type)!r}")
@@ -111,7 +111,7 @@ def evaluate(
     kind = scoring(task_type)
     predicted, target, labelled = _aligned(task_type, predictions, targets)
     measured = measure(task_type, predictions, targets, metric=metric)
-    predicted, target = predicted[labelled], target[labelled]
+    predicted, target = _where(labelled, predicted), _where(labelled, target)
     undefined: dict[str, str] = {}
     summary: dict[str, Any] = {
         "type": task_type,
@@ -159,6 +159,11 @@ def _aligned(task_type: str, predictions: ArrayLike, targets: ArrayLike) -> tupl
             " or a class code is beyond the last output"
         )
     return aligned
+
+
+def _where(labelled: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
+    """The labelled rows of `values`; where all are, no copy, which of millions of predictions would be as large again."""
+    return values if labelled.all() else values[labelled]
 
 
 def _number(value: float) -> float | None:

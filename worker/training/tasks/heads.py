@@ -8,11 +8,12 @@ and NaN are missing). *Targets*: what the loss compares with (codes, 0/1, standa
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from app.data.source import SourceRows
+from app.data.source import BLOCK_VALUES, SourceRows
 from app.spec import tasks
 from app.spec.data import Column
 from app.spec.models import HeadSpec, TaskManifest, TaskSpec
@@ -90,7 +91,7 @@ class Learning(Protocol):
         """(loss, mask) of each row of a batch, both (n,): the loss is not yet masked. logits: (n, units) float32."""
 
     def answers(self, task: Task, logits: np.ndarray) -> np.ndarray:
-        """The output layer's answers, computed in float64: (n, units) from (n, units)."""
+        """The output layer's answers, computed in float64: (n, units) from (n, units), each row's from its own logits alone."""
 
     def layers(self, task: Task, head: HeadSpec, dtype: Any) -> list[Any]:
         """As `heads.layers`. They are given flat features (batch, d), or of a type with MAP the map (batch, *places, channels)."""
@@ -176,8 +177,17 @@ def in_units(task: Task, values: np.ndarray) -> np.ndarray:
 
 
 def answers(task: Task, logits: np.ndarray) -> np.ndarray:
-    """The inference model's answers for these logits: probabilities (n, units), or numbers in the user's units."""
-    return learning(task.type).answers(task, logits.astype(np.float64))
+    """The inference model's answers for these logits: probabilities (n, units), or numbers in the user's units.
+
+    Block by block: what a type computes in float64 on the way takes several times the space of its answers.
+    """
+    answers_of, step = learning(task.type).answers, max(1, BLOCK_VALUES // max(1, prod(logits.shape[1:])))
+    first = answers_of(task, logits[:step].astype(np.float64))
+    whole = np.empty((len(logits), *first.shape[1:]), first.dtype)
+    whole[:step] = first
+    for start in range(step, len(logits), step):
+        whole[start : start + step] = answers_of(task, logits[start : start + step].astype(np.float64))
+    return whole
 
 
 ROWS_AT_ONCE = 32
@@ -204,7 +214,7 @@ def scored(
         told = logits(part)
         for name, task in made.items():
             found[name].append(reduced(task, answers(task, told[name]), part, tokenizer))
-    return {name: np.concatenate(each) for name, each in found.items()}
+    return {name: each[0] if len(each) == 1 else np.concatenate(each) for name, each in found.items()}
 
 
 def reduced(task: Task, answers: np.ndarray, inputs: Source, tokenizer: Tokenizer | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from app.model_files import inspect, npz
+from app.model_files import inspect
 from app.model_files.limits import ModelLimits
 from app.spec import architectures
 from app.spec.architectures.keras_graph import Spec
@@ -34,7 +34,7 @@ def read(model: Any, kind: str = "table") -> tuple[Spec, dict[str, list[np.ndarr
         model.save(Path(folder) / "model.keras")
         written = io.BytesIO()
         with (Path(folder) / "model.keras").open("rb") as source:
-            found = inspect._keras(source, npz.Writer(written), scratch, {}, ModelLimits())
+            found = inspect._keras(source, inspect.Arrays(written), scratch, {}, ModelLimits())
     arrays: dict[str, list[np.ndarray]] = {}
     with zipfile.ZipFile(written) as members:
         names = [info.filename.removesuffix(".npy").rpartition("/") for info in members.infolist()]

@@ -10,6 +10,7 @@ import pytest
 
 from app.spec.models import TaskSpec
 from tests.app.columns import LABELS, THREE, TWO, VECTOR
+from tests.app.data.memory import most_allocated
 from worker.training.scores import evaluate
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
@@ -59,6 +60,30 @@ def test_answers_are_probabilities_or_numbers_in_the_users_units() -> None:
     )
     task = heads.fit_scale(NUMBERS, np.array([[[0.0] * 3] * 2, [[4.0] * 3] * 2]))
     assert heads.answers(task, np.full((1, 6), 1.5)).tolist() == [[5.0] * 6]
+
+
+@pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL, NUMBERS, EMBEDDING], ids=lambda task: task.type)
+@pytest.mark.parametrize("rows", [0, 1, 30, 61])
+def test_answers_block_by_block_are_those_of_all_rows_at_once(
+    task: Task, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "BLOCK_VALUES", 10 * task.units)
+    task = heads.fit_scale(task, np.random.default_rng(1).normal(3, 2, (9, 6))) if task is NUMBERS else task
+    logits = np.random.default_rng(0).normal(0, 20, (rows, task.units)).astype(np.float32)
+    answers, expected = heads.answers(task, logits), heads.learning(task.type).answers(task, logits.astype(np.float64))
+    assert answers.dtype == expected.dtype == np.float64
+    assert np.array_equal(answers, expected)
+
+
+def test_scores_hold_the_answers_to_all_test_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1.5 million rows and ten classes each copy in float64 is 114 MiB."""
+    monkeypatch.setattr(heads, "BLOCK_VALUES", 2**16)
+    task, logits = heads.task("t", TaskSpec(), THREE), np.zeros((1_000_000, 3), np.float32)
+    made: dict[str, np.ndarray] = {}
+    most = most_allocated(lambda: made.update(heads.scored({"t": task}, [logits], lambda _: {"t": logits})))
+    assert made["t"].nbytes < most < 1.5 * made["t"].nbytes
+    most = most_allocated(lambda: evaluate.measure("multiclass", made["t"], np.zeros(len(logits)), metric="accuracy"))
+    assert most < 52 * len(logits), "the measure's own parts, and no copy of the answers"
 
 
 def naive_loss(task: Task, stored: np.ndarray, logits: np.ndarray) -> tuple[float, int]:
