@@ -182,7 +182,7 @@ def efficientnet_lite(rng: np.random.Generator) -> Arrays:
         before = width
     conv("_conv_head", 8, before, 1)
     norm("_bn1", 8)
-    arrays["_fc.weight"], arrays["_fc.bias"] = rng.normal(size=(4, 8)).astype("<f4"), rng.normal(size=4).astype("<f4")
+    arrays["_fc.weight"], arrays["_fc.bias"] = rng.normal(0, 0.3, (4, 8)).astype("<f4"), rng.normal(size=4).astype("<f4")
     return arrays
 
 
