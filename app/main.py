@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import db, intake, jobs, logs
 from app.api import (
+    architectures,
     catalog,
     datasets,
     deps,
@@ -57,7 +58,19 @@ def create_app() -> FastAPI:
     app.state.receiving = BodyBudgets()
     app.add_middleware(RequestMiddleware, admission=app.state.admission, receiving=app.state.receiving)
     problems.install(app)
-    for resource in (jobs_api, events, results, files, datasets, model_uploads, models, catalog, workers, health):
+    for resource in (
+        jobs_api,
+        events,
+        results,
+        files,
+        datasets,
+        model_uploads,
+        models,
+        architectures,
+        catalog,
+        workers,
+        health,
+    ):
         app.include_router(resource.router)
     docs.install(app)
     return app

@@ -75,9 +75,9 @@ class _JobPath(StringConvertor):
 
 
 class _ModelPath(StringConvertor):
-    """`{ref:model}` may hold slashes and leaves `/v1/models/{ref}/predict` to its own path."""
+    """`{ref:model}` may hold slashes and leaves `/v1/models/{ref}/predict` and `…/file` to paths of their own."""
 
-    regex = ".*(?<!/predict)"
+    regex = ".*(?<!/predict)(?<!/file)"
 
 
 register_url_convertor("job", _JobPath())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO
 from urllib.parse import quote
@@ -16,11 +17,14 @@ from app import artifacts, jobs
 from app.api import deps, shapes
 from app.api.deps import ArtifactName, IfNoneMatch, InTransaction, JobId
 from app.api.shapes import Artifacts
+from app.artifacts import Stored
 from app.errors import NotFound, Problem
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 
 _BLOCK = 256 * 1024
+Range = Annotated[str | None, Header(alias="range", description="bytes=FROM-TO: one part")]
+IfRange = Annotated[str | None, Header(description="an ETag: the range is given only while it still holds")]
 _FILE = {
     "content": {
         media_type: {"schema": {} if media_type == "application/json" else {"type": "string", "format": "binary"}}
@@ -85,29 +89,44 @@ def get_artifact(
     job_id: JobId,
     name: ArtifactName,
     if_none_match: IfNoneMatch = None,
-    range_: Annotated[str | None, Header(alias="range", description="bytes=FROM-TO: one part")] = None,
-    if_range: Annotated[str | None, Header(description="an ETag: the range is given only while it still holds")] = None,
+    range_: Range = None,
+    if_range: IfRange = None,
 ) -> Response:
     """The ETag is the file's sha256."""
     jobs.get(session, job_id)
     artifact = artifacts.get(session, job_id, name)
-    etag = f'"{artifact.sha256}"'
+    stored = Stored(artifact.sha256, artifact.bytes)
+    return sent(stored, Path(name).name, artifact.media_type, Asked(if_none_match, range_, if_range))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The headers of a request for a file."""
+
+    if_none_match: str | None
+    range: str | None
+    if_range: str | None
+
+
+def sent(stored: Stored, name: str, media_type: str, asked: Asked) -> Response:
+    """A file of the store, or the part of it that was asked for, under a name. Its ETag is its sha256."""
+    etag = f'"{stored.sha256}"'
     headers = {
         "etag": etag,
         "accept-ranges": "bytes",
         "cache-control": "private, no-cache",
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(Path(name).name, safe='')}",
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
     }
-    if deps.matches(etag, if_none_match):
+    if deps.matches(etag, asked.if_none_match):
         return Response(status_code=304, headers=headers)
-    part = _part(range_, artifact.bytes) if if_range in (None, etag) else None
-    first, last = part or (0, artifact.bytes - 1)
+    part = _part(asked.range, stored.bytes) if asked.if_range in (None, etag) else None
+    first, last = part or (0, stored.bytes - 1)
     headers["content-length"] = str(last - first + 1)
     if part:
-        headers["content-range"] = f"bytes {first}-{last}/{artifact.bytes}"
+        headers["content-range"] = f"bytes {first}-{last}/{stored.bytes}"
     # Opened before the first byte leaves: a missing file is an error, not a cut answer.
-    source = artifacts.open_plain(artifacts.blob(artifact.sha256))
-    return StreamingResponse(_blocks(source, first, last), 206 if part else 200, headers, artifact.media_type)
+    source = artifacts.open_plain(artifacts.blob(stored.sha256))
+    return StreamingResponse(_blocks(source, first, last), 206 if part else 200, headers, media_type)
 
 
 def _part(header: str | None, length: int) -> tuple[int, int] | None:

@@ -19,10 +19,12 @@ from app import artifacts, data, datasets, db, inference, logs, models
 from app.api import deps, prediction_files, shapes
 from app.api.bodies import expect_multipart, object_body, unknown_fields
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, Limit, Reference
+from app.api.files import Asked, IfRange, Range, sent
 from app.api.pages import page
 from app.api.prediction_files import Sent
 from app.api.shapes import ModelShape, Page, Prediction, Predictions
 from app.api.threads import apart
+from app.artifacts import OTHER_MEDIA_TYPE, Stored
 from app.data import file_rows, inputs, tokens
 from app.data.encode import encode_rows
 from app.data.source import Source
@@ -40,6 +42,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 log = logs.get(__name__)
 
 MAX_ROWS = 1024
+KERAS_FILE: dict[str, Any] = {OTHER_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 PNG, LINES = "image/png", "application/x-ndjson"
 _MOST_VALUES = 2**28  # of files that are sent: a small file may become a large row
 
@@ -70,7 +73,7 @@ def list_models(
             "content": {PNG: {"schema": {"type": "string", "format": "binary"}}, LINES: {"schema": {"type": "string"}}}
         },
         **deps.problem_responses(
-            *("not_found", "malformed_body", "unsupported_media_type", "invalid"),
+            *("not_found", "malformed_body", "unsupported_media_type", "invalid", "not_available"),
             *("model_differs", "inference_unavailable"),
         ),
     },
@@ -123,7 +126,7 @@ async def predict(request: Request, ref: Reference) -> Predictions | Response:
 
     `{"dataset": "ds_…"}` asks for the answers to every row of a data set: lines of JSON, `row` counted from 0, as they
     are computed. A stream that ends in a line with `error` is not whole."""
-    await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
+    await run_in_threadpool(_answering, ref)  # its body may be long: where there is no model, it is not read
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         expect_multipart(request)
         async with request.form(max_files=MAX_ROWS, max_fields=MAX_ROWS) as form:
@@ -133,6 +136,31 @@ async def predict(request: Request, ref: Reference) -> Predictions | Response:
     if "dataset" in body:
         return await run_in_threadpool(_predict_all, ref, body)
     return await apart("predictions", _predict, ref, body)
+
+
+@router.get(
+    "/{ref:path}/file",
+    response_class=Response,
+    responses={
+        200: {"description": "The file.", "content": KERAS_FILE},
+        206: {"description": "The part that was asked for.", "content": KERAS_FILE},
+        304: {"description": "It has not changed."},
+        **deps.problem_responses("not_found", "range_not_satisfiable"),
+    },
+    summary="Download a model",
+)
+@deps.looks_twice
+def get_model_file(
+    session: InTransaction,
+    ref: Reference,
+    if_none_match: IfNoneMatch = None,
+    range_: Range = None,
+    if_range: IfRange = None,
+) -> Response:
+    """Its `.keras` file of stock layers; `manifest.loading` says how it is asked. The ETag is the file's sha256."""
+    model = models.get(session, ref)
+    asked = Asked(if_none_match, range_, if_range)
+    return sent(Stored(model.sha256, model.bytes), "model.keras", OTHER_MEDIA_TYPE, asked)
 
 
 @router.get(
@@ -291,6 +319,13 @@ def _drawn(ref: str, sent: Sent) -> Response:
     (answers,) = _predict_form(ref, sent).predictions
     boxes = [box.model_dump() for answer in answers.values() for box in answer.boxes or ()]
     return Response(inference.draw(files[0], boxes), media_type=PNG)
+
+
+def _answering(ref: str) -> None:
+    """Raises NotFound: there is no such model; Problem: it has no heads."""
+    if not models.manifest(_model(ref)).tasks:
+        detail = "This model is a trunk without heads: it predicts nothing. Name it as the source of a transfer, which puts one on it."
+        raise Problem("not_available", detail)
 
 
 def _model(ref: str) -> Model:

@@ -380,6 +380,7 @@ def of_model(model: Model, edges: list[Edge]) -> ModelShape:
             "self": f"/v1/models/{model.id}",
             **({} if model.job_id is None else {"job": f"/v1/jobs/{model.job_id}"}),
             "predict": f"/v1/models/{model.id}/predict",
+            "file": f"/v1/models/{model.id}/file",
         },
     )
 

@@ -52,6 +52,7 @@ ACTIVATIONS = ("ReLU", "LeakyReLU", "ELU", "Softmax")
 
 MODULES = ("keras.layers", "keras", "keras.models")
 FUNCTION_MODULES = ("builtins", "keras.activations", "keras.src.activations.activations")
+POLICIES, POLICY_MODULES = ("DTypePolicy", "FloatDTypePolicy"), ("keras", "keras.dtype_policies")
 OTHER_FLOATS = ("float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16", "mixed_float32")
 WHOLES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
 
@@ -193,11 +194,8 @@ class Reader:
     def _dtype(self, value: Any, spot: Spot) -> None:
         if isinstance(value, dict):
             name, config = value.get("class_name"), value.get("config")
-            stock = (
-                name == "DTypePolicy"
-                and value.get("module") == "keras"
-                and value.get("registered_name") in (None, name)
-            )
+            known = name in POLICIES and value.get("module") in POLICY_MODULES
+            stock = known and value.get("registered_name") in (None, name)
             value = config.get("name") if stock and isinstance(config, dict) else ...
         if value in OTHER_FLOATS:
             self.note(NARROW, spot.label)

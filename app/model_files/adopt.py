@@ -80,6 +80,21 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
     )
 
 
+def network(graph: Spec, outputs: Sequence[Output]) -> tuple[Spec, list[str]]:
+    """A whole network as the trunk of a job's: its last dense layers are left off, and its first layer sees pixels of 0…1. With notes.
+
+    Raises:
+        Invalid: with all that is wrong with it.
+    """
+    faults, notes = list[Fault](), list[str]()
+    options = ImportOptions(classes="none", fit="stretch")
+    input_ = _input(graph.given, options, None, faults, [])
+    trunk, _, _ = heads.cut(graph, outputs, options)
+    if faults or input_ is None:
+        raise Invalid(faults)
+    return _with_bounds(trunk, notes).model_copy(update={"kind": input_.kind}), notes
+
+
 def _input(
     given: Sequence[Given], options: ImportOptions, schema: Schema | None, faults: list[Fault], notes: list[str]
 ) -> InputSchema | None:

@@ -23,6 +23,7 @@ from typing import IO, Any
 from app.data import disk, sandbox
 from app.model_files import archive, exchange, json_text, rehearsal, safetensors, weights
 from app.model_files._arrays import Arrays, Budget
+from app.model_files._models import KERAS_2
 from app.model_files.config import Walked, walk
 from app.model_files.limits import ModelLimits
 from app.spec.faults import Fault, Invalid, nearest, written
@@ -31,6 +32,7 @@ TOO_MUCH = Fault(
     "/file", "reading it took more memory or space than a model may take", "send a smaller model", "too_large"
 )
 SIDES = "/inputs"
+LONGEST_METADATA = 2**16
 MOST_WORDS = 2**16
 LONGEST_WORD = 20
 
@@ -71,9 +73,10 @@ class Task:
 
 def _keras(task: Task) -> dict[str, Any]:
     with archive.opened(task.source, task.limits.array_bytes) as members:
-        if exchange.GRAPH in members:
+        if archive.GRAPH in members:
             return exchange.read(members, task.arrays, task.scratch, task.budget).model_dump(mode="json")
         members.copy(archive.WEIGHTS, task.scratch)
+        _check_version(members)
         config = json_text.parsed(members.read(archive.CONFIG, json_text.MOST_BYTES))
 
         def beside(path: str) -> dict[str, Any]:
@@ -88,6 +91,14 @@ def _keras(task: Task) -> dict[str, Any]:
         except Invalid as invalid:
             raise _under("/" + archive.WEIGHTS, invalid) from None
     return _answer(walked)
+
+
+def _check_version(members: archive.Archive) -> None:
+    """Raises Invalid: the file says that Keras 2 saved it, whose layers have other arguments."""
+    told = json_text.parsed(members.read(archive.METADATA, LONGEST_METADATA)) if archive.METADATA in members else None
+    version = told.get("keras_version") if isinstance(told, dict) else None
+    if isinstance(version, str) and version.startswith(("1.", "2.")):
+        raise Invalid([Fault("/" + archive.METADATA, "saved by Keras 2", KERAS_2, "keras_2")])
 
 
 def _config(task: Task) -> dict[str, Any]:
@@ -145,12 +156,7 @@ def _rehearse() -> None:
     and no thread may be started.
     """
     model, exchanged = rehearsal.model(), exchange.tiny()
-    damaged = (
-        model[:-8],
-        model.replace(b"HDF", b"HDG"),
-        exchanged.replace(b"NUMPY", b"NUMPI"),
-        exchanged.replace(b"Dense", b"Dens3"),
-    )
+    damaged = (model[:-8], model.replace(b"HDF", b"HDG"), exchanged.replace(b"NUMPY", b"NUMPI"))
     for file in (model, exchanged, *damaged):
         with contextlib.suppress(Invalid), tempfile.TemporaryFile() as scratch, Arrays(io.BytesIO()) as arrays:
             _keras(Task(io.BytesIO(file), arrays, scratch))

@@ -12,6 +12,7 @@ from app.spec import architectures
 from app.spec.data import PerClass, SplitSpec
 from app.spec.faults import MOST, MOST_COMPARED, Fault, Invalid, nearest, pointer, validate, written
 from app.spec.models import ModelRef, ModelSource, TrainedHere
+from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 
 
@@ -155,7 +156,7 @@ def test_an_unknown_architecture_is_refused_at_its_place(ref: Any, place: str) -
 
 @pytest.mark.parametrize("name", architectures.names())
 def test_an_architecture_comes_back_from_its_data(name: str) -> None:
-    architecture = architectures.resolve(name)
+    architecture = architectures.resolve(getattr(modules("architectures")[name], "EXAMPLE", name))
     assert architectures.resolve(architectures.as_data(architecture)) == architecture
 
 

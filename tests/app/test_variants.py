@@ -86,7 +86,7 @@ def test_a_variant_becomes_its_module_s_spec_and_goes_out_as_the_same_json(kind:
     said = TypeAdapter(field).dump_python(words, mode="json")
     assert said == plain(module.Spec.model_validate(example))
     assert validate(field, said) == words
-    if field is not Objective:
+    if field is not Objective and not any(part.is_required() for part in module.Spec.model_fields.values()):
         assert validate(field, name) == validate(field, {TAGS[kind]: name})
 
 

@@ -31,9 +31,8 @@ def pictures(channels: int = 3, side: int = 16) -> Spec:
 )  # fmt: skip
 def test_pixels_of_one_become_what_the_first_layer_expects(scale: str, config: dict[str, object] | None) -> None:
     options = ImportOptions(classes=ABC, scale=scale)  # type: ignore[arg-type]
-    ((adopted,), notes) = (lambda reading: (reading.candidates, reading.notes))(
-        adopt(pictures(), [("out", {"tensor": "out"})], options, None)
-    )
+    reading = adopt(pictures(), [("out", {"tensor": "out"})], options, None)
+    (adopted,) = reading.candidates
     trunk = adopted.architecture
     assert isinstance(trunk, Spec)
     first = trunk.layers[trunk.calls[0].layer]
@@ -44,7 +43,7 @@ def test_pixels_of_one_become_what_the_first_layer_expects(scale: str, config: d
         assert trunk.calls[1].args == [{"tensor": trunk.calls[0].name}]
     assert (adopted.input.kind, adopted.input.shape, adopted.input.scale) == ("image", [16, 16, 3], 255.0)
     assert adopted.input.decode is not None
-    assert any("stretched" in note for note in notes)
+    assert any("stretched" in note for note in reading.notes)
 
 
 def test_a_scale_is_asked_for_or_tried_on_labelled_pictures() -> None:

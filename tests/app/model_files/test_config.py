@@ -15,6 +15,7 @@ from app.spec import architectures
 from app.spec.architectures import keras_graph
 from app.spec.faults import Invalid
 from tests.app.model_files import saved
+from tests.app.model_files.configs import INPUT, functional_twice, layer, sequential
 
 NAMES = re.findall(r'^    "(\w+)":', saved.PROGRAM.read_text(), re.MULTILINE)
 LARGE = ("convnext_block", "mobilenet")
@@ -148,18 +149,6 @@ def test_sides_that_the_config_leaves_open_are_the_callers_to_say() -> None:
     assert answer["graph"]["given"] == [{"name": "picture", "shape": [16, 12, 3]}]
 
 
-def layer(kind: str, name: str, **config: Any) -> dict[str, Any]:
-    return {"module": "keras.layers", "class_name": kind, "config": {"name": name, **config}, "registered_name": None}
-
-
-def sequential(*layers: dict[str, Any], name: str = "m") -> dict[str, Any]:
-    config = {"name": name, "layers": list(layers)}
-    return {"module": "keras", "class_name": "Sequential", "config": config, "registered_name": None}
-
-
-INPUT = layer("InputLayer", "x", batch_shape=[None, 4], dtype="float32")
-
-
 def walk_faults(config: Any) -> list[tuple[str, str, Any]]:
     with pytest.raises(Invalid) as caught:
         walk(config)
@@ -208,6 +197,11 @@ def test_keras_2_is_pointed_to_keras_3() -> None:
         "backend": "tensorflow",
     }
     assert walk_faults(config) == [("", "a config of Keras 2", "open it in Keras 3 and save it as .keras")]
+    parts = saved.members(file_of("pictures"))
+    parts["metadata.json"] = json.dumps({"keras_version": "2.15.0"}).encode()
+    assert faults_of(saved.packed(parts)) == [
+        ("/metadata.json", "saved by Keras 2", "open it in Keras 3 and save it as .keras")
+    ]
     assert "Keras 2" in faults_of(b"\x89HDF\r\n\x1a\n" + bytes(100))[0][1]
 
 
@@ -234,29 +228,13 @@ def test_what_unfolds_without_end_is_refused() -> None:
     assert "more than 2000" in walk_faults(model)[0][1]
 
 
-def functional_twice(inner: dict[str, Any], name: str) -> dict[str, Any]:
-    """A functional model that calls `inner` on what `inner` gave."""
-
-    def tensor(layer: str, node: int) -> dict[str, Any]:
-        return {
-            "class_name": "__keras_tensor__",
-            "config": {"shape": [None, 4], "dtype": "float32", "keras_history": [layer, node, 0]},
-        }
-
-    nodes = [{"args": [tensor("x", 0)], "kwargs": {}}, {"args": [tensor("i", 0)], "kwargs": {}}]
-    output = ["i", 1 + (inner["class_name"] == "Functional"), 0]
-    config = {
-        "name": name,
-        "layers": [{**INPUT, "name": "x", "inbound_nodes": []}, {**inner, "name": "i", "inbound_nodes": nodes}],
-        "input_layers": ["x", 0, 0],
-        "output_layers": output,
-    }
-    return {
-        "module": "keras.src.models.functional",
-        "class_name": "Functional",
-        "config": config,
-        "registered_name": None,
-    }
+def test_models_that_call_one_another_are_counted_even_where_they_hold_no_layer() -> None:
+    model = functional_twice(layer("Dense", "d", units=4), "m")
+    model["config"]["layers"].pop()
+    model["config"]["output_layers"] = ["x", 0, 0]
+    for deep in range(14):
+        model = functional_twice(model, f"m{deep}")
+    assert "more than 2000" in walk_faults(model)[0][1]
 
 
 def test_a_circle_of_layers_is_refused() -> None:

@@ -18,7 +18,7 @@ from app.spec import architectures, stock_layers
 from app.spec.architectures import keras_graph
 from app.spec.faults import Invalid
 from tests.app.model_files import saved
-from tests.app.model_files.test_hostile import ADVISORIES, BOMBS
+from tests.app.model_files.hostile import ADVISORIES, BOMBS
 
 QUICK, MANY = 3_000, 20_000
 FEW_BYTES = 400

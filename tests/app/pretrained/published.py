@@ -158,7 +158,9 @@ def efficientnet_lite(rng: np.random.Generator) -> Arrays:
     arrays: Arrays = {}
 
     def conv(name: str, out: int, into: int, side: int) -> None:
-        arrays[f"{name}.weight"] = rng.normal(0, 3 * (into * side * side) ** -0.5, (out, into, side, side)).astype("<f4")
+        arrays[f"{name}.weight"] = rng.normal(0, 3 * (into * side * side) ** -0.5, (out, into, side, side)).astype(
+            "<f4"
+        )
 
     def norm(name: str, width: int) -> None:
         for part in ("weight", "running_var"):
@@ -182,7 +184,10 @@ def efficientnet_lite(rng: np.random.Generator) -> Arrays:
         before = width
     conv("_conv_head", 8, before, 1)
     norm("_bn1", 8)
-    arrays["_fc.weight"], arrays["_fc.bias"] = rng.normal(0, 0.3, (4, 8)).astype("<f4"), rng.normal(size=4).astype("<f4")
+    arrays["_fc.weight"], arrays["_fc.bias"] = (
+        rng.normal(0, 0.3, (4, 8)).astype("<f4"),
+        rng.normal(size=4).astype("<f4"),
+    )
     return arrays
 
 

@@ -1,6 +1,6 @@
 """What in the source must not go missing, and what turns red when it does (`tests/faults/mutation.py`)."""
 
-from tests.faults.guards import archives, causes, jobs, requests, serving, sounds, tables, words
+from tests.faults.guards import archives, causes, jobs, model_files, requests, serving, sounds, tables, words
 from tests.faults.guards.guard import Guard
 
 __all__ = ["GUARDS", "Guard"]
@@ -14,4 +14,5 @@ GUARDS: tuple[Guard, ...] = (
     *tables.GUARDS,
     *sounds.GUARDS,
     *archives.GUARDS,
+    *model_files.GUARDS,
 )

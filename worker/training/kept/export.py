@@ -38,6 +38,10 @@ LOADING = (
     '\n# golden = np.load(zipfile.ZipFile("{file}").open("golden.npz"))'
     '\n# np.abs(model.predict({golden})["{first}"] - golden["answers/{first}"]).max()'
 )
+
+MOST_STEPS = 256
+"""Of a loop that is written out: each step is a copy of its cell."""
+
 PREPROCESS = "preprocess.py"
 """The file beside a model that turns a user's files into rows, as the service does: a module of ours as it is."""
 
@@ -46,11 +50,14 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     """Raw inputs to {task: answers}: preprocessing, trunk, `<task>_logits`, and the output layer `<task>`; stock layers only.
 
     `constants`: for other programs: preprocessing as numbers within the graph, since Normalization's become further inputs of an ONNX
-    file; and nothing in it is random, whatever a caller says of `training`.
+    file; nothing random, whatever a caller says of `training`; and loops over time step by step, since LiteRT has no lists of tensors.
     """
     keras_layers = build.keras_layers(network)
     for layer in keras_layers.layers.values() if constants else ():
         build.set_inert(layer, True)
+        for part in trunk.inner(layer):
+            if isinstance(part, keras.layers.RNN):
+                part.unroll = part.unroll or _steps(part) <= MOST_STEPS
     inputs = keras.Input(tuple(input_kinds.given_shape(network.input)), name="input", dtype="float32")
     x = input_kinds.preprocessed(inputs, network.scaling, network.input, constants=constants)
     reached = build.through(
@@ -65,6 +72,11 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
                 out = keras_layers.layers[layer](out)
         outputs[name] = heads.output_layer(task)(out)
     return keras.Model(inputs, outputs, name="model")
+
+
+def _steps(layer: Any) -> int:
+    """The length of what a recurrent layer reads."""
+    return int(next(iter(layer._build_shapes_dict.values()))[1])
 
 
 def write(network: Network, path: Path, golden: Golden | None = None) -> str:

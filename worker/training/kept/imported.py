@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from app.data import inputs
 from app.data.lists import times
 from app.spec.adopted import Adopted, Head, Order
+from app.spec.architectures.keras_graph import Call, Spec, StockLayer
 from app.spec.faults import MOST, Fault, Invalid
 from app.spec.imports import Probe
 from app.spec.models import Manifest
 from app.spec.spec_limits import most_parameters
+from app.spec.trace import Trace
 from worker.training.data import inputs as input_kinds
 from worker.training.kept import export, golden
-from worker.training.networks import build
+from worker.training.networks import build, trunk
 from worker.training.networks.network import Network, Weights
 from worker.training.tasks import heads
 
@@ -49,6 +52,8 @@ def write(order: Order) -> Manifest:
     if order.labelled is not None:
         with np.load(order.labelled, allow_pickle=False) as stored:
             labelled = Labelled(stored["rows"], order.names)
+    candidates, notes = _pooled(candidates)
+    origin = origin.model_copy(update={"notes": [*origin.notes, *notes]})
     network = _network(candidates[0], arrays)
     if labelled is not None:
         probes, network = _probed(candidates, network, arrays, labelled)
@@ -67,6 +72,36 @@ def write(order: Order) -> Manifest:
     return export.manifest(
         network, ROLE, sha256, file="model.keras", rows_file=None, dataset={}, training={"steps": 0}
     ).model_copy(update={"origin": origin})
+
+
+def _pooled(candidates: Sequence[Adopted]) -> tuple[list[Adopted], list[str]]:
+    """The same; a trunk without heads that ends in a map is averaged over its places, since heads stand on flat features. With a note."""
+    shape = _trace(candidates[0]).features_shape
+    kind = {2: "GlobalAveragePooling1D", 3: "GlobalAveragePooling2D", 4: "GlobalAveragePooling3D"}.get(len(shape))
+    if candidates[0].heads or kind is None:
+        return list(candidates), []
+    made = []
+    for adopted in candidates:
+        graph = adopted.architecture
+        assert isinstance(graph, Spec), "a user's network is a graph"
+        name = "pooled"
+        while name in graph.layers:
+            name += "_"
+        call = Call(name=name, layer=name, args=[{"tensor": graph.features}])
+        layers = {**graph.layers, name: StockLayer(kind=kind)}
+        pooled = graph.model_copy(update={"layers": layers, "calls": [*graph.calls, call], "features": name})
+        made.append(adopted.model_copy(update={"architecture": pooled}))
+    return made, [f"it ends in a map of {times(shape)}: averaged over its places, since heads stand on flat features"]
+
+
+def _trace(adopted: Adopted) -> Trace:
+    """The trace of the trunk. Raises Invalid."""
+    shape = adopted.canvas or inputs.prepared_shape(adopted.input)
+    try:
+        return trunk.trace(adopted.architecture, shape)
+    except ValueError as error:
+        message = f"its layers do not fit together: {_reason(error)}"
+        raise Invalid([Fault("/file", message, SAVE_AGAIN, "unreadable")]) from None
 
 
 def _read(path: Path) -> Arrays:
@@ -95,12 +130,7 @@ def _network(adopted: Adopted, arrays: Arrays) -> Network:
         {},
         input_resize=adopted.canvas,
     )
-    try:
-        trace = network.trace
-    except ValueError as error:
-        raise Invalid(
-            [Fault("/file", f"its layers do not fit together: {_reason(error)}", SAVE_AGAIN, "unreadable")]
-        ) from None
+    trace = _trace(adopted)
     faults = list[Fault]()
     weights: Weights = {}
     for layer in trace.layers:

@@ -104,10 +104,10 @@ class KerasLayers:
             if layer.weights
         }
         for name, layer in self.layers.items():
-            places = {variable.path: place for place, variable in enumerate(_own(layer))}
+            places = {id(variable): place for place, variable in enumerate(_own(layer))}
             for part in _adapted(layer):
                 a, b = (keras.ops.convert_to_numpy(kernel.value) for kernel in (part.lora_kernel_a, part.lora_kernel_b))
-                place = places[_kernel(part).path]
+                place = places[id(_kernel(part))]
                 weights[name][place] = weights[name][place] + np.float32(part.lora_alpha / part.lora_rank) * (a @ b)
         return weights
 
@@ -157,7 +157,7 @@ def set_inert(layer: Any, inert: bool) -> None:
 
 
 def _read_in_each_call(layer: Any) -> None:
-    """Makes a Normalization look at its variables: by itself it reads them once, and a compiled step would keep what another network's were."""
+    """Makes a Normalization read its variables: by itself it does so once, and a compiled step would keep another network's numbers."""
     own = layer.call
 
     def call(inputs: Any) -> Any:

@@ -96,7 +96,7 @@ def _uniform(square: float, shape: tuple[int, ...], rng: np.random.Generator) ->
 
 
 def _orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Rows or columns, whichever are fewer, of length 1 and at right angles to each other; all axes but the last are one (Saxe et al. 2014)."""
+    """Rows or columns, whichever are fewer, of length 1 and at right angles; all axes but the last are one (Saxe et al. 2014)."""
     rows, columns = prod(shape[:-1]), shape[-1]
     q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diag(r))  # else the distribution would not be uniform

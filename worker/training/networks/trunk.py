@@ -54,7 +54,7 @@ class LayerCall:
 
     def made(self, name: str) -> Any:
         """Another one like it, with variables of its own once it is called."""
-        config = {**self.operation.get_config(), "name": name}
+        config = {**_unbuilt(self.operation.get_config()), "name": name}
         if config.get("seed", 0) is None:
             config["seed"] = 0  # its stream is set at the beginning of each fit
         return type(self.operation).from_config(config)
@@ -71,6 +71,13 @@ class LayerCall:
 
         args, kwargs = keras.tree.map_structure(substitute, self.arguments)
         return operation(*args, **kwargs)
+
+
+def _unbuilt(config: Any) -> Any:
+    """A config whose inner layers are built at their first call: built before, the paths of their variables would lack the outer layer."""
+    if isinstance(config, dict):
+        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
+    return type(config)(map(_unbuilt, config)) if type(config) in (list, tuple) else config
 
 
 @dataclass(frozen=True)
@@ -231,9 +238,7 @@ def _walk(
         for number, tensor in enumerate(node.output_tensors):
             outputs[id(tensor)] = LayerOutput(name, number)
         same_as = None if before[0] == name else before[0]
-        part = LayerCall(
-            operation, (arguments.args, arguments.kwargs), sources, node.output_tensors[0].shape, same_as
-        )
+        part = LayerCall(operation, (arguments.args, arguments.kwargs), sources, node.output_tensors[0].shape, same_as)
         yield name, before[1], within, part
 
 

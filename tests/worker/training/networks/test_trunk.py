@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import resource
 from typing import Any
 
@@ -132,10 +134,57 @@ def test_nested_models_branches_and_ops_are_laid_open_and_compute_the_same() -> 
     assert np.array_equal(np.asarray(copy(x)), np.asarray(model(x)))
 
 
-def test_a_layer_that_is_called_twice_is_refused() -> None:
-    shared = keras.layers.Conv2D(2, 1, name="twice")
-    with pytest.raises(ValueError, match="the layer twice is called 2 times"):
-        open_graph(lambda x: keras.layers.Flatten()(shared(shared(x))))
+def test_each_call_of_a_layer_is_traced_and_the_first_one_has_its_numbers() -> None:
+    def build_(x: Any) -> Any:
+        shared, norm = keras.layers.Conv2D(2, 1, name="again"), keras.layers.BatchNormalization(name="norm")
+        inner = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(2, 1, name="c"), norm], name="inner")
+        x = norm(shared(shared(x)))
+        return keras.layers.Flatten()(keras.layers.Add(name="sum")([inner(x), inner(shared(x))]))
+
+    model, opened = open_graph(build_)
+    trace = opened.trace
+    further = {layer.name: layer.same_as for layer in trace.layers if layer.same_as}
+    assert further == {
+        "again-call2": "again", "again-call3": "again", "inner-norm": "norm", "inner-call2-c": "inner-c",
+        "inner-call2-norm": "norm",
+    }  # fmt: skip
+    assert trace.parameters == model.count_params() == 6 + 8 + 6
+    assert all(
+        (layer.parameters, layer.kernel, layer.adaptable) == (0, False, False)
+        for layer in trace.layers
+        if layer.same_as
+    )
+    assert trace.by_name["sum"].after == ["inner-norm", "inner-call2-norm"]
+    assert trace.in_each_call(["again-call2"]) == ["again", "again-call2", "again-call3"]
+    assert trace.meant("inner-call2") == ["inner-call2-c", "inner-call2-norm"]
+    x = np.random.default_rng(0).standard_normal((3, 8, 8, 2)).astype(np.float32)
+    copy, layers = rerun(opened, x)
+    for name, own in {"again": model.get_layer("again"), "inner-c": model.get_layer("inner").get_layer("c")}.items():
+        layers[name].set_weights(own.get_weights())
+    assert layers["again-call3"] is layers["again"]
+    assert np.array_equal(np.asarray(copy(x)), np.asarray(model(x)))
+
+
+def test_towers_of_a_trunk_call_their_own_copies_again() -> None:
+    def build_(x: Any) -> Any:
+        shared = keras.layers.Dense(5, name="again")
+        return shared(keras.layers.Dense(5, name="between")(shared(x)))
+
+    _, opened = open_graph(build_, (5,))
+    graph = sharing.graph(modules("sharing")["cross_stitch"].Spec(), opened.trace, ["a", "b"])
+    again = {node.name: node.same_as for node in graph.nodes if node.origin == "again-call2"}
+    assert again == {"a-again-call2": "a-again", "b-again-call2": "b-again"}
+    assert graph.parameters == 2 * opened.trace.parameters + sum(
+        n.parameters for n in graph.nodes if n.kind == "stitch"
+    )
+
+
+def test_the_digest_of_a_trace_without_further_calls_is_what_it_was() -> None:
+    trace = trunk.trace(architectures.resolve({"arch": "mlp", "units": [6, 4]}), (5,))
+    old = trace.model_dump()
+    for layer in old["layers"]:
+        assert layer.pop("same_as") is None
+    assert trace.digest == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def test_what_keras_cannot_build_is_refused_in_words_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from app.model_files import inspect
-from app.model_files.limits import ModelLimits
 from app.spec import architectures
 from app.spec.architectures.keras_graph import Spec
 from app.spec.data import InputSchema
@@ -33,8 +32,8 @@ def read(model: Any, kind: str = "table") -> tuple[Spec, dict[str, list[np.ndarr
     with TemporaryDirectory() as folder, TemporaryFile() as scratch:
         model.save(Path(folder) / "model.keras")
         written = io.BytesIO()
-        with (Path(folder) / "model.keras").open("rb") as source:
-            found = inspect._keras(source, inspect.Arrays(written), scratch, {}, ModelLimits())
+        with (Path(folder) / "model.keras").open("rb") as source, inspect.Arrays(written) as target:
+            found = inspect.READERS["keras"](inspect.Task(source, target, scratch))
     arrays: dict[str, list[np.ndarray]] = {}
     with zipfile.ZipFile(written) as members:
         names = [info.filename.removesuffix(".npy").rpartition("/") for info in members.infolist()]
@@ -45,7 +44,9 @@ def read(model: Any, kind: str = "table") -> tuple[Spec, dict[str, list[np.ndarr
     return spec, arrays
 
 
-def network(spec: Spec, arrays: dict[str, list[np.ndarray]], tasks: tuple[Task, ...] = (DIGIT,), **changes: Any) -> Network:
+def network(
+    spec: Spec, arrays: dict[str, list[np.ndarray]], tasks: tuple[Task, ...] = (DIGIT,), **changes: Any
+) -> Network:
     """A network on rows of numbers whose trunk is the graph, its heads new."""
     whole = sum(prod(given.shape) for given in spec.given)
     made = Network(

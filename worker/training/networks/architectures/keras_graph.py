@@ -20,6 +20,7 @@ from app.spec.architectures.keras_graph import Given, Spec, StockLayer
 WITHOUT_CHANCE = frozenset({"Resizing", "CenterCrop", "AutoContrast"})
 """Layers that ignore `training`. Where nobody says it, they would make all layers after them run as in training (Keras 3.15)."""
 
+
 def build(spec: Spec, inputs: Any) -> Any:
     """The output of `spec.features` for (batch, *shape) float32.
 
@@ -50,7 +51,9 @@ def _sized(layer: StockLayer, args: Sequence[Any]) -> StockLayer:
         return layer
     axes, _, left = str(layer.config["equation"]).replace(" ", "").partition("->")
     axes, shape = axes.partition(",")[0], args[0].shape
-    others = "".join(map(chr, range(0x100, 0x100 + len(shape) - len(axes) + 3)))  # letters of the axes that "..." stands for
+    others = "".join(
+        map(chr, range(0x100, 0x100 + len(shape) - len(axes) + 3))
+    )  # letters of the axes that "..." stands for
     known = dict(zip(axes.replace("...", others), shape, strict=True))
     names = left.replace("...", others)[-len(sides) :]
     filled = [known.get(name) if side is None else side for name, side in zip(names, sides, strict=True)]
@@ -67,7 +70,9 @@ def made(layer: StockLayer, name: str) -> Any:
 def _made(kind: str, config: Mapping[str, Any], name: str) -> Any:
     within = stock_layers.inner(kind)
     arguments = {key: _inner(key, value) if key in within else value for key, value in config.items()}
-    return getattr(importlib.import_module(stock_layers.module(kind)), kind.removeprefix("ops."))(**arguments, name=name)
+    return getattr(importlib.import_module(stock_layers.module(kind)), kind.removeprefix("ops."))(
+        **arguments, name=name
+    )
 
 
 def _inner(name: str, value: Any) -> Any:
@@ -80,11 +85,11 @@ def _inner(name: str, value: Any) -> Any:
 def _arguments(value: Any, outputs: Mapping[str, Any]) -> Any:
     """Arguments of a call with the tensors that they name."""
     match value:
-        case {"tensor": str(name), **rest}:
+        case {"tensor": str(name)}:
             if name not in outputs:
                 raise ValueError(f"no input and no earlier call is named {name!r}")
             output = outputs[name]
-            return output[rest.get("output", 0)] if isinstance(output, list | tuple) else output
+            return output[value.get("output", 0)] if isinstance(output, list | tuple) else output
         case {"slice": [start, stop, step]}:
             return slice(start, stop, step)
         case {"ellipsis": True}:
