@@ -71,9 +71,11 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
         options = read.said.under(options)
         reading = adopt.adopt(Spec.model_validate(read.graph), read.outputs, options, schema)
         labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
-        notes, said = [*read.notes, *reading.notes], {"licence": read.said.licence, "source": read.said.source}
-        size = raw.stat().st_size
-        origin = Origin(file=filename or called, sha256=sha256, bytes=size, options=asked, notes=notes, **said)
+        notes, size = [*read.notes, *reading.notes], raw.stat().st_size
+        whose = Origin(
+            file=filename or called, sha256=sha256, bytes=size, licence=read.said.licence, source=read.said.source
+        )
+        origin = whose.model_copy(update={"options": asked, "notes": notes})
         manifest = inference.write(
             Order(
                 candidates=reading.candidates,

@@ -84,7 +84,8 @@ def mel_bands() -> Array:
     wide = np.diff(corners)[:, None]
     away = corners[:, None] - frequencies
     triangles = np.maximum(0, np.minimum(-away[:-2] / wide[:-1], away[2:] / wide[1:]))
-    return (triangles * (2 / (corners[2:] - corners[:-2]))[:, None]).astype(np.float32)
+    bands: Array = triangles * (2 / (corners[2:] - corners[:-2]))[:, None]
+    return bands.astype(np.float32)
 
 
 _STEP = np.log(6.4) / 27  # of one mel above 1,000 Hz; below, one mel is 200/3 Hz

@@ -145,7 +145,7 @@ def _loaded(file: IO[bytes], types: dict[str, str]) -> Any:
     for number, (step, argument, _) in enumerate(pickletools.genops(file)):
         if step.name not in _STEPS or number > MOST_STEPS:
             raise pickle.UnpicklingError("it does more than tensors need")
-        if step.name.endswith("PUT") and not 0 <= int(argument) < MOST_MEMOS:
+        if step.name.endswith("PUT") and not 0 <= int(argument or 0) < MOST_MEMOS:
             raise pickle.UnpicklingError("it does more than tensors need")
     length = file.tell() - start
     file.seek(start)
