@@ -98,3 +98,23 @@ def test_a_data_set_of_other_rows_is_refused() -> None:
     (fault,) = refused.value.faults
     assert fault.pointer == "/dataset"
     assert "16, 16, 3" in fault.message
+
+
+def test_a_rate_makes_samples_sound() -> None:
+    for shape in ((1600,), (1600, 1)):
+        graph = chain(("cut", "Reshape", {"target_shape": [1600]}), OUT, shape=shape)
+        options = ImportOptions(classes=ABC, rate=16_000)
+        (adopted,) = adopt(graph, [("out", {"tensor": "out"})], options, None).candidates
+        assert (adopted.input.kind, adopted.input.shape, adopted.input.rate) == ("audio", [1600, 1], 16_000)
+        assert (adopted.input.scale, adopted.scale) == (32_768.0, None)
+
+
+def test_a_rate_goes_with_samples_and_with_the_data_sets_rate() -> None:
+    with pytest.raises(Invalid) as invalid:
+        adopt(pictures(), [("out", {"tensor": "out"})], ImportOptions(classes=ABC, rate=16_000), None)
+    assert "/rate" in [fault.pointer for fault in invalid.value.faults]
+    tones = builtins.load("tones").schema
+    assert tones.input.rate not in (None, 16_000)
+    graph = chain(("cut", "Reshape", {"target_shape": [tones.input.shape[0]]}), OUT, shape=tuple(tones.input.shape))
+    with pytest.raises(Invalid, match="the network hears 16000"):
+        adopt(graph, [("out", {"tensor": "out"})], ImportOptions(rate=16_000), tones)

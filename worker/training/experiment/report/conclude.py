@@ -276,6 +276,7 @@ def _lineage(job: Job, model: Model, extras: Extras) -> list[dict[str, Any]]:
                     "parameters": ancestor.manifest.parameters,
                     "steps": ancestor.manifest.training.get("steps", 0),
                     "dataset": ", ".join(card.learnt_from(ancestor.manifest)) or "rows not recorded",
+                    "origin": ancestor.manifest.origin,
                     "sha256": ancestor.manifest.sha256,
                 }
             )
