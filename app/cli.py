@@ -1,4 +1,4 @@
-"""`bequest`: serve, worker, demo, examples, sweep; datasets add, datasets list."""
+"""`bequest`: serve, worker, demo, examples, sweep; datasets add, datasets list; pretrained add, pretrained list."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ main = typer.Typer(
 
 datasets = typer.Typer(help="Data sets of a running service.", no_args_is_help=True)
 main.add_typer(datasets, name="datasets")
+
+pretrained = typer.Typer(
+    help="Networks that others trained, from packages that hold their numbers.", no_args_is_help=True
+)
+main.add_typer(pretrained, name="pretrained")
 
 Url = Annotated[str, typer.Option(envvar="BEQUEST_URL", help="The service's address.")]
 LOCAL = "http://127.0.0.1:8000"
@@ -142,6 +147,36 @@ def list_datasets(url: Url = LOCAL) -> None:
     from app import client
 
     raise typer.Exit(client.list_all(url, Console(highlight=False)))
+
+
+@pretrained.command("add")
+def add_pretrained(
+    name: Annotated[str, typer.Argument(help="As `bequest pretrained list` has it.")],
+    size: Annotated[
+        str | None,
+        typer.Option(help="Of pictures: the HEIGHTxWIDTH that the network sees; as in training when left out."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="The package's wheel, or the file in it; the installed package when left out.")
+    ] = None,
+    url: Url = LOCAL,
+) -> None:
+    """Make a model `pretrained:NAME` of an installed package's file. The package is not imported; its file is known by its hash."""
+    from rich.console import Console
+
+    from app import client
+
+    raise typer.Exit(client.add_pretrained(name, url, Console(highlight=False), size=size, file=file))
+
+
+@pretrained.command("list")
+def list_pretrained() -> None:
+    """Show which networks there are, what has to be installed for each, and their licences."""
+    from rich.console import Console
+
+    from app import client
+
+    client.list_pretrained(Console(highlight=False))
 
 
 def _need_addresses(who: str) -> None:

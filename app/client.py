@@ -1,4 +1,5 @@
 """`bequest datasets`: a folder or a file of this machine becomes a data set of a service, and what became of it is shown.
+`bequest pretrained`: so does an installed package's network become a model.
 
 The service knows a data set by its bytes. So it is asked first whether it has them, and a connection that breaks is no harm: what
 has arrived is not sent again.
@@ -7,6 +8,7 @@ has arrived is not sent again.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -33,6 +35,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from app.data import folder_tar, uploads
+from app.pretrained import conversion
+from app.pretrained.table import PREFIX, TABLE, Pretrained
 from app.spec.faults import Invalid
 from app.spec.intake import Fit, UploadOptions, columns_in, size_of
 
@@ -317,6 +321,67 @@ def _body(answer: httpx.Response) -> dict[str, Any]:
 def _fault(fault: dict[str, Any]) -> str:
     hint = f" ({fault['hint']})" if fault.get("hint") else ""
     return f"{fault['pointer'] or '/'}: {fault['message']}{hint}"
+
+
+def add_pretrained(name: str, url: str, console: Console, *, size: str | None, file: Path | None) -> int:
+    """Makes a model of a network that others trained, and sends it. 0 when the service has it, else 1."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="pretrained-") as folder, _connected(url) as client:
+            path = Path(folder) / f"{name}.zip"
+            entry = _converted(name, path, size, file)
+            model = _sent_model(client, path, f"{PREFIX}{name}", console)
+    except Refused as refused:
+        for line in str(refused).splitlines():
+            console.print(Text(line, style="red"), soft_wrap=True)
+        return 1
+    manifest = model["manifest"]
+    console.print(Text(f"{model['id']}  {model['name']}: {manifest['parameters']:,} parameters", style="bold"))
+    console.print(Text(f"{entry.about}. {entry.licence}; {entry.source}"), soft_wrap=True)
+    for note in manifest["origin"]["notes"]:
+        console.print(Text(f"* {note}"), soft_wrap=True)
+    console.print("To go on:")
+    job = {"kind": "transfer", "dataset": "YOURS", "source": model["name"], "control": {"seeds": 5}}
+    console.print(Text(f"curl --json '{json.dumps(job)}' {url}/v1/jobs"), soft_wrap=True)
+    return 0
+
+
+def _converted(name: str, path: Path, size: str | None, file: Path | None) -> Pretrained:
+    sides = size_of(size) if size else None
+    if size and sides is None:
+        raise Refused("expected --size HEIGHTxWIDTH, as in 96x96")
+    try:
+        return conversion.convert(name, path, size=sides, file=file)
+    except conversion.Unavailable as unavailable:
+        raise Refused(str(unavailable)) from None
+    except Invalid as invalid:
+        raise Refused(*(f"{fault.message} ({fault.hint})" for fault in invalid.faults)) from None
+
+
+def _sent_model(client: httpx.Client, path: Path, name: str, console: Console) -> dict[str, Any]:
+    """The model that the service made of a file. The same file is the same model, so it may be sent again. Raises Refused."""
+    for left in reversed(range(TRIES)):
+        try:
+            with path.open("rb") as file, _bar(console, "sending") as told:
+                counted = cast("BinaryIO", _Counted(file, told))
+                answer = client.post("/v1/models", files={"file": (path.name, counted)}, data={"name": name})
+            if answer.status_code not in _BUSY:
+                return _body(answer)
+            problem = f"the service is busy ({answer.status_code})"
+        except httpx.TransportError as error:
+            problem = f"the connection broke ({type(error).__name__})"
+        if left:
+            time.sleep(RETRY_SECONDS)
+    raise Refused(f"{problem}, {TRIES} times: try again later")
+
+
+def list_pretrained(console: Console) -> None:
+    """Shows the networks that are known, and whether the package of each is here."""
+    table = Table(Column("name", no_wrap=True), "what", "licence", "of the package", box=SIMPLE)
+    for name, entry in TABLE.items():
+        here = "installed" if conversion.installed(entry) else entry.install
+        table.add_row(*(Text(cell) for cell in (name, entry.about, entry.licence, here)))
+    console.print(table)
+    console.print("bequest pretrained add NAME makes it the model pretrained:NAME of a running service.")
 
 
 def show(entry: dict[str, Any], url: str, console: Console) -> None:

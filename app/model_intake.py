@@ -46,18 +46,7 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
         Problem: the inference program does not answer, or fails.
     """
     called = name or (Path(filename).stem if filename else None) or "model"
-    faults = [
-        fault
-        for field, label in (("filename", filename), ("name", name))
-        if label is not None and (fault := fault_in_label(label, field))
-    ]
-    schema, table = None, None
-    try:
-        schema, table = _dataset(options.dataset)
-    except Invalid as invalid:
-        faults += invalid.faults
-    if faults:
-        raise Invalid(faults)
+    schema, table = _checked(filename, name, options)
     with raw.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     asked = options.model_dump(mode="json", exclude_defaults=True)
@@ -68,10 +57,14 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
     with tempfile.TemporaryDirectory(prefix="model-", dir=folder) as work:
         arrays, out = Path(work) / "arrays.npz", Path(work) / "model.keras"
         read = _read(raw, arrays, options)
+        options = read.said.under(options)
         reading = adopt.adopt(Spec.model_validate(read.graph), read.outputs, options, schema)
         labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
-        notes = [*read.notes, *reading.notes]
-        origin = Origin(file=filename or called, sha256=sha256, bytes=raw.stat().st_size, options=asked, notes=notes)
+        notes, size = [*read.notes, *reading.notes], raw.stat().st_size
+        whose = Origin(
+            file=filename or called, sha256=sha256, bytes=size, licence=read.said.licence, source=read.said.source
+        )
+        origin = whose.model_copy(update={"options": asked, "notes": notes})
         manifest = inference.write(
             Order(
                 candidates=reading.candidates,
@@ -102,6 +95,22 @@ def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:
             replace(fault, pointer="/size", hint=hint) if fault.pointer.startswith("/inputs") else fault
             for fault in invalid.faults
         ) from None
+
+
+def _checked(filename: str | None, name: str | None, options: ImportOptions) -> tuple[Schema | None, data.Table | None]:
+    """The data set that the options name. Raises Invalid: it, or one of the labels, is faulty."""
+    faults = [
+        fault
+        for field, label in (("filename", filename), ("name", name))
+        if label is not None and (fault := fault_in_label(label, field))
+    ]
+    try:
+        found = _dataset(options.dataset)
+    except Invalid as invalid:
+        raise Invalid([*faults, *invalid.faults]) from None
+    if faults:
+        raise Invalid(faults)
+    return found
 
 
 def _dataset(ref: str | None) -> tuple[Schema | None, data.Table | None]:

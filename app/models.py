@@ -16,6 +16,7 @@ from app import artifacts, ids
 from app.artifacts import Stored
 from app.db import after_commit, stream
 from app.errors import Conflict, NotFound
+from app.pretrained.table import how_to_add
 from app.spec.base import FREE_WORDS
 from app.spec.lookup import Missing
 from app.spec.models import UNFINISHED, Manifest
@@ -139,7 +140,8 @@ def forget(session: Session, models: Sequence[Model], files: Sequence[Artifact])
 
 
 def get(session: Session, ref: str) -> Model:
-    """The model that a reference names: `mdl_…`, `job:ID`, `job:ID/ROLE`, `model:NAME`, `model:NAME@VERSION`.
+    """The model that a reference names: `mdl_…`, `job:ID`, `job:ID/ROLE`, `model:NAME`, `model:NAME@VERSION`,
+    `pretrained:NAME`.
 
     Raises:
         NotFound: there is none; the detail says whether the job exists and has not got that far.
@@ -161,9 +163,13 @@ def find(session: Session, ref: str) -> Model:
         query = query.where(Model.name == name).order_by(Model.version.desc()).limit(1)
         if version:
             query = query.where(Model.version == int(version) if version.isdecimal() and len(version) < 10 else false())
+    elif prefix == "pretrained":
+        query = query.where(Model.name == ref, Model.job_id.is_(None)).order_by(Model.version.desc()).limit(1)
     else:
         query = query.where(Model.id == ref)
     model = session.scalars(query).one_or_none()
+    if model is None and prefix == "pretrained":
+        raise Missing(ref, *how_to_add(rest))
     if model is None:
         raise Missing(
             ref, "there is no such model", "GET /v1/models lists those that are kept; a finished job's is job:ID"

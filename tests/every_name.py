@@ -17,7 +17,7 @@ import numpy as np
 
 from app import applications
 from app.api import catalog
-from app.data import builtins
+from app.data import builtins, messages
 from app.spec import exports
 from app.spec.architectures.applications import PREFIX
 from app.spec.registry import modules
@@ -25,27 +25,36 @@ from app.spec.registry import modules
 GAUGES = "ds_gauges"
 """Stands for the upload that `write_gauges` makes: a table with a column of every type, and columns to split by."""
 
+NOTES = "ds_notes"
+"""Stands for the upload that `write_notes` makes: a few short texts, so that the largest networks answer all of them in no time."""
+
+UPLOADS = (GAUGES, NOTES)
+
 MLP = {"arch": "mlp", "units": [6, 4]}
 QUICK = {"steps": 8, "batch_size": 32}
-TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": {"steps": 2}}
+SOON = {"steps": 2, "batch_size": 32}
+"""Of a source or a teacher: its batches are its target's, which is what a network is compiled for."""
+
+TABLE = {"dataset": GAUGES, "target": "site", "architecture": MLP, "training": SOON}
 DIGITS = {"dataset": "digits", "target": "digit", "limit_train_examples": 60}
-MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": {"steps": 2}}
-TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": {"steps": 2}}
-PARCELS = {"dataset": "parcels", "target": "service", "limit_train_examples": 60, "training": {"steps": 2}}
+MESSAGES = {"dataset": "messages", "target": "topic", "limit_train_examples": 60, "training": SOON}
+TEXTS = {"dataset": NOTES, "target": "topic", "training": SOON}
+TONES = {"dataset": "tones", "target": "pattern", "limit_train_examples": 60, "training": SOON}
+PARCELS = {"dataset": "parcels", "target": "service", "limit_train_examples": 60, "training": SOON}
 SHAPES = {
     "dataset": "shapes",
     "target": "boxes",
     "limit_train_examples": 60,
     "architecture": "resnet-8",
-    "training": {"steps": 2},
+    "training": SOON,
 }
-PICTURES = {**DIGITS, "architecture": "cnn-small", "training": {"steps": 2}}
+PICTURES = {**DIGITS, "architecture": "cnn-small", "training": SOON}
 ENCODER = "text-encoder"
 TAGS = {
     "dataset": "bookings",
     "target": "tags",
     "limit_train_examples": 60,
-    "source": {"train": {"dataset": "bookings", "target": "tags", "architecture": ENCODER, "training": {"steps": 2}}},
+    "source": {"train": {"dataset": "bookings", "target": "tags", "architecture": ENCODER, "training": SOON}},
 }
 
 SPEAKER = {**MESSAGES, "target": "next_token", "architecture": "causal-transformer-small"}
@@ -170,7 +179,7 @@ def names() -> list[tuple[str, str]]:
 
 
 def job_with(section: str, name: str) -> dict[str, Any]:
-    """The body of a job of a few steps that uses `name`. Data sets are built in, or `GAUGES`."""
+    """The body of a job of a few steps that uses `name`. Data sets are built in, or of `UPLOADS`."""
     match section:
         case "kinds":
             return dict(_hurried(modules("methods")[name].EXAMPLE))
@@ -178,7 +187,7 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             return {**_hurried(applications.bodies()[name]), "control": {"seeds": 0}}
         case "architectures":
             module = modules("architectures")[name]
-            where = {"image": PICTURES, "text": MESSAGES, "audio": TONES, "multimodal": PARCELS}.get(
+            where = {"image": PICTURES, "text": TEXTS, "audio": TONES, "multimodal": PARCELS}.get(
                 module.Spec.inputs, TABLE
             )
             return _transfer_within({**where, "architecture": getattr(module, "EXAMPLE", name)})
@@ -190,7 +199,7 @@ def job_with(section: str, name: str) -> dict[str, Any]:
             usual = {"image": "cnn-small", "table": MLP, "multimodal": "late-fusion-small"}
             small = ENCODER if tagged else usual.get(kind, f"{kind}-cnn-small")
             return _transfer_within(
-                {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": {"steps": 2}}
+                {"dataset": name, "limit_train_examples": 60, "architecture": small, "training": SOON}
             )
         case "strategies":
             return {**BASES["transfer"], "strategy": name}
@@ -265,6 +274,16 @@ def write_gauges(path: Path) -> None:
         family=np.arange(120, dtype=np.int64) // 6,
         part=np.array(["train", "train", "train", "validation", "test", "test"])[np.arange(120) % 6],
     )
+
+
+def write_notes(path: Path) -> None:
+    """A CSV as a client would upload it, with `NOTES_ASKED`: the beginnings of 90 messages, and their topics."""
+    texts, topics, _ = messages.make(90)
+    lines = [f'"{words}",{messages.TOPICS[topic]}' for words, topic in zip(texts, topics, strict=True)]
+    path.write_text("\n".join(["body,topic", *lines]))
+
+
+NOTES_ASKED = {"inputs": ["body:text"], "targets": ["topic"], "length": 32}
 
 
 @cache

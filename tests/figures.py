@@ -38,7 +38,6 @@ def write(file: Path, part: str = "") -> int:
     from worker.training.process import device
 
     device.import_keras()
-    from app.data import uploads
     from tests import every_name
     from tests.worker.training import combined, every_job
     from tests.worker.training.attempts import unbroken
@@ -48,9 +47,7 @@ def write(file: Path, part: str = "") -> int:
     figures: dict[str, Any] = {}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="figures-") as home:
-        raw, prepared = Path(home) / "raw.npz", Path(home) / "gauges.npz"
-        every_name.write_gauges(raw)
-        lookup = every_job.Lookup(prepared, uploads.inspect_upload(raw, None, prepared)[0])
+        lookup = every_job.Lookup(Path(home))
         for name, body in bodies.items():
             if part in name:
                 result = unbroken(every_job.assignment(body, lookup), Path(home) / str(len(figures))).result

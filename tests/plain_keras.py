@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib.util
 import json
 import os
 import select
@@ -13,8 +14,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 """For programs that import ours after all."""
+
+JAX_PYTHON = os.environ.get("BEQUEST_JAX_PYTHON") or (sys.executable if importlib.util.find_spec("jax") else None)
+"""JAX is an extra. Where this Python has none, BEQUEST_JAX_PYTHON may name one that has (with keras, pydantic-settings, pyarrow, h5py)."""
+
+needs_jax = pytest.mark.skipif(JAX_PYTHON is None, reason="no Python with JAX; BEQUEST_JAX_PYTHON names one")
 
 _SERVER = """
 import json, os, sys, traceback
@@ -65,10 +73,12 @@ def run(program: str, folder: Path, *arguments: object, backend: str = "tensorfl
 
 @functools.cache
 def _server(backend: str) -> subprocess.Popen[str]:
+    python = JAX_PYTHON if backend == "jax" else sys.executable
+    assert python is not None
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER],
+        [python, "-c", _SERVER],
         cwd=tempfile.gettempdir(),
-        env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

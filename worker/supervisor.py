@@ -478,5 +478,5 @@ class ReleaseReport:
 def _error_of(fault: Missing | Invalid) -> dict[str, Any]:
     if isinstance(fault, Invalid):
         return failure("internal", "The stored spec does not fit this version of the service; submit the job again")
-    is_model = fault.ref.startswith(("job:", "model:", "mdl_"))
+    is_model = fault.ref.startswith(("job:", "model:", "mdl_", "pretrained:"))
     return failure("weights_unavailable" if is_model else "dataset_invalid", f"{fault.ref}: {fault.message}")

@@ -41,7 +41,8 @@ all threads waiting for one, nothing would move.
 
 _JOB_ID = r"^job_[0-9a-f]{32}$"
 _MODEL_REF = (
-    r"^(job:job_[0-9a-f]{32}(/[A-Za-z0-9/_-]{1,200})?|mdl_[0-9a-f]{32}|model:[^\x00-\x1f\x7f]{1,128}(@[0-9]{1,9})?)$"
+    r"^(job:job_[0-9a-f]{32}(/[A-Za-z0-9/_-]{1,200})?|mdl_[0-9a-f]{32}|model:[^\x00-\x1f\x7f]{1,128}(@[0-9]{1,9})?"
+    r"|pretrained:[A-Za-z0-9_.-]{1,64})$"
 )
 _ARTIFACT = r"^[^\x00-\x1f\x7f]{1,256}$"
 _CURSOR = r"^1\.[A-Za-z0-9_.-]{1,128}$"
@@ -88,7 +89,10 @@ DatasetId = Annotated[
 ]
 Reference = Annotated[
     str,
-    Path(description="mdl_…, job:ID, job:ID/ROLE, or model:NAME@VERSION", json_schema_extra={"pattern": _MODEL_REF}),
+    Path(
+        description="mdl_…, job:ID, job:ID/ROLE, model:NAME@VERSION, or pretrained:NAME",
+        json_schema_extra={"pattern": _MODEL_REF},
+    ),
     _named(_MODEL_REF),
 ]
 ArtifactName = Annotated[str, Path(json_schema_extra={"pattern": _ARTIFACT}), _named(_ARTIFACT)]

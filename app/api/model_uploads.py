@@ -23,19 +23,23 @@ from app.errors import refused
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, nearest, validate
 from app.spec.imports import SCALES, ImportOptions
-from app.spec.intake import LARGEST_SIDE, SIZE, Fit, size_of
+from app.spec.intake import HIGHEST_RATE, LARGEST_SIDE, LOWEST_RATE, SIZE, Fit, size_of
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 FIELD_BYTES = 256 * 1024
-_TEXTS = ("name", "classes", "scale", "size", "length", "fit", "columns", "dataset", "target", "output")
+_TEXTS = ("name", "classes", "scale", "size", "length", "fit", "rate", "columns", "dataset", "target", "output")
 _FIELDS = ("file", *_TEXTS)
 _FORM: dict[str, Any] = {
     "type": "object",
     "required": ["file"],
     "additionalProperties": False,
     "properties": {
-        "file": {"type": "string", "format": "binary", "description": "a .keras file of Keras 3"},
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": "a .keras file of Keras 3, or a zip of graph.json and arrays.npz",
+        },
         "name": {
             "type": "string",
             "maxLength": LONGEST,
@@ -67,6 +71,11 @@ _FORM: dict[str, Any] = {
             "type": "string",
             "enum": list(get_args(Fit)),
             "description": "how a picture comes to its size; stretch",
+        },
+        "rate": {
+            "type": "string",
+            "pattern": "^([0-9]{4,5})?$",
+            "description": f"of a network on sounds, samples a second, {LOWEST_RATE} to {HIGHEST_RATE}",
         },
         "columns": {"type": "string", "maxLength": FIELD_BYTES, "description": "of a table, the columns in order: a,b"},
         "dataset": {
@@ -196,6 +205,12 @@ def _options(texts: dict[str, str], faults: list[Fault]) -> ImportOptions | None
         faults.append(Fault("/size", f"expected HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}", "as in 64x64", "size"))
     elif "size" in texts:
         fields["size"] = size
+    if "rate" in texts and not re.fullmatch("[0-9]{4,5}", texts["rate"]):
+        faults.append(
+            Fault("/rate", f"expected {LOWEST_RATE} to {HIGHEST_RATE} samples a second", "as in 16000", "rate")
+        )
+    elif "rate" in texts:
+        fields["rate"] = int(texts["rate"])
     if "length" in texts and not re.fullmatch("[1-9][0-9]{0,4}", texts["length"]):
         faults.append(Fault("/length", "expected a whole number, 1 to 65536", "as in 64", "length"))
     elif "length" in texts:

@@ -8,13 +8,16 @@ from math import prod
 from typing import Any
 
 import PIL
+import soundfile
+import soxr
 
-from app.data import inputs
+from app.data import decode_sound, inputs
+from app.data.inputs import audio
 from app.model_files import heads
 from app.model_files.heads import Output
 from app.spec.adopted import Adopted
 from app.spec.architectures.keras_graph import Call, Given, Spec, StockLayer
-from app.spec.data import Feature, InputSchema, PictureDecoding, Schema
+from app.spec.data import Feature, InputSchema, PictureDecoding, Schema, SoundDecoding
 from app.spec.faults import Fault, Invalid
 from app.spec.imports import SCALES, ImportOptions, Scale
 
@@ -97,7 +100,7 @@ def _input(
 ) -> InputSchema | None:
     """What the network is fed, None where that has faults."""
     if schema is not None:
-        return _of_dataset(given, schema.input, faults)
+        return _of_dataset(given, schema.input, options, faults)
     if len(given) > 1:
         parts = {one.name: _of_shape(one, options, faults, notes) for one in given}
         numbers = sum(prod(part.shape) for part in parts.values())
@@ -105,8 +108,14 @@ def _input(
     return _of_shape(given[0], options, faults, notes)
 
 
-def _of_dataset(given: Sequence[Given], input_: InputSchema, faults: list[Fault]) -> InputSchema | None:
+def _of_dataset(
+    given: Sequence[Given], input_: InputSchema, options: ImportOptions, faults: list[Fault]
+) -> InputSchema | None:
     """The data set's own inputs, if the network can be given them."""
+    if options.rate is not None and input_.rate not in (None, options.rate):
+        message = f"the network hears {options.rate} samples a second, the data set has {input_.rate}"
+        faults.append(Fault("/dataset", message, f"make the data set with -F rate={options.rate}", "input_mismatch"))
+        return None
     seen, wanted = inputs.prepared_shape(input_), [list(one.shape) for one in given]
     if inputs.of(input_.kind).RESIZED and len(given) == 1 and len(given[0].shape) == 3:
         fits = given[0].shape[-1] == seen[-1] or (seen[-1], given[0].shape[-1]) == (1, 3)
@@ -138,6 +147,8 @@ def _of_dataset(given: Sequence[Given], input_: InputSchema, faults: list[Fault]
 def _of_shape(given: Given, options: ImportOptions, faults: list[Fault], notes: list[str]) -> InputSchema:
     """What an input is taken for, by its shape."""
     shape = list(given.shape)
+    if options.rate is not None:
+        return _of_sound(given, options.rate, faults)
     if len(shape) == 1:
         names = options.columns or [f"x{number}" for number in range(shape[0])]
         if len(names) != shape[0]:
@@ -164,6 +175,21 @@ def _of_shape(given: Given, options: ImportOptions, faults: list[Fault], notes: 
             version=PIL.__version__, mode="L" if shape[-1] == 1 else "RGB", size=shape[:2], fit=fit
         )
     return InputSchema(kind="image", shape=shape, scale=255.0, decode=decoding)
+
+
+def _of_sound(given: Given, rate: int, faults: list[Fault]) -> InputSchema:
+    samples, *channels = given.shape
+    if channels not in ([], [1]):
+        message = f"the input {given.name} has the shape {list(given.shape)}: sounds are samples of one channel"
+        faults.append(Fault("/rate", message, "leave it out", "not_applicable"))
+    how = SoundDecoding(
+        version=f"{soundfile.__version__}, libsndfile {soundfile.__libsndfile_version__}",
+        resampler=f"soxr {soxr.__version__}",
+        rules=decode_sound.VERSION,
+        rate=rate,
+        samples=samples,
+    )
+    return audio.schema(how)
 
 
 def _scales(

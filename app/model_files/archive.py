@@ -18,6 +18,10 @@ CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weigh
 KNOWN = {CONFIG, METADATA, WEIGHTS, "golden.npz", "tokenizer.json"}
 """Members of a `.keras`, with those that this service adds to its own."""
 
+GRAPH, ARRAYS = "graph.json", "arrays.npz"
+EXCHANGE = {GRAPH, ARRAYS}
+"""Members of the other form, see `exchange`."""
+
 MOST_MEMBERS = 4096
 RATIO = 200
 LARGEST_ASSET = 4 * 2**20
@@ -103,7 +107,7 @@ def _no_zip(start: bytes) -> Fault:
 def _faults(info: zipfile.ZipInfo) -> Iterator[Fault]:
     name = info.filename
     asset = name.startswith(ASSETS) and _is_plain(name)
-    if name not in KNOWN and not asset:
+    if name not in KNOWN | EXCHANGE and not asset:
         yield Fault("", "a member that does not belong into a .keras file", AGAIN, "unknown_member")
     if info.orig_filename != name or stat.S_ISLNK(info.external_attr >> 16):
         yield Fault("", "a member whose name is not what it seems", AGAIN, "unknown_member")
@@ -130,7 +134,10 @@ def _whole(infos: list[zipfile.ZipInfo], size: int, directory: int) -> list[Faul
     overlap = any(end > start for end, (start, _) in zip(ends, starts[1:], strict=False))
     if not starts or starts[0][0] != 0 or overlap or ends[-1] > directory or directory > size:
         faults.append(Fault("", "not one zip archive from its first byte to its last", AGAIN, "unreadable"))
-    missing = [name for name in (CONFIG, WEIGHTS) if name not in {info.filename for info in infos}]
+    names = {info.filename for info in infos}
+    if names & EXCHANGE and names - EXCHANGE:
+        faults.append(Fault("", f"{GRAPH} beside members of a .keras file", "send one or the other", "unknown_member"))
+    missing = [name for name in ((GRAPH, ARRAYS) if names & EXCHANGE else (CONFIG, WEIGHTS)) if name not in names]
     faults += [Fault("", f"there is no {name}", AGAIN, "missing") for name in missing]
     return faults
 

@@ -15,17 +15,14 @@ import json
 import os
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from app.data import disk, sandbox
-from app.model_files import archive, json_text, rehearsal, safetensors, weights
-from app.model_files._arrays import Array, Budget
+from app.model_files import archive, exchange, json_text, rehearsal, safetensors, weights
+from app.model_files._arrays import Arrays, Budget
 from app.model_files._models import KERAS_2
 from app.model_files.config import Walked, walk
 from app.model_files.limits import ModelLimits
@@ -59,25 +56,6 @@ def main(raw: str, out: str, asked: str = "{}") -> dict[str, Any]:
             return {"faults": written([TOO_MUCH])}
 
 
-class Arrays:
-    """Writes arrays into an npz that can be mapped: nothing in it is packed."""
-
-    def __init__(self, target: IO[bytes]):
-        self._zip = zipfile.ZipFile(target, "w", zipfile.ZIP_STORED)
-        self.shapes: dict[str, list[int]] = {}
-
-    def __enter__(self) -> Arrays:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._zip.close()
-
-    def __call__(self, name: str, values: Array) -> None:
-        with self._zip.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-            np.lib.format.write_array(member, values, allow_pickle=False)
-        self.shapes[name] = list(values.shape)
-
-
 @dataclass
 class Task:
     """What a reader is given. `sides`: as `config.walk` takes them."""
@@ -95,6 +73,8 @@ class Task:
 
 def _keras(task: Task) -> dict[str, Any]:
     with archive.opened(task.source, task.limits.array_bytes) as members:
+        if archive.GRAPH in members:
+            return exchange.read(members, task.arrays, task.scratch, task.budget).model_dump(mode="json")
         members.copy(archive.WEIGHTS, task.scratch)
         _check_version(members)
         config = json_text.parsed(members.read(archive.CONFIG, json_text.MOST_BYTES))
@@ -175,8 +155,9 @@ def _rehearse() -> None:
     Modules that Python, numpy and h5py load at first use are loaded now: in the sandbox the interpreter's own files may be out of reach,
     and no thread may be started.
     """
-    model = rehearsal.model()
-    for file in (model, model[:-8], model.replace(b"HDF", b"HDG")):
+    model, exchanged = rehearsal.model(), exchange.tiny()
+    damaged = (model[:-8], model.replace(b"HDF", b"HDG"), exchanged.replace(b"NUMPY", b"NUMPI"))
+    for file in (model, exchanged, *damaged):
         with contextlib.suppress(Invalid), tempfile.TemporaryFile() as scratch, Arrays(io.BytesIO()) as arrays:
             _keras(Task(io.BytesIO(file), arrays, scratch))
     for encoding in ("cp437", "ascii"):  # of names in a zip, of vocabularies

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.data import reader_process
+from app.model_files.exchange import Said
 from app.model_files.limits import ModelLimits
 
 MAKE_AGAIN = "send a smaller model, or save it again with Keras 3"
@@ -24,11 +25,12 @@ _TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the ot
 @dataclass(frozen=True)
 class Model:
     """What a model's file holds. `graph`: as `app.spec.architectures.keras_graph` wants it, but for `kind`. `outputs`: the model's own,
-    by name, as tensors of the graph."""
+    by name, as tensors of the graph. `said`: what a file in the form of `exchange` says of itself."""
 
     graph: dict[str, Any]
     outputs: list[tuple[str, dict[str, Any]]]
     notes: list[str]
+    said: Said
 
 
 def read_model(
@@ -39,7 +41,7 @@ def read_model(
     sides: Mapping[str, Sequence[int]] | None = None,
     limits: ModelLimits | None = None,
 ) -> Model:
-    """Reads a `.keras` file, or with `form="config"` what `to_json()` wrote, in a child of its own.
+    """Reads a `.keras` file or a zip in the form of `exchange`, or with `form="config"` what `to_json()` wrote, in a child of its own.
 
     Args:
         out: an npz is left here with the arrays by LAYER/NUMBER, in the order of each Keras layer's `.weights`. It appears only when all
@@ -52,7 +54,8 @@ def read_model(
         OSError: the disk is full.
     """
     result = _read(raw, out, form, sides, limits or ModelLimits())
-    return Model(result["graph"], [(name, tensor) for name, tensor in result["outputs"]], result["notes"])
+    said = Said.model_validate({name: result[name] for name in Said.model_fields if name in result})
+    return Model(result["graph"], [(name, tensor) for name, tensor in result["outputs"]], result["notes"], said)
 
 
 def read_weights(raw: Path, out: Path, form: Form, limits: ModelLimits | None = None) -> dict[str, list[int]]:

@@ -110,3 +110,27 @@ def _datasets(group: Any, prefix: str, seen: set[int], deep: int) -> Iterator[tu
         called = (own is not None and _hdf5.text(own, "name")) or name
         below = prefix if name in ("layers", "cells") else f"{prefix}{called.replace('/', '_')}/"
         yield from _datasets(inside, below, seen, deep + 1)
+
+
+def of_older_file(file: IO[bytes], sink: Sink, budget: Budget) -> None:
+    """The arrays of a model in the older `.h5` form of Keras, as GROUP/…/NAME below its `model_weights`. Raises Invalid."""
+    with _hdf5.opened(file) as root:
+        try:
+            group = _hdf5.group(root, "model_weights")
+            if group is None:
+                raise Refused("not a model in the older form of Keras")
+            for name, dataset in _paths(group, "", 0):
+                sink(name, _hdf5.values(dataset, budget))
+        except Refused as refused:
+            raise Invalid([Fault("", str(refused), AGAIN, "weights")]) from None
+
+
+def _paths(group: Any, prefix: str, deep: int) -> Iterator[tuple[str, Any]]:
+    if deep > DEEPEST:
+        raise Refused("too many groups")
+    for name in group:
+        inside = _hdf5.child(group, name)
+        if _hdf5.is_dataset(inside):
+            yield f"{prefix}{name.partition(':')[0]}", _hdf5.dataset(group, name)
+        else:
+            yield from _paths(inside, f"{prefix}{name}/", deep + 1)

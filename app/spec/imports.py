@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from app.spec.base import Label, SpecModel, TaskName
-from app.spec.intake import Fit, Side
+from app.spec.intake import HIGHEST_RATE, LOWEST_RATE, Fit, Side
 
 Scale = Literal["0..255", "0..1", "-1..1", "imagenet"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 """Pixels as a network sees them. `imagenet`: of 0…1, less ImageNet's mean and divided by its deviation, channel by channel."""
+
+Rate = Annotated[int, Field(ge=LOWEST_RATE, le=HIGHEST_RATE)]
+"""Samples a second."""
 
 MOST_CLASSES = 10_000
 
@@ -23,8 +26,9 @@ class ImportOptions(SpecModel):
 
     `classes`: names in the order of the outputs, or {output: names}; `none`: it is kept as a trunk without heads. `scale`: of pictures,
     as the network sees them. `size`: of pictures, (height, width), where the file leaves it open; `length`: of other rows with one open
-    side; `fit`: how a file of a picture comes to its size. `columns`: of a table, in order. `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it.
-    `target`: the task's name; `output`: the one of several outputs that is kept.
+    side; `fit`: how a file of a picture comes to its size. `rate`: of sounds, samples a second. `columns`: of a table, in order.
+    `dataset`: one whose rows it takes; where it is labelled, what else is not said is tried on it. `target`: the task's name; `output`:
+    the one of several outputs that is kept.
     """
 
     classes: Classes | dict[str, Classes] | Literal["none"] | None = None
@@ -32,6 +36,7 @@ class ImportOptions(SpecModel):
     size: tuple[Side, Side] | None = None
     length: Annotated[int, Field(ge=1, le=65_536)] | None = None
     fit: Fit | None = None
+    rate: Rate | None = None
     columns: list[Label] = []
     dataset: str | None = None
     target: TaskName | None = None

@@ -23,10 +23,11 @@ ModelRef = Annotated[
     str,
     StringConstraints(
         max_length=256,
-        pattern=r"^(job:job_[0-9a-z]+(/[a-z0-9/_-]+)?|mdl_[0-9a-z]+|model:[^@/\x00-\x1f]{1,128}(@[0-9]+)?)$",
+        pattern=r"^(job:job_[0-9a-z]+(/[a-z0-9/_-]+)?|mdl_[0-9a-z]+|model:[^@/\x00-\x1f]{1,128}(@[0-9]+)?|pretrained:[A-Za-z0-9_.-]{1,64})$",
     ),
 ]
-"""`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, or `model:NAME@VERSION` (without `@`: the newest)."""
+"""`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, `model:NAME@VERSION` (without `@`: the newest), or
+`pretrained:NAME` (the newest model of that name that was sent as a file)."""
 
 UNFINISHED = "unfinished"
 """The role of a stopped stage's model so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
@@ -62,7 +63,10 @@ class TrainStage(SpecModel):
 
 
 class TrainedHere(SpecModel):
+    """`each_seed`: of a transfer's source: one for each pair of seeds, so that the verdict's interval holds the source's luck too."""
+
     train: TrainStage
+    each_seed: bool = Field(False, exclude_if=lambda each: not each)
 
 
 ModelSource = Annotated[
@@ -70,7 +74,7 @@ ModelSource = Annotated[
     Discriminator(
         which_source,
         custom_error_type="model_source",
-        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…"), or {"train": …}',
+        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…", "pretrained:…"), or {"train": …}',
     ),
 ]
 """Where knowledge comes from: a kept model, or one to train first."""
@@ -141,7 +145,7 @@ TransferSource = Annotated[
     Discriminator(
         which_start,
         custom_error_type="model_source",
-        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…"), {"train": …}, '
+        custom_error_message='expected a reference to a kept model ("job:…", "model:…", "mdl_…", "pretrained:…"), {"train": …}, '
         '"applications:NAME" or {"applications": NAME, …}',
     ),
 ]

@@ -152,7 +152,7 @@ def settled(architecture: Architecture | str | None) -> Architecture:
     return architecture
 
 
-IS_MODEL = r"^(job:|model:|mdl_)"
+IS_MODEL = r"^(job:|model:|mdl_|pretrained:)"
 """The beginning of a reference to a kept model, where an architecture may be named as well."""
 
 Weighting = Annotated[SpecModel, Named("weighting", "the name of a weighting", "weightings")]

@@ -33,6 +33,12 @@ def test_a_required_field_of_the_wrong_type_is_named_once() -> None:
     assert faults({"kind": "transfer", "dataset": 7, "source": {"train": {"dataset": "strokes"}}}) == ["/dataset"]
 
 
+def test_a_teacher_serves_all_seeds() -> None:
+    teacher = {"train": {"dataset": "digits"}, "each_seed": True}
+    body = {"kind": "distillation", "dataset": "digits", "teachers": [teacher], "student": "cnn-small"}
+    assert faults(body) == ["/teachers/0/each_seed"]
+
+
 def test_the_words_beside_a_wrong_one_are_not_faults_for_its_absence() -> None:
     body = {"kind": "transfer", "dataset": "digits", "source": {"applications": "MobilNet", "weights": "none"}}
     assert faults(body) == ["/source/applications"]

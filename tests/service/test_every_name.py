@@ -44,14 +44,25 @@ def busy(run_dir: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def answers(busy: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], httpx.Response]:
-    raw = tmp_path_factory.mktemp("gauges") / "gauges.npz"
-    every_name.write_gauges(raw)
-    with raw.open("rb") as file:
-        sent = httpx.post(f"{busy.address}/v1/datasets", files={"file": file}, data={"name": "gauges"}, timeout=60)
-    gauges = sent.raise_for_status().json()["id"]
+    home = tmp_path_factory.mktemp("uploads")
+    every_name.write_gauges(home / "gauges.npz")
+    every_name.write_notes(home / "notes.csv")
+
+    def sent(name: str, fields: dict[str, object]) -> str:
+        with (home / name).open("rb") as file:
+            answer = httpx.post(f"{busy.address}/v1/datasets", files={"file": file}, data=fields, timeout=60)
+        return str(answer.raise_for_status().json()["id"])
+
+    ids = {
+        every_name.GAUGES: sent("gauges.npz", {"name": "gauges"}),
+        every_name.NOTES: sent("notes.csv", every_name.NOTES_ASKED),
+    }
 
     def body(section: str, name: str) -> object:
-        return json.loads(json.dumps(every_name.job_with(section, name)).replace(every_name.GAUGES, gauges))
+        text = json.dumps(every_name.job_with(section, name))
+        for stands_for, sent_as in ids.items():
+            text = text.replace(stands_for, sent_as)
+        return json.loads(text)
 
     return {one: busy.post("/v1/jobs", body(*one)) for one in NAMES}
 

@@ -144,6 +144,7 @@ def worker_of(behave: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str]
             process.kill()
 
 
+@pytest.mark.slow
 def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
     for _ in range(3):
         with worker_of("breed", tmp_path) as (worker, _, trainer):

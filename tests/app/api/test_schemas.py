@@ -133,6 +133,7 @@ def of_shape(fault: dict[str, Any], kind: str) -> bool:
     return fault["code"] not in MEANING
 
 
+@pytest.mark.slow
 def test_the_schema_alone_judges_the_examples_and_mutated_bodies_as_the_service_does(
     client: httpx.Client, kinds: dict[str, Any]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from app.spec.architectures.keras_graph import Spec
@@ -15,7 +16,7 @@ def chain(*layers: tuple[str, str, dict[str, Any]], shape: tuple[int, ...] = (8,
         "layers": {name: {"kind": kind, "config": config} for name, kind, config in layers},
         "calls": [
             {"name": name, "layer": name, "args": [{"tensor": before}]}
-            for before, name in zip(names, names[1:], strict=False)
+            for before, name in pairwise(names)
         ],
         "features": names[-1],
     })  # fmt: skip

@@ -31,9 +31,8 @@ def pictures(channels: int = 3, side: int = 16) -> Spec:
 )  # fmt: skip
 def test_pixels_of_one_become_what_the_first_layer_expects(scale: str, config: dict[str, object] | None) -> None:
     options = ImportOptions(classes=ABC, scale=scale)  # type: ignore[arg-type]
-    ((adopted,), notes) = (lambda reading: (reading.candidates, reading.notes))(
-        adopt(pictures(), [("out", {"tensor": "out"})], options, None)
-    )
+    reading = adopt(pictures(), [("out", {"tensor": "out"})], options, None)
+    (adopted,) = reading.candidates
     trunk = adopted.architecture
     assert isinstance(trunk, Spec)
     first = trunk.layers[trunk.calls[0].layer]
@@ -44,7 +43,7 @@ def test_pixels_of_one_become_what_the_first_layer_expects(scale: str, config: d
         assert trunk.calls[1].args == [{"tensor": trunk.calls[0].name}]
     assert (adopted.input.kind, adopted.input.shape, adopted.input.scale) == ("image", [16, 16, 3], 255.0)
     assert adopted.input.decode is not None
-    assert any("stretched" in note for note in notes)
+    assert any("stretched" in note for note in reading.notes)
 
 
 def test_a_scale_is_asked_for_or_tried_on_labelled_pictures() -> None:
@@ -99,3 +98,23 @@ def test_a_data_set_of_other_rows_is_refused() -> None:
     (fault,) = refused.value.faults
     assert fault.pointer == "/dataset"
     assert "16, 16, 3" in fault.message
+
+
+def test_a_rate_makes_samples_sound() -> None:
+    for shape in ((1600,), (1600, 1)):
+        graph = chain(("cut", "Reshape", {"target_shape": [1600]}), OUT, shape=shape)
+        options = ImportOptions(classes=ABC, rate=16_000)
+        (adopted,) = adopt(graph, [("out", {"tensor": "out"})], options, None).candidates
+        assert (adopted.input.kind, adopted.input.shape, adopted.input.rate) == ("audio", [1600, 1], 16_000)
+        assert (adopted.input.scale, adopted.scale) == (32_768.0, None)
+
+
+def test_a_rate_goes_with_samples_and_with_the_data_sets_rate() -> None:
+    with pytest.raises(Invalid) as invalid:
+        adopt(pictures(), [("out", {"tensor": "out"})], ImportOptions(classes=ABC, rate=16_000), None)
+    assert "/rate" in [fault.pointer for fault in invalid.value.faults]
+    tones = builtins.load("tones").schema
+    assert tones.input.rate not in (None, 16_000)
+    graph = chain(("cut", "Reshape", {"target_shape": [tones.input.shape[0]]}), OUT, shape=tuple(tones.input.shape))
+    with pytest.raises(Invalid, match="the network hears 16000"):
+        adopt(graph, [("out", {"tensor": "out"})], ImportOptions(rate=16_000), tones)

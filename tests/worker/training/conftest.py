@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,42 @@ device.import_keras()
 gc.set_threshold(20_000, 20, 20)
 
 
+def _forget_where_operations_are_made() -> None:
+    """TensorFlow notes the whole Python stack, line by line, with each operation that is traced, to name it where one fails. Below pytest
+    and a job that is a tenth of the tracing: all get one short stack."""
+    from tensorflow.python.util import tf_stack
+
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(tf_stack.extract_stack()))
+    thread.start()
+    thread.join()
+    tf_stack.extract_stack = lambda stacklevel=1: found[0]
+
+
+_forget_where_operations_are_made()
+
+
 @pytest.fixture(autouse=True)
 def _lent(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.worker.training import lent
     from worker.training.experiment import job
 
     monkeypatch.setattr(job, "FitLoop", lent.fit_loop)
+
+
+@pytest.fixture(autouse=True)
+def _timed_briefly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's latencies are those of a small batch, each timed three times: a tenth of what a small job takes. `timed_as_usual`: they
+    are what a user's are."""
+    from worker.training.experiment import job
+
+    if "timed_as_usual" not in request.fixturenames:
+        monkeypatch.setattr(
+            job, "TIMED_ROWS", 32
+        )  # as many rows as are answered at once elsewhere: nothing more is traced
+        monkeypatch.setattr(job, "LATENCY_SECONDS", 0.0)
+
+
+@pytest.fixture
+def timed_as_usual() -> None:
+    """Asked for by a test of what is timed."""

@@ -1,38 +1,26 @@
-"""The same weightings, sharings, objectives and regularizers on TensorFlow and on JAX: values, logs, networks after steps agree to 1e-5.
-
-JAX is an extra. Where this Python has none, BEQUEST_JAX_PYTHON may name one that has (with keras, pydantic-settings, pyarrow, h5py).
-"""
+"""The same weightings, sharings, objectives and regularizers on TensorFlow and on JAX: values, logs, networks after steps agree to 1e-5."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-JAX_PYTHON = os.environ.get("BEQUEST_JAX_PYTHON") or (sys.executable if importlib.util.find_spec("jax") else None)
+from tests import plain_keras
+
+PROGRAM = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiling is nearly all that JAX does here
+from tests.worker.training import both_backends
+both_backends.main()
+"""
 
 
-def told(python: str, backend: str) -> dict[str, Any]:
-    line = [python, "-m", "tests.worker.training.both_backends"]
-    quickly = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiling is nearly all that JAX does here
-    environment = {
-        **os.environ,
-        **quickly,
-        "KERAS_BACKEND": backend,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "JAX_PLATFORMS": "cpu",
-    }
-    ended = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return json.loads(ended.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+def told(backend: str) -> dict[str, Any]:
+    printed = plain_keras.run(PROGRAM, plain_keras.ROOT, backend=backend, seconds=900)
+    return json.loads(printed.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def numbers(tree: Any) -> list[float]:
@@ -44,10 +32,9 @@ def numbers(tree: Any) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(JAX_PYTHON is None, reason="no Python with JAX; BEQUEST_JAX_PYTHON names one")
+@plain_keras.needs_jax
 def test_every_weighting_sharing_objective_and_regularizer_is_the_same_on_both_backends() -> None:
-    assert JAX_PYTHON is not None
-    ours, theirs = told(sys.executable, "tensorflow"), told(JAX_PYTHON, "jax")
+    ours, theirs = told("tensorflow"), told("jax")
     assert (ours["backend"], theirs["backend"]) == ("tensorflow", "jax")
     assert len(ours["values"]) >= 9
     assert set(ours["steps"]) >= {"pcgrad", "mgda", "cagrad", "gradnorm", "uncertainty", "famo"}

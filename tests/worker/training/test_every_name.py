@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from app.data import uploads
 from app.spec.faults import Invalid, validate
 from app.spec.registry import modules
 from tests import every_name
@@ -31,9 +30,7 @@ STAGES = {"source": "source", "teacher": "teachers"}
 
 @pytest.fixture(scope="module")
 def lookup(tmp_path_factory: pytest.TempPathFactory) -> Lookup:
-    home = tmp_path_factory.mktemp("gauges")
-    every_name.write_gauges(home / "raw.npz")
-    return Lookup(home / "gauges.npz", uploads.inspect_upload(home / "raw.npz", None, home / "gauges.npz")[0])
+    return Lookup(tmp_path_factory.mktemp("uploads"))
 
 
 @pytest.fixture(scope="module")

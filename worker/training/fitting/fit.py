@@ -75,16 +75,18 @@ class ModelCache:
         loss_spec = fit_spec.loss_spec
         shape = network.shape_key()
         self._loaded.pop(shape, None)
-        optimizer = training.optimizer.model_dump()
-        about: list[Any] = [shape, loss_spec.key(), optimizer, phase.rate, training.schedule, sorted(phase.frozen)]
+        optimizer = training.optimizer.model_dump(exclude={"learning_rate"})  # a phase has its own
+        about: list[Any] = [shape, loss_spec.key(), optimizer, training.schedule, sorted(phase.frozen)]
         about += [
             phase.norms,
             dict(phase.factors),
             cached,
             {name: batch_source.batch_size for name, batch_source in fit_spec.batch_sources.items()},
         ]
-        if training.schedule != "constant":
-            about.append(phase.steps)
+        if (
+            training.schedule != "constant"
+        ):  # which is traced; a constant rate is a number of the optimizer's, set with the others
+            about += [phase.rate, phase.steps]
         key = json.dumps(about)
         if key not in self._compiled:
             self._compiled[key] = learner.Compiled(
@@ -279,7 +281,8 @@ class FitState:
         self._compiled = self._model_cache.compiled(
             self.network, self.fit_spec, phase, self.training, self._is_cached(phase)
         )
-        self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights)
+        rate = phase.rate if self.training.schedule == "constant" else None
+        self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights, rate)
 
     def _view(self, phase: Phase) -> Uncached | caching.Cached:
         """The fit spec's batches as a phase reads them; cached features are of the network's present numbers."""

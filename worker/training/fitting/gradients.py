@@ -156,7 +156,8 @@ def _tensorflow(learner: Any, shared: set[int], products: Callable[..., Any], tr
         gradients = _combined(shared, weights, own, by_task, beside)
         optimizer.apply([optimizer.scale_loss(slope) for slope in gradients], learner.trainable_variables)
 
-    return tf.function(differentiate), tf.function(apply)
+    # No branch in them hangs on a tensor's value, so AutoGraph has nothing to convert: looking for it is a fifth of their tracing.
+    return tf.function(differentiate, autograph=False), tf.function(apply, autograph=False)
 
 
 def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training: bool) -> Any:

@@ -273,8 +273,7 @@ class Compiled:
         optimizer = make_optimizer()
         if self.learner.weighting is not None and self.learner.weighting.variables:
             # Weights of losses are no weights of the network: decay would shift the balance that they look for.
-            plain = getattr(optimizer, "inner_optimizer", optimizer)
-            plain.exclude_from_weight_decay(var_list=self.learner.weighting.variables)
+            _plain(optimizer).exclude_from_weight_decay(var_list=self.learner.weighting.variables)
         self.learner.compile(optimizer=optimizer, loss=None, jit_compile=keras_layers.compiled)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
@@ -282,10 +281,11 @@ class Compiled:
         self._gradients = gradients.Differentiator(keras_layers, self.learner)
         self.begin()
 
-    def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None) -> None:
+    def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None, rate: float | None = None) -> None:
         """Begins a fit or phase of run seed `seed` whose next step is `step`: freezing, optimizer, weighting and projectors as new.
 
-        The network's numbers stay. `origin`: the numbers at the fit's beginning; needed where there is a regularizer.
+        The network's numbers stay. `origin`: the numbers at the fit's beginning; needed where there is a regularizer. `rate`: a
+        constant one; by default the optimizer's own.
         """
         self.keras_layers.freeze(self._frozen, self._norms)
         self._seed, self._number = seed, step
@@ -294,6 +294,8 @@ class Compiled:
             self.learner.regularizer.start(origin)
         for variable, array in zip(self._own(), self._blank, strict=True):
             variable.assign(array)
+        if rate is not None:
+            _plain(self.learner.optimizer).learning_rate = rate
         self.learner.distillation_loss.reseed(seed)
 
     def start(self, batches: Iterable[Batch]) -> None:
@@ -413,6 +415,11 @@ class Compiled:
         mine = list(self.learner.weighting.variables) if self.learner.weighting is not None else []
         projectors = [variable for layer in self.learner.projectors for variable in layer.variables]
         return [*mine, *projectors, *self.learner.optimizer.variables]
+
+
+def _plain(optimizer: Any) -> Any:
+    """The optimizer that a scaling of losses wraps, or itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _array(variable: Any) -> np.ndarray:

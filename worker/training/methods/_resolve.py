@@ -381,8 +381,13 @@ class Faults:
             update["architecture"] = architecture
         return stage.model_copy(update=update), architecture, task, input_
 
-    def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, ModelFacts | None]:
-        """A source or teacher, resolved; and the facts of its model (None where it has faults)."""
+    def knowledge(
+        self, source: str | TrainedHere, at: str, *, once: bool = True
+    ) -> tuple[str | TrainedHere, ModelFacts | None]:
+        """A source or teacher, resolved; and the facts of its model (None where it has faults). `once`: it serves all seeds."""
+        if once and isinstance(source, TrainedHere) and source.each_seed:
+            message = "only a transfer's source can be trained once for each seed"
+            self.add(f"{at}/each_seed", message, "leave it out", "not_applicable")
         if isinstance(source, str):
             manifest = self.manifest(source, at)
             if manifest is None:
@@ -404,7 +409,7 @@ class Faults:
             trace = self.traced(architecture, manifest.trunk_input)
             return source, ModelFacts(architecture, tasks, manifest.trunk_input, dict(manifest.heads), trace, sharing)
         stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
-        resolved = TrainedHere(train=stage)
+        resolved = TrainedHere(train=stage, each_seed=source.each_seed)
         if architecture_ is None or task is None or input_ is None:
             return resolved, None
         trunk_input = input_.model_copy(update={"shape": list(architecture_.trunk_shape(tuple(input_.shape)))})

@@ -14,7 +14,7 @@ import pytest
 from app.spec.data import InputSchema
 from app.spec.training import CheckpointSpec, EarlyStopping, TrainingSpec
 from tests.worker.training.fitting.learnable import PHASES, TRAINING, learnable
-from tests.worker.training.small import Quiet, batch_source, fit_loop, network, same, stored
+from tests.worker.training.small import DIGIT, Quiet, batch_source, fit_loop, network, same, stored
 from worker.reports import Checkpoint, Metrics, Progress, Resumed
 from worker.training.data.batches import Sampler
 from worker.training.fitting import fit
@@ -196,3 +196,26 @@ def test_what_was_fitted_and_asked_before_changes_no_bit(tmp_path: Path) -> None
     assert same(ours.weights, theirs.weights)
     for count in (20, 300):
         assert np.array_equal(fresh.logits(ours, rows[:count])["digit"], used.logits(ours, rows[:count])["digit"])
+
+
+@pytest.mark.parametrize(("precision", "optimizer"), [("float32", "adamw"), ("mixed_float16", "sgd")])
+def test_fits_at_several_rates_share_what_is_compiled_and_not_a_bit(
+    precision: str, optimizer: str, tmp_path: Path
+) -> None:
+    """As the arms of a transfer, whose control learns at another rate."""
+    whole = replace(network([DIGIT]), precision=precision)
+    fit_spec = FitSpec(
+        LossSpec({"d": ["digit"]}, whole.tasks), {"d": batch_source(whole, {"digit": stored(DIGIT, 24)}, 8)}
+    )
+
+    def fitted(made: fit.FitLoop, rate: float) -> Network:
+        training = TrainingSpec.model_validate({"optimizer": {"name": optimizer, "learning_rate": rate}})
+        return made.fit(f"treated/{rate}", whole, fit_spec, [Phase(6, rate)], training, 1).network
+
+    alone = {rate: fitted(fit_loop(tmp_path / str(rate)), rate) for rate in (1e-2, 1e-3)}
+    assert not same(alone[1e-2].weights, alone[1e-3].weights)
+    together = fit_loop(tmp_path / "together")
+    for rate in (1e-2, 1e-3, 1e-2):
+        assert same(fitted(together, rate).weights, alone[rate].weights)
+        together = fit_loop(tmp_path / "again", after=together)
+    assert len(together.model_cache._compiled) == 1

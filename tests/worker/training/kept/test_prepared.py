@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +14,7 @@ import pytest
 
 from app.data import inputs as input_kinds
 from app.spec.models import Manifest
+from tests import plain_keras
 from tests.worker.training import mixed, small
 from tests.worker.training.kept.installed import INSTALLED
 from worker.training.data import inputs
@@ -28,8 +25,6 @@ from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
-ROOT = Path(__file__).resolve().parents[4]
-JAX_PYTHON = os.environ.get("BEQUEST_JAX_PYTHON") or (sys.executable if importlib.util.find_spec("jax") else None)
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +125,9 @@ np.save(sys.argv[3], scaled.predict_on_batch(np.load(sys.argv[2])))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(JAX_PYTHON is None, reason="no Python with JAX; BEQUEST_JAX_PYTHON names one")
+@plain_keras.needs_jax
 def test_it_answers_alike_on_jax(whole: Network, rows: np.ndarray, tmp_path: Path) -> None:
-    assert JAX_PYTHON is not None
     kept(whole, tmp_path / "model.keras")
     np.save(tmp_path / "rows.npy", rows)
-    files = [str(tmp_path / name) for name in ("model.keras", "rows.npy", "answers.npy")]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    ended = subprocess.run(
-        [JAX_PYTHON, "-c", JAX, *files], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    plain_keras.run(JAX, tmp_path, "model.keras", "rows.npy", "answers.npy", backend="jax")
     assert np.abs(np.load(tmp_path / "answers.npy") - whole.scaling(rows)).max() <= 1e-6

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +19,7 @@ from app.data.inputs import text
 from app.spec import architectures
 from app.spec.data import InputSchema, Tokenizer, Tokens
 from app.spec.models import HeadSpec, Manifest
+from tests import plain_keras
 from tests.worker.training import small
 from tests.worker.training.kept.installed import INSTALLED
 from worker.training.data import inputs
@@ -37,6 +35,7 @@ TEXTS = list(messages.make(120)[0])
 ROWS = text.rows(TEXTS, 96)
 TOKENS = Tokens(vocabulary=320, length=36)
 TEXT = InputSchema(kind="text", shape=[96])
+ALONE = "import sys; assert not [name for name in sys.modules if name.split('.')[0] in ('app', 'worker')]"
 JAX = """
 import sys, keras, numpy as np
 model = keras.saving.load_model(sys.argv[1], compile=False, safe_mode=True)
@@ -99,12 +98,8 @@ def test_the_lines_of_the_manifest_answer_to_texts_on_their_own(tmp_path: Path) 
     export.write_beside(whole, tmp_path)
     lines = manifest.loading.replace('["so it begins"]', json.dumps(TEXTS[:3]))
     assert "bytes=96, length=36" in lines
-    program = f"{lines}\nimport json\nprint('ANSWERS', json.dumps(answers['digit'].tolist()))"
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
-    answer = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    found = json.loads(answer.stdout.rpartition("ANSWERS ")[2])
+    program = f"{lines}\nimport json\nprint('ANSWERS', json.dumps(answers['digit'].tolist()))\n{ALONE}"
+    found = json.loads(plain_keras.run(program, tmp_path).rpartition("ANSWERS ")[2])
     assert np.abs(np.array(found) - probabilities(whole, ROWS[:3])).max() <= 1e-5
 
 
@@ -119,6 +114,7 @@ def test_a_network_that_sees_bytes_is_kept_as_before(tmp_path: Path) -> None:
     assert whole.weights["byte-embedding"][0].shape == (256, 16)
 
 
+@pytest.mark.slow
 def test_every_exported_format_takes_ids_and_answers_alike(tmp_path: Path) -> None:
     told = formats.write(network(), INSTALLED, ROWS[:32], tmp_path)  # type: ignore[arg-type]
     assert set(told) == set(INSTALLED)
@@ -126,18 +122,13 @@ def test_every_exported_format_takes_ids_and_answers_alike(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@plain_keras.needs_jax
 def test_it_answers_alike_on_jax(tmp_path: Path) -> None:
-    pytest.importorskip("jax")
     whole = network("text-encoder-small")
     kept(whole, tmp_path / "model.keras")
     np.save(tmp_path / "rows.npy", whole.scaling.given(ROWS))
-    files = [str(tmp_path / name) for name in ("model.keras", "rows.npy", "answers.npy")]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    ended = subprocess.run(
-        [sys.executable, "-c", JAX, *files], env=environment, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert np.abs(np.load(files[2]) - probabilities(whole, ROWS)).max() <= 1e-5
+    plain_keras.run(JAX, tmp_path, "model.keras", "rows.npy", "answers.npy", backend="jax")
+    assert np.abs(np.load(tmp_path / "answers.npy") - probabilities(whole, ROWS)).max() <= 1e-5
 
 
 def test_ids_above_a_half_numbers_reach_are_not_rounded() -> None:

@@ -207,7 +207,9 @@ def weights_of(out: Path, name: str = "model.keras") -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_verdict(tmp_path: Path) -> None:
+def test_every_objective_at_once_with_two_generations_and_annealing_goes_to_a_verdict(
+    timed_as_usual: None, tmp_path: Path
+) -> None:
     body = {
         **TINY,
         "objectives": EVERY,

@@ -75,6 +75,7 @@ def test_a_job_with_adapters_on_mobilenet_keeps_their_low_rank_sum(tmp_path: Pat
         if not layer.adaptable:
             assert same({"l": after[layer.name]}, {"l": before[layer.name]}), layer.name
             continue
+        assert same({"l": after[layer.name][1:]}, {"l": before[layer.name][1:]}), layer.name
         difference = (after[layer.name][0] - before[layer.name][0]).astype(np.float64)
         rows = difference.reshape(-1, difference.shape[-1])
         singular = np.linalg.svd(rows, compute_uv=False)

@@ -104,3 +104,22 @@ def test_cached_and_uncached_jobs_come_to_the_same_answers(tmp_path: Path, monke
         weights.append(keras.saving.load_model(tmp_path / str(how) / "model.keras", compile=False).get_weights())
     assert all(np.allclose(one, other, rtol=0, atol=1e-6) for one, other in zip(*weights, strict=True))
     assert figures[0]["digit"]["confusion"] == figures[1]["digit"]["confusion"]
+
+
+def test_each_pair_of_seeds_may_have_a_source_of_its_own(tmp_path: Path) -> None:
+    train = {**JOB["source"]["train"], "training": {"steps": 3, "seed": 4}}
+    words: dict[str, Any] = {"source": {"train": train, "each_seed": True}, "training": {"steps": 3}}
+    code, told = ran({**words, "control": {"seeds": 2, "budget": "total"}}, tmp_path)
+    assert code == Exit.DONE, [report for report in told.reports if isinstance(report, Failed)]
+    kept = {report.role: report for report in told.reports if isinstance(report, Kept)}
+    assert set(kept) == {"source", "source/1", "model", "control/0", "treated/1", "control/1"}
+    sources = {role: {edge.target for edge in kept[role].edges if edge.relation == "initialized_from"} for role in kept}
+    assert (sources["model"], sources["treated/1"], sources["control/1"]) == ({"source"}, {"source/1"}, set())
+    manifests = [json.loads((tmp_path / f"{stem}.manifest.json").read_text()) for stem in ("source", "source-1")]
+    assert [manifest["training"]["seed"] for manifest in manifests] == [4, 5]
+    assert manifests[0]["sha256"] != manifests[1]["sha256"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    (task,) = report["verdict"]["tasks"].values()
+    assert task["budget"]["besides"]["source_steps"] == 6
+    assert task["budget"]["control"]["steps"] == 6  # as many as a pair's source and target together
+    assert not any("trained once" in note for note in task["notes"])

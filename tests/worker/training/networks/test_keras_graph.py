@@ -100,7 +100,7 @@ def test_a_model_is_tuned_frozen_adapted_kept_and_exported(name: str, tmp_path: 
 
     tuned = [fit(tmp_path / f"{n}", net, asked, [Phase(2, 0.05, frozenset(), False)], seed=5) for n in "ab"]
     assert not changed(*tuned)
-    assert changed(net, tuned[0]) == set(net.weights) - {"normalization"}
+    assert changed(net, tuned[0]) == {name for name in net.weights if not name.startswith("normalization")}
 
     for cache in (False, True):
         frozen = fit(tmp_path / f"{cache}", net, asked, [Phase(2, 0.05, frozenset(net.trunk), True, cache=cache)])
@@ -142,13 +142,20 @@ def test_every_stock_layer_has_first_numbers_that_are_its_own(name: str) -> None
     assert not changed(net, again)
 
 
+def named(net: Network, beginning: str) -> str:
+    """The layer whose name Keras has counted in this process."""
+    (name,) = (name for name in net.weights if name.startswith(beginning))
+    return name
+
+
 def test_first_numbers_of_recurrent_layers() -> None:
     net = network(read(corpus.MODELS["lstm"]())[0], {})
-    kernel, recurrent, bias = net.weights["lstm"]
+    kernel, recurrent, bias = net.weights[named(net, "lstm")]
     assert np.abs(kernel).max() <= (6 / (kernel.shape[0] + kernel.shape[1])) ** 0.5
     assert recurrent @ recurrent.T == pytest.approx(np.eye(3), abs=1e-6)
     assert bias.tolist() == [0.0] * 3 + [1.0] * 3 + [0.0] * 6
-    mean, variance, count = network(read(corpus.MODELS["normalized"]())[0], {}).weights["normalization"]
+    net = network(read(corpus.MODELS["normalized"]())[0], {})
+    mean, variance, count = net.weights[named(net, "normalization")]
     assert (mean.tolist(), variance.tolist(), count.dtype, int(count)) == ([0.0] * 5, [1.0] * 5, np.int64, 0)
 
 
@@ -172,7 +179,8 @@ def test_what_is_random_is_drawn_from_the_seed_and_off_where_it_is_frozen(name: 
         for part in trunk.inner(layer)
         for generator in part._seed_generators
     ]
-    assert states and all(id(state) in held for state in states)
+    assert states
+    assert all(id(state) in held for state in states)
     keras_layers.reseed(1)
     assert len({str(np.asarray(state)) for state in states}) == len(states)
     keras_layers.freeze(net.trunk, True)
@@ -183,8 +191,9 @@ def test_a_normalization_is_each_networks_own_though_they_share_compiled_layers(
     net, keras_layers = built(numbered(corpus.MODELS["normalized"]()))
     rows = flat(inputs_of(corpus.MODELS["normalized"]()))
     first = keras_layers.ask(keras_layers.body, rows)
-    mean, variance, count = net.weights["normalization"]
-    keras_layers.load({**net.weights, "normalization": [mean + 1, variance, count]})
+    name = named(net, "normalization")
+    mean, variance, count = net.weights[name]
+    keras_layers.load({**net.weights, name: [mean + 1, variance, count]})
     moved = keras_layers.ask(keras_layers.body, rows)
     keras_layers.load(net.weights)
     assert not np.array_equal(first, moved)

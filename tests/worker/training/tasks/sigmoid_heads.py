@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import keras
@@ -64,7 +63,3 @@ def told() -> dict[str, Any]:
             head: [distilled(head, temperature) for temperature in (1.0, 4.0)] for head in ("binary", "multilabel")
         },
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(told()))  # noqa: T201

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests import plain_keras
 from tests.worker.training.tasks import sigmoid_heads
 
-ROOT = Path(__file__).resolve().parents[4]
-JAX_PYTHON = os.environ.get("BEQUEST_JAX_PYTHON") or (sys.executable if importlib.util.find_spec("jax") else None)
 TINY = math.exp(-20)  # 1 − σ(20), to nine digits
 
 
 def of_jax() -> dict[str, Any]:
-    line = [str(JAX_PYTHON), "-m", "tests.worker.training.tasks.sigmoid_heads"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    ended = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return json.loads(ended.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    program = (
+        "import json\nfrom tests.worker.training.tasks import sigmoid_heads\nprint(json.dumps(sigmoid_heads.told()))"
+    )
+    printed = plain_keras.run(program, plain_keras.ROOT, backend="jax")
+    return json.loads(printed.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 @pytest.fixture(
     scope="module",
     params=[
         "tensorflow",
-        pytest.param(
-            "jax",
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.skipif(JAX_PYTHON is None, reason="no Python with JAX; BEQUEST_JAX_PYTHON names one"),
-            ],
-        ),
+        pytest.param("jax", marks=[pytest.mark.slow, plain_keras.needs_jax]),
     ],
 )
 def told(request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from worker.training.scores.spread import uneven
 
 if TYPE_CHECKING:
     from app.spec.data import InputSchema
+    from app.spec.imports import Origin
     from app.spec.models import Manifest
 
 MOST_CLASSES = 12
@@ -54,7 +55,7 @@ def card(
     """The whole card. `drawn`: there is a file of `detections`.
 
     `lineage`: for each model behind this one `heir` (made from it), `relation`, `id`, `architecture`, `dataset`,
-    `steps`, `parameters` and `sha256`."""
+    `steps`, `parameters`, `sha256`, and `origin` where it was sent as a file."""
     name = str(spec.get("name") or f"A model by {report['kind']}")
     parts = [
         f"# {_text(name)}",
@@ -360,12 +361,20 @@ def _lineage(manifest: Manifest, lineage: Sequence[Mapping[str, Any]]) -> str:
         (
             model["heir"],
             model["relation"],
-            f"{model['id']}: {model['architecture']}, {model['parameters']:,} parameters, {model['steps']:,} steps on {model['dataset']}",
+            f"{model['id']}: {model['architecture']}, {model['parameters']:,} parameters, {_trained(model)}",
             model["sha256"],
         )
         for model in lineage
     ]
     return _table(("model", "relation", "what", "sha256"), [*behind, *sets])
+
+
+def _trained(model: Mapping[str, Any]) -> str:
+    """On what a model behind this one was trained; of one that was sent as a file, whose it is."""
+    origin: Origin | None = model.get("origin")
+    if origin is None:
+        return f"{model['steps']:,} steps on {model['dataset']}"
+    return f"sent as {origin.file}; source: {origin.source or 'not said'}; licence: {origin.licence or 'not said'}"
 
 
 def _label(key: str) -> str:

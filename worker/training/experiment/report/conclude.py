@@ -104,10 +104,10 @@ class ArmScores:
 
 
 class Extras:
-    """Models and counts that the method used and the control did not."""
+    """Models and counts that the method used and the control did not. `each_seed`: whether each pair of seeds has a model of its own."""
 
-    def __init__(self, role: str = "", *models: Model, **counts: int | None):
-        self.conditional_on = role or None
+    def __init__(self, role: str = "", *models: Model, each_seed: bool = False, **counts: int | None):
+        self.conditional_on = None if each_seed else role or None
         self.counts: dict[str, int | None] = dict(counts)
         self.models = models
         if models:
@@ -276,6 +276,7 @@ def _lineage(job: Job, model: Model, extras: Extras) -> list[dict[str, Any]]:
                     "parameters": ancestor.manifest.parameters,
                     "steps": ancestor.manifest.training.get("steps", 0),
                     "dataset": ", ".join(card.learnt_from(ancestor.manifest)) or "rows not recorded",
+                    "origin": ancestor.manifest.origin,
                     "sha256": ancestor.manifest.sha256,
                 }
             )

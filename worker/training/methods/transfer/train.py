@@ -25,6 +25,7 @@ from worker.training.tasks.names import task_name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from app.spec.models import TrainStage
     from worker.training.experiment.report.conclude import ArmScores
     from worker.training.experiment.report.control import Arm
     from worker.training.experiment.run import Run
@@ -51,28 +52,33 @@ class Experiment(experiment.Experiment):
         self._budget = steps(spec.training, self._epoch_steps)
         _warn_of_late_phases(spec, run, self._budget, self._epoch_steps)
         if isinstance(spec.source, TrainedHere):
-            self.before["source"] = Before(spec.source.train, run.stage_data(spec.source.train, self._target.held_out))
+            self.before = {
+                "source" if k == 0 else f"source/{k}": Before(stage, run.stage_data(stage, self._target.held_out))
+                for k, stage in enumerate(_stages(spec.source, spec.control.seeds))
+            }
         elif isinstance(spec.source, str):
             self.kept_models = {spec.source: run.model(spec.source, [self._target])}
-        self._longer = self.steps_before if spec.control.budget == "total" else 0
+        of_a_pair = self.steps_before // max(1, len(self.before))
+        self._longer = of_a_pair if spec.control.budget == "total" else 0
         self._architecture = settled(spec.architecture)
         self._regularizer = spec.regularizer if isinstance(spec.regularizer, SpecModel) else None
         self._inherited: dict[str, Any] = {}
 
     def begin(self, trained: Mapping[str, Model]) -> None:
         if isinstance(self.spec.source, Backbone):
-            source = _sources.of_backbone(self.run, self.spec.source, self.spec.training.seed)
+            sources = [_sources.of_backbone(self.run, self.spec.source, self.spec.training.seed)]
         else:
-            (source,) = [*self.kept_models.values(), *trained.values()]
-        self._source = _sources.adapted(self.run, source, self._target)
-        of_a_part = part_like(self._target.table.schema.input, source.network.input)
-        self._trunk_shape = None if of_a_part else self._source.network.trunk_shape
+            sources = [*self.kept_models.values(), *trained.values()]
+        self._sources = [_sources.adapted(self.run, source, self._target) for source in sources]
+        of_a_part = part_like(self._target.table.schema.input, sources[0].network.input)
+        self._trunk_shape = None if of_a_part else self._sources[0].network.trunk_shape
 
     def fits(self, arm: Arm) -> Sequence[Fit]:
         return [Fit(arm.role, arm.stage, self._budget + (0 if arm.treated else self._longer), arm.seed)]
 
     def recipe(self, arm: Arm, fit: Fit, earlier: Sequence[Model]) -> Recipe:  # noqa: ARG002
-        spec, run, source = self.spec, self.run, self._source
+        spec, run = self.spec, self.run
+        source = self._sources[arm.k] if len(self._sources) > 1 else self._sources[0]
         subset, head = self._target.subset(arm.seed), {self._task: spec.head}
         network = run.fresh(self._architecture, [subset], arm.seed, head, spec.training.precision, self._trunk_shape)
         phases = [phase(fit.steps, spec.control.training.learning_rate)]
@@ -100,7 +106,7 @@ class Experiment(experiment.Experiment):
         spec = self.spec
         return About(
             control=f"same {self._architecture.label} from scratch",
-            extras=Extras("source", self._source),
+            extras=Extras("source", *self._sources, each_seed=len(self._sources) > 1),
             dropped=[before.data for before in self.before.values()],
             more={
                 "strategy": spec.strategy,
@@ -110,6 +116,15 @@ class Experiment(experiment.Experiment):
                 "lora": None if spec.lora is None else plain(spec.lora),
             },
         )
+
+
+def _stages(source: TrainedHere, seeds: int) -> list[TrainStage]:
+    """The source's training, or with `each_seed` one for each pair, each of a seed of its own."""
+    first = source.train.training.seed
+    return [
+        source.train.model_copy(update={"training": source.train.training.model_copy(update={"seed": first + k})})
+        for k in range(max(1, seeds) if source.each_seed else 1)
+    ]
 
 
 def _adapted(spec: Spec, network: Network) -> Network:

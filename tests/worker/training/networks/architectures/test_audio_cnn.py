@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from app.data.inputs import audio
 from app.spec import architectures
 from app.spec.data import InputSchema, SoundDecoding
 from app.spec.models import HeadSpec
+from tests import plain_keras
 from tests.worker.training import small
 from tests.worker.training.kept.installed import INSTALLED
 from tests.worker.training.methods.resolving import MODEL, Lookup, faults, resolve
@@ -30,7 +27,6 @@ from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
-JAX_PYTHON = os.environ.get("BEQUEST_JAX_PYTHON") or (sys.executable if importlib.util.find_spec("jax") else None)
 
 
 def sounds(samples: int, rate: int = 8000) -> InputSchema:
@@ -172,7 +168,7 @@ print("ANSWERS", keras.backend.backend(), json.dumps({name: np.asarray(values).t
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(JAX_PYTHON is None, reason="no Python with JAX; BEQUEST_JAX_PYTHON names one")
+@plain_keras.needs_jax
 def test_a_kept_file_is_stock_keras_and_answers_alike_on_both_backends(tmp_path: Path) -> None:
     made = whole("audio-cnn", builtins.schema("tones").input)
     path, rows = tmp_path / "model.keras", np.asarray(builtins.load("tones").inputs[:8])
@@ -181,10 +177,8 @@ def test_a_kept_file_is_stock_keras_and_answers_alike_on_both_backends(tmp_path:
     with zipfile.ZipFile(path) as archive:
         assert b"worker" not in archive.read("config.json")
     ours = keras.saving.load_model(path, compile=False).predict(rows, verbose=0)
-    line = [str(JAX_PYTHON), "-c", PROGRAM, str(path), str(tmp_path / "rows.npy")]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    ended = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=180, check=True)
-    (said,) = [line for line in ended.stdout.splitlines() if line.startswith("ANSWERS jax ")]
+    printed = plain_keras.run(PROGRAM, tmp_path, path, "rows.npy", backend="jax")
+    (said,) = [line for line in printed.splitlines() if line.startswith("ANSWERS jax ")]
     theirs = json.loads(said.removeprefix("ANSWERS jax "))
     for name, values in theirs.items():
         scale = max(1.0, float(np.abs(ours[name]).max()))

@@ -1,0 +1,40 @@
+"""Draws a `keras-graph` as plain data, layer by layer, with the arrays that its layers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Tensor = dict[str, Any]
+
+
+class Drawing:
+    """A graph of one input. `arrays`: of each layer in the order of its Keras layer's `.weights`."""
+
+    def __init__(self, given: str, shape: Sequence[int]):
+        self._given = {"name": given, "shape": list(shape)}
+        self._layers: dict[str, dict[str, Any]] = {}
+        self._calls: list[dict[str, Any]] = []
+        self.arrays: dict[str, list[Array]] = {}
+        self.input: Tensor = {"tensor": given}
+
+    def add(self, name: str, kind: str, *inputs: Any, arrays: Sequence[Array] = (), **config: Any) -> Tensor:
+        """Calls a new layer; its first tensor."""
+        self._layers[name] = {"kind": kind, **({"config": config} if config else {})}
+        self._calls.append({"name": name, "layer": name, "args": list(inputs)})
+        if arrays:
+            self.arrays[name] = [np.ascontiguousarray(array, np.float32) for array in arrays]
+        return {"tensor": name}
+
+    def graph(self, kind: str, features: Tensor) -> dict[str, Any]:
+        """What `app.spec.architectures.keras_graph.Spec` wants."""
+        return {
+            "kind": kind,
+            "given": [self._given],
+            "layers": self._layers,
+            "calls": self._calls,
+            "features": features["tensor"],
+        }

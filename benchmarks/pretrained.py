@@ -1,0 +1,96 @@
+"""What a pretrained network brings where labels are few: `python -m benchmarks.pretrained FOLDER --url http://127.0.0.1:8000`.
+
+FOLDER holds pictures or sounds in a folder for each class. A running service has the network already: `bequest pretrained add NAME`. For
+each strategy a job starts from it and is compared with the same network from scratch, at an equal budget, on rows that neither saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+STRATEGIES = ("feature_extraction", "fine_tuning")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--source", default="pretrained:efficientnet-lite0")
+    parser.add_argument("--labels", type=int, default=5, help="of each class")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
+    asked = parser.parse_args()
+    with httpx.Client(base_url=asked.url, timeout=600) as client:
+        source = answered(client.get(f"/v1/models/{asked.source}"))["manifest"]["input"]
+        dataset = uploaded(client, asked.folder, source)
+        for strategy in asked.strategies:
+            body = {
+                "kind": "transfer",
+                "dataset": dataset,
+                "source": asked.source,
+                "strategy": strategy,
+                "limit_train_examples": {"per_class": asked.labels},
+                "training": {"steps": asked.steps, "batch_size": 16},
+                "control": {"seeds": asked.seeds},
+            }
+            started = time.monotonic()
+            job = ended(client, answered(client.post("/v1/jobs", json=body)))
+            print(f"{strategy}, {asked.labels} labels a class, {time.monotonic() - started:.0f} s: {job['state']}")
+            if job["state"] == "succeeded":
+                report = answered(client.get(f"/v1/jobs/{job['id']}/report"))
+                print(f"  {report['sentence']}")
+            else:
+                print(f"  {job['error']}")
+
+
+def uploaded(client: httpx.Client, folder: Path, source: dict[str, Any]) -> str:
+    """The data set of a folder's files, as the network takes them."""
+    how = source["decode"]
+    if source["kind"] == "audio":
+        words = {"rate": str(how["rate"]), "seconds": f"{how['samples'] / how['rate']:g}"}
+    else:
+        words = {"size": "{}x{}".format(*source["shape"])}
+    with tempfile.NamedTemporaryFile(suffix=".zip") as packed:
+        with zipfile.ZipFile(packed, "w") as archive:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    archive.write(path, path.relative_to(folder))
+        packed.seek(0)
+        entry = answered(
+            client.post(
+                "/v1/datasets", files={"file": (f"{folder.name}.zip", packed)}, data={"skip_broken": "true", **words}
+            )
+        )
+    while entry["state"] == "preparing":
+        time.sleep(0.5)
+        entry = answered(client.get(f"/v1/datasets/{entry['id']}"))
+    if entry["state"] != "ready":
+        raise SystemExit(f"the data set: {entry['errors']}")
+    print(f"{entry['schema']['rows']} rows of {folder.name}")
+    return str(entry["id"])
+
+
+def ended(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+    while job["state"] not in ("succeeded", "failed", "cancelled"):
+        time.sleep(1)
+        job = answered(client.get(f"/v1/jobs/{job['id']}"))
+    return job
+
+
+def answered(answer: httpx.Response) -> dict[str, Any]:
+    if answer.is_error:
+        raise SystemExit(f"{answer.status_code}: {answer.text}")
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+if __name__ == "__main__":
+    main()
