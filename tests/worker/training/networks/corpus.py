@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 from keras import layers, ops
+from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 Input, Model, Sequential = keras.Input, keras.Model, keras.Sequential
 MODELS: dict[str, Callable[[], Any]] = {}
@@ -348,3 +350,11 @@ def u_net() -> Any:
     b = layers.Conv2D(4, 3, padding="same", activation="relu")(layers.MaxPooling2D()(a))
     c = layers.Concatenate()([layers.UpSampling2D(interpolation="bilinear")(b), a])
     return Model(given, layers.Conv2D(2, 1)(c))
+
+
+@corpus
+def scaled_residuals() -> Any:
+    """The two layers that are keras.applications' own."""
+    given = Input((4,))
+    x = layers.Add()([given, LayerScale(0.1, 4)(layers.Dense(4)(given))])
+    return Model(given, CustomScaleLayer(0.2)([x, layers.Dense(4)(x)]))

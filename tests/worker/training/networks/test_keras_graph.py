@@ -46,9 +46,11 @@ def test_a_model_built_again_answers_as_it_did(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("MobileNetV2", 32), ("MobileNetV3Small", 32), ("EfficientNetB0", 32), ("EfficientNetV2B0", 32), ("ResNet50", 32),
-        ("ResNet50V2", 32), ("DenseNet121", 32), ("VGG16", 32), ("Xception", 71), ("InceptionV3", 75),
-        ("InceptionResNetV2", 75), ("NASNetMobile", 32), ("ConvNeXtTiny", 32), ("MobileNet", 32),
+        ("MobileNetV2", 32), ("MobileNetV3Small", 32), ("EfficientNetB0", 32), ("EfficientNetV2B0", 32), ("ResNet50V2", 32),
+        ("VGG16", 32), ("ConvNeXtTiny", 32),
+        *(pytest.param(*large, marks=pytest.mark.long) for large in (
+            ("DenseNet121", 32), ("Xception", 71), ("InceptionV3", 75), ("InceptionResNetV2", 75), ("NASNetMobile", 32),
+        )),
     ],
 )  # fmt: skip
 def test_a_family_of_keras_applications_answers_as_it_did(name: str, size: int) -> None:
@@ -83,9 +85,8 @@ def changed(net: Network, other: Network) -> set[str]:
 
 
 TRAINED = [
-    "dense_norm_dropout", "noisy", "lstm", "two_directions", "cells", "in_time", "spectral", "augmented", "resized",
-    "siamese_of_a_model", "called_in_a_loop", "several_inputs", "causal", "encoder_decoder", "other_attention",
-    "normalized", "categories", "spectrogram", "with_slices",
+    "noisy", "lstm", "cells", "in_time", "spectral", "augmented", "siamese_of_a_model", "several_inputs", "encoder_decoder",
+    "normalized", "categories",
 ]  # fmt: skip
 
 
