@@ -78,6 +78,12 @@ def test_only_six_names_are_known(name: tuple[str, str]) -> None:
         read(start + program)
 
 
+def test_a_place_far_away_is_not_made_room_for() -> None:
+    start = b"".join(pickle.dumps(value, 2) for value in (published.MAGIC, published.VERSION, {}))
+    with pytest.raises(Invalid, match="more than tensors need"):
+        read(start + b"\x80\x02}r" + (2**26).to_bytes(4, "little") + b".")
+
+
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"),
     [

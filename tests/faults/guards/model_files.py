@@ -51,9 +51,37 @@ GUARDS = (
     Guard(
         "members of other names are not taken",
         "app/model_files/archive.py",
-        "    if name not in KNOWN and not asset:\n",
+        "    if name not in KNOWN | EXCHANGE and not asset:\n",
         "    if False:\n",
         REFUSED + "[archive: a member beside]",
+    ),
+    Guard(
+        "a pickle's name of code is not looked up",
+        "app/pretrained/torch_file.py",
+        '        raise pickle.UnpicklingError("it names code")\n',
+        "        return super().find_class(module, name)\n",
+        "tests/app/pretrained/test_torch_file.py::test_a_name_of_code_is_refused_and_not_looked_up",
+    ),
+    Guard(
+        "a pickle's steps are judged before the first is taken",
+        "app/pretrained/torch_file.py",
+        '        if step.name.endswith("PUT") and not 0 <= int(argument or 0) < MOST_MEMOS:\n',
+        "        if False:\n",
+        "tests/app/pretrained/test_torch_file.py::test_a_place_far_away_is_not_made_room_for",
+    ),
+    Guard(
+        "a tensor does not reach beyond its storage",
+        "app/pretrained/torch_file.py",
+        "    if prod(sides) and last >= storage.size:\n",
+        "    if False:\n",
+        "tests/app/pretrained/test_torch_file.py::test_a_view_beyond_its_storage_is_refused",
+    ),
+    Guard(
+        "an exchanged array is what its layer asks for",
+        "app/model_files/exchange.py",
+        "        if not stored.fits(array.shape):\n",
+        "        if False:\n",
+        "tests/app/model_files/test_exchange.py::test_arrays_are_what_their_layers_ask_for_all_faults_at_once",
     ),
     Guard(
         "what a config unfolds into is counted",
