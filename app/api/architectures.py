@@ -19,7 +19,7 @@ from app.model_files import adopt, upload
 from app.settings import settings
 from app.spec.architectures.keras_graph import Spec
 from app.spec.base import plain
-from app.spec.faults import Invalid
+from app.spec.faults import Invalid, validate
 
 router = APIRouter(prefix="/v1/architectures", tags=["models"])
 
@@ -52,7 +52,7 @@ def _read(body: dict[str, Any]) -> ArchitectureShape:
             raw = Path(work) / "config.json"
             raw.write_bytes(to_json(body))
             read = upload.read_model(raw, Path(work) / "arrays.npz", form="config")
-        trunk, notes = adopt.network(Spec.model_validate(read.graph), read.outputs)
+        trunk, notes = adopt.network(validate(Spec, read.graph), read.outputs)
     except Invalid as invalid:
         faults = [replace(fault, pointer=fault.pointer.removeprefix("/file")) for fault in invalid.faults]
         raise refused(faults, code="invalid") from None
