@@ -34,10 +34,9 @@ ARRAYS = {
 }  # fmt: skip
 
 
-def order(folder: Path, arrays: dict[str, np.ndarray], graph: Any = GRAPH, **options: Any) -> Order:
+def order(folder: Path, arrays: dict[str, np.ndarray], graph: Any = GRAPH, classes: str = "abc") -> Order:
     np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
-    asked = ImportOptions(classes=["a", "b", "c"], **options)
-    candidates = adopt(graph, [("out", {"tensor": "out"})], asked, None).candidates
+    candidates = adopt(graph, [("out", {"tensor": "out"})], ImportOptions(classes=list(classes)), None).candidates
     origin = Origin(file="mine.keras", sha256="0" * 64, bytes=1)
     return Order(candidates=candidates, arrays=str(folder / "arrays.npz"), out=str(folder / "m.keras"), origin=origin)
 
@@ -67,9 +66,7 @@ def test_a_graph_answers_as_its_numbers_say(tmp_path: Path) -> None:
 def test_two_classes_are_the_difference_of_two_logits(tmp_path: Path) -> None:
     graph = chain(("out", "Dense", {"units": 2, "activation": "softmax"}), shape=(4,))
     kernel, bias = RNG.normal(size=(4, 2)).astype(np.float32), RNG.normal(size=2).astype(np.float32)
-    made = order(tmp_path, {"out/0": kernel, "out/1": bias}, graph)
-    two = adopt(graph, [("out", {"tensor": "out"})], ImportOptions(classes=["no", "yes"]), None).candidates
-    imported.write(made.model_copy(update={"candidates": two}))
+    imported.write(order(tmp_path, {"out/0": kernel, "out/1": bias}, graph, "ny"))
     rows = RNG.normal(size=(6, 4)).astype(np.float32)
     answers = keras.saving.load_model(tmp_path / "m.keras", compile=False)(rows)["out"]
     assert np.abs(np.array(answers)[:, 0] - softmax(rows @ kernel + bias)[:, 1]).max() < 1e-6
