@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from app.spec.adopted import Head, Part
-from app.spec.architectures.keras_graph import Call, Spec
+from app.spec.architectures.keras_graph import Call, Spec, StockLayer
 from app.spec.faults import Fault, Invalid, nearest, pointer
 from app.spec.imports import ImportOptions
 from app.spec.models import HeadSpec, TaskManifest
@@ -106,6 +106,7 @@ class _Network:
         self._used = Counter(name for call in graph.calls for name in tensors([call.args, call.kwargs])) + Counter(
             str(tensor["tensor"]) for _, tensor in outputs
         )
+        self._given = {given.name for given in graph.given}
         self._times = Counter(call.layer for call in graph.calls)
 
     def end(self, name: str) -> _End | None:
@@ -148,6 +149,11 @@ class _Network:
 
     def up_to(self, features: str) -> Spec:
         """The calls that lead to `features`, and their layers."""
+        if features in self._given:  # a dense layer on the rows themselves
+            alone = Call(name="rows", layer="rows", args=[{"tensor": features}])
+            return self.graph.model_copy(
+                update={"calls": [alone], "layers": {"rows": StockLayer(kind="Identity")}, "features": "rows"}
+            )
         needed, wanted = list[Call](), {features}
         for call in reversed(self.graph.calls):
             if call.name in wanted:
@@ -168,7 +174,7 @@ class _Network:
     def _before(self, call: Call) -> str | None:
         """The one tensor that a call is given; None where it is given anything else."""
         match call.args, call.kwargs:
-            case [{"tensor": str(name), **rest}], {} if not rest and name in self._calls:
+            case [{"tensor": str(name), **rest}], {} if not rest and (name in self._calls or name in self._given):
                 return name
         return None
 

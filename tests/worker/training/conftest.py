@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
-from typing import Any
 
 import pytest
 
@@ -13,21 +11,6 @@ from worker.training.process import device
 device.import_keras()
 # Tracing a network makes objects by the hundred thousand: collected less often, the tests take a tenth less time.
 gc.set_threshold(20_000, 20, 20)
-
-
-def _forget_where_operations_are_made() -> None:
-    """TensorFlow notes the whole Python stack, line by line, with each operation that is traced, to name it where one fails. Below pytest
-    and a job that is a tenth of the tracing: all get one short stack."""
-    from tensorflow.python.util import tf_stack
-
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(tf_stack.extract_stack()))
-    thread.start()
-    thread.join()
-    tf_stack.extract_stack = lambda stacklevel=1: found[0]
-
-
-_forget_where_operations_are_made()
 
 
 @pytest.fixture(autouse=True)

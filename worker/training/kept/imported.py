@@ -30,6 +30,7 @@ Arrays = Mapping[str, Sequence[np.ndarray]]
 
 ROLE = "imported"
 ROWS_AT_ONCE = 64
+ADAPTED, MOST_CONSTANTS = "Normalization", 4096
 SAVE_AGAIN = "save the model again with model.save, and send that file"
 
 
@@ -52,6 +53,7 @@ def write(order: Order) -> Manifest:
     if order.labelled is not None:
         with np.load(order.labelled, allow_pickle=False) as stored:
             labelled = Labelled(stored["rows"], order.names)
+    candidates, arrays = _with_constants(candidates, arrays)
     candidates, notes = _pooled(candidates)
     origin = origin.model_copy(update={"notes": [*origin.notes, *notes]})
     network = _network(candidates[0], arrays)
@@ -74,6 +76,31 @@ def write(order: Order) -> Manifest:
     ).model_copy(update={"origin": origin})
 
 
+def _with_constants(candidates: Sequence[Adopted], arrays: Arrays) -> tuple[list[Adopted], Arrays]:
+    """What a Normalization was adapted to stands in the graph, as other constants do: the same network from scratch, an heir's control,
+    then sees the same rows."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, layer in _graph(candidates[0]).layers.items():
+        theirs = arrays.get(name, ())
+        if layer.kind == ADAPTED and len(theirs) == 3 and theirs[0].size <= MOST_CONSTANTS:
+            mean, variance, _ = theirs
+            found[name] = {"mean": mean.tolist(), "variance": variance.tolist()}
+    made = []
+    for adopted in candidates:
+        graph = _graph(adopted)
+        layers = {
+            name: StockLayer(kind=layer.kind, config={**layer.config, **found.get(name, {})})
+            for name, layer in graph.layers.items()
+        }
+        made.append(adopted.model_copy(update={"architecture": graph.model_copy(update={"layers": layers})}))
+    return made, {name: theirs for name, theirs in arrays.items() if name not in found}
+
+
+def _graph(adopted: Adopted) -> Spec:
+    assert isinstance(adopted.architecture, Spec), "a user's network is a graph"
+    return adopted.architecture
+
+
 def _pooled(candidates: Sequence[Adopted]) -> tuple[list[Adopted], list[str]]:
     """The same; a trunk without heads that ends in a map is averaged over its places, since heads stand on flat features. With a note."""
     shape = _trace(candidates[0]).features_shape
@@ -82,8 +109,7 @@ def _pooled(candidates: Sequence[Adopted]) -> tuple[list[Adopted], list[str]]:
         return list(candidates), []
     made = []
     for adopted in candidates:
-        graph = adopted.architecture
-        assert isinstance(graph, Spec), "a user's network is a graph"
+        graph = _graph(adopted)
         name = "pooled"
         while name in graph.layers:
             name += "_"
