@@ -76,9 +76,10 @@ TEXT = {"graph": GRAPH, "outputs": [["out", {"tensor": "out"}]]}
 
 
 def refused(path: Path) -> list[tuple[str, str]]:
-    with pytest.raises(Invalid) as invalid, path.open("rb") as source, TemporaryFile() as scratch:
-        inspect.READERS["keras"](inspect.Task(source, inspect.Arrays(BytesIO()), scratch))
-    return [(fault.pointer, fault.message) for fault in invalid.value.faults]
+    with path.open("rb") as source, TemporaryFile() as scratch, inspect.Arrays(BytesIO()) as arrays:
+        with pytest.raises(Invalid) as invalid:
+            inspect.READERS["keras"](inspect.Task(source, arrays, scratch))
+        return [(fault.pointer, fault.message) for fault in invalid.value.faults]
 
 
 @pytest.mark.parametrize("how", ["by us", "by hand"])
