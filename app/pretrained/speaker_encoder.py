@@ -26,6 +26,7 @@ LAYERS = 3
 NOTES = [
     "each sound is brought to −30 dB of full scale first, as in training; samples that are exactly zero do not count",
     "mel bands stand in the layer `mel`, so a fit that trains all layers changes them too",
+    "LiteRT has no Fourier transform of 400 samples: models that inherit from it are exported to ONNX and SavedModel only",
     "it was trained on 1.6 seconds of speech without pauses: sounds that end in silence are told apart less well",
 ]
 

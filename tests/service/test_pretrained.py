@@ -63,6 +63,9 @@ def test_a_published_file_becomes_a_source(service: Service, tmp_path: Path, mon
     assert model["manifest"]["canvas"] is None
     assert model["manifest"]["tasks"] == {}
 
+    total = job | {"control": {"seeds": 1, "budget": "total"}}
+    ((fault,),) = [httpx.post(f"{service.address}/v1/jobs", json=total).json()["errors"]]
+    assert fault["message"] == "how long a model that was sent as a file was trained is not known"
     ended = service.finished(httpx.post(f"{service.address}/v1/jobs", json=job).json()["id"])
     assert ended["state"] == "succeeded", ended["error"]
     heir = httpx.get(f"{service.address}/v1/models/job:{ended['id']}").json()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import pytest
 
-from app.model_files import exchange, upload
+from app.model_files import exchange, inspect, upload
 from app.model_files.exchange import Said
 from app.spec.faults import Invalid
 from app.spec.imports import ImportOptions
@@ -47,7 +48,7 @@ def write(path: Path, **changes: Any) -> Path:
 
 def by_hand(path: Path, text: object, members: dict[str, bytes] | None = None, **extra: bytes) -> Path:
     """As somebody writes it with json, numpy and zipfile."""
-    packed = io.BytesIO()
+    packed = BytesIO()
     if members is None:
         np.savez(packed, **{f"{layer}/{n}": array for layer, own in arrays().items() for n, array in enumerate(own)})
     else:
@@ -64,7 +65,7 @@ def by_hand(path: Path, text: object, members: dict[str, bytes] | None = None, *
 
 def members() -> dict[str, bytes]:
     def npy(array: np.ndarray) -> bytes:
-        file = io.BytesIO()
+        file = BytesIO()
         np.save(file, array)
         return file.getvalue()
 
@@ -75,10 +76,10 @@ TEXT = {"graph": GRAPH, "outputs": [["out", {"tensor": "out"}]]}
 
 
 def refused(path: Path) -> list[tuple[str, str]]:
-    with pytest.raises(Invalid) as invalid:
-        upload.read_model(path, path.parent / "out.npz")
-    assert not (path.parent / "out.npz").exists()
-    return [(fault.pointer, fault.message) for fault in invalid.value.faults]
+    with path.open("rb") as source, TemporaryFile() as scratch, inspect.Arrays(BytesIO()) as arrays:
+        with pytest.raises(Invalid) as invalid:
+            inspect.READERS["keras"](inspect.Task(source, arrays, scratch))
+        return [(fault.pointer, fault.message) for fault in invalid.value.faults]
 
 
 @pytest.mark.parametrize("how", ["by us", "by hand"])
@@ -145,7 +146,7 @@ def changed(place: str, value: object) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_a_fault_in_the_text_is_named_with_its_place(place: str, value: object, pointer: str, tmp_path: Path) -> None:
-    assert refused(by_hand(tmp_path / "x.zip", changed(place, value)))[0][0] == "/file/graph.json" + pointer
+    assert refused(by_hand(tmp_path / "x.zip", changed(place, value)))[0][0] == "/graph.json" + pointer
 
 
 def test_arrays_are_what_their_layers_ask_for_all_faults_at_once(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_arrays_are_what_their_layers_ask_for_all_faults_at_once(tmp_path: Path)
 
 
 def _object() -> bytes:
-    file = io.BytesIO()
+    file = BytesIO()
     np.save(file, np.array([{}], object), allow_pickle=True)
     return file.getvalue()
 
@@ -186,7 +187,7 @@ def _header(shape: str) -> bytes:
 def test_an_array_that_lies_or_holds_objects_is_refused(content: Callable[[], bytes], tmp_path: Path) -> None:
     path = by_hand(tmp_path / "x.zip", TEXT, {**members(), "out/1.npy": content()})
     ((pointer, _),) = refused(path)
-    assert pointer == "/file/arrays.npz"
+    assert pointer == "/arrays.npz"
 
 
 def test_what_unpacks_to_much_more_than_was_sent_is_refused(tmp_path: Path) -> None:
@@ -194,11 +195,18 @@ def test_what_unpacks_to_much_more_than_was_sent_is_refused(tmp_path: Path) -> N
         **TEXT,
         "graph": {**GRAPH, "layers": {**GRAPH["layers"], "out": {"kind": "Dense", "config": {"units": 2**22}}}},
     }
-    zeros = io.BytesIO()
+    zeros = BytesIO()
     np.save(zeros, np.zeros((4, 2**22), np.float32))
     path = by_hand(tmp_path / "x.zip", wide, {**members(), "out/0.npy": zeros.getvalue()})
     assert path.stat().st_size < 2**18
     assert refused(path)
+
+
+def test_the_child_says_the_same(tmp_path: Path) -> None:
+    path, out = by_hand(tmp_path / "x.zip", changed("graph/layers/conv/kind", "Lambda")), tmp_path / "out.npz"
+    with pytest.raises(Invalid, match=r"/file/graph\.json/graph/layers/conv/kind"):
+        upload.read_model(path, out)
+    assert not out.exists()
 
 
 def test_other_members_are_refused(tmp_path: Path) -> None:
@@ -207,4 +215,4 @@ def test_other_members_are_refused(tmp_path: Path) -> None:
     assert refused(by_hand(tmp_path / "x.zip", TEXT, **{"../graph.json": b""}))
     with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
         archive.writestr("graph.json", json.dumps(TEXT))
-    assert refused(tmp_path / "y.zip") == [("/file", "there is no arrays.npz")]
+    assert refused(tmp_path / "y.zip") == [("", "there is no arrays.npz")]

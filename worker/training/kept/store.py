@@ -43,6 +43,9 @@ class Model:
 
     @property
     def cost(self) -> Cost:
+        """Nothing for one that was sent as a file: what it cost is not known."""
+        if self.manifest.origin is not None:
+            return Cost(0, 0.0, 0.0)
         cost = self.manifest.training
         return Cost(
             cost["steps"], cost["learning_rate"], cost["device_seconds"], cost.get("best_epoch"), cost.get("epochs")

@@ -52,11 +52,15 @@ class Faults:
     def __init__(self, lookup: Lookup):
         self.lookup, self.gathered = lookup, list[Fault]()
         self.traces: dict[str, str] = {}
+        self._counts_all = self._rests_on_a_file = False
 
     def add(self, pointer: str, message: str, hint: Hint = None, code: str = "invalid") -> None:
         self.gathered.append(Fault(pointer, message, hint, code))
 
     def done(self) -> None:
+        if self._counts_all and self._rests_on_a_file:
+            message = "how long a model that was sent as a file was trained is not known"
+            self.add("/control/budget", message, "leave `budget` out")
         if self.gathered:
             raise Invalid(dict.fromkeys(self.gathered))  # two tasks may share a field, and its fault
 
@@ -334,6 +338,7 @@ class Faults:
     ) -> ControlSpec:
         """The control's rate filled in: the treated arm's, or with `scratch` the from-scratch default, since a fine-tuning
         rate would cripple it."""
+        self._counts_all = control.budget == "total"
         if control.primary is not None and control.primary not in [*(tasks or []), "delta_m"]:
             if tasks is None:
                 self.add("/control/primary", "only a multitask job has a primary task", "leave `primary` out")
@@ -392,6 +397,7 @@ class Faults:
             manifest = self.manifest(source, at)
             if manifest is None:
                 return source, None
+            self._rests_on_a_file |= manifest.origin is not None
             sharing = manifest.sharing.get("name", HARD)
             try:
                 architecture = architectures.resolve(manifest.architecture) if sharing in modules("sharing") else None
