@@ -11,6 +11,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Tensor = dict[str, Any]
 
 
+NORM_MOMENTUM = 0.9
+"""Of BatchNormalization's running statistics. Their makers took 0.99 and more, for a hundred thousand steps: after a hundred, a control
+from scratch would be asked with statistics that have not arrived."""
+
+
 class Drawing:
     """A graph of one input. `arrays`: of each layer in the order of its Keras layer's `.weights`."""
 

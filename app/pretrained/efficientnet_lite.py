@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from app.pretrained.drawing import Array, Drawing, Tensor
+from app.pretrained.drawing import NORM_MOMENTUM, Array, Drawing, Tensor
 from app.pretrained.source import Built, Source
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
@@ -58,10 +58,10 @@ def _conv(drawing: Drawing, source: Source, ours: str, theirs: str, x: Tensor, s
 
 
 def _normed(drawing: Drawing, source: Source, ours: str, theirs: str, x: Tensor, *, relu: bool = True) -> Tensor:
-    """Its variance's floor and momentum are those of Keras's own defaults, 0.001 and 0.99."""
+    """Its variance's floor is that of Keras's own default, 0.001."""
     arrays: list[Array] = [
         source.take(f"{theirs}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
     ]
     source.leave(f"{theirs}.num_batches_tracked")
-    x = drawing.add(f"{ours}_norm", "BatchNormalization", x, arrays=arrays)
+    x = drawing.add(f"{ours}_norm", "BatchNormalization", x, arrays=arrays, momentum=NORM_MOMENTUM)
     return drawing.add(f"{ours}_relu", "ReLU", x, max_value=6.0) if relu else x

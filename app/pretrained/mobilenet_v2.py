@@ -6,15 +6,12 @@ Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". L
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from app.pretrained.drawing import Drawing, Tensor
+from app.pretrained.drawing import NORM_MOMENTUM, Drawing, Tensor
 from app.pretrained.source import Built, Source
 
 STRIDED = frozenset({1, 3, 6, 13})
 """Blocks that halve the sides."""
-
-_NORM: dict[str, Any] = {"epsilon": 1e-3, "momentum": 0.999}
 
 
 def build(source: Source, size: tuple[int, int]) -> Built:
@@ -52,7 +49,7 @@ class _Layers:
     def normed(self, drawing: Drawing, name: str, relu: str | None, x: Tensor) -> Tensor:
         parts = ("gamma", "beta", "moving_mean", "moving_variance")
         arrays = [self._source.take(f"{self._prefix}{name}/{part}") for part in parts]
-        x = drawing.add(name, "BatchNormalization", x, arrays=arrays, **_NORM)
+        x = drawing.add(name, "BatchNormalization", x, arrays=arrays, momentum=NORM_MOMENTUM)
         return drawing.add(relu, "ReLU", x, max_value=6.0) if relu else x
 
     def block(self, drawing: Drawing, name: str, x: Tensor, *, stride: int, expand: bool) -> Tensor:
