@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from app.spec.architectures.keras_graph import RESERVED
+
 LONGEST = 128
 
 
@@ -22,6 +24,7 @@ class Names:
         """
         base = re.sub(r"[^A-Za-z0-9_.-]", "_", wanted).lstrip("_.-")[: LONGEST - 8]
         base = base or re.sub(r"[^A-Za-z0-9]", "", otherwise)[:64] or "layer"
+        base = f"own-{base}" if RESERVED.fullmatch(base) else base
         name, number = base, self._given.get(base, 0)
         while name in self._given:
             number += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 from typing import Any
 
@@ -20,6 +21,7 @@ from app.spec.architectures.keras_graph import Call, Given, Spec, StockLayer
 from app.spec.data import Feature, InputSchema, PictureDecoding, Schema, SoundDecoding
 from app.spec.faults import Fault, Invalid
 from app.spec.imports import SCALES, ImportOptions, Scale
+from app.spec.models import HEAD_PARTS
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
@@ -63,6 +65,7 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
         raise Invalid(faults)
     if schema is not None and len(made) == 1 and options.target is None and schema.target is not None:
         made = [made[0].model_copy(update={"task": schema.target})]
+    made = [head.model_copy(update={"task": _task(head.task, trunk)}) for head in made]
     trunk = _with_bounds(trunk, notes).model_copy(update={"kind": input_.kind})
     canvas = list(graph.given[0].shape) if inputs.of(input_.kind).RESIZED and len(graph.given[0].shape) == 3 else None
     return Reading(
@@ -78,6 +81,15 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
         ],
         notes,
     )
+
+
+def _task(name: str, trunk: Spec) -> str:
+    """The name of a task whose head has no layer of the trunk's name."""
+    for number in count(1):
+        own = name if number == 1 else f"{name[:55]}_{number}"
+        if not {own, *(f"{own}_{part}" for part in HEAD_PARTS)} & set(trunk.layers):
+            break
+    return own
 
 
 def network(graph: Spec, outputs: Sequence[Output]) -> tuple[Spec, list[str]]:

@@ -33,6 +33,10 @@ UNFINISHED = "unfinished"
 """The role of a stopped stage's model so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
 
 
+HEAD_PARTS = ("hidden", "dropout", "logits")
+"""Of a head's layers, in the order in which they are called: a task's layer is called TASK_PART."""
+
+
 class HeadSpec(SpecModel):
     """An optional hidden layer before a task's output layer."""
 
@@ -63,9 +67,12 @@ class TrainStage(SpecModel):
 
 
 class TrainedHere(SpecModel):
-    """`each_seed`: of a transfer's source: one for each pair of seeds, so that the verdict's interval holds the source's luck too."""
-
     train: TrainStage
+
+
+class TrainedSource(TrainedHere):
+    """`each_seed`: one for each pair of seeds, so that the verdict's interval holds the source's luck too."""
+
     each_seed: bool = Field(False, exclude_if=lambda each: not each)
 
 
@@ -139,7 +146,7 @@ def which_start(value: object) -> str | None:
 
 TransferSource = Annotated[
     Annotated[ModelRef, Tag("reference")]
-    | Annotated[TrainedHere, Tag("train")]
+    | Annotated[TrainedSource, Tag("train")]
     | Annotated[ApplicationRef, Tag("application")]
     | Annotated[Backbone, Tag("backbone")],
     Discriminator(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app import methods
+from app.spec.architectures import keras_graph
 from app.spec.faults import Invalid
 from tests.app.builtin_lookup import BuiltIns
 
@@ -33,10 +34,19 @@ def test_a_required_field_of_the_wrong_type_is_named_once() -> None:
     assert faults({"kind": "transfer", "dataset": 7, "source": {"train": {"dataset": "strokes"}}}) == ["/dataset"]
 
 
+def test_a_task_is_not_called_as_a_layer_of_the_network() -> None:
+    graph = {**keras_graph.EXAMPLE, "layers": {**keras_graph.EXAMPLE["layers"]}}
+    graph["layers"]["digit_logits"] = graph["layers"].pop("conv")
+    graph["calls"] = [{**graph["calls"][0], "layer": "digit_logits"}, graph["calls"][1]]
+    teacher = {"train": {"dataset": "digits"}}
+    body = {"kind": "distillation", "dataset": "digits", "teachers": [teacher], "student": graph}
+    assert faults(body) == ["/student"]
+
+
 def test_a_teacher_serves_all_seeds() -> None:
     teacher = {"train": {"dataset": "digits"}, "each_seed": True}
     body = {"kind": "distillation", "dataset": "digits", "teachers": [teacher], "student": "cnn-small"}
-    assert faults(body) == ["/teachers/0/each_seed"]
+    assert faults(body) == ["/teachers/0/train"]
 
 
 def test_the_words_beside_a_wrong_one_are_not_faults_for_its_absence() -> None:

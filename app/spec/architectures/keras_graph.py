@@ -5,6 +5,7 @@ What a user's own model becomes. No name in it leads to code: a layer's `kind` i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from math import prod
@@ -31,6 +32,12 @@ Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 Plain = Annotated[
     Any, WithJsonSchema({"description": "a number, a text, or a list or an object of such, as the layer takes it"})
 ]
+
+
+RESERVED = re.compile(
+    r"input(_(shrunk|flattened|averaged|restored|repeated))?|resize(_\d+)?|preprocessing.*|head_flatten", re.ASCII
+)
+"""Names of layers that stand around the network in a kept model."""
 
 
 class Given(SpecModel):
@@ -115,6 +122,8 @@ def _faults(spec: Spec) -> Iterator[Fault]:
         return
     for name, layer in spec.layers.items():
         at = "/layers" + pointer(name)
+        if RESERVED.fullmatch(name):
+            yield Fault(at, "a layer around the network has this name", f"call it own-{name}", "name_taken")
         for where, message, hint in stock_layers.faults(layer.kind, layer.config):
             yield Fault(at + where, message, hint)
     known, several = set[str](), set[str]()

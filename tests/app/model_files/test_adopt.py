@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from app.data import builtins
+from app.model_files._names import Names
 from app.model_files.adopt import adopt
 from app.spec.architectures.keras_graph import Spec
 from app.spec.faults import Invalid
@@ -118,3 +120,12 @@ def test_a_rate_goes_with_samples_and_with_the_data_sets_rate() -> None:
     graph = chain(("cut", "Reshape", {"target_shape": [tones.input.shape[0]]}), OUT, shape=tuple(tones.input.shape))
     with pytest.raises(Invalid, match="the network hears 16000"):
         adopt(graph, [("out", {"tensor": "out"})], ImportOptions(rate=16_000), tones)
+
+
+def test_a_task_has_no_name_of_a_layer_and_no_layer_one_of_ours() -> None:
+    graph = chain(("class", "Dense", {"units": 4}), ("class_2_logits", "Dense", {"units": 4}), OUT, shape=(6,))
+    (adopted,) = adopt(graph, [("dense", {"tensor": "out"})], ImportOptions(classes=ABC), None).candidates
+    assert [head.task for head in adopted.heads] == ["class_3"]
+    with pytest.raises(ValidationError, match="not a graph"):
+        chain(("preprocessing", "Dense", {"units": 4}), OUT, shape=(6,))
+    assert Names().new("preprocessing", "layer") == "own-preprocessing"

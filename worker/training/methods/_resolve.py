@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ from app.spec.data import Column, Feature, InputSchema, PerClass, Schema, SplitS
 from app.spec.exports import ExportFormat, unavailable
 from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
 from app.spec.lookup import Lookup, Missing
-from app.spec.models import HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
+from app.spec.models import HEAD_PARTS, HeadSpec, Manifest, TaskSpec, TrainedHere, TrainStage
 from app.spec.registry import modules
 from app.spec.spec_limits import most_epochs, most_parameters
 from app.spec.trace import key as trace_key
@@ -154,7 +154,7 @@ class Faults:
         """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves."""
         trunk = {*trace.names, *trace.nested} if trace is not None else set[str]()
         trunk |= {node.name for node in graph.nodes} if graph is not None else set()
-        heads_ = {f"{task}_{part}": task for task in tasks for part in heads.PARTS}
+        heads_ = {f"{task}_{part}": task for task in tasks for part in HEAD_PARTS}
         crossed = {heads_[name] for name in trunk & heads_.keys()}
         for name in tasks:
             if TAKEN.fullmatch(name) or name in trunk:
@@ -249,6 +249,7 @@ class Faults:
         """Refuses a trunk that cannot carry its heads, and a model that is too large. `made`: hidden units of each head (None: none) and
         its task; `graph`: the layers before the heads where they are not the trunk alone."""
         self._maps(trace, [task for _, task in made.values()], at)
+        self._names(trace, made, at)
         count = (trace if graph is None else graph).parameters
         for hidden, task in made.values():
             shape = trace.shapes[trace.map][-1:] if tasks.on_map(task.type) and trace.map else trace.features_shape
@@ -261,6 +262,14 @@ class Faults:
                 "choose smaller numbers",
                 "model_too_large",
             )
+
+    def _names(self, trace: Trace, made: Iterable[str], at: str) -> None:
+        """Refuses a task whose head would have a layer of the trunk's name. Our own architectures have none of a task's name."""
+        for task in made:
+            taken = [name for name in (task, *heads.layer_names(task)) if name in trace.by_name]
+            if taken:
+                message = f"the network has a layer {taken[0]!r}, and the head of the task {task!r} needs that name"
+                self.add(at, message, "call the column or the layer otherwise", "name_taken")
 
     def _maps(self, trace: Trace, made: Sequence[Task], at: str) -> None:
         """Heads on a map need one; and a trunk whose last layers nobody would train is not theirs."""
@@ -386,13 +395,8 @@ class Faults:
             update["architecture"] = architecture
         return stage.model_copy(update=update), architecture, task, input_
 
-    def knowledge(
-        self, source: str | TrainedHere, at: str, *, once: bool = True
-    ) -> tuple[str | TrainedHere, ModelFacts | None]:
-        """A source or teacher, resolved; and the facts of its model (None where it has faults). `once`: it serves all seeds."""
-        if once and isinstance(source, TrainedHere) and source.each_seed:
-            message = "only a transfer's source can be trained once for each seed"
-            self.add(f"{at}/each_seed", message, "leave it out", "not_applicable")
+    def knowledge(self, source: str | TrainedHere, at: str) -> tuple[str | TrainedHere, ModelFacts | None]:
+        """A source or teacher, resolved; and the facts of its model (None where it has faults)."""
         if isinstance(source, str):
             manifest = self.manifest(source, at)
             if manifest is None:
@@ -415,7 +419,7 @@ class Faults:
             trace = self.traced(architecture, manifest.trunk_input)
             return source, ModelFacts(architecture, tasks, manifest.trunk_input, dict(manifest.heads), trace, sharing)
         stage, architecture_, task, input_ = self.stage(source.train, f"{at}/train")
-        resolved = TrainedHere(train=stage, each_seed=source.each_seed)
+        resolved = source.model_copy(update={"train": stage})
         if architecture_ is None or task is None or input_ is None:
             return resolved, None
         trunk_input = input_.model_copy(update={"shape": list(architecture_.trunk_shape(tuple(input_.shape)))})

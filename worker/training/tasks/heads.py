@@ -16,7 +16,7 @@ import numpy as np
 from app.data.source import BLOCK_VALUES, SourceRows
 from app.spec import tasks
 from app.spec.data import Column
-from app.spec.models import HeadSpec, TaskManifest, TaskSpec
+from app.spec.models import HEAD_PARTS, HeadSpec, TaskManifest, TaskSpec
 from app.spec.registry import module
 
 if TYPE_CHECKING:
@@ -259,13 +259,9 @@ def loss(task: Task, y: Mapping[str, Any], logits: Any) -> tuple[Any, Any]:
     return total / ops.maximum(count, LEAST_COUNT), count
 
 
-PARTS = ("hidden", "dropout", "logits")
-"""Of a head's layers, in the order in which they are called."""
-
-
 def layer_names(task: str) -> list[str]:
     """The names that the layers of a task's head may have, in the order in which they are called."""
-    return [f"{task}_{part}" for part in PARTS]
+    return [f"{task}_{part}" for part in HEAD_PARTS]
 
 
 def layers(task: Task, head: HeadSpec, dtype: Any) -> list[Any]:

@@ -24,7 +24,7 @@ def test_a_column_with_the_name_of_a_layer_becomes_another_task(column: str) -> 
 
 
 def test_every_layer_of_the_architectures_is_a_taken_name() -> None:
-    for name in architectures.names():
+    for name in sorted({*architectures.names()} - {"keras-graph"}):  # its layers' names are a user's: a job is refused
         optional = {"batch_norm": True, "dropout": 0.1}
         fields = type(architectures.resolve(name)).model_fields
         for numbers in ({}, {key: value for key, value in optional.items() if key in fields}):

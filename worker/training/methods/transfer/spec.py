@@ -189,7 +189,7 @@ def _source(spec: Spec, fed: InputSchema | None, faults: Faults) -> tuple[Any, M
         return spec.source, None
     if isinstance(source, Backbone):
         return _backbone.resolved(source, fed, "/source", faults)
-    return faults.knowledge(source, "/source", once=False)
+    return faults.knowledge(source, "/source")
 
 
 def _shown(spec: Spec, ours: InputSchema, facts: ModelFacts, faults: Faults) -> InputSchema:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.data.inputs import part_like
 from app.spec.base import SpecModel, plain
-from app.spec.models import Backbone, TaskSpec, TrainedHere
+from app.spec.models import Backbone, TaskSpec, TrainedSource
 from app.spec.variants import settled
 from worker.training import experiment
 from worker.training.experiment import About, Before, Fit, Recipe
@@ -51,7 +51,7 @@ class Experiment(experiment.Experiment):
         self._epoch_steps = epoch_steps_of(self._target.subset(self.arms[0].seed), spec.training)
         self._budget = steps(spec.training, self._epoch_steps)
         _warn_of_late_phases(spec, run, self._budget, self._epoch_steps)
-        if isinstance(spec.source, TrainedHere):
+        if isinstance(spec.source, TrainedSource):
             self.before = {
                 "source" if k == 0 else f"source/{k}": Before(stage, run.stage_data(stage, self._target.held_out))
                 for k, stage in enumerate(_stages(spec.source, spec.control.seeds))
@@ -118,7 +118,7 @@ class Experiment(experiment.Experiment):
         )
 
 
-def _stages(source: TrainedHere, seeds: int) -> list[TrainStage]:
+def _stages(source: TrainedSource, seeds: int) -> list[TrainStage]:
     """The source's training, or with `each_seed` one for each pair, each of a seed of its own."""
     first = source.train.training.seed
     return [
