@@ -24,6 +24,24 @@ from app.spec.faults import Invalid, validate
 router = APIRouter(prefix="/v1/architectures", tags=["models"])
 
 
+EXAMPLE = {
+    "module": "keras",
+    "class_name": "Sequential",
+    "config": {
+        "name": "mine",
+        "layers": [
+            {"module": "keras.layers", "class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 4]}},
+            {
+                "module": "keras.layers",
+                "class_name": "Dense",
+                "config": {"name": "wide", "units": 8, "activation": "relu"},
+            },
+            {"module": "keras.layers", "class_name": "Dense", "config": {"name": "out", "units": 3}},
+        ],
+    },
+}
+
+
 class ArchitectureShape(BaseModel):
     architecture: dict[str, Any] = Field(description="as `architecture`, `student` or `trunk` of a job")
     notes: list[str] = Field(description="what was decided, or left behind, without being asked for")
@@ -34,7 +52,7 @@ class ArchitectureShape(BaseModel):
     responses=deps.problem_responses("malformed_body", "unsupported_media_type", "invalid"),
     openapi_extra=deps.body_in_openapi(
         {"type": "object", "description": "what `model.to_json()` gives: of stock layers, their shapes known"},
-        example={"class_name": "Sequential", "config": {"name": "mine", "layers": []}},
+        example=EXAMPLE,
     ),
     summary="Read a network as an architecture",
 )
