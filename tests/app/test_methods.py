@@ -40,7 +40,7 @@ def test_a_task_is_not_called_as_a_layer_of_the_network() -> None:
     graph["calls"] = [{**graph["calls"][0], "layer": "digit_logits"}, graph["calls"][1]]
     teacher = {"train": {"dataset": "digits"}}
     body = {"kind": "distillation", "dataset": "digits", "teachers": [teacher], "student": graph}
-    assert faults(body) == ["/student"]
+    assert faults(body) == ["/target"]
 
 
 def test_a_teacher_serves_all_seeds() -> None:

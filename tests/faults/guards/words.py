@@ -161,7 +161,13 @@ GUARDS = (
         OPENAPI + "test_no_parameter_is_said_to_be_null",
     ),
     Guard("validate is no job", "app/api/deps.py", 'regex = "job_[^/]+"', 'regex = "[^/]+"', OWN_PATH),
-    Guard("predict is no model", "app/api/deps.py", 'regex = ".*(?<!/predict)"', 'regex = ".*"', OWN_PATH),
+    Guard(
+        "predict is no model",
+        "app/api/deps.py",
+        'regex = ".*(?<!/predict)(?<!/file)"',
+        'regex = ".*(?<!/file)"',
+        OWN_PATH,
+    ),
     Guard(
         "answers require what always comes",
         "app/spec/base.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -150,8 +150,9 @@ class Faults:
             message = f"no class of {task.column!r} would be on two sides, so none that is learnt could be tested"
             self.add("/split/column", message, "split by another column, or learn it with type: embedding")
 
-    def names(self, tasks: list[str], trace: Trace | None, graph: Graph | None = None) -> None:
-        """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves."""
+    def names(self, tasks: list[str], trace: Trace | None, graph: Graph | None = None, at: str | None = None) -> None:
+        """Every layer of a kept model has a name of its own: the trunk's, the heads', and the tasks' themselves. `at`: of a lone task,
+        which is called as its column is."""
         trunk = {*trace.names, *trace.nested} if trace is not None else set[str]()
         trunk |= {node.name for node in graph.nodes} if graph is not None else set()
         heads_ = {f"{task}_{part}": task for task in tasks for part in HEAD_PARTS}
@@ -165,7 +166,10 @@ class Faults:
                 message = f"a layer of the trunk has a name of this task's head ({name}_…)"
             else:
                 continue
-            self.add(pointer("tasks", name), message, f"call it {name[:59]}_task")
+            if at is None:
+                self.add(pointer("tasks", name), message, f"call it {name[:59]}_task")
+            else:
+                self.add(at, message, "call the column or the layer otherwise", "name_taken")
 
     def split(self, schema: Schema | None, split: SplitSpec, columns: list[str]) -> None:
         if schema is not None:
@@ -249,7 +253,6 @@ class Faults:
         """Refuses a trunk that cannot carry its heads, and a model that is too large. `made`: hidden units of each head (None: none) and
         its task; `graph`: the layers before the heads where they are not the trunk alone."""
         self._maps(trace, [task for _, task in made.values()], at)
-        self._names(trace, made, at)
         count = (trace if graph is None else graph).parameters
         for hidden, task in made.values():
             shape = trace.shapes[trace.map][-1:] if tasks.on_map(task.type) and trace.map else trace.features_shape
@@ -262,14 +265,6 @@ class Faults:
                 "choose smaller numbers",
                 "model_too_large",
             )
-
-    def _names(self, trace: Trace, made: Iterable[str], at: str) -> None:
-        """Refuses a task whose head would have a layer of the trunk's name. Our own architectures have none of a task's name."""
-        for task in made:
-            taken = [name for name in (task, *heads.layer_names(task)) if name in trace.by_name]
-            if taken:
-                message = f"the network has a layer {taken[0]!r}, and the head of the task {task!r} needs that name"
-                self.add(at, message, "call the column or the layer otherwise", "name_taken")
 
     def _maps(self, trace: Trace, made: Sequence[Task], at: str) -> None:
         """Heads on a map need one; and a trunk whose last layers nobody would train is not theirs."""

@@ -172,6 +172,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     student, trace = _student(spec, teacher_facts[0] if teacher_facts else None, faults, fed, task)
     if trace is not None and task is not None and not faults.gathered:
         faults.parameters(trace, {task.name: (spec.head.units, task)}, "/student")
+        faults.names([task.name], trace, at="/target")
     _check_unlabelled(spec, schema, column, faults)
     training = faults.training(spec.training, "/training")
     faults.augmentation(training, fed, "/training")

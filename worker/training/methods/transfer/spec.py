@@ -164,6 +164,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
             trace = faults.traced(architecture, shown or facts.input)
             faults.suits(architecture, [task], "/source" if spec.architecture is None else "/architecture")
             faults.parameters(trace, {task.name: (spec.head.units, heads.seen(task, architecture))}, "/architecture")
+            faults.names([task.name], trace, at="/target")
     if architecture is not None:
         update["architecture"] = architecture
     faults.done()
