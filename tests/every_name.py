@@ -118,6 +118,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "head.activation": {"head": {"units": 3}},
     "lora": {"strategy": "lora"},
     "source.applications": {**DIGITS, "source": {"weights": "none"}},
+    "source.each_seed": {"source": {"train": TABLE}},
     "split.by=column": {"split": {"column": "part"}},
     "split.by=group": {"split": {"column": "family"}},
     "split.by=time": {"split": {"column": "level"}},
