@@ -75,6 +75,7 @@ BACKSTOPS = (
     Backstop("artifacts_fence_update", "UPDATE artifacts SET attempt = 1 WHERE job_id = 'running'"),
     Backstop("models_fence_insert", f"{MODEL} ('x', 'running', 1, 'x', 'x', 1, '{{}}', 'x', 1)"),
     Backstop("models_fence_update", "UPDATE models SET attempt = 1 WHERE job_id = 'running'"),
+    Backstop("models_of_a_job", f"{MODEL} ('x', NULL, 1, 'imported', 'y', 1, '{{}}', 'x', 1)"),
     Backstop("attempt_fence: does not run", f"{METRIC} ('running', 'x', 1, 1, 0)"),
     Backstop("transitions_guard", "UPDATE transitions SET to_state = 'failed' WHERE job_id = 'ended'"),
     Backstop("transitions_guard: by the database alone", "DELETE FROM transitions WHERE job_id = 'ended'"),
