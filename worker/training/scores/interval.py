@@ -82,7 +82,7 @@ def residual(v_tests: Sequence[float] | Array, v_test: float) -> float:
 
 
 def least_variance(metric: str, n_units: int) -> float:
-    """What a share's variance from its test rows is raised by: that of one row's worth, 1/n².
+    """What a share's variance from its test rows is raised by: that of one test unit's worth, 1/n².
 
     Where no row told two arms apart the rows' variance would be 0, and `no_effect` certain after any 30 rows (Agresti and Min 2005 add to
     the counts of a paired table for the same reason).
