@@ -77,11 +77,9 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
         )
         stored = artifacts.keep_file(out)
     with transaction() as session:
-        if (existing := models.of_file(session, sha256, called, asked)) is not None:
-            return existing, False
-        model = models.add(session, called, stored, manifest)
-    log.info("model_imported", model=model.id, parameters=manifest.parameters)
-    return model, True
+        model, new = models.add(session, called, stored, manifest)
+    log.info("model_imported", model=model.id, parameters=manifest.parameters, new=new)
+    return model, new
 
 
 def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:

@@ -49,24 +49,10 @@ def keep(
     if existing is not None:
         return existing
     name = (job.name or job.id) if role == JOBS_OWN else f"{job.name or job.id}/{role}"
-    artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
     _lock_name(session, name)
     if UNFINISHED in kept_already:
         forget(session, [kept_already[UNFINISHED]], _unfinished_files(session, job.id))
-    model = Model(
-        id=ids.new("mdl"),
-        job_id=job.id,
-        attempt=attempt,
-        role=role,
-        name=name,
-        version=_next_version(session, name),
-        manifest=manifest.model_dump(mode="json"),
-        sha256=stored.sha256,
-        rows_sha256=rows.sha256 if rows else None,
-        bytes=stored.bytes,
-    )
-    session.add(model)
-    session.flush()
+    model = _recorded(session, name, stored, rows, manifest, role=role, job_id=job.id, attempt=attempt)
     own = {kept.role: kept.id for kept in of_job(session, job.id)}
     session.add_all(
         Edge(model_id=model.id, relation=relation, target=own.get(target, target))
@@ -76,25 +62,18 @@ def keep(
     return model
 
 
-def add(session: Session, name: str, stored: Stored, manifest: Manifest) -> Model:
-    """Records a model that was sent as a file and whose own file is in the store: the next version of its name."""
-    artifacts.hold(session, stored.sha256)
+def add(session: Session, name: str, stored: Stored, manifest: Manifest) -> tuple[Model, bool]:
+    """Records a model that was sent as a file and whose own file is in the store: the next version of its name.
+
+    Returns:
+        The model, and whether it is new: of two that send the same at once the second gets the first one's.
+    """
+    assert manifest.origin is not None
     _lock_name(session, name)
-    model = Model(
-        id=ids.new("mdl"),
-        job_id=None,
-        attempt=None,
-        role=IMPORTED,
-        name=name,
-        version=_next_version(session, name),
-        manifest=manifest.model_dump(mode="json"),
-        sha256=stored.sha256,
-        rows_sha256=None,
-        bytes=stored.bytes,
-    )
-    session.add(model)
-    session.flush()
-    return model
+    existing = of_file(session, manifest.origin.sha256, name, manifest.origin.options)
+    if existing is not None:
+        return existing, False
+    return _recorded(session, name, stored, None, manifest, role=IMPORTED, job_id=None, attempt=None), True
 
 
 def of_file(session: Session, sha256: str, name: str, options: dict[str, Any]) -> Model | None:
@@ -116,7 +95,8 @@ def delete(session: Session, ref: str) -> None:
     model = get(session, ref)
     if model.job_id is not None:
         raise Conflict(f"This model is of {model.job_id} and goes with it: DELETE /v1/jobs/{model.job_id}.")
-    session.refresh(model, with_for_update=True)
+    if session.scalars(select(Model.id).where(Model.id == model.id).with_for_update()).one_or_none() is None:
+        raise NotFound("This model was deleted just now.")
     heirs = _heirs(session, [model.id], None)
     if heirs:
         raise Conflict(f"Still needed by {', '.join(heirs[:20])}. Delete those first.")
@@ -253,6 +233,26 @@ def hold(session: Session, model_ids: Collection[str]) -> None:
     gone = set(model_ids) - set(session.scalars(held.with_for_update(read=True, key_share=True)))
     if gone:
         raise Conflict(f"{', '.join(sorted(gone))}, which this job inherits from, was deleted just now.")
+
+
+def _recorded(
+    session: Session, name: str, stored: Stored, rows: Stored | None, manifest: Manifest, **whose: Any
+) -> Model:
+    """A new row, the next version of `name`, which is locked. `whose`: its role, job and attempt."""
+    artifacts.hold(session, stored.sha256, *([rows.sha256] if rows else []))
+    model = Model(
+        id=ids.new("mdl"),
+        name=name,
+        version=_next_version(session, name),
+        manifest=manifest.model_dump(mode="json"),
+        sha256=stored.sha256,
+        rows_sha256=rows.sha256 if rows else None,
+        bytes=stored.bytes,
+        **whose,
+    )
+    session.add(model)
+    session.flush()
+    return model
 
 
 def _lock_name(session: Session, name: str) -> None:

@@ -21,6 +21,7 @@ from app.data import builtins
 from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.settings import settings
+from app.spec.imports import Origin
 from app.spec.models import Manifest, TaskManifest
 from app.states import JobState
 from app.tables import Job
@@ -402,3 +403,42 @@ def test_a_cancel_keeps_finished_stages_unless_they_are_discarded(discard: bool,
         names = [artifact.name for artifact in artifacts.of_job(session, waiting.id)]
         assert names == (["trainer.log"] if discard else ["source.keras", "trainer.log"])
     assert len(list((settings().store / "blob").iterdir())) == (1 if discard else 2)
+
+
+def sent(path: Path, sha256: str = "1" * 64, **options: Any) -> tuple[str, bool]:
+    path.write_bytes(b"a model that was sent")
+    origin = Origin(file="mine.keras", sha256=sha256, bytes=1, options=options)
+    with transaction() as session:
+        model, new = models.add(
+            session, "mine", artifacts.keep_file(path), MANIFEST.model_copy(update={"origin": origin})
+        )
+        return model.id, new
+
+
+def test_of_equal_files_that_come_at_once_one_becomes_a_model(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: sent(tmp_path / str(number)), range(8)))
+    assert len({model for model, _ in found}) == 1
+    assert sum(new for _, new in found) == 1
+    other, new = sent(tmp_path / "x", scale="0..1")
+    assert new
+    with transaction() as session:
+        assert {model.version for model in models.page(session, name="mine")} == {1, 2}
+        assert models.get(session, "model:mine").id == other
+
+
+def test_a_model_that_was_sent_goes_but_not_under_an_heir(tmp_path: Path) -> None:
+    model, _ = sent(tmp_path / "x")
+    heir = a_job(spec={"source": model})
+    with transaction() as session, pytest.raises(Conflict, match=heir.id):
+        models.delete(session, model)
+    job = a_job()
+    own = kept(job, tmp_path / "own")
+    with transaction() as session, pytest.raises(Conflict, match="goes with it"):
+        models.delete(session, own)
+    succeed(heir)
+    with transaction() as session:
+        models.delete(session, model)
+    with transaction() as session, pytest.raises(NotFound):
+        models.delete(session, model)
+    assert not artifacts.blob(hashlib.sha256(b"a model that was sent").hexdigest()).exists()
