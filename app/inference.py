@@ -147,24 +147,11 @@ def trace(architecture: dict[str, Any], shape: Sequence[int]) -> Trace:
         Unavailable: 503, the program does not answer, or has too much to do.
         Problem: 500 when it fails.
     """
-    try:
-        answer = _patiently("/trace", {"architecture": architecture, "shape": list(shape)})
-    except (httpx.HTTPError, RuntimeError) as error:
-        log.warning("inference does not answer", error=type(error).__name__)
-        raise Unavailable(
-            "This network was never looked at before, and the inference process, which does that, does not answer. "
-            "`bequest serve` restarts it within seconds; elsewhere run `python -m worker.inference` and set INFERENCE_URL.",
-            code="inference_unavailable",
-        ) from None
-    match answer.status_code:
-        case httpx.codes.OK:
-            return Trace.model_validate_json(answer.content)
-        case httpx.codes.UNPROCESSABLE_ENTITY:
-            raise ValueError(answer.json()["detail"])
-        case httpx.codes.SERVICE_UNAVAILABLE:
-            raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
-    log.error("trace failed", status=answer.status_code, answer=answer.text[:2000])
-    raise Problem("internal", "The inference process could not build this network; its log has the reason.")
+    asked = {"architecture": architecture, "shape": list(shape)}
+    answer = _worked("/trace", asked, _TRACE_SECONDS, "looks at a network that was never looked at before")
+    if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        raise ValueError(answer.json()["detail"])
+    return Trace.model_validate_json(answer.content)
 
 
 def write(order: Order) -> Manifest:
@@ -175,27 +162,32 @@ def write(order: Order) -> Manifest:
         Unavailable: 503, the program does not answer, or has too much to do.
         Problem: 500 when it fails.
     """
+    answer = _worked("/import", order.model_dump(mode="json"), _IMPORT_SECONDS, "writes a model that is sent")
+    if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        raise Invalid(Fault(**fault) for fault in answer.json()["faults"])
+    return Manifest.model_validate_json(answer.content)
+
+
+def _worked(path: str, body: dict[str, Any], seconds: float, does: str) -> httpx.Response:
+    """The program's answer, or its refusal (422), to work on a network. `does`: what it does there, in words."""
     try:
-        answer = _patiently("/import", order.model_dump(mode="json"), _IMPORT_SECONDS)
+        answer = _patiently(path, body, seconds)
     except (httpx.HTTPError, RuntimeError) as error:
         log.warning("inference does not answer", error=type(error).__name__)
         raise Unavailable(
-            "The inference process, which writes a model that is sent, does not answer. `bequest serve` restarts it within "
-            "seconds; elsewhere run `python -m worker.inference` and set INFERENCE_URL.",
+            f"The inference process, which {does}, does not answer. `bequest serve` restarts it within seconds; "
+            "elsewhere run `python -m worker.inference` and set INFERENCE_URL.",
             code="inference_unavailable",
         ) from None
-    match answer.status_code:
-        case httpx.codes.OK:
-            return Manifest.model_validate_json(answer.content)
-        case httpx.codes.UNPROCESSABLE_ENTITY:
-            raise Invalid(Fault(**fault) for fault in answer.json()["faults"])
-        case httpx.codes.SERVICE_UNAVAILABLE:
-            raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
-    log.error("import failed", status=answer.status_code, answer=answer.text[:2000])
-    raise Problem("internal", "The inference process could not write this model; its log has the reason.")
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        raise Unavailable("The inference process is busy; ask again.", code="inference_unavailable")
+    if answer.status_code not in (httpx.codes.OK, httpx.codes.UNPROCESSABLE_ENTITY):
+        log.error("work on a network failed", path=path, status=answer.status_code, answer=answer.text[:2000])
+        raise Problem("internal", "The inference process could not work on this network; its log has the reason.")
+    return answer
 
 
-def _patiently(path: str, body: dict[str, Any], seconds: float = _TRACE_SECONDS) -> httpx.Response:
+def _patiently(path: str, body: dict[str, Any], seconds: float) -> httpx.Response:
     """The program's answer. A program that starts is waited for once, and not by everyone in turn."""
     global _given_up_until
     until = time.monotonic() + _START_SECONDS
