@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.requests import Request
 
 from app.api.threads import apart
@@ -96,6 +96,39 @@ def expect_multipart(request: Request) -> None:
                 Fault("/header/content-type", "expected no charset but utf-8", "leave charset out", "content_type")
             ],
         )
+
+
+def form_texts(form: FormData, name: str) -> list[str]:
+    """The texts of a field, in order."""
+    return [value for value in form.getlist(name) if isinstance(value, str)]
+
+
+def form_faults(form: FormData, texts: Collection[str], repeated: Collection[str] = ()) -> list[Fault]:
+    """What is wrong with a form of one `file` and the fields `texts`, of which those in `repeated` may stand several times."""
+    fields = ("file", *texts)
+    faults = [
+        Fault(f"/{name}", "unknown field", nearest(name, fields, "fields"), "unknown_field")
+        for name in dict.fromkeys(form)
+        if name not in fields
+    ]
+    faults += [
+        Fault(f"/{name}", "this field stands twice", "send it once", "duplicate_key")
+        for name in fields
+        if name not in repeated and len(form.getlist(name)) > 1
+    ]
+    faults += [
+        Fault(f"/{name}", "expected text, not a file", f"curl: -F {name}=TEXT, or -F '{name}=<FILE'", "text")
+        for name in texts
+        if any(isinstance(value, UploadFile) for value in form.getlist(name))
+    ]
+    faults += [
+        Fault(f"/{name}", reason, "remove the character", "text")
+        for name in texts
+        if (reason := next(filter(None, map(complaint, form_texts(form, name))), None))
+    ]
+    if not isinstance(form.get("file"), UploadFile):
+        faults.append(Fault("/file", "expected a file", "curl: -F file=@NAME", "missing"))
+    return faults
 
 
 def parse(raw: bytes) -> Body:

@@ -15,13 +15,13 @@ from starlette.datastructures import FormData, UploadFile
 from app import model_intake
 from app.api import deps, shapes
 from app.api.admission import aside
-from app.api.bodies import complaint, expect_multipart
+from app.api.bodies import expect_multipart, form_faults, form_texts
 from app.api.shapes import ModelShape
 from app.api.threads import apart
 from app.data.names import LONGEST
 from app.errors import refused
 from app.settings import settings
-from app.spec.faults import Fault, Invalid, nearest, validate
+from app.spec.faults import Fault, Invalid, validate
 from app.spec.imports import SCALES, ImportOptions
 from app.spec.intake import HIGHEST_RATE, LARGEST_SIDE, LOWEST_RATE, SIZE, Fit, size_of
 
@@ -29,7 +29,6 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 FIELD_BYTES = 256 * 1024
 _TEXTS = ("name", "classes", "scale", "size", "length", "fit", "rate", "columns", "dataset", "target", "output")
-_FIELDS = ("file", *_TEXTS)
 _FORM: dict[str, Any] = {
     "type": "object",
     "required": ["file"],
@@ -164,33 +163,12 @@ def _store(sent: Sent) -> tuple[ModelShape, bool]:
 
 def of_form(form: FormData) -> Sent:
     """The fields of a form. Raises Invalid with all that is wrong with them."""
-    faults = [
-        Fault(f"/{name}", "unknown field", nearest(name, _FIELDS, "fields"), "unknown_field")
-        for name in dict.fromkeys(form)
-        if name not in _FIELDS
-    ]
-    faults += [
-        Fault(f"/{name}", "this field stands twice", "send it once", "duplicate_key")
-        for name in _FIELDS
-        if len(form.getlist(name)) > 1
-    ]
-    texts = dict[str, str]()
-    for name in _TEXTS:
-        value = form.get(name)
-        if isinstance(value, UploadFile):
-            faults.append(
-                Fault(f"/{name}", "expected text, not a file", f"curl: -F '{name}=<FILE' sends its content", "text")
-            )
-        elif value and (reason := complaint(value.replace("\n", " ").replace("\r", " "))):
-            faults.append(Fault(f"/{name}", reason, "remove the character", "text"))
-        elif value:
-            texts[name] = value
+    faults = form_faults(form, _TEXTS)
+    texts = {name: text for name in _TEXTS for text in form_texts(form, name) if text}
     options = _options(texts, faults)
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        faults.append(Fault("/file", "expected a file", "curl: -F file=@mine.keras", "missing"))
     if faults or options is None:
         raise Invalid(faults)
+    file = form["file"]
     assert isinstance(file, UploadFile)
     return Sent(file, texts.get("name"), options)
 

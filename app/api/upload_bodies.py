@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 
 from starlette.datastructures import FormData, UploadFile
 
-from app.api.bodies import complaint, unknown_fields
+from app.api.bodies import form_faults, form_texts, unknown_fields
 from app.data.names import LONGEST
 from app.data.readers import FORMATS
 from app.spec.faults import Fault, Invalid, nearest
@@ -30,7 +30,6 @@ from app.spec.intake import (
 JSON = "application/json"
 _TEXTS = ("name", "format", "targets", "inputs", "size", "fit", "length", "rate", "seconds", "skip_broken")
 _LISTS = ("targets", "inputs")
-_FIELDS = ("file", *_TEXTS)
 FIELD_BYTES = 16 * 1024
 _LENGTH = re.compile("[1-9][0-9]{1,3}")
 _MOST_TARGETS, _LONGEST_TARGET, LONGEST_URI = 100, 160, 4096
@@ -174,33 +173,12 @@ class Upload:
 
 def of_form(form: FormData) -> Upload:
     """The fields of a form. Raises Invalid with all that is wrong with them."""
-    faults = [
-        Fault(f"/{name}", "unknown field", nearest(name, _FIELDS, "fields"), "unknown_field")
-        for name in dict.fromkeys(form)
-        if name not in _FIELDS
-    ]
-    faults += [
-        Fault(f"/{name}", "this field stands twice", "send it once", "duplicate_key")
-        for name in _FIELDS
-        if name not in _LISTS and len(form.getlist(name)) > 1
-    ]
-    faults += [
-        Fault(f"/{name}", "expected text, not a file", f"curl: -F {name}=TEXT", "text")
-        for name in _TEXTS
-        if any(isinstance(value, UploadFile) for value in form.getlist(name))
-    ]
-    texts = {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in _TEXTS}
-    faults += [
-        Fault(f"/{name}", reason, "remove the character", "text")
-        for name, given in texts.items()
-        if (reason := next(filter(None, map(complaint, given)), None))
-    ]
+    faults = form_faults(form, _TEXTS, _LISTS)
+    texts = {name: form_texts(form, name) for name in _TEXTS}
     options = _options(texts, faults)
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        faults.append(Fault("/file", "expected a file", "curl: -F file=@NAME", "missing"))
     if faults:
         raise Invalid(faults)
+    file = form["file"]
     assert isinstance(file, UploadFile)
     return Upload(file, _first(texts["name"]), _first(texts["format"]), options)
 
