@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 NO_ROOM = errno.ENOSPC
 """The exit status of a program that ends for want of room, and may have none to say so."""
 
 _ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _MESSAGES = tuple(map(os.strerror, _ERRORS))
+
+
+def answer(main: Callable[..., dict[str, Any]], *arguments: str) -> NoReturn:
+    """Prints what `main` returns, a line of JSON, and ends the process: with `NO_ROOM` where the disk is full."""
+    try:
+        sys.stdout.write(json.dumps(main(*arguments)) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        if not is_full(error):
+            raise
+        os._exit(NO_ROOM)  # what the interpreter would still write on its way out could not be written either
+    # All is said. On the way out a thread of pyarrow's may still abort the process, on a busy machine.
+    os._exit(0)
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -95,11 +95,4 @@ def _rehearsed(format: str) -> Read:
 
 
 if __name__ == "__main__":
-    try:
-        print(json.dumps(main(*sys.argv[1:])), flush=True)
-    except OSError as error:
-        if not disk.is_full(error):
-            raise
-        os._exit(disk.NO_ROOM)  # what the interpreter would still write on its way out could not be written either
-    # All is said. On the way out a thread of pyarrow's may still abort the process, on a busy machine.
-    os._exit(0)
+    disk.answer(main, *sys.argv[1:])

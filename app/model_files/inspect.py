@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -166,10 +165,4 @@ def _rehearse() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        print(json.dumps(main(*sys.argv[1:])), flush=True)
-    except OSError as error:
-        if not disk.is_full(error):
-            raise
-        os._exit(disk.NO_ROOM)  # what the interpreter would still write on its way out could not be written either
-    os._exit(0)
+    disk.answer(main, *sys.argv[1:])
