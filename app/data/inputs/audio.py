@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.data.decode_sound import SCALE
+from app.data.decode_sound import SCALE, VERSION
 from app.data.inputs import Encode
 from app.data.lists import Numbers
 from app.data.table import Hashes, row_hashes
@@ -33,6 +33,20 @@ def read(values: np.ndarray, names: list[str] | None, place: str) -> list[Fault]
     return [
         Fault(place, "sounds do not come as an array", "send class folders of .wav, .flac, .ogg, .mp3 or .aiff files")
     ]
+
+
+def decoded(rate: int, samples: int) -> SoundDecoding:
+    """How files become rows of so many samples at this rate, by the libraries that are here."""
+    import soundfile  # in the processes that decode, and where somebody asks
+    import soxr
+
+    return SoundDecoding(
+        version=f"{soundfile.__version__}, libsndfile {soundfile.__libsndfile_version__}",
+        resampler=f"soxr {soxr.__version__}",
+        rules=VERSION,
+        rate=rate,
+        samples=samples,
+    )
 
 
 def schema(how: SoundDecoding) -> InputSchema:

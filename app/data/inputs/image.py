@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL
@@ -15,6 +15,7 @@ from app.data.lists import Numbers, times
 from app.data.table import Hashes, row_hashes
 from app.spec.data import Decoding, InputSchema, PictureDecoding
 from app.spec.faults import Fault, pointer
+from app.spec.intake import Fit
 
 DIMENSIONS = 3
 ARCHITECTURE, STUDENT = "cnn", "cnn-small"
@@ -79,9 +80,13 @@ def decoding(input: InputSchema) -> Decoding | None:
     said how they were cut out of pictures: then only a picture of just that size is one."""
     if input.decode is not None or input.scale != 255 or input.shape[-1] not in (1, 3):
         return input.decode
-    return PictureDecoding(
-        version=PIL.__version__, mode="L" if input.shape[-1] == 1 else "RGB", size=input.shape[:2], fit="exact"
-    )
+    return decoded(input.shape, "exact")
+
+
+def decoded(shape: Sequence[int], fit: Fit | Literal["exact"]) -> PictureDecoding:
+    """How files become rows of `shape`, (height, width, one or three channels), by the library that is here."""
+    height, width, channels = shape
+    return PictureDecoding(version=PIL.__version__, mode="L" if channels == 1 else "RGB", size=[height, width], fit=fit)
 
 
 def preview(row: np.ndarray, input: InputSchema) -> Any:  # noqa: ARG001

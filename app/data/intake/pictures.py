@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
-import PIL
 
 from app.data import decode
+from app.data.inputs import image
 from app.data.intake import decoded, labels
 from app.data.intake.boxes.place import place
 from app.data.intake.folders import Layout
@@ -50,7 +49,6 @@ def _decoding(headers: Sequence[decode.Header], options: UploadOptions, notes: l
     """One size and mode for all. What was not asked for is said in `notes`."""
     sizes = Counter(header.size for header in headers)
     grey = sum(header.grey for header in headers)
-    mode: Literal["L", "RGB"] = "L" if grey == len(headers) else "RGB"
     if 0 < grey < len(headers):
         notes.append(f"{grey} of {len(headers)} pictures are grey: like the others they have three channels.")
     size, fit = options.size, options.fit or DEFAULT_FIT
@@ -68,7 +66,7 @@ def _decoding(headers: Sequence[decode.Header], options: UploadOptions, notes: l
         notes.append(
             "Proportions are kept, with black beside the picture; -F fit=crop or -F fit=stretch does otherwise."
         )
-    return PictureDecoding(version=PIL.__version__, mode=mode, size=list(size), fit=fit)
+    return image.decoded((*size, 1 if grey == len(headers) else 3), fit)
 
 
 def _check_room(rows: int, input: InputSchema, limits: UploadLimits) -> None:

@@ -46,21 +46,12 @@ def read(layout: Layout, upload: Upload, out: Writer) -> tuple[Schema, Intake]:
 
 def _decoding(headers: Sequence[decode_sound.Header], options: UploadOptions, notes: list[str]) -> SoundDecoding:
     """One rate and length for all. What was not asked for is said in `notes`."""
-    import soundfile
-    import soxr
-
     rate = options.rate or _rate(headers, notes)
     wide = sum(header.channels > 1 for header in headers)
     if wide:
         notes.append(f"{wide} of {len(headers)} sounds have several channels: their mean was taken.")
     samples = _samples(headers, rate, options, notes)
-    return SoundDecoding(
-        version=f"{soundfile.__version__}, libsndfile {soundfile.__libsndfile_version__}",
-        resampler=f"soxr {soxr.__version__}",
-        rules=decode_sound.VERSION,
-        rate=rate,
-        samples=samples,
-    )
+    return audio.decoded(rate, samples)
 
 
 def _rate(headers: Sequence[decode_sound.Header], notes: list[str]) -> int:
