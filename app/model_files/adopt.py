@@ -8,17 +8,13 @@ from itertools import count
 from math import prod
 from typing import Any
 
-import PIL
-import soundfile
-import soxr
-
-from app.data import decode_sound, inputs
-from app.data.inputs import audio
+from app.data import inputs
+from app.data.inputs import audio, image
 from app.model_files import heads
 from app.model_files.heads import Output
 from app.spec.adopted import Adopted
-from app.spec.architectures.keras_graph import Call, Given, Spec, StockLayer
-from app.spec.data import Feature, InputSchema, PictureDecoding, Schema, SoundDecoding
+from app.spec.architectures.keras_graph import RESERVED, Call, Given, Spec, StockLayer
+from app.spec.data import Feature, InputSchema, Schema
 from app.spec.faults import Fault, Invalid
 from app.spec.imports import SCALES, ImportOptions, Scale
 from app.spec.models import HEAD_PARTS
@@ -65,7 +61,8 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
         raise Invalid(faults)
     if schema is not None and len(made) == 1 and options.target is None and schema.target is not None:
         made = [made[0].model_copy(update={"task": schema.target})]
-    made = [head.model_copy(update={"task": _task(head.task, trunk)}) for head in made]
+    taken = set(trunk.layers)
+    made = [head.model_copy(update={"task": _task(head.task, taken)}) for head in made]
     trunk = _with_bounds(trunk, notes).model_copy(update={"kind": input_.kind})
     canvas = list(graph.given[0].shape) if inputs.of(input_.kind).RESIZED and len(graph.given[0].shape) == 3 else None
     return Reading(
@@ -83,12 +80,15 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
     )
 
 
-def _task(name: str, trunk: Spec) -> str:
-    """The name of a task whose head has no layer of the trunk's name."""
+def _task(name: str, taken: set[str]) -> str:
+    """The name of a task whose head has no layer of a name that is taken; its layers' names are taken then."""
+    name = f"own-{name[:51]}" if RESERVED.fullmatch(name) else name
     for number in count(1):
         own = name if number == 1 else f"{name[:55]}_{number}"
-        if not {own, *(f"{own}_{part}" for part in HEAD_PARTS)} & set(trunk.layers):
+        layers = {own, *(f"{own}_{part}" for part in HEAD_PARTS)}
+        if not layers & taken:
             break
+    taken |= layers
     return own
 
 
@@ -183,9 +183,7 @@ def _of_shape(given: Given, options: ImportOptions, faults: list[Fault], notes: 
         fit = options.fit or "stretch"
         if options.fit is None:
             notes.append("files of pictures are stretched to its size; `fit` crop or pad keeps their sides' ratio")
-        decoding = PictureDecoding(
-            version=PIL.__version__, mode="L" if shape[-1] == 1 else "RGB", size=shape[:2], fit=fit
-        )
+        decoding = image.decoded(shape, fit)
     return InputSchema(kind="image", shape=shape, scale=255.0, decode=decoding)
 
 
@@ -194,14 +192,7 @@ def _of_sound(given: Given, rate: int, faults: list[Fault]) -> InputSchema:
     if channels not in ([], [1]):
         message = f"the input {given.name} has the shape {list(given.shape)}: sounds are samples of one channel"
         faults.append(Fault("/rate", message, "leave it out", "not_applicable"))
-    how = SoundDecoding(
-        version=f"{soundfile.__version__}, libsndfile {soundfile.__libsndfile_version__}",
-        resampler=f"soxr {soxr.__version__}",
-        rules=decode_sound.VERSION,
-        rate=rate,
-        samples=samples,
-    )
-    return audio.schema(how)
+    return audio.schema(audio.decoded(rate, samples))
 
 
 def _scales(
@@ -265,7 +256,7 @@ def _scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:
     layers, first = dict(trunk.layers), list[Call]()
     renamed = dict[str, str]()
     for name in pictures:
-        own = renamed[name] = _free(f"{name}_pixels", layers)
+        own = renamed[name] = trunk.free_name(f"{name}_pixels")
         layers[own] = StockLayer(kind="Rescaling", config={"scale": rescaling[0], "offset": rescaling[1]})
         first.append(Call(name=own, layer=own, args=[{"tensor": name}]))
     calls = [
@@ -274,12 +265,6 @@ def _scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:
     ]
     features = renamed.get(trunk.features, trunk.features)
     return trunk.model_copy(update={"layers": layers, "calls": [*first, *calls], "features": features})
-
-
-def _free(name: str, taken: Mapping[str, Any]) -> str:
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _put(value: Any, renamed: Mapping[str, str]) -> Any:

@@ -92,6 +92,13 @@ class Spec(Architecture):
     def input_kind(self) -> str:
         return self.kind
 
+    def free_name(self, wanted: str) -> str:
+        """A name that no layer and no call has, near `wanted`."""
+        taken = {*self.layers, *(call.name for call in self.calls), *(given.name for given in self.given)}
+        while wanted in taken:
+            wanted += "_"
+        return wanted
+
     @property
     def layer_names(self) -> frozenset[str]:
         return frozenset(self.layers)

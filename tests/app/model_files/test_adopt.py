@@ -11,7 +11,7 @@ from app.model_files.adopt import adopt
 from app.spec.architectures.keras_graph import Spec
 from app.spec.faults import Invalid
 from app.spec.imports import SCALES, ImportOptions
-from tests.app.model_files.graphs import chain
+from tests.app.model_files.graphs import chain, forked
 
 OUT = ("out", "Dense", {"units": 3, "activation": "softmax"})
 ABC = ["a", "b", "c"]
@@ -129,3 +129,13 @@ def test_a_task_has_no_name_of_a_layer_and_no_layer_one_of_ours() -> None:
     with pytest.raises(ValidationError, match="not a graph"):
         chain(("preprocessing", "Dense", {"units": 4}), OUT, shape=(6,))
     assert Names().new("preprocessing", "layer") == "own-preprocessing"
+
+
+def test_heads_of_several_outputs_have_layers_of_their_own() -> None:
+    """Outputs whose names would make two layers of one name, and one whose name is that of a layer around the network."""
+    graph = forked(
+        chain(("wide", "Dense", {"units": 4}), shape=(6,)), *(((name, "Dense", {"units": 1}),) for name in "abc")
+    )
+    outputs = [("a", {"tensor": "a"}), ("a_logits", {"tensor": "b"}), ("preprocessing", {"tensor": "c"})]
+    (adopted,) = adopt(graph, outputs, ImportOptions(), None).candidates
+    assert [head.task for head in adopted.heads] == ["a", "a_logits_2", "own-preprocessing"]

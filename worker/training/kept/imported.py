@@ -61,16 +61,12 @@ def write(order: Order) -> Manifest:
         probes, network = _probed(candidates, network, arrays, labelled)
         origin = origin.model_copy(update={"probes": probes, "notes": [*origin.notes, *_remarks(candidates, probes)]})
     rows = input_kinds.golden(network.input, network.scaling, golden.ROWS)
-    told = _answers(network, rows)
-    if not network.tasks:
-        sha256 = export.write(network, path)
-        if not all(np.isfinite(values).all() for values in _outputs(network, rows).values()):
-            raise Invalid([_not_finite()])
-    else:
-        if not any(np.isfinite(values).all() for values in told.values()):
-            raise Invalid([_not_finite()])
-        sha256 = export.write(network, path, golden.make(network, _answers))
-        export.check(path, network, rows, told)
+    outputs = _outputs(network, rows)
+    finite = np.logical_and.reduce([np.isfinite(each).reshape(len(rows), -1).all(axis=1) for each in outputs.values()])
+    if not finite.any():
+        raise Invalid([_not_finite()])
+    sha256 = export.write(network, path, golden.make(network, _answers) if network.tasks else None)
+    export.check(path, network, rows[finite], {name: each[finite] for name, each in _answers(network, rows).items()})
     return export.manifest(
         network, ROLE, sha256, file="model.keras", rows_file=None, dataset={}, training={"steps": 0}
     ).model_copy(update={"origin": origin})
@@ -110,9 +106,7 @@ def _pooled(candidates: Sequence[Adopted]) -> tuple[list[Adopted], list[str]]:
     made = []
     for adopted in candidates:
         graph = _graph(adopted)
-        name = "pooled"
-        while name in graph.layers:
-            name += "_"
+        name = graph.free_name("pooled")
         call = Call(name=name, layer=name, args=[{"tensor": graph.features}])
         layers = {**graph.layers, name: StockLayer(kind=kind)}
         pooled = graph.model_copy(update={"layers": layers, "calls": [*graph.calls, call], "features": name})

@@ -13,8 +13,8 @@ from app.model_files.adopt import adopt
 from app.spec.adopted import Order
 from app.spec.faults import Invalid
 from app.spec.imports import ImportOptions, Origin
-from tests.app.model_files.graphs import chain
-from worker.training.kept import imported
+from tests.app.model_files.graphs import chain, forked
+from worker.training.kept import golden, imported
 from worker.training.kept.export import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -93,3 +93,30 @@ def test_more_numbers_than_a_job_may_have_are_not_built(tmp_path: Path, monkeypa
     with pytest.raises(Invalid) as refused:
         imported.write(order(tmp_path, ARRAYS))
     assert refused.value.faults[0].code == "model_too_large"
+
+
+def test_one_output_that_is_never_finite_is_refused_and_single_rows_are_left_out(tmp_path: Path) -> None:
+    """log of a column: made rows below 0 have no answer, and the model is kept with those that have one."""
+    log = chain(("log", "ops.Log", {}), ("out", "Dense", {"units": 3, "activation": "softmax"}), shape=(2,))
+    kernel, bias = RNG.normal(size=(2, 3)).astype(np.float32), np.zeros(3, np.float32)
+    manifest = imported.write(order(tmp_path, {"out/0": kernel, "out/1": bias}, log))
+    rows = np.abs(RNG.normal(size=(6, 2))).astype(np.float32) + 0.1
+    answers = keras.saving.load_model(tmp_path / "m.keras", compile=False)(rows)["out"]
+    assert np.abs(np.array(answers) - softmax(np.log(rows) @ kernel)).max() < 1e-5
+    kept = golden.read(tmp_path / "m.keras")
+    assert kept is not None
+    assert 0 < len(kept.rows) < golden.ROWS
+    assert manifest.origin is not None
+
+    two = forked(
+        chain(("wide", "Dense", {"units": 4}), shape=(4,)), *(((name, "Dense", {"units": 1}),) for name in "ab")
+    )
+    arrays = {f"{name}/{n}": array for name, (k, b) in {
+        "wide": (W[:, :4], B[:4]), "a": (np.ones((4, 1)), np.zeros(1)), "b": (np.full((4, 1), np.nan), np.zeros(1)),
+    }.items() for n, array in enumerate((k, b))}  # fmt: skip
+    candidates = adopt(two, [(name, {"tensor": name}) for name in "ab"], ImportOptions(), None).candidates
+    made = order(tmp_path, ARRAYS).model_copy(update={"candidates": candidates})
+    np.savez(made.arrays, **arrays)  # type: ignore[arg-type]
+    with pytest.raises(Invalid) as refused:
+        imported.write(made)
+    assert refused.value.faults[0].code == "not_finite"
