@@ -102,7 +102,7 @@ def entry(session: Session, ref: str) -> dict[str, Any]:
     dataset = _built_in(ref)
     return {
         "id": ref,
-        "schema": builtins.load(ref).schema.model_dump(mode="json"),
+        "schema": builtins.schema(ref).model_dump(mode="json"),
         "path": None,
         "sha256": dataset.sha256,
     }
@@ -119,10 +119,6 @@ def page(
     if before in names:
         yield from map(_built_in, left[:limit])
         return
-    for name in left[:limit]:
-        builtins.load(
-            name
-        )  # making them takes seconds on a busy machine: before the database waits for it in a transaction
     query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)
     if sha256 is not None:
         query = query.where(Dataset.sha256 == sha256)
@@ -246,10 +242,9 @@ def _options(row: Dataset) -> UploadOptions:
 
 
 def _built_in(name: str) -> DatasetEntry:
-    table = builtins.load(name)
-    size = int(table.inputs.nbytes + sum(values.nbytes for values in table.columns.values()))
-    about = builtins.BUILTINS[name].description
-    return DatasetEntry(name, name, True, None, about, size, builtins.sha256(name), None, table.schema)
+    about = builtins.about(name)
+    words = builtins.BUILTINS[name].description
+    return DatasetEntry(name, name, True, None, words, about.bytes, about.sha256, None, about.table_schema)
 
 
 def _not_ready(ref: str, state: str) -> Missing:

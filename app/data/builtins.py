@@ -1,4 +1,8 @@
-"""The data sets that are always there: small real ones from files beside this one, and generators of ours. Nothing is downloaded."""
+"""The data sets that are always there: small real ones from files beside this one, and generators of ours. Nothing is downloaded.
+
+What they are is written down in `shipped/about.json`, so that only who needs rows makes them. `write_down` writes that file again, and
+a test holds it to the rows.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from hashlib import sha256 as _sha256
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
 from app.data import bookings, faces, messages, parcels, shapes, tones
 from app.data import strokes as _strokes
@@ -25,6 +30,7 @@ from app.spec.faults import nearest
 from app.spec.lookup import Missing
 
 SHIPPED = Path(__file__).with_name("shipped")
+ABOUT = SHIPPED / "about.json"
 
 
 @dataclass(frozen=True)
@@ -36,22 +42,59 @@ class Builtin:
     make: Callable[[], Table]
 
 
+class About(BaseModel):
+    """`bytes` of its inputs and columns, and the hash of schema, inputs and columns, which a job records about its data."""
+
+    bytes: int
+    sha256: str
+    table_schema: Schema
+
+
 def load(name: str) -> Table:
-    """The built-in `name`. Its arrays are shared and read-only. Raises Missing with the nearest name."""
-    if name not in BUILTINS:
-        raise Missing(name, "there is no such built-in data set", nearest(name, BUILTINS, "data sets"))
+    """The rows of the built-in `name`. Its arrays are shared and read-only. Raises Missing with the nearest name."""
+    _known(name)
     return _load(name)
+
+
+def about(name: str) -> About:
+    """What the built-in `name` is. Raises Missing with the nearest name."""
+    _known(name)
+    return _abouts()[name]
 
 
 def schema(name: str) -> Schema:
     """The schema of the built-in `name`. Raises Missing."""
-    return load(name).schema
+    return about(name).table_schema
 
 
 def sha256(name: str) -> str:
-    """The hash of the content: schema, inputs and columns. A job records it about its data. Raises Missing."""
-    load(name)
-    return _hash_of(name)
+    """The hash of its content. Raises Missing."""
+    return about(name).sha256
+
+
+def described(name: str) -> About:
+    """The same, from its rows."""
+    table = load(name)
+    digest = _sha256(json.dumps(table.schema.model_dump(mode="json"), sort_keys=True).encode())
+    arrays = [np.asarray(table.inputs), *table.columns.values()]
+    for array in arrays:
+        digest.update(array.tobytes())
+    return About(bytes=sum(array.nbytes for array in arrays), sha256=digest.hexdigest(), table_schema=table.schema)
+
+
+def write_down() -> None:
+    """What all of them are, into the file that `about` reads: python -c "from app.data import builtins; builtins.write_down()"."""
+    ABOUT.write_text(json.dumps({name: described(name).model_dump(mode="json") for name in BUILTINS}, indent=1) + "\n")
+
+
+def _known(name: str) -> None:
+    if name not in BUILTINS:
+        raise Missing(name, "there is no such built-in data set", nearest(name, BUILTINS, "data sets"))
+
+
+@cache
+def _abouts() -> dict[str, About]:
+    return TypeAdapter(dict[str, About]).validate_json(ABOUT.read_bytes())
 
 
 @cache
@@ -60,15 +103,6 @@ def _load(name: str) -> Table:
     for array in (np.asarray(table.inputs), table.hashes, *table.columns.values()):
         array.setflags(write=False)
     return table
-
-
-@cache
-def _hash_of(name: str) -> str:
-    table = _load(name)
-    digest = _sha256(json.dumps(table.schema.model_dump(mode="json"), sort_keys=True).encode())
-    for array in (np.asarray(table.inputs), *table.columns.values()):
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 # ---- real data, from the files in `shipped/`, which are scikit-learn's; a test holds the tables equal to those of its loaders.

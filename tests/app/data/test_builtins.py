@@ -138,10 +138,15 @@ def test_drawing_is_quick_and_the_same_every_time() -> None:
     assert not np.array_equal(first, strokes.draw(labels, seed=1))
 
 
+@pytest.mark.parametrize("name", builtins.BUILTINS)
+def test_what_is_written_down_is_what_the_rows_say(name: str) -> None:
+    assert builtins.about(name) == builtins.described(name), "builtins.write_down() writes it again"
+
+
 def test_another_process_makes_the_same_bytes_and_imports_no_scikit_learn() -> None:
     program = (
         "import sys; from app.data import builtins\n"
-        "print({name: builtins.sha256(name) for name in builtins.BUILTINS})\n"
+        "print({name: builtins.described(name).sha256 for name in builtins.BUILTINS})\n"
         "assert not {'sklearn', 'scipy', 'keras', 'tensorflow'} & set(sys.modules)"
     )
     said = subprocess.run(
