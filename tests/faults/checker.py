@@ -32,9 +32,12 @@ FREE = ("succeeded", "cancelled", "drained", "paused")
 
 @dataclass(frozen=True)
 class Violation:
+    """`is_late` where it may be that something would still have come, had the machine been faster."""
+
     invariant: str
     job_id: str | None
     what: str
+    is_late: bool = False
 
     def __str__(self) -> str:
         return f"{self.invariant} {self.job_id or ''}: {self.what}"
@@ -86,7 +89,7 @@ def every_acknowledged_job_ends(scene: Scene) -> Iterator[Violation]:
         if job_id not in there:
             yield Violation("I1", job_id, "was acknowledged and is not there")
         elif there[job_id] not in TERMINAL:
-            yield Violation("I1", job_id, f"was acknowledged and is {there[job_id]} in the end")
+            yield Violation("I1", job_id, f"was acknowledged and is {there[job_id]} in the end", is_late=True)
 
 
 def each_job_ends_once(scene: Scene) -> Iterator[Violation]:
@@ -253,12 +256,12 @@ def a_cancel_ends_its_job(scene: Scene) -> Iterator[Violation]:
         if job is None:
             continue  # I1 says so
         if job["state"] not in TERMINAL or job["finished"] is None:
-            yield Violation("I6", cancel.job_id, f"a cancel was accepted; in the end it is {job['state']}")
+            is_late = job["state"] not in TERMINAL
+            yield Violation("I6", cancel.job_id, f"a cancel was accepted; in the end it is {job['state']}", is_late)
         elif float(job["finished"]) > cancel.answered + scene.cancel_seconds:
             late = float(job["finished"]) - cancel.answered
-            yield Violation(
-                "I6", cancel.job_id, f"ended {late:.1f} s after its cancel, allowed {scene.cancel_seconds:.1f}"
-            )
+            what = f"ended {late:.1f} s after its cancel, allowed {scene.cancel_seconds:.1f}"
+            yield Violation("I6", cancel.job_id, what, is_late=True)
         if cancel.state == "cancelled" and any(
             float(attempt["started"]) > cancel.answered for attempt in scene.attempts[cancel.job_id]
         ):
@@ -286,7 +289,7 @@ def the_api_has_no_fault_of_its_own(scene: Scene) -> Iterator[Violation]:
 def no_trainer_outlives_its_worker(scene: Scene) -> Iterator[Violation]:
     """I8: a second after a worker's death none of its trainers is there."""
     for pid in scene.orphans:
-        yield Violation("I8", None, f"trainer {pid} lives on without its worker")
+        yield Violation("I8", None, f"trainer {pid} lives on without its worker", is_late=True)
 
 
 INVARIANTS = (

@@ -19,6 +19,8 @@ class Figures:
     the job was queued again, and until its next attempt began, for which it waits out a delay and its turn.
 
     `may_fail` are the codes of failures that the scenario asks for; a job that fails otherwise must have spent its attempts.
+    `began` and `seconds` tell when it was played, by `time.monotonic()`. `is_excusable` says that whatever was violated may have
+    been late, no more: no row that is missing, doubled or wrong.
     """
 
     scenario: str
@@ -34,12 +36,14 @@ class Figures:
     may_fail: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+    began: float = 0.0
     seconds: float = 0.0
+    is_excusable: bool = True
 
     def judged(self, rig: Rig, cancel_seconds: float | None = None) -> Figures:
         """Stops the workers, reads everything, and adds what the checker found."""
         rig.stop_workers()
-        time.sleep(ORPHAN_SECONDS)
+        time.sleep(rig.patience * ORPHAN_SECONDS)
         orphans = sorted(rig.record.orphans | set(rig.orphans()))
         requeued, begun = rig.taken_up_again()
         self.requeued += requeued
@@ -57,7 +61,7 @@ class Figures:
                 endings,
                 rig.record.faulty,
                 orphans,
-                cancel_seconds or 5 + rig.timing.grace,
+                cancel_seconds or 5 * rig.patience + rig.timing.grace,
             )
             found = checker.check(scene)
             self.jobs += len(scene.jobs)
@@ -71,6 +75,7 @@ class Figures:
         self.faults += rig.record.faults.total()
         self.notes |= dict(sorted(rig.record.faults.items()))
         self.violations += [str(violation) for violation in found]
+        self.is_excusable &= all(violation.is_late for violation in found)
         return self
 
     def expect(self, holds: bool, otherwise: str) -> None:

@@ -35,6 +35,7 @@ from tests.faults.record import Cancel, Record
 ROOT = Path(__file__).resolve().parents[2]
 TERMINAL = ("succeeded", "failed", "cancelled")
 ORPHAN_SECONDS = 1.0
+"""So long after its worker a trainer may live, on a machine that is not busy with other work: see `Rig.patience`."""
 
 
 class Skipped(Exception):
@@ -49,6 +50,9 @@ class Timing:
     heartbeat: float
     sweep: float
     grace: float
+
+    def times(self, factor: float) -> Timing:
+        return Timing(self.lease * factor, self.heartbeat * factor, self.sweep * factor, self.grace * factor)
 
 
 FAST = Timing(lease=3, heartbeat=0.5, sweep=0.5, grace=3)
@@ -103,8 +107,16 @@ class Worker:
 class Rig:
     """Programs, the record of what they promised, and the ways to hurt them. Make it with `rig()`."""
 
-    def __init__(self, folder: embedded.Folder, timing: Timing, environment: dict[str, str] | None = None):
-        self.folder, self.timing = folder, timing
+    def __init__(
+        self,
+        folder: embedded.Folder,
+        timing: Timing,
+        environment: dict[str, str] | None = None,
+        patience: float = 1.0,
+    ):
+        """`patience`: every time of the protocol and every limit of time is so many times longer."""
+        self.folder, self.timing, self.patience = folder, timing.times(patience), patience
+        self.is_production = timing == PRODUCTION
         self.record = Record()
         self.workers: list[Worker] = []
         self.environment = {
@@ -114,10 +126,10 @@ class Rig:
             "INFERENCE_URL": f"unix://{folder.run / 'inference.sock'}",  # nobody listens, but where a scenario starts it
             "BEQUEST_DATA": str(folder.home),
             "BEQUEST_PLUGINS": "tests.faults",
-            "BEQUEST_LEASE_SECONDS": str(timing.lease),
-            "BEQUEST_BEAT_SECONDS": str(timing.heartbeat),
-            "BEQUEST_SWEEP_SECONDS": str(timing.sweep),
-            "BEQUEST_GRACE_SECONDS": str(timing.grace),
+            "BEQUEST_LEASE_SECONDS": str(self.timing.lease),
+            "BEQUEST_BEAT_SECONDS": str(self.timing.heartbeat),
+            "BEQUEST_SWEEP_SECONDS": str(self.timing.sweep),
+            "BEQUEST_GRACE_SECONDS": str(self.timing.grace),
             "BEQUEST_SPARE_KERAS": "0",
             "BEQUEST_MAX_QUEUED": "1000000",
             "BEQUEST_LOG_FORMAT": "json",
@@ -127,12 +139,11 @@ class Rig:
             **(environment or {}),
         }
         self.data = folder.home
-        self.patience = float(os.environ.get("BEQUEST_FAULTS_PATIENCE", "1"))  # limits of time are so much wider
         self._count = 0
         self.postgres = self.broker = self.api = None  # type: Running | None
         everyone = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # see app/inference.py
         transport = httpx.HTTPTransport(uds=str(folder.run / "api.sock"), limits=everyone)
-        self._client = httpx.Client(transport=transport, base_url="http://localhost", timeout=30)
+        self._client = httpx.Client(transport=transport, base_url="http://localhost", timeout=30 * patience)
 
     # ------------------------------------------------------------ the programs
 
@@ -247,7 +258,7 @@ class Rig:
         def look() -> None:
             self.record.orphans |= witness.survivors(family)
 
-        looking = threading.Timer(ORPHAN_SECONDS, look)
+        looking = threading.Timer(self.patience * ORPHAN_SECONDS, look)
         looking.daemon = True
         looking.start()
 
@@ -413,9 +424,9 @@ class Rig:
     def settle(self, seconds: float, workers: int = 2) -> None:
         """Waits until every job has ended, with workers to run them. What has not ended in time is the checker's to find.
 
-        `seconds` count only while no job waits for its retry.
+        `seconds`, times `patience`, count only while no job waits for its retry.
         """
-        last = time.monotonic()
+        seconds, last = self.patience * seconds, time.monotonic()
         while self.unfinished() and seconds > 0:
             self.keep_workers(workers)
             time.sleep(0.2)
@@ -426,12 +437,12 @@ class Rig:
         """What `condition` returned once it was true.
 
         Raises:
-            TimeoutError: it was not, in time.
+            TimeoutError: it was not, within so many seconds times `patience`.
         """
-        until = time.monotonic() + seconds
+        until = time.monotonic() + self.patience * seconds
         while not (found := condition()):
             if time.monotonic() > until:
-                raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
+                raise TimeoutError(f"waited {self.patience * seconds:.0f} s in vain for {what}")
             time.sleep(0.02)
         return found
 
@@ -470,14 +481,19 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(timing: Timing = FAST, environment: dict[str, str] | None = None, rig_type: type[Rig] = Rig) -> Iterator[Rig]:
+def rig(
+    timing: Timing = FAST,
+    environment: dict[str, str] | None = None,
+    rig_type: type[Rig] = Rig,
+    patience: float = 1.0,
+) -> Iterator[Rig]:
     """A started rig in a folder of its own; nothing of it is left afterwards."""
     home = Path(tempfile.mkdtemp(prefix="bqf-", dir=embedded.short_folder()))
     home.chmod(0o755)
     before = dict(os.environ)
     try:
         with embedded.folder(home) as folder:
-            service = rig_type(folder, timing, environment)
+            service = rig_type(folder, timing, environment, patience)
             try:
                 service.start()
                 yield service

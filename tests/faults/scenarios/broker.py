@@ -12,7 +12,7 @@ from app import queue
 from app.settings import settings
 from tests.faults.figures import Figures
 from tests.faults.proxy import Proxy
-from tests.faults.rig import PRODUCTION, Rig
+from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario, chain
 
 DEATH, LOSS = "kill -9, empty", "FLUSHALL"
@@ -28,7 +28,7 @@ def lost(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     """
     proxy = Proxy(rig.folder.run / "silent.sock", rig.folder.run / "valkey.sock")
     rig.keep_workers(2, BROKER_URL=f"redis+socket://{rig.folder.run / 'silent.sock'}")
-    hang = 60 if size > 100 or rig.timing == PRODUCTION else 3
+    hang = 60 if size > 100 or rig.is_production else 3
     for kind in itertools.islice(itertools.cycle(KINDS), size):
         if kind != DEATH:  # which the rig itself counts
             rig.note(f"broker {kind}")

@@ -82,7 +82,8 @@ def _kill_jobs(rig: Rig, chance: random.Random, size: int, figures: Figures) -> 
 def _ended(rig: Rig, body: dict[str, Any], kills: list[tuple[float, bool]], figures: Figures) -> str:
     """Submits the job, kills whom it must at those fractions of its work, and waits for its end."""
     job_id = rig.submit(**body)
-    assert job_id is not None
+    if job_id is None:
+        raise TimeoutError(f"a {body['kind']} job was not acknowledged: {dict(rig.record.answers)}")
     for fraction, trainer_alone in kills:
         rig.keep_workers(1, **KERAS)
         rig.wait(lambda fraction=fraction: _reached(rig, job_id, fraction), 300, f"{job_id} to reach {fraction:.2f}")

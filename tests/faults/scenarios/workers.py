@@ -120,7 +120,7 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
     Half of the links are back at once, when the lease still runs: it may not be extended, for nobody trains.
     """
     proxy = rig.proxy("wire")
-    watchdog = rig.timing.lease - min(5, rig.timing.lease / 6)
+    dead = rig.timing.lease - min(5, rig.timing.lease / 6) + 0.4 * rig.patience  # the watchdog's time, and some
     for _ in range(size):
         worker = rig.start_worker(**rig.through("wire"))
         job_id = rig.submit(steps=int(20 * (rig.timing.lease + 5)), step_seconds=0.05, seed=chance.randrange(50))
@@ -131,10 +131,8 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         rig.record.deaths.append((worker.pid, time.time()))
         worker.frozen = True  # else it would count among those that work
         proxy.silence()
-        _until(lambda worker=worker, log=log: not _training(worker, log), watchdog + 0.4)
-        figures.expect(
-            not _training(worker, log), f"{job_id} is still trained {watchdog + 0.4:.1f} s after the last beat"
-        )
+        _until(lambda worker=worker, log=log: not _training(worker, log), dead)
+        figures.expect(not _training(worker, log), f"{job_id} is still trained {dead:.1f} s after the last beat")
         if chance.random() < 0.5:
             figures.notes["links back within the lease"] = figures.notes.get("links back within the lease", 0) + 1
             proxy.resume()
@@ -149,7 +147,7 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
 
 def _expect_in_time(rig: Rig, figures: Figures) -> None:
     slowest = max(rig.taken_up_again()[0], default=0)
-    allowed = rig.timing.lease + rig.timing.sweep + 3
+    allowed = rig.timing.lease + rig.timing.sweep + 3 * rig.patience
     figures.expect(slowest <= allowed, f"a job was queued again only after {slowest:.1f} s, allowed are {allowed}")
 
 
@@ -189,9 +187,8 @@ def drained(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         slowest = max(slowest, time.monotonic() - began)
     rig.settle(120)
     figures.notes["slowest exit s"] = round(slowest, 2)
-    figures.expect(
-        slowest <= rig.timing.grace + 5, f"a worker took {slowest:.1f} s to leave, allowed are {rig.timing.grace + 5}"
-    )
+    allowed = rig.timing.grace + 5 * rig.patience
+    figures.expect(slowest <= allowed, f"a worker took {slowest:.1f} s to leave, allowed are {allowed:.1f}")
     charged = rig.rows("SELECT count(*) FROM jobs WHERE failures > 0")[0][0]
     figures.expect(charged == 0, f"{charged} jobs were charged a failure by a drain")
 

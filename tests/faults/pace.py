@@ -1,0 +1,60 @@
+"""How fast this machine lets a program work, from second to second: beside other work all that has a limit of time is late."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Iterator, MutableSequence
+from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawArray
+
+ROUNDS = 200_000  # some milliseconds of work
+PAUSE_SECONDS = 0.05
+LONGEST_SECONDS = 24 * 3600
+
+
+class Pace:
+    """What a process of ordinary priority, which works a few milliseconds twenty times a second, has seen so far."""
+
+    def __init__(self, seen: MutableSequence[float], began: float) -> None:
+        self._seen, self._began = seen, began
+
+    def slowness(self, since: float, until: float) -> float:
+        """How many times longer than on a quiet machine work took, in half of the seconds between two moments at least.
+
+        Moments are `time.monotonic()`'s.
+        """
+        first, last = (max(0, int(moment - self._began)) for moment in (since, until))
+        return max(1.0, statistics.median(self._seen[first : last + 1]))
+
+
+@contextmanager
+def watched() -> Iterator[Pace]:
+    """Looks until the end of the block."""
+    seen, began = RawArray("d", LONGEST_SECONDS), time.monotonic()
+    process = multiprocessing.get_context("spawn").Process(target=_look, args=(seen, began, os.getpid()), daemon=True)
+    process.start()
+    try:
+        yield Pace(seen, began)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _look(seen: MutableSequence[float], began: float, parent: int) -> None:
+    least, second, spans = float("inf"), 0, list[float]()
+    while os.getppid() == parent:
+        start, spent = time.monotonic(), time.thread_time()
+        for _ in range(ROUNDS):
+            pass
+        end = time.monotonic()
+        # The least of the processor's time is what the work takes: whoever else works makes it wait, not longer.
+        least = min(least, time.thread_time() - spent)
+        if int(start - began) != second:
+            second, spans = int(start - began), []
+        spans.append(end - start)
+        for late in range(second, int(end - began) + 1):
+            seen[late] = max(seen[late], sum(spans) / len(spans) / least)
+        time.sleep(PAUSE_SECONDS)
