@@ -6,14 +6,19 @@ import os
 from importlib.util import find_spec
 from typing import Literal
 
-ExportFormat = Literal["keras", "saved_model", "litert", "onnx"]
+ExportFormat = Literal["keras", "saved_model", "litert", "litert_float16", "litert_int8", "onnx"]
 
 FILES: dict[ExportFormat, str] = {
     "keras": "model.keras",
     "saved_model": "model.saved_model.zip",
     "litert": "model.tflite",
+    "litert_float16": "model.float16.tflite",
+    "litert_int8": "model.int8.tflite",
     "onnx": "model.onnx",
 }
+
+QUANTIZED: tuple[ExportFormat, ...] = ("litert_float16", "litert_int8")
+"""Files of fewer digits, whose answers differ: what that costs is measured on test rows."""
 
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 

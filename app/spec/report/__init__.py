@@ -34,6 +34,14 @@ class ModelSize(ReportModel):
     architecture: dict[str, Any] = Field(description="its trunk, as in the catalog")
 
 
+class FileScore(ReportModel):
+    """What a quantized file costs: the same metric of the same test rows, by Keras and by the file."""
+
+    metric: str = Field(description="the verdict's metric of the task")
+    keras: float | None = Field(description="of model.keras; null: undefined on these rows")
+    file: float | None = Field(description="of the file")
+
+
 class Export(ReportModel):
     """A file of the model for other programs."""
 
@@ -42,6 +50,11 @@ class Export(ReportModel):
     largest_difference: float = Field(
         description="from Keras's answers on training rows, relative to the largest answer where that is above 1"
     )
+    ms_per_row: float | None = Field(
+        None, description="milliseconds for one row on a CPU, median; absent in reports before 2026-11-27"
+    )
+    scores: dict[str, FileScore] | None = Field(None, description="of a quantized file, by task; else absent")
+    rows: int | None = Field(None, description="test rows on which a quantized file was scored; else absent")
 
 
 class Rows(ReportModel):

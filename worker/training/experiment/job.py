@@ -5,15 +5,16 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from math import prod
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.data.source import Source, SourceRows
-from app.spec.exports import ExportFormat
+from app.spec.exports import QUANTIZED, ExportFormat
 from app.spec.models import UNFINISHED
 from app.spec.training import TrainingSpec
 from worker.reports import ArtifactReport
@@ -41,9 +42,11 @@ from worker.training.tasks import heads
 TIMED_ROWS, TIMED_NUMBERS = 256, 2**23
 """Of the batch whose time is measured: of larger pictures fewer, or it would take more memory than all of the training."""
 
-EXPORT_ROWS = 32
+EXPORT_ROWS, CALIBRATION_ROWS, EXAMINED_ROWS = 32, 200, 1000
+"""On which an exported file is compared with Keras; that show the ranges of numbers in int8; and, of the test rows, on which a quantized
+file is scored. Of large rows fewer: `TIMED_NUMBERS` at most."""
 
-LATENCY_SECONDS = 1.0
+LATENCY_SECONDS, ONE_ROW_TIMES = 1.0, 25
 """A batch is timed for no longer, but three times at least: 256 large pictures may take seconds each time."""
 
 LEADS_ON = ("model", "source", "teacher", "generation/")
@@ -173,7 +176,10 @@ class Job:
 
     def _test_answers(self, network: Network, data: Data) -> dict[str, np.ndarray]:
         """The answers to the test rows, as scores need them."""
-        parts = heads.blocks(network.tasks.values(), SourceRows(data.table.inputs, data.split.test))
+        return self._score_answers(network, SourceRows(data.table.inputs, data.split.test))
+
+    def _score_answers(self, network: Network, rows: Source) -> dict[str, np.ndarray]:
+        parts = heads.blocks(network.tasks.values(), rows)
         return heads.scored(
             network.tasks, parts, lambda part: self._fit_loop.logits(network, part), network.scaling.tokenizer
         )
@@ -218,18 +224,25 @@ class Job:
         return self._latencies[model.id]
 
     def _timed(self, network: Network, inputs: Source) -> dict[str, Any]:
-        count = max(1, min(TIMED_ROWS, TIMED_NUMBERS // prod(inputs.shape[1:])))
+        count = _rows_of(TIMED_ROWS, inputs)
         batch = network.scaling(np.resize(inputs[np.arange(min(count, len(inputs)))], (count, *inputs.shape[1:])))
         latency: dict[str, Any] = {"device": "cpu", "batch": len(batch)}
         with device.on_cpu():
             layers = self._layers_on_cpu(network)
-            for name, rows, times in (("ms_per_row", batch[:1], 25), ("ms_per_batch", batch, 9)):
-                layers.ask(layers.forward, rows)
-                seconds: list[float] = []
-                while len(seconds) < 3 or (len(seconds) < times and sum(seconds) < LATENCY_SECONDS):
-                    seconds.append(self._seconds(layers, rows))
-                latency[name] = round(1000 * statistics.median(seconds), 3)
+            for name, rows, times in (("ms_per_row", batch[:1], ONE_ROW_TIMES), ("ms_per_batch", batch, 9)):
+                latency[name] = self._median_ms(lambda rows=rows: layers.ask(layers.forward, rows), times)  # type: ignore[misc]
         return latency
+
+    def _median_ms(self, ask: Callable[[], object], times: int) -> float:
+        """Milliseconds of one call, after a first one: of so many, or as many as there is time for."""
+        ask()
+        seconds: list[float] = []
+        while len(seconds) < 3 or (len(seconds) < times and sum(seconds) < LATENCY_SECONDS):
+            self.raise_if_stopped()
+            begun = time.perf_counter()
+            ask()
+            seconds.append(time.perf_counter() - begun)
+        return round(1000 * statistics.median(seconds), 3)
 
     def _layers_on_cpu(self, network: Network) -> KerasLayers:
         """Those that answer in this job, its numbers loaded, unless an accelerator holds them: traced once for each shape."""
@@ -256,17 +269,46 @@ class Job:
         """Writes the formats that the job asks for besides Keras's, each compared with it on rows of `data`, and reports them."""
         if set(self.formats) <= {"keras"}:
             return {}
+        inputs, train = data.table.inputs, data.split.train
         written = formats.write(
             model.network,
             self.formats,
-            data.table.inputs[data.split.train[:EXPORT_ROWS]],
+            inputs[train[:EXPORT_ROWS]],
             self.out,
             self.raise_if_stopped,
             golden.make(model.network, self._answers_on_cpu),
+            inputs[train[: _rows_of(CALIBRATION_ROWS, inputs)]],
+            lambda kind, answer: self._examined(kind, answer, model, data),
         )
         for entry in written.values():
             self.send(ArtifactReport(name=entry["file"], path=entry["file"]))
         return written
+
+    def _examined(self, kind: ExportFormat, answer: formats.Answer, model: Model, data: Data) -> dict[str, Any]:
+        """How long a file takes for a row, and of a quantized one how well it does beside Keras, on the same test rows."""
+        network, test = model.network, data.split.test
+        one = network.scaling.given(data.table.inputs[test[:1]])
+        found: dict[str, Any] = {"ms_per_row": self._median_ms(lambda: answer(one), ONE_ROW_TIMES)}
+        if kind not in QUANTIZED:
+            return found
+        count = min(len(test), _rows_of(EXAMINED_ROWS, data.table.inputs))
+        rows = test[np.linspace(0, len(test) - 1, count).astype(int)]
+        source = SourceRows(data.table.inputs, rows)
+        keras, file = self._score_answers(network, source), defaultdict[str, list[np.ndarray]](list)
+        for part in heads.parts(source):
+            self.raise_if_stopped()
+            raw = part[np.arange(len(part))]
+            for name, values in answer(network.scaling.given(raw)).items():
+                task = network.tasks[name]
+                file[name].append(heads.reduced(task, np.asarray(values), part, network.scaling.tokenizer))
+        scores = {}
+        for name in (name for name in data.tasks if name in keras):
+            task, metric = data.tasks[name], data.metric(name)
+            values = data.table.columns[task.column][rows]
+            by_file = {"keras": keras[name], "file": np.concatenate(file[name])}
+            of = {who: evaluate.measure(task.type, said, values, metric=metric).value for who, said in by_file.items()}
+            scores[name] = {"metric": metric, **{who: None if isnan(value) else value for who, value in of.items()}}
+        return found | {"scores": scores, "rows": count}
 
     def write_metrics(self) -> Path:
         return self._metric_log.write(self.out / "metrics.csv")
@@ -276,12 +318,6 @@ class Job:
         if self._stop.is_set():
             raise Stopped
 
-    def _seconds(self, layers: KerasLayers, rows: np.ndarray) -> float:
-        self.raise_if_stopped()
-        begun = time.perf_counter()
-        layers.ask(layers.forward, rows)
-        return time.perf_counter() - begun
-
     def _read(self, name: str, entry: Mapping[str, Any]) -> Model:
         self.raise_if_stopped()
         model = store.read(name, entry)
@@ -290,3 +326,8 @@ class Job:
 
     def _initial(self, network: Network, seed: int) -> dict[str, list[np.ndarray]]:
         return initial(self._fit_loop.model_cache.keras_layers(network), seed)
+
+
+def _rows_of(count: int, inputs: Source) -> int:
+    """At most `count` rows, of large ones as many as hold `TIMED_NUMBERS`, and one at least."""
+    return max(1, min(count, TIMED_NUMBERS // prod(inputs.shape[1:])))

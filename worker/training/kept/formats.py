@@ -1,7 +1,10 @@
 """A finished network for other programs: SavedModel, LiteRT and ONNX, each run once and compared with Keras before it is kept.
 
-All three are written from the same inference model as `model.keras`, in float32: raw inputs to one answer for each task, under
-the tasks' names. The batch size is free in all of them.
+All are written from the same inference model as `model.keras`, in float32: raw inputs to one answer for each task, under
+the tasks' names. The batch size is free in all of them. LiteRT also comes with fewer digits, by TensorFlow's quantization after training
+(https://ai.google.dev/edge/litert/models/post_training_quantization): weights in float16, or weights and activations in int8 with
+ranges that calibration rows show (Jacob et al. 2018, arXiv:1712.05877). Inputs and answers stay float32, and so does whatever has
+no kernel in int8.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import numpy as np
 
 from app import durable
 from app.data import disk
-from app.spec.exports import FILES, ExportFormat, unavailable
+from app.spec.exports import FILES, QUANTIZED, ExportFormat, unavailable
 from worker.training.kept import export
 from worker.training.kept import golden as golden_rows
 from worker.training.kept.golden import Golden
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from worker.training.networks.network import Network
 
 Answers = dict[str, np.ndarray]
+Answer = Callable[[np.ndarray], Answers]
+"""A file's: of inputs as the network's `scaling.given` makes them, (n, …) float32."""
 
 TOLERANCE = 1e-4
 """Largest difference of probabilities; of numbers in the user's units, relative to the largest answer where that is above 1."""
@@ -58,20 +63,26 @@ def write(
     out: Path,
     before_each: Callable[[], None] = lambda: None,
     golden: Golden | None = None,
+    calibration: np.ndarray | None = None,
+    examine: Callable[[ExportFormat, Answer], dict[str, Any]] = lambda kind, answer: {},  # noqa: ARG005
 ) -> dict[str, dict[str, Any]]:
-    """Writes `formats` (all but keras) into `out`; returns {kind: {file, bytes, largest_difference}}.
+    """Writes `formats` (all but keras) into `out`; returns {kind: {file, bytes, largest_difference, …}}.
 
     Args:
         rows: raw inputs on which each file is compared with Keras, all at once and the first one alone.
         before_each: called before each file, and may raise.
-        golden: what each file is compared with besides: the trained network's own answers.
+        golden: what each file is compared with besides, unless it is quantized: the trained network's own answers.
+        calibration: raw inputs that show the ranges of numbers in int8; None: `rows`.
+        examine: what else is to be said of a file that answers.
 
     Raises:
-        Failure: `export_failed`, a file could not be written or answers otherwise than Keras does.
+        Failure: `export_failed`, a file could not be written, answers otherwise than Keras does, or, if it is quantized, answers what is
+            no number.
     """
     wanted = [kind for kind in formats if kind != "keras"]
     if not wanted:
         return {}
+    shown = network.scaling.given(rows if calibration is None else calibration)
     network, rows = replace(network, precision="float32"), network.scaling.given(rows)
     kept = export.inference_model(network)
     expected = [_plain(kept(some, training=False)) for some in (rows, rows[:1])]  # called once: tracing would cost more
@@ -84,9 +95,10 @@ def write(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the converters' own, about Python and NumPy of years ago
             try:
-                answer = _WRITERS[kind](model, path)
+                answer = _quantized(kind, model, path, shown) if kind in QUANTIZED else _WRITERS[kind](model, path)
                 answers = [answer(some) for some in (rows, rows[:1])]
-                differences = [] if golden is None else _differences(golden, network, answer)
+                compared = golden if kind not in QUANTIZED else None
+                differences = [] if compared is None else _differences(compared, network, answer)
             except (OSError, MemoryError):
                 raise
             except Exception as error:
@@ -99,11 +111,12 @@ def write(
             message = f"the {kind} file differs from the trained network: {'; '.join(differences)}"
             raise Failure("export_failed", message, param="/export")
         off = max(_difference(kind, network, *pair) for pair in zip(answers, expected, strict=True))
-        written[kind] = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": off}
+        entry = {"file": path.name, "bytes": path.stat().st_size, "largest_difference": off}
+        written[kind] = entry | examine(kind, answer)
     return written
 
 
-def _differences(golden: Golden, network: Network, answer: Callable[[np.ndarray], Answers]) -> list[str]:
+def _differences(golden: Golden, network: Network, answer: Answer) -> list[str]:
     """In what a file answers to the golden rows otherwise than the trained network did."""
     return golden_rows.differences(golden, lambda rows: answer(network.scaling.given(rows)))
 
@@ -117,7 +130,7 @@ def _difference(format: str, network: Network, answers: Answers, expected: Answe
                 "export_failed", f"the {format} file does not answer for {name} as Keras does", param="/export"
             )
         off = heads.difference(network.tasks[name], answers[name], wanted)
-        if not off <= TOLERANCE:  # also where it is not a number
+        if not off <= (np.inf if format in QUANTIZED else TOLERANCE):  # also where it is not a number
             raise Failure(
                 "export_failed",
                 f"the {format} file's answers for {name} differ from Keras's by {off:.1e}, more than {TOLERANCE:.0e}",
@@ -127,7 +140,7 @@ def _difference(format: str, network: Network, answers: Answers, expected: Answe
     return worst
 
 
-def _saved_model(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
+def _saved_model(model: Any, path: Path) -> Answer:
     """A zip with the folder `saved_model`; the model that is run is read from the zip."""
     import tensorflow as tf
 
@@ -143,16 +156,26 @@ def _saved_model(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
     return lambda rows: _plain(serve(tf.constant(rows)))
 
 
-def _litert(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
+def _litert(model: Any, path: Path, **converter: Any) -> Answer:
     with durable.write(path) as beside:  # its name ends in .tflite, as Keras asks
-        model.export(str(beside), format="litert", verbose=False)
+        model.export(str(beside), format="litert", verbose=False, **converter)
     interpreter = _interpreter()(model_path=str(path))
     runner = interpreter.get_signature_runner("serving_default")
     (name,) = runner.get_input_details()
     return lambda rows: _plain(runner(**{name: rows}))
 
 
-def _onnx(model: Any, path: Path) -> Callable[[np.ndarray], Answers]:
+def _quantized(kind: ExportFormat, model: Any, path: Path, calibration: np.ndarray) -> Answer:
+    import tensorflow as tf
+
+    how: dict[ExportFormat, dict[str, Any]] = {
+        "litert_float16": {"target_spec": {"supported_types": [tf.float16]}},
+        "litert_int8": {"representative_dataset": lambda: ([row[None]] for row in calibration)},
+    }
+    return _litert(model, path, optimizations=[tf.lite.Optimize.DEFAULT], **how[kind])
+
+
+def _onnx(model: Any, path: Path) -> Answer:
     import onnxruntime
 
     _say_erfc_in_onnx()
@@ -216,7 +239,7 @@ def _say_rfft_in_onnx() -> None:
             ctx.make_node("MatMul", inputs, outputs=[left], name=node.name, shapes=[shape], dtypes=[dtype])
 
 
-_WRITERS: dict[ExportFormat, Callable[[Any, Path], Callable[[np.ndarray], Answers]]] = {
+_WRITERS: dict[ExportFormat, Callable[[Any, Path], Answer]] = {
     "saved_model": _saved_model,
     "litert": _litert,
     "onnx": _onnx,

@@ -196,8 +196,11 @@ ROWS_AT_ONCE = 32
 
 def blocks(made: Iterable[Task], inputs: Source) -> list[Source]:
     """`inputs` in parts, whose answers are then `reduced`; one part where no type needs it."""
-    if not any(hasattr(learning(task.type), "reduced") for task in made):
-        return [inputs]
+    return parts(inputs) if any(hasattr(learning(task.type), "reduced") for task in made) else [inputs]
+
+
+def parts(inputs: Source) -> list[Source]:
+    """`inputs`, `ROWS_AT_ONCE` in each."""
     rows = np.arange(len(inputs))
     return [SourceRows(inputs, rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(inputs), ROWS_AT_ONCE)]
 

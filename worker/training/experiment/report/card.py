@@ -155,7 +155,7 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
         ("architecture", f"{named(manifest.architecture)}, {manifest.parameters:,} parameters"),
         ("input", _input(manifest.input) + _adapted(report)),
         ("file", f"model.keras, {model['bytes']:,} bytes" if model.get("bytes") else "model.keras"),
-        *((kind, f"{export['file']}, {export['bytes']:,} bytes") for kind, export in report.get("export", {}).items()),
+        *((kind, _file(export)) for kind, export in report.get("export", {}).items()),
         ("sha256", manifest.sha256),
         ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     ]
@@ -176,6 +176,17 @@ def _about(report: Mapping[str, Any], manifest: Manifest) -> str:
         for name, task in manifest.tasks.items()
     ]
     return _table(("", ""), rows) + "\n\n" + _table(("task", "type", "column", "answers"), tasks)
+
+
+def _file(export: Mapping[str, Any]) -> str:
+    """Its size, how fast it answers, and what fewer digits cost."""
+    parts = [f"{export['file']}, {export['bytes']:,} bytes"]
+    if export.get("ms_per_row") is not None:
+        parts.append(f"{export['ms_per_row']:g} ms a row")
+    for task, score in (export.get("scores") or {}).items():
+        keras, file = ("undefined" if score[who] is None else f"{score[who]:.4g}" for who in ("keras", "file"))
+        parts.append(f"{task}: {score['metric']} {file} on {export['rows']:,} test rows, of model.keras {keras}")
+    return "; ".join(parts)
 
 
 def named(architecture: Mapping[str, Any]) -> Any:
