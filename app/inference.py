@@ -147,11 +147,20 @@ def trace(architecture: dict[str, Any], shape: Sequence[int]) -> Trace:
         Unavailable: 503, the program does not answer, or has too much to do.
         Problem: 500 when it fails.
     """
+    return Trace.model_validate_json(_of_network("/trace", architecture, shape))
+
+
+def config(architecture: dict[str, Any], shape: Sequence[int]) -> Any:
+    """The same network as Keras writes it, decoded. Errors as of `trace`."""
+    return json.loads(_of_network("/config", architecture, shape))
+
+
+def _of_network(path: str, architecture: dict[str, Any], shape: Sequence[int]) -> bytes:
     asked = {"architecture": architecture, "shape": list(shape)}
-    answer = _worked("/trace", asked, _TRACE_SECONDS, "looks at a network that was never looked at before")
+    answer = _worked(path, asked, _TRACE_SECONDS, "looks at a network that was never looked at before")
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
         raise ValueError(answer.json()["detail"])
-    return Trace.model_validate_json(answer.content)
+    return answer.content
 
 
 def write(order: Order) -> Manifest:

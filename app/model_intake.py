@@ -6,30 +6,45 @@ Not a byte of what was sent is kept.
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from app import artifacts, data, datasets, inference, logs, models
 from app.data.names import fault_in_label
 from app.db import transaction
-from app.model_files import adopt, upload
+from app.model_files import adopt, named, upload
+from app.model_files.config import walk
 from app.settings import settings
-from app.spec import tasks
+from app.spec import architectures, tasks
 from app.spec.adopted import Adopted, Order
 from app.spec.architectures.keras_graph import Spec
 from app.spec.data import Schema
 from app.spec.faults import Fault, Invalid, validate
 from app.spec.imports import ImportOptions, Origin
 from app.spec.lookup import Missing
+from app.spec.named_weights import WeightsOptions, WeightsOrder
 from app.tables import Model
 
 MOST_PROBED = 256
 """Labelled rows on which readings of a file are tried."""
 
 log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """What a file became, before it is written. `about`: fields of its `Origin`."""
+
+    candidates: list[Adopted]
+    arrays: Path
+    about: dict[str, Any]
+    weights: WeightsOrder | None = None
 
 
 def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOptions) -> tuple[Model, bool]:
@@ -45,34 +60,70 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
         Invalid: with every fault in the labels, the options and the file. Nothing is stored.
         Problem: the inference program does not answer, or fails.
     """
-    called = name or (Path(filename).stem if filename else None) or "model"
     schema, table = _checked(filename, name, options)
+
+    def ordered(work: Path) -> Ordered:
+        arrays = work / "arrays.npz"
+        read = _read(raw, arrays, options)
+        reading = adopt.adopt(_graph(read), read.outputs, read.said.under(options), schema)
+        more = {"notes": [*read.notes, *reading.notes], "licence": read.said.licence, "source": read.said.source}
+        return Ordered(reading.candidates, arrays, more)
+
+    return _kept(raw, filename, name, options, table, ordered)
+
+
+def add_weights(raw: Path, *, filename: str | None, name: str | None, options: WeightsOptions) -> tuple[Model, bool]:
+    """As `add`, of a file that has the numbers of a named architecture alone. Pointers of faults in it are /weights."""
+    schema, table = _checked(filename, name, options)
+    network = named.described(options, schema)
+
+    def ordered(work: Path) -> Ordered:
+        arrays = work / "arrays.npz"
+        found = upload.read_weights(raw, arrays)
+        order = WeightsOrder(arrays=found, partial=options.partial, leftover=not network.heads, seed=options.seed)
+        graph = _whole(network)
+        notes = [*network.notes, *([] if graph is None else [named.AS_GRAPH])]
+        return Ordered(network.candidates(graph), arrays, {"notes": notes}, order)
+
+    try:
+        return _kept(raw, filename, name, options, table, ordered)
+    except Invalid as invalid:
+        at = re.compile("^/file(?=/|$)")
+        raise Invalid(replace(fault, pointer=at.sub("/weights", fault.pointer)) for fault in invalid.faults) from None
+
+
+def _kept(
+    raw: Path,
+    filename: str | None,
+    name: str | None,
+    options: ImportOptions,
+    table: data.Table | None,
+    ordered: Callable[[Path], Ordered],
+) -> tuple[Model, bool]:
+    """Has the model written and records it. `ordered`: reads the file, in a folder for its arrays."""
+    called = name or _without_ending(filename) or "model"
     with raw.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     asked = options.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(options, WeightsOptions):
+        asked["architecture"] = architectures.as_data(options.architecture)
     with transaction() as session:
         if (existing := models.of_file(session, sha256, called, asked)) is not None:
             return existing, False
     folder = settings().store / "tmp"
     with tempfile.TemporaryDirectory(prefix="model-", dir=folder) as work:
-        arrays, out = Path(work) / "arrays.npz", Path(work) / "model.keras"
-        read = _read(raw, arrays, options)
-        options = read.said.under(options)
-        reading = adopt.adopt(_graph(read), read.outputs, options, schema)
-        labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
-        notes, size = [*read.notes, *reading.notes], raw.stat().st_size
-        whose = Origin(
-            file=filename or called, sha256=sha256, bytes=size, licence=read.said.licence, source=read.said.source
-        )
-        origin = whose.model_copy(update={"options": asked, "notes": notes})
+        out, wanted = Path(work) / "model.keras", ordered(Path(work))
+        labelled, names = (None, []) if table is None else _labelled(table, wanted.candidates[0], Path(work))
+        whose = Origin(file=filename or called, sha256=sha256, bytes=raw.stat().st_size, options=asked)
         manifest = inference.write(
             Order(
-                candidates=reading.candidates,
-                arrays=str(arrays),
+                candidates=wanted.candidates,
+                arrays=str(wanted.arrays),
                 out=str(out),
-                origin=origin,
+                origin=whose.model_copy(update=wanted.about),
                 labelled=None if labelled is None else str(labelled),
                 names=names,
+                weights=wanted.weights,
             )
         )
         stored = artifacts.keep_file(out)
@@ -80,6 +131,27 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
         model, new = models.add(session, called, stored, manifest)
     log.info("model_imported", model=model.id, parameters=manifest.parameters, new=new)
     return model, new
+
+
+def _without_ending(filename: str | None) -> str | None:
+    return None if filename is None else Path(filename.removesuffix(".weights.h5")).stem or None
+
+
+def _whole(network: named.Named) -> Spec | None:
+    """A catalog's network layer by layer, where it is to see other pixels than trunks here do."""
+    if not network.has_other_pixels:
+        return None
+    architecture = network.architecture
+    try:
+        walked = walk(inference.config(architectures.as_data(architecture), network.seen))
+    except ValueError as error:
+        raise Invalid([Fault("/architecture", str(error), "name rows that it takes: -F shape=…")]) from None
+    except Invalid:
+        message = f"{architecture.label} has layers that cannot stand behind a Rescaling in a keras-graph"
+        hint = "-F scale=0..1, if the network was trained on that"
+        raise Invalid([Fault("/scale", message, hint, "not_available")]) from None
+    ((_, features),) = walked.outputs
+    return validate(Spec, {**walked.graph, "features": features["tensor"]})
 
 
 def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:

@@ -27,6 +27,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,8 +52,8 @@ from app.spec.architectures import Architecture
 from app.spec.data import Decoding
 from app.spec.faults import Invalid, written
 from app.spec.models import Manifest
-from app.spec.trace import Trace
 
+CONFIG = "/config"
 MOST_ROWS = 1024
 SECONDS = 30.0
 TRACE_SECONDS = 90.0  # the first one waits until Keras is imported
@@ -152,12 +153,13 @@ class Warm:
                 raise TooLarge(unanswered)
             return answers
 
-    def trace(self, architecture: Architecture, shape: list[int]) -> Trace:
-        """The trace of an architecture on inputs of `shape`. Raises ValueError: it does not take them."""
+    def network(self, architecture: Architecture, shape: list[int], *, whole: bool) -> str:
+        """JSON: the trace of an architecture on inputs of `shape`, or the `whole` as Keras writes it. Raises ValueError."""
         with self._lock:
             trunk = importlib.import_module("worker.training.networks.trunk")
-            trace: Trace = trunk.trace(architecture, shape)
-            return trace
+            return str(
+                trunk.config(architecture, shape) if whole else trunk.trace(architecture, shape).model_dump_json()
+            )
 
     def write(self, order: Order) -> Manifest:
         """Writes a user's network as a kept model. Raises Invalid: it cannot be one; PredictionRefused: a path is not the service's own."""
@@ -273,7 +275,7 @@ class Handlers:
             return _refused(refusal)
         return Response(picture, media_type="image/png")
 
-    async def trace(self, request: Request) -> Response:
+    async def network(self, request: Request) -> Response:
         if self._waiting >= _MOST_WAITING:
             return JSONResponse({"detail": "too many requests wait"}, 503)
         try:
@@ -281,7 +283,8 @@ class Handlers:
         except PredictionRefused as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         try:
-            trace = await self._in_a_thread(TRACE_SECONDS, self._warm.trace, architecture, shape)
+            look = partial(self._warm.network, architecture, shape, whole=request.url.path == CONFIG)
+            found = await self._in_a_thread(TRACE_SECONDS, look)
         except TimeoutError:
             return JSONResponse({"detail": f"no answer within {TRACE_SECONDS:.0f} s"}, 503)
         except ValueError as refusal:
@@ -289,7 +292,7 @@ class Handlers:
         except Exception as error:
             log.exception("trace_failed", architecture=architecture.arch)
             return JSONResponse({"detail": type(error).__name__}, 500)
-        return Response(trace.model_dump_json(), media_type="application/json")
+        return Response(found, media_type="application/json")
 
     async def write(self, request: Request) -> Response:
         if self._waiting >= _MOST_WAITING:
@@ -335,7 +338,8 @@ def create_app(warm: Warm | None = None) -> Starlette:
         Route("/healthz", handlers.healthz),
         Route("/predict", handlers.predict, methods=["POST"]),
         Route("/draw", handlers.draw, methods=["POST"]),
-        Route("/trace", handlers.trace, methods=["POST"]),
+        Route("/trace", handlers.network, methods=["POST"]),
+        Route(CONFIG, handlers.network, methods=["POST"]),
         Route("/import", handlers.write, methods=["POST"]),
     ]
     return Starlette(routes=routes, lifespan=warm_up)

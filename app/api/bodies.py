@@ -103,9 +103,12 @@ def form_texts(form: FormData, name: str) -> list[str]:
     return [value for value in form.getlist(name) if isinstance(value, str)]
 
 
-def form_faults(form: FormData, texts: Collection[str], repeated: Collection[str] = ()) -> list[Fault]:
-    """What is wrong with a form of one `file` and the fields `texts`, of which those in `repeated` may stand several times."""
-    fields = ("file", *texts)
+def form_faults(
+    form: FormData, texts: Collection[str], repeated: Collection[str] = (), file: str = "file"
+) -> list[Fault]:
+    """What is wrong with a form of one file, in the field `file`, and the fields `texts`, of which those in `repeated` may stand several
+    times."""
+    fields = (file, *texts)
     faults = [
         Fault(f"/{name}", "unknown field", nearest(name, fields, "fields"), "unknown_field")
         for name in dict.fromkeys(form)
@@ -126,8 +129,8 @@ def form_faults(form: FormData, texts: Collection[str], repeated: Collection[str
         for name in texts
         if (reason := next(filter(None, map(complaint, form_texts(form, name))), None))
     ]
-    if not isinstance(form.get("file"), UploadFile):
-        faults.append(Fault("/file", "expected a file", "curl: -F file=@NAME", "missing"))
+    if not isinstance(form.get(file), UploadFile):
+        faults.append(Fault(f"/{file}", "expected a file", f"curl: -F {file}=@NAME", "missing"))
     return faults
 
 

@@ -20,24 +20,61 @@ from app.api.shapes import ModelShape
 from app.api.threads import apart
 from app.data.names import LONGEST
 from app.errors import refused
+from app.model_files import json_text
 from app.settings import settings
 from app.spec.faults import Fault, Invalid, validate
 from app.spec.imports import SCALES, ImportOptions
 from app.spec.intake import HIGHEST_RATE, LARGEST_SIDE, LOWEST_RATE, SIZE, Fit, size_of
+from app.spec.named_weights import WeightsOptions
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 FIELD_BYTES = 256 * 1024
-_TEXTS = ("name", "classes", "scale", "size", "length", "fit", "rate", "columns", "dataset", "target", "output")
+WEIGHTS = "weights"
+_OF_BOTH = ("name", "classes", "scale", "fit", "rate", "columns", "dataset", "target")
+_TEXTS = (*_OF_BOTH, "size", "length", "output")
+_WITH_WEIGHTS = (*_OF_BOTH, "architecture", "shape", "heads", "partial", "seed")
 _FORM: dict[str, Any] = {
     "type": "object",
-    "required": ["file"],
     "additionalProperties": False,
+    "description": "`file`, a whole network; or `weights`, numbers alone, with `architecture`",
     "properties": {
         "file": {
             "type": "string",
             "format": "binary",
             "description": "a .keras file of Keras 3, or a zip of graph.json and arrays.npz",
+        },
+        "weights": {
+            "type": "string",
+            "format": "binary",
+            "description": "in place of `file`: a .weights.h5 of Keras 3 or a .safetensors, for the network that `architecture` names",
+        },
+        "architecture": {
+            "type": "string",
+            "maxLength": FIELD_BYTES,
+            "description": 'of weights alone: resnet-20, applications:MobileNetV2, or JSON as in {"arch": "resnet", "depth": 20}, '
+            "also what POST /v1/architectures answered",
+        },
+        "shape": {
+            "type": "string",
+            "pattern": "^([1-9][0-9]{0,6}(x[1-9][0-9]{0,6}){0,2})?$",
+            "description": "of weights alone: the shape of a row, as in 32x32x3, where the architecture does not say it",
+        },
+        "heads": {
+            "type": "string",
+            "maxLength": FIELD_BYTES,
+            "description": "of weights alone, in place of `classes`: JSON, {TASK: {type, classes, outputs, units, activation, dropout}}; "
+            "`units` are of a hidden layer",
+        },
+        "partial": {
+            "type": "string",
+            "enum": ["true", "false"],
+            "description": "of weights alone: what the file lacks stays as `seed` draws it, what the network lacks is left out; false",
+        },
+        "seed": {
+            "type": "string",
+            "pattern": "^([0-9]{1,10})?$",
+            "description": "of weights alone, where they are partial; 0",
         },
         "name": {
             "type": "string",
@@ -101,6 +138,8 @@ _FORM: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Sent:
+    """`options`: of a file of weights alone `WeightsOptions`."""
+
     file: UploadFile
     name: str | None
     options: ImportOptions
@@ -152,10 +191,14 @@ def _store(sent: Sent) -> tuple[ModelShape, bool]:
     try:
         with raw.open("xb") as target:
             shutil.copyfileobj(sent.file.file, target, 1 << 20)
-        model, new = model_intake.add(raw, filename=sent.file.filename or None, name=sent.name, options=sent.options)
+        filename, options = sent.file.filename or None, sent.options
+        if isinstance(options, WeightsOptions):
+            model, new = model_intake.add_weights(raw, filename=filename, name=sent.name, options=options)
+        else:
+            model, new = model_intake.add(raw, filename=filename, name=sent.name, options=options)
         return shapes.of_model(model, []), not new
     except Invalid as invalid:
-        in_file = any(fault.pointer.startswith("/file") for fault in invalid.faults)
+        in_file = any(fault.pointer.startswith(("/file", "/weights")) for fault in invalid.faults)
         raise refused(invalid.faults, code="model_invalid" if in_file else "invalid") from None
     finally:
         raw.unlink(missing_ok=True)
@@ -163,17 +206,54 @@ def _store(sent: Sent) -> tuple[ModelShape, bool]:
 
 def of_form(form: FormData) -> Sent:
     """The fields of a form. Raises Invalid with all that is wrong with them."""
-    faults = form_faults(form, _TEXTS)
-    texts = {name: text for name in _TEXTS for text in form_texts(form, name) if text}
-    options = _options(texts, faults)
-    if faults or options is None:
+    file, fields = (WEIGHTS, _WITH_WEIGHTS) if WEIGHTS in form and "file" not in form else ("file", _TEXTS)
+    faults = form_faults(form, fields, file=file)
+    texts = {name: text for name in fields for text in form_texts(form, name) if text}
+    read = _options(texts, faults)
+    more = _of_weights(texts, faults) if file == WEIGHTS else {}
+    try:
+        options = validate(WeightsOptions if file == WEIGHTS else ImportOptions, {**read, **more})
+    except Invalid as invalid:
+        raise Invalid([*faults, *invalid.faults]) from None
+    if faults:
         raise Invalid(faults)
-    file = form["file"]
-    assert isinstance(file, UploadFile)
-    return Sent(file, texts.get("name"), options)
+    sent = form[file]
+    assert isinstance(sent, UploadFile)
+    return Sent(sent, texts.get("name"), options)
 
 
-def _options(texts: dict[str, str], faults: list[Fault]) -> ImportOptions | None:
+def _of_weights(texts: dict[str, str], faults: list[Fault]) -> dict[str, Any]:
+    """The fields that go with weights alone."""
+    fields: dict[str, Any] = {}
+    for name, example in {
+        "architecture": '{"arch": "resnet", "depth": 20}',
+        "heads": '{"age": {"outputs": 1}}',
+    }.items():
+        text = texts.get(name, "").strip()
+        try:
+            if name == "heads" or text.startswith("{"):
+                fields |= {name: json_text.parsed(text.encode(), name)} if text else {}
+            elif text:
+                fields[name] = text
+        except Invalid:
+            faults.append(Fault(f"/{name}", "it begins as a JSON object and is none", f"as in {example}", "type"))
+            fields |= {name: "cnn"} if name == "architecture" else {}  # its fault is told
+    if "shape" in texts and not re.fullmatch("[1-9][0-9]{0,6}(x[1-9][0-9]{0,6}){0,2}", texts["shape"]):
+        faults.append(Fault("/shape", "expected one to three sides", "as in 32x32x3", "size"))
+    elif "shape" in texts:
+        fields["shape"] = [int(side) for side in texts["shape"].split("x")]
+    if texts.get("partial", "false") not in ("true", "false"):
+        faults.append(Fault("/partial", "expected true or false", "-F partial=true", "type"))
+    fields["partial"] = texts.get("partial") == "true"
+    if "seed" in texts and not re.fullmatch("[0-9]{1,10}", texts["seed"]):
+        faults.append(Fault("/seed", "expected a whole number", "as in 0", "type"))
+    elif "seed" in texts:
+        fields["seed"] = int(texts["seed"])
+    return fields
+
+
+def _options(texts: dict[str, str], faults: list[Fault]) -> dict[str, Any]:
+    """The fields that go with any model."""
     fields: dict[str, Any] = {
         name: texts[name] for name in ("scale", "fit", "dataset", "target", "output") if name in texts
     }
@@ -199,11 +279,7 @@ def _options(texts: dict[str, str], faults: list[Fault]) -> ImportOptions | None
         except (ValueError, RecursionError):
             hint = 'as in {"species": ["cat", "dog"]}'
             faults.append(Fault("/classes", "it begins as a JSON object and is none", hint, "type"))
-    try:
-        return validate(ImportOptions, fields)
-    except Invalid as invalid:
-        faults += invalid.faults
-        return None
+    return fields
 
 
 def _classes(text: str) -> Any:

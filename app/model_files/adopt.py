@@ -50,8 +50,8 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
         Invalid: with all that has to be said first, pointers as the fields of the form.
     """
     faults, notes = list[Fault](), list[str]()
-    input_ = _input(graph.given, options, schema, faults, notes)
-    scales = _scales(input_, options, schema, faults)
+    input_ = input_of(graph.given, options, schema, faults, notes)
+    scales = scales_of(input_, options, schema, faults)
     try:
         trunk, made, more = heads.cut(graph, outputs, _with_classes(options, outputs, schema, notes))
         notes += more
@@ -63,12 +63,12 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
         made = [made[0].model_copy(update={"task": schema.target})]
     taken = set(trunk.layers)
     made = [head.model_copy(update={"task": _task(head.task, taken)}) for head in made]
-    trunk = _with_bounds(trunk, notes).model_copy(update={"kind": input_.kind})
+    trunk = with_bounds(trunk, notes).model_copy(update={"kind": input_.kind})
     canvas = list(graph.given[0].shape) if inputs.of(input_.kind).RESIZED and len(graph.given[0].shape) == 3 else None
     return Reading(
         [
             Adopted(
-                architecture=_scaled(trunk, input_, scale),
+                architecture=scaled(trunk, input_, scale),
                 input=input_,
                 canvas=canvas if canvas != input_.shape else None,
                 heads=made,
@@ -100,14 +100,14 @@ def network(graph: Spec, outputs: Sequence[Output]) -> tuple[Spec, list[str]]:
     """
     faults, notes = list[Fault](), list[str]()
     options = ImportOptions(classes="none", fit="stretch")
-    input_ = _input(graph.given, options, None, faults, [])
+    input_ = input_of(graph.given, options, None, faults, [])
     trunk, _, _ = heads.cut(graph, outputs, options)
     if faults or input_ is None:
         raise Invalid(faults)
-    return _with_bounds(trunk, notes).model_copy(update={"kind": input_.kind}), notes
+    return with_bounds(trunk, notes).model_copy(update={"kind": input_.kind}), notes
 
 
-def _input(
+def input_of(
     given: Sequence[Given], options: ImportOptions, schema: Schema | None, faults: list[Fault], notes: list[str]
 ) -> InputSchema | None:
     """What the network is fed, None where that has faults."""
@@ -195,7 +195,7 @@ def _of_sound(given: Given, rate: int, faults: list[Fault]) -> InputSchema:
     return audio.schema(audio.decoded(rate, samples))
 
 
-def _scales(
+def scales_of(
     input_: InputSchema | None, options: ImportOptions, schema: Schema | None, faults: list[Fault]
 ) -> list[Scale | None]:
     """The scales of pixels to try, in the order of preference: one where it is known."""
@@ -227,7 +227,7 @@ def _with_classes(
     return options.model_copy(update={"classes": list(target.classes)})
 
 
-def _with_bounds(trunk: Spec, notes: list[str]) -> Spec:
+def with_bounds(trunk: Spec, notes: list[str]) -> Spec:
     """The trunk with the largest id that its embeddings know, for each input of ids."""
     most = dict[str, int]()
     for call in trunk.calls:
@@ -247,7 +247,7 @@ def _with_bounds(trunk: Spec, notes: list[str]) -> Spec:
     return trunk.model_copy(update={"given": given_})
 
 
-def _scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:
+def scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:
     """The trunk on pixels of 0…1: what its first layer expects is made of them."""
     rescaling = None if scale is None else _RESCALINGS[scale]
     if rescaling is None:

@@ -3,7 +3,7 @@
 It confines itself, reads RAW, writes the arrays to OUT and prints one JSON line: {"graph": …, "outputs": …, "notes": …}, {"arrays": …}
 for weights alone, or {"faults": […]}. It ends with `disk.NO_ROOM`, and may have printed nothing, where the disk is full.
 
-ASKED is JSON: {"form": "keras" | "config" | "weights.h5" | "safetensors", "sides": {INPUT: […]}, "limits": `ModelLimits`}. OUT is an
+ASKED is JSON: {"form": "keras" | "config" | "weights", "sides": {INPUT: […]}, "limits": `ModelLimits`}. OUT is an
 npz of which nothing is packed. The API runs it by `app.model_files.upload`.
 """
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,11 @@ TOO_MUCH = Fault(
     "/file", "reading it took more memory or space than a model may take", "send a smaller model", "too_large"
 )
 SIDES = "/inputs"
+HDF5 = b"\x89HDF\r\n\x1a\n"
+ZIP_OR_PICKLE = (b"PK\3\4", b"\x80")
+MOST_ALONE = 4096
+"""Arrays of a file of weights alone: the kept model names each of them."""
+
 LONGEST_METADATA = 2**16
 MOST_WORDS = 2**16
 LONGEST_WORD = 20
@@ -106,20 +112,28 @@ def _config(task: Task) -> dict[str, Any]:
 
 
 def _weights(task: Task) -> dict[str, Any]:
-    weights.of_file(task.source, task.arrays, task.budget)
-    return {"arrays": task.arrays.shapes}
-
-
-def _safetensors(task: Task) -> dict[str, Any]:
-    safetensors.read(task.source, task.arrays, task.budget)
-    return {"arrays": task.arrays.shapes}
+    """Numbers without their network, in one of two forms; which one, its first bytes tell."""
+    start = task.source.read(len(HDF5))
+    task.source.seek(0)
+    if start.startswith(ZIP_OR_PICKLE) and any(start[3:]):  # else it is the length of a header
+        hint = "safetensors.torch.save_file(model.state_dict(), 'NAME.safetensors') writes one; a .keras goes by -F file=@NAME"
+        raise Invalid([Fault("", "this is a zip or a pickle, not a file of weights", hint, "unsupported_format")])
+    read = weights.of_file if start == HDF5 else safetensors.read
+    numbers = count()  # in OUT no name of theirs stands
+    arrays = read(
+        task.source,
+        lambda _, values: task.arrays(str(next(numbers)), values),
+        Budget(task.limits.array_bytes, MOST_ALONE),
+    )
+    if not arrays:
+        raise Invalid([Fault("", "there are no arrays in it", "send a file of weights", "missing")])
+    return {"arrays": [array.model_dump() for array in arrays]}
 
 
 READERS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "keras": _keras,
     "config": _config,
-    "weights.h5": _weights,
-    "safetensors": _safetensors,
+    "weights": _weights,
 }
 
 
@@ -156,9 +170,12 @@ def _rehearse() -> None:
     """
     model, exchanged = rehearsal.model(), exchange.tiny()
     damaged = (model[:-8], model.replace(b"HDF", b"HDG"), exchanged.replace(b"NUMPY", b"NUMPI"))
-    for file in (model, exchanged, *damaged):
+    alone = rehearsal.weights()
+    files = [(_keras, file) for file in (model, exchanged, *damaged)]
+    files += [(_weights, file) for file in (alone, alone.replace(b"HDF", b"HDG"), rehearsal.safetensors())]
+    for read, file in files:
         with contextlib.suppress(Invalid), tempfile.TemporaryFile() as scratch, Arrays(io.BytesIO()) as arrays:
-            _keras(Task(io.BytesIO(file), arrays, scratch))
+            read(Task(io.BytesIO(file), arrays, scratch))
     for encoding in ("cp437", "ascii"):  # of names in a zip, of vocabularies
         b"name".decode(encoding)
     json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))

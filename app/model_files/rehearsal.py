@@ -29,11 +29,23 @@ _CONFIG = {
 
 def model() -> bytes:
     """A tiny `.keras` file."""
-    stored, file = io.BytesIO(), io.BytesIO()
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", json.dumps(_CONFIG))
+        archive.writestr("model.weights.h5", weights())
+    return file.getvalue()
+
+
+def weights() -> bytes:
+    """Its numbers, as a `.weights.h5`."""
+    stored = io.BytesIO()
     with h5py.File(stored, "w") as root:
         root.create_dataset("layers/dense/vars/0", data=np.zeros((2, 2), np.float16), compression="gzip", shuffle=True)
         root["layers/dense/vars"].attrs["name"] = "d"
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("config.json", json.dumps(_CONFIG))
-        archive.writestr("model.weights.h5", stored.getvalue())
-    return file.getvalue()
+    return stored.getvalue()
+
+
+def safetensors() -> bytes:
+    """The same as a `.safetensors`."""
+    header = json.dumps({"d.kernel": {"dtype": "F16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(8)

@@ -9,7 +9,9 @@ import numpy as np
 
 from app.model_files import json_text
 from app.model_files._arrays import Budget, Sink, of_bfloat16, plain
+from app.spec.base import is_visible
 from app.spec.faults import Fault, Invalid
+from app.spec.imports import StoredArray
 
 TYPES = {
     "F64": "<f8",
@@ -31,8 +33,8 @@ LONGEST_NAME = 512
 _Planned = tuple[int, int, str, tuple[int, ...]]
 
 
-def read(file: IO[bytes], sink: Sink, budget: Budget) -> None:
-    """The arrays by their names there. Raises Invalid: damaged, or more than the budget."""
+def read(file: IO[bytes], sink: Sink, budget: Budget) -> list[StoredArray]:
+    """The arrays, in their order there and by their names. Raises Invalid: damaged, or more than the budget."""
     size = file.seek(0, 2)
     file.seek(0)
     header = int.from_bytes(file.read(LENGTH), "little")
@@ -57,11 +59,12 @@ def read(file: IO[bytes], sink: Sink, budget: Budget) -> None:
         file.seek(begin + start)
         values = np.frombuffer(file.read(stop - start), TYPES[dtype]).reshape(shape)
         sink(name, plain(of_bfloat16(values) if dtype == "BF16" else values, target))
+    return [StoredArray(name=name, shape=list(shape)) for (*_, shape), name in planned]
 
 
 def _planned(name: str, entry: Any, length: int) -> _Planned:
     """Where an array starts and stops, its type and shape. Raises Invalid."""
-    if not isinstance(entry, dict) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+    if not isinstance(entry, dict) or not 0 < len(name) <= LONGEST_NAME or not all(map(is_visible, name)):
         raise _damaged("an entry is no object, or has no name")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in TYPES:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from app.data import reader_process
 from app.model_files.exchange import Said
 from app.model_files.limits import ModelLimits
+from app.spec.imports import StoredArray
 
 MAKE_AGAIN = "send a smaller model, or save it again with Keras 3"
 
-Form = Literal["keras", "config", "weights.h5", "safetensors"]
+Form = Literal["keras", "config", "weights"]
 
 _TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the others wait for a turn
 
@@ -58,10 +59,10 @@ def read_model(
     return Model(result["graph"], [(name, tensor) for name, tensor in result["outputs"]], result["notes"], said)
 
 
-def read_weights(raw: Path, out: Path, form: Form, limits: ModelLimits | None = None) -> dict[str, list[int]]:
-    """Reads a `.weights.h5` of Keras 3 or a `.safetensors`: the shapes of its arrays by name. `out` and errors as for `read_model`."""
-    result: dict[str, list[int]] = _read(raw, out, form, None, limits or ModelLimits())["arrays"]
-    return result
+def read_weights(raw: Path, out: Path, limits: ModelLimits | None = None) -> list[StoredArray]:
+    """Reads a `.weights.h5` of Keras 3 or a `.safetensors`: its arrays, which stand in `out` as 0, 1, … Errors as for `read_model`."""
+    result = _read(raw, out, "weights", None, limits or ModelLimits())
+    return [StoredArray.model_validate(array) for array in result["arrays"]]
 
 
 def _read(

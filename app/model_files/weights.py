@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from app.model_files import _hdf5
@@ -10,9 +11,12 @@ from app.model_files._arrays import MOST_ARRAYS, Budget, Sink
 from app.model_files._hdf5 import AGAIN, Refused
 from app.model_files._layout import Stored, arrays
 from app.model_files.config import Place
+from app.spec.base import LONGEST_NAME, is_visible
 from app.spec.faults import Fault, Invalid
+from app.spec.imports import StoredArray
 
 DEEPEST = 64
+LONGEST_PATH = 512
 NO_ARRAYS = ("optimizer", "seed_generator")
 """Groups of a file of weights whose numbers are no weights."""
 
@@ -72,44 +76,86 @@ def numbers_beside(file: IO[bytes], path: str, name: str) -> list[float] | None:
             raise Invalid([Fault("", str(refused), AGAIN, "weights")]) from None
 
 
-def of_file(file: IO[bytes], sink: Sink, budget: Budget) -> None:
-    """The arrays of a `.weights.h5` of Keras 3, as LAYER/NUMBER, of a layer in others as OUTER/INNER/NUMBER.
+def of_file(file: IO[bytes], sink: Sink, budget: Budget) -> list[StoredArray]:
+    """The arrays of a `.weights.h5` of Keras 3, by names; those of a class of layers in the order in which Keras counted them.
 
-    A layer is called as it was where the file says so, else by its class and number. Raises Invalid.
+    Raises:
+        Invalid: damaged or forbidden parts, or not what Keras writes.
     """
+    found = list[StoredArray]()
     with _hdf5.opened(file) as root:
         try:
             if _hdf5.group(root, "layers") is None:
                 hint = "model.save_weights('NAME.weights.h5') in Keras 3 writes one"
                 raise Invalid([Fault("", "not a file of weights of Keras 3", hint, "unsupported_format")])
             names = set[str]()
-            for name, dataset in _datasets(root, "", set(), 0):
-                if name in names:
+            for array, dataset in _datasets(root, _Way((), (), named=True), set()):
+                if array.name in names:
                     raise Refused("two layers have one name")
-                names.add(name)
-                sink(name, _hdf5.values(dataset, budget))
+                names.add(array.name)
+                sink(array.name, _hdf5.values(dataset, budget))
+                found.append(array)
         except Refused as refused:
             raise Invalid([Fault("", str(refused), AGAIN, "weights")]) from None
+    return found
 
 
-def _datasets(group: Any, prefix: str, seen: set[int], deep: int) -> Iterator[tuple[str, Any]]:
-    if deep > DEEPEST or len(seen) > MOST_ARRAYS:
+@dataclass(frozen=True)
+class _Way:
+    """From the root to a group. `layers`: the names of the layers on it, of nested ones the outer first, and what follows below the last
+    of them. `named`: whether the file names them all."""
+
+    groups: tuple[str, ...]
+    layers: tuple[str, ...]
+    named: bool
+    inner: tuple[str, ...] = ()
+
+    def to(self, name: str, own: str | None) -> _Way:
+        """One group further. `own`: how the file calls the layer that it is."""
+        groups = (*self.groups, name)
+        if len("/".join(groups)) > LONGEST_PATH or not all(map(is_visible, name)):
+            raise Refused("a group has no name, or too long a one")
+        if self.inner:
+            return replace(self, groups=groups, inner=(*self.inner, name))
+        if len(self.groups) % 2:  # in a container of layers
+            called = own if own and len(own) <= LONGEST_NAME and all(map(is_visible, own)) else None
+            return _Way(groups, (*self.layers, called or name), self.named and called is not None)
+        return replace(self, groups=groups, inner=() if name == "layers" else (name,))
+
+    def array(self, number: str, shape: Iterable[int]) -> StoredArray:
+        place = "/".join((*self.groups, number))
+        layer = "/".join(self.layers)
+        name = "/".join((*self.layers, *self.inner, number))
+        return StoredArray(name=name, shape=list(shape), place=place, layer=layer if self.named else None)
+
+
+def _datasets(group: Any, way: _Way, seen: set[int]) -> Iterator[tuple[StoredArray, Any]]:
+    if len(way.groups) > DEEPEST or len(seen) > MOST_ARRAYS:
         raise Refused("too many groups")
-    for name in group:
+    for name in sorted(group, key=counted):
         inside = None if name in NO_ARRAYS else _hdf5.child(group, name)
         if inside is None or _hdf5.is_dataset(inside):
             continue
         if name == "vars":
-            for number in inside:
-                yield f"{prefix}{number}", _hdf5.dataset(inside, number)
+            for number in sorted(inside, key=counted):
+                if not number.isdecimal() or len(number) > 3:
+                    raise Refused("an array that has no number")
+                dataset = _hdf5.dataset(inside, number)
+                yield way.array(number, dataset.shape), dataset
             continue
         if _hdf5.address(inside) in seen:
             raise Refused("groups that hold one another")
         seen.add(_hdf5.address(inside))
         own = _hdf5.group(inside, "vars")
-        called = (own is not None and _hdf5.text(own, "name")) or name
-        below = prefix if name in ("layers", "cells") else f"{prefix}{called.replace('/', '_')}/"
-        yield from _datasets(inside, below, seen, deep + 1)
+        yield from _datasets(inside, way.to(name, None if own is None else _hdf5.text(own, "name")), seen)
+
+
+def counted(name: str) -> tuple[str, int]:
+    """The class and the number in a group's name: dense, dense_1, …, dense_10."""
+    stem, _, number = name.rpartition("_")
+    if not stem and name.isdecimal():
+        return "", int(name[:9])
+    return (stem, int(number[:9])) if stem and number.isdecimal() else (name, 0)
 
 
 def of_older_file(file: IO[bytes], sink: Sink, budget: Budget) -> None:

@@ -10,6 +10,7 @@ from app.spec.base import SpecModel
 from app.spec.data import InputSchema
 from app.spec.imports import Origin, Scale
 from app.spec.models import HeadSpec, TaskManifest
+from app.spec.named_weights import WeightsOrder
 from app.spec.variants import AnyArchitecture
 
 Part = Literal["hidden", "logits"]
@@ -40,7 +41,8 @@ class Adopted(SpecModel):
 
 class Order(SpecModel):
     """What the program that has Keras is asked to write. `candidates`: readings of one file, of which it takes the best; `arrays`: the npz
-    of its numbers, `LAYER/0` and on; `out`: where the model goes; `labelled`: an npz of stored rows, `rows`, whose classes are `names`."""
+    of its numbers, `LAYER/0` and on; `out`: where the model goes; `labelled`: an npz of stored rows, `rows`, whose classes are `names`;
+    `weights`: of a file that has numbers alone, which ones; their layers are then looked for by name and order."""
 
     candidates: Annotated[list[Adopted], Field(min_length=1)]
     arrays: str
@@ -48,3 +50,4 @@ class Order(SpecModel):
     origin: Origin
     labelled: str | None = None
     names: list[str] = []
+    weights: WeightsOrder | None = None

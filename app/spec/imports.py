@@ -52,6 +52,52 @@ class Probe(SpecModel):
     rows: int
 
 
+Sides = list[Annotated[int, Field(ge=0)]]
+
+
+class StoredArray(SpecModel):
+    """An array of a file of weights. `place`: in a `.weights.h5` where it lies, as in layers/bidirectional_1/forward_layer/cell/0, and then
+    `layer`: the names of the layer and of those around it, as in OUTER/INNER; None where the file has no names."""
+
+    name: str
+    shape: Sides
+    place: str | None = None
+    layer: str | None = None
+
+
+class NamedArray(SpecModel):
+    name: str
+    shape: Sides
+
+
+class MatchedArray(SpecModel):
+    """`by`: the layer's name, or its place among the layers of its class."""
+
+    array: str
+    variable: str
+    shape: Sides
+    by: Literal["name", "order"]
+
+
+class MisshapenArray(SpecModel):
+    array: str
+    shape: Sides
+    variable: str
+    expected: Sides
+    hint: str
+
+
+class WeightsReport(SpecModel):
+    """What became of each array of a file of weights, and where each number of the network comes from."""
+
+    matched: list[MatchedArray] = []
+    unmatched_in_file: list[NamedArray] = Field([], description="arrays that were left out")
+    unmatched_in_network: list[NamedArray] = Field([], description="variables that stay as `seed` drew them")
+    of_another_shape: list[MisshapenArray] = Field(
+        [], description="arrays that belong to a variable and do not fit it, which stays as `seed` drew it"
+    )
+
+
 class Origin(SpecModel):
     """Where a model that no job of this service trained comes from.
 
@@ -66,3 +112,7 @@ class Origin(SpecModel):
     probes: list[Probe] = Field([], description="readings that were tried on labelled rows")
     licence: str | None = None
     source: str | None = Field(None, description="who made it, and where it is found")
+    weights: WeightsReport | None = Field(
+        None,
+        description="of weights alone for a named architecture: which array became what",
+    )

@@ -125,6 +125,12 @@ def test_values_are_bounded() -> None:
     assert faults("ops.Einsum", subscripts="ij->__import__")[0][0] == "/config/subscripts"
 
 
+def test_channels_stand_last_but_where_a_layer_only_puts_zeros_beside_them() -> None:
+    assert not faults("ZeroPadding2D", data_format="channels_first")
+    assert faults("Conv2D", filters=1, kernel_size=1, data_format="channels_first")[0][0] == "/config/data_format"
+    assert faults("ZeroPadding1D", data_format="channels_first")[0][0] == "/config/data_format"
+
+
 def test_layers_within_layers_are_judged_alike() -> None:
     assert not faults("Bidirectional", layer={"kind": "LSTM", "config": {"units": 3}})
     assert not faults(

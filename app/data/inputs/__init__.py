@@ -6,7 +6,7 @@ A module has all that `InputModule` names. Its file's name is the kind's. A pack
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -31,7 +31,8 @@ class InputModule(Protocol):
     A kind whose rows are targets too has `derived(input)`, {name: column}, and `derive(name, rows)`, the stored values: see
     `app.data.load`. A kind whose rows take another shape before a network sees them also has `prepared_shape(input)`, and its other half
     `prepared` and `preparation_of`, as in `table`. One that knows when two rows are nearly equal has NEARLY_EQUAL, the rule in words,
-    `fingerprints`, `bands` and `nearly`, as in `text`: see `app.data.near`. STORED: the type in which its rows come from files, where
+    `fingerprints`, `bands` and `nearly`, as in `text`: see `app.data.near`. One that no shape tells from
+    another kind has `of_shape(shape)`, the schema of such rows. STORED: the type in which its rows come from files, where
     that is not float32. One that is kept in another form than its rows have has `packed(rows, input)` and `unpacked(stored, input)`,
     and one of whose rows a file is only a part has `came_as_file` and `beside_file`, as in `multimodal`.
     """
@@ -154,6 +155,12 @@ def prepared_shape(input: InputSchema) -> list[int]:
     """The shape of a row as a network sees it before any resizing: of most kinds that of a stored row."""
     prepare = getattr(of(input.kind), "prepared_shape", None)
     return list(input.shape) if prepare is None else list(prepare(input))
+
+
+def of_shape(kind: str, shape: Sequence[int]) -> InputSchema | None:
+    """The input of a network of this kind that is given rows of `shape`; None: the shape alone tells, or does not suffice."""
+    own = getattr(of(kind), "of_shape", None)
+    return None if own is None or len(shape) != of(kind).DIMENSIONS else cast("InputSchema", own(shape))
 
 
 def derived(input: InputSchema) -> dict[str, Column]:

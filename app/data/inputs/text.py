@@ -68,6 +68,11 @@ def stored(texts: Sequence[str], length: int | None, notes: list[str]) -> tuple[
     return rows(texts, chosen), InputSchema(kind="text", shape=[chosen])
 
 
+def of_shape(shape: Sequence[int]) -> InputSchema:
+    """The input of a network that is given rows of `shape`, (bytes,)."""
+    return InputSchema(kind="text", shape=list(shape))
+
+
 def length_of(sizes: Sequence[int], asked: int | None) -> int:
     """As asked for; else that of the longest of texts of these sizes, a multiple of 16, at most `USUAL`."""
     return asked or max(32, min(USUAL, -(-max(sizes, default=1) // 16) * 16))

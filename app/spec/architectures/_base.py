@@ -42,6 +42,16 @@ class Architecture(SpecModel):
         """
         return shape
 
+    @property
+    def known_shape(self) -> Shape | None:
+        """The shape of its rows, where the spec says it."""
+        return None
+
+    @property
+    def pixels(self) -> str | None:
+        """Of pictures, the scale in `app.spec.imports` that it makes itself of pixels of 0…1; None: its first layer sees these."""
+        return None
+
     def fitted(self, shape: Shape, input: InputSchema | None = None) -> Architecture:  # noqa: ARG002
         """The same, with all that depends on the inputs written down. Raises ValueError as `trunk_shape`.
 

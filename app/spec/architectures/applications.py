@@ -116,6 +116,14 @@ class Spec(Architecture):
     def label(self) -> str:
         return self.name
 
+    @property
+    def known_shape(self) -> Shape | None:
+        return None if self.size is None else (*self.size, 3)
+
+    @property
+    def pixels(self) -> str:
+        return "-1..1" if APPLICATIONS[self.name].offset == -1.0 else "imagenet"
+
     def trunk_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
             return shape

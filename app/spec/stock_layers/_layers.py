@@ -211,7 +211,11 @@ _SHAPES: dict[str, Arguments] = {
     "Cropping2D": {"cropping": (pairs(0, 2**16), [[0, 0], [0, 0]]), **_FORMAT},
     "Cropping3D": {"cropping": (pairs(0, 2**16), [[1, 1], [1, 1], [1, 1]]), **_FORMAT},
     "ZeroPadding1D": {"padding": (pairs(0, 2**16), 1), **_FORMAT},
-    "ZeroPadding2D": {"padding": (pairs(0, 2**16), [1, 1]), **_FORMAT},
+    # Either way: it computes nothing, and puts channels of zeros beside others where they are taken to be the width.
+    "ZeroPadding2D": {
+        "padding": (pairs(0, 2**16), [1, 1]),
+        "data_format": (one_of(None, "channels_last", "channels_first"), None),
+    },
     "ZeroPadding3D": {"padding": (pairs(0, 2**16), [[1, 1], [1, 1], [1, 1]]), **_FORMAT},
     "UpSampling1D": {"size": (_SCALE, 2)},
     "UpSampling2D": {"size": (_SCALE, [2, 2]), **_FORMAT, "interpolation": (_INTERPOLATION, "nearest")},

@@ -284,6 +284,9 @@ H5 = (
     linked_group,
 )
 
+OF_A_LAYER = {too_few, other_shape, other_name}
+"""Harmful only where a layer says what it wants."""
+
 GOOD = sequential(INPUT, DENSE)
 
 

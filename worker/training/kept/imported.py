@@ -20,7 +20,7 @@ from app.spec.models import Manifest
 from app.spec.spec_limits import most_parameters
 from app.spec.trace import Trace
 from worker.training.data import inputs as input_kinds
-from worker.training.kept import export, golden
+from worker.training.kept import bare_weights, export, golden
 from worker.training.networks import build, trunk
 from worker.training.networks.network import Network, Weights
 from worker.training.tasks import heads
@@ -49,7 +49,14 @@ def write(order: Order) -> Manifest:
         Invalid: with what is wrong with the graph or its numbers, pointers below /file.
     """
     candidates, origin, path = order.candidates, order.origin, Path(order.out)
-    arrays, labelled = _read(Path(order.arrays)), None
+    labelled = None
+    if order.weights is None:
+        arrays = _read(Path(order.arrays))
+    else:
+        network = _empty(candidates[0])
+        arrays, report = bare_weights.read(network, candidates[0].heads, Path(order.arrays), order.weights)
+        more = bare_weights.notes(report, order.weights)
+        origin = origin.model_copy(update={"weights": report, "notes": [*origin.notes, *more]})
     if order.labelled is not None:
         with np.load(order.labelled, allow_pickle=False) as stored:
             labelled = Labelled(stored["rows"], order.names)
@@ -76,6 +83,8 @@ def _with_constants(candidates: Sequence[Adopted], arrays: Arrays) -> tuple[list
     """What a Normalization was adapted to stands in the graph, as other constants do: the same network from scratch, an heir's control,
     then sees the same rows."""
     found: dict[str, dict[str, Any]] = {}
+    if not all(isinstance(adopted.architecture, Spec) for adopted in candidates):
+        return list(candidates), arrays  # the catalog's own have none
     for name, layer in _graph(candidates[0]).layers.items():
         theirs = arrays.get(name, ())
         if layer.kind == ADAPTED and len(theirs) == 3 and theirs[0].size <= MOST_CONSTANTS:
@@ -101,7 +110,7 @@ def _pooled(candidates: Sequence[Adopted]) -> tuple[list[Adopted], list[str]]:
     """The same; a trunk without heads that ends in a map is averaged over its places, since heads stand on flat features. With a note."""
     shape = _trace(candidates[0]).features_shape
     kind = {2: "GlobalAveragePooling1D", 3: "GlobalAveragePooling2D", 4: "GlobalAveragePooling3D"}.get(len(shape))
-    if candidates[0].heads or kind is None:
+    if candidates[0].heads or kind is None or not isinstance(candidates[0].architecture, Spec):
         return list(candidates), []
     made = []
     for adopted in candidates:
@@ -136,21 +145,8 @@ def _read(path: Path) -> Arrays:
 
 def _network(adopted: Adopted, arrays: Arrays) -> Network:
     """The network with its numbers. Raises Invalid."""
-    declared = sum(prod(array.shape) for layer in arrays.values() for array in layer)
-    if declared > most_parameters():
-        message = f"it has {declared:,} numbers, {most_parameters():,} are allowed (BEQUEST_MAX_PARAMETERS)"
-        raise Invalid([Fault("/file", message, "send a smaller model", "model_too_large")])
-    tasks = {head.task: heads.of_manifest(head.task, head.manifest) for head in adopted.heads}
-    network = Network(
-        adopted.architecture,
-        adopted.input,
-        tasks,
-        {head.task: head.spec for head in adopted.heads},
-        input_kinds.unscaled(adopted.input),
-        {},
-        input_resize=adopted.canvas,
-    )
-    trace = _trace(adopted)
+    _raise_if_too_large(sum(prod(array.shape) for layer in arrays.values() for array in layer))
+    network, trace = _empty(adopted), _trace(adopted)
     faults = list[Fault]()
     weights: Weights = {}
     for layer in trace.layers:
@@ -182,6 +178,26 @@ def _network(adopted: Adopted, arrays: Arrays) -> Network:
     if faults:
         raise Invalid(faults[:MOST])
     return network
+
+
+def _empty(adopted: Adopted) -> Network:
+    """The network without its numbers. Raises Invalid: it would have too many, or its layers do not fit together."""
+    _raise_if_too_large(_trace(adopted).parameters)
+    return Network(
+        adopted.architecture,
+        adopted.input,
+        {head.task: heads.of_manifest(head.task, head.manifest) for head in adopted.heads},
+        {head.task: head.spec for head in adopted.heads},
+        input_kinds.unscaled(adopted.input),
+        {},
+        input_resize=adopted.canvas,
+    )
+
+
+def _raise_if_too_large(numbers: int) -> None:
+    if numbers > most_parameters():
+        message = f"it has {numbers:,} numbers, {most_parameters():,} are allowed (BEQUEST_MAX_PARAMETERS)"
+        raise Invalid([Fault("/file", message, "send a smaller model", "model_too_large")])
 
 
 def _head(head: Head, arrays: Arrays, wide: int, faults: list[Fault]) -> Weights:

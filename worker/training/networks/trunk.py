@@ -113,6 +113,17 @@ def trace(architecture: Architecture, shape: Sequence[int]) -> Trace:
 @functools.lru_cache(_KEPT)
 def _trunk(architecture: str, shape: Shape, precision: str) -> Trunk:
     spec = architectures.resolve(json.loads(architecture))
+    return opened(_model(spec, shape, precision), spec.layer_names)
+
+
+def config(architecture: Architecture, shape: Sequence[int]) -> str:
+    """The trunk of an architecture on inputs of `shape` as `model.to_json()` writes it. Raises ValueError as `trunk`."""
+    written: str = _model(architecture, architectures.trunk_shape(architecture, shape), "float32").to_json()
+    return written
+
+
+def _model(spec: Architecture, shape: Shape, precision: str) -> Any:
+    """The trunk as a Keras model. Raises ValueError as `trunk`."""
     with _without_numbers(precision):
         inputs = keras.Input(shape, name=INPUT, dtype="float32")
         try:
@@ -121,7 +132,7 @@ def _trunk(architecture: str, shape: Shape, precision: str) -> Trunk:
             raise ValueError(f"{spec.label} cannot be built on inputs of shape {list(shape)}") from error
     if len(model.outputs) != 1:
         raise ValueError(f"{spec.label} gives {len(model.outputs)} tensors, the heads stand on one")
-    return opened(model, spec.layer_names)
+    return model
 
 
 @contextmanager
@@ -266,7 +277,7 @@ def _next(name: str, taken: set[str]) -> str:
 def _names(operations: Sequence[Any], named: frozenset[str] = frozenset()) -> list[str]:
     """A name for each operation, the same in every process: its own; or, where Keras numbered it by a counter of the process, its name
     if these operations were the process's first. Names in `named` are the operations' own."""
-    kinds = [_snake(type(operation).__name__) for operation in operations]
+    kinds = [snake_case(type(operation).__name__) for operation in operations]
     counted = [
         operation.name not in named and re.fullmatch(rf"{kind}(_\d+)?", operation.name)
         for kind, operation in zip(kinds, operations, strict=True)
@@ -283,7 +294,7 @@ def _names(operations: Sequence[Any], named: frozenset[str] = frozenset()) -> li
     return names
 
 
-def _snake(name: str) -> str:
+def snake_case(name: str) -> str:
     """The default name that Keras gives layers of a class."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()
