@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.figures import table
-from tests.faults.rig import FAST, PRODUCTION
 from tests.faults.scenarios.registry import SCENARIOS
 from tests.faults.suite import Part, play
+from tests.faults.timing import FAST, PRODUCTION
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -24,8 +24,9 @@ from app import embedded
 from tests.faults import plain
 from tests.faults.__main__ import machine
 from tests.faults.figures import Figures, table
-from tests.faults.rig import FAST, Rig, rig, seeded
+from tests.faults.rig import Rig, rig, seeded
 from tests.faults.scenarios import broker, workers
+from tests.faults.timing import FAST
 
 
 def long_jobs(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:

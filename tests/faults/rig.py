@@ -31,6 +31,7 @@ from app.serve import api_command, worker_command
 from tests.faults import witness
 from tests.faults.proxy import Proxy
 from tests.faults.record import Cancel, Record
+from tests.faults.timing import FAST, PRODUCTION, Timing
 
 ROOT = Path(__file__).resolve().parents[2]
 TERMINAL = ("succeeded", "failed", "cancelled")
@@ -40,23 +41,6 @@ ORPHAN_SECONDS = 1.0
 
 class Skipped(Exception):
     """This machine cannot show it. The message says why."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The protocol's settings, in seconds."""
-
-    lease: float
-    heartbeat: float
-    sweep: float
-    grace: float
-
-    def times(self, factor: float) -> Timing:
-        return Timing(self.lease * factor, self.heartbeat * factor, self.sweep * factor, self.grace * factor)
-
-
-FAST = Timing(lease=3, heartbeat=0.5, sweep=0.5, grace=3)
-PRODUCTION = Timing(lease=30, heartbeat=5, sweep=2, grace=30)
 
 
 @dataclass

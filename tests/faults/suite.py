@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 
 from tests.faults import pace
 from tests.faults.figures import Figures, table
-from tests.faults.rig import Rig, Skipped, Timing, rig, seeded
+from tests.faults.rig import Rig, Skipped, rig, seeded
 from tests.faults.scenarios import Scenario
+from tests.faults.timing import Timing
 
 LONGEST_SCENARIO = 45 * 60  # seconds
 USUAL_SLOWNESS = 10.0

@@ -7,9 +7,9 @@ import time
 from tests.faults import pace
 from tests.faults.checker import Violation
 from tests.faults.figures import Figures
-from tests.faults.rig import FAST
 from tests.faults.scenarios.registry import SCENARIOS
 from tests.faults.suite import LEAST_PATIENCE, MOST_PATIENCE, USUAL_SLOWNESS, Part, with_more_patience
+from tests.faults.timing import FAST
 
 PART = Part(SCENARIOS[0], 1, FAST, 1)
 BUSY = 3 * USUAL_SLOWNESS
