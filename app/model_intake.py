@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from app import artifacts, data, datasets, inference, logs, models
+from app.data import tokens
 from app.data.names import fault_in_label
 from app.db import transaction
 from app.model_files import adopt, upload
 from app.settings import settings
 from app.spec import tasks
 from app.spec.adopted import Adopted, Order
-from app.spec.architectures.keras_graph import Spec
 from app.spec.data import Schema
-from app.spec.faults import Fault, Invalid, validate
+from app.spec.faults import Fault, Invalid
 from app.spec.imports import ImportOptions, Origin
 from app.spec.lookup import Missing
 from app.tables import Model
@@ -58,7 +58,10 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
         arrays, out = Path(work) / "arrays.npz", Path(work) / "model.keras"
         read = _read(raw, arrays, options)
         options = read.said.under(options)
-        reading = adopt.adopt(_graph(read), read.outputs, options, schema)
+        graph, tokenizer = read.judged()
+        if tokenizer is not None:
+            (Path(work) / tokens.FILE).write_text(tokenizer, encoding="utf-8")
+        reading = adopt.adopt(graph, read.outputs, options, schema)
         labelled, names = (None, []) if table is None else _labelled(table, reading.candidates[0], Path(work))
         notes, size = [*read.notes, *reading.notes], raw.stat().st_size
         whose = Origin(
@@ -71,6 +74,7 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
                 arrays=str(arrays),
                 out=str(out),
                 origin=origin,
+                tokenizer=None if tokenizer is None else str(Path(work) / tokens.FILE),
                 labelled=None if labelled is None else str(labelled),
                 names=names,
             )
@@ -93,14 +97,6 @@ def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:
             replace(fault, pointer="/size", hint=hint) if fault.pointer.startswith("/inputs") else fault
             for fault in invalid.faults
         ) from None
-
-
-def _graph(read: upload.Model) -> Spec:
-    """The network in a file, judged as one in a job is. Raises Invalid."""
-    try:
-        return validate(Spec, read.graph)
-    except Invalid as invalid:
-        raise Invalid(fault.under("/file") for fault in invalid.faults) from None
 
 
 def _checked(filename: str | None, name: str | None, options: ImportOptions) -> tuple[Schema | None, data.Table | None]:

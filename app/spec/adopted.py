@@ -40,11 +40,13 @@ class Adopted(SpecModel):
 
 class Order(SpecModel):
     """What the program that has Keras is asked to write. `candidates`: readings of one file, of which it takes the best; `arrays`: the npz
-    of its numbers, `LAYER/0` and on; `out`: where the model goes; `labelled`: an npz of stored rows, `rows`, whose classes are `names`."""
+    of its numbers, `LAYER/0` and on; `out`: where the model goes; `labelled`: an npz of stored rows, `rows`, whose classes are `names`;
+    `tokenizer`: a tokenizer.json, of a network that is given ids of texts."""
 
     candidates: Annotated[list[Adopted], Field(min_length=1)]
     arrays: str
     out: str
     origin: Origin
+    tokenizer: str | None = None
     labelled: str | None = None
     names: list[str] = []

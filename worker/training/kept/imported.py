@@ -50,13 +50,14 @@ def write(order: Order) -> Manifest:
     """
     candidates, origin, path = order.candidates, order.origin, Path(order.out)
     arrays, labelled = _read(Path(order.arrays)), None
+    tokenizer = None if order.tokenizer is None else Path(order.tokenizer).read_text(encoding="utf-8")
     if order.labelled is not None:
         with np.load(order.labelled, allow_pickle=False) as stored:
             labelled = Labelled(stored["rows"], order.names)
     candidates, arrays = _with_constants(candidates, arrays)
     candidates, notes = _pooled(candidates)
     origin = origin.model_copy(update={"notes": [*origin.notes, *notes]})
-    network = _network(candidates[0], arrays)
+    network = _network(candidates[0], arrays, tokenizer)
     if labelled is not None:
         probes, network = _probed(candidates, network, arrays, labelled)
         origin = origin.model_copy(update={"probes": probes, "notes": [*origin.notes, *_remarks(candidates, probes)]})
@@ -134,8 +135,8 @@ def _read(path: Path) -> Arrays:
         return {layer: [stored[f"{layer}/{number}"] for number in sorted(numbers)] for layer, numbers in places.items()}
 
 
-def _network(adopted: Adopted, arrays: Arrays) -> Network:
-    """The network with its numbers. Raises Invalid."""
+def _network(adopted: Adopted, arrays: Arrays, tokenizer: str | None) -> Network:
+    """The network with its numbers. `tokenizer`: the content of its own, where it is given ids of texts. Raises Invalid."""
     declared = sum(prod(array.shape) for layer in arrays.values() for array in layer)
     if declared > most_parameters():
         message = f"it has {declared:,} numbers, {most_parameters():,} are allowed (BEQUEST_MAX_PARAMETERS)"
@@ -146,7 +147,7 @@ def _network(adopted: Adopted, arrays: Arrays) -> Network:
         adopted.input,
         tasks,
         {head.task: head.spec for head in adopted.heads},
-        input_kinds.unscaled(adopted.input),
+        input_kinds.unscaled(adopted.input, tokenizer),
         {},
         input_resize=adopted.canvas,
     )
@@ -226,7 +227,7 @@ def _probed(
     """How many of the labelled rows each candidate names right, and the network of the best one."""
     probes, best = list[Probe](), (-1.0, first)
     for number, adopted in enumerate(candidates):
-        network = first if number == 0 else _network(adopted, arrays)
+        network = first if number == 0 else _network(adopted, arrays, None)  # only of pictures there are several
         ((name, task),) = network.tasks.items()
         answers = _answers(network, labelled.rows)[name]
         chosen = answers.argmax(1) if task.units > 1 else (answers[:, 0] > 0.5).astype(int)
