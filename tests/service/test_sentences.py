@@ -107,11 +107,9 @@ def test_what_such_a_network_cannot_do_is_said(service: Service, sent: str) -> N
         return [(fault["pointer"], fault["message"]) for fault in answer.json()["errors"]]
 
     own = dataset(sent)
-    ((pointer, message),) = faults({**JOB, "dataset": "bookings", "target": "tags", "limit_train_examples": 20})
-    assert (pointer, message.partition(":")[0]) == (
-        "/source",
-        "the tags task 'tags' is not for a network that sees tokens",
-    )
+    told = faults({**JOB, "dataset": "bookings", "target": "tags", "limit_train_examples": 20})
+    assert told[0][0] == "/source"
+    assert told[0][1].startswith("the tags task 'tags' is not for a network that sees tokens")
     told = faults({**JOB, "dataset": own, "target": "next_token", "limit_train_examples": 20})
     assert "leave out case, accents and blanks" in told[0][1]
     architecture = service.get(f"/v1/models/{SOURCE}").json()["manifest"]["architecture"]
