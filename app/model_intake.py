@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from app import artifacts, data, datasets, inference, logs, models
+from app.data import tokens
 from app.data.names import fault_in_label
 from app.db import transaction
 from app.model_files import adopt, named, upload
@@ -45,6 +46,7 @@ class Ordered:
     arrays: Path
     about: dict[str, Any]
     weights: WeightsOrder | None = None
+    tokenizer: Path | None = None
 
 
 def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOptions) -> tuple[Model, bool]:
@@ -65,9 +67,14 @@ def add(raw: Path, *, filename: str | None, name: str | None, options: ImportOpt
     def ordered(work: Path) -> Ordered:
         arrays = work / "arrays.npz"
         read = _read(raw, arrays, options)
-        reading = adopt.adopt(_graph(read), read.outputs, read.said.under(options), schema)
+        graph, tokenizer = read.judged()
+        path = None
+        if tokenizer is not None:
+            path = work / tokens.FILE
+            path.write_text(tokenizer, encoding="utf-8")
+        reading = adopt.adopt(graph, read.outputs, read.said.under(options), schema)
         more = {"notes": [*read.notes, *reading.notes], "licence": read.said.licence, "source": read.said.source}
-        return Ordered(reading.candidates, arrays, more)
+        return Ordered(reading.candidates, arrays, more, tokenizer=path)
 
     return _kept(raw, filename, name, options, table, ordered)
 
@@ -121,6 +128,7 @@ def _kept(
                 arrays=str(wanted.arrays),
                 out=str(out),
                 origin=whose.model_copy(update=wanted.about),
+                tokenizer=None if wanted.tokenizer is None else str(wanted.tokenizer),
                 labelled=None if labelled is None else str(labelled),
                 names=names,
                 weights=wanted.weights,
@@ -165,14 +173,6 @@ def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:
             replace(fault, pointer="/size", hint=hint) if fault.pointer.startswith("/inputs") else fault
             for fault in invalid.faults
         ) from None
-
-
-def _graph(read: upload.Model) -> Spec:
-    """The network in a file, judged as one in a job is. Raises Invalid."""
-    try:
-        return validate(Spec, read.graph)
-    except Invalid as invalid:
-        raise Invalid(fault.under("/file") for fault in invalid.faults) from None
 
 
 def _checked(filename: str | None, name: str | None, options: ImportOptions) -> tuple[Schema | None, data.Table | None]:

@@ -1,8 +1,8 @@
 """What a pretrained network brings where labels are few: `python -m benchmarks.pretrained FOLDER --url http://127.0.0.1:8000`.
 
-FOLDER holds pictures or sounds in a folder for each class. A running service has the network already: `bequest pretrained add NAME`. For
-each strategy a job starts from it and is compared with the same network from scratch, at an equal budget, on rows that neither saw; a
-network that suits few rows better learns the same from scratch beside them (`--beside audio-cnn` of sounds).
+FOLDER holds pictures, sounds or texts in a folder for each class. A running service has the network already: `bequest pretrained add
+NAME`. For each strategy a job starts from it and is compared with the same network from scratch, at an equal budget, on rows that neither
+saw; a network that suits few rows better learns the same from scratch beside them (`--beside audio-cnn` of sounds, `text-cnn` of texts).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--beside", default="cnn", help="an architecture that learns the same from scratch, in five times the steps"
     )
+    parser.add_argument("--rate", type=float, help="of fine-tuning; the service's own when left out")
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     asked = parser.parse_args()
     with httpx.Client(base_url=asked.url, timeout=600) as client:
@@ -52,6 +53,12 @@ def main() -> None:
                 "training": {"steps": asked.steps, "batch_size": 16},
                 "control": {"seeds": asked.seeds},
             }
+            if asked.rate is not None and strategy != "feature_extraction":
+                body["training"] = {
+                    **plain["training"],
+                    "steps": asked.steps,
+                    "optimizer": {"learning_rate": asked.rate},
+                }
             started = time.monotonic()
             sentence = reported(client, body)["sentence"]
             print(f"{strategy}, {asked.labels} labels a class, {time.monotonic() - started:.0f} s\n  {sentence}")
@@ -62,6 +69,8 @@ def uploaded(client: httpx.Client, folder: Path, source: dict[str, Any]) -> str:
     how = source["decode"]
     if source["kind"] == "audio":
         words = {"rate": str(how["rate"]), "seconds": f"{how['samples'] / how['rate']:g}"}
+    elif source["kind"] == "text":
+        words = {}
     else:
         words = {"size": "{}x{}".format(*source["shape"])}
     with tempfile.NamedTemporaryFile(suffix=".zip") as packed:

@@ -163,7 +163,7 @@ class Warm:
 
     def write(self, order: Order) -> Manifest:
         """Writes a user's network as a kept model. Raises Invalid: it cannot be one; PredictionRefused: a path is not the service's own."""
-        paths = [Path(path) for path in (order.arrays, order.out, order.labelled) if path is not None]
+        paths = [Path(path) for path in (order.arrays, order.out, order.labelled, order.tokenizer) if path is not None]
         if not all(path.resolve().is_relative_to((settings().store / "tmp").resolve()) for path in paths):
             raise PredictionRefused("only files in the store's folder tmp are read and written")
         with self._lock:

@@ -256,7 +256,7 @@ def _fitting(dataset: Any, manifest: Manifest) -> Source:
     except Missing as missing:
         raise Invalid([Fault("/dataset", missing.message, missing.hint, "unknown_name")]) from None
     ours, theirs = table.schema.input, manifest.input
-    if inputs.fed(ours) != inputs.fed(theirs):
+    if not inputs.fits(ours, theirs):
         message = f"it has {inputs.in_words(ours)}, the model takes {inputs.in_words(theirs)}"
         hint = "use a data set with the same columns, sizes and rate as the one that trained the model"
         raise Invalid([Fault("/dataset", message, hint, "input_mismatch")])

@@ -1,11 +1,12 @@
-"""Texts to the ids of byte-level BPE: one way for training, for requests to predict, and for a user's own program.
+"""Texts to the ids of their tokens: one way for training, for requests to predict, and for a user's own program.
 
 This file stands beside a kept model as `preprocess.py`. It needs NumPy and tokenizers, and nothing of the service.
 
     rows = ids(["so it begins"], opened(open("tokenizer.json").read()), bytes=512, length=128)
 
-Any text has ids, and the ids give it back (Radford et al. 2019): each byte is a token, and so are the pairs that were merged most
-often in the texts that the tokenizer was fitted on. Id 0 fills a row up.
+In byte-level BPE any text has ids, and the ids give it back (Radford et al. 2019): each byte is a token, and so are the pairs that were
+merged most often in the texts that the tokenizer was fitted on. WordPiece comes with a network that others trained; its texts begin and
+end with a token of their own, also where they are cut. Id 0 fills a row up.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ def texts_of(stored: np.ndarray) -> Iterator[str]:
 
 def _of_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
     rows = np.zeros((len(texts), length), np.float32)
+    ends = tokenizer.num_special_tokens_to_add(is_pair=False)
     for row, encoded in zip(rows, tokenizer.encode_batch_fast(list(texts), add_special_tokens=False), strict=True):
-        found = encoded.ids[:length]
+        encoded.truncate(length - ends)
+        found = tokenizer.post_process(encoded).ids if ends else encoded.ids
         row[: len(found)] = found
     return rows
 
@@ -90,6 +93,11 @@ def within(path: Path) -> str | None:
 
 def pieces(content: str) -> list[builtins.bytes]:
     """The bytes that each id of a `tokenizer.json` stands for; none for the one that fills up. Needs no tokenizers."""
+    model = json.loads(content)["model"]
+    names = {number: name for name, number in model["vocab"].items()}
+    if model["type"] == "WordPiece":
+        rest = model["continuing_subword_prefix"]
+        return [names[number].removeprefix(rest).encode() if number else b"" for number in sorted(names)]
     plain = [
         *range(33, 127),
         *range(161, 173),
@@ -97,7 +105,6 @@ def pieces(content: str) -> list[builtins.bytes]:
     ]  # bytes that are written as the letter of their number
     others = [byte for byte in range(256) if byte not in plain]
     letters = {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
-    names = {number: name for name, number in json.loads(content)["model"]["vocab"].items()}
     return [builtins.bytes(letters[letter] for letter in names[number]) if number else b"" for number in sorted(names)]
 
 

@@ -9,12 +9,12 @@ from math import prod
 from typing import Any
 
 from app.data import inputs
-from app.data.inputs import audio, image
+from app.data.inputs import audio, image, text
 from app.model_files import heads
 from app.model_files.heads import Output
 from app.spec.adopted import Adopted
 from app.spec.architectures.keras_graph import RESERVED, Call, Given, Spec, StockLayer
-from app.spec.data import Feature, InputSchema, Schema
+from app.spec.data import Feature, InputSchema, Schema, WordPiece
 from app.spec.faults import Fault, Invalid
 from app.spec.imports import SCALES, ImportOptions, Scale
 from app.spec.models import HEAD_PARTS
@@ -28,6 +28,9 @@ _RESCALINGS: Mapping[Scale, tuple[Any, Any] | None] = {
     "imagenet": ([1 / std for std in _STD], [-mean / std for mean, std in zip(_MEAN, _STD, strict=True)]),
 }
 """(scale, offset) from pixels of 0…1, which every trunk here is given."""
+
+BYTES_OF_A_TOKEN = 8
+"""Of a text that is read, for each token that is seen: tokens of English words have five with their blank."""
 
 ASK_SCALE = (
     "it is not known which pixels the network expects",
@@ -50,7 +53,7 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
         Invalid: with all that has to be said first, pointers as the fields of the form.
     """
     faults, notes = list[Fault](), list[str]()
-    input_ = input_of(graph.given, options, schema, faults, notes)
+    input_ = input_of(graph.given, options, schema, faults, notes, graph.tokens)
     scales = scales_of(input_, options, schema, faults)
     try:
         trunk, made, more = heads.cut(graph, outputs, _with_classes(options, outputs, schema, notes))
@@ -64,6 +67,7 @@ def adopt(graph: Spec, outputs: Sequence[Output], options: ImportOptions, schema
     taken = set(trunk.layers)
     made = [head.model_copy(update={"task": _task(head.task, taken)}) for head in made]
     trunk = with_bounds(trunk, notes).model_copy(update={"kind": input_.kind})
+    _check_vocabulary(trunk)
     canvas = list(graph.given[0].shape) if inputs.of(input_.kind).RESIZED and len(graph.given[0].shape) == 3 else None
     return Reading(
         [
@@ -100,7 +104,7 @@ def network(graph: Spec, outputs: Sequence[Output]) -> tuple[Spec, list[str]]:
     """
     faults, notes = list[Fault](), list[str]()
     options = ImportOptions(classes="none", fit="stretch")
-    input_ = input_of(graph.given, options, None, faults, [])
+    input_ = input_of(graph.given, options, None, faults, [], graph.tokens)
     trunk, _, _ = heads.cut(graph, outputs, options)
     if faults or input_ is None:
         raise Invalid(faults)
@@ -108,9 +112,16 @@ def network(graph: Spec, outputs: Sequence[Output]) -> tuple[Spec, list[str]]:
 
 
 def input_of(
-    given: Sequence[Given], options: ImportOptions, schema: Schema | None, faults: list[Fault], notes: list[str]
+    given: Sequence[Given],
+    options: ImportOptions,
+    schema: Schema | None,
+    faults: list[Fault],
+    notes: list[str],
+    tokens: WordPiece | None = None,
 ) -> InputSchema | None:
     """What the network is fed, None where that has faults."""
+    if tokens is not None:
+        return _of_texts(tokens, options, schema, faults)
     if schema is not None:
         return _of_dataset(given, schema.input, options, faults)
     if len(given) > 1:
@@ -118,6 +129,25 @@ def input_of(
         numbers = sum(prod(part.shape) for part in parts.values())
         return InputSchema(kind="multimodal", shape=[numbers], parts=parts)
     return _of_shape(given[0], options, faults, notes)
+
+
+def _of_texts(
+    tokens: WordPiece, options: ImportOptions, schema: Schema | None, faults: list[Fault]
+) -> InputSchema | None:
+    """Texts, of which the network is given ids; as long as those of a data set, else so many bytes that few are cut by them first."""
+    faults += [
+        Fault("/" + field, "the network takes texts", "leave it out", "not_applicable")
+        for field in ("rate", "columns", "size")
+        if getattr(options, field)
+    ]
+    if schema is None:
+        return text.in_tokens(options.length or BYTES_OF_A_TOKEN * tokens.length, tokens)
+    seen = text.in_tokens(schema.input.shape[0], tokens)
+    if not inputs.fits(schema.input, seen):
+        message = f"the network takes texts, the data set has {inputs.in_words(schema.input)}"
+        faults.append(Fault("/dataset", message, "name a data set of texts, or leave it out", "input_mismatch"))
+        return None
+    return seen
 
 
 def _of_dataset(
@@ -245,6 +275,14 @@ def with_bounds(trunk: Spec, notes: list[str]) -> Spec:
         for given in trunk.given
     ]
     return trunk.model_copy(update={"given": given_})
+
+
+def _check_vocabulary(trunk: Spec) -> None:
+    """Raises Invalid: the vocabulary has more tokens than the network, or fewer."""
+    known = trunk.given[0].largest
+    if trunk.tokens is not None and known is not None and trunk.tokens.vocabulary != known + 1:
+        message = f"the vocabulary has {trunk.tokens.vocabulary} tokens, the network knows {known + 1}"
+        raise Invalid([Fault("/file", message, "send the vocabulary that the network was trained with", "vocabulary")])
 
 
 def scaled(trunk: Spec, input_: InputSchema, scale: Scale | None) -> Spec:

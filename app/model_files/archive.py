@@ -18,8 +18,8 @@ CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weigh
 KNOWN = {CONFIG, METADATA, WEIGHTS, "golden.npz", "tokenizer.json"}
 """Members of a `.keras`, with those that this service adds to its own."""
 
-GRAPH, ARRAYS = "graph.json", "arrays.npz"
-EXCHANGE = {GRAPH, ARRAYS}
+GRAPH, ARRAYS, VOCABULARY = "graph.json", "arrays.npz", "vocabulary.txt"
+EXCHANGE = {GRAPH, ARRAYS, VOCABULARY}
 """Members of the other form, see `exchange`."""
 
 MOST_MEMBERS = 4096

@@ -1,4 +1,5 @@
-"""A network in a form that anybody can write and that names no code: a zip of `graph.json` and `arrays.npz`, see docs/models.md.
+"""A network in a form that anybody can write and that names no code: a zip of `graph.json` and `arrays.npz`, see docs/models.md. One that
+sees texts in tokens of a vocabulary has `vocabulary.txt` besides.
 
 The graph is judged by the same rules as what a `.keras` file becomes, and every array by what its layer's arguments ask for.
 """
@@ -11,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
@@ -18,10 +20,11 @@ from typing import IO, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, StringConstraints
 
+from app.data import wordpiece
 from app.model_files import json_text
 from app.model_files._arrays import Array, Arrays, Budget, Sink, plain
 from app.model_files._layout import arrays as asked_arrays
-from app.model_files.archive import ARRAYS, GRAPH, RATIO, Archive
+from app.model_files.archive import ARRAYS, GRAPH, LARGEST_ASSET, RATIO, VOCABULARY, Archive
 from app.spec.architectures.keras_graph import Spec
 from app.spec.base import Label, SpecModel
 from app.spec.faults import MOST, Fault, Invalid, nearest, validate
@@ -60,11 +63,29 @@ class Tensor(SpecModel):
     tensor: Label
 
 
+class WordPieceSaid(SpecModel):
+    """How texts become the ids that the network is given, with the tokens in `vocabulary.txt`, one a line, in the order of their ids.
+    `length`: ids of a text. `lowercase`: texts are made lower-case and lose their accents first."""
+
+    type: Literal["wordpiece"]
+    length: int = Field(ge=3, le=4096)
+    lowercase: bool
+
+
 class Exchanged(Said):
-    """`graph.json`. `outputs`: the model's own, by name; each is a call."""
+    """`graph.json`. `outputs`: the model's own, by name; each is a call. `tokens`: of a network on texts that is given ids."""
 
     graph: Spec
     outputs: Annotated[list[Annotated[tuple[Label, Tensor], Field(strict=False)]], Field(min_length=1, max_length=64)]
+    tokens: WordPieceSaid | None = None
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How a network sees texts: what its file says, and the vocabulary, which is not judged yet."""
+
+    said: WordPieceSaid
+    vocabulary: list[str]
 
 
 def write(
@@ -73,15 +94,19 @@ def write(
     outputs: Sequence[tuple[str, str]],
     arrays: Mapping[str, Sequence[Array]],
     said: Said,
+    texts: Texts | None = None,
 ) -> None:
     """Writes a network: the same network is the same bytes.
 
     Args:
         graph: as `app.spec.architectures.keras_graph` has it. outputs: names, and the calls that they are.
         arrays: of each layer, in the order of its Keras layer's `.weights`.
+        texts: of a network that is given ids.
     """
     about = said.model_dump(mode="json", exclude_defaults=True)
     text = {"graph": graph, "outputs": [[name, {"tensor": call}] for name, call in outputs], **about}
+    if texts is not None:
+        text["tokens"] = texts.said.model_dump(mode="json")
     packed = io.BytesIO()
     with Arrays(packed) as sink:
         for layer, own in arrays.items():
@@ -90,6 +115,8 @@ def write(
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(GRAPH), json.dumps(text))
         archive.writestr(zipfile.ZipInfo(ARRAYS), packed.getvalue())
+        if texts is not None:
+            archive.writestr(zipfile.ZipInfo(VOCABULARY), "".join(f"{token}\n" for token in texts.vocabulary))
 
 
 def tiny() -> bytes:
@@ -102,8 +129,8 @@ def tiny() -> bytes:
     return file.getvalue()
 
 
-def read(members: Archive, sink: Sink, scratch: IO[bytes], budget: Budget) -> Exchanged:
-    """The network in an open archive; its arrays go to `sink`, as LAYER/NUMBER.
+def read(members: Archive, sink: Sink, scratch: IO[bytes], budget: Budget) -> tuple[Exchanged, list[str]]:
+    """The network in an open archive, and its vocabulary, empty where it has none; its arrays go to `sink`, as LAYER/NUMBER.
 
     Raises:
         Invalid: with every fault of the first step that finds any: the text, the graph, the arrays.
@@ -111,11 +138,12 @@ def read(members: Archive, sink: Sink, scratch: IO[bytes], budget: Budget) -> Ex
     value = json_text.parsed(members.read(GRAPH, json_text.MOST_BYTES), GRAPH)
     try:
         exchanged = validate(Exchanged, value)
-        faults = list(_faults(exchanged))
+        faults = list(_faults(exchanged, VOCABULARY in members))
         if faults:
             raise Invalid(faults)
     except Invalid as invalid:
         raise Invalid(fault.under("/" + GRAPH) for fault in invalid.faults) from None
+    vocabulary = _vocabulary(members) if VOCABULARY in members else []
     members.copy(ARRAYS, scratch)
     scratch.seek(0)
     try:
@@ -125,11 +153,27 @@ def read(members: Archive, sink: Sink, scratch: IO[bytes], budget: Budget) -> Ex
         raise Invalid(fault.under("/" + ARRAYS) for fault in invalid.faults) from None
     except _DAMAGED:
         raise Invalid([Fault("/" + ARRAYS, "damaged, or not what numpy.savez writes", AGAIN, "unreadable")]) from None
-    return exchanged
+    return exchanged, vocabulary
 
 
-def _faults(exchanged: Exchanged) -> Iterator[Fault]:
-    """Outputs that are no calls. The graph was judged when it was made."""
+def _vocabulary(members: Archive) -> list[str]:
+    """The lines of the vocabulary. Raises Invalid."""
+    try:
+        return wordpiece.words(members.read(VOCABULARY, LARGEST_ASSET).decode())
+    except UnicodeDecodeError:
+        raise Invalid([Fault("/" + VOCABULARY, "expected UTF-8", AGAIN, "unreadable")]) from None
+
+
+def _faults(exchanged: Exchanged, has_vocabulary: bool) -> Iterator[Fault]:
+    """Outputs that are no calls, and tokens without a vocabulary. The graph was judged when it was made."""
+    if exchanged.graph.tokens is not None:
+        yield Fault(
+            "/graph/tokens", "only a kept model can say which file its tokens are of", "say `tokens` beside `graph`"
+        )
+    if exchanged.tokens is not None and not has_vocabulary:
+        yield Fault("/tokens", f"there is no {VOCABULARY} beside {GRAPH}", AGAIN, "missing")
+    if exchanged.tokens is None and has_vocabulary:
+        yield Fault("/tokens", f"there is a {VOCABULARY}, and nothing says how it is used", AGAIN, "missing")
     calls = [call.name for call in exchanged.graph.calls]
     for number, (_, output) in enumerate(exchanged.outputs):
         if output.tensor not in calls:

@@ -79,7 +79,8 @@ class Task:
 def _keras(task: Task) -> dict[str, Any]:
     with archive.opened(task.source, task.limits.array_bytes) as members:
         if archive.GRAPH in members:
-            return exchange.read(members, task.arrays, task.scratch, task.budget).model_dump(mode="json")
+            exchanged, vocabulary = exchange.read(members, task.arrays, task.scratch, task.budget)
+            return {**exchanged.model_dump(mode="json"), "vocabulary": vocabulary}
         members.copy(archive.WEIGHTS, task.scratch)
         _check_version(members)
         config = json_text.parsed(members.read(archive.CONFIG, json_text.MOST_BYTES))

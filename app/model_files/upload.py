@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -11,9 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from app.data import reader_process
-from app.model_files.exchange import Said
+from app.data import reader_process, wordpiece
+from app.model_files.archive import VOCABULARY
+from app.model_files.exchange import Said, Texts, WordPieceSaid
 from app.model_files.limits import ModelLimits
+from app.spec.architectures.keras_graph import Spec
+from app.spec.faults import Invalid, validate
 from app.spec.imports import StoredArray
 
 MAKE_AGAIN = "send a smaller model, or save it again with Keras 3"
@@ -26,12 +30,36 @@ _TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the ot
 @dataclass(frozen=True)
 class Model:
     """What a model's file holds. `graph`: as `app.spec.architectures.keras_graph` wants it, but for `kind`. `outputs`: the model's own,
-    by name, as tensors of the graph. `said`: what a file in the form of `exchange` says of itself."""
+    by name, as tensors of the graph. `said`: what a file in the form of `exchange` says of itself; `texts`: how it sees texts, where it is
+    given ids of them."""
 
     graph: dict[str, Any]
     outputs: list[tuple[str, dict[str, Any]]]
     notes: list[str]
     said: Said
+    texts: Texts | None = None
+
+    def judged(self) -> tuple[Spec, str | None]:
+        """The network, judged as one in a job is; and a tokenizer.json of ours where it is given ids of texts. Raises Invalid."""
+        graph, tokenizer = dict(self.graph), None
+        if self.texts is not None:
+            tokenizer, tokens = _in_tokens(self.texts)
+            graph |= {"kind": "text", "tokens": tokens}
+        try:
+            return validate(Spec, graph), tokenizer
+        except Invalid as invalid:
+            raise Invalid(fault.under("/file") for fault in invalid.faults) from None
+
+
+def _in_tokens(texts: Texts) -> tuple[str, dict[str, Any]]:
+    """The content of a tokenizer.json, and how a graph names it. Raises Invalid."""
+    said, vocabulary = texts.said, texts.vocabulary
+    try:
+        content = wordpiece.tokenizer(vocabulary, lowercase=said.lowercase)
+    except Invalid as invalid:
+        raise Invalid(fault.under(f"/file/{VOCABULARY}") for fault in invalid.faults) from None
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    return content, {"type": said.type, "vocabulary": len(vocabulary), "length": said.length, "sha256": sha256}
 
 
 def read_model(
@@ -56,7 +84,9 @@ def read_model(
     """
     result = _read(raw, out, form, sides, limits or ModelLimits())
     said = Said.model_validate({name: result[name] for name in Said.model_fields if name in result})
-    return Model(result["graph"], [(name, tensor) for name, tensor in result["outputs"]], result["notes"], said)
+    tokens = result.get("tokens")
+    texts = None if tokens is None else Texts(WordPieceSaid.model_validate(tokens), result["vocabulary"])
+    return Model(result["graph"], [(name, tensor) for name, tensor in result["outputs"]], result["notes"], said, texts)
 
 
 def read_weights(raw: Path, out: Path, limits: ModelLimits | None = None) -> list[StoredArray]:

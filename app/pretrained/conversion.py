@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from app.model_files import exchange, safetensors, weights
 from app.model_files._arrays import Budget
-from app.pretrained import torch_file
+from app.pretrained import sentence_transformers, torch_file
 from app.pretrained.drawing import Array
 from app.pretrained.source import Source
 from app.pretrained.table import TABLE, Format, Pretrained
@@ -50,6 +50,7 @@ def convert(name: str, target: Path, *, size: tuple[int, int] | None = None, fil
         )
         raise Invalid([Fault("", message, f"take the file as it was published: {entry.install}", "wrong_hash")])
     source = Source(read(io.BytesIO(content), entry.format))
+    texts = sentence_transformers.texts(io.BytesIO(content)) if entry.format == "sentence-transformers" else None
     built = entry.build(source, size or entry.size or (0, 0))
     source.check_all_taken()
     said = exchange.Said(
@@ -60,7 +61,7 @@ def convert(name: str, target: Path, *, size: tuple[int, int] | None = None, fil
         source=entry.source,
         notes=[f"made of {entry.file}, sha256 {entry.sha256}", *built.notes],
     )
-    exchange.write(target, built.graph, [("output", built.graph["features"])], built.arrays, said)
+    exchange.write(target, built.graph, [("output", built.graph["features"])], built.arrays, said, texts)
     return entry
 
 
@@ -77,6 +78,8 @@ def read(file: IO[bytes], format: Format) -> dict[str, Array]:
     """The arrays of a file by their names in it. Raises Invalid."""
     if format == "torch":
         return torch_file.read(file)
+    if format == "sentence-transformers":
+        return read(sentence_transformers.arrays(file), "safetensors")
     arrays: dict[str, Array] = {}
     readers: dict[str, Any] = {"safetensors": safetensors.read, "keras-h5": weights.of_older_file}
     readers[format](file, arrays.__setitem__, Budget())

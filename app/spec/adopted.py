@@ -42,12 +42,14 @@ class Adopted(SpecModel):
 class Order(SpecModel):
     """What the program that has Keras is asked to write. `candidates`: readings of one file, of which it takes the best; `arrays`: the npz
     of its numbers, `LAYER/0` and on; `out`: where the model goes; `labelled`: an npz of stored rows, `rows`, whose classes are `names`;
-    `weights`: of a file that has numbers alone, which ones; their layers are then looked for by name and order."""
+    `weights`: of a file that has numbers alone, which ones; their layers are then looked for by name and order; `tokenizer`: a
+    tokenizer.json, of a network that is given ids of texts."""
 
     candidates: Annotated[list[Adopted], Field(min_length=1)]
     arrays: str
     out: str
     origin: Origin
+    tokenizer: str | None = None
     labelled: str | None = None
     names: list[str] = []
     weights: WeightsOrder | None = None

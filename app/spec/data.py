@@ -86,6 +86,17 @@ class Tokenizer(Tokens):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of tokenizer.json")
 
 
+class WordPiece(SpecModel):
+    """How a network sees texts: in tokens of WordPiece (Wu et al. 2016), of a vocabulary that came with a kept model. Nothing is fitted."""
+
+    type: Literal["wordpiece"] = "wordpiece"
+    vocabulary: int = Field(ge=4, le=2**18, description="tokens that it has")
+    length: int = Field(
+        128, ge=3, le=4096, description="tokens of a text that the network sees, the first and the last one among them"
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the tokenizer.json in the kept model's file")
+
+
 class InputSchema(SpecModel):
     """What a model is fed: one tensor per row.
 
@@ -100,7 +111,7 @@ class InputSchema(SpecModel):
     scale: float = 1.0
     features: list[Feature] = []
     decode: Decoding | None = Field(None, description="how files become rows, where they came as files")
-    tokens: Tokenizer | Tokens | None = Field(
+    tokens: Tokenizer | Tokens | WordPiece | None = Field(
         None,
         exclude_if=lambda tokens: tokens is None,
         description="of a model that sees texts in tokens: ids of this tokenizer are what it takes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -125,7 +125,21 @@ class Trace(SpecModel):
     @cached_property
     def runs(self) -> list[list[TracedLayer]]:
         """The layers between each two places that the whole signal passes through: a skip and what it skips are one run."""
-        last = {name: place for place, layer in enumerate(self.layers) for name in layer.after}
+        return self._between({name: place for place, layer in enumerate(self.layers) for name in layer.after})
+
+    @cached_property
+    def learnt_runs(self) -> list[list[TracedLayer]]:
+        """The same, where what a layer without numbers makes of the input, as the mask of a text's end, is no skip."""
+        learnt, last = set[str](), dict[str, int]()
+        for place, layer in enumerate(self.layers):
+            met = {INPUT, *learnt}.intersection(layer.after)
+            if met - {INPUT} or layer.parameters or layer.same_as is not None:
+                last |= dict.fromkeys(met or layer.after, place)
+                learnt.add(layer.name)
+        return self._between(last)
+
+    def _between(self, last: Mapping[str, int]) -> list[list[TracedLayer]]:
+        """Runs, given the last place at which each layer's output is needed."""
         runs, open_ = list[list[TracedLayer]](), list[TracedLayer]()
         reach = last.get(INPUT, 0)
         for place, layer in enumerate(self.layers):
@@ -136,13 +150,15 @@ class Trace(SpecModel):
             reach = max(reach, last.get(layer.name, place))
         return runs
 
-    def gathered(self, lead: frozenset[str] = frozenset()) -> list[list[TracedLayer]]:
-        """The groups: a run with a kernel, and the runs without one that follow it; those before the first kernel belong to the first.
+    def _gathered(
+        self, runs: Sequence[list[TracedLayer]], lead: frozenset[str] = frozenset()
+    ) -> list[list[TracedLayer]]:
+        """Groups: a run with a kernel, and the runs without one that follow it; those before the first kernel belong to the first.
 
         `lead`: classes of layers from which on runs without a kernel belong to the group after them instead.
         """
         groups, waiting = list[list[TracedLayer]](), list[TracedLayer]()
-        for run in self.runs:
+        for run in runs:
             if any(layer.kernel for layer in run):
                 groups.append([*waiting, *run])
                 waiting = []
@@ -157,12 +173,12 @@ class Trace(SpecModel):
     @cached_property
     def groups(self) -> list[list[str]]:
         """The groups frozen, unfrozen and given a rate as one, lowest first. The depth of a group is its distance from the heads."""
-        return [[layer.name for layer in group] for group in self.gathered()]
+        return [[layer.name for layer in group] for group in self._gathered(self.learnt_runs)]
 
     @cached_property
     def stages(self) -> list[list[TracedLayer]]:
         """The groups, with layers that flatten maps at the beginning of the next one: a convolution's stage gives maps."""
-        return self.gathered(FLATTENERS)
+        return self._gathered(self.runs, FLATTENERS)
 
     @cached_property
     def points(self) -> list[str]:
@@ -170,7 +186,7 @@ class Trace(SpecModel):
         that gives the features. Dropout is no point: a student's is random."""
         points: list[str] = []
         inside = False
-        for run in self.runs:
+        for run in self.learnt_runs:
             if any(layer.kernel for layer in run):
                 points.append(run[-1].name)
                 inside = True

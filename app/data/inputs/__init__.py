@@ -119,6 +119,13 @@ def fed(input: InputSchema) -> tuple[Any, ...]:
     return input.kind, input.shape, input.scale, input.features, input.rate, parts
 
 
+def fits(rows: InputSchema, input: InputSchema) -> bool:
+    """Whether a model that takes `input` can be fed the stored rows of a data set. A kind of which some models take rows of other shapes
+    too has a function of this name."""
+    own = getattr(of(input.kind), "fits", None)
+    return fed(rows) == fed(input) or (own is not None and bool(own(rows, input)))
+
+
 def augmentations(input: InputSchema) -> frozenset[str] | None:
     """The types of augmentation that go with such rows, or with a part of them; None: all. Mixing rows would mix all parts."""
     if not input.parts:

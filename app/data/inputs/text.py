@@ -11,7 +11,7 @@ import numpy as np
 from app.data import tokens
 from app.data.inputs import Encode
 from app.data.table import Hashes, row_hashes
-from app.spec.data import Column, InputSchema
+from app.spec.data import Column, InputSchema, WordPiece
 from app.spec.faults import Fault
 
 DIMENSIONS = 1
@@ -104,6 +104,16 @@ def encoder(input: InputSchema) -> Encode:
 def prepared_shape(input: InputSchema) -> list[int]:
     """Of the ids of its tokens, where a network sees texts so."""
     return list(input.shape) if input.tokens is None else [input.tokens.length]
+
+
+def in_tokens(length: int, tokens: WordPiece) -> InputSchema:
+    """Texts of `length` bytes, of which a network is given the ids of tokens."""
+    return InputSchema(kind="text", shape=[length], tokens=tokens)
+
+
+def fits(rows: InputSchema, input: InputSchema) -> bool:
+    """Texts of any length are fed to a network that sees tokens of a fixed vocabulary: it is given as many ids of each."""
+    return rows.kind == input.kind and isinstance(input.tokens, WordPiece)
 
 
 def preview(row: np.ndarray, input: InputSchema) -> Any:  # noqa: ARG001

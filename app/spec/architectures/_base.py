@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from app.spec.base import SpecModel
-from app.spec.data import InputSchema, Tokens
+from app.spec.data import InputSchema, Tokens, WordPiece
 from app.spec.registry import modules
 
 Shape = tuple[int, ...]
@@ -67,7 +67,7 @@ class Architecture(SpecModel):
         return frozenset()
 
     @property
-    def tokens_seen(self) -> Tokens | None:
+    def tokens_seen(self) -> Tokens | WordPiece | None:
         """How it sees texts; None: byte by byte, or no texts."""
         return None
 

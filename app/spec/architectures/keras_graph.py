@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from app.spec import stock_layers
 from app.spec.architectures._base import Architecture, Shape
 from app.spec.base import SpecModel
+from app.spec.data import InputSchema, WordPiece
 from app.spec.faults import MOST, UNFIT, Fault, nearest, pointer
 from app.spec.registry import modules
 
@@ -70,8 +71,8 @@ class Call(SpecModel):
 
 
 class Spec(Architecture):
-    """`given`: what the network is given; of several the rows are one after another, by name. `features`: the call whose output the heads
-    stand on."""
+    """`given`: what the network is given; of several the rows are one after another, by name. `tokens`: what the ids are that it is given
+    of a text, where it was trained on such. `features`: the call whose output the heads stand on."""
 
     inputs: ClassVar[str] = "image"
     arch: Literal["keras-graph"] = "keras-graph"
@@ -80,6 +81,11 @@ class Spec(Architecture):
     layers: Annotated[dict[Label, StockLayer], Field(max_length=MOST_LAYERS)]
     calls: Annotated[list[Call], Field(max_length=MOST_LAYERS)]
     features: Label
+    tokens: WordPiece | None = Field(
+        None,
+        exclude_if=lambda tokens: tokens is None,
+        description="texts are seen in tokens of the vocabulary of a kept model, which the job starts or learns from; null: as they are",
+    )
 
     @model_validator(mode="after")
     def _is_sound(self) -> Spec:
@@ -102,6 +108,13 @@ class Spec(Architecture):
     @property
     def layer_names(self) -> frozenset[str]:
         return frozenset(self.layers)
+
+    @property
+    def tokens_seen(self) -> WordPiece | None:
+        return self.tokens
+
+    def seen(self, input: InputSchema) -> InputSchema:
+        return input if input.tokens == self.tokens else input.model_copy(update={"tokens": self.tokens})
 
     def trunk_shape(self, shape: Shape) -> Shape:
         """A picture of any size is resized to the one that the network is given."""
@@ -148,6 +161,9 @@ def _faults(spec: Spec) -> Iterator[Fault]:
             )
         elif stock_layers.gives_several(called.kind, called.config, call.kwargs):
             several.add(call.name)
+    if spec.tokens is not None and not _takes_ids(spec):
+        wanted = f"kind text, and one input of shape [{spec.tokens.length}] with integers: true"
+        yield Fault("/tokens", f"tokens go with {wanted}", "leave `tokens` out, or give the network ids")
     used = {call.layer for call in spec.calls}
     for name in spec.layers:
         if name not in used:
@@ -157,6 +173,13 @@ def _faults(spec: Spec) -> Iterator[Fault]:
         yield Fault("/features", "expected the name of a call", calls, "unknown_name")
     elif spec.features in several:
         yield Fault("/features", "this call gives several tensors", "name a call that gives one")
+
+
+def _takes_ids(spec: Spec) -> bool:
+    """Whether what the graph is given can be the ids of its tokens."""
+    sides = [[spec.tokens.length]] if spec.tokens is not None else []
+    of_texts = hasattr(modules("inputs")[spec.kind], "in_tokens")
+    return of_texts and [given.shape for given in spec.given] == sides and spec.given[0].integers
 
 
 def _twice(name: str, known: set[str], at: str) -> Iterator[Fault]:

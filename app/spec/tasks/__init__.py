@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, cast
 
-from app.spec.data import Column, Tokens
+from app.spec.data import Column, Tokens, WordPiece
 from app.spec.registered import Registered
 from app.spec.registry import NotInstalled, modules
 
@@ -115,13 +115,13 @@ def is_causal(type: str) -> bool:
     return bool(getattr(of(type), "CAUSAL", False))
 
 
-def token_refusal(type: str, tokens: Tokens, taught: bool) -> str | None:
+def token_refusal(type: str, tokens: Tokens | WordPiece, taught: bool) -> str | None:
     """Why a type cannot be learnt by a network that sees `tokens`, from teachers where `taught`; None: it can."""
     own = getattr(of(type), "token_refusal", None)
     return None if own is None else cast("str | None", own(tokens, taught))
 
 
-def token_units(type: str, units: int, tokens: Tokens | None) -> int:
+def token_units(type: str, units: int, tokens: Tokens | WordPiece | None) -> int:
     """Outputs of a head of `units` where the network sees tokens: others where a type answers with tokens."""
     own = getattr(of(type), "token_units", None)
     return units if own is None or tokens is None else cast("int", own(tokens))

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from app.spec.data import Column, Tokens
+from app.spec.data import Column, Tokens, WordPiece
 from app.spec.figures import TaskFigures, Undefined
 from app.spec.tasks import Head, Output, SoftTargets, TokenRow
 
@@ -81,11 +81,13 @@ def units(column: Column) -> int:  # noqa: ARG001
     return BYTES
 
 
-def token_units(tokens: Tokens) -> int:
+def token_units(tokens: Tokens | WordPiece) -> int:
     return tokens.vocabulary
 
 
-def token_refusal(tokens: Tokens, taught: bool) -> str | None:
+def token_refusal(tokens: Tokens | WordPiece, taught: bool) -> str | None:
+    if isinstance(tokens, WordPiece):
+        return "tokens of WordPiece leave out case, accents and blanks, so the text does not follow from them"
     if taught:
         return "a teacher has another tokenizer, or none: its answers stand at other places"
     if tokens.length * tokens.vocabulary > MOST_ANSWERS:

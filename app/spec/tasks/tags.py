@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from app.spec.data import Column, Tokens
+from app.spec.data import Column, Tokens, WordPiece
 from app.spec.figures import ClassFigures, TaskFigures, Undefined
 from app.spec.tasks import Output, SoftTargets, by_name
 
@@ -81,8 +81,8 @@ def units(column: Column) -> int:
     return len(column.classes or ())
 
 
-def token_refusal(tokens: Tokens, taught: bool) -> str:  # noqa: ARG001
-    return "a tag belongs to each byte of a word, and a token of BPE may be a part of a word"
+def token_refusal(tokens: Tokens | WordPiece, taught: bool) -> str:  # noqa: ARG001
+    return "a tag belongs to each byte of a word, and a token may be a part of a word"
 
 
 def map_refusal(fed: Sequence[int], places: Sequence[int]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import zipfile
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.data import builtins, wordpiece
 from app.model_files import exchange, inspect, upload
+from app.model_files.adopt import adopt
 from app.model_files.exchange import Said
+from app.spec.data import InputSchema
 from app.spec.faults import Invalid
 from app.spec.imports import ImportOptions
 from tests.app.model_files.graphs import chain
@@ -97,6 +101,62 @@ def test_what_was_written_is_read(how: str, tmp_path: Path) -> None:
         for layer, own in arrays().items():
             for number, array in enumerate(own):
                 np.testing.assert_array_equal(stored[f"{layer}/{number}"], array, strict=True)
+
+
+IDS = chain(("embedding", "Embedding", {"input_dim": 5, "output_dim": 3}), shape=(6,), integers=True)
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ä"]
+SEEN = {"type": "wordpiece", "length": 6, "lowercase": False}
+
+
+def of_texts(path: Path, vocabulary: list[str] = WORDS, **said: Any) -> Path:
+    graph = IDS.model_dump(include={"given", "layers", "calls", "features"})
+    texts = exchange.Texts(exchange.WordPieceSaid(**{**SEEN, **said}), vocabulary)
+    own = {"embedding": [np.ones((5, 3), np.float32)]}
+    exchange.write(path, graph, [("out", "embedding")], own, Said(classes="none"), texts)
+    return path
+
+
+def test_a_vocabulary_makes_the_tokenizer_and_the_graph_names_it(tmp_path: Path) -> None:
+    model = upload.read_model(of_texts(tmp_path / "x.zip"), tmp_path / "out.npz")
+    graph, tokenizer = model.judged()
+    assert tokenizer == wordpiece.tokenizer(WORDS, lowercase=False)
+    assert graph.tokens is not None
+    assert graph.tokens.sha256 == hashlib.sha256(tokenizer.encode()).hexdigest()
+    assert (graph.kind, graph.tokens.vocabulary, graph.tokens.length) == ("text", 5, 6)
+    (adopted,) = adopt(graph, model.outputs, ImportOptions(classes="none", length=40), None).candidates
+    assert adopted.input == InputSchema(kind="text", shape=[40], tokens=graph.tokens)
+    pictures = builtins.load("digits").schema
+    with pytest.raises(Invalid, match="the network takes texts, the data set has image inputs"):
+        adopt(graph, model.outputs, ImportOptions(classes="none"), pictures)
+    with pytest.raises(Invalid, match="the network takes texts") as refused_fields:
+        adopt(graph, model.outputs, ImportOptions(classes="none", rate=8000, columns=["a"]), None)
+    assert [fault.pointer for fault in refused_fields.value.faults] == ["/rate", "/columns"]
+
+
+def test_what_is_wrong_with_a_vocabulary_is_said(tmp_path: Path) -> None:
+    def told(*arguments: Any, **said: Any) -> list[tuple[str, str]]:
+        model = upload.read_model(of_texts(tmp_path / "x.zip", *arguments, **said), tmp_path / "out.npz")
+        with pytest.raises(Invalid) as invalid:
+            adopt(model.judged()[0], model.outputs, ImportOptions(classes="none"), None)
+        return [(fault.pointer, fault.message) for fault in invalid.value.faults]
+
+    assert told(WORDS[1:])[0][0] == "/file/vocabulary.txt"
+    assert told([*WORDS, "b"]) == [("/file", "the vocabulary has 6 tokens, the network knows 5")]
+    assert told(length=7) == [
+        ("/file/tokens", "tokens go with kind text, and one input of shape [7] with integers: true")
+    ]
+    words = b"\n".join(word.encode() for word in WORDS)
+    beside = {"vocabulary.txt": words}
+    (fault,) = refused(by_hand(tmp_path / "a", TEXT, **beside))
+    assert fault == ("/graph.json/tokens", "there is a vocabulary.txt, and nothing says how it is used")
+    (fault,) = refused(by_hand(tmp_path / "b", {**TEXT, "tokens": SEEN}))
+    assert fault == ("/graph.json/tokens", "there is no vocabulary.txt beside graph.json")
+    (fault,) = refused(by_hand(tmp_path / "c", {**TEXT, "tokens": SEEN}, **{"vocabulary.txt": b"\xff"}))
+    assert fault == ("/vocabulary.txt", "expected UTF-8")
+    named = {"type": "wordpiece", "length": 6, "vocabulary": 5, "sha256": "0" * 64}
+    graph = {**IDS.model_dump(include={"given", "layers", "calls", "features"}), "kind": "text", "tokens": named}
+    found = refused(by_hand(tmp_path / "d", {**TEXT, "graph": graph, "outputs": [["o", {"tensor": "embedding"}]]}))
+    assert found[0] == ("/graph.json/graph/tokens", "only a kept model can say which file its tokens are of")
 
 
 def test_one_network_is_one_file(tmp_path: Path) -> None:

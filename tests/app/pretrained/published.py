@@ -129,7 +129,8 @@ def safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
     header, data = dict[str, Any](), b""
     for name, values in arrays.items():
         end = len(data) + values.nbytes
-        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(data), end]}
+        dtype = {"<f4": "F32", "<i8": "I64"}[values.dtype.str]
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [len(data), end]}
         data += values.tobytes()
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
@@ -201,3 +202,66 @@ def speaker_encoder(rng: np.random.Generator, units: int = 6) -> Arrays:
     arrays["linear.weight"] = rng.normal(0, 0.5, (units, units)).astype("<f4")
     arrays["linear.bias"] = np.full(units, 0.1, "<f4")
     return arrays
+
+
+VOCABULARY = [
+    *("[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    *(prefix + letter for prefix in ("", "##") for letter in "abcdefghijklmnopqrstuvwxyz"),
+    *("the", "it", "begin", "##s", "##ing", "so", ".", ",", "!", "?"),
+]
+VOCABULARY = list(dict.fromkeys(VOCABULARY))  # ##s is among the letters
+"""Of `minilm`: any word of small letters has tokens, one of others has none."""
+
+WIDE = 24
+
+
+def minilm(rng: np.random.Generator, blocks: int = 2) -> bytes:
+    """A folder of sentence-transformers: a sentence encoder of 12 heads of 2 numbers, and its tokenizer."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (len(VOCABULARY), WIDE),
+        "embeddings.position_embeddings.weight": (140, WIDE),
+        "embeddings.token_type_embeddings.weight": (2, WIDE),
+        "embeddings.LayerNorm.weight": (WIDE,),
+        "embeddings.LayerNorm.bias": (WIDE,),
+        "pooler.dense.weight": (WIDE, WIDE),
+        "pooler.dense.bias": (WIDE,),
+    }
+    for number in range(blocks):
+        at = f"encoder.layer.{number}"
+        sides = {f"attention.self.{part}": (WIDE, WIDE) for part in ("query", "key", "value")}
+        sides |= {"attention.output.dense": (WIDE, WIDE), "intermediate.dense": (40, WIDE), "output.dense": (WIDE, 40)}
+        for part, shape in sides.items():
+            shapes |= {f"{at}.{part}.weight": shape, f"{at}.{part}.bias": shape[:1]}
+        for part in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes |= {f"{at}.{part}.weight": (WIDE,), f"{at}.{part}.bias": (WIDE,)}
+    arrays = {name: rng.normal(0, 0.5, shape).astype("<f4") for name, shape in shapes.items()}
+    return sentence_transformers({**arrays, "embeddings.position_ids": np.arange(140, dtype="<i8")[None]})
+
+
+def sentence_transformers(arrays: Arrays, tokenizer: str | None = None) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1_Pooling/config.json", "{}")
+        archive.writestr("model.safetensors", safetensors(arrays))
+        archive.writestr("tokenizer.json", tokenizer or wordpiece().to_str())
+    return file.getvalue()
+
+
+def wordpiece(*, lowercase: bool = True, length: int = 128) -> Any:
+    """The tokenizer of `VOCABULARY` as the tokenizers library makes it, which cuts and fills up by itself."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    ids = {token: number for number, token in enumerate(VOCABULARY)}
+    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    made.add_special_tokens([token for token in VOCABULARY if token.isupper() and token.startswith("[")])
+    made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    made.decoder = decoders.WordPiece()
+    made.enable_truncation(length)
+    made.enable_padding(length=length)
+    return made

@@ -16,6 +16,7 @@ import numpy as np
 from app.data import tokens
 from app.data.source import blocks
 from app.spec.data import Tokenizer as Described
+from app.spec.data import WordPiece
 
 if TYPE_CHECKING:
     from app.data.source import Source
@@ -62,8 +63,10 @@ class Tokenizer:
         """Its tokens: fewer than were asked for where the texts have no more pairs to merge."""
         return int(self._tokenizer.get_vocab_size())
 
-    def described(self, asked: Tokens | Described) -> Described:
+    def described(self, asked: Tokens | Described | WordPiece) -> Described | WordPiece:
         """As a manifest names it."""
+        if isinstance(asked, WordPiece):
+            return asked
         sha256 = hashlib.sha256(self.content.encode()).hexdigest()
         return Described(vocabulary=asked.vocabulary, length=self.length, learnt=self.learnt, sha256=sha256)
 
@@ -92,7 +95,7 @@ def fit(parts: Sequence[Trained], asked: Tokens | Described) -> Tokenizer:
     return Tokenizer(bpe.to_str(), asked.length)
 
 
-def notes(tokenizer: Tokenizer, asked: Tokens | Described, parts: Sequence[Trained]) -> dict[str, str]:
+def notes(tokenizer: Tokenizer, asked: Tokens | Described | WordPiece, parts: Sequence[Trained]) -> dict[str, str]:
     """{code: sentence} of what a user did not ask for: fewer tokens, texts that are cut."""
     found = {}
     if tokenizer.learnt < asked.vocabulary:
@@ -104,8 +107,8 @@ def notes(tokenizer: Tokenizer, asked: Tokens | Described, parts: Sequence[Train
     some = source[np.sort(rows)[:LOOKED_AT]]
     longer = sum(len(encoded.ids) > tokenizer.length for encoded in tokenizer.encoded(some))
     if longer:
+        hint = "the network sees no more" if isinstance(asked, WordPiece) else "tokens.length chooses another length"
         found["tokens_cut"] = (
-            f"{longer} of the first {len(some)} training rows are longer than {tokenizer.length} tokens, and are cut there; "
-            "tokens.length chooses another length"
+            f"{longer} of the first {len(some)} training rows are longer than {tokenizer.length} tokens, and are cut there; {hint}"
         )
     return found

@@ -5,19 +5,22 @@ Fits, files, attempts and scores are no concern of a method: `worker.training.ex
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app import data as datasets
+from app.data import tokens
 from app.data.inputs import prepared_shape
 from app.data.source import SourceRows
 from app.spec import architectures, tasks
 from app.spec.architectures import Architecture
-from app.spec.data import Limit, SplitSpec
+from app.spec.data import InputSchema, Limit, SplitSpec, WordPiece
 from app.spec.models import HeadSpec, TaskSpec, TrainStage
 from app.spec.trace import key as trace_key
 from app.spec.training import SCRATCH_RATES, TrainingSpec
@@ -154,7 +157,7 @@ class Run:
             seen,
             tasks,
             {name: (head or {}).get(name, HeadSpec()) for name in tasks},
-            input_kinds.scaling(trained, seen),
+            input_kinds.scaling(trained, seen, self._vocabulary(seen)),
             {},
             precision,
             input_resize=input_kinds.between(
@@ -211,6 +214,20 @@ class Run:
 
     def warn(self, code: str, message: str) -> None:
         self._channel.send(Warned(code=code, message=message))
+
+    def _vocabulary(self, seen: InputSchema) -> str | None:
+        """The tokenizer of a fixed vocabulary, which is in the file of one of the job's models; None where the network needs none.
+
+        Raises:
+            Failure: `weights_unavailable`: in none.
+        """
+        if not isinstance(seen.tokens, WordPiece):
+            return None
+        for entry in self._assignment.get("models", {}).values():
+            content = tokens.within(Path(entry["path"]))
+            if content is not None and hashlib.sha256(content.encode()).hexdigest() == seen.tokens.sha256:
+                return content
+        raise Failure("weights_unavailable", "no model of this job has the vocabulary in which the network sees texts")
 
     def _table(self, ref: str) -> tuple[datasets.Table, str | None]:
         """One object for all that ask for a data set: hashes and columns of millions of rows are not held twice."""

@@ -49,6 +49,7 @@ def write(order: Order) -> Manifest:
         Invalid: with what is wrong with the graph or its numbers, pointers below /file.
     """
     candidates, origin, path = order.candidates, order.origin, Path(order.out)
+    tokenizer = None if order.tokenizer is None else Path(order.tokenizer).read_text(encoding="utf-8")
     labelled = None
     if order.weights is None:
         arrays = _read(Path(order.arrays))
@@ -63,7 +64,7 @@ def write(order: Order) -> Manifest:
     candidates, arrays = _with_constants(candidates, arrays)
     candidates, notes = _pooled(candidates)
     origin = origin.model_copy(update={"notes": [*origin.notes, *notes]})
-    network = _network(candidates[0], arrays)
+    network = _network(candidates[0], arrays, tokenizer)
     if labelled is not None:
         probes, network = _probed(candidates, network, arrays, labelled)
         origin = origin.model_copy(update={"probes": probes, "notes": [*origin.notes, *_remarks(candidates, probes)]})
@@ -143,10 +144,10 @@ def _read(path: Path) -> Arrays:
         return {layer: [stored[f"{layer}/{number}"] for number in sorted(numbers)] for layer, numbers in places.items()}
 
 
-def _network(adopted: Adopted, arrays: Arrays) -> Network:
-    """The network with its numbers. Raises Invalid."""
+def _network(adopted: Adopted, arrays: Arrays, tokenizer: str | None = None) -> Network:
+    """The network with its numbers. `tokenizer`: the content of its own, where it is given ids of texts. Raises Invalid."""
     _raise_if_too_large(sum(prod(array.shape) for layer in arrays.values() for array in layer))
-    network, trace = _empty(adopted), _trace(adopted)
+    network, trace = _empty(adopted, tokenizer), _trace(adopted)
     faults = list[Fault]()
     weights: Weights = {}
     for layer in trace.layers:
@@ -180,7 +181,7 @@ def _network(adopted: Adopted, arrays: Arrays) -> Network:
     return network
 
 
-def _empty(adopted: Adopted) -> Network:
+def _empty(adopted: Adopted, tokenizer: str | None = None) -> Network:
     """The network without its numbers. Raises Invalid: it would have too many, or its layers do not fit together."""
     _raise_if_too_large(_trace(adopted).parameters)
     return Network(
@@ -188,7 +189,7 @@ def _empty(adopted: Adopted) -> Network:
         adopted.input,
         {head.task: heads.of_manifest(head.task, head.manifest) for head in adopted.heads},
         {head.task: head.spec for head in adopted.heads},
-        input_kinds.unscaled(adopted.input),
+        input_kinds.unscaled(adopted.input, tokenizer),
         {},
         input_resize=adopted.canvas,
     )
@@ -242,7 +243,7 @@ def _probed(
     """How many of the labelled rows each candidate names right, and the network of the best one."""
     probes, best = list[Probe](), (-1.0, first)
     for number, adopted in enumerate(candidates):
-        network = first if number == 0 else _network(adopted, arrays)
+        network = first if number == 0 else _network(adopted, arrays, None)  # only of pictures there are several
         ((name, task),) = network.tasks.items()
         answers = _answers(network, labelled.rows)[name]
         chosen = answers.argmax(1) if task.units > 1 else (answers[:, 0] > 0.5).astype(int)

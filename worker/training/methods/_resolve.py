@@ -11,7 +11,7 @@ from app import data as datasets
 from app.data import inputs
 from app.spec import architectures, tasks
 from app.spec.architectures import Architecture
-from app.spec.data import Column, Feature, InputSchema, PerClass, Schema, SplitSpec
+from app.spec.data import Column, Feature, InputSchema, PerClass, Schema, SplitSpec, WordPiece
 from app.spec.exports import ExportFormat, unavailable
 from app.spec.faults import Fault, Hint, Invalid, nearest, pointer
 from app.spec.lookup import Lookup, Missing
@@ -53,11 +53,16 @@ class Faults:
         self.lookup, self.gathered = lookup, list[Fault]()
         self.traces: dict[str, str] = {}
         self._counts_all = self._rests_on_a_file = False
+        self._vocabularies, self._wanted = set[str](), list[tuple[str, str]]()
 
     def add(self, pointer: str, message: str, hint: Hint = None, code: str = "invalid") -> None:
         self.gathered.append(Fault(pointer, message, hint, code))
 
     def done(self) -> None:
+        for at, sha256 in self._wanted:
+            if sha256 not in self._vocabularies:
+                message = "the network sees texts in a vocabulary that no model of this job has"
+                self.add(f"{at}/tokens", message, "name a model that has it, as source or teacher", "not_available")
         if self._counts_all and self._rests_on_a_file:
             message = "how long a model that was sent as a file was trained is not known"
             self.add("/control/budget", message, "leave `budget` out")
@@ -214,11 +219,15 @@ class Faults:
         """A task whose answer at a place stands at a later one in the input is none where the network sees it; and not every task can be
         learnt from tokens. `taught`: the names of those that have teachers."""
         tokens = None if architecture is None else architecture.tokens_seen
+        where, hint = f"{at}/tokens", "leave `tokens` out, and it sees bytes"
+        if isinstance(tokens, WordPiece):
+            self._wanted.append((at, tokens.sha256))
+            where, hint = at, "choose a network that sees bytes"
         for one in made:
             why = None if one is None or tokens is None else tasks.token_refusal(one.type, tokens, one.name in taught)
             if one is not None and why is not None:
                 message = f"the {one.type} task {one.name!r} is not for a network that sees tokens: {why}"
-                self.add(f"{at}/tokens", message, "leave `tokens` out, and it sees bytes", "not_applicable")
+                self.add(where, message, hint, "not_applicable")
         task = next((one for one in made if one is not None and tasks.is_causal(one.type)), None)
         if task is not None and architecture is not None and not architecture.causal:
             message = (
@@ -397,6 +406,8 @@ class Faults:
             if manifest is None:
                 return source, None
             self._rests_on_a_file |= manifest.origin is not None
+            if isinstance(manifest.input.tokens, WordPiece):
+                self._vocabularies.add(manifest.input.tokens.sha256)
             sharing = manifest.sharing.get("name", HARD)
             try:
                 architecture = architectures.resolve(manifest.architecture) if sharing in modules("sharing") else None
@@ -434,7 +445,7 @@ class Faults:
 
     def same_input(self, ours: InputSchema | None, theirs: InputSchema, at: str, what: str) -> bool:
         """Whether the data set's inputs are of the very kind, shape and scale that the model takes; a fault where they are not."""
-        if ours is None or inputs.fed(ours) == inputs.fed(theirs):
+        if ours is None or inputs.fits(ours, theirs):
             return True
         if ours.kind == theirs.kind and ours.shape == theirs.shape and _features(ours) != _features(theirs):
             self.add(

@@ -59,7 +59,7 @@ def adapted(run: Run, model: Model, data: Data) -> Model:
         run.warn("overlap_unknown", message)
     elif any(shape != own.shape for shape in model.shapes):
         run.borrowed.overlap_unknown = True
-        message = f"pictures of another shape than those of {data.ref} are behind {model.id}"
+        message = f"rows of another shape than those of {data.ref} are behind {model.id}"
         run.warn("overlap_unknown", f"{message}: whether a test row is among them cannot be told")
     return replace(model, network=network)
 

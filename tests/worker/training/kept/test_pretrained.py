@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +20,12 @@ import keras
 import numpy as np
 import pytest
 
+from app.data import tokens
 from app.model_files import adopt, upload
 from app.pretrained import conversion, table
 from app.pretrained.source import Source
 from app.pretrained.table import TABLE, Pretrained
 from app.spec.adopted import Order
-from app.spec.architectures.keras_graph import Spec
 from app.spec.faults import Invalid
 from app.spec.imports import ImportOptions, Origin
 from app.spec.models import Manifest
@@ -44,9 +46,18 @@ def kept(path: Path, **options: Any) -> tuple[Manifest, Any]:
     arrays, out = path.parent / "arrays.npz", path.parent / "model.keras"
     read = upload.read_model(path, arrays)
     wanted = read.said.under(ImportOptions(**options))
-    reading = adopt.adopt(Spec.model_validate(read.graph), read.outputs, wanted, None)
+    graph, tokenizer = read.judged()
+    reading = adopt.adopt(graph, read.outputs, wanted, None)
+    beside = path.parent / "tokenizer.json"
+    beside.write_text(tokenizer or "")
     origin = Origin(file="x", sha256="0", bytes=1, notes=read.notes, licence=read.said.licence)
-    order = Order(candidates=reading.candidates, arrays=str(arrays), out=str(out), origin=origin)
+    order = Order(
+        candidates=reading.candidates,
+        arrays=str(arrays),
+        out=str(out),
+        origin=origin,
+        tokenizer=None if tokenizer is None else str(beside),
+    )
     return imported.write(order), keras.saving.load_model(out)
 
 
@@ -152,6 +163,69 @@ def speaker(arrays: Mapping[str, Array], samples: Array, units: int) -> Array:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
+def sentence(arrays: Mapping[str, Array], ids: Array, heads: int = 12) -> Array:
+    """(width,): the vector, of length 1, of one text's ids (tokens,), which nothing fills up."""
+    n, erf = len(ids), np.vectorize(math.erf)
+
+    def norm(x: Array, name: str) -> Array:
+        centred = x - x.mean(1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-12)
+        return scaled * arrays[f"{name}.weight"] + arrays[f"{name}.bias"]
+
+    def dense(x: Array, name: str) -> Array:
+        return x @ arrays[f"{name}.weight"].T.astype(np.float64) + arrays[f"{name}.bias"]
+
+    at = "embeddings"
+    x = arrays[f"{at}.word_embeddings.weight"][ids].astype(np.float64) + arrays[f"{at}.position_embeddings.weight"][:n]
+    x = norm(x + arrays[f"{at}.token_type_embeddings.weight"][0], f"{at}.LayerNorm")
+    for number in range(sum(name.endswith("intermediate.dense.bias") for name in arrays)):
+        at = f"encoder.layer.{number}"
+        query, key, value = (
+            dense(x, f"{at}.attention.self.{part}").reshape(n, heads, -1).transpose(1, 0, 2)
+            for part in ("query", "key", "value")
+        )
+        shares = np.exp(query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1]))
+        told = (shares / shares.sum(2, keepdims=True)) @ value
+        told = dense(told.transpose(1, 0, 2).reshape(n, -1), f"{at}.attention.output.dense")
+        x = norm(x + told, f"{at}.attention.output.LayerNorm")
+        wide = dense(x, f"{at}.intermediate.dense")
+        wide = wide * (1 + erf(wide / np.sqrt(2))) / 2
+        x = norm(x + dense(wide, f"{at}.output.dense"), f"{at}.output.LayerNorm")
+    mean = x.mean(0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+SENTENCES = [
+    "So it begins.",
+    "it begins, so: the beginnings of it!",
+    "",
+    "Ça alors, naïve café",
+    "日本語 and the rest",
+    "the " * 300,
+    "A man is playing a guitar.",
+    "Someone plays an instrument on stage.",
+    "The stock market fell sharply today.",
+    "Shares lost value on Wall Street.",
+    "How do I bake bread?",
+    "don't stop; it's 3.14159, isn't it?",
+    "UPPER lower MiXeD",
+    "tab\tand\nline",
+    "internationalization of antidisestablishmentarianism",
+    "z" * 150,
+    "mail someone at example dot com",
+    "[CLS] so it begins [SEP]",
+    "Ελληνικά, नमस्ते",
+    "e\u0301 \u200b \ufffd",
+]
+
+
+def told_of(model: Any, path: Path, vocabulary: Any) -> Array:
+    """The model's answers to `SENTENCES`, whose ids are those of the library's own tokenizer."""
+    rows = tokens.ids(SENTENCES, tokens.opened(tokens.within(path) or ""), bytes=2000, length=128)
+    assert rows.astype(int).tolist() == [encoded.ids for encoded in vocabulary.encode_batch(SENTENCES)]
+    return answers(model, rows)
+
+
 def slaney() -> Array:
     """40 bands of 0 to 8,000 Hz over 201 frequencies, as Slaney's toolbox: linear below 1,000 Hz, then 27 steps to 6,400."""
     top = 15 + 27 * np.log(8) / np.log(6.4)
@@ -189,6 +263,21 @@ def test_the_speaker_encoder_is_the_network_that_was_trained(made: Any) -> None:
     ours = answers(model, sounds[..., None])
     np.testing.assert_allclose(ours, speaker(arrays, sounds, 6), atol=2e-5)
     assert np.isfinite(answers(model, np.zeros((1, 25_600, 1)))).all()
+
+
+def test_the_sentence_encoder_is_the_network_that_was_trained(made: Any, tmp_path: Path) -> None:
+    content = published.minilm(np.random.default_rng(3))
+    manifest, model = kept(made("minilm-l6", content))
+    assert (manifest.input.kind, manifest.input.shape) == ("text", [1024])
+    assert manifest.input.tokens is not None
+    assert manifest.input.tokens.type == "wordpiece"
+    arrays = conversion.read(io.BytesIO(content), "sentence-transformers")
+    theirs = published.wordpiece()
+    ours = told_of(model, tmp_path / "model.keras", theirs)
+    for number, text in enumerate(SENTENCES):
+        ids = np.array(theirs.encode(text).ids)
+        np.testing.assert_allclose(ours[number], sentence(arrays, ids[ids > 0]), atol=2e-6)
+    assert np.isfinite(answers(model, np.zeros((1, 128)))).all()
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 33)])
@@ -286,6 +375,24 @@ def test_the_published_mobilenet(tmp_path: Path) -> None:
     assert np.argsort(told)[::-1][:4].tolist() == [49, 1166, 1055, 1206]
     np.testing.assert_allclose(told[[49, 1166, 1055, 1206]], [5.0162554, 4.6854143, 4.6493654, 4.5811157], rtol=1e-5)
     np.testing.assert_allclose(told.sum(), 399.107758, rtol=1e-5)
+
+
+def test_the_published_minilm(tmp_path: Path) -> None:
+    """Its tokenizer is the published file, its numbers by NumPy. The rows are unit vectors: what means the same is near."""
+    manifest, model = whole("minilm-l6", tmp_path)
+    assert manifest.input.tokens is not None
+    assert manifest.input.tokens.vocabulary == 30_522
+    content = (conversion.installed(TABLE["minilm-l6"]) or Path()).read_bytes()
+    arrays = conversion.read(io.BytesIO(content), "sentence-transformers")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        theirs = tokens.opened(archive.read("tokenizer.json").decode())
+    ours = told_of(model, tmp_path / "model.keras", theirs)
+    for number, text in enumerate(SENTENCES):
+        ids = np.array(theirs.encode(text).ids)
+        np.testing.assert_allclose(ours[number], sentence(arrays, ids[ids > 0]), atol=1e-6)
+    guitar, instrument, stocks, shares = ours[6:10]
+    assert min(guitar @ instrument, stocks @ shares) > 0.4
+    assert guitar @ stocks < 0.1
 
 
 def test_every_entry_of_the_table_says_whose_it_is() -> None:

@@ -257,6 +257,26 @@ def test_a_skip_over_everything_makes_one_group() -> None:
     assert trace.points == ["c"]
 
 
+def test_a_mask_is_no_skip_for_groups_and_still_one_for_cuts() -> None:
+    """Attention thrice, each on the one before and on the mask, which is made of the ids beside the embedding."""
+    kernel: dict[str, Any] = {"parameters": 2, "kernel": True, "adaptable": False, "shape": [3]}
+    plain = {**kernel, "parameters": 0, "kernel": False}
+    attention = [
+        TracedLayer(name=f"attention{n}", kind="MultiHeadAttention", after=[before, "mask"], drawn_as=f"{n}", **kernel)
+        for n, before in enumerate(["embedding", "attention0", "attention1"])
+    ]
+    layers = [
+        TracedLayer(name="ids", kind="Cast", after=[INPUT], drawn_as="ids", **plain),
+        TracedLayer(name="embedding", kind="Embedding", after=["ids"], drawn_as="embedding", **kernel),
+        TracedLayer(name="mask", kind="NotEqual", after=["ids"], drawn_as="mask", **plain),
+        *attention,
+        TracedLayer(name="mean", kind="Multiply", after=["attention2", "mask"], drawn_as="mean", **plain),
+    ]
+    trace = Trace(input=[3], layers=layers)
+    assert trace.groups == [["ids", "embedding"], ["mask", "attention0"], ["attention1"], ["attention2", "mean"]]
+    assert [run[-1].name for run in trace.runs] == ["ids", "mean"]
+
+
 def test_cross_stitch_cuts_a_residual_trunk_between_its_blocks() -> None:
     trace = trunk.trace(architectures.resolve("resnet-8"), (8, 8, 1))
     graph = sharing.graph(modules("sharing")["cross_stitch"].Spec(), trace, ["a", "b"])

@@ -57,15 +57,22 @@ def training(kind: str) -> InputTraining:
     return cast("InputTraining", module("training.inputs", kind))
 
 
-def scaling(parts: Sequence[tuple[Data, np.ndarray]], seen: InputSchema | None = None) -> Scaling:
-    """How raw inputs are scaled: fitted on all rows that train. `seen`: the inputs as an architecture sees them; None: as stored."""
+def scaling(
+    parts: Sequence[tuple[Data, np.ndarray]], seen: InputSchema | None = None, tokenizer: str | None = None
+) -> Scaling:
+    """How raw inputs are scaled: fitted on all rows that train. `seen`: the inputs as an architecture sees them; None: as stored.
+    `tokenizer`: the content of the one that comes with a kept model, where it is not fitted."""
+    if (given := _in_tokens(seen, tokenizer)) is not None:
+        return given
     shape = seen or parts[0][0].table.schema.input
     return training(shape.kind).fit(shape, [(data.table.inputs, rows) for data, rows in parts])
 
 
-def unscaled(input: InputSchema) -> Scaling:
+def unscaled(input: InputSchema, tokenizer: str | None = None) -> Scaling:
     """That of a network which takes numbers as they are stored, and pictures and sounds divided by their scale: a user's own. A kind
-    whose scaling is else fitted on rows has `unscaled`."""
+    whose scaling is else fitted on rows has `unscaled`. `tokenizer`: the content of its own, where it has one."""
+    if (given := _in_tokens(input, tokenizer)) is not None:
+        return given
     half: Any = training(input.kind)
     return cast("Scaling", half.unscaled(input) if hasattr(half, "unscaled") else half.fit(input, []))
 
@@ -113,10 +120,17 @@ def _constants(scaling: Scaling) -> list[Any]:
     ]
 
 
+def _in_tokens(input: InputSchema | None, tokenizer: str | None) -> Scaling | None:
+    """The scaling of texts by a tokenizer that is there; None: there is none, or no text is seen in tokens."""
+    if input is None or input.tokens is None or tokenizer is None:
+        return None
+    return Scaling(tokenizer=Tokenizer(tokenizer, input.tokens.length))
+
+
 def scaling_of(model: Any, input: InputSchema, tokenizer: str | None = None) -> Scaling:
     """The scaling that a kept model was made with. `tokenizer`: the content of its own, where it has one."""
-    if tokenizer is not None and input.tokens is not None:
-        return Scaling(tokenizer=Tokenizer(tokenizer, input.tokens.length))
+    if (given := _in_tokens(input, tokenizer)) is not None:
+        return given
     half: Any = training(input.kind)
     if hasattr(half, "scaling_in"):
         return cast("Scaling", half.scaling_in(model, input))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.spec.data import WordPiece
 from worker.training.data import tokens, words
 from worker.training.data.scaling import Scaling
 
@@ -23,7 +24,8 @@ EMBEDDING = "token-embedding"
 
 
 def fit(input: InputSchema, parts: Sequence[Trained]) -> Scaling:
-    """A tokenizer, where the network sees tokens. Bytes need nothing."""
+    """A tokenizer, where the network sees tokens. Bytes need nothing; that of a fixed vocabulary comes with a model."""
+    assert not isinstance(input.tokens, WordPiece), "a vocabulary is given, not fitted"
     return Scaling() if input.tokens is None else Scaling(tokenizer=tokens.fit(parts, input.tokens))
 
 
@@ -37,13 +39,14 @@ def notes(scaling: Scaling, input: InputSchema, parts: Sequence[Trained]) -> dic
 
 def inherited(
     own: Scaling,
-    input: InputSchema,  # noqa: ARG001
+    input: InputSchema,
     theirs: Scaling,
-    source: InputSchema,  # noqa: ARG001
+    source: InputSchema,
     copied: Container[str],
 ) -> Scaling:
     """The source's tokenizer where the numbers of its tokens were copied: they mean nothing by another."""
-    if own.tokenizer is None or theirs.tokenizer is None or EMBEDDING not in copied:
+    fixed = isinstance(input.tokens, WordPiece) or isinstance(source.tokens, WordPiece)
+    if own.tokenizer is None or theirs.tokenizer is None or fixed or EMBEDDING not in copied:
         return own
     return replace(own, tokenizer=replace(theirs.tokenizer, length=own.tokenizer.length))
 
