@@ -59,7 +59,7 @@ def load(name: str) -> Table:
 def about(name: str) -> About:
     """What the built-in `name` is. Raises Missing with the nearest name."""
     _known(name)
-    return _abouts()[name]
+    return _abouts().get(name) or described(name)
 
 
 def schema(name: str) -> Schema:

@@ -28,7 +28,7 @@ from worker.training import trainer
 from worker.training.dummy import Quiet
 from worker.training.fitting import fit
 
-TIMES = ("device_seconds", "latency", "latency_ms_per_batch", "latency_ratio", "bytes")
+TIMES = ("device_seconds", "latency", "latency_ms_per_batch", "ms_per_row", "latency_ratio", "bytes")
 """What a report says of time: the only thing in which two runs of a job may differ; and of a file's size, which follows the names
 that Keras gives a backbone's inner layers by a counter of the process."""
 
