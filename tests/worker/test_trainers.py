@@ -146,8 +146,9 @@ def worker_of(behave: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str]
 
 @pytest.mark.slow
 def test_all_that_a_trainer_has_started_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
-    for _ in range(3):
-        with worker_of("breed", tmp_path) as (worker, _, trainer):
+    for number in range(3):  # each in a folder of its own: behind a checkpoint it would start no others
+        (folder := tmp_path / str(number)).mkdir()
+        with worker_of("breed", folder) as (worker, _, trainer):
             family = wait_for(lambda pid=trainer: len(found := machine.process_tree(pid)) >= 5 and found)
             worker.kill()
         wait_for(lambda pids=family: not any(machine.process_tree(pid) for pid in pids), 5, "the whole family to end")
