@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
@@ -400,6 +400,11 @@ class Rig:
 
     def unfinished(self) -> int:
         return int(self.rows("SELECT count(*) FROM jobs WHERE finished_at IS NULL")[0][0])
+
+    def lost_their_leases(self, jobs: Sequence[str]) -> bool:
+        """Whether each has an attempt whose lease ran out: where no worker was hurt, for want of a processor."""
+        query: LiteralString = "SELECT DISTINCT job_id FROM attempts WHERE outcome = 'worker_lost' AND job_id = ANY(%s)"
+        return len(self.rows(query, list(jobs))) == len(set(jobs))
 
     def waits_for_retry(self) -> bool:
         """Whether a job is held back after a failure, as it ought to be: for 300 s, where it failed often."""

@@ -80,7 +80,7 @@ def with_more_patience(part: Part, row: Figures, slowness: float) -> Part | None
     """The same once more, where the machine and not the service may be why something was late."""
     patience = min(MOST_PATIENCE, max(LEAST_PATIENCE, slowness / USUAL_SLOWNESS))
     is_busy = slowness > USUAL_SLOWNESS and patience > part.patience
-    return replace(part, patience=patience) if row.violations and row.is_excusable and is_busy else None
+    return replace(part, patience=patience) if is_busy and row.violations and row.late == row.violations else None
 
 
 def _tell(row: Figures, progress: str) -> None:
@@ -102,14 +102,13 @@ def _judged(service: Rig, scenario: Scenario, size: int, seed: int) -> Figures:
     try:
         scenario.run(service, seeded(seed, scenario.name), size, figures)
     except TimeoutError as error:
-        figures.violations.append(str(error))
+        figures.expect(False, str(error), late=True)
     except Skipped as why:
         figures.notes["SKIPPED"] = str(why)
         print(f"SKIPPED {scenario.name}: {why}", flush=True)
     except Exception as error:  # a defect of the scenario is no reason to lose what the others find
         traceback.print_exc()
         figures.violations.append(f"the scenario broke off: {type(error).__name__}: {error}")
-        figures.is_excusable = False
         service.stop_workers()
         service.restart_api()
     figures.judged(service)

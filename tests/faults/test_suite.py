@@ -13,7 +13,8 @@ from tests.faults.timing import FAST
 
 PART = Part(SCENARIOS[0], 1, FAST, 1)
 BUSY = 3 * USUAL_SLOWNESS
-LATE = Figures("one", 1, violations=["late"])
+LATE = Figures("one", 1)
+LATE.expect(False, "late", late=True)
 
 
 def test_what_was_late_on_a_busy_machine_is_tried_again_with_more_patience() -> None:
@@ -32,7 +33,10 @@ def test_what_was_late_on_a_busy_machine_is_tried_again_with_more_patience() -> 
 
 def test_what_holds_what_is_wrong_and_what_a_quiet_machine_found_is_not() -> None:
     assert with_more_patience(PART, Figures("one", 1), BUSY) is None
-    assert with_more_patience(PART, Figures("one", 1, violations=["wrong"], is_excusable=False), BUSY) is None
+    wrong = Figures("one", 1)
+    wrong.expect(False, "late", late=True)
+    wrong.expect(False, "wrong")
+    assert with_more_patience(PART, wrong, BUSY) is None
     assert with_more_patience(PART, LATE, USUAL_SLOWNESS) is None
 
 

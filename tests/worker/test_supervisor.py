@@ -17,7 +17,6 @@ from app.db import transaction
 from app.errors import NotFound
 from app.settings import settings
 from app.spec.lookup import Missing
-from app.states import JobState
 from tests.worker.conftest import event_types, metric_steps, outcomes, read, run, steps_done, submit, wait_for
 from worker import machine, supervisor
 from worker.lease_watchdog import now
@@ -477,25 +476,3 @@ def test_a_database_away_for_a_moment_costs_nothing(trainers: Trainers, monkeypa
     monkeypatch.setattr(supervisor.jobs, "fence", fence_after_start)
     assert supervisor.run(claim, now(), trainers, lambda: False) == "succeeded"
     assert metric_steps(job_id) == list(range(1, 61))
-
-
-def test_without_a_beat_the_trainer_dies_before_the_lease(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
-    job_id = submit(steps=5000)
-
-    def away(claim: Any) -> Any:
-        raise OperationalError("select", {}, Exception("away"))
-
-    monkeypatch.setattr(supervisor.jobs, "heartbeat", away)
-    monkeypatch.setattr(settings(), "lease_seconds", 9)  # the watchdog leaves a sixth of it, which a busy machine needs
-    began = time.monotonic()
-    assert run(trainers) == "lost"
-    assert time.monotonic() - began < settings().lease_seconds
-    assert read(job_id).state == JobState.RUNNING, "the sweep has the word"
-
-
-def test_the_watchdog_counts_from_when_the_claim_was_asked_for(trainers: Trainers) -> None:
-    """Between the claim's commit and all that follows, the worker may have been frozen."""
-    submit(steps=5000)
-    claim = jobs.claim("worker-1")
-    assert claim is not None
-    assert supervisor.run(claim, now() - settings().lease_seconds, trainers, lambda: False) == "lost"

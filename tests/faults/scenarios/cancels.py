@@ -71,7 +71,7 @@ def raced(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
             thread.join()
         settings().lease_seconds = lease
     figures.stale_refused += sum(refused)
-    figures.expect(sum(refused) > 0, "no attempt came too late, so no fence was tried")
+    figures.expect(sum(refused) > 0, "no attempt came too late, so no fence was tried", late=True)
     return _with_workers(rig, chance, max(6, size // 40))
 
 

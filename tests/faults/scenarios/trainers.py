@@ -38,7 +38,8 @@ def ended(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None:
     for job_id, right in expected.items():
         state, failures, code = rig.rows("SELECT state, failures, error->>'code' FROM jobs WHERE id = %s", job_id)[0]
         found = (state, failures, code if right[2] else None)
-        figures.expect(found == right, f"{job_id} is {found}, expected {right}")
+        what = f"{job_id} is {found}, expected {right}"
+        figures.expect(found == right, what, late=rig.lost_their_leases([job_id]))
     for _ in range(size // 2):
         load(rig, chance, 6)
         rig.keep_workers(3)

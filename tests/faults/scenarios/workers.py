@@ -108,9 +108,8 @@ def frozen(rig: Rig, chance: random.Random, size: int, figures: Figures) -> None
         time.sleep(0.1)
     rig.settle(120 + 4 * rig.timing.lease)
     late = len(rig.said_by_workers("write_refused"))
-    figures.expect(
-        late > 0 or rig.record.faults[WRITER] < 4, "no worker that woke up tried to write, so no fence was tried"
-    )
+    tried = late > 0 or rig.record.faults[WRITER] < 4
+    figures.expect(tried, "no worker that woke up tried to write, so no fence was tried", late=True)
     proxy.close()
 
 
@@ -132,7 +131,9 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
         worker.frozen = True  # else it would count among those that work
         proxy.silence()
         _until(lambda worker=worker, log=log: not _training(worker, log), dead)
-        figures.expect(not _training(worker, log), f"{job_id} is still trained {dead:.1f} s after the last beat")
+        figures.expect(
+            not _training(worker, log), f"{job_id} is still trained {dead:.1f} s after the last beat", late=True
+        )
         if chance.random() < 0.5:
             figures.notes["links back within the lease"] = figures.notes.get("links back within the lease", 0) + 1
             proxy.resume()
@@ -148,7 +149,8 @@ def cut_off(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
 def _expect_in_time(rig: Rig, figures: Figures) -> None:
     slowest = max(rig.taken_up_again()[0], default=0)
     allowed = rig.timing.lease + rig.timing.sweep + 3 * rig.patience
-    figures.expect(slowest <= allowed, f"a job was queued again only after {slowest:.1f} s, allowed are {allowed}")
+    what = f"a job was queued again only after {slowest:.1f} s, allowed are {allowed}"
+    figures.expect(slowest <= allowed, what, late=True)
 
 
 def _taken_again(rig: Rig, job_id: str) -> bool:
@@ -188,9 +190,11 @@ def drained(rig: Rig, chance: random.Random, size: int, figures: Figures) -> Non
     rig.settle(120)
     figures.notes["slowest exit s"] = round(slowest, 2)
     allowed = rig.timing.grace + 5 * rig.patience
-    figures.expect(slowest <= allowed, f"a worker took {slowest:.1f} s to leave, allowed are {allowed:.1f}")
-    charged = rig.rows("SELECT count(*) FROM jobs WHERE failures > 0")[0][0]
-    figures.expect(charged == 0, f"{charged} jobs were charged a failure by a drain")
+    what = f"a worker took {slowest:.1f} s to leave, allowed are {allowed:.1f}"
+    figures.expect(slowest <= allowed, what, late=True)
+    charged = [job_id for (job_id,) in rig.rows("SELECT id FROM jobs WHERE failures > 0")]
+    what = f"{len(charged)} jobs were charged a failure by a drain"
+    figures.expect(not charged, what, late=rig.lost_their_leases(charged))
 
 
 SCENARIOS = (

@@ -277,8 +277,8 @@ class Job:
             self.out,
             self.raise_if_stopped,
             golden.make(model.network, self._answers_on_cpu),
-            inputs[train[: _rows_of(CALIBRATION_ROWS, inputs)]],
-            lambda kind, answer: self._examined(kind, answer, model, data),
+            calibration=inputs[train[: _rows_of(CALIBRATION_ROWS, inputs)]],
+            examine=lambda kind, answer: self._examined(kind, answer, model, data),
         )
         for entry in written.values():
             self.send(ArtifactReport(name=entry["file"], path=entry["file"]))
