@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ LONGEST = ("worker/training/test_every_name.py", "worker/training/test_resume.py
 
 SERVICE = "tests/service/"
 
+EVERY_NAME = re.compile(r"(tests/worker/training/test_every_name\.py::\w+\[(?:words-)?\w+)")
+"""The longest file, which is divided: a section of the catalog, or the words of one kind, is one worker's."""
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: much of the time a test waits for a service that it has started."""
@@ -37,14 +41,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole files to a process; those that share the one service of a package to the same process, as each would start its own."""
+    """Whole files to a process; those that share the one service of a package to the same process, as each would start its own;
+    the longest file in parts."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return SERVICE if nodeid.startswith(SERVICE) else str(super()._split_scope(nodeid))
+            if nodeid.startswith(SERVICE):
+                return SERVICE
+            part = EVERY_NAME.match(nodeid)
+            return part.group(1) if part else str(super()._split_scope(nodeid))
 
     return Scheduling(config, log)
 

@@ -21,6 +21,9 @@ OWN_ENVIRONMENT = {
 }
 """Taken before other tests point the environment to their servers: this service starts its own."""
 
+PATIENCE_SECONDS = 120
+"""For an answer that takes a second on a quiet machine: the first of its kind, which imports Keras, on a busy machine."""
+
 
 @dataclass
 class Service:
@@ -49,7 +52,7 @@ class Service:
                 env=OWN_ENVIRONMENT | self.env,
                 start_new_session=True,
             )
-        self.wait(self.ready, 90, "the service is ready")
+        self.wait(self.ready, 180, "the service is ready")
         return self
 
     @property
@@ -61,10 +64,14 @@ class Service:
         return self.data.parent / f"{self.data.name}.log"
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.address + path, timeout=60, **options)
+        return self.request("GET", path, **options)
 
-    def post(self, path: str, body: Any) -> httpx.Response:
-        return httpx.post(self.address + path, json=body, timeout=60)
+    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
+        """`body` is sent as JSON; `files` and `data` are sent as a form."""
+        return self.request("POST", path, json=body, **options)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return httpx.request(method, self.address + path, timeout=PATIENCE_SECONDS, **options)
 
     def ready(self) -> bool:
         assert self.process is not None
@@ -85,7 +92,7 @@ class Service:
                 raise AssertionError(f"after {seconds} s still not: {what}\n{self.log()[-3000:]}")
             time.sleep(0.1)
 
-    def finished(self, job_id: str, seconds: float = 240) -> dict[str, Any]:
+    def finished(self, job_id: str, seconds: float = 600) -> dict[str, Any]:
         """The job once it has ended."""
         found: dict[str, Any] = {}
 

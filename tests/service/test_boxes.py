@@ -6,7 +6,6 @@ import io
 import json
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,8 +47,8 @@ def test_from_annotated_pictures_to_boxes_in_the_sender_s_pixels(service: Servic
     pixels = {name: picture(size, boxes, number) for number, (name, (size, boxes)) in enumerate(about.items())}
     files = {f"set/images/{name}.png": saved(image) for name, image in pixels.items()}
     files["set/annotations.json"] = json.dumps(coco(about)).encode()
-    answer = httpx.post(
-        f"{service.address}/v1/datasets",
+    answer = service.post(
+        "/v1/datasets",
         files={"file": ("rectangles.zip", zipped(files))},
         data={"size": f"{ROW[0]}x{ROW[1]}", "name": "rectangles"},
     )
@@ -76,9 +75,9 @@ def test_from_annotated_pictures_to_boxes_in_the_sender_s_pixels(service: Servic
     assert report["tasks"]["boxes"]["map50"] > 0.6
     assert report["baselines"]["boxes"]["constant"]["value"] < 0.2
 
-    predict = f"{service.address}/v1/models/job:{job['id']}/predict"
+    predict = f"/v1/models/job:{job['id']}/predict"
     names = list(about)[:40]
-    asked = httpx.post(predict, files=[("file", (f"{name}.png", saved(pixels[name]))) for name in names])
+    asked = service.post(predict, files=[("file", (f"{name}.png", saved(pixels[name]))) for name in names])
     assert asked.status_code == 200, asked.text
     found = 0
     for name, entry in zip(names, asked.json()["predictions"], strict=True):
@@ -90,29 +89,29 @@ def test_from_annotated_pictures_to_boxes_in_the_sender_s_pixels(service: Servic
             found += any(told["label"] == box[0] and covers(told["box"], box) > 0.5 for told in entry["boxes"]["boxes"])
     assert found > 0.7 * sum(len(about[name][1]) for name in names)
 
-    again = httpx.post(predict, files={"file": ("turned.png", oriented(pixels["p000"], 6))})
+    again = service.post(predict, files={"file": ("turned.png", oriented(pixels["p000"], 6))})
     assert again.json()["predictions"][0] == asked.json()["predictions"][0]  # answered in the pixels that one sees
-    check_drawing(predict, pixels["p000"])
+    check_drawing(service, predict, pixels["p000"])
     shares = drawn_on_rows(asked.json()["predictions"][0]["boxes"]["boxes"], about["p000"][0])
     for answers in alone.on_a_file(service, job["id"], tmp_path, "a.jpg", saved(pixels["p000"])):
         told = [row for row in answers["boxes"][0] if row[4] >= 0.3]
         assert np.allclose([row[:5] for row in told], shares, atol=1e-3)
 
 
-def check_drawing(predict: str, pixels: np.ndarray) -> None:
+def check_drawing(service: Service, predict: str, pixels: np.ndarray) -> None:
     """A picture that a telephone turned comes back upright, with boxes in their colours; two pictures or none are refused."""
     accept = {"accept": "image/png"}
-    image = httpx.post(predict, files={"file": ("turned.png", oriented(pixels, 6))}, headers=accept)
+    image = service.post(predict, files={"file": ("turned.png", oriented(pixels, 6))}, headers=accept)
     assert image.headers["content-type"] == "image/png"
     shown = Image.open(io.BytesIO(image.content))
     assert shown.size[0] / shown.size[1] == pytest.approx(pixels.shape[1] / pixels.shape[0], rel=0.02)
     colours = {f"#{bytes(pixel[:3]).hex()}" for _, pixel in shown.getcolors(2**24) or ()}
     assert {"#e6194b", "#3cb44b"} & colours
     two = [("file", (name, saved(pixels))) for name in ("a.png", "b.png")]
-    refused = httpx.post(predict, files=two, headers=accept)
+    refused = service.post(predict, files=two, headers=accept)
     assert refused.status_code == 422
     assert "2 files were sent" in refused.json()["errors"][0]["message"]
-    broken = httpx.post(predict, files={"file": ("a.png", b"<html>")}, headers=accept)
+    broken = service.post(predict, files={"file": ("a.png", b"<html>")}, headers=accept)
     assert (broken.status_code, broken.json()["errors"][0]["pointer"]) == (422, "/file/0")
 
 

@@ -50,7 +50,7 @@ def answers(busy: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
 
     def sent(name: str, fields: dict[str, object]) -> str:
         with (home / name).open("rb") as file:
-            answer = httpx.post(f"{busy.address}/v1/datasets", files={"file": file}, data=fields, timeout=60)
+            answer = busy.post("/v1/datasets", files={"file": file}, data=fields)
         return str(answer.raise_for_status().json()["id"])
 
     ids = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,8 @@ def test_an_example_goes_from_post_to_a_model_that_answers_like_the_api(
     example = service.get("/v1/catalog").raise_for_status().json()["kinds"][kind]["example"]
     answer = service.post("/v1/jobs", example)
     assert answer.status_code == 202, answer.text
-    begun, job = time.monotonic(), service.finished(answer.json()["id"])
+    job = service.finished(answer.json()["id"])
     assert job["state"] == "succeeded", job["error"]
-    assert time.monotonic() - begun < 60 + 20, (
-        "an example ends within a minute; the rest is the spare that imports Keras first"
-    )
     assert job["progress"]["fraction"] == 1
 
     archive = zipfile.ZipFile(io.BytesIO(service.get(f"/v1/jobs/{job['id']}/artifacts.zip").raise_for_status().content))

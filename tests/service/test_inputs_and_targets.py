@@ -49,7 +49,7 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 
 def by_files(files: list[bytes]) -> Callable[[Service, str], httpx.Response]:
-    return lambda service, url: httpx.post(service.address + url, files=[("file", ("x", one)) for one in files])
+    return lambda service, url: service.post(url, files=[("file", ("x", one)) for one in files])
 
 
 def by_rows(rows: list[Any]) -> Callable[[Service, str], httpx.Response]:
@@ -121,7 +121,7 @@ def several() -> Case:
 
     def send(service: Service, url: str) -> httpx.Response:
         sent = [("file", ("x", one)) for one, _ in asked]
-        by_form = httpx.post(service.address + url, files=sent, data={"row": [json.dumps(row) for _, row in asked]})
+        by_form = service.post(url, files=sent, data={"row": [json.dumps(row) for _, row in asked]})
         rows = [{"file": base64.urlsafe_b64encode(one).decode(), **row} for one, row in asked]
         assert service.post(url, {"inputs": rows}).json() == by_form.json()
         return by_form
@@ -135,11 +135,10 @@ def test_what_is_served_is_what_the_model_answers_anywhere(
     make: Callable[[], Case], service: Service, tmp_path: Path
 ) -> None:
     case = make()
-    sent = httpx.post(
-        f"{service.address}/v1/datasets",
+    sent = service.post(
+        "/v1/datasets",
         files={"file": case.upload},
         data={**case.fields, "targets": TARGETS},
-        timeout=60,
     )
     assert sent.status_code == 201, sent.text
     body = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -24,7 +23,7 @@ def test_a_language_model_beside_a_class_is_served_as_it_answers_anywhere(servic
     rows = [f'"{words}",{messages.TOPICS[topic]}' for words, topic in zip(texts, topics, strict=True)]
     content = "\n".join(["body,topic", *rows]).encode()
     fields = {"inputs": "body:text", "targets": "topic", "length": "96"}
-    sent = httpx.post(f"{service.address}/v1/datasets", files={"file": ("x.csv", content)}, data=fields, timeout=60)
+    sent = service.post("/v1/datasets", files={"file": ("x.csv", content)}, data=fields)
     assert sent.status_code == 201, sent.text
     assert "next_token" not in sent.json()["schema"]["columns"]
     body = {

@@ -58,7 +58,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[list[flo
 
 
 def send(service: Service, content: bytes, **fields: str) -> httpx.Response:
-    return httpx.post(f"{service.address}/v1/models", files={"file": ("mine.keras", content)}, data=fields, timeout=120)
+    return service.post("/v1/models", files={"file": ("mine.keras", content)}, data=fields)
 
 
 def finished(service: Service, body: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_a_model_of_one_s_own_is_sent_asked_and_used_everywhere(
     assert finished(service, distilled)["overlap"] == "unknown"
     assert service.get(f"/v1/models/{model['id']}").json()["manifest"]["origin"]["notes"]
 
-    refused = httpx.delete(f"{service.address}/v1/models/{model['id']}", timeout=60)
+    refused = service.request("DELETE", f"/v1/models/{model['id']}")
     assert refused.status_code == 409
     assert "Still needed by" in refused.json()["detail"]
 
@@ -125,7 +125,7 @@ def test_readings_are_tried_on_labelled_rows(service: Service, mine: tuple[bytes
     assert probes["0..1"] > 0.6
     assert any("with 0..1" in note for note in origin["notes"])
     assert list(model["manifest"]["tasks"]) == ["digit"]
-    assert httpx.delete(f"{service.address}/v1/models/{model['id']}", timeout=60).status_code == 204
+    assert service.request("DELETE", f"/v1/models/{model['id']}").status_code == 204
     assert service.get(f"/v1/models/{model['id']}").status_code == 404
 
 

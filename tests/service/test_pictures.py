@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -30,8 +29,8 @@ def photographs(count: int) -> dict[str, bytes]:
 
 def test_from_a_folder_of_photographs_to_the_same_answer_everywhere(service: Service, tmp_path: Path) -> None:
     files = photographs(60)
-    answer = httpx.post(
-        f"{service.address}/v1/datasets",
+    answer = service.post(
+        "/v1/datasets",
         files={"file": ("birds.zip", zipped(files))},
         data={"size": "24x24", "name": "birds"},
     )
@@ -47,8 +46,8 @@ def test_from_a_folder_of_photographs_to_the_same_answer_everywhere(service: Ser
     assert job["state"] == "succeeded", job["error"]
 
     photo, other = files["birds/wavy/0.jpg"], files["birds/light/1.jpg"]
-    asked = httpx.post(
-        f"{service.address}/v1/models/job:{job['id']}/predict",
+    asked = service.post(
+        f"/v1/models/job:{job['id']}/predict",
         files=[("file", ("0.jpg", photo)), ("file", ("1.jpg", other))],
     )
     assert asked.status_code == 200, asked.text
@@ -57,8 +56,8 @@ def test_from_a_folder_of_photographs_to_the_same_answer_everywhere(service: Ser
     same = service.post(f"/v1/models/job:{job['id']}/predict", {"inputs": encoded}).raise_for_status().json()
     assert [entry["label"]["probabilities"] for entry in same["predictions"]] == served
 
-    broken = httpx.post(
-        f"{service.address}/v1/models/job:{job['id']}/predict",
+    broken = service.post(
+        f"/v1/models/job:{job['id']}/predict",
         files=[("file", ("0.jpg", photo)), ("file", ("1.jpg", b"<html>"))],
     )
     assert broken.status_code == 422

@@ -228,7 +228,7 @@ def submitted(service: Service, body: dict[str, Any]) -> str:
 def upload(service: Service, home: Path, x: np.ndarray, y: np.ndarray) -> httpx.Response:
     np.savez(home / "up.npz", x=x, y=y)
     with (home / "up.npz").open("rb") as file:
-        return httpx.post(f"{service.address}/v1/datasets", files={"file": file}, data={"name": "series"}, timeout=60)
+        return service.post("/v1/datasets", files={"file": file}, data={"name": "series"})
 
 
 def known(values: list[float | None]) -> list[float]:

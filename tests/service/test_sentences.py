@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from rich.console import Console
@@ -37,8 +36,8 @@ JOB: dict[str, Any] = {
 
 
 @pytest.fixture
-def sent(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a service that has a small network of that name."""
+def sent(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service has a small network of that name."""
     file = tmp_path / "model.zip"
     file.write_bytes(published.minilm(np.random.default_rng(0)))
     entry = replace(TABLE[NAME], sha256=hashlib.sha256(file.read_bytes()).hexdigest())
@@ -47,15 +46,14 @@ def sent(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
     code = client.add_pretrained(NAME, service.address, Console(file=out, width=250), size=None, file=file)
     assert code == 0, out.getvalue()
     assert entry.licence in out.getvalue()
-    return service.address
 
 
-def dataset(address: str) -> str:
+def dataset(service: Service) -> str:
     """Texts as long as the longest of them."""
     texts, topic, _ = messages.make(160)
     lines = "\n".join(f'"{text}",{messages.TOPICS[number]}' for text, number in zip(texts, topic, strict=True))
-    answer = httpx.post(
-        f"{address}/v1/datasets",
+    answer = service.post(
+        "/v1/datasets",
         files={"file": ("mails.csv", f"body,topic\n{lines}")},
         data={"inputs": "body:text", "targets": "topic"},
     )
@@ -63,11 +61,11 @@ def dataset(address: str) -> str:
     return str(answer.json()["id"])
 
 
-def test_texts_start_from_a_sentence_encoder(service: Service, sent: str, tmp_path: Path) -> None:
+def test_texts_start_from_a_sentence_encoder(service: Service, sent: None, tmp_path: Path) -> None:
     source = service.get(f"/v1/models/{SOURCE}").raise_for_status().json()["manifest"]
     seen = source["input"]["tokens"]
     assert (seen["type"], seen["vocabulary"], seen["length"]) == ("wordpiece", len(published.VOCABULARY), 128)
-    own = dataset(sent)
+    own = dataset(service)
     assert service.get(f"/v1/datasets/{own}").json()["schema"]["input"]["shape"] != source["input"]["shape"]
     ids = {
         strategy: service.post("/v1/jobs", {**JOB, "dataset": own, "strategy": strategy})
@@ -100,13 +98,13 @@ def test_texts_start_from_a_sentence_encoder(service: Service, sent: str, tmp_pa
     assert ended["state"] == "succeeded", ended["error"]
 
 
-def test_what_such_a_network_cannot_do_is_said(service: Service, sent: str) -> None:
+def test_what_such_a_network_cannot_do_is_said(service: Service, sent: None) -> None:
     def faults(body: dict[str, Any]) -> list[tuple[str, str]]:
         answer = service.post("/v1/jobs", body)
         assert answer.status_code == 422, answer.text
         return [(fault["pointer"], fault["message"]) for fault in answer.json()["errors"]]
 
-    own = dataset(sent)
+    own = dataset(service)
     told = faults({**JOB, "dataset": "bookings", "target": "tags", "limit_train_examples": 20})
     assert told[0][0] == "/source"
     assert told[0][1].startswith("the tags task 'tags' is not for a network that sees tokens")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -34,8 +33,8 @@ def recordings(count: int) -> dict[str, bytes]:
 
 def test_from_a_folder_of_sounds_to_the_same_answer_everywhere(service: Service, tmp_path: Path) -> None:
     files = recordings(60)
-    answer = httpx.post(
-        f"{service.address}/v1/datasets",
+    answer = service.post(
+        "/v1/datasets",
         files={"file": ("notes.zip", zipped(files))},
         data={"seconds": "0.3", "name": "notes"},
     )
@@ -52,8 +51,8 @@ def test_from_a_folder_of_sounds_to_the_same_answer_everywhere(service: Service,
     assert job["state"] == "succeeded", job["error"]
 
     names = ["notes/high/0.wav", "notes/low/1.wav", "notes/high/4.flac"]
-    model = f"{service.address}/v1/models/job:{job['id']}"
-    asked = httpx.post(f"{model}/predict", files=[("file", (name, files[name])) for name in names])
+    model = f"/v1/models/job:{job['id']}"
+    asked = service.post(f"{model}/predict", files=[("file", (name, files[name])) for name in names])
     assert asked.status_code == 200, asked.text
     served = [entry["label"]["probabilities"] for entry in asked.json()["predictions"]]
     first = service.get(f"/v1/datasets/{dataset}/preview?rows=1").json()["rows"][0]["input"]
@@ -64,7 +63,7 @@ def test_from_a_folder_of_sounds_to_the_same_answer_everywhere(service: Service,
     )
     assert same["label"]["probabilities"] == pytest.approx(served[0], abs=1e-5)
 
-    broken = httpx.post(
+    broken = service.post(
         f"{model}/predict",
         files=[("file", ("0.wav", files[names[0]])), ("file", ("1.wav", b"\0\0\0\x20ftypM4A " + bytes(99)))],
     )

@@ -31,7 +31,7 @@ def conll(count: int) -> bytes:
 
 
 def upload(service: Service, name: str, content: bytes, **fields: str) -> httpx.Response:
-    return httpx.post(f"{service.address}/v1/datasets", files={"file": (name, content)}, data=fields, timeout=60)
+    return service.post("/v1/datasets", files={"file": (name, content)}, data=fields)
 
 
 def test_tags_are_learnt_from_a_file_and_served_as_the_model_answers_anywhere(service: Service, tmp_path: Path) -> None:

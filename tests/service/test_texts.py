@@ -8,7 +8,6 @@ import json
 import zipfile
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -29,8 +28,8 @@ def mails(count: int) -> bytes:
 
 
 def test_texts_are_learnt_served_and_answered_alike(service: Service, tmp_path: Path) -> None:
-    answer = httpx.post(
-        f"{service.address}/v1/datasets",
+    answer = service.post(
+        "/v1/datasets",
         files={"file": ("mails.csv", mails(300))},
         data={"inputs": "body:text", "targets": "topic,mood", "length": "128"},
     )
@@ -88,8 +87,8 @@ def answered_alike(service: Service, job_id: str, content: str, folder: Path) ->
 
 
 def test_texts_in_tokens_are_answered_as_the_downloaded_files_answer(service: Service, tmp_path: Path) -> None:
-    answer = httpx.post(
-        f"{service.address}/v1/datasets",
+    answer = service.post(
+        "/v1/datasets",
         files={"file": ("mails.csv", mails(300))},
         data={"inputs": "body:text", "targets": "topic", "length": "96"},
     )
