@@ -19,6 +19,7 @@ from tests.faults import (
     hostile_archives,
     hostile_csv,
     hostile_members,
+    hostile_models,
     hostile_npz,
     hostile_sounds,
     hostile_tables,
@@ -27,7 +28,9 @@ from tests.faults import (
 from tests.faults.hostile_npz import Hostile, Lair
 from tests.faults.requests_line import Answer, Connect, Request, fault_in, send
 
-_MODULES = (hostile_archives, hostile_npz, hostile_members, hostile_csv, hostile_tables, hostile_sounds, hostile_tags)
+_MODULES = (
+    hostile_archives, hostile_npz, hostile_models, hostile_members, hostile_csv, hostile_tables, hostile_sounds, hostile_tags,
+)  # fmt: skip
 KINDS = [kind for kind in chain.from_iterable(zip_longest(*(module.ALL for module in _MODULES))) if kind]
 """One of each module in turn, so that few files are of every sort."""
 LARGE_FROM = 300  # files; fewer are made in sizes for a laptop's minute
@@ -35,6 +38,7 @@ MOST_CPU_SECONDS = 62
 MOST_GROWTH_MIB = 64
 LINES = 2
 LONGEST_SECONDS = 300  # for a file that is read aside, until it is ready or failed
+READERS = (b"app.data.inspect", b"app.model_files.inspect")
 OF_THIS_MACHINE = (b"root:x:0:0", b"root:*:0:0")  # of /etc/passwd, which many a file names
 
 
@@ -67,7 +71,8 @@ def run(seed: int, count: int, connect: Connect, pid: int) -> dict[str, Any]:
 
         with Watch(pid) as watch, ThreadPoolExecutor(LINES) as lines:
             list(lines.map(one, range(count)))
-        if lair.canary.exists():
+        code_run = lair.canary.exists() or hostile_models.CANARY.exists()
+        if code_run:
             violations.append("code of a file has run")
     left = _left()
     if left:
@@ -78,7 +83,7 @@ def run(seed: int, count: int, connect: Connect, pid: int) -> dict[str, Any]:
         "kinds": len(KINDS),
         "statuses": dict(sorted(statuses.items())),
         "server_errors": sum(number for status, number in statuses.items() if status.startswith("5")),
-        "code_run": lair.canary.exists(),
+        "code_run": code_run,
         "readers_seen": len(watch.readers),
         "reader_cpu_seconds": round(watch.cpu_seconds, 1),
         "reader_resident_mib": watch.resident >> 20,
@@ -153,7 +158,7 @@ class Watch:
             self._most = max(self._most, _resident(self.pid))
             for pid in _children(self.pid):
                 try:
-                    if b"app.data.inspect" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    if not any(reader in Path(f"/proc/{pid}/cmdline").read_bytes() for reader in READERS):
                         continue
                     self.readers.add(pid)
                     self.limits[pid] = _limits(pid)
@@ -197,7 +202,7 @@ def _request(name: str, file: Hostile) -> Request:
     escaped = file.filename.replace('"', "%22")
     parts.append(f'--frontier\r\ncontent-disposition: form-data; name="file"; filename="{escaped}"\r\n\r\n'.encode())
     body = b"".join([*parts, file.content, b"\r\n--frontier--\r\n"])
-    head = "POST /v1/datasets HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    head = f"POST {file.path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
     head += f"content-type: multipart/form-data; boundary=frontier\r\ncontent-length: {len(body)}\r\n\r\n"
     return Request(name, head.encode() + body, harmless=file.harmless)
 
@@ -211,6 +216,8 @@ def _faults(connect: Connect, request: Request, answer: Answer | None, lair: Lai
         return found
     found += _foreign(answer, lair)
     if answer.status in (200, 201, 202):
+        if request.raw.startswith(b"POST /v1/models "):
+            return [*found, "a model of this sort was taken"]
         dataset = json.loads(answer.body)["id"]
         about = _settled(connect, dataset)
         found += _foreign(about, lair)

@@ -28,7 +28,7 @@ class Lair:
 
 @dataclass(frozen=True)
 class Hostile:
-    """An upload. `harmless`: it may also be taken, as data that do nothing."""
+    """An upload to `path`. `harmless`: it may also be taken, as data that do nothing."""
 
     content: bytes
     filename: str = "data.npz"
@@ -36,6 +36,7 @@ class Hostile:
     targets: str | None = None
     harmless: bool = False
     skip_broken: bool = False
+    path: str = "/v1/datasets"
 
 
 class Trap:

