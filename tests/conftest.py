@@ -130,7 +130,7 @@ def _service(postgres_url: str, broker_url: str, run_dir: Path) -> Iterator[None
         "BROKER_URL": broker_url,
         "BEQUEST_DATA": str(run_dir / "data"),
         "BEQUEST_PLUGINS": "tests.plugins",
-        "BEQUEST_LEASE_SECONDS": "6",  # a busy machine lets a beat be seconds late
+        "BEQUEST_LEASE_SECONDS": "3",
         "BEQUEST_BEAT_SECONDS": "0.5",
         "BEQUEST_SWEEP_SECONDS": "0.5",
     }

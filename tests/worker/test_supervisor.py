@@ -148,7 +148,7 @@ def test_a_kept_stage_is_not_trained_again(trainers: Trainers) -> None:
 
 
 def test_a_cancel_saves_a_checkpoint_and_keeps_what_is_finished(trainers: Trainers) -> None:
-    job_id = submit(steps=500, source_steps=2)
+    job_id = submit(steps=5000, source_steps=2)
     waiting = soon(job_id, 6, lambda: cancel(job_id))
     assert run(trainers) == "cancelled"
     waiting.join()
@@ -187,14 +187,14 @@ def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
 
 @pytest.mark.slow
 def test_a_drain_gives_the_job_back_without_charge(trainers: Trainers) -> None:
-    job_id = submit(steps=300)
+    job_id = submit(steps=600)
     assert run(trainers, lambda: steps_done(job_id) >= 8) == "queued"
     assert names(job_id) == {"unfinished.keras", "unfinished.manifest.json"}, "a requeued attempt stores no log"
     assert (settings().jobs_dir / job_id / "trainer.log").is_file()
     job = read(job_id)
     assert (job.state, job.reason, job.failures, job.attempt) == ("queued", "drained", 0, 1)
     assert run(trainers) == "succeeded"
-    assert metric_steps(job_id) == list(range(1, 301))
+    assert metric_steps(job_id) == list(range(1, 601))
     with transaction() as session:
         resumed = jobs.attempts(session, job_id)[1].resumed
     assert resumed is not None
@@ -219,7 +219,7 @@ def test_a_drain_waits_no_longer_than_the_grace_for_a_trainer_that_is_deaf(
 
 
 def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Trainers) -> None:
-    job_id = submit(steps=200, max_attempts=1)
+    job_id = submit(steps=600, max_attempts=1)
     waiting = soon(job_id, 8, lambda: ask("pause", job_id))
     assert run(trainers) == "paused"
     waiting.join()
@@ -230,7 +230,7 @@ def test_a_pause_frees_the_worker_and_a_resume_goes_on_where_it_was(trainers: Tr
     assert jobs.claim("worker-1") is None
     ask("resume", job_id)
     assert run(trainers) == "succeeded"
-    assert metric_steps(job_id) == list(range(1, 201))
+    assert metric_steps(job_id) == list(range(1, 601))
     assert outcomes(job_id) == ["paused", "succeeded"]
     with transaction() as session:
         resumed = jobs.attempts(session, job_id)[1].resumed
@@ -321,8 +321,8 @@ def test_a_discard_counts_though_the_trainer_ends_before_a_beat_has_brought_it(
 def test_every_pause_replaces_the_unfinished_model_and_its_bytes(trainers: Trainers) -> None:
     job_id = submit(steps=5000, name="slow")
     seen = []
-    for steps in (5, 200):
-        waiting = soon(job_id, steps, lambda: ask("pause", job_id))
+    for _ in range(2):
+        waiting = soon(job_id, steps_done(job_id) + 20, lambda: ask("pause", job_id))
         assert run(trainers) == "paused"
         waiting.join()
         with transaction() as session:
