@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,8 @@ def test_a_trainer_that_makes_no_step_has_stalled_whatever_it_says(
     job = read(job_id)
     assert job.error is not None
     assert (job.reason, job.error["code"], job.error["blame"]) == ("attempts_spent", "stalled", "system")
-    assert "No step was made for 1.5 seconds" in job.error["message"]
+    # Twice as long where the first step of an attempt was not heard of: a busy machine brings it with the stage's first report.
+    assert re.search(r"No step was made for (1\.5|3) seconds", job.error["message"])
 
 
 def test_a_trainer_that_moves_slowly_has_not_stalled(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
