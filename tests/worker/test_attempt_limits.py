@@ -91,7 +91,7 @@ def test_a_trainer_that_makes_no_step_has_stalled_whatever_it_says(
     job = read(job_id)
     assert job.error is not None
     assert (job.reason, job.error["code"], job.error["blame"]) == ("attempts_spent", "stalled", "system")
-    # Twice as long where the first step of an attempt was not heard of: a busy machine brings it with the stage's first report.
+    # Twice as long where no step of the attempt was heard of before, as happens on a busy machine.
     assert re.search(r"No step was made for (1\.5|3) seconds", job.error["message"])
 
 
