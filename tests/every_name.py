@@ -229,15 +229,8 @@ def _job_with(section: str, name: str) -> dict[str, Any]:
 
 
 def large(section: str, name: str) -> bool:
-    """Whether it takes half a minute and not seconds, and differs from another name in its size alone, or combines other names."""
-    match section:
-        case "words":
-            return ".source.applications=" in name
-        case "architectures":
-            return name.endswith("-large") or name == "applications"  # test_applications.py trains from one
-        case "applications":
-            return True  # `./dev examples` trains them, whole
-    return False
+    """Whether it takes a minute and not seconds: networks of millions of numbers, all alike in what is ours."""
+    return section == "words" and ".source.applications=" in name
 
 
 def refused(section: str, name: str) -> bool:

@@ -89,7 +89,7 @@ def serving(home: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], h
         port = free_port()
         process = bequest("serve", "--data", str(home), "--port", str(port), **more)
         started.append(process)
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
         clients.append(client)
 
         def ready() -> bool:
@@ -108,7 +108,7 @@ def serving(home: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], h
     for process in started:
         if process.poll() is None:
             process.terminate()
-            process.wait(90)
+            process.wait(30)
         assert process.stdout is not None
         process.stdout.close()
 
@@ -156,8 +156,8 @@ def test_killed_and_started_again_on_its_folder_it_has_lost_nothing(serving: Any
     wait_for(lambda: (job(client, third)["progress"] or {}).get("step", 0) >= 10)
     began = time.monotonic()
     process.terminate()
-    process.wait(90)
-    assert time.monotonic() - began < 75
+    process.wait(30)
+    assert time.monotonic() - began < 25
     assert process.returncode == 0
     assert not processes_with(str(home))
 
@@ -211,7 +211,7 @@ def test_what_cannot_work_is_one_sentence_and_status_2(run_dir: Path) -> None:
         }
         for sentence, arguments in cases.items():
             process = bequest("serve", "--data", str(run_dir / "never"), *arguments)
-            said, _ = process.communicate(timeout=90)
+            said, _ = process.communicate(timeout=30)
             assert process.returncode == 2
             assert sentence in said
             assert len(said.strip().splitlines()) == 1
@@ -220,7 +220,7 @@ def test_what_cannot_work_is_one_sentence_and_status_2(run_dir: Path) -> None:
 
 def test_a_worker_without_addresses_says_which_is_missing() -> None:
     process = bequest("worker")
-    said, _ = process.communicate(timeout=90)
+    said, _ = process.communicate(timeout=30)
     assert process.returncode == 2
     assert said == "bequest: DATABASE_URL is not set; a worker needs the address of the service's own\n"
 
@@ -349,15 +349,15 @@ def test_a_frozen_api_is_replaced_and_keeps_nobody_from_stopping(serving: Any, h
     os.kill(first, signal.SIGSTOP)
     wait_for(lambda: not programs.runs(first, "uvicorn"), 30)
     client.close()  # its connections led to the one that is gone
-    with httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as again:
+    with httpx.Client(base_url=client.base_url, trust_env=False, timeout=5) as again:
         wait_for(lambda: _healthz(str(again.base_url).rstrip("/")), 60)
         assert succeeded(again, submit(again, steps=2))
 
     os.kill(api(), signal.SIGSTOP)
     began = time.monotonic()
     process.terminate()
-    said, _ = process.communicate(timeout=90)
-    assert time.monotonic() - began < 45
+    said, _ = process.communicate(timeout=30)
+    assert time.monotonic() - began < 15
     assert process.returncode == 0
     assert f"the API has not answered for 4 s and was killed; again in 1 s. Log: {home}/logs/api.log" in said
     assert not processes_with(str(home))
@@ -416,7 +416,7 @@ def test_a_late_ctrl_c_is_warned_again(requests: _Requests, monkeypatch: pytest.
 
 @slow
 def test_an_impatient_ctrl_c_costs_no_attempt_and_one_after_the_warning_gives_up(serving: Any) -> None:
-    grace = {"BEQUEST_GRACE_SECONDS": "8"}  # all of which this job takes: it writes its checkpoint and does not end
+    grace = {"BEQUEST_GRACE_SECONDS": "4"}  # all of which this job takes: it writes its checkpoint and does not end
     process, client = serving(settings=grace)
     job_id = submit(client, steps=5000, step_seconds=0.05, behave="linger")
     for pauses in ((0.15, 0.0), (0.7, 0.7, 0.0)):
@@ -424,7 +424,7 @@ def test_an_impatient_ctrl_c_costs_no_attempt_and_one_after_the_warning_gives_up
         for pause in pauses:
             process.send_signal(signal.SIGINT)
             time.sleep(pause)
-        said, _ = process.communicate(timeout=90)
+        said, _ = process.communicate(timeout=30)
         assert process.returncode == 0
         assert ("Press Ctrl-C again within 5 s" in said) is (len(pauses) == 3)
         process, client = serving(settings=grace)

@@ -21,8 +21,8 @@ from tests.faults.scenarios import Scenario
 from tests.faults.timing import Timing
 
 LONGEST_SCENARIO = 45 * 60  # seconds
-USUAL_SLOWNESS = 4.0
-"""As `pace` sees it: less than the harness's own programs make of two cores. A slow processor does not show in it, only who else works."""
+USUAL_SLOWNESS = 10.0
+"""As `pace` sees it: what the harness's own programs make of two cores at most. The limits of time allow for it."""
 LEAST_PATIENCE, MOST_PATIENCE = 2.0, 10.0
 
 

@@ -9,7 +9,7 @@ from tests.faults.hostile_files import KINDS, run
 from tests.faults.requests_bad import at_port
 
 
-@pytest.mark.long  # some of each run in `./dev faults`
+@pytest.mark.long  # `./dev faults` plays each kind as often
 def test_hostile_files_are_refused_and_leave_nothing(database: None) -> None:
     with api_process() as (port, process):
         figures = run(seed=1, count=len(KINDS), connect=at_port(port), pid=process.pid)

@@ -21,9 +21,6 @@ OWN_ENVIRONMENT = {
 }
 """Taken before other tests point the environment to their servers: this service starts its own."""
 
-PATIENCE_SECONDS = 120
-"""For an answer that takes a second on a quiet machine: the first of its kind, which imports Keras, on a busy machine."""
-
 
 @dataclass
 class Service:
@@ -52,7 +49,7 @@ class Service:
                 env=OWN_ENVIRONMENT | self.env,
                 start_new_session=True,
             )
-        self.wait(self.ready, 180, "the service is ready")
+        self.wait(self.ready, 90, "the service is ready")
         return self
 
     @property
@@ -71,7 +68,7 @@ class Service:
         return self.request("POST", path, json=body, **options)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return httpx.request(method, self.address + path, timeout=PATIENCE_SECONDS, **options)
+        return httpx.request(method, self.address + path, **{"timeout": 60, **options})
 
     def ready(self) -> bool:
         assert self.process is not None
@@ -92,7 +89,7 @@ class Service:
                 raise AssertionError(f"after {seconds} s still not: {what}\n{self.log()[-3000:]}")
             time.sleep(0.1)
 
-    def finished(self, job_id: str, seconds: float = 600) -> dict[str, Any]:
+    def finished(self, job_id: str, seconds: float = 240) -> dict[str, Any]:
         """The job once it has ended."""
         found: dict[str, Any] = {}
 

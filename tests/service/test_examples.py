@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 
 from app import data, methods
 from tests import plain_keras
+from tests.faults import pace
+from tests.faults.suite import USUAL_SLOWNESS
 from tests.service.conftest import Service
 
 pytestmark = pytest.mark.slow
@@ -32,10 +35,14 @@ def test_an_example_goes_from_post_to_a_model_that_answers_like_the_api(
     service: Service, kind: str, tmp_path: Path
 ) -> None:
     example = service.get("/v1/catalog").raise_for_status().json()["kinds"][kind]["example"]
-    answer = service.post("/v1/jobs", example)
-    assert answer.status_code == 202, answer.text
-    job = service.finished(answer.json()["id"])
+    with pace.watched() as machine:
+        answer = service.post("/v1/jobs", example)
+        assert answer.status_code == 202, answer.text
+        begun, job = time.monotonic(), service.finished(answer.json()["id"])
+        took = time.monotonic() - begun
+        slower = max(1.0, machine.slowness(begun, begun + took) / USUAL_SLOWNESS)
     assert job["state"] == "succeeded", job["error"]
+    assert took < (60 + 20) * slower, "an example ends within a minute; the rest is the spare that imports Keras first"
     assert job["progress"]["fraction"] == 1
 
     archive = zipfile.ZipFile(io.BytesIO(service.get(f"/v1/jobs/{job['id']}/artifacts.zip").raise_for_status().content))

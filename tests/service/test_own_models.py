@@ -58,7 +58,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[list[flo
 
 
 def send(service: Service, content: bytes, **fields: str) -> httpx.Response:
-    return service.post("/v1/models", files={"file": ("mine.keras", content)}, data=fields)
+    return service.post("/v1/models", files={"file": ("mine.keras", content)}, data=fields, timeout=120)
 
 
 def finished(service: Service, body: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[floa
 
 def send(service: Service, content: bytes, name: str = "bare.weights.h5", **fields: Any) -> httpx.Response:
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
-    return service.post("/v1/models", files={"weights": (name, content)}, data=texts)
+    return service.post("/v1/models", files={"weights": (name, content)}, data=texts, timeout=120)
 
 
 def test_weights_are_sent_asked_and_a_source(service: Service, mine: tuple[Path, list[list[float]]]) -> None:

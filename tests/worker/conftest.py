@@ -27,15 +27,11 @@ COMMAND = [sys.executable, "-m", "celery", "-A", "worker.main", "worker", "-P", 
 QUIET = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
 
 
-PATIENCE = 3
-"""How many times longer than on a quiet machine something may take before it is said never to come."""
-
-
 def wait_for(condition: Callable[[], Any], seconds: float = 60, what: str = "") -> Any:
-    """What `condition` returned once it was true; `seconds`: on a quiet machine it is true long before."""
-    until = time.monotonic() + PATIENCE * seconds
+    """What `condition` returned once it was true."""
+    until = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < until, f"waited {PATIENCE * seconds} s in vain for {what or condition}"
+        assert time.monotonic() < until, f"waited {seconds} s in vain for {what or condition}"
         time.sleep(0.03)
     return found
 

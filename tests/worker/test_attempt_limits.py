@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +79,8 @@ def wait_until_runnable(job_id: str) -> None:
 def test_a_trainer_that_makes_no_step_has_stalled_whatever_it_says(
     trainers: Trainers, monkeypatch: pytest.MonkeyPatch, behave: str
 ) -> None:
-    monkeypatch.setattr(settings(), "stall_seconds", 1.5)
+    # Twice as long until the first step: a trainer has to have started by then, on a busy machine too.
+    monkeypatch.setattr(settings(), "stall_seconds", 6)
     monkeypatch.setattr(attempt_limits, "_SHORT_GRACE", 0.5)
     job_id = submit(behave=behave, at=2, max_attempts=2)
     assert run(trainers) == "queued"
@@ -91,8 +91,7 @@ def test_a_trainer_that_makes_no_step_has_stalled_whatever_it_says(
     job = read(job_id)
     assert job.error is not None
     assert (job.reason, job.error["code"], job.error["blame"]) == ("attempts_spent", "stalled", "system")
-    # Twice as long where no step of the attempt was heard of before, as happens on a busy machine.
-    assert re.search(r"No step was made for (1\.5|3) seconds", job.error["message"])
+    assert "No step was made for 6 seconds" in job.error["message"]
 
 
 def test_a_trainer_that_moves_slowly_has_not_stalled(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:

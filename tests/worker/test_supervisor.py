@@ -17,7 +17,7 @@ from app.db import transaction
 from app.errors import NotFound
 from app.settings import settings
 from app.spec.lookup import Missing
-from tests.worker.conftest import PATIENCE, event_types, metric_steps, outcomes, read, run, steps_done, submit, wait_for
+from tests.worker.conftest import event_types, metric_steps, outcomes, read, run, steps_done, submit, wait_for
 from worker import machine, supervisor
 from worker.lease_watchdog import now
 from worker.trainers import Trainers
@@ -168,20 +168,22 @@ def test_a_trainer_deaf_to_a_cancel_is_killed_after_its_grace(
 ) -> None:
     monkeypatch.setattr(settings(), "grace_seconds", 0.5)
     job_id = submit(steps=5000, behave="hang", at=2)
-    waiting = soon(job_id, 2, lambda: cancel(job_id))
-    began = time.monotonic()
+    asked: list[float] = []
+    waiting = soon(job_id, 2, lambda: (asked.append(time.monotonic()), cancel(job_id)))
     assert run(trainers) == "cancelled"
-    assert time.monotonic() - began < PATIENCE * 10
+    ended = time.monotonic()
     waiting.join()
+    assert ended - asked[0] < 10
 
 
 def test_a_cancel_that_discards_does_not_wait(trainers: Trainers) -> None:
     job_id = submit(steps=5000, behave="hang", at=2)
-    waiting = soon(job_id, 2, lambda: cancel(job_id, discard=True))
-    began = time.monotonic()
+    asked: list[float] = []
+    waiting = soon(job_id, 2, lambda: (asked.append(time.monotonic()), cancel(job_id, discard=True)))
     assert run(trainers) == "cancelled"
-    assert time.monotonic() - began < PATIENCE * 5
+    ended = time.monotonic()
     waiting.join()
+    assert ended - asked[0] < 5
     assert read(job_id).model_id is None
 
 
@@ -214,7 +216,7 @@ def test_a_drain_waits_no_longer_than_the_grace_for_a_trainer_that_is_deaf(
         return bool(told)
 
     assert run(trainers, draining) == "queued"
-    assert time.monotonic() - told[0] < 1.0 + PATIENCE * 5.0
+    assert time.monotonic() - told[0] < 1.0 + 5.0
     assert (read(job_id).reason, read(job_id).failures) == ("drained", 0)
 
 

@@ -18,13 +18,13 @@ from app import workers as online
 from app.db import transaction
 from app.settings import settings
 from app.tables import Attempt
-from tests.worker.conftest import PATIENCE, Workers, ended, metric_steps, outcomes, read, steps_done, submit, wait_for
+from tests.worker.conftest import Workers, ended, metric_steps, outcomes, read, steps_done, submit, wait_for
 from worker import machine
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]  # whole workers, started, killed and frozen
 
-NO_HURRY = {"BEQUEST_LEASE_SECONDS": "20"}
-"""Where no worker is lost: a busy machine, which lets one beat late, is not to be taken for a lost worker."""
+NO_HURRY = {"BEQUEST_LEASE_SECONDS": "9"}
+"""Where no worker is hurt and twenty jobs keep two cores busy: a beat that comes late is not a worker that is lost."""
 
 
 def test_twenty_jobs_run_once_each_on_two_workers(workers: Workers) -> None:
@@ -33,7 +33,7 @@ def test_twenty_jobs_run_once_each_on_two_workers(workers: Workers) -> None:
     workers.begin(**NO_HURRY)
     workers.begin(**NO_HURRY)
     for job_id in ids:
-        job = ended(job_id, 60)
+        job = ended(job_id, 180)  # of twenty, each of which starts a process
         assert (job.state, job.attempt, job.failures) == ("succeeded", 1, 0)
         assert metric_steps(job_id) == [1, 2, 3]
     with transaction() as session:
@@ -43,15 +43,15 @@ def test_twenty_jobs_run_once_each_on_two_workers(workers: Workers) -> None:
 
 
 def test_an_idle_worker_takes_a_job_while_the_other_is_busy(workers: Workers) -> None:
-    workers.start(**NO_HURRY)
-    workers.start(**NO_HURRY)
+    workers.start()
+    workers.start()
     busy = submit(steps=2000, step_seconds=0.02)
     wait_for(lambda: steps_done(busy) > 0)
     time.sleep(0.5)
     began = time.monotonic()
     quick = submit(steps=1)
     wait_for(lambda: read(quick).started_at, 5)
-    assert time.monotonic() - began < PATIENCE * 2
+    assert time.monotonic() - began < 2
     assert ended(quick).state == "succeeded"
     assert read(busy).state == "running"
 
@@ -99,7 +99,7 @@ def test_a_worker_told_to_stop_gives_its_job_back_uncharged_and_leaves(workers: 
     began = time.monotonic()
     first.signal(signal.SIGTERM)
     first.process.wait(15)
-    assert time.monotonic() - began < PATIENCE * 10
+    assert time.monotonic() - began < 10
     job = read(job_id)
     assert (job.state, job.reason, job.failures) == ("queued", "drained", 0)
     with transaction() as session:

@@ -157,7 +157,7 @@ def test_a_changed_config_is_read_or_refused(configs: list[Any]) -> None:
     assert 0 < run(configs, 1, QUICK) < QUICK
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_twenty_thousand_changed_configs_are_read_or_refused(configs: list[Any]) -> None:
     assert 0 < run(configs, 2, MANY) < MANY
 
