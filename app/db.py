@@ -9,20 +9,19 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg import errors
 from sqlalchemy import Engine, Select, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.settings import settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 __all__ = [
     "Session",
@@ -205,6 +204,8 @@ def ping() -> bool:
 
 def migrate() -> None:
     """Brings the schema up to date. Programs that start together wait for the first of them."""
+    from alembic import command  # here: every worker starts with this module, and one program migrates
+
     with engine().connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
         try:
@@ -219,6 +220,9 @@ def migrate() -> None:
 
 def behind() -> bool:
     """Whether the schema is not the one that this program was written for."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     with engine().connect() as connection:
         return (
             MigrationContext.configure(connection).get_current_revision()
@@ -227,6 +231,8 @@ def behind() -> bool:
 
 
 def _alembic() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
     return config

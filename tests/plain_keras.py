@@ -34,6 +34,7 @@ for line in sys.stdin:
         code = 1
         try:
             os.chdir(folder)
+            sys.path.insert(0, "")
             os.dup2(os.open(out + ".out", os.O_WRONLY | os.O_CREAT), 1)
             os.dup2(os.open(out + ".err", os.O_WRONLY | os.O_CREAT), 2)
             sys.argv = ["-c", *arguments]
@@ -76,7 +77,7 @@ def _server(backend: str) -> subprocess.Popen[str]:
     python = JAX_PYTHON if backend == "jax" else sys.executable
     assert python is not None
     process = subprocess.Popen(
-        [python, "-c", _SERVER],
+        [python, "-P", "-c", _SERVER],  # no module from where it stands: a temporary folder, in which anything may lie
         cwd=tempfile.gettempdir(),
         env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"},
         stdin=subprocess.PIPE,

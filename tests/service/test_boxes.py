@@ -61,7 +61,7 @@ def test_from_annotated_pictures_to_boxes_in_the_sender_s_pixels(service: Servic
     (first, *_) = service.get(f"/v1/datasets/{dataset['id']}/preview?rows=2").raise_for_status().json()["rows"]
     assert {box["label"] for box in first["boxes"]} == {name for name, *_ in about["p000"][1]}
 
-    train = {"dataset": dataset["id"], "architecture": "resnet-8", "training": {"epochs": 25, "batch_size": 16}}
+    train = {"dataset": dataset["id"], "architecture": "resnet-8", "training": {"epochs": 2, "batch_size": 16}}
     body = {
         "kind": "transfer",
         "dataset": dataset["id"],

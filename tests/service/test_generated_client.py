@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import venv
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,9 @@ print(json.dumps(told))
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python of its own that has the generator, from the package index. Skips where none can be reached."""
     home = tmp_path_factory.mktemp("generator")
-    venv.create(home, with_pip=True)
-    command = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    venv.create(home)
+    command = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "--quiet"]
+    command += ["--disable-pip-version-check"]
     command += ["--timeout", "20", "--retries", "1", GENERATOR]
     installed = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if installed.returncode and any(sign in installed.stderr for sign in UNREACHABLE):
