@@ -19,6 +19,7 @@ from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, 
 from app.api.pages import page
 from app.api.shapes import JobShape, Page, Validated
 from app.api.threads import apart
+from app.data import builtins
 from app.errors import Unavailable, refused
 from app.spec.faults import Fault, Invalid
 from app.states import JobState, is_terminal
@@ -241,7 +242,15 @@ async def _once_traced(function: Callable[..., Answer], *arguments: object) -> A
     raise Unavailable("The networks in this body were looked at; ask again.", code="inference_unavailable")
 
 
+def _make_rows(body: Body) -> None:
+    """Makes the rows of the built-in data sets that a body names. That takes seconds, and a transaction in which nothing happens for
+    as long is ended by the database."""
+    for name in sorted(builtins.named(body.value)):
+        builtins.load(name)
+
+
 def _submit(body: Body, key: str | None) -> tuple[JobShape, bool]:
+    _make_rows(body)
     _refuse_unreadable(body)
     with db.transaction() as session:
         job, new = submissions.submit(session, as_object(body.value), key)
@@ -249,6 +258,7 @@ def _submit(body: Body, key: str | None) -> tuple[JobShape, bool]:
 
 
 def _validate(body: Body) -> Validated:
+    _make_rows(body)
     _refuse_unreadable(body)
     with db.transaction() as session:
         return Validated(valid=True, resolved_spec=jobs.validate(session, as_object(body.value)))

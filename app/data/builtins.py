@@ -56,6 +56,14 @@ def load(name: str) -> Table:
     return _load(name)
 
 
+def named(value: object) -> set[str]:
+    """The built-in data sets whose names stand anywhere in a JSON value."""
+    if isinstance(value, str):
+        return {value} & BUILTINS.keys()
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set[str]().union(*map(named, inner))
+
+
 def about(name: str) -> About:
     """What the built-in `name` is. Raises Missing with the nearest name."""
     _known(name)

@@ -7,13 +7,18 @@ import signal
 import socket
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import func, select, text
 
+from app import db
+from app.data import builtins
 from app.db import transaction
 from app.settings import settings
 from app.tables import Job
@@ -212,3 +217,30 @@ def test_the_count_of_the_queue_is_answered_by_its_index(database: None) -> None
             text("EXPLAIN SELECT count(*) FROM (SELECT id FROM jobs WHERE state = 'queued' LIMIT 1000) AS waiting")
         ).scalars()
         assert "jobs_runnable" in "\n".join(plan)
+
+
+def test_rows_of_a_built_in_data_set_are_made_before_a_transaction_begins(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of faces take seconds to draw: on a slow machine longer than a transaction may be idle."""
+    here, held, begin = threading.local(), list[bool](), db.transaction
+    wine = builtins.BUILTINS["wine"]
+
+    @contextmanager
+    def watched() -> Iterator[Any]:
+        with begin() as session:
+            here.within = True
+            yield session
+        here.within = False
+
+    def make() -> Any:
+        held.append(getattr(here, "within", False))
+        return wine.make()
+
+    monkeypatch.setattr(db, "transaction", watched)
+    monkeypatch.setitem(builtins.BUILTINS, "wine", replace(wine, make=make))
+    body = {"kind": "transfer", "dataset": "wine", "source": {"train": {"dataset": "wine"}}}
+    for path in ("/v1/jobs/validate", "/v1/jobs"):
+        builtins._load.cache_clear()
+        assert client.post(path, json=body).status_code in (200, 202)
+    assert held == [False, False]

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from worker.training.process import device
 
 device.import_keras()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_stack_of_each_operation() -> Iterator[None]:
-    """TensorFlow notes with each operation of a graph the frames that lead there, a hundred below pytest: an eighth of a tracing."""
-    from tensorflow.python.util import tf_stack
-
-    extract_stack = tf_stack.extract_stack
-    tf_stack.extract_stack = lambda stacklevel=1: extract_stack(10**6)
-    yield
-    tf_stack.extract_stack = extract_stack
 
 
 @pytest.fixture(autouse=True)
