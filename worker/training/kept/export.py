@@ -24,7 +24,7 @@ from app.spec.registry import modules
 from worker.training.data import inputs as input_kinds
 from worker.training.kept import golden as golden_rows
 from worker.training.kept.golden import Golden
-from worker.training.networks import build, trunk
+from worker.training.networks import build, opened
 from worker.training.networks.network import Network
 from worker.training.process.failures import Failure
 from worker.training.tasks import heads
@@ -55,7 +55,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
     keras_layers = build.keras_layers(network)
     for layer in keras_layers.layers.values() if constants else ():
         build.set_inert(layer, True)
-        for part in trunk.inner(layer):
+        for part in opened.inner(layer):
             if isinstance(part, keras.layers.RNN):
                 part.unroll = part.unroll or _steps(part) <= MOST_STEPS
     inputs = keras.Input(tuple(input_kinds.given_shape(network.input)), name="input", dtype="float32")
@@ -222,7 +222,7 @@ def read(path: Path, manifest: Manifest) -> Network:
     names = list[str]()
     for name in manifest.layers:
         # A model that was kept while a nested network was one layer.
-        nested = trunk.leaves(layers[name]) if isinstance(layers.get(name), keras.Model) else {}
+        nested = opened.leaves(layers[name]) if isinstance(layers.get(name), keras.Model) else {}
         layers |= {inner: layer for inner, (_, layer) in nested.items()}
         names += [inner for inner, (_, layer) in nested.items() if layer.weights] or [name]
     weights = {

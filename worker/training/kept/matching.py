@@ -19,7 +19,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.saving_lib import _walk_saveable
 
 from app.spec.imports import MatchedArray, MisshapenArray, NamedArray, StoredArray, WeightsReport
-from worker.training.networks import trunk
+from worker.training.networks import opened
 
 if TYPE_CHECKING:
     from app.spec.trace import Trace
@@ -131,7 +131,7 @@ def _layers(layers: KerasLayers, trace: Trace) -> Iterator[_Layer]:
     """Those that have numbers, in the order of the network."""
     for name, layer in layers.layers.items():
         traced = trace.by_name.get(name)
-        own, kind = name if traced is None else traced.own_name, trunk.snake_case(type(layer).__name__)
+        own, kind = name if traced is None else traced.own_name, opened.snake_case(type(layer).__name__)
         if layer.weights:
             yield _Layer(name, own, kind, bool(re.fullmatch(rf"{kind}(_\d+)?", own)), _variables(name, layer))
 
@@ -184,7 +184,7 @@ def _parts(saveable: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]
             counts = Counter[str]()
             for inner in child.values() if isinstance(child, dict) else child:
                 if isinstance(inner, KerasSaveable):
-                    kind = trunk.snake_case(type(inner).__name__)
+                    kind = opened.snake_case(type(inner).__name__)
                     number = counts[kind]
                     counts[kind] += 1
                     yield from _parts(inner, f"{path}{name}/{kind}{f'_{number}' if number else ''}/", seen)

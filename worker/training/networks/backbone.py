@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from worker.training.networks import trunk
+from worker.training.networks import opened
 from worker.training.networks.architectures import applications
 from worker.training.process.failures import Failure
 
@@ -21,7 +21,7 @@ def layers(architecture: Spec) -> tuple[Any, dict[str, tuple[str, Any]]]:
     layer)}."""
     assert architecture.size is not None, "a resolved spec has a size"
     whole = applications.whole(architecture, architecture.size)
-    return whole, {name: leaf for name, leaf in trunk.leaves(whole).items() if leaf[1].weights}
+    return whole, {name: leaf for name, leaf in opened.leaves(whole).items() if leaf[1].weights}
 
 
 def load(whole: Any, path: str, spec: Backbone) -> None:

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 
 from worker.training.data import inputs as input_kinds
-from worker.training.networks import trunk
+from worker.training.networks import opened, trunk
 from worker.training.networks.layers import joining
 from worker.training.networks.network import FEATURES, Network, Weights
+from worker.training.networks.opened import Step
 from worker.training.networks.seeds import derive
-from worker.training.networks.trunk import Step
 from worker.training.sharing import INPUT
 from worker.training.tasks import heads
 
@@ -58,7 +58,7 @@ class KerasLayers:
     @property
     def compiled(self) -> bool:
         """Whether XLA compiles what these layers compute: not all of Keras's layers can be."""
-        return XLA and all(part.supports_jit for layer in self.layers.values() for part in trunk.inner(layer))
+        return XLA and all(part.supports_jit for layer in self.layers.values() for part in opened.inner(layer))
 
     def tap(self, names: Iterable[str]) -> Any:
         """`forward` that in the same pass also gives the outputs of these layers, under `feature/LAYER`.
@@ -115,7 +115,7 @@ class KerasLayers:
         """Starts the stream of everything that is random anew, and every adapter's A, from (seed, the layer's name)."""
         begins_as = {node.name: node.begins_as for node in self.graph.nodes}
         for name, layer in self.layers.items():
-            for within, part in trunk.parts(layer):
+            for within, part in opened.parts(layer):
                 suffix = f"/{within}" if within else ""
                 if getattr(part, "lora_enabled", False):
                     shape = tuple(part.lora_kernel_a.shape)
@@ -139,7 +139,7 @@ class KerasLayers:
             if _adapted(layer):
                 for variable in _own(layer):  # the setter above has unfrozen them
                     variable.trainable = False
-            for part in trunk.inner(layer):
+            for part in opened.inner(layer):
                 if isinstance(part, keras.layers.BatchNormalization) and norms:
                     part.trainable = False
             set_inert(layer, name in stopped)
@@ -169,7 +169,7 @@ def _read_in_each_call(layer: Any) -> None:
 
 def _adapted(layer: Any) -> list[Any]:
     """The layers in `layer` that have an adapter beside their kernel."""
-    return [part for part in trunk.inner(layer) if getattr(part, "lora_enabled", False)]
+    return [part for part in opened.inner(layer) if getattr(part, "lora_enabled", False)]
 
 
 def _kernel(layer: Any) -> Any:
@@ -202,10 +202,10 @@ def keras_layers(network: Network) -> KerasLayers:
             behind[name] = None if features is None else layer(behind[name])
     if network.lora is not None:
         for target in network.lora.targets:
-            for part in trunk.adaptable(made[target]):
+            for part in opened.adaptable(made[target]):
                 part.enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
     for layer in made.values():
-        for part in trunk.inner(layer):
+        for part in opened.inner(layer):
             if isinstance(part, keras.layers.Normalization) and part.weights:
                 _read_in_each_call(part)
     result = KerasLayers(

@@ -10,7 +10,7 @@ import numpy as np
 from keras.src.applications.convnext import LayerScale
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
-from worker.training.networks import trunk
+from worker.training.networks import opened
 from worker.training.networks.network import Weights
 from worker.training.networks.seeds import derive
 
@@ -49,7 +49,7 @@ def drawn(layer: Any, seed: int, begins_as: str) -> list[np.ndarray]:
         ValueError: there is no rule for a variable of this name.
     """
     rng = np.random.default_rng(derive(seed, begins_as))
-    owners = {id(variable): part for part in trunk.inner(layer) for variable in _own(part)}
+    owners = {id(variable): part for part in opened.inner(layer) for variable in _own(part)}
     return [_fresh(owners[id(variable)], variable, rng) for variable in layer.weights]
 
 

@@ -22,7 +22,7 @@ from worker.training import trainer
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec
 from worker.training.methods.transfer.spec import copyable
-from worker.training.networks import build, trunk
+from worker.training.networks import build, opened, trunk
 from worker.training.networks.inheritance import inherit
 
 pytestmark = [
@@ -202,12 +202,12 @@ def test_adapters_of_attention_stand_beside_its_four_projections() -> None:
     keras_layers = build.keras_layers(replace(whole, lora=Lora(2, 4.0, targets)))
     keras_layers.reseed(0)
     parts = [
-        part for part in trunk.inner(keras_layers.layers["encoder1-attention"]) if getattr(part, "lora_enabled", False)
+        part for part in opened.inner(keras_layers.layers["encoder1-attention"]) if getattr(part, "lora_enabled", False)
     ]
     assert [part.name for part in parts] == ["query", "key", "value", "attention_output"]
     rng = np.random.default_rng(0)
     for name in targets:
-        for part in trunk.adaptable(keras_layers.layers[name]):
+        for part in opened.adaptable(keras_layers.layers[name]):
             part.lora_kernel_b.assign(rng.standard_normal(part.lora_kernel_b.shape).astype(np.float32))
     keras_layers.freeze([], False)
     learnt = {

@@ -21,7 +21,7 @@ from worker.training.data.batches import BatchSource, Sampler
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.kept import export, formats
-from worker.training.networks import trunk
+from worker.training.networks import opened, trunk
 from worker.training.networks.architectures import keras_graph
 from worker.training.networks.network import Lora, Network
 from worker.training.tasks import heads
@@ -181,7 +181,7 @@ def test_what_is_random_is_drawn_from_the_seed_and_off_where_it_is_frozen(name: 
     states = [
         generator.state
         for layer in keras_layers.layers.values()
-        for part in trunk.inner(layer)
+        for part in opened.inner(layer)
         for generator in part._seed_generators
     ]
     assert states

@@ -20,6 +20,7 @@ from tests import plain_keras
 from tests.worker.training.small import DIGIT, MIXED, PICTURE, SHAPES, example, network
 from worker.training import sharing
 from worker.training.networks import build, trunk
+from worker.training.networks.opened import Trunk, lay_open
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
@@ -32,14 +33,14 @@ def examples() -> list[tuple[Architecture, tuple[int, ...]]]:
     return found
 
 
-def open_graph(build_: Any, shape: tuple[int, ...] = (8, 8, 2)) -> tuple[Any, trunk.Trunk]:
+def open_graph(build_: Any, shape: tuple[int, ...] = (8, 8, 2)) -> tuple[Any, Trunk]:
     """A functional model, and the same laid open."""
     inputs = keras.Input(shape, name="input")
     model = keras.Model(inputs, build_(inputs))
-    return model, trunk.opened(model)
+    return model, lay_open(model)
 
 
-def rerun(opened: trunk.Trunk, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
+def rerun(opened: Trunk, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
     """A copy made from the parts, on `x`; and its layers."""
     graph = sharing.graph(modules("sharing")["hard_sharing"].Spec(), opened.trace, ["t"])
     layers, steps = {}, {}
@@ -61,7 +62,9 @@ def rerun(opened: trunk.Trunk, x: np.ndarray) -> tuple[Any, dict[str, Any]]:
 def test_a_trace_says_of_every_layer_what_the_live_one_has(architecture: Architecture, shape: tuple[int, ...]) -> None:
     scale = PICTURE.scale if architecture.inputs == "image" else 1.0
     kind = PICTURE.model_copy(update={"kind": architecture.inputs, "scale": scale, "shape": list(shape)})
-    whole = network([DIGIT], 0, architectures.as_data(architecture), MIXED if architecture.of_parts else kind)
+    whole = network(
+        [DIGIT], 0, architectures.as_data(architecture), MIXED if architecture.input_kind == "multimodal" else kind
+    )
     keras_layers, trace = build.keras_layers(whole), whole.trace
     assert len(set(trace.names)) == len(trace.names)
     for layer in trace.layers:
