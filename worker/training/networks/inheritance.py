@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.spec import tasks
+from app.spec.architectures.pruned import Spec as Pruned
 from worker.training.data import inputs
 
 if TYPE_CHECKING:
+    from app.spec.architectures import Architecture
     from worker.training.networks.network import Network, Weights
     from worker.training.tasks.heads import Task
 
@@ -70,6 +72,21 @@ def inherit(network: Network, source: Network) -> Inherited:
         tasks[name] = _head(name, task, network, source, weights, copied, fresh)
     scaling = inputs.inherited(network.scaling, network.input, source.scaling, source.input, copied)
     return Inherited(replace(network, weights=weights, tasks=tasks, scaling=scaling), copied, fresh)
+
+
+def narrower(source: Network, architecture: Architecture) -> Network:
+    """`source` with the channels alone that `architecture`, made of its network, keeps of it; itself for any other architecture."""
+    if not isinstance(architecture, Pruned) or architecture.of != source.architecture:
+        return source
+    from worker.training.networks import channels, trunk  # with Keras, which a spec is resolved without
+
+    whole = trunk.trunk(source.architecture, source.trunk_shape)
+    weights, features = channels.narrowed(whole, source.weights, architecture.width)
+    for layers in source.head_layers.values() if features is not None else ():
+        for layer in layers[:1]:
+            kernel, *bias = source.weights[layer]
+            weights[layer] = [channels.taken(kernel, -2, features, whole.trace.features_shape[-1]), *bias]
+    return replace(source, architecture=architecture, weights={**source.weights, **weights})
 
 
 def order_of(task: Task, source: Task) -> list[int] | None:

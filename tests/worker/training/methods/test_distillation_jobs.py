@@ -123,6 +123,28 @@ def test_a_student_of_another_width_begins_with_all_layers_but_that_one_and_its_
         assert same({name: arrays}, {name: expected[name]}), name
 
 
+def test_a_narrower_student_begins_with_its_teachers_strongest_channels(tmp_path: Path) -> None:
+    plain = {**NORMED, "batch_norm": False, "dropout": 0.0}
+    student = {"arch": "pruned", "width": 0.5}
+    body = {**PICTURES, "student": student, "student_init": "from_teacher", "teacher": teacher("digits", plain)}
+    run = train({**body, "control": {"seeds": 1}}, tmp_path)
+    source, narrow = run.stages["teacher"].trained.network.weights, run.stages["target"].network.weights
+    kept = {"": np.arange(1)}  # by hand: of each layer those whose kernels have the largest sums
+    for name, before in (("conv1", ""), ("conv2", "conv1"), ("dense1", "conv2"), ("digit_logits", "dense1")):
+        kernel, bias = source[name]
+        sums = np.abs(kernel).reshape(-1, kernel.shape[-1]).sum(axis=0)
+        half = len(sums) // 2 if name != "digit_logits" else len(sums)
+        kept[name] = np.array(sorted(sorted(range(len(sums)), key=lambda place: -sums[place])[:half]))
+        channels = source[before][0].shape[-1] if before else 1
+        read = [place for place in range(kernel.shape[-2]) if place % channels in kept[before]]
+        assert np.array_equal(narrow[name][0], kernel[..., read, :][..., kept[name]])
+        assert np.array_equal(narrow[name][1], bias[kept[name]])
+    assert run.report["inherited"]["fresh"] == {}
+    control = run.stages["control/0"].network
+    assert same(control.weights, initial(build.keras_layers(control), 4))
+    assert run.report["distillation"]["params_ratio"] > 3
+
+
 def test_a_student_that_is_a_kept_model_is_where_both_arms_begin(tmp_path: Path) -> None:
     mlp = {"arch": "mlp", "units": [6]}
     first = train({**WINE, "student": mlp, "teacher": teacher("wine", mlp)}, tmp_path / "first")

@@ -138,6 +138,30 @@ def test_distillation_s_defaults_and_faults() -> None:
     assert "/student_init" in faults({**body, "student": other, "student_init": "from_teacher"})
 
 
+def test_a_student_with_a_share_of_its_teachers_channels_is_written_out() -> None:
+    body = {
+        "kind": "distillation",
+        "dataset": "digits",
+        "teacher": {"train": {"dataset": "digits", "architecture": "cnn"}},
+    }
+    written = resolve({**body, "student": {"from": "teacher", "width": 0.25}})
+    of = plain(resolve({**body, "student": "cnn"}))["student"]
+    assert plain(written)["student"] == {"arch": "pruned", "of": of, "width": 0.25}
+    assert written.student_init == "from_teacher"
+    assert plain(resolve(plain(written))) == plain(written)
+    begun_at_random = resolve({**body, "student": {"from": "teacher"}, "student_init": "random"})
+    assert (begun_at_random.student.width, begun_at_random.student_init) == (0.5, "random")
+    assert "/student/width" in faults({**body, "student": {"from": "teacher", "width": 1.0}})
+    assert "/student/wide" in faults({**body, "student": {"from": "teacher", "wide": 0.5}})
+    other = {"arch": "pruned", "of": {"arch": "cnn", "filters": [5, 6], "dense": 7}}
+    assert (
+        "no layer of the teacher fits"
+        in faults({**body, "student": other, "student_init": "from_teacher"})["/student_init"]
+    )
+    alone = {"kind": "multitask", "dataset": "digits", "tasks": {"digit": {}, "odd": {}}, "trunk": "pruned"}
+    assert "there is no teacher" in faults(alone)["/trunk"]
+
+
 def test_all_faults_of_a_multitask_job_are_named_at_once() -> None:
     found = faults(
         {

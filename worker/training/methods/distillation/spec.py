@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from app.data import inputs as input_kinds
+from app.spec.architectures import pruned
 from app.spec.base import JobSpec, SpecModel
 from app.spec.data import Limit, Name, SplitSpec
 from app.spec.lookup import HeldOut, Inputs, Lookup
@@ -58,8 +59,19 @@ Teacher = Annotated[
 ]
 
 
-def _or_one_teacher(schema: dict[str, Any]) -> None:
-    """The schema too takes `teacher: X` for `teachers: [X]`."""
+def _in_short(schema: dict[str, Any]) -> None:
+    """The schema too takes what `expand` writes out."""
+    width = pruned.Spec.model_json_schema()["properties"]["width"]
+    schema["properties"]["student"]["anyOf"].append(
+        {
+            "title": "NarrowerTeacher",
+            "type": "object",
+            "description": "short for the architecture `pruned` of the first teacher's network, which begins with its strongest channels",
+            "properties": {"from": {"const": "teacher", "type": "string"}, "width": width},
+            "required": ["from"],
+            "additionalProperties": False,
+        }
+    )
     schema["properties"]["teacher"] = {
         **schema["properties"]["teachers"]["items"],
         "description": "short for one of `teachers`",
@@ -74,13 +86,13 @@ def _or_one_teacher(schema: dict[str, Any]) -> None:
 
 
 class Spec(JobSpec):
-    """`teacher: X` is short for `teachers: [X]`. `student`: an architecture, or a model that it starts from.
+    """`teacher: X` is short for `teachers: [X]`. `student`: an architecture, a model to start from, or {"from": "teacher", "width": W}.
 
     `objectives` null: `logits` at T = 4, weight 0.9. `label_weight` null: 0.1, and 1.0 with any other objective. `linear_anneal`
     multiplies the labels by λ = epoch / (epochs − 1) and the objectives by 1 − λ: a lone `logits` then weighs 1.0 as the labels do.
     """
 
-    model_config = ConfigDict(json_schema_extra=_or_one_teacher)
+    model_config = ConfigDict(json_schema_extra=_in_short)
 
     kind: Literal["distillation"] = "distillation"
     dataset: DatasetRef
@@ -119,10 +131,14 @@ class Spec(JobSpec):
 
 
 def expand(body: dict[str, Any]) -> dict[str, Any]:
-    """`teacher: X` written out as `teachers: [X]`."""
-    if "teacher" not in body or "teachers" in body:
-        return body
-    return {**{key: value for key, value in body.items() if key != "teacher"}, "teachers": [body["teacher"]]}
+    """`teacher: X` written out as `teachers: [X]`, and `student: {"from": "teacher", "width": W}` as the network that it is."""
+    if "teacher" in body and "teachers" not in body:
+        body = {**{key: value for key, value in body.items() if key != "teacher"}, "teachers": [body["teacher"]]}
+    student = body.get("student")
+    if isinstance(student, dict) and student.get("from") == "teacher":
+        named = {key: value for key, value in student.items() if key != "from"}
+        body = {"student_init": "from_teacher", **body, "student": {"arch": "pruned", **named}}
+    return body
 
 
 SHORTHANDS = {"teacher": "/teachers/0"}
@@ -274,13 +290,21 @@ def _student(
         return spec.student, facts.trace if facts else None
     small = None if fed is None else default_of([task], fed, student=True) or input_kinds.of(fed.kind).STUDENT
     asked = spec.student if spec.student is not None else small
+    if (
+        isinstance(asked, pruned.Spec)
+        and asked.of is None
+        and teacher is not None
+        and not teacher.architecture.of_parts
+    ):
+        asked = asked.model_copy(update={"of": teacher.architecture})
     architecture = faults.architecture(asked, fed, "/student", [task], [task.name] if task else [])
     if architecture is None or fed is None:
         return spec.student, None
     trace = faults.traced(architecture, fed)
     if spec.student_init == "from_teacher":
         faults.one_trunk(teacher, "/student_init", "teacher")
-    if spec.student_init == "from_teacher" and teacher is not None and not copyable(trace, teacher):
+    narrower = isinstance(architecture, pruned.Spec) and teacher is not None and architecture.of == teacher.architecture
+    if spec.student_init == "from_teacher" and teacher is not None and not narrower and not copyable(trace, teacher):
         faults.add(
             "/student_init",
             "no layer of the teacher fits into the student by name and shape",

@@ -18,7 +18,7 @@ from worker.training.methods import _sources
 from worker.training.methods._annealing import Factors
 from worker.training.methods._teachers import Teachers, about, free_rows, taught, warn_if_silent
 from worker.training.methods.distillation.spec import DistillationReport, Spec, Weighted
-from worker.training.networks.inheritance import inherit
+from worker.training.networks.inheritance import inherit, narrower
 from worker.training.networks.seeds import derive
 from worker.training.tasks.names import task_name
 
@@ -105,7 +105,7 @@ class Experiment(experiment.Experiment):
         network = run.fresh(self._architecture, [subset], fit.seed, head, spec.training.precision, trunk_shape)
         first = begun_from or (self._teachers[0] if arm.treated and spec.student_init == "from_teacher" else None)
         if first is not None:
-            passed = inherit(network, first.network)
+            passed = inherit(network, narrower(first.network, self._architecture))
             network = passed.network
             self._inherited = self._inherited or passed.as_data()
         behind, edges = ([begun_from], [("initialized_from", begun_from.id)]) if begun_from else ([], [])
