@@ -5,13 +5,16 @@ Postgres and Valkey from their wheels, started once a run in a temporary folder,
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONGEST = ("worker/training/test_every_name.py", "worker/training/test_resume.py", "worker/training/test_backends.py")
 """Files that take minutes: each is one worker's, so that they begin while there is other work for the rest."""
 
+
+LONGEST_SECONDS = 900
+"""No test takes a sixth of it on two quiet cores."""
 
 SERVICE = "tests/service/"
 
@@ -76,6 +82,21 @@ def _no_log_between_tests() -> None:
             emit(handler, record)
 
     logs._ToStderr.emit = within_tests  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _ends_some_time() -> Iterator[None]:
+    """A test that waits for what will never come fails, with the stacks of all threads, and does not hold up the run."""
+
+    def over(number: int, frame: FrameType | None) -> None:
+        faulthandler.dump_traceback()
+        raise TimeoutError(f"a test took {LONGEST_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(LONGEST_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

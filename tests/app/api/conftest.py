@@ -17,6 +17,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from app import ids, jobs
 from app.api.connections import Connection
@@ -109,10 +110,14 @@ def add_job(**columns: Any) -> str:
 
 
 def start_job(job_id: str) -> Claim:
-    """Claims that job, which is the only runnable one."""
+    """Claims that job, which is the only runnable one, for an hour: nobody extends the lease, and the API's sweep looks at it."""
     claim = jobs.claim("worker-1")
     assert claim is not None
     assert claim.job_id == job_id
+    with transaction() as session:
+        session.execute(
+            text("UPDATE jobs SET lease_until = clock_timestamp() + interval '1 h' WHERE id = :id"), {"id": job_id}
+        )
     return claim
 
 
