@@ -158,6 +158,10 @@ def test_a_student_with_a_share_of_its_teachers_channels_is_written_out() -> Non
         "no layer of the teacher fits"
         in faults({**body, "student": other, "student_init": "from_teacher"})["/student_init"]
     )
+    half = {"train": {"dataset": "digits", "architecture": {"arch": "pruned", "of": "cnn"}}}
+    assert "is made of another" in faults({**body, "teacher": half, "student": {"from": "teacher"}})["/student"]
+    unknown = faults({**body, "teacher": {"train": {"dataset": "digit"}}, "student": {"from": "teacher"}})
+    assert list(unknown) == ["/teachers/0/train/dataset"]
     alone = {"kind": "multitask", "dataset": "digits", "tasks": {"digit": {}, "odd": {}}, "trunk": "pruned"}
     assert "there is no teacher" in faults(alone)["/trunk"]
 

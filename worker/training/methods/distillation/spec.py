@@ -290,13 +290,10 @@ def _student(
         return spec.student, facts.trace if facts else None
     small = None if fed is None else default_of([task], fed, student=True) or input_kinds.of(fed.kind).STUDENT
     asked = spec.student if spec.student is not None else small
-    if (
-        isinstance(asked, pruned.Spec)
-        and asked.of is None
-        and teacher is not None
-        and not teacher.architecture.of_parts
-    ):
-        asked = asked.model_copy(update={"of": teacher.architecture})
+    if isinstance(asked, pruned.Spec) and asked.of is None:
+        asked = _made_of(teacher, asked, faults)
+        if asked is None:
+            return spec.student, None
     architecture = faults.architecture(asked, fed, "/student", [task], [task.name] if task else [])
     if architecture is None or fed is None:
         return spec.student, None
@@ -312,3 +309,16 @@ def _student(
             "nothing_copied",
         )
     return architecture, trace
+
+
+def _made_of(teacher: ModelFacts | None, student: pruned.Spec, faults: Faults) -> pruned.Spec | None:
+    """The student as a share of its teacher's network; None where the teacher has faults, or no network of which a share can be taken."""
+    if teacher is None:
+        return None
+    if teacher.architecture.of_parts:
+        message = f"the teacher's network, {teacher.architecture.label}, is made of another and cannot be made narrower"
+        faults.add(
+            "/student", message, "name an architecture, or a teacher with a network of its own", "not_applicable"
+        )
+        return None
+    return student.model_copy(update={"of": teacher.architecture})
