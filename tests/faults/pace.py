@@ -20,8 +20,13 @@ LONGEST_SECONDS = 24 * 3600
 class Pace:
     """What a process of ordinary priority, which works a few milliseconds twenty times a second, has seen so far."""
 
-    def __init__(self, seen: MutableSequence[float], began: float) -> None:
-        self._seen, self._began = seen, began
+    def __init__(self, seen: MutableSequence[float], began: float, least: MutableSequence[float]) -> None:
+        self._seen, self._began, self._least = seen, began, least
+
+    @property
+    def own_slowness(self) -> float:
+        """How many times longer than on a machine of the usual speed the processor itself works, whoever else does: at its best."""
+        return max(1.0, self._least[0] / USUAL_SECONDS)
 
     def slowness(self, since: float, until: float) -> float:
         """How many times longer than on a quiet machine of the usual speed work took, in half of the seconds between two moments at least.
@@ -35,28 +40,30 @@ class Pace:
 @contextmanager
 def watched() -> Iterator[Pace]:
     """Looks until the end of the block."""
-    seen, began = RawArray("d", LONGEST_SECONDS), time.monotonic()
-    process = multiprocessing.get_context("spawn").Process(target=_look, args=(seen, began, os.getpid()), daemon=True)
+    seen, least, began = RawArray("d", LONGEST_SECONDS), RawArray("d", 1), time.monotonic()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_look, args=(seen, least, began, os.getpid()), daemon=True
+    )
     process.start()
     try:
-        yield Pace(seen, began)
+        yield Pace(seen, began, least)
     finally:
         process.terminate()
         process.join()
 
 
-def _look(seen: MutableSequence[float], began: float, parent: int) -> None:
-    least, second, spans = float("inf"), 0, list[float]()
+def _look(seen: MutableSequence[float], least: MutableSequence[float], began: float, parent: int) -> None:
+    least[0], second, spans = float("inf"), 0, list[float]()
     while os.getppid() == parent:
         start, spent = time.monotonic(), time.thread_time()
         for _ in range(ROUNDS):
             pass
         end = time.monotonic()
         # The least of the processor's time is what the work takes: whoever else works makes it wait, not longer.
-        least = min(least, time.thread_time() - spent)
+        least[0] = min(least[0], time.thread_time() - spent)
         if int(start - began) != second:
             second, spans = int(start - began), []
         spans.append(end - start)
         for late in range(second, int(end - began) + 1):
-            seen[late] = max(seen[late], sum(spans) / len(spans) / min(least, USUAL_SECONDS))
+            seen[late] = max(seen[late], sum(spans) / len(spans) / min(least[0], USUAL_SECONDS))
         time.sleep(PAUSE_SECONDS)

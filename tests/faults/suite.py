@@ -1,7 +1,8 @@
 """Plays scenarios, each on a rig of its own, and has each judged.
 
 What is late is a violation where the machine had time for it. A scenario in which nothing worse was found, and during which other
-programs kept the machine busy, says nothing of the service: it is played once more, with so much more patience.
+programs kept the machine busy, or whose machine is slower than those for which the limits were set, says nothing of the service: it is
+played once more, with so much more patience.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ LONGEST_SCENARIO = 45 * 60  # seconds
 USUAL_SLOWNESS = 10.0
 """As `pace` sees it: what the harness's own programs make of two cores at most. The limits of time allow for it."""
 LEAST_PATIENCE, MOST_PATIENCE = 2.0, 10.0
+SLOW_PROCESSOR = 1.5
+"""Times longer than usual: from there on the limits may be too short for what the harness makes of the machine by itself."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,26 @@ def _as_they_end(
             place, row = begun.pop(future), future.result()
             slowness = machine.slowness(row.began, row.began + row.seconds)
             row.notes["work took"] = f"{slowness:.1f} times as long as on a quiet machine"
-            if again := with_more_patience(parts[place], row, slowness):
+            if again := with_more_patience(parts[place], row, slowness, machine.own_slowness):
                 parts[place] = again
                 begun[pool.submit(_played, again)] = place
-                _tell(row, f"the machine was busy: played again with {again.patience:.1f} times the patience")
+                _tell(
+                    row, f"the machine was busy or is slow: played again with {again.patience:.1f} times the patience"
+                )
             else:
                 yield place, row
 
 
-def with_more_patience(part: Part, row: Figures, slowness: float) -> Part | None:
-    """The same once more, where the machine and not the service may be why something was late."""
-    patience = min(MOST_PATIENCE, max(LEAST_PATIENCE, slowness / USUAL_SLOWNESS))
-    is_busy = slowness > USUAL_SLOWNESS and patience > part.patience
+def with_more_patience(part: Part, row: Figures, slowness: float, own_slowness: float = 1.0) -> Part | None:
+    """The same once more, where the machine and not the service may be why something was late.
+
+    Args:
+        slowness: how many times longer than usual work took meanwhile.
+        own_slowness: of that, what is the processor's own.
+    """
+    patience = min(MOST_PATIENCE, max(LEAST_PATIENCE, slowness / USUAL_SLOWNESS, own_slowness))
+    is_late_by_itself = slowness > USUAL_SLOWNESS or own_slowness > SLOW_PROCESSOR
+    is_busy = is_late_by_itself and patience > part.patience
     return replace(part, patience=patience) if is_busy and row.violations and row.late == row.violations else None
 
 

@@ -8,7 +8,7 @@ from tests.faults import pace
 from tests.faults.checker import Violation
 from tests.faults.figures import Figures
 from tests.faults.scenarios.registry import SCENARIOS
-from tests.faults.suite import LEAST_PATIENCE, MOST_PATIENCE, USUAL_SLOWNESS, Part, with_more_patience
+from tests.faults.suite import LEAST_PATIENCE, MOST_PATIENCE, SLOW_PROCESSOR, USUAL_SLOWNESS, Part, with_more_patience
 from tests.faults.timing import FAST
 
 PART = Part(SCENARIOS[0], 1, FAST, 1)
@@ -29,6 +29,15 @@ def test_what_was_late_on_a_busy_machine_is_tried_again_with_more_patience() -> 
     assert most is not None
     assert most.patience == MOST_PATIENCE
     assert with_more_patience(most, LATE, 1000 * USUAL_SLOWNESS) is None
+
+
+def test_what_was_late_on_a_slow_processor_is_tried_again_however_quiet_it_was() -> None:
+    again = with_more_patience(PART, LATE, 2.0, own_slowness=3.0)
+    assert again is not None
+    assert again.patience == 3.0
+    assert with_more_patience(again, LATE, 2.0, own_slowness=3.0) is None
+    assert with_more_patience(PART, LATE, 2.0, own_slowness=SLOW_PROCESSOR) is None
+    assert with_more_patience(PART, Figures("one", 1), 2.0, own_slowness=3.0) is None
 
 
 def test_what_holds_what_is_wrong_and_what_a_quiet_machine_found_is_not() -> None:
@@ -52,3 +61,4 @@ def test_the_pace_of_a_machine_is_seen_and_its_looker_ends_with_the_block() -> N
         while machine.slowness(began, time.monotonic()) == 1 and time.monotonic() < began + 30:
             time.sleep(0.1)
         assert machine.slowness(began, time.monotonic()) > 1
+        assert 1 <= machine.own_slowness <= machine.slowness(began, time.monotonic())
