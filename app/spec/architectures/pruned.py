@@ -49,6 +49,10 @@ class Spec(Architecture):
         return None if self.of is None else self.of.pixels
 
     @property
+    def layer_names(self) -> frozenset[str]:
+        return frozenset() if self.of is None else self.of.layer_names
+
+    @property
     def tokens_seen(self) -> Tokens | WordPiece | None:
         return None if self.of is None else self.of.tokens_seen
 

@@ -159,6 +159,27 @@ def test_each_layer_keeps_one_channel_at_least() -> None:
     assert [layer.shape for layer in trace.layers if layer.kind == "Dense"] == [[1], [1]]
 
 
+def test_layers_keep_the_names_that_a_user_s_network_gave_them() -> None:
+    """Even those that Keras's counter could have given: numbers are found by them."""
+    kinds = {
+        "conv2d_7": ("Conv2D", {"filters": 6, "kernel_size": 3}),
+        "conv2d": ("Conv2D", {"filters": 4, "kernel_size": 1}),
+    }
+    calls = [("conv2d_7", "image"), ("conv2d", "conv2d_7"), ("pool", "conv2d")]
+    own = {
+        "arch": "keras-graph",
+        "given": [{"name": "image", "shape": [12, 12, 1]}],
+        "layers": {
+            **{name: {"kind": kind, "config": config} for name, (kind, config) in kinds.items()},
+            "pool": {"kind": "GlobalAveragePooling2D"},
+        },
+        "calls": [{"name": name, "layer": name, "args": [{"tensor": given}]} for name, given in calls],
+        "features": "pool",
+    }
+    trace = trunk.trace(architectures.resolve({"arch": "pruned", "of": own}), (12, 12, 1))
+    assert {layer.name: layer.shape[-1] for layer in trace.layers} == {"conv2d_7": 3, "conv2d": 2, "pool": 2}
+
+
 def test_what_has_no_network_to_be_made_of_says_so() -> None:
     with pytest.raises(ValueError, match="no teacher"):
         trunk.trace(architectures.resolve("pruned"), (5,))
