@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ MAX_CONTAINERS = 1_000_000  # some 100 bytes each in memory; a picture needs at 
 INTEGERS = range(-(2**63), 2**64)
 _LONG_NUMBER = re.compile("[0-9]{19}")
 _SMALL = 256 * 1024
+_TAKEN = frozenset({int, bool, type(None)})  # `_integer` has seen to what does not fit
+_NUMBERS = frozenset({int, float})
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def parse(raw: bytes) -> Body:
     except RecursionError:
         raise _malformed(f"nested deeper than {MAX_DEPTH} levels", "flatten the body") from None
     faults: list[Fault] = []
-    value = _walk(tree, (), faults)
+    value = _walk(tree, [], faults)
     return Body(value, faults)
 
 
@@ -183,37 +185,47 @@ def _integer(digits: str) -> int | _BadNumber:
     return _BadNumber("this integer does not fit 64 bits", "give a smaller number")
 
 
-def _walk(node: Any, path: tuple[str | int, ...], faults: list[Fault]) -> Any:
-    """`node` with None for every value that cannot be taken. Lists are changed in place: a picture has a million numbers."""
-    match node:
-        case _Pairs() | list() if len(path) >= MAX_DEPTH:
-            _note(faults, path, f"nested deeper than {MAX_DEPTH} levels", "flatten the body", "too_deep")
-        case _Pairs():
-            return _object(node, path, faults)
-        case list():
-            if set(map(type, node)) <= {int, float} and all(map(math.isfinite, node)):
-                return node
-            for index, item in enumerate(node):
-                if not isinstance(item, int) and not (isinstance(item, float) and math.isfinite(item)):
-                    node[index] = _walk(item, (*path, index), faults)
-            return node
-        case _BadNumber():
-            _note(faults, path, node.message, node.hint, "number")
-        case float() if not math.isfinite(node):
-            _note(faults, path, "this number is too large for a 64-bit float", "give a finite number", "number")
-        case str() if reason := complaint(node):
-            _note(faults, path, reason, "remove the character", "text")
-        case _:
-            return node
+def _walk(node: Any, path: list[str | int], faults: list[Fault]) -> Any:
+    """`node` with None for every value that cannot be taken. Lists are changed in place: a picture has a million numbers.
+
+    `path` leads to `node`, and is the same list again afterwards.
+    """
+    kind = type(node)
+    if kind in _TAKEN or (kind is float and math.isfinite(node)):
+        return node
+    if kind is list or kind is _Pairs:
+        if len(path) < MAX_DEPTH:
+            return _list(node, path, faults) if kind is list else _object(node, path, faults)
+        _note(faults, path, f"nested deeper than {MAX_DEPTH} levels", "flatten the body", "too_deep")
+    elif kind is _BadNumber:
+        _note(faults, path, node.message, node.hint, "number")
+    elif kind is float:
+        _note(faults, path, "this number is too large for a 64-bit float", "give a finite number", "number")
+    elif reason := complaint(node):
+        _note(faults, path, reason, "remove the character", "text")
+    else:
+        return node
     return None
 
 
-def _note(faults: list[Fault], path: tuple[str | int, ...], message: str, hint: str, code: str) -> None:
+def _note(faults: list[Fault], path: Sequence[str | int], message: str, hint: str, code: str) -> None:
     if len(faults) < MOST:
         faults.append(Fault(pointer(*path), message, hint, code))
 
 
-def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> dict[str, Any]:
+def _list(items: list[Any], path: list[str | int], faults: list[Fault]) -> list[Any]:
+    if set(map(type, items)) <= _NUMBERS and all(map(math.isfinite, items)):
+        return items
+    path.append(0)
+    for index, item in enumerate(items):
+        if type(item) not in _TAKEN:
+            path[-1] = index
+            items[index] = _walk(item, path, faults)
+    path.pop()
+    return items
+
+
+def _object(pairs: _Pairs, path: list[str | int], faults: list[Fault]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, item in pairs:
         if reason := complaint(key) or (
@@ -222,14 +234,18 @@ def _object(pairs: _Pairs, path: tuple[str | int, ...], faults: list[Fault]) -> 
             # The key itself cannot be written into a pointer, so the pointer is the object's.
             _note(faults, path, f"a key of this object is unusable: {reason}", "rename it", "text")
             continue
+        path.append(key)
         if key in members:
-            _note(faults, (*path, key), "this key stands twice in the object", "remove one", "duplicate_key")
-        members[key] = _walk(item, (*path, key), faults)
+            _note(faults, path, "this key stands twice in the object", "remove one", "duplicate_key")
+        members[key] = _walk(item, path, faults)
+        path.pop()
     return members
 
 
 def complaint(text: str) -> str | None:
     """Why neither JSON nor the database can hold this text, or None."""
+    if text.isascii() and "\x00" not in text:
+        return None
     if "\x00" in text:
         return "it holds a NUL character"
     try:

@@ -58,10 +58,16 @@ def load(name: str) -> Table:
 
 def named(value: object) -> set[str]:
     """The built-in data sets whose names stand anywhere in a JSON value."""
-    if isinstance(value, str):
-        return {value} & BUILTINS.keys()
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return set[str]().union(*map(named, inner))
+    found, left = set[str](), [value]
+    while left:
+        match left.pop():
+            case str() as name if name in BUILTINS:
+                found.add(name)
+            case dict() as members:
+                left.extend(members.values())
+            case list() as items if items:
+                left.extend(items)
+    return found
 
 
 def about(name: str) -> About:

@@ -13,7 +13,7 @@ from app.spec.data import InputSchema, Name
 from app.spec.registry import modules
 from app.spec.variants import PartArchitecture
 
-Sides = list[Annotated[int, Field(ge=1)]]
+Sides = Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=4)]
 
 
 class Spec(Architecture):

@@ -6,6 +6,7 @@ Every field of every kind's schema is given the worst that its type can hold, up
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -202,7 +203,10 @@ def application() -> Iterator[Callable[[Any], tuple[int, str, float]]]:
         check({})  # what is loaded and drawn once is not the body's cost
         for module in methods.kinds().values():
             check(module.EXAMPLE)
+        gc.collect()
+        gc.freeze()  # nor is the search of what other tests have left in this process
         yield check
+        gc.unfreeze()
         runner.run(client.aclose())
 
 
