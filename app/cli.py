@@ -32,6 +32,23 @@ Url = Annotated[str, typer.Option(envvar="BEQUEST_URL", help="The service's addr
 LOCAL = "http://127.0.0.1:8000"
 
 
+@main.callback()
+def _settings_are_sound(context: typer.Context) -> None:
+    if context.invoked_subcommand not in ("serve", "worker", "demo", "examples", "sweep"):
+        return
+    from pydantic import ValidationError
+
+    from app.settings import settings
+
+    try:
+        settings()
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            name = f"{fault['loc'][0]}: " if fault["loc"] else ""
+            typer.echo(f"bequest: {name}{fault['msg'].removeprefix('Value error, ')}", err=True)
+        raise typer.Exit(2) from None
+
+
 @main.command()
 def serve(
     host: Annotated[

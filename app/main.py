@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from app import db, intake, jobs, logs
+from app import db, intake, jobs, logs, pipelines
 from app.api import (
     architectures,
     catalog,
@@ -29,6 +29,7 @@ from app.api import (
     workers,
 )
 from app.api import jobs as jobs_api
+from app.api import pipelines as pipelines_api
 from app.api.admission import Admission
 from app.api.changes import Changes, at_signal
 from app.api.connections import quiet
@@ -60,6 +61,7 @@ def create_app() -> FastAPI:
     problems.install(app)
     for resource in (
         jobs_api,
+        pipelines_api,
         events,
         results,
         files,
@@ -85,8 +87,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     changes = app.state.changes = Changes()
     listening = asyncio.create_task(changes.listen())
     stop = threading.Event()
-    sweeping = threading.Thread(target=_sweep_until, args=(stop,), name="sweep", daemon=True)
-    sweeping.start()
+    threads = [
+        threading.Thread(target=_often, args=(stop, act), name=act.__name__.strip("_"), daemon=True)
+        for act in (_sweep, _advance)
+    ]
+    for thread in threads:
+        thread.start()
     log.info("ready", version=version())
     with at_signal(changes.close):
         yield
@@ -95,7 +101,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stop.set()
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
-    await run_in_threadpool(sweeping.join, 5.0)
+    for thread in threads:
+        await run_in_threadpool(thread.join, 5.0)
     log.info("stopped")
 
 
@@ -106,21 +113,31 @@ def _folder_for_temporary_files() -> Path:
     return folder.absolute()
 
 
-def _sweep_until(stop: threading.Event) -> None:
-    """Takes jobs back from workers that are gone, sends missing wake-ups, and begins anew what dead processes were
-    reading. Outlives every error of the database.
-    """
+def _often(stop: threading.Event, act: Callable[[], None]) -> None:
+    """Acts every few seconds. Outlives every error of the database."""
     while not stop.wait(settings().sweep_seconds):
         try:
-            swept = jobs.sweep()
-            begun = intake.resume()
+            act()
         except Exception as error:
-            log.warning("sweep failed; it goes on", error=type(error).__name__, exc_info=error)
-            continue
-        if swept.requeued or swept.ended or swept.woken:
-            log.info("swept", requeued=swept.requeued, ended=swept.ended, woken=swept.woken)
-        if begun:
-            log.info("datasets_begun_anew", datasets=begun)
+            log.warning(
+                "failed; it goes on", what=threading.current_thread().name, error=type(error).__name__, exc_info=error
+            )
+
+
+def _sweep() -> None:
+    """Takes jobs back from workers that are gone, sends missing wake-ups, and begins anew what dead processes were reading."""
+    swept = jobs.sweep()
+    begun = intake.resume()
+    if swept.requeued or swept.ended or swept.woken:
+        log.info("swept", requeued=swept.requeued, ended=swept.ended, woken=swept.woken)
+    if begun:
+        log.info("datasets_begun_anew", datasets=begun)
+
+
+def _advance() -> None:
+    """Apart from the sweep, which must not wait: a network in a step that was never looked at takes seconds."""
+    if begun := pipelines.advance():
+        log.info("steps_begun", steps=begun)
 
 
 app = create_app()

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -60,6 +60,15 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _a_lease_outlives_a_late_beat(self) -> Settings:
+        if self.lease_seconds < 3 * self.beat_seconds:
+            raise ValueError(
+                f"BEQUEST_LEASE_SECONDS is {self.lease_seconds:g} and BEQUEST_BEAT_SECONDS {self.beat_seconds:g}: the lease has to "
+                "be three times the beat or longer, else workers that are well lose their jobs"
+            )
+        return self
 
     @property
     def store(self) -> Path:

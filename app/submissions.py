@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from typing import TypeVar
 
 from psycopg.errors import UniqueViolation
 from sqlalchemy import func, select, text
@@ -19,6 +21,8 @@ from app.settings import settings
 from app.tables import Job
 
 _RETRY_AFTER_SECONDS = 10
+
+Made = TypeVar("Made")
 
 
 def submit(session: Session, body: object, key: str | None = None) -> tuple[Job, bool]:
@@ -34,26 +38,44 @@ def submit(session: Session, body: object, key: str | None = None) -> tuple[Job,
     if key is None:
         _refuse_if_full(session)
         return jobs.submit(session, body), True
-    digest = _digest(body)
-    while (first := _first(session, key, digest)) is None:
+    key_hash = digest(body)
+    while (first := _first(session, key, key_hash)) is None:
         _refuse_if_full(session)
-        try:
-            with session.begin_nested():
-                return jobs.submit(session, body, key, digest), True
-        except IntegrityError as error:
-            if not isinstance(error.orig, UniqueViolation):
-                raise
-            # A twin's transaction was quicker, and is committed by now.
+        made = unless_a_twin(session, lambda: jobs.submit(session, body, key, key_hash))
+        if made is not None:
+            return made, True
     return first, False
 
 
-def _first(session: Session, key: str, digest: str) -> Job | None:
+def unless_a_twin(session: Session, make: Callable[[], Made]) -> Made | None:
+    """What `make` has stored; None where another transaction with the same key was quicker, and is committed by now."""
+    try:
+        with session.begin_nested():
+            return make()
+    except IntegrityError as error:
+        if not isinstance(error.orig, UniqueViolation):
+            raise
+        return None
+
+
+def digest(body: object) -> str:
+    """What two bodies have in common that are the same as data."""
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def reused(made: str) -> Problem:
+    """A key came again with another body than that of `made`."""
+    return Problem(
+        "idempotency_key_reused",
+        f"This Idempotency-Key came with another body before and made {made}. Use a new key for a new job.",
+    )
+
+
+def _first(session: Session, key: str, key_hash: str) -> Job | None:
     job = session.scalars(select(Job).where(Job.idempotency_key == key)).one_or_none()
-    if job is not None and job.idempotency_hash != digest:
-        raise Problem(
-            "idempotency_key_reused",
-            f"This Idempotency-Key came with another body before and made {job.id}. Use a new key for a new job.",
-        )
+    if job is not None and job.idempotency_hash != key_hash:
+        raise reused(job.id)
     return job
 
 
@@ -69,8 +91,3 @@ def _refuse_if_full(session: Session) -> None:
             f"{most} jobs are queued, as many as may be (BEQUEST_MAX_QUEUED). Nothing was stored; submit it again later.",
             headers={"retry-after": str(_RETRY_AFTER_SECONDS)},
         )
-
-
-def _digest(body: object) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()

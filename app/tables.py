@@ -63,7 +63,7 @@ class Job(Row):
     name: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     meta: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
-    parent: Mapped[str | None]
+    parent: Mapped[str | None]  # the pipeline whose step it is
     # JSON, not JSONB, which sorts the keys of objects: the order of tasks is the client's, and the first one is stratified by.
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     resolved_spec: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -143,6 +143,50 @@ class Attempt(Row):
     __table_args__ = (
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="attempts_ended"),
         Index("attempts_one_open", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+    )
+
+
+class Pipeline(Row):
+    """Jobs that were submitted at once; `finished_at` once no step of it will become a job any more, and no job of it runs."""
+
+    __tablename__ = "pipelines"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    cancelled: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    idempotency_key: Mapped[str | None]
+    idempotency_hash: Mapped[str | None]  # sha256 of the body that came with the key
+
+    __table_args__ = (
+        CheckConstraint("(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name="pipelines_idempotency"),
+        Index(
+            "pipelines_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index("pipelines_unfinished", "id", postgresql_where=text("finished_at IS NULL")),
+    )
+
+
+class Step(Row):
+    """A job to be: `job_id` once it was submitted, `problem` where it was refused. The job may be gone by now."""
+
+    __tablename__ = "pipeline_steps"
+
+    pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)  # as a job's
+    needs: Mapped[list[str]]
+    job_id: Mapped[str | None] = mapped_column(unique=True)
+    problem: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (
+        UniqueConstraint("pipeline_id", "position"),
+        CheckConstraint("job_id IS NULL OR problem IS NULL", name="pipeline_steps_once"),
     )
 
 

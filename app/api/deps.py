@@ -40,6 +40,7 @@ all threads waiting for one, nothing would move.
 
 
 _JOB_ID = r"^job_[0-9a-f]{32}$"
+_PIPELINE_ID = r"^pipe_[0-9a-f]{32}$"
 _MODEL_REF = (
     r"^(job:job_[0-9a-f]{32}(/[A-Za-z0-9/_-]{1,200})?|mdl_[0-9a-f]{32}|model:[^\x00-\x1f\x7f]{1,128}(@[0-9]{1,9})?"
     r"|pretrained:[A-Za-z0-9_.-]{1,64})$"
@@ -84,6 +85,9 @@ register_url_convertor("job", _JobPath())
 register_url_convertor("model", _ModelPath())
 
 JobId = Annotated[str, Path(description="job_…", json_schema_extra={"pattern": _JOB_ID}), _named(_JOB_ID)]
+PipelineId = Annotated[
+    str, Path(description="pipe_…", json_schema_extra={"pattern": _PIPELINE_ID}), _named(_PIPELINE_ID)
+]
 DatasetId = Annotated[
     str, Path(description="a built-in's name, or ds_…", json_schema_extra={"pattern": DATASET_REF}), _named(DATASET_REF)
 ]

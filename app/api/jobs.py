@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app import db, jobs, submissions, traces
+from app import db, jobs, submissions
 from app.api import deps, shapes
 from app.api.admission import aside
 from app.api.bodies import Body, as_object, json_body, optional_object_body, unknown_fields
@@ -18,12 +16,9 @@ from app.api.changes import changes_of
 from app.api.deps import Cursor, FilterText, IfNoneMatch, InTransaction, JobId, Limit, Wait
 from app.api.pages import page
 from app.api.shapes import JobShape, Page, Validated
-from app.api.threads import apart
-from app.data import builtins
-from app.errors import Unavailable, refused
+from app.api.submitting import REFUSALS, REPLAYED, idempotency_key, once_traced, prepare
 from app.spec.faults import Fault, Invalid
 from app.states import JobState, is_terminal
-from app.traces import Untraced
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -31,36 +26,6 @@ _SPEC_BODY = deps.body_in_openapi(
     {"$ref": "#/components/schemas/JobSpec"},
     example={"kind": "transfer", "dataset": "digits", "source": {"train": {"dataset": "strokes"}}},
 )
-_KEY = r"^[\x21-\x7e]{1,255}$"
-_NO_KEY = Fault(
-    "/header/idempotency-key",
-    "expected one key of 1 to 255 visible ASCII characters",
-    "a random UUID, sent again with every retry",
-    "idempotency_key",
-)
-_MOST_NETWORKS = 64
-"""Of one body: it may name a few teachers, or one for each task."""
-
-Answer = TypeVar("Answer")
-_REFUSALS = ("malformed_body", "unsupported_media_type", "invalid")
-
-
-async def idempotency_key(
-    request: Request,
-    key: Annotated[
-        str | None,
-        Header(
-            alias="idempotency-key",
-            description="1 to 255 visible ASCII characters: what is submitted again under the same key is one job",
-            json_schema_extra={"pattern": _KEY},
-        ),
-    ] = None,
-) -> str | None:
-    """The key of a submission. Raises 422 for an unusable key, or for several."""
-    given = request.headers.getlist("idempotency-key")
-    if len(given) > 1 or not all(re.fullmatch(_KEY, value) for value in given):
-        raise refused([_NO_KEY], code="invalid_parameter")
-    return key
 
 
 @router.post(
@@ -68,16 +33,9 @@ async def idempotency_key(
     status_code=202,
     response_model=JobShape,
     responses={
-        202: {
-            "headers": {
-                "Idempotent-Replayed": {
-                    "description": "`true`: this key has made the job before",
-                    "schema": {"type": "string"},
-                }
-            }
-        },
+        202: {"headers": REPLAYED},
         **deps.problem_responses(
-            *_REFUSALS, "not_available", "conflict", "idempotency_key_reused", "queue_full", "inference_unavailable"
+            *REFUSALS, "not_available", "conflict", "idempotency_key_reused", "queue_full", "inference_unavailable"
         ),
     },
     openapi_extra=_SPEC_BODY,
@@ -93,7 +51,7 @@ async def submit_job(
 
     With an `Idempotency-Key` a submission whose answer was lost can be repeated: the key's first job is the answer, as it stands.
     """
-    job, new = await _once_traced(_submit, body, key)
+    job, new = await once_traced(_submit, body, key)
     headers = {"location": f"/v1/jobs/{job.id}"}
     if not new:
         headers["idempotent-replayed"] = "true"
@@ -105,13 +63,13 @@ async def submit_job(
 
 @router.post(
     "/validate",
-    responses=deps.problem_responses(*_REFUSALS, "not_available", "conflict", "inference_unavailable"),
+    responses=deps.problem_responses(*REFUSALS, "not_available", "conflict", "inference_unavailable"),
     openapi_extra=_SPEC_BODY,
     summary="Check a job without starting it",
 )
 async def validate_job(body: Annotated[Body, Depends(json_body)]) -> Validated:
     """The resolved spec, or every fault at once. Nothing is stored."""
-    return await _once_traced(_validate, body)
+    return await once_traced(_validate, body)
 
 
 @router.get("", responses=deps.problem_responses(), summary="List jobs")
@@ -161,7 +119,7 @@ async def get_job(request: Request, job_id: JobId, wait: Wait, if_none_match: If
     response_model=JobShape,
     responses={
         200: {"description": "It was cancelled, or asked to stop, before.", "model": JobShape},
-        **deps.problem_responses("not_found", "conflict", *_REFUSALS),
+        **deps.problem_responses("not_found", "conflict", *REFUSALS),
     },
     openapi_extra=deps.body_in_openapi(
         {
@@ -231,52 +189,17 @@ def delete_job(session: InTransaction, job_id: JobId) -> None:
     jobs.delete(session, job_id)
 
 
-async def _once_traced(function: Callable[..., Answer], *arguments: object) -> Answer:
-    """The result of `function` once every network that it looks at is known. The inference program builds the others,
-    while neither a connection to the database is held nor a thread that others wait for."""
-    for _ in range(_MOST_NETWORKS):
-        try:
-            return await run_in_threadpool(function, *arguments)
-        except Untraced as missing:
-            await apart("traces", traces.make, missing)
-    raise Unavailable("The networks in this body were looked at; ask again.", code="inference_unavailable")
-
-
-def _make_rows(body: Body) -> None:
-    """Makes the rows of the built-in data sets that a body names. That takes seconds, and a transaction in which nothing happens for
-    as long is ended by the database."""
-    for name in sorted(builtins.named(body.value)):
-        builtins.load(name)
-
-
 def _submit(body: Body, key: str | None) -> tuple[JobShape, bool]:
-    _make_rows(body)
-    _refuse_unreadable(body)
+    prepare(body, jobs.validate)
     with db.transaction() as session:
         job, new = submissions.submit(session, as_object(body.value), key)
         return shapes.of_job(session, job), new
 
 
 def _validate(body: Body) -> Validated:
-    _make_rows(body)
-    _refuse_unreadable(body)
+    prepare(body, jobs.validate)
     with db.transaction() as session:
         return Validated(valid=True, resolved_spec=jobs.validate(session, as_object(body.value)))
-
-
-def _refuse_unreadable(body: Body) -> None:
-    """Raises for values that cannot be taken, with all else that is wrong: one answer names every fault."""
-    if not body.faults:
-        return
-    faults = list(body.faults)
-    if isinstance(body.value, dict):
-        try:
-            with db.transaction() as session:
-                jobs.validate(session, body.value)
-        except Invalid as invalid:
-            places = {fault.pointer for fault in faults}
-            faults += [fault for fault in invalid.faults if fault.pointer not in places]
-    raise refused(sorted(faults, key=lambda fault: fault.pointer), code="malformed_body")
 
 
 def _read(job_id: str) -> JobShape:

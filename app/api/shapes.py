@@ -12,6 +12,7 @@ from app import waiting
 from app.api import next_commands
 from app.api.problems import FaultShape
 from app.datasets import DatasetEntry, State
+from app.pipelines import PipelineState, StepState, View
 from app.spec.data import Column, InputSchema, Schema
 from app.spec.intake import Intake, UploadOptions
 from app.spec.models import Manifest
@@ -80,9 +81,42 @@ class JobShape(BaseModel):
     seed: int
     environment: dict[str, Any] | None
     usage: dict[str, Any] | None
-    parent: str | None
+    parent: str | None = Field(description="the pipeline whose step it is")
     tags: list[str]
     metadata: dict[str, Any]
+    links: dict[str, str]
+
+
+class StepProblem(BaseModel):
+    """Why a step could not become a job when its turn came."""
+
+    code: str
+    detail: str
+    errors: list[FaultShape]
+
+
+class StepShape(BaseModel):
+    """A job of a pipeline, or one to be."""
+
+    state: StepState = Field(
+        description="the job's; or `waiting` for other steps, `refused` as a job, `skipped` where the pipeline was stopped before, "
+        "`deleted`: its job was"
+    )
+    needs: list[str] = Field(description="the steps that it refers to")
+    job: str | None
+    problem: StepProblem | None = Field(description="why it was refused")
+    spec: dict[str, Any]
+
+
+class PipelineShape(BaseModel):
+    """Jobs that were submitted at once, where one may inherit from another."""
+
+    id: str
+    name: str | None
+    state: PipelineState = Field(description="`running` as long as a step waits or a job of it has not ended")
+    created_at: datetime
+    finished_at: datetime | None
+    steps: dict[str, StepShape] = Field(description="in the order in which they were sent")
     links: dict[str, str]
 
 
@@ -354,6 +388,17 @@ def of_job(session: Session, job: Job) -> JobShape:
         dataset=_main_dataset(job),
         metadata=job.meta,
         links=_links(job),
+    )
+
+
+def of_pipeline(view: View) -> PipelineShape:
+    own = f"/v1/pipelines/{view.pipeline.id}"
+    return _of(
+        PipelineShape,
+        view.pipeline,
+        state=view.state,
+        steps={step.name: _of(StepShape, step, state=state, job=step.job_id) for step, state in view.steps},
+        links={"self": own, "cancel": f"{own}/cancel", "resume": f"{own}/resume"},
     )
 
 

@@ -70,6 +70,12 @@ def named(value: object) -> set[str]:
     return found
 
 
+def make(value: object) -> None:
+    """Makes the rows of all that `named` finds, so that `load` has them at hand."""
+    for name in sorted(named(value)):
+        load(name)
+
+
 def about(name: str) -> About:
     """What the built-in `name` is. Raises Missing with the nearest name."""
     _known(name)

@@ -74,6 +74,21 @@ def processes_with(words: str) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize("command", ["serve", "worker", "demo", "examples", "sweep"])
+def test_settings_that_mean_nothing_are_told_in_a_line_each(command: str) -> None:
+    process = bequest(command, settings={"BEQUEST_MAX_QUEUED": "many", "BEQUEST_GRACE_SECONDS": "0"})
+    said = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 2
+    assert [line.split(":")[1] for line in said] == [" BEQUEST_GRACE_SECONDS", " BEQUEST_MAX_QUEUED"]
+
+
+def test_a_lease_that_a_late_beat_would_outlive_is_refused() -> None:
+    process = bequest("serve", settings={"BEQUEST_LEASE_SECONDS": "1"})
+    (said,) = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 2
+    assert "BEQUEST_LEASE_SECONDS is 1 and BEQUEST_BEAT_SECONDS 0.5" in said
+
+
 @pytest.fixture
 def home(run_dir: Path) -> Path:
     return run_dir / "served"

@@ -18,7 +18,9 @@ from tests.faults.figures import Figures
 from tests.faults.rig import Rig
 from tests.faults.scenarios import Scenario
 
-TABLES = ("jobs", "attempts", "events", "metrics", "artifacts", "models", "transitions")
+TABLES = (
+    "jobs", "attempts", "events", "metrics", "artifacts", "models", "transitions", "pipelines", "pipeline_steps",
+)  # fmt: skip
 COLUMNS = "INSERT INTO jobs (id, kind, spec, resolved_spec, max_seconds, max_attempts, state"
 EVENT = "INSERT INTO events (job_id, seq, attempt, type) VALUES"
 METRIC = "INSERT INTO metrics (job_id, name, step, attempt, value) VALUES"
@@ -30,7 +32,8 @@ MODEL = "INSERT INTO models (id, job_id, attempt, role, name, version, manifest,
 class Backstop:
     """`name` is a constraint, an index or a trigger; or "function: words of its exception". `prepare` comes before `statement`.
 
-    Jobs there: `queued`; `running` in attempt 2, with a metric, a file and a model; `ended`, which succeeded.
+    Jobs there: `queued`; `running` in attempt 2, with a metric, a file and a model; `ended`, which succeeded. Pipelines: `first`,
+    of which `running` is a step, and `second`.
     """
 
     name: str
@@ -76,6 +79,9 @@ BACKSTOPS = (
     Backstop("models_fence_insert", f"{MODEL} ('x', 'running', 1, 'x', 'x', 1, '{{}}', 'x', 1)"),
     Backstop("models_fence_update", "UPDATE models SET attempt = 1 WHERE job_id = 'running'"),
     Backstop("models_of_a_job", f"{MODEL} ('x', NULL, 1, 'imported', 'y', 1, '{{}}', 'x', 1)"),
+    Backstop("pipelines_idempotency", "UPDATE pipelines SET idempotency_key = 'k' WHERE id = 'first'"),
+    Backstop("pipelines_idempotency_key", "UPDATE pipelines SET idempotency_key = 'k', idempotency_hash = 'h'"),
+    Backstop("pipeline_steps_once", "UPDATE pipeline_steps SET problem = '{}' WHERE job_id = 'running'"),
     Backstop("attempt_fence: does not run", f"{METRIC} ('running', 'x', 1, 1, 0)"),
     Backstop("transitions_guard", "UPDATE transitions SET to_state = 'failed' WHERE job_id = 'ended'"),
     Backstop("transitions_guard: by the database alone", "DELETE FROM transitions WHERE job_id = 'ended'"),
@@ -100,6 +106,8 @@ SCENE = (
     f"{METRIC} ('running', 'loss', 1, 2, 0)",
     f"{FILE} ('running', 'log', 2, 'x', 1, 'x')",
     f"{MODEL} ('mdl', 'running', 2, 'model', 'x', 7, '{{}}', 'x', 1)",
+    "INSERT INTO pipelines (id) VALUES ('first'), ('second')",
+    "INSERT INTO pipeline_steps (pipeline_id, name, position, spec, needs, job_id) VALUES ('first', 'x', 0, '{}', '{}', 'running')",
 )
 
 
