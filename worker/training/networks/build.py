@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from worker.training.data import inputs as input_kinds
-from worker.training.networks import opened, trunk
+from worker.training.networks import adapters, opened, trunk
 from worker.training.networks.layers import joining
 from worker.training.networks.network import FEATURES, Network, Weights
 from worker.training.networks.opened import Step
@@ -91,24 +90,23 @@ class KerasLayers:
     def load(self, weights: Weights) -> None:
         """Loads the numbers of all layers; adapters begin with B = 0."""
         for name, layer in self.layers.items():
-            for variable, array in zip(_own(layer), weights.get(name, []), strict=True):
+            for variable, array in zip(adapters.own(layer), weights.get(name, []), strict=True):
                 variable.assign(array)
-            for part in _adapted(layer):
-                part.lora_kernel_b.assign(np.zeros(part.lora_kernel_b.shape, np.float32))
+            for part in adapters.within(layer):
+                adapters.reset(part)
 
     def read(self) -> Weights:
         """The numbers of all layers, adapters merged into their kernels."""
         weights = {
-            name: [keras.ops.convert_to_numpy(variable.value) for variable in _own(layer)]
+            name: [keras.ops.convert_to_numpy(variable.value) for variable in adapters.own(layer)]
             for name, layer in self.layers.items()
             if layer.weights
         }
         for name, layer in self.layers.items():
-            places = {id(variable): place for place, variable in enumerate(_own(layer))}
-            for part in _adapted(layer):
-                a, b = (keras.ops.convert_to_numpy(kernel.value) for kernel in (part.lora_kernel_a, part.lora_kernel_b))
-                place = places[id(_kernel(part))]
-                weights[name][place] = weights[name][place] + np.float32(part.lora_alpha / part.lora_rank) * (a @ b)
+            places = {id(variable): place for place, variable in enumerate(adapters.own(layer))}
+            for part in adapters.within(layer):
+                place = places[id(adapters.kernel(part))]
+                weights[name][place] = weights[name][place] + adapters.product(part)
         return weights
 
     def reseed(self, seed: int) -> None:
@@ -118,12 +116,7 @@ class KerasLayers:
             for within, part in opened.parts(layer):
                 suffix = f"/{within}" if within else ""
                 if getattr(part, "lora_enabled", False):
-                    shape = tuple(part.lora_kernel_a.shape)
-                    limit = (
-                        prod(shape[:-1]) ** -0.5
-                    )  # Kaiming-uniform with a = √5, as Hu et al.'s own code and PEFT draw it
-                    rng = np.random.default_rng(derive(seed, f"{name}{suffix}/lora"))
-                    part.lora_kernel_a.assign(rng.uniform(-limit, limit, shape).astype(np.float32))
+                    adapters.begin(part, np.random.default_rng(derive(seed, f"{name}{suffix}/lora")))
                 for number, generator in enumerate(part._seed_generators):
                     own = begins_as.get(name, name) + suffix + (f"#{number}" if number else "")
                     generator.state.assign(np.array([derive(seed, own), 0], np.uint32))
@@ -136,8 +129,8 @@ class KerasLayers:
         stopped = set(frozen)
         for name, layer in self.layers.items():
             layer.trainable = name not in stopped
-            if _adapted(layer):
-                for variable in _own(layer):  # the setter above has unfrozen them
+            if adapters.within(layer):
+                for variable in adapters.own(layer):  # the setter above has unfrozen them
                     variable.trainable = False
             for part in opened.inner(layer):
                 if isinstance(part, keras.layers.BatchNormalization) and norms:
@@ -167,21 +160,6 @@ def _read_in_each_call(layer: Any) -> None:
     layer.call = call
 
 
-def _adapted(layer: Any) -> list[Any]:
-    """The layers in `layer` that have an adapter beside their kernel."""
-    return [part for part in opened.inner(layer) if getattr(part, "lora_enabled", False)]
-
-
-def _kernel(layer: Any) -> Any:
-    """An adapted layer's own kernel, without the adapter."""
-    return next(variable for variable in layer.weights if variable.name == "kernel")
-
-
-def _own(layer: Any) -> list[Any]:
-    """A layer's variables without an adapter's."""
-    return [variable for variable in layer.weights if not variable.name.startswith("lora_kernel")]
-
-
 def keras_layers(network: Network) -> KerasLayers:
     """Layers for `network`'s shape, its numbers loaded."""
     dtype = keras.dtype_policies.get(network.precision)
@@ -202,8 +180,7 @@ def keras_layers(network: Network) -> KerasLayers:
             behind[name] = None if features is None else layer(behind[name])
     if network.lora is not None:
         for target in network.lora.targets:
-            for part in opened.adaptable(made[target]):
-                part.enable_lora(network.lora.rank, lora_alpha=network.lora.alpha)
+            adapters.add(made[target], network.lora.rank, network.lora.alpha)
     for layer in made.values():
         for part in opened.inner(layer):
             if isinstance(part, keras.layers.Normalization) and part.weights:

@@ -124,6 +124,68 @@ def test_merged_equals_unmerged_and_the_difference_has_the_rank_and_scale() -> N
         assert same({name: merged.weights[name]}, {name: whole.weights[name]}), name
 
 
+def attention() -> Network:
+    vit = {"arch": "vit-tiny", "patch": 4, "dim": 8, "depth": 1, "heads": 2}
+    return network([DIGIT], architecture=vit, shape=PICTURE)
+
+
+def test_attention_s_adapters_are_those_of_one_matrix_over_all_heads() -> None:
+    """Queries, keys, values: A (d, r) and B (r, heads·size), as PEFT has them. The output's kernel (heads, size, d) likewise."""
+    made = begun(adapted(attention(), ("encoder1-attention",)))
+    layer = made.keras_layers.layers["encoder1-attention"]
+    for part in (layer._query_dense, layer._key_dense, layer._value_dense):
+        assert (tuple(part.lora_kernel_a.shape), tuple(part.lora_kernel_b.shape)) == ((8, R), (R, 2, 4))
+        assert np.abs(part.lora_kernel_a.value).max() <= 8**-0.5
+    assert tuple(layer._output_dense.lora_kernel_a.shape) == (2, 4, R)
+    count = sum(int(np.prod(variable.shape)) for variable in made.learner.trainable_variables)
+    assert count == 4 * R * (8 + 8) + 8 * 4 + 4
+
+
+def test_the_first_step_of_attention_s_adapters_is_that_of_the_chain_rule() -> None:
+    """∂L/∂A = α/r · G·Bᵀ and ∂L/∂B = α/r · Aᵀ·G, where G = ∂L/∂W of the same network without adapters, their product in its kernels."""
+    whole, name = adapted(attention(), ("encoder1-attention",)), "encoder1-attention"
+    data = batches.batch({"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)}, 0)
+
+    def descending(network: Network, frozen: frozenset[str]) -> Compiled:
+        words = OptimizerSpec(name="sgd", momentum=0.0)
+        keras_layers = build.keras_layers(network)
+        made = Compiled(keras_layers, loss_spec(), lambda: learner.optimizer(words, 1.0, "constant", 1), frozen, True)
+        keras_layers.reseed(0)
+        made.begin()
+        return made
+
+    made = descending(whole, frozen(whole))
+    parts = build.adapters.within(made.keras_layers.layers[name])
+    rng = np.random.default_rng(2)
+    for part in parts:
+        part.lora_kernel_b.assign(rng.normal(size=tuple(part.lora_kernel_b.shape)) / 8)
+    before = [(np.array(part.lora_kernel_a.value), np.array(part.lora_kernel_b.value)) for part in parts]
+    merged = replace(whole, weights=made.keras_layers.read(), lora=None)
+    plain = descending(merged, frozenset(name for name in whole.trunk if name != "encoder1-attention"))
+    kernels = [
+        place for place, variable in enumerate(plain.keras_layers.layers[name].weights) if variable.name == "kernel"
+    ]
+    x = inputs(whole)
+    assert np.allclose(
+        plain.keras_layers.forward.predict_on_batch(x)["digit"],
+        made.keras_layers.forward.predict_on_batch(x)["digit"],
+        atol=1e-6,
+    )
+    made.step(data)
+    plain.step(data)
+    after = plain.keras_layers.read()[name]
+    assert len(parts) == len(kernels) == 4
+    for part, place, (a, b) in zip(parts, kernels, before, strict=True):
+        slope = merged.weights[name][place] - after[place]  # one step of plain descent at a rate of 1
+        flat_a, flat_b = a.reshape(-1, R), b.reshape(R, -1)
+        flat = slope.reshape(len(flat_a), -1)
+        assert np.abs(flat).max() > 1e-4
+        of_a = (flat_a - np.array(part.lora_kernel_a.value).reshape(-1, R)) * R / ALPHA
+        of_b = (flat_b - np.array(part.lora_kernel_b.value).reshape(R, -1)) * R / ALPHA
+        assert np.allclose(of_a, flat @ flat_b.T, atol=1e-6)
+        assert np.allclose(of_b, flat_a.T @ flat, atol=1e-6)
+
+
 def test_the_kept_file_is_of_stock_layers_without_adapters(tmp_path: Path) -> None:
     whole = adapted(plain())
     fit_spec = FitSpec(loss_spec(), {"d": batch_source(whole, {"digit": stored(DIGIT, 32)}, 8)})

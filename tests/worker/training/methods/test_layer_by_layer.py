@@ -223,5 +223,5 @@ def test_adapters_of_attention_stand_beside_its_four_projections() -> None:
     assert not np.allclose(build.keras_layers(whole).forward.predict_on_batch(x)["digit"], unmerged, atol=1e-2)
     query = parts[0]
     a, b = (np.array(one.value, np.float64) for one in (query.lora_kernel_a, query.lora_kernel_b))
-    expected = whole.weights["encoder1-attention"][0] + 4.0 / 2 * np.einsum("dhr,rk->dhk", a, b)
+    expected = whole.weights["encoder1-attention"][0] + 4.0 / 2 * np.einsum("dr,rhk->dhk", a, b)
     assert np.allclose(merged.weights["encoder1-attention"][0], expected, atol=1e-5)
