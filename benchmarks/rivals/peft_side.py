@@ -1,8 +1,8 @@
 """LoRA by PEFT on BERT of transformers, on arrays that `benchmarks/adapters.py` wrote: `python peft_side.py GIVEN.npz TAKEN.npz`.
 
 Runs in the rivals' own virtual environment (`pip install torch transformers peft`), so it imports nothing of Bequest. Given are BERT's
-numbers by their own names, ids, labels, a head, and for each adapter A and B as PEFT lays them out; taken down are the features, and A and B after
-one step of plain descent.
+numbers by their own names, ids, labels, a head, and for each adapter A and B as PEFT lays them out; taken down are the features, and A and
+B after one step of plain descent.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(given: str, taken: str) -> None:
     torch.nn.functional.cross_entropy(before @ arrays["head"], labels).backward()
     with torch.no_grad():
         for parameter in adapters.values():
-            parameter -= float(arrays["rate"]) * parameter.grad
+            parameter.sub_(float(arrays["rate"]) * parameter.grad)
         after = features()
     stepped = {f"adapter/{name}": parameter.detach().numpy() for name, parameter in adapters.items()}
     np.savez(taken, before=before.detach().numpy(), after=after.numpy(), **stepped)
