@@ -375,3 +375,15 @@ def test_one_that_cannot_be_looked_at_holds_up_no_other(
 
 def start_job_of(pipeline: dict[str, Any], step: str) -> Claim:
     return start_job(pipeline["steps"][step]["job"])
+
+
+def test_one_whose_jobs_run_is_not_looked_at(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, waits = submit(client), submit(client, {"steps": {"one": LIGHT}})
+    start_job_of(runs, "big")
+    done = submit(client, {"steps": {"one": LIGHT}})
+    client.post(f"/v1/jobs/{done['steps']['one']['job']}/cancel")
+    looked_at: list[str] = []
+    monkeypatch.setattr(pipelines, "_advance", lambda pipeline: looked_at.append(pipeline) or 0)
+    advance()
+    assert looked_at == [done["id"]]
+    assert states(client, waits) == ["running", "queued"]
