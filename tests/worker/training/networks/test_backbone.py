@@ -162,6 +162,62 @@ def test_a_frozen_backbone_stays_bit_for_bit_and_frozen_norms_keep_their_statist
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("norms", [pytest.param("kept", marks=pytest.mark.long), "trained", "kept, half frozen"])
+def test_fine_tuning_is_a_hand_written_loop_bit_for_bit(norms: str) -> None:
+    """Norms that are kept run in inference mode, and learn nothing; frozen layers as well, their dropout too; all else trains."""
+    import tensorflow as tf
+
+    made = network([DIGIT], 0, {"arch": "applications", "name": "EfficientNetV2B0", "size": [32, 32]}, SEEN)
+    keras_layers, kept = build.keras_layers(made), norms != "trained"
+    half = frozenset(made.trunk[: len(made.trunk) // 2]) if "half" in norms else frozenset[str]()
+    spec, words = fit_spec(made), OptimizerSpec(name="adam")
+    ours = Compiled(keras_layers, spec.loss_spec, lambda: learner.optimizer(words, 0.01, "constant", 1), half, kept)
+    keras_layers.reseed(5)
+    ours.begin()
+
+    model = keras.models.clone_model(keras_layers.forward)
+    twins = [
+        (variable, twin)
+        for layer, other in zip(keras_layers.forward.layers, model.layers, strict=True)
+        for variable, twin in zip(layer.variables, other.variables, strict=True)
+    ]
+    for variable, twin in twins:
+        twin.assign(variable.value)
+    begins_as = {variable.path: np.array(variable.value) for variable, _ in twins}
+    for layer in model.layers:
+        layer.trainable = layer.name not in half and not (kept and isinstance(layer, keras.layers.BatchNormalization))
+        if layer.name in half and isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    optimizer = keras.optimizers.Adam(0.01)
+
+    @tf.function
+    def step(x: Any, y: Any) -> None:
+        with tf.GradientTape() as tape:
+            sure = tf.nn.log_softmax(model(x, training=True)["digit"])
+            value = tf.reduce_sum(-tf.gather(sure, y, batch_dims=1)) / len(y)
+        optimizer.apply_gradients(
+            zip(tape.gradient(value, model.trainable_weights), model.trainable_weights, strict=True)
+        )
+
+    for number in range(3):
+        batch = batches.batch(spec.batch_sources, number)
+        ours.step(batch)
+        step(batch[0]["d"], batch[1]["digit"])
+    after = {variable.path: np.array(variable.value) for variable, _ in twins if "seed" not in variable.path}
+    apart = [
+        variable.path
+        for variable, twin in twins
+        if variable.path in after and not np.array_equal(np.array(twin.value), after[variable.path])
+    ]
+    assert apart == []
+    moved = {path for path in after if not np.array_equal(after[path], begins_as[path])}
+    assert any("moving_mean" in path for path in moved) == (not kept)
+    assert any("gamma" in path for path in moved) == (not kept)
+    assert not any(path.split("/")[0] in half for path in moved)
+    assert {path.split("/")[0] for path in moved} >= {"digit_logits", "backbone-top_conv"}
+
+
+@pytest.mark.slow
 def test_dropout_within_a_backbone_is_drawn_from_the_seed_and_off_where_it_is_frozen() -> None:
     made = network([DIGIT], 0, {"arch": "applications", "name": "EfficientNetV2B0", "size": [32, 32]}, SEEN)
     keras_layers = build.keras_layers(made)
