@@ -52,6 +52,7 @@ def test_a_model_built_again_answers_as_it_did(name: str) -> None:
         ("VGG16", 32), ("ConvNeXtTiny", 32),
         *(pytest.param(*large, marks=pytest.mark.long) for large in (
             ("DenseNet121", 32), ("Xception", 71), ("InceptionV3", 75), ("InceptionResNetV2", 75), ("NASNetMobile", 32),
+            ("MobileNet", 32), ("ResNet50", 32),
         )),
     ],
 )  # fmt: skip
