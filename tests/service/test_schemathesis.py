@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import jobs, methods
+from app import jobs, methods, pipelines
 from app.db import transaction
 from tests.app.api.conftest import api_process
 from tests.faults.requests_bad import finished_job
@@ -37,15 +37,18 @@ values = {jobs}
 values = ["model.keras", "report.json", "report.csv", "report.md", "report.svg"]
 [dictionaries.models]
 values = {models}
+[dictionaries.pipelines]
+values = {pipelines}
 [parameters]
 "path.job_id" = {{dictionary = "jobs", probability = 0.7}}
+"path.pipeline_id" = {{dictionary = "pipelines", probability = 0.7}}
 "path.ref" = {{dictionary = "models", probability = 0.7}}
 "path.name" = {{dictionary = "files", probability = 0.7}}
 
 # A spec may name what is not there, and its fields must fit each other: 422. A text may hold NUL, which is refused as
 # everywhere: 400.
 [[operations]]
-include-name = ["POST /v1/jobs", "POST /v1/jobs/validate"]
+include-name = ["POST /v1/jobs", "POST /v1/jobs/validate", "POST /v1/pipelines"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "409", "422"]
 phases.coverage.enabled = {specs}
 
@@ -89,12 +92,17 @@ def schemathesis(folder: Path, *, at_least: int, examples: int, specs: bool) -> 
     finished = [finished_job(example, folder) for _ in range(FINISHED)]
     with transaction() as session:
         queued = [jobs.submit(session, example).id for _ in range(FINISHED)]
+        one = {"steps": {"one": example}}
+        several = [pipelines.submit(session, one)[0].pipeline.id for _ in range(FINISHED)]
+        for pipeline in several[::2]:
+            pipelines.cancel(session, pipeline)
     config, report = folder / "schemathesis.toml", folder / "report.ndjson"
     config.write_text(
         CONFIG.format(
             jobs=json.dumps(finished + queued),
             ended=finished[0],
             models=json.dumps([f"job:{job}" for job in finished]),
+            pipelines=json.dumps(several),
             specs=json.dumps(specs),
         )
     )
