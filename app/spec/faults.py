@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from itertools import islice
@@ -118,9 +119,9 @@ def of_validation(error: ValidationError, body: object, shape: type[Any]) -> lis
 
     They may hold secrets, or text that no JSON can carry.
     """
-    names = sorted(set(_field_names(shape)))
+    fields = dict(sorted(_field_paths(shape).items()))
     errors = error.errors(include_url=False, include_input=False)[:MOST]
-    return _of_unions([fault for details in errors for fault in _faults(details, body, names)])[:MOST]
+    return _of_unions([fault for details in errors for fault in _faults(details, body, fields)])[:MOST]
 
 
 def pointer(*parts: str | int) -> str:
@@ -141,17 +142,19 @@ def nearest(name: str, names: Collection[str], what: str = "") -> Nearest:
     return Nearest(name[:LONGEST_NAME], names, what)
 
 
-def _faults(details: ErrorDetails, body: object, names: list[str]) -> list[Fault]:
+def _faults(details: ErrorDetails, body: object, fields: Mapping[str, list[str]]) -> list[Fault]:
     place = pointer(*_place(details, body))
     if details["type"] == UNFIT:
         return [fault.under(place) for fault in details["ctx"]["faults"]]
-    return [_fault(details, place, names)]
+    return [_fault(details, place, fields)]
 
 
-def _fault(details: ErrorDetails, place: str, names: list[str]) -> Fault:
+def _fault(details: ErrorDetails, place: str, fields: Mapping[str, list[str]]) -> Fault:
     kind, context = details["type"], details.get("ctx") or {}
     if kind == "extra_forbidden":
-        return Fault(place, "unknown field", nearest(str(details["loc"][-1]), names, "fields"), "unknown_field")
+        name = str(details["loc"][-1])
+        hint = f"there is {' and '.join(fields[name])}" if name in fields else nearest(name, list(fields), "fields")
+        return Fault(place, "unknown field", hint, "unknown_field")
     if kind == "missing":
         return Fault(place, "this field is required", None, "missing")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -198,14 +201,21 @@ def _of_unions(faults: list[Fault]) -> list[Fault]:
     return list(kept.values())
 
 
-def _field_names(shape: Any) -> Iterator[str]:
-    """The names of all fields in a shape and in the models that it holds; those of variants belong to their modules instead."""
-    ahead, seen = [shape], set[type]()
+def _field_paths(shape: Any) -> dict[str, list[str]]:
+    """{name: the shortest ways to it, as `training.epochs`} of all fields in a shape and in the models that it holds; those of variants
+    belong to their modules instead."""
+    ahead, seen, found = deque([(shape, "")]), set[type](), dict[str, list[str]]()
     while ahead:
-        part = ahead.pop()
-        if isinstance(part, type) and issubclass(part, BaseModel) and part not in seen:
+        part, way = ahead.popleft()
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            if part in seen:
+                continue
             seen.add(part)
-            yield from part.model_fields
-            ahead += [field.annotation for field in part.model_fields.values()]
+            for name, field in part.model_fields.items():
+                ways = found.setdefault(name, [])
+                if not ways or ways[0].count(".") == way.count("."):
+                    ways.append(way + name)
+                ahead.append((field.annotation, f"{way}{name}."))
         else:
-            ahead += get_args(part)
+            ahead += [(inner, way) for inner in get_args(part)]
+    return found

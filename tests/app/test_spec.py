@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app import methods
 from app.spec import architectures
 from app.spec.data import PerClass, SplitSpec
 from app.spec.faults import MOST, MOST_COMPARED, Fault, Invalid, nearest, pointer, validate, written
@@ -51,6 +52,20 @@ def test_a_hint_names_the_nearest_field_and_never_the_value() -> None:
     (fault,) = caught.value.faults
     assert str(fault.hint) == "did you mean 'epochs'?"
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_field_that_has_its_place_elsewhere_is_shown_the_way() -> None:
+    body = {
+        "kind": "transfer",
+        "dataset": "digits",
+        "source": {"train": {"dataset": "strokes"}},
+        "epochs": 3,
+        "seed": 1,
+    }
+    with pytest.raises(Invalid) as caught:
+        methods.parse(body)
+    hints = {fault.pointer: str(fault.hint) for fault in caught.value.faults}
+    assert hints == {"/epochs": "there is training.epochs", "/seed": "there is split.seed and training.seed"}
 
 
 def test_the_place_of_a_fault_inside_a_union_holds_no_name_of_a_branch() -> None:
