@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app import artifacts, jobs, models
+from app import artifacts, jobs, models, pipelines
 from app.db import transaction
 from app.settings import settings
 from app.spec.models import Manifest
@@ -123,7 +123,7 @@ def _said(bad: Request, answer: Answer | None) -> str:
 
 
 def _world(connect: Connect, folder: Path) -> tuple[World, Callable[[], None]]:
-    """A finished job with a file and a model, and a queued one; and what removes them."""
+    """A finished job with a file and a model, a queued one, and a pipeline of another; and what removes them."""
     document, catalog = (_get(connect, path) for path in ("/openapi.json", "/v1/catalog"))
     bodies = [
         entry["example"]
@@ -135,8 +135,12 @@ def _world(connect: Connect, folder: Path) -> tuple[World, Callable[[], None]]:
     finished = finished_job(bodies[0], folder)
     with transaction() as session:
         queued = jobs.submit(session, bodies[1]).id
+        pipeline, _ = pipelines.submit(session, {"steps": {"one": bodies[1]}})
+        (step, _), *_ = pipeline.steps
+        pipeline_id, of_step = step.pipeline_id, str(step.job_id)
     ids = {
         "job_id": [finished, queued],
+        "pipeline_id": [pipeline_id],
         "name": ["model.keras"],
         "dataset_id": ["digits", "wine"],
         "ref": [f"job:{finished}"],
@@ -145,8 +149,10 @@ def _world(connect: Connect, folder: Path) -> tuple[World, Callable[[], None]]:
     def clean_up() -> None:
         with transaction() as session:
             jobs.cancel(session, queued)
-            jobs.delete(session, queued)
-            jobs.delete(session, finished)
+            pipelines.cancel(session, pipeline_id)
+            pipelines.delete(session, pipeline_id)
+            for job in (queued, of_step, finished):
+                jobs.delete(session, job)
 
     return World(document, catalog, ids, [*bodies, *resolved]), clean_up
 
