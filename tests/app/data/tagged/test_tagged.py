@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from app.data import readers
 from app.data.inputs import text
 from app.data.table import Table, labelled
+from app.data.tagged import conll as conll_file
 from app.data.upload_limits import UploadLimits
 from app.spec.faults import Fault, Invalid
 from tests.app.data.reading import taken
@@ -320,6 +322,28 @@ def test_all_faults_come_at_once_up_to_a_hundred(tmp_path: Path) -> None:
     assert len(refused(tmp_path, b"a\tB-x\n" + b"b\tx\n" * 700, "conll")) == 100
     rows = "\n".join([json.dumps({**TOKENS, "tags": []})] * 300).encode()
     assert len(refused(tmp_path, rows, "jsonl")) == 100
+
+
+@pytest.mark.parametrize(
+    ("written", "count"),
+    [
+        ("a\tX\n\nb\tX\n\nc\tX\n\n", 3),
+        ("\n\n\n\na\tX\n\n\n\n\nb\tX", 2),
+        ("a\tX\r\n\r\nb\tX\r\n\r\n\r\n", 2),
+        ("-DOCSTART-\tO\n\na\tX\n\n \n\n# so\n\n-DOCSTART-\tO\n\nb\tX\n", 2),
+        ("a\tX\n \nb\tX\n", 2),
+        ("# one\na\tX\n\n# two\nb\tX\n", 2),
+    ],
+)
+def test_too_many_sentences_are_counted_before_they_are_read_and_never_for_more_than_there_are(
+    written: str, count: int
+) -> None:
+    """Of two that are there none is refused; of more than may be, the reading stops at once or when they are reached."""
+    read = conll_file.read(io.BytesIO(written.encode()), UploadLimits(rows=count), [])[0]
+    assert len(read) == count
+    assert conll_file._blocks(written) <= count
+    with pytest.raises(Invalid, match=f"more than {count - 1} sentences"):
+        conll_file.read(io.BytesIO(written.encode()), UploadLimits(rows=count - 1), [])
 
 
 def test_limits_hold(tmp_path: Path) -> None:
