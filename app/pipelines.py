@@ -84,6 +84,9 @@ class View:
 
     @property
     def state(self) -> PipelineState:
+        """Its outcome, whatever becomes of its jobs later; else what they make of it now."""
+        if self.pipeline.outcome is not None:
+            return PipelineState(self.pipeline.outcome)
         found = {state for _, state in self.steps}
         if found & {StepState.WAITING, StepState.QUEUED, StepState.RUNNING, StepState.PAUSED}:
             return PipelineState.RUNNING
@@ -206,7 +209,7 @@ def resume(session: Session, pipeline_id: str) -> tuple[View, bool]:
         if all(state != StepState.SKIPPED for _, state in now.steps):
             return now, False
         raise Conflict("This pipeline is being stopped: resume it when the jobs of its steps have ended.")
-    pipeline.cancelled, pipeline.finished_at = False, None
+    pipeline.cancelled, pipeline.outcome, pipeline.finished_at = False, None, None
     for step, state in now.steps:
         if state != StepState.SUCCEEDED:
             step.job_id, step.problem = None, None
@@ -283,7 +286,7 @@ def _settle(session: Session, pipeline: Pipeline) -> View:
     """The pipeline as it stands; finished, where nothing of it will change any more."""
     now = view(session, pipeline)
     if now.state != PipelineState.RUNNING and pipeline.finished_at is None:
-        pipeline.finished_at = func.clock_timestamp()
+        pipeline.outcome, pipeline.finished_at = str(now.state), func.clock_timestamp()
         session.flush()
         session.refresh(pipeline)
     return now

@@ -147,19 +147,22 @@ class Attempt(Row):
 
 
 class Pipeline(Row):
-    """Jobs that were submitted at once; `finished_at` once no step of it will become a job any more, and no job of it runs."""
+    """Jobs that were submitted at once. It has an outcome once no step of it will become a job any more, and no job of it runs; its jobs
+    may then be deleted."""
 
     __tablename__ = "pipelines"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str | None]
     cancelled: Mapped[bool] = mapped_column(server_default=text("false"))
+    outcome: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     idempotency_key: Mapped[str | None]
     idempotency_hash: Mapped[str | None]  # sha256 of the body that came with the key
 
     __table_args__ = (
+        CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name="pipelines_outcome"),
         CheckConstraint("(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name="pipelines_idempotency"),
         Index(
             "pipelines_idempotency_key",

@@ -16,10 +16,12 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text()),
         sa.Column("cancelled", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("outcome", sa.Text()),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
         sa.Column("idempotency_key", sa.Text()),
         sa.Column("idempotency_hash", sa.Text()),
+        sa.CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name=op.f("pipelines_outcome")),
         sa.CheckConstraint(
             "(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name=op.f("pipelines_idempotency")
         ),

@@ -232,6 +232,16 @@ def test_a_cancel_before_anything_runs_is_the_end(client: httpx.Client) -> None:
     assert cancelled["finished_at"] is not None
 
 
+def test_what_was_reached_stays_when_jobs_are_deleted_later(client: httpx.Client, tmp_path: Path) -> None:
+    pipeline = submit(client, {"steps": {"one": LIGHT, "other": LIGHT}})
+    for step in ("one", "other"):
+        end_job(start_job_of(pipeline, step))
+    advance()
+    assert client.delete(f"/v1/jobs/{pipeline['steps']['one']['job']}").status_code == 204
+    assert states(client, pipeline) == ["succeeded", "deleted", "succeeded"]
+    problem(client.post(pipeline["links"]["resume"]), 409, "conflict")
+
+
 def test_what_has_succeeded_is_not_resumed_and_not_cancelled(client: httpx.Client) -> None:
     pipeline = submit(client, {"steps": {"one": LIGHT}})
     end_job(start_job(pipeline["steps"]["one"]["job"]))

@@ -79,6 +79,7 @@ BACKSTOPS = (
     Backstop("models_fence_insert", f"{MODEL} ('x', 'running', 1, 'x', 'x', 1, '{{}}', 'x', 1)"),
     Backstop("models_fence_update", "UPDATE models SET attempt = 1 WHERE job_id = 'running'"),
     Backstop("models_of_a_job", f"{MODEL} ('x', NULL, 1, 'imported', 'y', 1, '{{}}', 'x', 1)"),
+    Backstop("pipelines_outcome", "UPDATE pipelines SET outcome = 'failed' WHERE id = 'first'"),
     Backstop("pipelines_idempotency", "UPDATE pipelines SET idempotency_key = 'k' WHERE id = 'first'"),
     Backstop("pipelines_idempotency_key", "UPDATE pipelines SET idempotency_key = 'k', idempotency_hash = 'h'"),
     Backstop("pipeline_steps_once", "UPDATE pipeline_steps SET problem = '{}' WHERE job_id = 'running'"),
