@@ -30,8 +30,6 @@ log = logs.get(__name__)
 _SOME_JOB = "job_" + "0" * 32
 """Stands for a job that is yet to be, while the rest of a body is checked."""
 
-_MOST_NETWORKS = 64
-
 _DUE = text(
     """
     SELECT id FROM pipelines AS pipeline WHERE finished_at IS NULL AND (
@@ -115,8 +113,7 @@ def submit(session: Session, body: object, key: str | None = None) -> tuple[View
     digest = None if key is None else submissions.digest(body)
     if key is not None and (first := _first(session, key, digest)) is not None:
         return view(session, first), False
-    spec = check(session, body)
-    waits_for = needs(spec.steps)
+    spec, waits_for = check(session, body)
     pipeline = Pipeline(id=ids.new("pipe"), name=spec.name, idempotency_key=key, idempotency_hash=digest)
     if submissions.unless_a_twin(session, lambda: _add(session, pipeline)) is None:
         return submit(session, body, key)
@@ -128,12 +125,15 @@ def submit(session: Session, body: object, key: str | None = None) -> tuple[View
     return view(session, pipeline), True
 
 
-def check(session: Session, body: object) -> PipelineSpec:
-    """What was sent. Raises Invalid with every fault of every step, but for what depends on models that are yet to be; Untraced."""
+def check(session: Session, body: object) -> tuple[PipelineSpec, dict[str, list[str]]]:
+    """What was sent, and the steps that each step refers to.
+
+    Raises Invalid with every fault of every step, but for what depends on models that are yet to be; Untraced.
+    """
     spec = validate(PipelineSpec, body)
-    faults: list[Fault] = []
+    waits_for, faults = dict[str, list[str]](), list[Fault]()
     try:
-        needs(spec.steps)
+        waits_for = needs(spec.steps)
     except Invalid as invalid:
         faults += invalid.faults
     for name, step in spec.steps.items():
@@ -144,7 +144,7 @@ def check(session: Session, body: object) -> PipelineSpec:
             faults += _of_step(name, [fault for fault in invalid.faults if fault.pointer not in yet_to_be])
     if faults:
         raise Invalid(faults)
-    return spec
+    return spec, waits_for
 
 
 def get(session: Session, pipeline_id: str, lock: bool = False) -> Pipeline:
@@ -234,7 +234,7 @@ def advance() -> int:
 
 def _advance(pipeline_id: str) -> int:
     try:
-        for _ in range(_MOST_NETWORKS):
+        for _ in range(traces.MOST_OF_A_BODY):
             try:
                 return _submit_ready(pipeline_id)
             except traces.Untraced as missing:

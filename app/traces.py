@@ -28,6 +28,9 @@ MOST = 10_000
 
 _MOST_AT_HAND = 256
 
+MOST_OF_A_BODY = 64
+"""Networks that a body makes known, one try after the other: it may name a few teachers, or one for each task."""
+
 here: Callable[[Architecture, Sequence[int]], Trace] | None = None
 """Builds networks in this very process, where one has been set: outside the service alone, since it needs Keras."""
 

@@ -53,7 +53,9 @@ def pytest_runtest_logfinish(nodeid):
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("other", type=Path)
-    checkouts = {"here": HERE, "other": parser.parse_args().other.resolve()}
+    parser.add_argument("--only", default="", help="tests whose file and name hold this word")
+    asked = parser.parse_args()
+    checkouts = {"here": HERE, "other": asked.other.resolve()}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "suite_plugin.py").write_text(PLUGIN)
@@ -61,7 +63,7 @@ def main() -> None:
         for label, checkout in checkouts.items():
             started(work, checkout, work / f"{label}.names", "--collect-only").wait()
             found[label] = (work / f"{label}.names").read_text().split("\n")
-        pairs = matched(found["other"], found["here"])
+        pairs = [pair for pair in matched(found["other"], found["here"]) if asked.only in pair[0]]
         print(f"{len(found['other'])} tests there, {len(found['here'])} here, {len(pairs)} in both")
         running = {}
         for label, checkout in checkouts.items():

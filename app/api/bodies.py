@@ -244,8 +244,6 @@ def _object(pairs: _Pairs, path: list[str | int], faults: list[Fault]) -> dict[s
 
 def complaint(text: str) -> str | None:
     """Why neither JSON nor the database can hold this text, or None."""
-    if text.isascii() and "\x00" not in text:
-        return None
     if "\x00" in text:
         return "it holds a NUL character"
     try:

@@ -34,9 +34,6 @@ _NO_KEY = Fault(
     "a random UUID, sent again with every retry",
     "idempotency_key",
 )
-_MOST_NETWORKS = 64
-"""Of one body: it may name a few teachers, or one for each task."""
-
 Answer = TypeVar("Answer")
 
 
@@ -61,7 +58,7 @@ async def idempotency_key(
 async def once_traced(function: Callable[..., Answer], *arguments: object) -> Answer:
     """The result of `function` once every network that it looks at is known. The inference program builds the others,
     while neither a connection to the database is held nor a thread that others wait for."""
-    for _ in range(_MOST_NETWORKS):
+    for _ in range(traces.MOST_OF_A_BODY):
         try:
             return await run_in_threadpool(function, *arguments)
         except Untraced as missing:
