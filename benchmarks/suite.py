@@ -23,8 +23,6 @@ PLUGIN = """
 import os, time
 from pathlib import Path
 
-began = time.time()
-
 
 def name(nodeid):
     file, *_, test = nodeid.split("::")
@@ -42,6 +40,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         first[item.path] = min(place[name(item.nodeid)], first.get(item.path, len(place)))
     items.sort(key=lambda item: first[item.path])
+    global began
+    began = time.time()
 
 
 def pytest_runtest_logfinish(nodeid):
@@ -69,6 +69,7 @@ def main() -> None:
         for label, checkout in checkouts.items():
             wanted = work / f"{label}.wanted"
             wanted.write_text("\n".join(pair[label == "here"] for pair in pairs))
+            (work / f"{label}.times").touch()
             running[label] = started(work, checkout, work / f"{label}.times", wanted=wanted)
         while all(process.poll() is None for process in running.values()):
             time.sleep(1)
@@ -81,7 +82,7 @@ def main() -> None:
     there = sum(seconds["other"][name] for name, _ in both)
     here = sum(seconds["here"][name] for _, name in both)
     print(f"through: {len(seconds['other'])} there, {len(seconds['here'])} here")
-    print(f"of the {len(both)} that both had run: {there:.0f} s there, {here:.0f} s here, {here / there:.2f} of it")
+    print(f"of the {len(both)} that both had run: {there:.0f} s there, {here:.0f} s here")
 
 
 def started(
