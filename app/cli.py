@@ -168,7 +168,13 @@ def list_datasets(url: Url = LOCAL) -> None:
 
 @pretrained.command("add")
 def add_pretrained(
-    name: Annotated[str, typer.Argument(help="As `bequest pretrained list` has it.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="As `bequest pretrained list` has it; or the path of a model's folder of Hugging Face."),
+    ],
+    called: Annotated[
+        str | None, typer.Option("--name", help="Of a folder: what the model is called; as the folder when left out.")
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(help="Of pictures: the HEIGHTxWIDTH that the network sees; as in training when left out."),
@@ -178,12 +184,15 @@ def add_pretrained(
     ] = None,
     url: Url = LOCAL,
 ) -> None:
-    """Make a model `pretrained:NAME` of an installed package's file. The package is not imported; its file is known by its hash."""
+    """Make a model `pretrained:NAME` of an installed package's file, which is known by its hash; or one of a folder. No code is run."""
     from rich.console import Console
 
     from app import client
 
-    raise typer.Exit(client.add_pretrained(name, url, Console(highlight=False), size=size, file=file))
+    console = Console(highlight=False)
+    if (folder := client.folder_in(name)) is not None:
+        raise typer.Exit(client.add_folder(folder, url, console, name=called, size=size))
+    raise typer.Exit(client.add_pretrained(name, url, console, size=size, file=file))
 
 
 @pretrained.command("list")

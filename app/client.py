@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 from rich.box import SIMPLE
@@ -36,7 +36,9 @@ from rich.text import Text
 
 from app.data import folder_tar, uploads
 from app.pretrained import conversion
-from app.pretrained.table import PREFIX, TABLE, Pretrained
+from app.pretrained.hugging_face import reading
+from app.pretrained.hugging_face.folder import of_path
+from app.pretrained.table import PREFIX, TABLE
 from app.spec.faults import Invalid
 from app.spec.intake import Fit, UploadOptions, columns_in, size_of
 
@@ -325,36 +327,77 @@ def _fault(fault: dict[str, Any]) -> str:
 
 def add_pretrained(name: str, url: str, console: Console, *, size: str | None, file: Path | None) -> int:
     """Makes a model of a network that others trained, and sends it. 0 when the service has it, else 1."""
+
+    def convert(path: Path) -> str:
+        entry = conversion.convert(name, path, size=_sides(size), file=file)
+        return f"{entry.about}. {entry.licence}; {entry.source}"
+
+    return _add(convert, f"{PREFIX}{name}", url, console)
+
+
+def folder_in(name: str) -> Path | None:
+    """The folder that an argument means, as a path or a file:// URI; None where it is the name of a known network."""
+    if name in TABLE:
+        return None
+    path = Path(unquote(name.removeprefix("file://"))) if name.startswith("file://") else Path(name)
+    return path if path.is_dir() or "/" in name else None
+
+
+def add_folder(folder: Path, url: str, console: Console, *, name: str | None, size: str | None) -> int:
+    """Makes a model of a folder as Hugging Face's libraries write it, and sends it. 0 when the service has it, else 1."""
+
+    def convert(path: Path) -> str:
+        network = reading.read(of_path(folder), _sides(size))
+        network.write(path)
+        return f"{network.said.licence or 'no licence is said'}; {network.said.source or folder.name}"
+
+    return _add(convert, name or folder.resolve().name, url, console)
+
+
+def _add(convert: Callable[[Path], str], name: str, url: str, console: Console) -> int:
+    """Sends what `convert` writes, which says whose it is, and shows what the service made of it."""
     try:
         with tempfile.TemporaryDirectory(prefix="pretrained-") as folder, _connected(url) as client:
-            path = Path(folder) / f"{name}.zip"
-            entry = _converted(name, path, size, file)
-            model = _sent_model(client, path, f"{PREFIX}{name}", console)
+            path = Path(folder) / "network.zip"
+            about = _converted(convert, path)
+            model = _sent_model(client, path, name, console)
     except Refused as refused:
         for line in str(refused).splitlines():
             console.print(Text(line, style="red"), soft_wrap=True)
         return 1
     manifest = model["manifest"]
     console.print(Text(f"{model['id']}  {model['name']}: {manifest['parameters']:,} parameters", style="bold"))
-    console.print(Text(f"{entry.about}. {entry.licence}; {entry.source}"), soft_wrap=True)
+    console.print(Text(about), soft_wrap=True)
+    for task, answer in manifest["tasks"].items():
+        classes = answer["classes"] or []
+        shown = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
+        console.print(Text(f"it answers {task}: {answer['type']} {shown}".rstrip()), soft_wrap=True)
     for note in manifest["origin"]["notes"]:
         console.print(Text(f"* {note}"), soft_wrap=True)
     console.print("To go on:")
-    job = {"kind": "transfer", "dataset": "YOURS", "source": model["name"], "control": {"seeds": 5}}
+    source = model["name"] if model["name"].startswith(PREFIX) else f"model:{model['name']}"
+    job = {"kind": "transfer", "dataset": "YOURS", "source": source, "control": {"seeds": 5}}
     console.print(Text(f"curl --json '{json.dumps(job)}' {url}/v1/jobs"), soft_wrap=True)
     return 0
 
 
-def _converted(name: str, path: Path, size: str | None, file: Path | None) -> Pretrained:
+def _sides(size: str | None) -> tuple[int, int] | None:
     sides = size_of(size) if size else None
     if size and sides is None:
         raise Refused("expected --size HEIGHTxWIDTH, as in 96x96")
+    return sides
+
+
+def _converted(convert: Callable[[Path], str], path: Path) -> str:
     try:
-        return conversion.convert(name, path, size=sides, file=file)
+        return convert(path)
     except conversion.Unavailable as unavailable:
         raise Refused(str(unavailable)) from None
     except Invalid as invalid:
-        raise Refused(*(f"{fault.message} ({fault.hint})" for fault in invalid.faults)) from None
+        places = (f"{fault.pointer.removeprefix('/')}: " if fault.pointer else "" for fault in invalid.faults)
+        raise Refused(
+            *(f"{at}{fault.message} ({fault.hint})" for at, fault in zip(places, invalid.faults, strict=True))
+        ) from None
 
 
 def _sent_model(client: httpx.Client, path: Path, name: str, console: Console) -> dict[str, Any]:

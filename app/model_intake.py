@@ -21,6 +21,7 @@ from app.data.names import fault_in_label
 from app.db import transaction
 from app.model_files import adopt, named, upload
 from app.model_files.config import walk
+from app.pretrained.hugging_face import conversion
 from app.settings import settings
 from app.spec import architectures, tasks
 from app.spec.adopted import Adopted, Order
@@ -167,6 +168,10 @@ def _read(raw: Path, arrays: Path, options: ImportOptions) -> upload.Model:
     sides = {"*2": list(options.size or ()), "*1": [] if options.length is None else [options.length]}
     try:
         return upload.read_model(raw, arrays, sides={name: given for name, given in sides.items() if given})
+    except upload.OfFolder:
+        network = arrays.with_name("network.zip")
+        conversion.convert(raw, network, size=options.size)
+        return upload.read_model(network, arrays)
     except Invalid as invalid:
         hint = "-F size=HEIGHTxWIDTH says two open sides, -F length=NUMBER one"
         raise Invalid(

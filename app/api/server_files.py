@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from typing import IO
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -16,8 +17,11 @@ from app.spec.lookup import Missing
 _BLOCK = 2**20
 
 
-def copy(uri: str, target: IO[bytes]) -> tuple[str, str | None]:
+def copy(uri: str, target: IO[bytes], only: Collection[str] | None = None) -> tuple[str, str | None]:
     """Writes the file, or a tar of the folder, that a URI names. Only what lies below one of BEQUEST_FILE_ROOTS is read, and no link out.
+
+    Args:
+        only: of a folder, the files that are wanted; all of them when left out.
 
     Returns:
         Its name, and the format of a folder's tar; None: the bytes will show it.
@@ -31,7 +35,7 @@ def copy(uri: str, target: IO[bytes]) -> tuple[str, str | None]:
     except Missing as missing:
         raise Invalid([Fault("/uri", missing.message, missing.hint, "not_found")]) from None
     try:
-        return name, _copy(descriptor, target)
+        return name, _copy(descriptor, target, only)
     except folder_tar.TooLarge as error:
         raise Invalid([_too_large(str(error))]) from None
     except OSError as error:
@@ -45,10 +49,10 @@ def copy(uri: str, target: IO[bytes]) -> tuple[str, str | None]:
         os.close(descriptor)
 
 
-def _copy(descriptor: int, target: IO[bytes]) -> str | None:
+def _copy(descriptor: int, target: IO[bytes], only: Collection[str] | None) -> str | None:
     most, about = settings().max_upload_bytes, os.fstat(descriptor)
     if stat.S_ISDIR(about.st_mode):
-        folder_tar.pack(descriptor, target, most=most)
+        folder_tar.pack(descriptor, target, most=most, only=only)
         return "tar"
     if about.st_size > most:
         raise Invalid([_too_large(f"it takes {about.st_size} bytes, at most {most} are taken")])

@@ -92,15 +92,14 @@ _COLUMN_LIST = {
     "maxItems": _MOST_TARGETS,
     "items": {"type": "string", "maxLength": _LONGEST_TARGET, "pattern": r"^[^\x00]*$"},
 }
+URI = {"type": "string", "maxLength": LONGEST_URI, "pattern": "^file://"}
 _OBJECT = {
     "type": "object",
     "oneOf": [{"required": ["uri"]}, {"required": ["dataset"]}],
     "additionalProperties": False,
     "properties": {
         "uri": {
-            "type": "string",
-            "maxLength": LONGEST_URI,
-            "pattern": "^file://",
+            **URI,
             "description": "a file, or a folder of files, below one of BEQUEST_FILE_ROOTS; `?`, `#` and `%` in names are escaped",
         },
         "dataset": {
@@ -193,13 +192,20 @@ def of_json(body: dict[str, Any]) -> Upload:
     elif "dataset" in body:
         if not isinstance(known, str) or not re.fullmatch("ds_[0-9a-f]{32}", known):
             faults.append(Fault("/dataset", "expected the id of an upload", "GET /v1/datasets lists them", "type"))
-    elif not isinstance(uri, str) or not uri.startswith("file://") or len(uri) > LONGEST_URI:
-        faults.append(Fault("/uri", "expected file:// and an absolute path", "as in file:///data/photos", "uri"))
+    elif (fault := uri_fault(uri)) is not None:
+        faults.append(fault)
     texts = {name: _texts(name, body[name], faults) if name in body else [] for name in _TEXTS}
     options = _options(texts, faults)
     if faults:
         raise Invalid(faults)
     return Upload(str(known if "dataset" in body else uri), _first(texts["name"]), _first(texts["format"]), options)
+
+
+def uri_fault(uri: Any) -> Fault | None:
+    """Whether it may name something on this machine; where it leads is not looked at."""
+    if isinstance(uri, str) and uri.startswith("file://") and len(uri) <= LONGEST_URI:
+        return None
+    return Fault("/uri", "expected file:// and an absolute path", "as in file:///data/photos", "uri")
 
 
 def _texts(name: str, value: Any, faults: list[Fault]) -> list[str]:

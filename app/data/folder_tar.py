@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, BinaryIO
@@ -33,8 +33,16 @@ class _Entry:
         return self.size + len(self.name) * 4 + 4 * tarfile.BLOCKSIZE
 
 
-def pack(folder: int, target: IO[bytes], *, most: int, progress: Callable[[int, int], None] | None = None) -> int:
-    """Writes all files of a folder, hidden ones too, in the order of their names. Nothing of them is kept but their names and bytes.
+def pack(
+    folder: int,
+    target: IO[bytes],
+    *,
+    most: int,
+    only: Collection[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Writes all files of a folder, hidden ones too, in the order of their names; or those of `only` that it has. Nothing of them is kept
+    but their names and bytes.
 
     No link is followed: a link stands in the tar as one that leads nowhere, and whatever else is no plain file as a pipe, so that the
     reader counts them. A file that grows meanwhile is cut to the length that it had.
@@ -51,7 +59,7 @@ def pack(folder: int, target: IO[bytes], *, most: int, progress: Callable[[int, 
         TooLarge: before anything is written.
         OSError: a file or folder cannot be read, is nested deeper than `DEEPEST`, or became shorter meanwhile.
     """
-    entries = _listed(folder)
+    entries = [entry for entry in _listed(folder) if only is None or entry.name in only]
     total, done = sum(entry.room for entry in entries), 0
     if total > most:
         raise TooLarge(f"{len(entries)} files take {total} bytes, at most {most} are taken")

@@ -8,7 +8,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -21,6 +21,9 @@ KNOWN = {CONFIG, METADATA, WEIGHTS, "golden.npz", "tokenizer.json"}
 GRAPH, ARRAYS, VOCABULARY = "graph.json", "arrays.npz", "vocabulary.txt"
 EXCHANGE = {GRAPH, ARRAYS, VOCABULARY}
 """Members of the other form, see `exchange`."""
+
+FOLDER = ("model.safetensors", "pytorch_model.bin")
+"""Files of arrays, beside one of which `CONFIG` is that of a model's folder of another library: `app.pretrained.hugging_face` reads it."""
 
 MOST_MEMBERS = 4096
 RATIO = 200
@@ -62,6 +65,30 @@ class Archive:
                 target.write(chunk)
         if left:
             raise Invalid([Fault("/" + name, "shorter than its entry says", AGAIN, "unreadable")])
+
+
+def is_folder(file: IO[bytes]) -> bool:
+    """Whether it is a zip of a model's folder, or a tar, which no `.keras` file is. Raises Invalid: a damaged zip."""
+    start = file.read(512)
+    file.seek(0)
+    if start.startswith(b"\x1f\x8b") or start[257:262] == b"ustar" or start == bytes(512):  # an empty tar
+        return True
+    if not start.startswith(b"PK\3\4"):
+        return False
+    with _readable(), zipfile.ZipFile(file) as archive:
+        inside = above(archive.namelist())
+    file.seek(0)
+    return inside is not None
+
+
+def above(names: Iterable[str]) -> str | None:
+    """Where in an archive a model's folder is, the outermost: `bert/`; empty where its members are those of the folder."""
+    known = set(names)
+    for name in sorted((name for name in known if name.endswith(CONFIG)), key=len):
+        folder = name.removesuffix(CONFIG)
+        if (not folder or folder.endswith("/")) and any(folder + beside in known for beside in FOLDER):
+            return folder
+    return None
 
 
 @contextmanager

@@ -107,14 +107,12 @@ def write(
     text = {"graph": graph, "outputs": [[name, {"tensor": call}] for name, call in outputs], **about}
     if texts is not None:
         text["tokens"] = texts.said.model_dump(mode="json")
-    packed = io.BytesIO()
-    with Arrays(packed) as sink:
-        for layer, own in arrays.items():
-            for number, array in enumerate(own):
-                sink(f"{layer}/{number}", array)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(GRAPH), json.dumps(text))
-        archive.writestr(zipfile.ZipInfo(ARRAYS), packed.getvalue())
+        with archive.open(zipfile.ZipInfo(ARRAYS), "w", force_zip64=True) as packed, Arrays(packed) as sink:
+            for layer, own in arrays.items():
+                for number, array in enumerate(own):
+                    sink(f"{layer}/{number}", array)
         if texts is not None:
             archive.writestr(zipfile.ZipInfo(VOCABULARY), "".join(f"{token}\n" for token in texts.vocabulary))
 

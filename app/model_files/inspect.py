@@ -20,18 +20,14 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from app.data import disk, sandbox
-from app.model_files import archive, exchange, json_text, rehearsal, safetensors, weights
+from app.data import disk
+from app.model_files import archive, confined, exchange, json_text, rehearsal, safetensors, weights
 from app.model_files._arrays import Arrays, Budget
 from app.model_files._models import KERAS_2
 from app.model_files.config import Walked, walk
 from app.model_files.limits import ModelLimits
 from app.spec.faults import Fault, Invalid, nearest, written
 
-TOO_MUCH = Fault(
-    "/file", "reading it took more memory or space than a model may take", "send a smaller model", "too_large"
-)
-SIDES = "/inputs"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP_OR_PICKLE = (b"PK\3\4", b"\x80")
 MOST_ALONE = 4096
@@ -49,16 +45,12 @@ def main(raw: str, out: str, asked: str = "{}") -> dict[str, Any]:
     read = READERS[wanted.get("form", "keras")]
     with Path(raw).open("rb") as source, Path(out).open("wb") as target, tempfile.TemporaryFile() as scratch:
         _rehearse()
-        sandbox.confine(memory_bytes=limits.memory_bytes, cpu_seconds=limits.cpu_seconds, file_bytes=limits.file_bytes)
-        try:
+
+        def answered() -> dict[str, Any]:
             with Arrays(target) as arrays:
                 return read(Task(source, arrays, scratch, wanted.get("sides") or {}, limits))
-        except Invalid as invalid:
-            return {"faults": written(_under("/file", invalid).faults)}
-        except (MemoryError, RecursionError, OSError) as error:
-            if disk.is_full(error):
-                raise
-            return {"faults": written([TOO_MUCH])}
+
+        return confined.answer(limits, answered)
 
 
 @dataclass
@@ -77,6 +69,8 @@ class Task:
 
 
 def _keras(task: Task) -> dict[str, Any]:
+    if archive.is_folder(task.source):
+        return {"folder": True}
     with archive.opened(task.source, task.limits.array_bytes) as members:
         if archive.GRAPH in members:
             exchanged, vocabulary = exchange.read(members, task.arrays, task.scratch, task.budget)
@@ -91,11 +85,11 @@ def _keras(task: Task) -> dict[str, Any]:
         try:
             walked = walk(config, task.sides, beside)
         except Invalid as invalid:
-            raise _under("/" + archive.CONFIG, invalid) from None
+            raise confined.under("/" + archive.CONFIG, invalid) from None
         try:
             weights.of_layers(task.scratch, walked.places, task.arrays, task.budget)
         except Invalid as invalid:
-            raise _under("/" + archive.WEIGHTS, invalid) from None
+            raise confined.under("/" + archive.WEIGHTS, invalid) from None
     return _answer(walked)
 
 
@@ -154,11 +148,6 @@ def _beside(members: archive.Archive, scratch: IO[bytes], path: str) -> dict[str
     return result if numbers is None else {**result, "idf_weights": numbers}
 
 
-def _under(prefix: str, invalid: Invalid) -> Invalid:
-    """The same one level further out, but for faults about what the caller said of the sides."""
-    return Invalid(fault if fault.pointer.startswith(SIDES) else fault.under(prefix) for fault in invalid.faults)
-
-
 def _answer(walked: Walked) -> dict[str, Any]:
     return {"graph": walked.graph, "outputs": walked.outputs, "notes": walked.notes}
 
@@ -179,7 +168,7 @@ def _rehearse() -> None:
             read(Task(io.BytesIO(file), arrays, scratch))
     for encoding in ("cp437", "ascii"):  # of names in a zip, of vocabularies
         b"name".decode(encoding)
-    json.dumps(written([TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
+    json.dumps(written([confined.TOO_MUCH, Fault("", "", nearest("classs", ["ä", "class"]))]))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ MAKE_AGAIN = "send a smaller model, or save it again with Keras 3"
 
 Form = Literal["keras", "config", "weights"]
 
+
+class OfFolder(Exception):
+    """The file is an archive of a model's folder of another library: `app.pretrained` makes a network of it."""
+
+
 _TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the others wait for a turn
 
 
@@ -80,9 +85,12 @@ def read_model(
     Raises:
         Invalid: with every fault of the first step that finds any. Pointers are /file, those into the config
             /file/config.json/…, and /inputs/NAME where the config leaves sides open or others were given.
+        OfFolder: it is neither of the two, and OUT is empty.
         OSError: the disk is full.
     """
     result = _read(raw, out, form, sides, limits or ModelLimits())
+    if result.get("folder"):
+        raise OfFolder
     said = Said.model_validate({name: result[name] for name in Said.model_fields if name in result})
     tokens = result.get("tokens")
     texts = None if tokens is None else Texts(WordPieceSaid.model_validate(tokens), result["vocabulary"])

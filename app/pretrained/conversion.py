@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tempfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import IO, Any
 
 from app.model_files import exchange, safetensors, weights
 from app.model_files._arrays import Budget
-from app.pretrained import sentence_transformers, torch_file
+from app.pretrained import torch_file
 from app.pretrained.drawing import Array
-from app.pretrained.source import Source
+from app.pretrained.hugging_face import folder, reading
+from app.pretrained.source import Built, Source
 from app.pretrained.table import TABLE, Format, Pretrained
 from app.spec.faults import Fault, Invalid
 
@@ -49,10 +51,7 @@ def convert(name: str, target: Path, *, size: tuple[int, int] | None = None, fil
             f"{entry.file} of {entry.distribution} {entry.version} should have the hash {entry.sha256}, found {found}"
         )
         raise Invalid([Fault("", message, f"take the file as it was published: {entry.install}", "wrong_hash")])
-    source = Source(read(io.BytesIO(content), entry.format))
-    texts = sentence_transformers.texts(io.BytesIO(content)) if entry.format == "sentence-transformers" else None
-    built = entry.build(source, size or entry.size or (0, 0))
-    source.check_all_taken()
+    built, texts = _built(entry, content, size or entry.size)
     said = exchange.Said(
         classes="none",
         scale=entry.scale,
@@ -63,6 +62,18 @@ def convert(name: str, target: Path, *, size: tuple[int, int] | None = None, fil
     )
     exchange.write(target, built.graph, [("output", built.graph["features"])], built.arrays, said, texts)
     return entry
+
+
+def _built(entry: Pretrained, content: bytes, size: tuple[int, int] | None) -> tuple[Built, exchange.Texts | None]:
+    """The network, and how it sees texts where it is given ids of them."""
+    if entry.build is None:
+        with tempfile.TemporaryFile() as scratch, folder.of_archive(io.BytesIO(content), scratch) as opened:
+            network = reading.read(opened, size)
+        return Built(network.graph, network.arrays, network.said.notes), network.texts
+    source = Source(read(io.BytesIO(content), entry.format))
+    built = entry.build(source, size or (0, 0))
+    source.check_all_taken()
+    return built, None
 
 
 def installed(entry: Pretrained) -> Path | None:
@@ -78,8 +89,6 @@ def read(file: IO[bytes], format: Format) -> dict[str, Array]:
     """The arrays of a file by their names in it. Raises Invalid."""
     if format == "torch":
         return torch_file.read(file)
-    if format == "sentence-transformers":
-        return read(sentence_transformers.arrays(file), "safetensors")
     arrays: dict[str, Array] = {}
     readers: dict[str, Any] = {"safetensors": safetensors.read, "keras-h5": weights.of_older_file}
     readers[format](file, arrays.__setitem__, Budget())

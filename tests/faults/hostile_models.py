@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.app.model_files.hostile import CANARY as FILE
 from tests.app.model_files.hostile import files
+from tests.app.pretrained import hostile
 from tests.faults.hostile_npz import Hostile, Lair, Make
 
 CANARY = Path(FILE)
@@ -45,4 +46,9 @@ def archive(chance: random.Random, lair: Lair) -> Hostile:
     return _of("archive", chance)
 
 
-ALL: list[Make] = [advisory, bomb, arrays, archive]
+def folder(chance: random.Random, lair: Lair) -> Hostile:
+    """A model's folder in a zip or tar, of links, bombs, pickles or noise."""
+    return Hostile(hostile.ALL[chance.choice(list(hostile.ALL))](), "model.tar", path="/v1/models")
+
+
+ALL: list[Make] = [advisory, bomb, arrays, archive, folder]

@@ -241,7 +241,9 @@ def minilm(rng: np.random.Generator, blocks: int = 2) -> bytes:
 def sentence_transformers(arrays: Arrays, tokenizer: str | None = None) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1_Pooling/config.json", "{}")
+        archive.writestr("config.json", json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+        archive.writestr("modules.json", json.dumps([{"type": f"models.{kind}"} for kind in ("Pooling", "Normalize")]))
+        archive.writestr("1_Pooling/config.json", json.dumps({"pooling_mode_mean_tokens": True}))
         archive.writestr("model.safetensors", safetensors(arrays))
         archive.writestr("tokenizer.json", tokenizer or wordpiece().to_str())
     return file.getvalue()

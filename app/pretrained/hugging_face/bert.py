@@ -1,0 +1,64 @@
+"""BERT and what is of its form, as MiniLM is.
+
+Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding"; Wang et al. 2020, "MiniLM: Deep
+Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from app.pretrained.drawing import Tensor
+from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, count
+from app.pretrained.hugging_face.texts import Pooling, Tokens
+from app.pretrained.source import Source
+
+
+class Bert(Config):
+    """Its `config.json`. Widths and depth are read off the arrays."""
+
+    num_attention_heads: int = Field(12, ge=1, le=1024)
+    hidden_act: Activation = "gelu"
+    layer_norm_eps: float = Field(1e-12, gt=0, le=1)
+    position_embedding_type: Literal["absolute"] = "absolute"
+    is_decoder: Literal[False] = False
+    pad_token_id: Literal[0] = 0
+
+
+def build(source: Source, config: Mapping[str, Any], *, answers: bool, length: int, pooling: Pooling) -> Drawn:
+    """On ids of tokens. A head stands on the pooler: [CLS], a dense layer and tanh."""
+    said = Bert.of(config)
+    inside = source.within("bert.") if "bert.embeddings.word_embeddings.weight" in source.names else source
+    tokens = Tokens(length)
+    layers = Layers(tokens.drawing, said.layer_norm_eps)
+    # A text is one sentence here, so the numbers of a first sentence are added to those of each place.
+    places = inside.take("embeddings.position_embeddings.weight")[:length]
+    places = places + inside.take("embeddings.token_type_embeddings.weight")[:1]
+    x = tokens.embedded(layers, inside.take("embeddings.word_embeddings.weight"), places)
+    x = layers.norm(inside, "embedding_norm", "embeddings.LayerNorm", x)
+    for number in range(count(inside, "encoder.layer.")):
+        x = _block(layers, inside, number, x, tokens.seen, said)
+    inside.leave("embeddings.position_ids")
+    if answers:
+        pooled = layers.dense(inside, "pooler", "pooler.dense", layers.first("first", x), activation="tanh")
+        logits = layers.dense(source, "logits", "classifier", pooled)
+        return Drawn(tokens.drawing, "text", pooled, logits, [])
+    inside.leave("pooler.dense.weight", "pooler.dense.bias")
+    return Drawn(tokens.drawing, "text", tokens.pooled(layers, x, pooling), None, [pooling.about])
+
+
+def _block(layers: Layers, source: Source, number: int, x: Tensor, seen: Tensor, said: Bert) -> Tensor:
+    """Self-attention and two dense layers, each added to what it was given and normed after that."""
+    ours, theirs = f"block{number}", f"encoder.layer.{number}"
+    parts = [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
+    parts.append(f"{theirs}.attention.output.dense")
+    attended = layers.attention(source, f"{ours}_attention", parts, x, heads=said.num_attention_heads, seen=seen)
+    x = layers.drawing.add(f"{ours}_attention_add", "Add", [x, attended])
+    x = layers.norm(source, f"{ours}_attention_norm", f"{theirs}.attention.output.LayerNorm", x)
+    wide = layers.activated(source, f"{ours}_wide", f"{theirs}.intermediate.dense", x, said.hidden_act)
+    back = layers.dense(source, f"{ours}_back", f"{theirs}.output.dense", wide)
+    x = layers.drawing.add(f"{ours}_add", "Add", [x, back])
+    return layers.norm(source, f"{ours}_norm", f"{theirs}.output.LayerNorm", x)

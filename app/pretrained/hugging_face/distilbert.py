@@ -1,0 +1,53 @@
+"""DistilBERT (Sanh et al. 2019, "DistilBERT, a distilled version of BERT"): half the depth, no numbers of sentences, no pooler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from app.pretrained.drawing import Tensor
+from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, count
+from app.pretrained.hugging_face.texts import Pooling, Tokens
+from app.pretrained.source import Source
+
+EPSILON = 1e-12
+
+
+class DistilBert(Config):
+    n_heads: int = Field(12, ge=1, le=1024)
+    activation: Activation = "gelu"
+    pad_token_id: Literal[0] = 0
+
+
+def build(source: Source, config: Mapping[str, Any], *, answers: bool, length: int, pooling: Pooling) -> Drawn:
+    """On ids of tokens. A head stands on [CLS], a dense layer and ReLU."""
+    said = DistilBert.of(config)
+    prefixed = "distilbert.embeddings.word_embeddings.weight" in source.names
+    inside = source.within("distilbert.") if prefixed else source
+    tokens = Tokens(length)
+    layers = Layers(tokens.drawing, EPSILON)
+    places = inside.take("embeddings.position_embeddings.weight")[:length]
+    x = tokens.embedded(layers, inside.take("embeddings.word_embeddings.weight"), places)
+    x = layers.norm(inside, "embedding_norm", "embeddings.LayerNorm", x)
+    for number in range(count(inside, "transformer.layer.")):
+        x = _block(layers, inside, number, x, tokens.seen, said)
+    inside.leave("embeddings.position_ids")
+    if answers:
+        hidden = layers.dense(source, "hidden", "pre_classifier", layers.first("first", x), activation="relu")
+        logits = layers.dense(source, "logits", "classifier", hidden)
+        return Drawn(tokens.drawing, "text", hidden, logits, [])
+    return Drawn(tokens.drawing, "text", tokens.pooled(layers, x, pooling), None, [pooling.about])
+
+
+def _block(layers: Layers, source: Source, number: int, x: Tensor, seen: Tensor, said: DistilBert) -> Tensor:
+    ours, theirs = f"block{number}", f"transformer.layer.{number}"
+    parts = [f"{theirs}.attention.{part}_lin" for part in ("q", "k", "v", "out")]
+    attended = layers.attention(source, f"{ours}_attention", parts, x, heads=said.n_heads, seen=seen)
+    x = layers.drawing.add(f"{ours}_attention_add", "Add", [x, attended])
+    x = layers.norm(source, f"{ours}_attention_norm", f"{theirs}.sa_layer_norm", x)
+    wide = layers.activated(source, f"{ours}_wide", f"{theirs}.ffn.lin1", x, said.activation)
+    back = layers.dense(source, f"{ours}_back", f"{theirs}.ffn.lin2", wide)
+    x = layers.drawing.add(f"{ours}_add", "Add", [x, back])
+    return layers.norm(source, f"{ours}_norm", f"{theirs}.output_layer_norm", x)

@@ -1,0 +1,227 @@
+"""From a folder's parts to one network in the form of `app.model_files.exchange`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Literal
+
+from app.model_files import exchange, safetensors
+from app.model_files._arrays import Budget
+from app.model_files.archive import CONFIG
+from app.pretrained import torch_file
+from app.pretrained.drawing import Array
+from app.pretrained.hugging_face import bert, distilbert, pictures, resnet, tokenizer, vit
+from app.pretrained.hugging_face.folder import ARRAYS, TORCH, Folder
+from app.pretrained.hugging_face.layers import Drawn
+from app.pretrained.hugging_face.texts import Pooling
+from app.pretrained.source import Source
+from app.spec.base import is_visible
+from app.spec.faults import Fault, Invalid
+
+LONGEST, MOST_LINES = 200, 1000
+AGAIN = "take config.json and the arrays of one model"
+
+
+@dataclass(frozen=True)
+class Family:
+    """`answers`: the class of a network whose head is taken too."""
+
+    kind: Literal["text", "image"]
+    build: Callable[..., Drawn]
+    answers: str
+
+
+PLACES = "embeddings.position_embeddings.weight"
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({
+    "bert": Family("text", bert.build, "BertForSequenceClassification"),
+    "distilbert": Family("text", distilbert.build, "DistilBertForSequenceClassification"),
+    "resnet": Family("image", resnet.build, "ResNetForImageClassification"),
+    "vit": Family("image", vit.build, "ViTForImageClassification"),
+})  # fmt: skip
+"""By `model_type` of config.json."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A network: what `exchange.write` takes."""
+
+    graph: dict[str, Any]
+    output: str
+    arrays: dict[str, list[Array]]
+    said: exchange.Said
+    texts: exchange.Texts | None
+
+    def write(self, target: Path | IO[bytes]) -> None:
+        exchange.write(target, self.graph, [("output", self.output)], self.arrays, self.said, self.texts)
+
+
+def read(folder: Folder, size: tuple[int, int] | None = None) -> Read:
+    """The network of a folder.
+
+    Args:
+        size: of pictures, (height, width) that it sees; as the folder says when left out.
+
+    Raises:
+        Invalid: no family that is known, or another network than its config says, with pointers to the folder's files.
+    """
+    config = folder.json(CONFIG)
+    family = _family(config)
+    source = Source(_renamed(_arrays(folder)))
+    known = config.get("architectures") or []
+    architecture = str(known[0])[:LONGEST] if isinstance(known, list) and known else ""
+    answers = architecture == family.answers
+    texts, seen, notes = None, pictures.Pictures(), list[str]()
+    how: dict[str, Any]
+    if family.kind == "text":
+        texts, notes = tokenizer.read(folder, _places(source))
+        how = {"length": texts.said.length, "pooling": _pooling(folder)}
+    else:
+        seen = pictures.read(folder)
+        notes, how = [*seen.notes], {"size": size or (None if "image_size" in config else seen.size)}
+    try:
+        drawn = family.build(source, config, answers=answers, **how)
+    except ValueError as error:  # of NumPy: a reshape that does not come out even
+        raise Invalid(
+            [Fault(f"/{ARRAYS}", f"shapes that do not fit ({error})"[:LONGEST], AGAIN, "wrong_shape")]
+        ) from None
+    notes += [*drawn.notes, *_left(source, config["model_type"], architecture)]
+    if any("dropout" in name and rate for name, rate in config.items()):
+        notes.append("dropout, which its training had, is left out")
+    answer = drawn.logits or drawn.features
+    if drawn.logits and config.get("problem_type") == "multi_label_classification":
+        answer = drawn.drawing.add("labels", "Activation", drawn.logits, activation="sigmoid")
+    graph = drawn.drawing.graph(drawn.kind, answer)
+    said = exchange.Said(
+        classes=_classes(config, drawn, notes),
+        scale=seen.scale,
+        fit=seen.fit,
+        licence=_licence(folder),
+        source=_source(config),
+        notes=notes,
+    )
+    return Read(graph, str(answer["tensor"]), drawn.drawing.arrays, said, texts)
+
+
+def _family(config: Mapping[str, Any]) -> Family:
+    named = config.get("model_type")
+    if not isinstance(named, str) or named not in FAMILIES:
+        hint = (
+            f"known are {', '.join(FAMILIES)}; any network can be sent as graph.json and arrays.npz, see docs/models.md"
+        )
+        shown = named[:LONGEST] if isinstance(named, str) else "nothing"
+        raise Invalid(
+            [Fault(f"/{CONFIG}/model_type", f"it is {shown}, which is not known here", hint, "not_available")]
+        )
+    return FAMILIES[named]
+
+
+def _arrays(folder: Folder) -> dict[str, Array]:
+    """The arrays by name, floats as float32. Raises Invalid."""
+    name = ARRAYS if ARRAYS in folder.names else TORCH
+    arrays: dict[str, Array] = {}
+    try:
+        with folder.open(name) as file:
+            if name == TORCH:
+                return torch_file.read(file)
+            safetensors.read(file, arrays.__setitem__, Budget())
+    except Invalid as invalid:
+        raise Invalid(fault.under(f"/{name}") for fault in invalid.faults) from None
+    return arrays
+
+
+def _renamed(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Norms of the first years say gamma and beta."""
+    old = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
+    return {old.sub(lambda found: _NORM[found[0]], name): array for name, array in arrays.items()}
+
+
+_NORM = {"gamma": "weight", "beta": "bias"}
+
+
+def _places(source: Source) -> int:
+    """Of a network on texts, how many tokens of one it can tell apart. Raises Invalid: there is no array of them."""
+    known = [name for name in source.names if name.endswith(PLACES)]
+    return source.shape(known[0] if known else PLACES)[0]
+
+
+def _pooling(folder: Folder) -> Pooling:
+    """As sentence-transformers says it, in its older words or its newer ones, if it wrote the folder; else the mean. Raises Invalid."""
+    if MODULES not in folder.names and POOLING not in folder.names:
+        return Pooling()
+    told = folder.parsed(MODULES) if MODULES in folder.names else []
+    modules = [str(module.get("type")).rpartition(".")[2] for module in told if isinstance(module, dict)]
+    if strange := sorted(set(modules) - {"Transformer", "Pooling", "Normalize"}):
+        message = f"behind its network stands {', '.join(strange)}"[:LONGEST]
+        raise Invalid([Fault(f"/{MODULES}", message, "Pooling and Normalize are known", "not_available")])
+    said = folder.json(POOLING)
+    mode = said.get("pooling_mode", [name for name, on in said.items() if name.startswith("pooling_mode_") and on])
+    how = {_POOLINGS.get(str(name), str(name)) for name in ([mode] if isinstance(mode, str) else mode or ["mean"])}
+    if how not in ({"mean"}, {"cls"}):
+        message = f"texts are pooled by {', '.join(sorted(how))}"[:LONGEST]
+        raise Invalid([Fault(f"/{POOLING}", message, "mean and cls are known, one of them", "not_available")])
+    return Pooling(first=how == {"cls"}, unit="Normalize" in modules)
+
+
+MODULES, POOLING = "modules.json", "1_Pooling/config.json"
+_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+
+
+def _left(source: Source, model_type: str, architecture: str) -> list[str]:
+    """A note of the heads that are left behind. Raises Invalid: what is left belongs to the trunk itself."""
+    trunk = f"{model_type}."
+    named = any(name.startswith(trunk) for name in source.names)
+    heads = [name for name in source.left if named and not name.startswith(trunk)]
+    source.leave(*heads)
+    source.check_all_taken()
+    if not heads:
+        return []
+    more = f" and {len(heads) - 3} more" if len(heads) > 3 else ""
+    whose = f" of {architecture}" if architecture else ""
+    return [f"left out, for it is a head{whose}: {', '.join(heads[:3])}{more}"]
+
+
+def _classes(config: Mapping[str, Any], drawn: Drawn, notes: list[str]) -> Any:
+    """The names of the classes in the order of the outputs; None of a head that answers numbers."""
+    if drawn.logits is None:
+        return "none"
+    outputs = drawn.drawing.arrays["logits"][1].shape[0]
+    if outputs == 1 or config.get("problem_type") == "regression":
+        return None
+    told = config.get("id2label")
+    names = [told.get(str(number)) for number in range(outputs)] if isinstance(told, dict) else []
+    known = [name for name in names if isinstance(name, str) and name and all(map(is_visible, name))]
+    if len(known) < outputs:
+        notes.append("config.json has no names of its classes: they are called LABEL_0, LABEL_1 and so on")
+        return [f"LABEL_{number}" for number in range(outputs)]
+    seen = set[str]()
+    for number, name in enumerate(known):
+        if name in seen:
+            known[number] = f"{name} ({number})"
+            notes.append(f"two classes are called {name}: the second is kept as {known[number]}"[:LONGEST])
+        seen.add(known[number])
+    return known
+
+
+def _licence(folder: Folder) -> str | None:
+    """As the head of the model's card says it."""
+    lines = folder.text("README.md").splitlines() if "README.md" in folder.names else []
+    if lines[:1] != ["---"]:
+        return None
+    for line in lines[1:MOST_LINES]:
+        key, _, value = line.partition(":")
+        if key == "license":
+            return value.strip(" \"'")[:LONGEST] or None
+        if key == "---":
+            break
+    return None
+
+
+def _source(config: Mapping[str, Any]) -> str | None:
+    named = config.get("_name_or_path")
+    return named[:LONGEST] if isinstance(named, str) and named else None

@@ -1,0 +1,52 @@
+"""What networks on texts have in common: ids of tokens and their places come in, and a row of features goes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.pretrained.drawing import Array, Drawing, Tensor
+from app.pretrained.hugging_face.layers import Layers
+
+PADDING = 0
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How the rows of a text's tokens become one. `first`: that of [CLS]; else their mean. `unit`: it is brought to length 1."""
+
+    first: bool = False
+    unit: bool = False
+
+    @property
+    def about(self) -> str:
+        how = "the row of [CLS]" if self.first else "the mean over a text's tokens"
+        return f"its features are {how}{', brought to length 1' if self.unit else ''}"
+
+
+class Tokens:
+    """The input of a network on texts: ids of tokens, filled up with 0. `seen`: the places that attention may look at."""
+
+    def __init__(self, length: int):
+        self.drawing = Drawing("tokens", (length,), integers=True)
+        self._there = self.drawing.add("is_token", "ops.NotEqual", self.drawing.input, PADDING)
+        self.seen = self.drawing.add("attention_mask", "ops.ExpandDims", self._there, axis=1)
+
+    def embedded(self, layers: Layers, words: Array, places: Array) -> Tensor:
+        """Each token's row and each place's, added."""
+        drawing = self.drawing
+        ones = drawing.add("ones", "ops.OnesLike", drawing.input)
+        number = drawing.add("place", "ops.Subtract", drawing.add("place_from_1", "ops.Cumsum", ones, axis=1), 1)
+        added = [layers.table("word_embedding", drawing.input, words), layers.table("place_embedding", number, places)]
+        return drawing.add("embedding", "Add", added)
+
+    def pooled(self, layers: Layers, x: Tensor, pooling: Pooling) -> Tensor:
+        drawing = self.drawing
+        if pooling.first:
+            x = layers.first("first", x)
+        else:
+            ones = drawing.add("one_each", "ops.Cast", self._there, dtype="float32")
+            counted = drawing.add("counted", "ops.ExpandDims", ones, axis=-1)
+            number = drawing.add("count", "ops.Maximum", drawing.add("tokens_there", "ops.Sum", counted, axis=1), 1.0)
+            total = drawing.add("total", "ops.Sum", drawing.add("without_padding", "Multiply", [x, counted]), axis=1)
+            x = drawing.add("mean", "ops.Divide", total, number)
+        return drawing.add("unit", "UnitNormalization", x) if pooling.unit else x

@@ -1,0 +1,256 @@
+"""A model's folder comes in any wrapping and in the words of any year, and what is not known of it is refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.data import wordpiece
+from app.pretrained.hugging_face import conversion, folder, reading
+from app.pretrained.hugging_face.folder import PARTS
+from app.spec.faults import Fault, Invalid
+from tests.app.pretrained import folders, hf_numbers, hostile, published
+from tests.app.pretrained.folders import Parts
+
+
+def written(content: bytes) -> bytes:
+    """What becomes of an archive, in this process."""
+    out = io.BytesIO()
+    with tempfile.TemporaryFile() as scratch, folder.of_archive(io.BytesIO(content), scratch) as opened:
+        reading.read(opened).write(out)
+    return out.getvalue()
+
+
+def inside(made: bytes) -> tuple[dict[str, Any], str]:
+    """The graph and what is said beside it, and the hash of the arrays."""
+    with zipfile.ZipFile(io.BytesIO(made)) as archive:
+        return json.loads(archive.read("graph.json")), hashlib.sha256(archive.read("arrays.npz")).hexdigest()
+
+
+def refused(parts: Parts) -> list[Fault]:
+    with pytest.raises(Invalid) as caught:
+        written(folders.zipped(parts))
+    return caught.value.faults
+
+
+WRAPPINGS: dict[str, Callable[[Parts], bytes]] = {
+    "zip of a folder": lambda parts: folders.zipped(parts, "bert/"),
+    "tar": folders.tarred,
+    "tar c .": lambda parts: folders.tarred(parts, "./"),
+    "tar of a folder": lambda parts: folders.tarred(parts, "models/bert/"),
+    "tar.gz": lambda parts: folders.tarred(parts, mode="w:gz"),
+    "beside other files": lambda parts: folders.zipped({"onnx/config.json": b"{}", "tf_model.h5": b"x", **parts}),
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_the_same_folder_is_the_same_network_in_any_wrapping(wrapping: str) -> None:
+    parts = folders.parts("bert-classes")
+    assert written(WRAPPINGS[wrapping](parts)) == written(folders.zipped(parts))
+
+
+def test_a_folder_of_this_machine_is_the_same(tmp_path: Path) -> None:
+    parts = folders.parts("distilbert")
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(content)
+    out = io.BytesIO()
+    reading.read(folder.of_path(tmp_path)).write(out)
+    assert out.getvalue() == written(folders.zipped(parts))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(Invalid, match=r"has no config\.json beside a model\.safetensors"):
+        folder.of_path(tmp_path)
+
+
+def test_arrays_of_pytorch_are_as_good() -> None:
+    parts = folders.parts("resnet-classes")
+    del parts["model.safetensors"]
+    for form in (published.torch_zip, published.torch_old):
+        torch = {"pytorch_model.bin": form(published.state(folders.arrays("resnet-classes")))}
+        assert written(folders.zipped(parts | torch)) == written(folders.zipped(folders.parts("resnet-classes")))
+
+
+def test_norms_in_the_words_of_the_first_years() -> None:
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    arrays = folders.arrays("bert-masked")
+    for new, name in old.items():
+        arrays = {key.replace(new, name): array for key, array in arrays.items()}
+    parts = folders.parts("bert-masked") | {"model.safetensors": published.safetensors(arrays)}
+    said, made = inside(written(folders.zipped(parts)))
+    assert made == inside(written(folders.zipped(folders.parts("bert-masked"))))[1]
+    assert any("head of BertForMaskedLM" in note for note in said["notes"])
+
+
+def test_a_vocabulary_and_settings_are_as_good_as_a_tokenizer() -> None:
+    parts = folders.parts("bert")
+    del parts["tokenizer.json"]
+    text = "".join(f"{token}\n" for token in folders.VOCABULARY)
+    parts |= {"vocab.txt": text.encode(), "sentence_bert_config.json": b'{"max_seq_length": 12}'}
+    assert written(folders.zipped(parts)) == written(folders.zipped(folders.parts("bert")))
+    cased = parts | {"tokenizer_config.json": b'{"do_lower_case": false}'}
+    assert inside(written(folders.zipped(cased)))[0]["tokens"] == {
+        "type": "wordpiece",
+        "length": 12,
+        "lowercase": False,
+    }
+
+
+def test_what_a_folder_leaves_open_is_said() -> None:
+    parts = folders.parts("bert")
+    told = json.loads(parts["tokenizer.json"]) | {"truncation": None}
+    said, _ = inside(written(folders.zipped(parts | {"tokenizer.json": json.dumps(told).encode()})))
+    assert said["tokens"]["length"] == 24  # places that the network has
+    assert "of a text the first 24 tokens are seen, of at most 24" in said["notes"]
+    newer = {"modules.json": b"[]", "tokenizer_config.json": b'{"model_max_length": 9}'}
+    said, _ = inside(written(folders.zipped(parts | {"tokenizer.json": json.dumps(told).encode()} | newer)))
+    assert said["tokens"]["length"] == 9
+
+
+def test_the_card_and_the_config_say_whose_it_is() -> None:
+    config = folders.told()["vit"]["config"] | {"_name_or_path": "someone/vit"}
+    card = b"---\ntags:\n- x\nlicense: apache-2.0\n---\nlicense: none\n"
+    parts = folders.parts("vit") | {"config.json": json.dumps(config).encode(), "README.md": card}
+    said, _ = inside(written(folders.zipped(parts)))
+    assert (said["licence"], said["source"], said["scale"]) == ("apache-2.0", "someone/vit", "-1..1")
+    said, _ = inside(written(folders.zipped(parts | {"README.md": b"license: mit\n"})))
+    assert "licence" not in said
+
+
+def test_two_classes_of_one_name_stay_two() -> None:
+    config = folders.told()["vit-classes"]["config"] | {"id2label": {"0": "crane", "1": "drake", "2": "crane"}}
+    said, _ = inside(
+        written(folders.zipped(folders.parts("vit-classes") | {"config.json": json.dumps(config).encode()}))
+    )
+    assert said["classes"] == ["crane", "drake", "crane (2)"]
+    assert any("two classes are called crane" in note for note in said["notes"])
+
+
+PICTURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "of ImageNet, cut": ({"crop_pct": 0.875}, {"scale": "imagenet", "fit": "crop"}),
+    "not cut from 384 on": ({"size": {"shortest_edge": 384}}, {"scale": "imagenet"}),
+    "an older file": ({"size": 32, "feature_extractor_type": "ConvNextFeatureExtractor"}, {"scale": "imagenet", "fit": "crop"}),
+    "plain": ({"do_normalize": False, "image_processor_type": "ViTImageProcessor", "size": 32}, {"scale": "0..1"}),
+    "bytes": ({"do_rescale": False, "do_normalize": False, "image_processor_type": "X", "size": 32}, {"scale": "0..255"}),
+    "cut from the middle": (
+        {"image_processor_type": "X", "do_center_crop": True, "crop_size": {"height": 32, "width": 48}, "size": 64},
+        {"scale": "imagenet", "fit": "crop", "shape": [32, 48, 3]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_pictures_are_seen_as_their_makers_say(case: str) -> None:
+    changed, expected = PICTURES[case]
+    told = {**folders.PIXELS["resnet"], **changed}
+    said, _ = inside(
+        written(folders.zipped(folders.parts("resnet") | {"preprocessor_config.json": json.dumps(told).encode()}))
+    )
+    shape = said["graph"]["given"][0]["shape"]
+    assert said["scale"] == expected["scale"]
+    assert said.get("fit") == expected.get("fit")
+    assert shape == expected.get("shape", [384, 384, 3] if "384" in case else [32, 32, 3])
+
+
+def changed(file: str, **fields: Any) -> Callable[[Parts], Parts]:
+    """Another value of fields in a JSON file of the folder."""
+    return lambda parts: parts | {file: json.dumps({**json.loads(parts.get(file, b"{}")), **fields}).encode()}
+
+
+def without(name: str) -> Callable[[Parts], Parts]:
+    return lambda parts: {key: content for key, content in parts.items() if key != name}
+
+
+def with_arrays(**arrays: np.ndarray | None) -> Callable[[Parts], Parts]:
+    """The network `bert` with other arrays; None takes one away."""
+    whole = {key: array for key, array in (folders.arrays("bert") | arrays).items() if array is not None}
+    return lambda parts: parts | {"model.safetensors": published.safetensors(whole)}
+
+
+WORD = "embeddings.word_embeddings.weight"
+QUERY = "encoder.layer.0.attention.self.query"
+BROKEN: dict[str, tuple[str, Callable[[Parts], Parts], str]] = {
+    "another family": ("bert", changed("config.json", model_type="roberta"), "/config.json/model_type"),
+    "no family": ("bert", changed("config.json", model_type=None), "/config.json/model_type"),
+    "a family that is no text": ("bert", changed("config.json", model_type=["bert"]), "/config.json/model_type"),
+    "another activation": ("bert", changed("config.json", hidden_act="mish"), "/config.json/hidden_act"),
+    "relative places": ("bert", changed("config.json", position_embedding_type="relative_key"), "/config.json/position_embedding_type"),
+    "a decoder": ("bert", changed("config.json", is_decoder=True), "/config.json/is_decoder"),
+    "another padding": ("bert", changed("config.json", pad_token_id=1), "/config.json/pad_token_id"),
+    "heads that do not divide": ("bert", changed("config.json", num_attention_heads=5), ""),
+    "an epsilon that is none": ("bert", changed("config.json", layer_norm_eps=-1), "/config.json/layer_norm_eps"),
+    "a config that is a list": ("bert", lambda parts: parts | {"config.json": b"[]"}, "/config.json"),
+    "a config that is damaged": ("bert", lambda parts: parts | {"config.json": b"{"}, "/config.json"),
+    "a config that is no text": ("bert", lambda parts: parts | {"config.json": b"\xff\xfe"}, "/config.json"),
+    "an array too few": ("bert", with_arrays(**{f"{QUERY}.bias": None}), ""),
+    "no words": ("bert", with_arrays(**{WORD: None}), ""),
+    "an array too many": ("bert", with_arrays(**{"encoder.layer.0.extra": np.zeros(3, "<f4")}), ""),
+    "a vector for a matrix": ("bert", with_arrays(**{f"{QUERY}.weight": np.zeros(16, "<f4")}), ""),
+    "damaged arrays": ("bert", lambda parts: parts | {"model.safetensors": b"x" * 64}, "/model.safetensors"),
+    "no tokenizer": ("bert", without("tokenizer.json"), ""),
+    "a tokenizer of pairs of bytes": ("bert", changed("tokenizer.json", model={"type": "BPE", "vocab": {}}), "/tokenizer.json/model"),
+    "more tokens": ("bert", changed("tokenizer.json", added_tokens=[{"content": "<x>"}]), "/tokenizer.json/added_tokens"),
+    "texts cleaned otherwise": ("bert", changed("tokenizer.json", normalizer={"type": "NFC"}), "/tokenizer.json/normalizer"),
+    "accents kept": (
+        "bert",
+        changed("tokenizer.json", normalizer={"type": "BertNormalizer", "lowercase": True, "strip_accents": False}),
+        "/tokenizer.json/normalizer",
+    ),
+    "words found otherwise": ("bert", changed("tokenizer.json", pre_tokenizer={"type": "Whitespace"}), "/tokenizer.json/pre_tokenizer"),
+    "texts without ends": ("bert", changed("tokenizer.json", post_processor=None), "/tokenizer.json/post_processor"),
+    "parts that are no objects": ("bert", changed("tokenizer.json", model=[]), "/tokenizer.json/model"),
+    "a layer behind the pooling": ("bert", lambda parts: parts | {"modules.json": b'[{"type": "models.Dense"}]'}, "/modules.json"),
+    "pooled by the largest": (
+        "bert",
+        lambda parts: parts | {"1_Pooling/config.json": b'{"pooling_mode_max_tokens": true}'},
+        "/1_Pooling/config.json",
+    ),
+    "pooled twice": (
+        "bert",
+        lambda parts: parts | {"1_Pooling/config.json": b'{"pooling_mode": ["cls", "mean"]}'},
+        "/1_Pooling/config.json",
+    ),
+    "another number of patches": ("vit", changed("config.json", image_size=40), ""),
+    "keys without a bias": ("vit", changed("config.json", qkv_bias=False), "/config.json/qkv_bias"),
+    "pixels of another scale": ("vit", changed("preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]), "/preprocessor_config.json"),
+    "another kind of block": ("resnet", changed("config.json", layer_type="wide"), "/config.json/layer_type"),
+    "blocks of the other kind": ("resnet", changed("config.json", layer_type="basic"), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_not_known_is_refused_by_name(case: str) -> None:
+    name, change, pointer = BROKEN[case]
+    faults = refused(change(folders.parts(name)))
+    assert [fault.pointer for fault in faults][:1] == [pointer], faults
+    assert all(fault.message and fault.hint for fault in faults)
+
+
+@pytest.mark.parametrize("case", hostile.ALL)
+def test_hostile_archives_are_refused_and_nothing_is_left(case: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.write_bytes(hostile.ALL[case]())
+    with pytest.raises(Invalid) as caught:
+        conversion.convert(raw, tmp_path / "out")
+    assert all(fault.pointer.startswith("/file") for fault in caught.value.faults)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_the_process_says_what_this_one_says(tmp_path: Path) -> None:
+    content = folders.zipped(folders.parts("distilbert-classes"))
+    (tmp_path / "raw").write_bytes(content)
+    conversion.convert(tmp_path / "raw", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == written(content)
+
+
+def test_only_known_files_are_opened() -> None:
+    assert set(folders.parts("bert")) | set(folders.parts("vit")) <= PARTS
+    ours = wordpiece.tokenizer(folders.VOCABULARY, lowercase=True)
+    assert len(json.loads(ours)["model"]["vocab"]) == hf_numbers.WORDS
