@@ -11,12 +11,14 @@ import argparse
 import io
 import subprocess
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.model_files import adopt, upload
+from app.model_files import adopt, safetensors, upload
+from app.model_files._arrays import Budget
 from app.pretrained import conversion
 from app.pretrained.table import TABLE
 from app.spec.adopted import Order
@@ -48,7 +50,9 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         ours, adapters = stepped(Path(folder), published, given, rng)
-        bert = conversion.read(io.BytesIO(published.read_bytes()), "sentence-transformers")
+        bert = dict[str, np.ndarray]()
+        with zipfile.ZipFile(published) as archive:
+            safetensors.read(io.BytesIO(archive.read("model.safetensors")), bert.__setitem__, Budget())
         np.savez(
             Path(folder, "given.npz"),
             **given,

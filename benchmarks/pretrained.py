@@ -2,7 +2,8 @@
 
 FOLDER holds pictures, sounds or texts in a folder for each class. A running service has the network already: `bequest pretrained add
 NAME`. For each strategy a job starts from it and is compared with the same network from scratch, at an equal budget, on rows that neither
-saw; a network that suits few rows better learns the same from scratch beside them (`--beside audio-cnn` of sounds, `text-cnn` of texts).
+saw; the figures are points of the test metric, the interval is the verdict's. A network that suits few rows better learns the same from
+scratch beside them (`--beside audio-cnn` of sounds, `text-cnn` of texts), and a linear model where the report has one.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--source", default="pretrained:efficientnet-lite0")
-    parser.add_argument("--labels", type=int, default=5, help="of each class")
+    parser.add_argument("--labels", type=int, nargs="+", default=[5], help="of each class")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--size", help="HEIGHTxWIDTH at which pictures are stored; as the network sees them when left out"
+    )
     parser.add_argument(
         "--beside", default="cnn", help="an architecture that learns the same from scratch, in five times the steps"
     )
@@ -35,36 +39,47 @@ def main() -> None:
     asked = parser.parse_args()
     with httpx.Client(base_url=asked.url, timeout=600) as client:
         source = answered(client.get(f"/v1/models/{asked.source}"))["manifest"]["input"]
-        dataset = uploaded(client, asked.folder, source)
-        plain = {
-            "training": {"steps": 5 * asked.steps, "batch_size": 16},
-            "limit_train_examples": {"per_class": asked.labels},
-        }
-        body = {"kind": "multitask", "dataset": dataset, "tasks": {"label": {}}, "trunk": asked.beside, **plain}
-        report = reported(client, body)
-        print(f"{asked.beside} from scratch: {report['tasks']['label']['accuracy']:.3f}")
-        for strategy in asked.strategies:
-            body = {
-                "kind": "transfer",
-                "dataset": dataset,
-                "source": asked.source,
-                "strategy": strategy,
-                "limit_train_examples": {"per_class": asked.labels},
-                "training": {"steps": asked.steps, "batch_size": 16},
-                "control": {"seeds": asked.seeds},
-            }
-            if asked.rate is not None and strategy != "feature_extraction":
-                body["training"] = {
-                    **plain["training"],
-                    "steps": asked.steps,
-                    "optimizer": {"learning_rate": asked.rate},
+        dataset = uploaded(client, asked.folder, source, asked.size)
+        print(
+            "| labels a class | | it reaches | the control | difference | verdict | s |\n|---|---|---|---|---|---|---|"
+        )
+        for labels in asked.labels:
+            few = {"dataset": dataset, "limit_train_examples": {"per_class": labels}}
+            patient = {"steps": 5 * asked.steps, "batch_size": 16}
+            body = {"kind": "multitask", **few, "tasks": {"label": {}}, "trunk": asked.beside, "training": patient}
+            report = reported(client, body)
+            reached = points(report["tasks"]["label"]["accuracy"])
+            linear = report["baselines"]["label"].get("linear")
+            beside = f"a linear model {points(linear['value'])}" if linear else ""
+            print(f"| {labels} | `{asked.beside}` from scratch, one run | {reached} | | {beside} | | |", flush=True)
+            for strategy in asked.strategies:
+                training: dict[str, Any] = {"steps": asked.steps, "batch_size": 16}
+                if asked.rate is not None and strategy != "feature_extraction":
+                    training["optimizer"] = {"learning_rate": asked.rate}
+                body = {
+                    "kind": "transfer",
+                    **few,
+                    "source": asked.source,
+                    "strategy": strategy,
+                    "training": training,
+                    "control": {"seeds": asked.seeds},
                 }
-            started = time.monotonic()
-            sentence = reported(client, body)["sentence"]
-            print(f"{strategy}, {asked.labels} labels a class, {time.monotonic() - started:.0f} s\n  {sentence}")
+                started = time.monotonic()
+                (verdict,) = reported(client, body)["verdict"]["tasks"].values()
+                low, high = verdict["interval"]
+                print(
+                    f"| {labels} | `{strategy}` | {points(verdict['treated'])} | {points(verdict['control'])} "
+                    f"| {points(verdict['delta'])} [{points(low)}, {points(high)}] | {verdict['decision']} "
+                    f"| {time.monotonic() - started:.0f} |",
+                    flush=True,
+                )
 
 
-def uploaded(client: httpx.Client, folder: Path, source: dict[str, Any]) -> str:
+def points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def uploaded(client: httpx.Client, folder: Path, source: dict[str, Any], size: str | None) -> str:
     """The data set of a folder's files, as the network takes them."""
     how = source["decode"]
     if source["kind"] == "audio":
@@ -72,7 +87,7 @@ def uploaded(client: httpx.Client, folder: Path, source: dict[str, Any]) -> str:
     elif source["kind"] == "text":
         words = {}
     else:
-        words = {"size": "{}x{}".format(*source["shape"])}
+        words = {"size": size or "{}x{}".format(*source["shape"])}
     with tempfile.NamedTemporaryFile(suffix=".zip") as packed:
         with zipfile.ZipFile(packed, "w") as archive:
             for path in sorted(folder.rglob("*")):

@@ -9,7 +9,7 @@ from app.data import disk, sandbox
 from app.model_files.limits import ModelLimits
 from app.spec.faults import Fault, Invalid, written
 
-FILE, SIDES = "/file", "/inputs"
+FILE, SAID = "/file", ("/inputs", "/size")
 TOO_MUCH = Fault(
     FILE, "reading it took more memory or space than a model may take", "send a smaller model", "too_large"
 )
@@ -33,5 +33,5 @@ def answer(limits: ModelLimits, read: Callable[[], dict[str, Any]]) -> dict[str,
 
 
 def under(prefix: str, invalid: Invalid) -> Invalid:
-    """The same one level further out, but for faults about what the caller said of the sides."""
-    return Invalid(fault if fault.pointer.startswith(SIDES) else fault.under(prefix) for fault in invalid.faults)
+    """The same one level further out, but for faults about what the caller said of the sides (`SAID`)."""
+    return Invalid(fault if fault.pointer.startswith(SAID) else fault.under(prefix) for fault in invalid.faults)

@@ -8,9 +8,9 @@ import tempfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from app.model_files import exchange, safetensors, weights
+from app.model_files import exchange, weights
 from app.model_files._arrays import Budget
 from app.pretrained import torch_file
 from app.pretrained.drawing import Array
@@ -90,8 +90,7 @@ def read(file: IO[bytes], format: Format) -> dict[str, Array]:
     if format == "torch":
         return torch_file.read(file)
     arrays: dict[str, Array] = {}
-    readers: dict[str, Any] = {"safetensors": safetensors.read, "keras-h5": weights.of_older_file}
-    readers[format](file, arrays.__setitem__, Budget())
+    weights.of_older_file(file, arrays.__setitem__, Budget())
     return arrays
 
 

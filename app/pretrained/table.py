@@ -15,7 +15,7 @@ from app.pretrained.source import Built, Source
 from app.spec.faults import Hint, nearest
 from app.spec.imports import Scale
 
-Format = Literal["torch", "safetensors", "keras-h5", "folder"]
+Format = Literal["torch", "keras-h5", "folder"]
 
 
 PREFIX = "pretrained:"

@@ -93,7 +93,7 @@ def test_a_file_says_of_itself_what_the_form_leaves_open(service: Service) -> No
     exchange.write(file, graph, [("out", "out")], arrays, said)
 
     def sent(**fields: str) -> httpx.Response:
-        return service.post("/v1/models", files={"file": ("mine.zip", file.getvalue())}, data=fields)
+        return service.post("/v1/models", files={"file": ("by-hand.zip", file.getvalue())}, data=fields)
 
     manifest = sent().json()["manifest"]
     assert manifest["tasks"]["out"]["classes"] == ["a", "b"]

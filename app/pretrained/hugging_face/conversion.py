@@ -56,11 +56,13 @@ def convert(raw: Path, out: Path, *, size: tuple[int, int] | None = None, limits
     """
     limits = limits or ModelLimits()
     with tempfile.TemporaryDirectory(prefix="folder-", dir=out.parent) as work:
-        written = Path(work) / "out"
         asked = json.dumps({"size": size, "limits": asdict(limits)})
-        command = [sys.executable, "-P", "-m", MODULE, str(raw.resolve()), str(written), asked]
-        reader_process.ask(command, Path(work), limits.wall_seconds, AGAIN)
-        written.replace(out)
+        command = [sys.executable, "-P", "-m", MODULE, str(raw.resolve()), str(out.resolve()), asked]
+        try:
+            reader_process.ask(command, Path(work), limits.wall_seconds, AGAIN)
+        except BaseException:
+            out.unlink(missing_ok=True)
+            raise
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from app.model_files import exchange, safetensors
 from app.model_files._arrays import Budget
@@ -21,30 +21,57 @@ from app.pretrained.hugging_face.texts import Pooling
 from app.pretrained.source import Source
 from app.spec.base import is_visible
 from app.spec.faults import Fault, Invalid
+from app.spec.imports import Scale
+from app.spec.intake import Fit
 
 LONGEST, MOST_LINES = 200, 1000
 AGAIN = "take config.json and the arrays of one model"
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """How rows come to a network. `how`: what its family's `build` is told of it."""
+
+    how: dict[str, Any]
+    notes: list[str]
+    scale: Scale | None = None
+    fit: Fit | None = None
+    texts: exchange.Texts | None = None
+
+
+def _of_texts(folder: Folder, source: Source, _: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
+    if size is not None:
+        raise Invalid([Fault("/size", "it sees no pictures", "leave the size out")])
+    texts, notes = tokenizer.read(folder, _places(source))
+    return Prepared({"length": texts.said.length, "pooling": _pooling(folder)}, notes, texts=texts)
+
+
+def _of_pictures(folder: Folder, _: Source, config: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
+    seen = pictures.read(folder)
+    size = size or (None if "image_size" in config else seen.size)
+    return Prepared({"size": size}, [*seen.notes], scale=seen.scale, fit=seen.fit)
+
+
+@dataclass(frozen=True)
 class Family:
     """`answers`: the class of a network whose head is taken too."""
 
-    kind: Literal["text", "image"]
     build: Callable[..., Drawn]
     answers: str
+    prepared: Callable[[Folder, Source, Mapping[str, Any], tuple[int, int] | None], Prepared]
 
 
 PLACES = "embeddings.position_embeddings.weight"
-
-
 FAMILIES: Mapping[str, Family] = MappingProxyType({
-    "bert": Family("text", bert.build, "BertForSequenceClassification"),
-    "distilbert": Family("text", distilbert.build, "DistilBertForSequenceClassification"),
-    "resnet": Family("image", resnet.build, "ResNetForImageClassification"),
-    "vit": Family("image", vit.build, "ViTForImageClassification"),
+    "bert": Family(bert.build, "BertForSequenceClassification", _of_texts),
+    "distilbert": Family(distilbert.build, "DistilBertForSequenceClassification", _of_texts),
+    "resnet": Family(resnet.build, "ResNetForImageClassification", _of_pictures),
+    "vit": Family(vit.build, "ViTForImageClassification", _of_pictures),
 })  # fmt: skip
 """By `model_type` of config.json."""
+
+OF_CLASSES = (None, "single_label_classification", "multi_label_classification")
+"""What `problem_type` says where a head's outputs are of classes."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +102,13 @@ def read(folder: Folder, size: tuple[int, int] | None = None) -> Read:
     source = Source(_renamed(_arrays(folder)))
     known = config.get("architectures") or []
     architecture = str(known[0])[:LONGEST] if isinstance(known, list) and known else ""
-    answers = architecture == family.answers
-    texts, seen, notes = None, pictures.Pictures(), list[str]()
-    how: dict[str, Any]
-    if family.kind == "text":
-        texts, notes = tokenizer.read(folder, _places(source))
-        how = {"length": texts.said.length, "pooling": _pooling(folder)}
-    else:
-        seen = pictures.read(folder)
-        notes, how = [*seen.notes], {"size": size or (None if "image_size" in config else seen.size)}
+    prepared = family.prepared(folder, source, config, size)
     try:
-        drawn = family.build(source, config, answers=answers, **how)
+        drawn = family.build(source, config, answers=architecture == family.answers, **prepared.how)
     except ValueError as error:  # of NumPy: a reshape that does not come out even
-        raise Invalid(
-            [Fault(f"/{ARRAYS}", f"shapes that do not fit ({error})"[:LONGEST], AGAIN, "wrong_shape")]
-        ) from None
+        message = f"shapes that do not fit ({error})"[:LONGEST]
+        raise Invalid([Fault(f"/{ARRAYS}", message, AGAIN, "wrong_shape")]) from None
+    notes = prepared.notes
     notes += [*drawn.notes, *_left(source, config["model_type"], architecture)]
     if any("dropout" in name and rate for name, rate in config.items()):
         notes.append("dropout, which its training had, is left out")
@@ -99,13 +118,13 @@ def read(folder: Folder, size: tuple[int, int] | None = None) -> Read:
     graph = drawn.drawing.graph(drawn.kind, answer)
     said = exchange.Said(
         classes=_classes(config, drawn, notes),
-        scale=seen.scale,
-        fit=seen.fit,
+        scale=prepared.scale,
+        fit=prepared.fit,
         licence=_licence(folder),
         source=_source(config),
         notes=notes,
     )
-    return Read(graph, str(answer["tensor"]), drawn.drawing.arrays, said, texts)
+    return Read(graph, str(answer["tensor"]), drawn.drawing.arrays, said, prepared.texts)
 
 
 def _family(config: Mapping[str, Any]) -> Family:
@@ -191,7 +210,7 @@ def _classes(config: Mapping[str, Any], drawn: Drawn, notes: list[str]) -> Any:
     if drawn.logits is None:
         return "none"
     outputs = drawn.drawing.arrays["logits"][1].shape[0]
-    if outputs == 1 or config.get("problem_type") == "regression":
+    if outputs == 1 or config.get("problem_type") not in OF_CLASSES:
         return None
     told = config.get("id2label")
     names = [told.get(str(number)) for number in range(outputs)] if isinstance(told, dict) else []

@@ -249,6 +249,19 @@ def sentence_transformers(arrays: Arrays, tokenizer: str | None = None) -> bytes
     return file.getvalue()
 
 
+def arrays_of_folder(content: bytes) -> Arrays:
+    """The arrays of a zip of a model's folder, floats of 32 bits."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        stored = archive.read("model.safetensors")
+    begin = 8 + struct.unpack("<Q", stored[:8])[0]
+    arrays = Arrays()
+    for name, entry in json.loads(stored[8:begin]).items():
+        if name != "__metadata__" and entry["dtype"] == "F32":
+            start, end = entry["data_offsets"]
+            arrays[name] = np.frombuffer(stored[begin + start : begin + end], "<f4").reshape(entry["shape"])
+    return arrays
+
+
 def wordpiece(*, lowercase: bool = True, length: int = 128) -> Any:
     """The tokenizer of `VOCABULARY` as the tokenizers library makes it, which cuts and fills up by itself."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors

@@ -23,7 +23,6 @@ import pytest
 from app.data import tokens
 from app.model_files import adopt, upload
 from app.pretrained import conversion, table
-from app.pretrained.source import Source
 from app.pretrained.table import TABLE, Pretrained
 from app.spec.adopted import Order
 from app.spec.faults import Invalid
@@ -271,7 +270,7 @@ def test_the_sentence_encoder_is_the_network_that_was_trained(made: Any, tmp_pat
     assert (manifest.input.kind, manifest.input.shape) == ("text", [1024])
     assert manifest.input.tokens is not None
     assert manifest.input.tokens.type == "wordpiece"
-    arrays = conversion.read(io.BytesIO(content), "sentence-transformers")
+    arrays = published.arrays_of_folder(content)
     theirs = published.wordpiece()
     ours = told_of(model, tmp_path / "model.keras", theirs)
     for number, text in enumerate(SENTENCES):
@@ -309,14 +308,6 @@ def test_an_array_that_no_layer_takes_is_a_fault(made: Any) -> None:
     del arrays["_bn1.bias"]
     with pytest.raises(Invalid, match=r"there is no array _bn1\.bias"):
         made("efficientnet-lite0", published.torch_old(published.state(arrays)))
-
-
-def test_safetensors_are_read_as_well() -> None:
-    arrays = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5], np.float32)}
-    source = Source(conversion.read(io.BytesIO(published.safetensors(arrays)), "safetensors"))
-    for name, values in arrays.items():
-        np.testing.assert_array_equal(source.take(name), values)
-    source.check_all_taken()
 
 
 # The published ones
@@ -383,7 +374,7 @@ def test_the_published_minilm(tmp_path: Path) -> None:
     assert manifest.input.tokens is not None
     assert manifest.input.tokens.vocabulary == 30_522
     content = (conversion.installed(TABLE["minilm-l6"]) or Path()).read_bytes()
-    arrays = conversion.read(io.BytesIO(content), "sentence-transformers")
+    arrays = published.arrays_of_folder(content)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         theirs = tokens.opened(archive.read("tokenizer.json").decode())
     ours = told_of(model, tmp_path / "model.keras", theirs)
