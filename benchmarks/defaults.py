@@ -142,7 +142,7 @@ MEASURED: dict[str, Callable[[Bench], None]] = {"rates": rates, "pulls": pulls, 
 def points(job: Job, arm: str) -> float:
     """The test metric of one arm in points."""
     (verdict,) = job.report["verdict"]["tasks"].values()
-    return 100 * float(verdict[arm])
+    return 100 * float(verdict[arm]["mean"])
 
 
 def shown(found: dict[str, list[float]], values: list[str]) -> None:

@@ -68,8 +68,8 @@ def main() -> None:
                 (verdict,) = reported(client, body)["verdict"]["tasks"].values()
                 low, high = verdict["interval"]
                 print(
-                    f"| {labels} | `{strategy}` | {points(verdict['treated'])} | {points(verdict['control'])} "
-                    f"| {points(verdict['delta'])} [{points(low)}, {points(high)}] | {verdict['decision']} "
+                    f"| {labels} | `{strategy}` | {points(verdict['treated']['mean'])} | {points(verdict['control']['mean'])} "
+                    f"| {points(verdict['delta']['mean'])} [{points(low)}, {points(high)}] | {verdict['decision']} "
                     f"| {time.monotonic() - started:.0f} |",
                     flush=True,
                 )
