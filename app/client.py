@@ -347,9 +347,9 @@ def add_folder(folder: Path, url: str, console: Console, *, name: str | None, si
     """Makes a model of a folder as Hugging Face's libraries write it, and sends it. 0 when the service has it, else 1."""
 
     def convert(path: Path) -> str:
-        network = reading.read(of_path(folder), _sides(size))
+        network = reading.read(of_path(folder), reading.Asked(_sides(size)))
         network.write(path)
-        return f"{network.said.licence or 'no licence is said'}; {network.said.source or folder.name}"
+        return f"{folder.resolve().name}: {network.said.licence or 'no licence is said'}"
 
     return _add(convert, name or folder.resolve().name, url, console)
 

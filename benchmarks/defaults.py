@@ -109,7 +109,7 @@ def softened(bench: Bench) -> None:
     """temperature and weight of `logits` under logit_standardization; the last column is plain `logits`, T = 4, weight 0.9"""
     found: dict[str, list[float]] = {}
     for dataset, target, teacher, student in (
-        ("strokes", "digit", "cnn", "mlp"),
+        ("strokes", "digit", "cnn", "cnn-small"),
         ("messages", "topic", "text-cnn", "text-cnn-small"),
         ("tones", "pattern", "audio-cnn", "audio-cnn-small"),
     ):

@@ -186,6 +186,11 @@ def of_json(body: dict[str, Any]) -> Sent:
         for name in _OF_WEIGHTS
         if name in body and not alone
     ]
+    faults += [
+        Fault(f"/{name}", "it goes with a whole network", "leave it out, or leave `architecture` out", "unknown_field")
+        for name in _TEXTS
+        if name in body and alone and name not in _WITH_WEIGHTS
+    ]
     uri, name = body.get("uri"), body.get("name")
     if (fault := upload_bodies.uri_fault(uri)) is not None:
         faults.append(fault)

@@ -17,7 +17,7 @@ from app.api.model_bodies import Sent
 from app.api.shapes import ModelShape
 from app.api.threads import apart
 from app.errors import refused
-from app.pretrained.hugging_face.folder import PARTS
+from app.pretrained.hugging_face.folder import wanted
 from app.settings import settings
 from app.spec.faults import Invalid
 from app.spec.named_weights import WeightsOptions
@@ -85,7 +85,7 @@ def _store(sent: Sent) -> tuple[ModelShape, bool]:
 def _copied(sent: Sent, target: IO[bytes]) -> tuple[str | None, str | None]:
     """Writes what was sent or named; its own name, and what the model is to be called, which of a folder is all of its name."""
     if isinstance(sent.source, str):
-        named, folder = server_files.copy(sent.source, target, PARTS)
+        named, folder = server_files.copy(sent.source, target, wanted)
         return named, sent.name or (named if folder else None)
     shutil.copyfileobj(sent.source.file, target, 1 << 20)
     return sent.source.filename or None, sent.name

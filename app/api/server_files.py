@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import IO
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -17,11 +17,13 @@ from app.spec.lookup import Missing
 _BLOCK = 2**20
 
 
-def copy(uri: str, target: IO[bytes], only: Collection[str] | None = None) -> tuple[str, str | None]:
+def copy(
+    uri: str, target: IO[bytes], only: Callable[[Collection[str]], Collection[str]] | None = None
+) -> tuple[str, str | None]:
     """Writes the file, or a tar of the folder, that a URI names. Only what lies below one of BEQUEST_FILE_ROOTS is read, and no link out.
 
     Args:
-        only: of a folder, the files that are wanted; all of them when left out.
+        only: is told the names of a folder's files, and says which are wanted; all of them when left out.
 
     Returns:
         Its name, and the format of a folder's tar; None: the bytes will show it.
@@ -49,7 +51,7 @@ def copy(uri: str, target: IO[bytes], only: Collection[str] | None = None) -> tu
         os.close(descriptor)
 
 
-def _copy(descriptor: int, target: IO[bytes], only: Collection[str] | None) -> str | None:
+def _copy(descriptor: int, target: IO[bytes], only: Callable[[Collection[str]], Collection[str]] | None) -> str | None:
     most, about = settings().max_upload_bytes, os.fstat(descriptor)
     if stat.S_ISDIR(about.st_mode):
         folder_tar.pack(descriptor, target, most=most, only=only)

@@ -38,11 +38,10 @@ def pack(
     target: IO[bytes],
     *,
     most: int,
-    only: Collection[str] | None = None,
+    only: Callable[[Collection[str]], Collection[str]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Writes all files of a folder, hidden ones too, in the order of their names; or those of `only` that it has. Nothing of them is kept
-    but their names and bytes.
+    """Writes all files of a folder, hidden ones too, in the order of their names. Nothing of them is kept but their names and bytes.
 
     No link is followed: a link stands in the tar as one that leads nowhere, and whatever else is no plain file as a pipe, so that the
     reader counts them. A file that grows meanwhile is cut to the length that it had.
@@ -50,6 +49,7 @@ def pack(
     Args:
         folder: a descriptor.
         most: the longest that the tar may be, in bytes.
+        only: is told the names, and says which are wanted.
         progress: is told (done, total) bytes.
 
     Returns:
@@ -59,7 +59,10 @@ def pack(
         TooLarge: before anything is written.
         OSError: a file or folder cannot be read, is nested deeper than `DEEPEST`, or became shorter meanwhile.
     """
-    entries = [entry for entry in _listed(folder) if only is None or entry.name in only]
+    entries = _listed(folder)
+    if only is not None:
+        wanted = set(only([entry.name for entry in entries]))
+        entries = [entry for entry in entries if entry.name in wanted]
     total, done = sum(entry.room for entry in entries), 0
     if total > most:
         raise TooLarge(f"{len(entries)} files take {total} bytes, at most {most} are taken")

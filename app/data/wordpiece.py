@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unicodedata import category
 
 from app.spec.faults import Fault, Invalid
 
@@ -104,7 +105,7 @@ def _faults(vocabulary: Sequence[str]) -> Iterator[Fault]:
     strange = [
         number
         for number, token in enumerate(vocabulary, 1)
-        if not 0 < len(token) <= LONGEST or not token.isprintable() or " " in token
+        if not 0 < len(token) <= LONGEST or not all(map(_is_plain, token))
     ]
     if strange:
         message = f"{len(strange)} lines, the first is {strange[0]}, are no 1 to {LONGEST} printable characters without a blank"
@@ -120,3 +121,8 @@ def _faults(vocabulary: Sequence[str]) -> Iterator[Fault]:
     if twice:
         message = f"{len(twice)} tokens are there more than once, {twice[0]!r} among them"
         yield Fault("", message, AGAIN, "vocabulary")
+
+
+def _is_plain(sign: str) -> bool:
+    """Printable and no blank; or one of the two separators that BERT's cleaning leaves in a text, which Chinese vocabularies have."""
+    return sign != " " and (sign.isprintable() or category(sign) in ("Zl", "Zp"))

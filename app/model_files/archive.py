@@ -22,7 +22,7 @@ GRAPH, ARRAYS, VOCABULARY = "graph.json", "arrays.npz", "vocabulary.txt"
 EXCHANGE = {GRAPH, ARRAYS, VOCABULARY}
 """Members of the other form, see `exchange`."""
 
-FOLDER = ("model.safetensors", "pytorch_model.bin")
+FOLDER = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 """Files of arrays, beside one of which `CONFIG` is that of a model's folder of another library: `app.pretrained.hugging_face` reads it."""
 
 MOST_MEMBERS = 4096

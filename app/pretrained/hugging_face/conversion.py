@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.data import disk, reader_process
-from app.model_files import confined
+from app.model_files import confined, upload
 from app.model_files.limits import ModelLimits
 from app.pretrained.hugging_face import folder, reading, rehearsal
 from app.spec.faults import Invalid
@@ -40,7 +40,7 @@ def main(raw: str, out: str, asked: str) -> dict[str, Any]:
 
 def _convert(source: IO[bytes], target: IO[bytes], scratch: IO[bytes], size: tuple[int, int] | None) -> dict[str, Any]:
     with folder.of_archive(source, scratch) as opened:
-        reading.read(opened, size).write(target)
+        reading.read(opened, reading.Asked(size)).write(target)
     return {}
 
 
@@ -55,7 +55,7 @@ def convert(raw: Path, out: Path, *, size: tuple[int, int] | None = None, limits
         OSError: the disk is full.
     """
     limits = limits or ModelLimits()
-    with tempfile.TemporaryDirectory(prefix="folder-", dir=out.parent) as work:
+    with tempfile.TemporaryDirectory(prefix="folder-", dir=out.parent) as work, upload.TURNS:
         asked = json.dumps({"size": size, "limits": asdict(limits)})
         command = [sys.executable, "-P", "-m", MODULE, str(raw.resolve()), str(out.resolve()), asked]
         try:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app.pretrained.drawing import Tensor
 from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, count
-from app.pretrained.hugging_face.texts import Pooling, Tokens
+from app.pretrained.hugging_face.texts import Seen, Tokens
 from app.pretrained.source import Source
 
 EPSILON = 1e-12
@@ -17,28 +17,30 @@ EPSILON = 1e-12
 
 class DistilBert(Config):
     n_heads: int = Field(12, ge=1, le=1024)
+    n_layers: int | None = None
     activation: Activation = "gelu"
     pad_token_id: Literal[0] = 0
 
 
-def build(source: Source, config: Mapping[str, Any], *, answers: bool, length: int, pooling: Pooling) -> Drawn:
+def build(source: Source, config: Mapping[str, Any], *, answers: bool, texts: Seen) -> Drawn:
     """On ids of tokens. A head stands on [CLS], a dense layer and ReLU."""
-    said = DistilBert.of(config)
+    usual = {"n_heads": "num_attention_heads", "n_layers": "num_hidden_layers"}  # their other names
+    said = DistilBert.of({own: config[other] for own, other in usual.items() if other in config} | dict(config))
     prefixed = "distilbert.embeddings.word_embeddings.weight" in source.names
     inside = source.within("distilbert.") if prefixed else source
-    tokens = Tokens(length)
+    tokens = Tokens(texts)
     layers = Layers(tokens.drawing, EPSILON)
-    places = inside.take("embeddings.position_embeddings.weight")[:length]
+    places = inside.take("embeddings.position_embeddings.weight")[: texts.length]
     x = tokens.embedded(layers, inside.take("embeddings.word_embeddings.weight"), places)
     x = layers.norm(inside, "embedding_norm", "embeddings.LayerNorm", x)
-    for number in range(count(inside, "transformer.layer.")):
+    for number in range(count(inside, "transformer.layer.", said.n_layers)):
         x = _block(layers, inside, number, x, tokens.seen, said)
     inside.leave("embeddings.position_ids")
     if answers:
         hidden = layers.dense(source, "hidden", "pre_classifier", layers.first("first", x), activation="relu")
         logits = layers.dense(source, "logits", "classifier", hidden)
         return Drawn(tokens.drawing, "text", hidden, logits, [])
-    return Drawn(tokens.drawing, "text", tokens.pooled(layers, x, pooling), None, [pooling.about])
+    return Drawn(tokens.drawing, "text", tokens.pooled(layers, x), None, [texts.pooling.about])
 
 
 def _block(layers: Layers, source: Source, number: int, x: Tensor, seen: Tensor, said: DistilBert) -> Tensor:

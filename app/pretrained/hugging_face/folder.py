@@ -9,8 +9,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,11 +19,12 @@ from app.model_files import json_text
 from app.model_files.archive import CONFIG, FOLDER, above
 from app.spec.faults import Fault, Invalid
 
-ARRAYS, TORCH = FOLDER
+ARRAYS, TORCH, SHARDED = FOLDER
+MODULES = "modules.json"
 PARTS = frozenset({
-    *(CONFIG, ARRAYS, TORCH, "README.md", "preprocessor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
-    *("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"),
+    *(CONFIG, ARRAYS, TORCH, SHARDED, "README.md", "preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json"),
+    *(MODULES, "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"),
 })  # fmt: skip
 LARGEST, LARGEST_TEXT = 2**31, 2**24
 MOST_MEMBERS = 10_000
@@ -67,11 +68,18 @@ class Folder:
             raise Invalid([Fault(f"/{name}", fault.message, AGAIN, fault.code) for fault in invalid.faults]) from None
 
 
+def wanted(names: Collection[str]) -> Collection[str]:
+    """Of a folder's files those that are read."""
+    return [name for name in names if name in PARTS and not (name == TORCH and ARRAYS in names)]
+
+
 def of_path(path: Path) -> Folder:
     """A folder on this machine. Raises Invalid: it is none of a model."""
     names = {name for name in PARTS if (path / name).is_file()}
     if above(names) is None:
         raise Invalid([Fault("", f"{path.name} has no {CONFIG} beside a {ARRAYS}", AGAIN, "missing")])
+    if MODULES not in names and (path.parent / MODULES).is_file():
+        raise Invalid([_inner(path.name)])
     return Folder(frozenset(names), lambda name: (path / name).open("rb"))
 
 
@@ -87,29 +95,49 @@ def of_archive(file: IO[bytes], scratch: IO[bytes]) -> Iterator[Folder]:
     """
     start = file.read(4)
     file.seek(0)
-    try:
-        with _zip(file) if start == b"PK\3\4" else _tar(file) as (members, opened):
-            at = above(members)
-            if at is None:
-                raise Invalid([Fault("", f"no {CONFIG} beside a {ARRAYS} in it", AGAIN, "missing")])
-            names = frozenset(name.removeprefix(at) for name in members if name.startswith(at)) & PARTS
+    with ExitStack() as stack:
+        with _readable(""):
+            members, links, opened = stack.enter_context(_zip(file) if start == b"PK\3\4" else _tar(file))
+        at = above(members)
+        if at is None and above(members | links) is not None:
+            hint = "tar ch follows links; of the library's cache name the folder that --local-dir made"
+            raise Invalid([Fault("", "its files are links, and links are not followed", hint, "missing")])
+        if at is None:
+            raise Invalid([Fault("", f"no {CONFIG} beside a {ARRAYS} in it", AGAIN, "missing")])
+        if at and MODULES in {name.removeprefix(at[: at[:-1].rfind("/") + 1]) for name in members}:
+            raise Invalid([_inner(at)])
+        names = frozenset(name.removeprefix(at) for name in members if name.startswith(at)) & PARTS
 
-            def part(name: str) -> IO[bytes]:
+        def part(name: str) -> IO[bytes]:
+            with _readable(f"/{name}"):
                 source = opened(at + name)
                 if name not in (ARRAYS, TORCH):
                     return source
                 scratch.seek(0)
                 shutil.copyfileobj(source, scratch, 2**20)
-                scratch.truncate()
-                scratch.seek(0)
-                return os.fdopen(os.dup(scratch.fileno()), "rb")
+            scratch.truncate()
+            scratch.seek(0)
+            return os.fdopen(os.dup(scratch.fileno()), "rb")
 
-            yield Folder(names, part)
+        yield Folder(names, part)
+
+
+def _inner(name: str) -> Fault:
+    hint = "send the folder around it, or its network alone, if what stands behind it is not wanted"
+    return Fault("", f"{name} is a part of a folder of sentence-transformers", hint, "unsupported_format")
+
+
+@contextmanager
+def _readable(pointer: str) -> Iterator[None]:
+    """Hostile bytes are answered by many an exception; all of them mean that the archive is damaged."""
+    try:
+        yield
     except _DAMAGED:
-        raise Invalid([Fault("", "the archive is damaged", AGAIN, "unreadable")]) from None
+        raise Invalid([Fault(pointer, "the archive is damaged", AGAIN, "unreadable")]) from None
 
 
-Members = tuple[set[str], Callable[[str], IO[bytes]]]
+Members = tuple[set[str], set[str], Callable[[str], IO[bytes]]]
+"""Files, links, and how a file is opened."""
 
 
 @contextmanager
@@ -129,18 +157,21 @@ def _zip(file: IO[bytes]) -> Iterator[Members]:
             _check_size(sizes[name], name)
             return archive.open(name)
 
-        yield set(sizes), opened
+        yield set(sizes), set(), opened
 
 
 @contextmanager
 def _tar(file: IO[bytes]) -> Iterator[Members]:
     """Not packed, or by gzip: `tar c` and `tar cz`."""
     with tarfile.open(fileobj=file, mode="r:*") as archive:
-        members = dict[str, tarfile.TarInfo]()
+        members, links = dict[str, tarfile.TarInfo](), set[str]()
         for number, info in enumerate(archive, 1):
             _check_count(number)
+            name = info.name.removeprefix("./")
             if info.isreg():
-                members[info.name.removeprefix("./")] = info
+                members[name] = info
+            elif info.issym() or info.islnk():
+                links.add(name)
 
         def opened(name: str) -> IO[bytes]:
             _check_size(members[name].size, name)
@@ -148,7 +179,7 @@ def _tar(file: IO[bytes]) -> Iterator[Members]:
             assert source is not None
             return source
 
-        yield set(members), opened
+        yield set(members), links, opened
 
 
 def _check_count(count: int) -> None:

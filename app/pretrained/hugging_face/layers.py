@@ -14,6 +14,9 @@ from app.pretrained.drawing import NORM_MOMENTUM, Array, Drawing, Tensor
 from app.pretrained.source import Source
 from app.spec.faults import Fault, Invalid, validate
 
+Size = tuple[int, int] | None
+"""(height, width) of pictures."""
+
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"]
 
 
@@ -125,10 +128,13 @@ class Layers:
         return np.ascontiguousarray(source.take(f"{name}.weight").T), source.take(f"{name}.bias")
 
 
-def count(source: Source, before: str) -> int:
-    """How many parts there are that are called `before` and a number. Raises Invalid: none."""
+def count(source: Source, before: str, said: int | None) -> int:
+    """How many parts there are that are called `before` and a number. Raises Invalid: none, or not as many as the config says."""
     told = {name.removeprefix(before).partition(".")[0] for name in source.names if name.startswith(before)}
     numbers = {int(number) for number in told if number.isdecimal() and len(number) < 5}
     if not numbers:
         raise Invalid([Fault("", f"there is no array {before}0.…", "take the file as it was published")])
+    if said not in (None, 1 + max(numbers)):
+        message = f"{1 + max(numbers)} blocks {before}…, where {CONFIG} says {said}"
+        raise Invalid([Fault("", message, "take config.json and the arrays of one model")])
     return 1 + max(numbers)

@@ -13,6 +13,7 @@ from app.spec.intake import Fit
 
 FILE = "preprocessor_config.json"
 HALF, MEAN, STD = [0.5] * 3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+BICUBIC, USUAL_SHARE = 3, 224 / 256
 AGAIN = "send it without that file, and say -F scale=…"
 
 
@@ -31,15 +32,21 @@ def read(folder: Folder) -> Pictures:
     if FILE not in folder.names:
         return Pictures()
     told = folder.json(FILE)
-    size, crops = _size(told), _crops(told)
-    notes = ["a picture is cut to the shape that the network sees, as its makers did"] if crops else []
+    size, crops, notes = _size(told), _crops(told), list[str]()
+    if crops and size is not None and (first := _before(told, size)) != min(size):
+        notes.append(
+            f"its makers bring a picture's shorter side to {first} pixels and cut {min(size)} out of the middle: "
+            f"here that side becomes {min(size)}, so that more of the picture is seen"
+        )
+    if told.get("resample") == BICUBIC:
+        notes.append("its makers resize pictures bicubically, here it is done bilinearly")
     return Pictures(size, _scale(told), "crop" if crops else None, notes)
 
 
 def _scale(told: Mapping[str, Any]) -> Scale:
     factor = told.get("rescale_factor", 1 / 255)
     if told.get("do_rescale", True) is False:
-        if not told.get("do_normalize"):
+        if told.get("do_normalize") is False:
             return "0..255"
     elif isinstance(factor, int | float) and abs(factor - 1 / 255) < 1e-6:
         if told.get("do_normalize", True) is False:
@@ -76,6 +83,16 @@ def _size(told: Mapping[str, Any]) -> tuple[int, int] | None:
         sides = size, size
     height, width = (side if type(side) is int and 1 <= side <= 1024 else None for side in sides)
     return None if height is None or width is None else (height, width)
+
+
+def _before(told: Mapping[str, Any], size: tuple[int, int]) -> int:
+    """What the shorter side is before the middle is cut out."""
+    if not told.get("do_center_crop"):
+        share = told.get("crop_pct") or USUAL_SHARE
+        return int(min(size) / share) if isinstance(share, int | float) and share > 0 else min(size)
+    whole = told.get("size")
+    sides = [side for side in (whole.values() if isinstance(whole, dict) else [whole]) if type(side) is int]
+    return min(sides, default=min(size))
 
 
 def _crops(told: Mapping[str, Any]) -> bool:

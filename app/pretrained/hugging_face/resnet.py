@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.pretrained.drawing import Drawing, Tensor
-from app.pretrained.hugging_face.layers import Config, Drawn, Layers, count
+from app.pretrained.hugging_face.layers import Config, Drawn, Layers, Size, count
 from app.pretrained.source import Source
 
 EPSILON = 1e-5
@@ -21,23 +21,26 @@ class ResNet(Config):
     hidden_act: Literal["relu"] = "relu"
     downsample_in_first_stage: bool = False
     downsample_in_bottleneck: bool = False
+    depths: list[int] | None = Field(None, max_length=64)
     num_channels: int = Field(3, ge=1, le=4)
 
 
-def build(source: Source, config: Mapping[str, Any], *, answers: bool, size: tuple[int, int] | None) -> Drawn:
-    """On pixels as `preprocessor_config.json` makes them. Features are the mean over all places; a head stands on them."""
+def build(source: Source, config: Mapping[str, Any], *, answers: bool, size: Size, usual: Size) -> Drawn:
+    """On pixels as `preprocessor_config.json` makes them, whose size is `usual`. Features are the mean over all places; a head stands on
+    them."""
     said = ResNet.of(config)
     inside = source.within("resnet.") if any(name.startswith("resnet.") for name in source.names) else source
-    drawing = Drawing("image", (*(size or SIZE), said.num_channels))
+    drawing = Drawing("image", (*(size or usual or SIZE), said.num_channels))
     layers = Layers(drawing, EPSILON)
     x = _normed(layers, inside, "stem", "embedder.embedder", drawing.input, stride=2)
     # After a ReLU a border of zeros is one of the smallest numbers, as the pooling's own would be.
     x = drawing.add("stem_pool_pad", "ZeroPadding2D", x, padding=1)
     x = drawing.add("stem_pool", "MaxPooling2D", x, pool_size=3, strides=2)
-    for stage in range(count(inside, "encoder.stages.")):
+    depths = said.depths or []
+    for stage in range(count(inside, "encoder.stages.", len(depths) or None)):
         halved = stage > 0 or said.downsample_in_first_stage
         theirs = f"encoder.stages.{stage}.layers"
-        for number in range(count(inside, f"{theirs}.")):
+        for number in range(count(inside, f"{theirs}.", depths[stage] if depths else None)):
             stride = 2 if halved and number == 0 else 1
             x = _block(layers, inside, f"stage{stage}_block{number}", f"{theirs}.{number}", x, stride, said)
     x = drawing.add("features", "GlobalAveragePooling2D", x)

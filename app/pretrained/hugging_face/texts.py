@@ -23,11 +23,21 @@ class Pooling:
         return f"its features are {how}{', brought to length 1' if self.unit else ''}"
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How a network sees texts. `length`: tokens of one. `words`: tokens that it is told apart."""
+
+    length: int
+    words: int
+    pooling: Pooling
+
+
 class Tokens:
     """The input of a network on texts: ids of tokens, filled up with 0. `seen`: the places that attention may look at."""
 
-    def __init__(self, length: int):
-        self.drawing = Drawing("tokens", (length,), integers=True)
+    def __init__(self, texts: Seen):
+        self._texts = texts
+        self.drawing = Drawing("tokens", (texts.length,), integers=True)
         self._there = self.drawing.add("is_token", "ops.NotEqual", self.drawing.input, PADDING)
         self.seen = self.drawing.add("attention_mask", "ops.ExpandDims", self._there, axis=1)
 
@@ -36,11 +46,12 @@ class Tokens:
         drawing = self.drawing
         ones = drawing.add("ones", "ops.OnesLike", drawing.input)
         number = drawing.add("place", "ops.Subtract", drawing.add("place_from_1", "ops.Cumsum", ones, axis=1), 1)
+        words = words[: self._texts.words]  # some tables are longer than the vocabulary, for the sake of fast kernels
         added = [layers.table("word_embedding", drawing.input, words), layers.table("place_embedding", number, places)]
         return drawing.add("embedding", "Add", added)
 
-    def pooled(self, layers: Layers, x: Tensor, pooling: Pooling) -> Tensor:
-        drawing = self.drawing
+    def pooled(self, layers: Layers, x: Tensor) -> Tensor:
+        drawing, pooling = self.drawing, self._texts.pooling
         if pooling.first:
             x = layers.first("first", x)
         else:

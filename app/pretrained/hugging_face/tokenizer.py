@@ -7,51 +7,69 @@ from typing import Any
 
 from app.data import wordpiece
 from app.model_files.exchange import Texts, WordPieceSaid
-from app.pretrained.hugging_face.folder import Folder
+from app.pretrained.hugging_face.folder import MODULES, Folder
 from app.spec.faults import Fault, Invalid
 
 USUAL_LENGTH = 128
 """Tokens of a text where the folder says none: what networks of this kind were trained on for the most part."""
 
-FILE, SETTINGS, VOCABULARY, SENTENCES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "sentence_bert_config.json",
-)
-MODULES = "modules.json"
+FILE, SETTINGS, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "vocab.txt"
+ADDED, SPECIAL = "added_tokens.json", "special_tokens_map.json"
+SENTENCES, PROMPTS = "sentence_bert_config.json", "config_sentence_transformers.json"
+FEWEST, MOST = 3, 4096
+LONGEST = 200
 AGAIN = "this service sees texts in tokens of BERT's WordPiece alone"
 _SPECIAL = {*wordpiece.NEEDED, wordpiece.MASK}
 
 
-def read(folder: Folder, places: int) -> tuple[Texts, list[str]]:
+def read(folder: Folder, places: int, length: int | None = None) -> tuple[Texts, list[str]]:
     """How texts become ids, and what was decided about it.
 
     Args:
         places: of the network: more tokens it cannot see.
+        length: tokens of a text; as the folder says when left out.
 
     Raises:
         Invalid: they become ids in another way than `app.data.wordpiece` makes them, or the folder does not say how.
     """
+    settings, notes = folder.json(SETTINGS), list[str]()
+    faults = [fault.under(f"/{SETTINGS}") for fault in _odd(settings)]
+    faults += [fault.under(f"/{SPECIAL}") for fault in _odd(folder.json(SPECIAL))]
+    if strange := sorted(set(folder.json(ADDED)) - _SPECIAL):
+        faults.append(Fault(f"/{ADDED}", f"there are more tokens: {', '.join(strange[:3])}"[:LONGEST], AGAIN))
+    cut: Any = None
+    vocabulary: list[str] = []
+    lowercase = settings.get("do_lower_case", True) is not False
     if FILE in folder.names:
         told = folder.json(FILE)
-        faults = [fault.under(f"/{FILE}") for fault in _faults(told)]
-        if faults:
-            raise Invalid(faults)
-        ids = told["model"]["vocab"]
-        vocabulary, lowercase = sorted(ids, key=ids.__getitem__), bool(told["normalizer"]["lowercase"])
-        cut = told.get("truncation") or {}
-        length = cut.get("max_length") if isinstance(cut, dict) else None
+        own = [fault.under(f"/{FILE}") for fault in _faults(told)]
+        if not own:
+            ids, said = told["model"]["vocab"], bool(told["normalizer"]["lowercase"])
+            vocabulary, cut = sorted(ids, key=ids.__getitem__), (told.get("truncation") or {}).get("max_length")
+            if "do_lower_case" in settings and said != lowercase:
+                message = f"do_lower_case says another thing than {FILE}"
+                own.append(
+                    Fault(f"/{SETTINGS}/do_lower_case", message, "let both say what the network was trained with")
+                )
+            lowercase = said
+        faults += own
     elif VOCABULARY in folder.names:
-        settings, length = folder.json(SETTINGS), None
-        lowercase = settings.get("do_lower_case", True) is not False
-        faults = [fault.under(f"/{SETTINGS}") for fault in _odd(settings, lowercase)]
-        if faults:
-            raise Invalid(faults)
         vocabulary = wordpiece.words(folder.text(VOCABULARY).replace("\r\n", "\n"))
     else:
-        raise Invalid([Fault("", f"there is neither {FILE} nor {VOCABULARY}", "send one of them beside it", "missing")])
-    length, notes = _length(length or _of_sentences(folder), places)
+        faults.append(Fault("", f"there is neither {FILE} nor {VOCABULARY}", "send one of them beside it", "missing"))
+    if folder.json(SENTENCES).get("do_lower_case") and not lowercase:
+        faults.append(Fault(f"/{SENTENCES}/do_lower_case", "texts are made lower-case twice over", AGAIN))
+    if settings.get("strip_accents") not in (None, lowercase):
+        faults.append(
+            Fault(f"/{SETTINGS}/strip_accents", "accents are left where case is not, or the other way", AGAIN)
+        )
+    if places < FEWEST:
+        faults.append(Fault("", f"the network has {places} places, a text needs {FEWEST}", AGAIN))
+    if faults:
+        raise Invalid(faults)
+    length = _length(length or _of_sentences(folder) or cut, places, notes)
+    if folder.json(PROMPTS).get("default_prompt_name"):
+        notes.append("its makers put a prompt before each text, which is not done here")
     notes.append(
         f"texts are {'made lower-case' if lowercase else 'left as they are written'} before they are cut into tokens"
     )
@@ -64,11 +82,12 @@ def _of_sentences(folder: Folder) -> Any:
     return said or (folder.json(SETTINGS).get("model_max_length") if MODULES in folder.names else None)
 
 
-def _length(said: Any, places: int) -> tuple[int, list[str]]:
-    known = type(said) is int and said >= 3
-    length = min(said if known else USUAL_LENGTH, places)
-    why = "as the folder says" if known and said == length else f"of at most {places}"
-    return length, [f"of a text the first {length} tokens are seen, {why}"]
+def _length(said: Any, places: int, notes: list[str]) -> int:
+    known = type(said) is int and said >= FEWEST
+    length = min(said if known else USUAL_LENGTH, places, MOST)
+    why = "as the folder says" if known and said == length else f"of at most {min(places, MOST)}"
+    notes.append(f"of a text the first {length} tokens are seen, {why}")
+    return length
 
 
 def _faults(told: Mapping[str, Any]) -> Iterator[Fault]:
@@ -89,11 +108,10 @@ def _faults(told: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault("/model", f"tokens are marked otherwise than {wordpiece.UNKNOWN} and {wordpiece.REST}", AGAIN)
     if model.get("max_input_chars_per_word", wordpiece.LONGEST_WORD) != wordpiece.LONGEST_WORD:
         yield Fault("/model/max_input_chars_per_word", f"expected {wordpiece.LONGEST_WORD}", AGAIN)
-    lowercase = normalizer.get("lowercase", True)
-    usual = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": bool(lowercase)}
-    if {**usual, **normalizer, "strip_accents": None} != {**usual, "strip_accents": None} or (
-        normalizer.get("strip_accents") not in (None, lowercase)
-    ):
+    lowercase = normalizer.get("lowercase")
+    usual = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": lowercase}
+    plain = {**normalizer, "strip_accents": None} == {**usual, "strip_accents": None}
+    if not plain or type(lowercase) is not bool or normalizer.get("strip_accents") not in (None, lowercase):
         yield Fault("/normalizer", "texts are cleaned otherwise than BERT's", AGAIN)
     if words.get("type") != "BertPreTokenizer":
         yield Fault("/pre_tokenizer", "words are found otherwise than BERT's", AGAIN)
@@ -101,15 +119,26 @@ def _faults(told: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(
             "/post_processor", f"a text does not begin with {wordpiece.FIRST} and end with {wordpiece.LAST}", AGAIN
         )
-    added = told.get("added_tokens") or []
-    names = {entry.get("content") if isinstance(entry, dict) else None for entry in added}
-    if not names <= _SPECIAL:
+    if not _names(told.get("added_tokens")) <= _SPECIAL:
         yield Fault("/added_tokens", "there are more tokens than BERT's own special ones", AGAIN)
+    cut = told.get("truncation")
+    if cut is not None and (not isinstance(cut, dict) or cut.get("direction", "Right") != "Right"):
+        yield Fault("/truncation", "a long text loses its beginning, not its end", AGAIN)
+
+
+def _names(tokens: Any) -> set[str]:
+    """The tokens in a list of them, plain or described; what is no token among them is a name that is not known."""
+    if not isinstance(tokens, list | dict):
+        return set() if tokens is None else {""}
+    each = tokens.values() if isinstance(tokens, dict) else tokens
+    found = (token.get("content") if isinstance(token, dict) else token for token in each)
+    return {token if isinstance(token, str) else "" for token in found}
 
 
 def _ends_as_ours(told: Mapping[str, Any]) -> bool:
     if told.get("type") == "BertProcessing":
-        return [told.get("cls", [None])[0], told.get("sep", [None])[0]] == [wordpiece.FIRST, wordpiece.LAST]
+        ends = [told.get(name) for name in ("cls", "sep")]
+        return [end[0] if isinstance(end, list) and end else None for end in ends] == [wordpiece.FIRST, wordpiece.LAST]
     single = told.get("single")
     if told.get("type") != "TemplateProcessing" or not isinstance(single, list):
         return False
@@ -123,11 +152,37 @@ def _ends_as_ours(told: Mapping[str, Any]) -> bool:
     return parts == [wordpiece.FIRST, "A", wordpiece.LAST]
 
 
-def _odd(settings: Mapping[str, Any], lowercase: bool) -> Iterator[Fault]:
-    """What `tokenizer_config.json` says that ours does not do."""
-    if settings.get("tokenize_chinese_chars", True) is not True:
-        yield Fault("/tokenize_chinese_chars", "expected true", AGAIN)
-    if settings.get("strip_accents") not in (None, lowercase):
-        yield Fault("/strip_accents", "expected null, or what do_lower_case is", AGAIN)
-    if settings.get("do_basic_tokenize", True) is not True:
-        yield Fault("/do_basic_tokenize", "expected true", AGAIN)
+def _odd(settings: Mapping[str, Any]) -> Iterator[Fault]:
+    """What `tokenizer_config.json` or `special_tokens_map.json` says that ours does not do."""
+    if settings.get("tokenizer_class") not in _CLASSES:
+        yield Fault("/tokenizer_class", f"it is {settings['tokenizer_class']}"[:LONGEST], AGAIN, "not_available")
+    for name, usual in _USUAL.items():
+        if settings.get(name) not in usual:
+            yield Fault(f"/{name}", f"expected {usual[-1]}", AGAIN)
+    for name, token in _MARKS.items():
+        if name in settings and _names([settings[name]]) != {token}:
+            yield Fault(f"/{name}", f"expected {token}", AGAIN)
+    for name in ("additional_special_tokens", "added_tokens_decoder"):
+        if not _names(settings.get(name)) <= _SPECIAL:
+            yield Fault(f"/{name}", "there are more tokens than BERT's own special ones", AGAIN)
+
+
+_CLASSES = (
+    None,
+    *(f"{name}Tokenizer{fast}" for name in ("Bert", "DistilBert") for fast in ("", "Fast")),
+    "PreTrainedTokenizerFast",
+    "TokenizersBackend",
+)
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "tokenize_chinese_chars": (None, True),
+    "do_basic_tokenize": (None, True),
+    "word_tokenizer_type": (None, "basic"),
+    "subword_tokenizer_type": (None, "wordpiece"),
+    "truncation_side": (None, "right"),
+}
+_MARKS = {
+    "unk_token": wordpiece.UNKNOWN,
+    "cls_token": wordpiece.FIRST,
+    "sep_token": wordpiece.LAST,
+    "pad_token": wordpiece.PADDING,
+}

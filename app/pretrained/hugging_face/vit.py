@@ -8,13 +8,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.pretrained.drawing import Drawing, Tensor
-from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, count
+from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, Size, count
 from app.pretrained.source import Source
 from app.spec.faults import Fault, Invalid
 
 
 class Vit(Config):
     num_attention_heads: int = Field(12, ge=1, le=1024)
+    num_hidden_layers: int | None = None
     hidden_act: Activation = "gelu"
     layer_norm_eps: float = Field(1e-12, gt=0, le=1)
     qkv_bias: Literal[True] = True
@@ -22,7 +23,7 @@ class Vit(Config):
     patch_size: int = Field(16, ge=1, le=1024)
 
 
-def build(source: Source, config: Mapping[str, Any], *, answers: bool, size: tuple[int, int] | None) -> Drawn:
+def build(source: Source, config: Mapping[str, Any], *, answers: bool, size: Size, **_: Size) -> Drawn:
     """On pixels as `preprocessor_config.json` makes them. Features are the class token's; a head stands on them."""
     said = Vit.of(config)
     if size not in (None, (said.image_size, said.image_size)):
@@ -33,10 +34,10 @@ def build(source: Source, config: Mapping[str, Any], *, answers: bool, size: tup
     drawing = Drawing("image", (said.image_size, said.image_size, channels))
     layers = Layers(drawing, said.layer_norm_eps)
     x = _embedded(layers, inside, said)
-    for number in range(count(inside, "encoder.layer.")):
+    for number in range(count(inside, "encoder.layer.", said.num_hidden_layers)):
         x = _block(layers, inside, number, x, said)
     x = layers.first("first", layers.norm(inside, "last_norm", "layernorm", x))
-    inside.leave("pooler.dense.weight", "pooler.dense.bias")
+    inside.leave("pooler.dense.weight", "pooler.dense.bias", "embeddings.mask_token")
     logits = layers.dense(source, "logits", "classifier", x) if answers else None
     return Drawn(drawing, "image", x, logits, [])
 

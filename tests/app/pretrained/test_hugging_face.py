@@ -42,6 +42,7 @@ def refused(parts: Parts) -> list[Fault]:
     return caught.value.faults
 
 
+WORD = "embeddings.word_embeddings.weight"
 WRAPPINGS: dict[str, Callable[[Parts], bytes]] = {
     "zip of a folder": lambda parts: folders.zipped(parts, "bert/"),
     "tar": folders.tarred,
@@ -114,27 +115,69 @@ def test_what_a_folder_leaves_open_is_said() -> None:
     assert said["tokens"]["length"] == 9
 
 
-def test_the_card_and_the_config_say_whose_it_is() -> None:
-    config = folders.told()["vit"]["config"] | {"_name_or_path": "someone/vit"}
+def test_the_card_says_the_licence() -> None:
     card = b"---\ntags:\n- x\nlicense: apache-2.0\n---\nlicense: none\n"
-    parts = folders.parts("vit") | {"config.json": json.dumps(config).encode(), "README.md": card}
+    parts = folders.parts("vit") | {"README.md": card}
     said, _ = inside(written(folders.zipped(parts)))
-    assert (said["licence"], said["source"], said["scale"]) == ("apache-2.0", "someone/vit", "-1..1")
-    said, _ = inside(written(folders.zipped(parts | {"README.md": b"license: mit\n"})))
-    assert "licence" not in said
+    assert (said["licence"], said["scale"]) == ("apache-2.0", "-1..1")
+    for none in (b"license: mit\n", b"---\nlicense: \xff\n---\n"):
+        said, _ = inside(written(folders.zipped(parts | {"README.md": none})))
+        assert "licence" not in said
+
+
+def test_a_longer_table_of_words_is_cut_to_the_vocabulary() -> None:
+    arrays = folders.arrays("bert")
+    arrays[WORD] = np.concatenate([arrays[WORD], np.ones((24, 16), np.float32)])
+    parts = folders.parts("bert")
+    longer = written(folders.zipped(parts | {"model.safetensors": published.safetensors(arrays)}))
+    assert longer == written(folders.zipped(parts))
+
+
+def test_sentences_say_more_than_the_tokenizer_how_long_a_text_may_be() -> None:
+    parts = folders.parts("bert") | {"sentence_bert_config.json": b'{"max_seq_length": 20}'}
+    said, _ = inside(written(folders.zipped(parts)))
+    assert said["tokens"]["length"] == 20
+
+
+def test_a_head_of_more_classes_than_a_model_may_have_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_CLASSES", 2)
+    said, _ = inside(written(folders.zipped(folders.parts("vit-classes"))))
+    assert said["classes"] == "none"
+    assert "its head has 3 classes, more than 2: the trunk alone is kept" in said["notes"]
+
+
+def test_the_other_names_of_a_config_count_too() -> None:
+    config = {
+        key: value
+        for key, value in folders.told()["distilbert"]["config"].items()
+        if key not in ("n_heads", "n_layers")
+    }
+    parts = folders.parts("distilbert")
+    other = {"config.json": json.dumps({**config, "num_attention_heads": 4, "num_hidden_layers": 2}).encode()}
+    assert inside(written(folders.zipped(parts | other)))[1] == inside(written(folders.zipped(parts)))[1]
+
+
+def test_a_part_of_a_folder_of_sentences_is_not_taken_for_the_whole() -> None:
+    inner = {f"0_Transformer/{name}": content for name, content in folders.parts("bert").items()}
+    assert "0_Transformer/ is a part of a folder" in refused(inner | {"modules.json": b"[]"})[0].message
+
+
+def test_links_are_named() -> None:
+    with pytest.raises(Invalid, match="its files are links"):
+        written(hostile.ALL["links"]())
 
 
 def test_two_classes_of_one_name_stay_two() -> None:
-    config = folders.told()["vit-classes"]["config"] | {"id2label": {"0": "crane", "1": "drake", "2": "crane"}}
+    config = folders.told()["vit-classes"]["config"] | {"id2label": {"0": "crane (2)", "1": "crane", "2": "crane"}}
     said, _ = inside(
         written(folders.zipped(folders.parts("vit-classes") | {"config.json": json.dumps(config).encode()}))
     )
-    assert said["classes"] == ["crane", "drake", "crane (2)"]
-    assert any("two classes are called crane" in note for note in said["notes"])
+    assert said["classes"] == ["crane (2)", "crane", "crane (2)'"]
+    assert any("1 classes have the name of another" in note for note in said["notes"])
 
 
 PICTURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "of ImageNet, cut": ({"crop_pct": 0.875}, {"scale": "imagenet", "fit": "crop"}),
+    "of ImageNet, cut": ({"crop_pct": 0.875, "resample": 3}, {"scale": "imagenet", "fit": "crop"}),
     "not cut from 384 on": ({"size": {"shortest_edge": 384}}, {"scale": "imagenet"}),
     "an older file": ({"size": 32, "feature_extractor_type": "ConvNextFeatureExtractor"}, {"scale": "imagenet", "fit": "crop"}),
     "plain": ({"do_normalize": False, "image_processor_type": "ViTImageProcessor", "size": 32}, {"scale": "0..1"}),
@@ -156,6 +199,9 @@ def test_pictures_are_seen_as_their_makers_say(case: str) -> None:
     shape = said["graph"]["given"][0]["shape"]
     assert said["scale"] == expected["scale"]
     assert said.get("fit") == expected.get("fit")
+    before = {"of ImageNet, cut": "to 36 pixels and cut 32", "cut from the middle": "to 64 pixels and cut 32"}
+    assert before.get(case, "") in " ".join(said.get("notes", []))
+    assert ("bicubically" in " ".join(said.get("notes", []))) == ("resample" in told)
     assert shape == expected.get("shape", [384, 384, 3] if "384" in case else [32, 32, 3])
 
 
@@ -174,14 +220,17 @@ def with_arrays(**arrays: np.ndarray | None) -> Callable[[Parts], Parts]:
     return lambda parts: parts | {"model.safetensors": published.safetensors(whole)}
 
 
-WORD = "embeddings.word_embeddings.weight"
 QUERY = "encoder.layer.0.attention.self.query"
 BROKEN: dict[str, tuple[str, Callable[[Parts], Parts], str]] = {
     "another family": ("bert", changed("config.json", model_type="roberta"), "/config.json/model_type"),
     "no family": ("bert", changed("config.json", model_type=None), "/config.json/model_type"),
     "a family that is no text": ("bert", changed("config.json", model_type=["bert"]), "/config.json/model_type"),
     "another activation": ("bert", changed("config.json", hidden_act="mish"), "/config.json/hidden_act"),
-    "relative places": ("bert", changed("config.json", position_embedding_type="relative_key"), "/config.json/position_embedding_type"),
+    "relative places": (
+        "bert",
+        changed("config.json", position_embedding_type="relative_key"),
+        "/config.json/position_embedding_type",
+    ),
     "a decoder": ("bert", changed("config.json", is_decoder=True), "/config.json/is_decoder"),
     "another padding": ("bert", changed("config.json", pad_token_id=1), "/config.json/pad_token_id"),
     "heads that do not divide": ("bert", changed("config.json", num_attention_heads=5), ""),
@@ -195,18 +244,38 @@ BROKEN: dict[str, tuple[str, Callable[[Parts], Parts], str]] = {
     "a vector for a matrix": ("bert", with_arrays(**{f"{QUERY}.weight": np.zeros(16, "<f4")}), ""),
     "damaged arrays": ("bert", lambda parts: parts | {"model.safetensors": b"x" * 64}, "/model.safetensors"),
     "no tokenizer": ("bert", without("tokenizer.json"), ""),
-    "a tokenizer of pairs of bytes": ("bert", changed("tokenizer.json", model={"type": "BPE", "vocab": {}}), "/tokenizer.json/model"),
-    "more tokens": ("bert", changed("tokenizer.json", added_tokens=[{"content": "<x>"}]), "/tokenizer.json/added_tokens"),
-    "texts cleaned otherwise": ("bert", changed("tokenizer.json", normalizer={"type": "NFC"}), "/tokenizer.json/normalizer"),
+    "a tokenizer of pairs of bytes": (
+        "bert",
+        changed("tokenizer.json", model={"type": "BPE", "vocab": {}}),
+        "/tokenizer.json/model",
+    ),
+    "more tokens": (
+        "bert",
+        changed("tokenizer.json", added_tokens=[{"content": "<x>"}]),
+        "/tokenizer.json/added_tokens",
+    ),
+    "texts cleaned otherwise": (
+        "bert",
+        changed("tokenizer.json", normalizer={"type": "NFC"}),
+        "/tokenizer.json/normalizer",
+    ),
     "accents kept": (
         "bert",
         changed("tokenizer.json", normalizer={"type": "BertNormalizer", "lowercase": True, "strip_accents": False}),
         "/tokenizer.json/normalizer",
     ),
-    "words found otherwise": ("bert", changed("tokenizer.json", pre_tokenizer={"type": "Whitespace"}), "/tokenizer.json/pre_tokenizer"),
+    "words found otherwise": (
+        "bert",
+        changed("tokenizer.json", pre_tokenizer={"type": "Whitespace"}),
+        "/tokenizer.json/pre_tokenizer",
+    ),
     "texts without ends": ("bert", changed("tokenizer.json", post_processor=None), "/tokenizer.json/post_processor"),
     "parts that are no objects": ("bert", changed("tokenizer.json", model=[]), "/tokenizer.json/model"),
-    "a layer behind the pooling": ("bert", lambda parts: parts | {"modules.json": b'[{"type": "models.Dense"}]'}, "/modules.json"),
+    "a layer behind the pooling": (
+        "bert",
+        lambda parts: parts | {"modules.json": b'[{"type": "models.Dense"}]'},
+        "/modules.json",
+    ),
     "pooled by the largest": (
         "bert",
         lambda parts: parts | {"1_Pooling/config.json": b'{"pooling_mode_max_tokens": true}'},
@@ -217,12 +286,82 @@ BROKEN: dict[str, tuple[str, Callable[[Parts], Parts], str]] = {
         lambda parts: parts | {"1_Pooling/config.json": b'{"pooling_mode": ["cls", "mean"]}'},
         "/1_Pooling/config.json",
     ),
+    "words of another kind": (
+        "bert",
+        changed("tokenizer_config.json", word_tokenizer_type="mecab"),
+        "/tokenizer_config.json/word_tokenizer_type",
+    ),
+    "another class of tokenizer": (
+        "bert",
+        changed("tokenizer_config.json", tokenizer_class="BertJapaneseTokenizer"),
+        "/tokenizer_config.json/tokenizer_class",
+    ),
+    "case said twice otherwise": (
+        "bert",
+        changed("tokenizer_config.json", do_lower_case=False),
+        "/tokenizer_config.json/do_lower_case",
+    ),
+    "accents left": (
+        "bert",
+        changed("tokenizer_config.json", strip_accents=False),
+        "/tokenizer_config.json/strip_accents",
+    ),
+    "another mark": ("bert", changed("tokenizer_config.json", unk_token="<unk>"), "/tokenizer_config.json/unk_token"),
+    "tokens of one's own": (
+        "bert",
+        changed("special_tokens_map.json", additional_special_tokens=["[E]"]),
+        "/special_tokens_map.json/additional_special_tokens",
+    ),
+    "tokens of one's own, described": (
+        "bert",
+        changed("tokenizer_config.json", added_tokens_decoder={"40": {"content": "<e>"}}),
+        "/tokenizer_config.json/added_tokens_decoder",
+    ),
+    "tokens of one's own, beside": ("bert", changed("added_tokens.json", **{"<e>": 40}), "/added_tokens.json"),
+    "tokens that are none": ("bert", changed("tokenizer.json", added_tokens=5), "/tokenizer.json/added_tokens"),
+    "texts cut in front": (
+        "bert",
+        changed("tokenizer.json", truncation={"max_length": 9, "direction": "Left"}),
+        "/tokenizer.json/truncation",
+    ),
+    "no cleaning": ("bert", changed("tokenizer.json", normalizer=None), "/tokenizer.json/normalizer"),
+    "ends that are none": (
+        "bert",
+        changed("tokenizer.json", post_processor={"type": "BertProcessing", "cls": 5}),
+        "/tokenizer.json/post_processor",
+    ),
+    "pooling that lies elsewhere": (
+        "bert",
+        lambda parts: parts | {"modules.json": b'[{"type": "x.Pooling", "path": "pooling"}]'},
+        "/modules.json",
+    ),
+    "fewer blocks than are there": ("bert", changed("config.json", num_hidden_layers=1), ""),
+    "other stages": ("resnet", changed("config.json", depths=[2, 3]), ""),
+    "modules that are none": (
+        "bert",
+        lambda parts: parts | {"modules.json": b"5", "1_Pooling/config.json": b'{"pooling_mode": 5}'},
+        "/1_Pooling/config.json",
+    ),
+    "a name that is too long": (
+        "vit-classes",
+        changed("config.json", id2label={"0": "a", "1": "b", "2": "c" * 300}),
+        "/config.json/id2label",
+    ),
+    "several files of arrays": (
+        "vit",
+        lambda parts: {"model.safetensors.index.json": b"{}", **without("model.safetensors")(parts)},
+        "/model.safetensors.index.json",
+    ),
     "another number of patches": ("vit", changed("config.json", image_size=40), ""),
     "keys without a bias": ("vit", changed("config.json", qkv_bias=False), "/config.json/qkv_bias"),
-    "pixels of another scale": ("vit", changed("preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]), "/preprocessor_config.json"),
+    "pixels of another scale": (
+        "vit",
+        changed("preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]),
+        "/preprocessor_config.json",
+    ),
     "another kind of block": ("resnet", changed("config.json", layer_type="wide"), "/config.json/layer_type"),
     "blocks of the other kind": ("resnet", changed("config.json", layer_type="basic"), ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
