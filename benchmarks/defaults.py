@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--labels", type=int, nargs="+", default=LABELS, help="of each class")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "bequest-defaults")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ def main() -> None:
     bench.add("high_digits", part(digits, "digit", range(5, 10)))
     for name in asked.only:
         print(f"\n{name}: {MEASURED[name].__doc__}")
-        MEASURED[name](bench)
+        MEASURED[name](bench, asked.labels)
 
 
 def part(table: Table, column: str, wanted: range) -> Table:
@@ -73,25 +74,27 @@ def problems() -> dict[str, dict[str, Any]]:
     }
 
 
-def rates(bench: Bench) -> None:
+def rates(bench: Bench, few: Sequence[int]) -> None:
     """the rate of fine-tuning, Adam"""
-    transfers(bench, RATES, lambda rate: {"training": {"steps": STEPS, "optimizer": {"learning_rate": rate}}})
+    transfers(bench, few, RATES, lambda rate: {"training": {"steps": STEPS, "optimizer": {"learning_rate": rate}}})
 
 
-def pulls(bench: Bench) -> None:
+def pulls(bench: Bench, few: Sequence[int]) -> None:
     """alpha of l2_sp, beta a tenth of it; 0: without it"""
 
     def words(pull: float) -> dict[str, Any]:
         held = {"regularizer": {"name": "l2_sp", "alpha": pull, "beta": pull / 10}} if pull else {}
         return {"training": {"steps": STEPS}, **held}
 
-    transfers(bench, PULLS, words)
+    transfers(bench, few, PULLS, words)
 
 
-def transfers(bench: Bench, values: tuple[float, ...], words: Callable[[float], dict[str, Any]]) -> None:
+def transfers(
+    bench: Bench, few: Sequence[int], values: Sequence[float], words: Callable[[float], dict[str, Any]]
+) -> None:
     found: dict[str, list[float]] = {}
     for problem, body in problems().items():
-        for labels in LABELS:
+        for labels in few:
             first: Job | None = None
             line = f"{problem}, {labels} labels a class"
             for value in values:
@@ -105,7 +108,7 @@ def transfers(bench: Bench, values: tuple[float, ...], words: Callable[[float], 
     shown(found, [f"{value:g}" for value in values])
 
 
-def softened(bench: Bench) -> None:
+def softened(bench: Bench, few: Sequence[int]) -> None:
     """temperature and weight of `logits` under logit_standardization; the last column is plain `logits`, T = 4, weight 0.9"""
     found: dict[str, list[float]] = {}
     for dataset, target, teacher, student in (
@@ -113,7 +116,7 @@ def softened(bench: Bench) -> None:
         ("messages", "topic", "text-cnn", "text-cnn-small"),
         ("tones", "pattern", "audio-cnn", "audio-cnn-small"),
     ):
-        for labels in LABELS:
+        for labels in few:
             first: Job | None = None
             for pair in (*SOFTENED, None):
                 own: dict[str, Any] = {"dataset": dataset, "target": target, "training": {"steps": 300}}
@@ -136,7 +139,7 @@ def softened(bench: Bench) -> None:
     shown(found, [*(f"T {temperature:g} w {weight:g}" for temperature, weight in SOFTENED), "plain"])
 
 
-MEASURED: dict[str, Callable[[Bench], None]] = {"rates": rates, "pulls": pulls, "softened": softened}
+MEASURED: dict[str, Callable[[Bench, Sequence[int]], None]] = {"rates": rates, "pulls": pulls, "softened": softened}
 
 
 def points(job: Job, arm: str) -> float:

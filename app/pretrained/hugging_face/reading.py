@@ -206,17 +206,14 @@ def _pooling(folder: Folder) -> Pooling:
     if strange := sorted(set(modules) - {"Transformer", "Pooling", "Normalize"}):
         message = f"behind its network stands {', '.join(strange)}"[:LONGEST]
         raise Invalid([Fault(f"/{MODULES}", message, "Pooling and Normalize are known", "not_available")])
-    if (
-        modules.get("Transformer", "")
-        or modules.get("Pooling", WHERE) != WHERE
-        or ("Pooling" in modules) > (POOLING in folder.names)
-    ):
+    elsewhere = modules.get("Transformer") or (modules.get("Pooling") or WHERE) != WHERE
+    if elsewhere or ("Pooling" in modules and POOLING not in folder.names):
         message = f"its network does not lie beside it, or its pooling is not in {POOLING}"
         raise Invalid([Fault(f"/{MODULES}", message, "save it again with sentence-transformers", "not_available")])
     said = folder.json(POOLING)
-    mode = said.get("pooling_mode", [name for name, on in said.items() if name.startswith("pooling_mode_") and on])
-    each_ = mode if isinstance(mode, list) else [mode]
-    how = {_POOLINGS.get(str(name), str(name)) for name in each_ or ["mean"]}
+    modes = said.get("pooling_mode", [name for name, on in said.items() if name.startswith("pooling_mode_") and on])
+    modes = (modes if isinstance(modes, list) else [modes]) or ["mean"]
+    how = {_POOLINGS.get(str(mode), str(mode)) for mode in modes}
     if how not in ({"mean"}, {"cls"}):
         message = f"texts are pooled by {', '.join(sorted(how))}"[:LONGEST]
         raise Invalid([Fault(f"/{POOLING}", message, "mean and cls are known, one of them", "not_available")])
