@@ -62,10 +62,11 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "422"]
 include-name = ["POST /v1/datasets", "POST /v1/architectures"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
 
-# The same, and as in a job a text may hold NUL.
+# The same, and as in a job a text may hold NUL. A list of one class too many is a body that is too long, which is refused as such.
 [[operations]]
 include-name = "POST /v1/models"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "422"]
+checks.negative_data_rejection.expected-statuses = ["400", "413", "415", "422"]
 
 # A new job has no files: 404.
 [[operations]]
