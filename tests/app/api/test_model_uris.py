@@ -104,6 +104,7 @@ def test_a_folder_that_is_no_model_is_refused_at_its_uri(send: Send, root: Path)
         ({"shape": [2], "partial": True}, {"/shape", "/partial"}),
         ({"architecture": "resnet-99x", "shape": "2"}, {"/architecture", "/shape"}),
         ({"size": "0x9", "nmae": "x"}, {"/size", "/nmae"}),
+        ({"architecture": "resnet-20", "size": "8x8", "output": "x"}, {"/size", "/output"}),
     ],
 )
 def test_all_faults_of_a_body_are_told_at_once(
