@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.pretrained.drawing import Tensor
 from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, count
-from app.pretrained.hugging_face.texts import Seen, Tokens
+from app.pretrained.hugging_face.texts import Names, Seen, Tokens, block
 from app.pretrained.source import Source
 
 
@@ -29,6 +28,15 @@ class Bert(Config):
     pad_token_id: Literal[0] = 0
 
 
+BLOCK = Names(
+    attention=("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    attention_norm="attention.output.LayerNorm",
+    wide="intermediate.dense",
+    back="output.dense",
+    norm="output.LayerNorm",
+)
+
+
 def build(source: Source, config: Mapping[str, Any], *, answers: bool, texts: Seen) -> Drawn:
     """On ids of tokens. A head stands on the pooler: [CLS], a dense layer and tanh."""
     said = Bert.of(config)
@@ -41,7 +49,11 @@ def build(source: Source, config: Mapping[str, Any], *, answers: bool, texts: Se
     x = tokens.embedded(layers, inside.take("embeddings.word_embeddings.weight"), places)
     x = layers.norm(inside, "embedding_norm", "embeddings.LayerNorm", x)
     for number in range(count(inside, "encoder.layer.", said.num_hidden_layers)):
-        x = _block(layers, inside, number, x, tokens.seen, said)
+        inner = inside.within(f"encoder.layer.{number}.")
+        named = f"block{number}"
+        x = block(
+            layers, inner, BLOCK, named, x, heads=said.num_attention_heads, activation=said.hidden_act, seen=tokens.seen
+        )
     inside.leave("embeddings.position_ids")
     if answers:
         pooled = layers.dense(inside, "pooler", "pooler.dense", layers.first("first", x), activation="tanh")
@@ -49,17 +61,3 @@ def build(source: Source, config: Mapping[str, Any], *, answers: bool, texts: Se
         return Drawn(tokens.drawing, "text", pooled, logits, [])
     inside.leave("pooler.dense.weight", "pooler.dense.bias")
     return Drawn(tokens.drawing, "text", tokens.pooled(layers, x), None, [texts.pooling.about])
-
-
-def _block(layers: Layers, source: Source, number: int, x: Tensor, seen: Tensor, said: Bert) -> Tensor:
-    """Self-attention and two dense layers, each added to what it was given and normed after that."""
-    ours, theirs = f"block{number}", f"encoder.layer.{number}"
-    parts = [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
-    parts.append(f"{theirs}.attention.output.dense")
-    attended = layers.attention(source, f"{ours}_attention", parts, x, heads=said.num_attention_heads, seen=seen)
-    x = layers.drawing.add(f"{ours}_attention_add", "Add", [x, attended])
-    x = layers.norm(source, f"{ours}_attention_norm", f"{theirs}.attention.output.LayerNorm", x)
-    wide = layers.activated(source, f"{ours}_wide", f"{theirs}.intermediate.dense", x, said.hidden_act)
-    back = layers.dense(source, f"{ours}_back", f"{theirs}.output.dense", wide)
-    x = layers.drawing.add(f"{ours}_add", "Add", [x, back])
-    return layers.norm(source, f"{ours}_norm", f"{theirs}.output.LayerNorm", x)

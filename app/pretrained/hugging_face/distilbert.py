@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.pretrained.drawing import Tensor
 from app.pretrained.hugging_face.layers import Activation, Config, Drawn, Layers, count
-from app.pretrained.hugging_face.texts import Seen, Tokens
+from app.pretrained.hugging_face.texts import Names, Seen, Tokens, block
 from app.pretrained.source import Source
 
 EPSILON = 1e-12
@@ -20,6 +19,15 @@ class DistilBert(Config):
     n_layers: int | None = None
     activation: Activation = "gelu"
     pad_token_id: Literal[0] = 0
+
+
+BLOCK = Names(
+    attention=("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    attention_norm="sa_layer_norm",
+    wide="ffn.lin1",
+    back="ffn.lin2",
+    norm="output_layer_norm",
+)
 
 
 def build(source: Source, config: Mapping[str, Any], *, answers: bool, texts: Seen) -> Drawn:
@@ -34,22 +42,12 @@ def build(source: Source, config: Mapping[str, Any], *, answers: bool, texts: Se
     x = tokens.embedded(layers, inside.take("embeddings.word_embeddings.weight"), places)
     x = layers.norm(inside, "embedding_norm", "embeddings.LayerNorm", x)
     for number in range(count(inside, "transformer.layer.", said.n_layers)):
-        x = _block(layers, inside, number, x, tokens.seen, said)
+        inner = inside.within(f"transformer.layer.{number}.")
+        named = f"block{number}"
+        x = block(layers, inner, BLOCK, named, x, heads=said.n_heads, activation=said.activation, seen=tokens.seen)
     inside.leave("embeddings.position_ids")
     if answers:
         hidden = layers.dense(source, "hidden", "pre_classifier", layers.first("first", x), activation="relu")
         logits = layers.dense(source, "logits", "classifier", hidden)
         return Drawn(tokens.drawing, "text", hidden, logits, [])
     return Drawn(tokens.drawing, "text", tokens.pooled(layers, x), None, [texts.pooling.about])
-
-
-def _block(layers: Layers, source: Source, number: int, x: Tensor, seen: Tensor, said: DistilBert) -> Tensor:
-    ours, theirs = f"block{number}", f"transformer.layer.{number}"
-    parts = [f"{theirs}.attention.{part}_lin" for part in ("q", "k", "v", "out")]
-    attended = layers.attention(source, f"{ours}_attention", parts, x, heads=said.n_heads, seen=seen)
-    x = layers.drawing.add(f"{ours}_attention_add", "Add", [x, attended])
-    x = layers.norm(source, f"{ours}_attention_norm", f"{theirs}.sa_layer_norm", x)
-    wide = layers.activated(source, f"{ours}_wide", f"{theirs}.ffn.lin1", x, said.activation)
-    back = layers.dense(source, f"{ours}_back", f"{theirs}.ffn.lin2", wide)
-    x = layers.drawing.add(f"{ours}_add", "Add", [x, back])
-    return layers.norm(source, f"{ours}_norm", f"{theirs}.output_layer_norm", x)

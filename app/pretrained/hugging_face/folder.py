@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import lzma
+import gzip
 import os
 import shutil
 import stat
@@ -30,7 +30,7 @@ LARGEST, LARGEST_TEXT = 2**31, 2**24
 MOST_MEMBERS = 10_000
 AGAIN = "send config.json, model.safetensors and what lies beside them, as save_pretrained writes it"
 _DAMAGED = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError),
     *(ValueError, RuntimeError, KeyError, OverflowError),
 )
 
@@ -163,7 +163,9 @@ def _zip(file: IO[bytes]) -> Iterator[Members]:
 @contextmanager
 def _tar(file: IO[bytes]) -> Iterator[Members]:
     """Not packed, or by gzip: `tar c` and `tar cz`."""
-    with tarfile.open(fileobj=file, mode="r:*") as archive:
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:gz" if packed else "r:") as archive:
         members, links = dict[str, tarfile.TarInfo](), set[str]()
         for number, info in enumerate(archive, 1):
             _check_count(number)

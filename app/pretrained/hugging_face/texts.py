@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.pretrained.drawing import Array, Drawing, Tensor
-from app.pretrained.hugging_face.layers import Layers
+from app.pretrained.hugging_face.layers import Activation, Layers
+from app.pretrained.source import Source
 
 PADDING = 0
 
@@ -61,3 +62,35 @@ class Tokens:
             total = drawing.add("total", "ops.Sum", drawing.add("without_padding", "Multiply", [x, counted]), axis=1)
             x = drawing.add("mean", "ops.Divide", total, number)
         return drawing.add("unit", "UnitNormalization", x) if pooling.unit else x
+
+
+@dataclass(frozen=True)
+class Names:
+    """Of a block's arrays, below the block's own. `attention`: query, key, value and what follows them."""
+
+    attention: tuple[str, str, str, str]
+    attention_norm: str
+    wide: str
+    back: str
+    norm: str
+
+
+def block(
+    layers: Layers,
+    source: Source,
+    names: Names,
+    ours: str,
+    x: Tensor,
+    *,
+    heads: int,
+    activation: Activation,
+    seen: Tensor,
+) -> Tensor:
+    """Self-attention and two dense layers, each added to what it was given and normed after that (Vaswani et al. 2017)."""
+    attended = layers.attention(source, f"{ours}_attention", names.attention, x, heads=heads, seen=seen)
+    x = layers.drawing.add(f"{ours}_attention_add", "Add", [x, attended])
+    x = layers.norm(source, f"{ours}_attention_norm", names.attention_norm, x)
+    wide = layers.activated(source, f"{ours}_wide", names.wide, x, activation)
+    back = layers.dense(source, f"{ours}_back", names.back, wide)
+    x = layers.drawing.add(f"{ours}_add", "Add", [x, back])
+    return layers.norm(source, f"{ours}_norm", names.norm, x)

@@ -32,42 +32,24 @@ def read(folder: Folder, places: int, length: int | None = None) -> tuple[Texts,
     Raises:
         Invalid: they become ids in another way than `app.data.wordpiece` makes them, or the folder does not say how.
     """
-    settings, notes = folder.json(SETTINGS), list[str]()
+    settings, sentences, notes = folder.json(SETTINGS), folder.json(SENTENCES), list[str]()
     faults = [fault.under(f"/{SETTINGS}") for fault in _odd(settings)]
     faults += [fault.under(f"/{SPECIAL}") for fault in _odd(folder.json(SPECIAL))]
     if strange := sorted(set(folder.json(ADDED)) - _SPECIAL):
         faults.append(Fault(f"/{ADDED}", f"there are more tokens: {', '.join(strange[:3])}"[:LONGEST], AGAIN))
-    cut: Any = None
-    vocabulary: list[str] = []
-    lowercase = settings.get("do_lower_case", True) is not False
-    if FILE in folder.names:
-        told = folder.json(FILE)
-        own = [fault.under(f"/{FILE}") for fault in _faults(told)]
-        if not own:
-            ids, said = told["model"]["vocab"], bool(told["normalizer"]["lowercase"])
-            vocabulary, cut = sorted(ids, key=ids.__getitem__), (told.get("truncation") or {}).get("max_length")
-            if "do_lower_case" in settings and said != lowercase:
-                message = f"do_lower_case says another thing than {FILE}"
-                own.append(
-                    Fault(f"/{SETTINGS}/do_lower_case", message, "let both say what the network was trained with")
-                )
-            lowercase = said
-        faults += own
-    elif VOCABULARY in folder.names:
-        vocabulary = wordpiece.words(folder.text(VOCABULARY).replace("\r\n", "\n"))
-    else:
-        faults.append(Fault("", f"there is neither {FILE} nor {VOCABULARY}", "send one of them beside it", "missing"))
-    if folder.json(SENTENCES).get("do_lower_case") and not lowercase:
-        faults.append(Fault(f"/{SENTENCES}/do_lower_case", "texts are made lower-case twice over", AGAIN))
+    vocabulary, lowercase, cut = _vocabulary(folder, settings, faults)
+    if sentences.get("do_lower_case") and not lowercase:
+        faults.append(Fault(f"/{SENTENCES}/do_lower_case", "it says another thing than the tokenizer", AGAIN))
     if settings.get("strip_accents") not in (None, lowercase):
-        faults.append(
-            Fault(f"/{SETTINGS}/strip_accents", "accents are left where case is not, or the other way", AGAIN)
-        )
+        message = "accents are left where case is not, or the other way"
+        faults.append(Fault(f"/{SETTINGS}/strip_accents", message, AGAIN))
     if places < FEWEST:
         faults.append(Fault("", f"the network has {places} places, a text needs {FEWEST}", AGAIN))
     if faults:
         raise Invalid(faults)
-    length = _length(length or _of_sentences(folder) or cut, places, notes)
+    # What sentence-transformers says, in its older words or its newer ones, counts more than how the tokenizer was saved.
+    told = sentences.get("max_seq_length") or (settings.get("model_max_length") if MODULES in folder.names else None)
+    length = _length(length or told or cut, places, notes)
     if folder.json(PROMPTS).get("default_prompt_name"):
         notes.append("its makers put a prompt before each text, which is not done here")
     notes.append(
@@ -76,10 +58,23 @@ def read(folder: Folder, places: int, length: int | None = None) -> tuple[Texts,
     return Texts(WordPieceSaid(type="wordpiece", length=length, lowercase=lowercase), vocabulary), notes
 
 
-def _of_sentences(folder: Folder) -> Any:
-    """What sentence-transformers says, in its older words or its newer ones; None where it did not write the folder."""
-    said = folder.json(SENTENCES).get("max_seq_length")
-    return said or (folder.json(SETTINGS).get("model_max_length") if MODULES in folder.names else None)
+def _vocabulary(folder: Folder, settings: Mapping[str, Any], faults: list[Fault]) -> tuple[list[str], bool, Any]:
+    """The tokens in the order of their ids, whether texts are made lower-case, and where a text is cut, if that is said."""
+    lowercase = settings.get("do_lower_case", True) is not False
+    if FILE in folder.names:
+        told = folder.json(FILE)
+        if odd := [fault.under(f"/{FILE}") for fault in _faults(told)]:
+            faults += odd
+            return [], lowercase, None
+        ids, said = told["model"]["vocab"], bool(told["normalizer"]["lowercase"])
+        if "do_lower_case" in settings and said != lowercase:
+            message, hint = f"it says another thing than {FILE}", "let both say what the network was trained with"
+            faults.append(Fault(f"/{SETTINGS}/do_lower_case", message, hint))
+        return sorted(ids, key=ids.__getitem__), said, (told.get("truncation") or {}).get("max_length")
+    if VOCABULARY in folder.names:
+        return wordpiece.words(folder.text(VOCABULARY).replace("\r\n", "\n")), lowercase, None
+    faults.append(Fault("", f"there is neither {FILE} nor {VOCABULARY}", "send one of them beside it", "missing"))
+    return [], lowercase, None
 
 
 def _length(said: Any, places: int, notes: list[str]) -> int:

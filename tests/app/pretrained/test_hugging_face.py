@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.data import wordpiece
 from app.pretrained.hugging_face import conversion, folder, reading
-from app.pretrained.hugging_face.folder import PARTS
 from app.spec.faults import Fault, Invalid
-from tests.app.pretrained import folders, hf_numbers, hostile, published
+from tests.app.pretrained import folders, hostile, published
 from tests.app.pretrained.folders import Parts
 
 
@@ -389,7 +387,16 @@ def test_the_process_says_what_this_one_says(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == written(content)
 
 
-def test_only_known_files_are_opened() -> None:
-    assert set(folders.parts("bert")) | set(folders.parts("vit")) <= PARTS
-    ours = wordpiece.tokenizer(folders.VOCABULARY, lowercase=True)
-    assert len(json.loads(ours)["model"]["vocab"]) == hf_numbers.WORDS
+def test_only_known_files_are_opened(tmp_path: Path) -> None:
+    parts = folders.parts("bert")
+    more = {
+        **parts,
+        "tf_model.h5": b"x",
+        "onnx/model.onnx": b"x",
+        "pytorch_model.bin": b"x",
+        "modeling.py": b"raise SystemExit",
+    }
+    with tempfile.TemporaryFile() as scratch, folder.of_archive(io.BytesIO(folders.zipped(more)), scratch) as opened:
+        assert opened.names == {*parts, "pytorch_model.bin"}
+    assert set(folder.wanted(list(more))) == set(parts)
+    assert written(folders.zipped(more)) == written(folders.zipped(parts))
