@@ -45,7 +45,8 @@ class DatabaseLookup:
 
     def _manifest(self, ref: str) -> Manifest:
         model = models.find(self._session, ref)
-        if model.role == UNFINISHED and self._session.get_one(Job, model.job_id).finished_at is None:
+        job = self._session.get(Job, model.job_id) if model.role == UNFINISHED else None
+        if job is not None and job.finished_at is None:
             raise Missing(
                 ref, "this unfinished model is replaced when its job goes on", "wait until that job has ended"
             )

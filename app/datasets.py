@@ -174,9 +174,11 @@ def preview(session: Session, ref: str, n: int = 10) -> Iterator[dict[str, Any]]
     if dataset.builtin:
         table = builtins.load(ref)
     else:
-        stored = session.get_one(Dataset, ref).prepared_sha256
-        assert stored is not None, "what has a schema has rows"
-        table = prepared.head(artifacts.blob(stored), n)
+        row = session.get(Dataset, ref)
+        if row is None:
+            raise NotFound("There is no such data set any more: it has just been deleted.")
+        assert row.prepared_sha256 is not None, "what has a schema has rows"
+        table = prepared.head(artifacts.blob(row.prepared_sha256), n)
     show = inputs.of(shape.kind).preview
     rows = table.inputs[np.arange(min(n, len(table)))]
     for number, row in enumerate(rows):

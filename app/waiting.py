@@ -31,7 +31,8 @@ def waits_for(session: Session, job: Job) -> str | None:
         return "resume"
     if job.state != JobState.QUEUED:
         return None
-    if session.execute(select(Job.run_after > func.clock_timestamp()).where(Job.id == job.id)).scalar_one():
+    # Nothing is read of the job's row again: somebody may have deleted it since it was.
+    if job.run_after > session.execute(select(func.clock_timestamp())).scalar_one():
         return "backing_off"
     there = workers.online(session)
     if not there:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from app import events, ids, jobs, metrics, queue, waiting, workers
+from app.api import shapes
 from app.db import transaction
 from app.errors import Conflict, NotFound
 from app.jobs import Stale
@@ -434,6 +435,16 @@ def test_a_spec_keeps_the_order_in_which_it_was_given() -> None:
     read_back = read(job.id)
     assert list(read_back.resolved_spec["tasks"]) == ["odd", "digit", "at_least_5"]
     assert list(read_back.spec["tasks"]["odd"]) == ["z", "a"]
+
+
+def test_a_queued_job_that_somebody_deletes_is_shown_as_it_was_read() -> None:
+    job_id = queued()
+    with transaction() as session:
+        job = jobs.get(session, job_id)
+        with transaction() as another:
+            jobs.cancel(another, job_id)
+            jobs.delete(another, job_id)
+        assert shapes.of_job(session, job).waits_for == "no_worker"
 
 
 def test_a_queued_job_says_why_it_waits() -> None:
