@@ -34,7 +34,7 @@ from app.spec import tasks
 from app.spec.data import InputSchema
 from app.spec.faults import Fault, Invalid
 from app.spec.lookup import Missing
-from app.spec.models import Manifest, TaskManifest
+from app.spec.models import FEATURES, Manifest, TaskManifest
 from app.tables import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -73,7 +73,7 @@ def list_models(
             "content": {PNG: {"schema": {"type": "string", "format": "binary"}}, LINES: {"schema": {"type": "string"}}}
         },
         **deps.problem_responses(
-            *("not_found", "malformed_body", "unsupported_media_type", "invalid", "not_available"),
+            *("not_found", "malformed_body", "unsupported_media_type", "invalid"),
             *("model_differs", "inference_unavailable"),
         ),
     },
@@ -119,14 +119,15 @@ def list_models(
     summary="Predict with a model",
 )
 async def predict(request: Request, ref: Reference) -> Predictions | Response:
-    """Every task's answer for every row, or every picture or sound: `curl -F file=@bird.jpg`, several files in the
-    order they are sent, each with the rest of its row in `row` where a model takes more: `-F row='{"age": 41}'`.
+    """Every task's answer for every row, or of a trunk without heads its features, a `vector`; or for every picture or
+    sound: `curl -F file=@bird.jpg`, several files in the order they are sent, each with the rest of its row in `row` where
+    a model takes more: `-F row='{"age": 41}'`.
     `ref` is a model's id, `job:ID`, or `model:NAME@VERSION`. With `Accept: image/png` a model that
     finds boxes answers to one picture with that picture, the boxes drawn on it.
 
     `{"dataset": "ds_…"}` asks for the answers to every row of a data set: lines of JSON, `row` counted from 0, as they
     are computed. A stream that ends in a line with `error` is not whole."""
-    await run_in_threadpool(_answering, ref)  # its body may be long: where there is no model, it is not read
+    await run_in_threadpool(_model, ref)  # its body may be long: where there is no model, it is not read
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         expect_multipart(request)
         async with request.form(max_files=MAX_ROWS, max_fields=MAX_ROWS) as form:
@@ -208,8 +209,11 @@ def _answers(
     sizes: Sequence[Sequence[int] | None] = (),
 ) -> Predictions:
     """`rows`: as the model was fed them; empty ones where they came as files, of which `sizes` has each picture's."""
-    if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks):
+    if any(len(outputs.get(name, [])) != len(rows) for name in manifest.tasks or (FEATURES,)):
         raise Problem("internal", "The inference process answered for other rows than those it was given.")
+    if not manifest.tasks:
+        vectors = [np.ravel(features).tolist() for features in outputs[FEATURES]]
+        return Predictions(model=model.id, predictions=[{FEATURES: Prediction(vector=vector)} for vector in vectors])
     if tokens.SEEN in outputs:
         pieces = _pieces(artifacts.model_file(model.sha256))
         rows = [tasks.TokenRow(ids, pieces) for ids in outputs[tokens.SEEN]]
@@ -319,13 +323,6 @@ def _drawn(ref: str, sent: Sent) -> Response:
     (answers,) = _predict_form(ref, sent).predictions
     boxes = [box.model_dump() for answer in answers.values() for box in answer.boxes or ()]
     return Response(inference.draw(files[0], boxes), media_type=PNG)
-
-
-def _answering(ref: str) -> None:
-    """Raises NotFound: there is no such model; Problem: it has no heads."""
-    if not models.manifest(_model(ref)).tasks:
-        detail = "This model is a trunk without heads: it predicts nothing. Name it as the source of a transfer, which puts one on it."
-        raise Problem("not_available", detail)
 
 
 def _model(ref: str) -> Model:

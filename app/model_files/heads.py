@@ -88,7 +88,9 @@ def _without_heads(
         message = f"the output {without[0]} does not end in a dense layer with softmax, sigmoid or no activation: it has no classes"
         raise Invalid([Fault("/classes", message, "leave `classes` out: it is kept as a trunk", "not_applicable")])
     why = "`classes` is none" if options.classes == "none" else "its output does not end in a dense layer"
-    notes.append(f"{why}: it is kept as a trunk without heads, to start from or to adapt; it cannot predict")
+    notes.append(
+        f"{why}: it is kept as a trunk without heads, to start from or to adapt; `predict` answers its features"
+    )
     ((_, tensor),) = chosen
     if options.classes == "none":
         end = network.end(str(tensor["tensor"]))

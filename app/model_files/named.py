@@ -172,7 +172,9 @@ def _heads(options: WeightsOptions, schema: Schema | None, faults: list[Fault], 
     target = None if schema is None or schema.target is None else schema.columns[schema.target]
     match options.heads or options.classes:
         case "none":
-            notes.append("`classes` is none: it is kept as a trunk without heads, to start from; it cannot predict")
+            notes.append(
+                "`classes` is none: it is kept as a trunk without heads, to start from; `predict` answers its features"
+            )
         case dict() as several:
             for name, said in several.items():
                 at = pointer("classes" if options.heads is None else "heads", name)

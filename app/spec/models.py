@@ -29,6 +29,9 @@ ModelRef = Annotated[
 """`job:ID` (the job's model), `job:ID/source` (a stage's), `mdl_…`, `model:NAME@VERSION` (without `@`: the newest), or
 `pretrained:NAME` (the newest model of that name that was sent as a file)."""
 
+FEATURES = "features"
+"""What a trunk without heads answers: the numbers that a head would stand on."""
+
 UNFINISHED = "unfinished"
 """The role of a stopped stage's model so far: nothing goes on from it. It gives way to the next one, and to the job's own model."""
 

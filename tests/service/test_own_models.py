@@ -13,6 +13,7 @@ import pytest
 from app.data import builtins
 from tests import plain_keras
 from tests.service.conftest import Service
+from worker.training.kept import golden as golden_rows
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +35,8 @@ images, labels = (np.load(name) for name in ("images.npy", "labels.npy"))
 model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(images / 255.0, labels, batch_size=32, epochs=15, verbose=0)
 model.save("mine.keras")
+features = keras.Model(x, y).predict(images[:5] / 255.0, verbose=0)
+np.save("features.npy", features)
 print(json.dumps(model.predict(images[:5] / 255.0, verbose=0).tolist()))
 """
 
@@ -46,15 +49,15 @@ model.save("bad.keras")
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[list[float]]]:
-    """A network that a user trained on some digits, and its own answers to the first five."""
+def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[list[float]], np.ndarray]:
+    """A network that a user trained on some digits, and its own answers to the first five, and what its last layer stood on then."""
     folder = tmp_path_factory.mktemp("mine")
     digits = builtins.load("digits")
     some = np.arange(600)
     np.save(folder / "images.npy", digits.inputs[some].astype(np.float32))
     np.save(folder / "labels.npy", digits.columns["digit"][some])
     said = plain_keras.run(_NETWORK, folder)
-    return (folder / "mine.keras").read_bytes(), json.loads(said.splitlines()[-1])
+    return (folder / "mine.keras").read_bytes(), json.loads(said.splitlines()[-1]), np.load(folder / "features.npy")
 
 
 def send(service: Service, content: bytes, **fields: str) -> httpx.Response:
@@ -71,9 +74,9 @@ def finished(service: Service, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_model_of_one_s_own_is_sent_asked_and_used_everywhere(
-    service: Service, mine: tuple[bytes, list[list[float]]]
+    service: Service, mine: tuple[bytes, list[list[float]], np.ndarray]
 ) -> None:
-    content, own = mine
+    content, own, _ = mine
     names = ",".join(builtins.load("digits").schema.columns["digit"].classes or [])
     sent = send(service, content, name="mine", classes=names, scale="0..1")
     assert sent.status_code == 201, sent.text
@@ -129,13 +132,26 @@ def test_readings_are_tried_on_labelled_rows(service: Service, mine: tuple[bytes
     assert service.get(f"/v1/models/{model['id']}").status_code == 404
 
 
-def test_a_trunk_without_heads_is_a_source_and_no_predictor(
-    service: Service, mine: tuple[bytes, list[list[float]]]
+def test_a_trunk_without_heads_is_a_source_and_answers_its_features(
+    service: Service, mine: tuple[bytes, list[list[float]], np.ndarray], tmp_path: Path
 ) -> None:
     trunk = send(service, mine[0], name="trunk", classes="none", scale="0..1").raise_for_status().json()
     assert trunk["manifest"]["tasks"] == {}
-    refused = service.post(f"/v1/models/{trunk['id']}/predict", {"inputs": []})
-    assert (refused.status_code, refused.json()["code"]) == (422, "not_available")
+    rows = builtins.load("digits").inputs[np.arange(5)]
+    told = service.post(f"/v1/models/{trunk['id']}/predict", {"inputs": rows.tolist()}).raise_for_status().json()
+    assert [list(answer) for answer in told["predictions"]] == [["features"]] * 5
+    vectors = np.array([answer["features"]["vector"] for answer in told["predictions"]])
+    np.testing.assert_allclose(vectors, mine[2], atol=1e-5)
+    # The digits as a data set, a line for each row: the same numbers.
+    answer = service.post(f"/v1/models/{trunk['id']}/predict", {"dataset": "digits"}, timeout=120).raise_for_status()
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(lines) == len(builtins.load("digits"))
+    np.testing.assert_allclose([line["features"]["vector"] for line in lines[:5]], vectors, atol=1e-5)
+    kept = tmp_path / "trunk.keras"
+    kept.write_bytes(service.get(f"/v1/models/{trunk['id']}/file").content)
+    golden = golden_rows.read(kept)
+    assert golden is not None
+    assert golden.answers["features"].shape == (5, 16)
     body = {
         "kind": "transfer",
         "dataset": "digits",

@@ -73,7 +73,7 @@ def test_a_network_without_heads_is_kept_as_a_trunk() -> None:
     ):
         trunk, heads, notes = cut(graph, [(graph.features, {"tensor": graph.features})], options)
         assert (trunk.features, heads) == (features, [])
-        assert "it cannot predict" in notes[-1]
+        assert "`predict` answers its features" in notes[-1]
 
 
 def test_a_convolution_of_one_place_is_a_head() -> None:

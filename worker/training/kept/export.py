@@ -19,7 +19,7 @@ from app.spec import architectures, tasks
 from app.spec.base import plain
 from app.spec.data import InputSchema
 from app.spec.faults import validate
-from app.spec.models import Manifest
+from app.spec.models import FEATURES, Manifest
 from app.spec.registry import modules
 from worker.training.data import inputs as input_kinds
 from worker.training.kept import golden as golden_rows
@@ -64,7 +64,7 @@ def inference_model(network: Network, *, constants: bool = False) -> Any:
         keras_layers.graph, keras_layers.steps, input_kinds.adapted(network.input.kind, x, network.trunk_shape)
     )
     trunk_only = not network.tasks
-    outputs = {"features": reached[next(iter(keras_layers.graph.features.values()))]} if trunk_only else {}
+    outputs = {FEATURES: reached[next(iter(keras_layers.graph.features.values()))]} if trunk_only else {}
     for name, task in network.tasks.items():
         out = reached[keras_layers.graph.features[name]]
         for layer in heads.layer_names(name):
@@ -129,6 +129,7 @@ def manifest(
     kinds = "; ".join(
         f"answers[{name!r}]: {tasks.of(task.type).meaning(task.classes or ())}" for name, task in network.tasks.items()
     )
+    kinds = kinds or f"answers[{FEATURES!r}]: the numbers that a head would stand on"
     return Manifest(
         role=role,
         architecture=architectures.as_data(network.architecture),
@@ -151,7 +152,7 @@ def manifest(
             file=file,
             shape=shape,
             tasks=kinds,
-            first=next(iter(network.tasks), "features"),
+            first=next(iter(network.tasks), FEATURES),
             golden=_golden_rows(network),
         ),
     )

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from app.data import file_rows
 from app.data.inputs import decoding
 from app.spec.data import Decoding
+from app.spec.models import FEATURES
 from worker.training.data import inputs as input_kinds
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
@@ -47,6 +48,9 @@ Ask = Callable[[np.ndarray], Mapping[str, Any]]
 
 Answers = Callable[["Network", np.ndarray], Mapping[str, np.ndarray]]
 """A trained network, and raw rows (n, …), to {task: answers}."""
+
+_AS_NUMBERS = "regression"
+"""The type as whose answers the features of a trunk without heads are compared."""
 
 _DECODING: TypeAdapter[Decoding] = TypeAdapter(Decoding)
 
@@ -77,7 +81,7 @@ def make(network: Network, answers: Answers) -> Golden:
     told = {name: np.asarray(values, np.float32) for name, values in answers(network, rows).items()}
     most = min(MOST_NUMBERS // rows[0].size, MOST_ANSWERS // sum(values[0].size for values in told.values()))
     finite = np.logical_and.reduce([np.isfinite(values).reshape(len(rows), -1).all(axis=1) for values in told.values()])
-    types = {name: task.type for name, task in network.tasks.items()}
+    types = {name: task.type for name, task in network.tasks.items()} or {FEATURES: _AS_NUMBERS}
     return _some(Golden(rows, told, types, _made_file(network)), np.flatnonzero(finite)[: max(1, most)])
 
 

@@ -16,7 +16,7 @@ from app.spec.adopted import Adopted, Head, Order
 from app.spec.architectures.keras_graph import Call, Spec, StockLayer
 from app.spec.faults import MOST, Fault, Invalid
 from app.spec.imports import Probe
-from app.spec.models import Manifest
+from app.spec.models import FEATURES, Manifest
 from app.spec.spec_limits import most_parameters
 from app.spec.trace import Trace
 from worker.training.data import inputs as input_kinds
@@ -73,7 +73,7 @@ def write(order: Order) -> Manifest:
     finite = np.logical_and.reduce([np.isfinite(each).reshape(len(rows), -1).all(axis=1) for each in outputs.values()])
     if not finite.any():
         raise Invalid([_not_finite()])
-    sha256 = export.write(network, path, golden.make(network, _answers) if network.tasks else None)
+    sha256 = export.write(network, path, golden.make(network, _answers))
     export.check(path, network, rows[finite], {name: each[finite] for name, each in _answers(network, rows).items()})
     return export.manifest(
         network, ROLE, sha256, file="model.keras", rows_file=None, dataset={}, training={"steps": 0}
@@ -233,7 +233,11 @@ def _outputs(network: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _answers(network: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What the kept model answers to raw rows: of a trunk without heads, its features."""
     told = _outputs(network, rows)
+    if not network.tasks:
+        (features,) = told.values()
+        return {FEATURES: features}
     return {name: np.asarray(heads.answers(task, told[name]), np.float32) for name, task in network.tasks.items()}
 
 
