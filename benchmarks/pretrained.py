@@ -110,13 +110,18 @@ def uploaded(client: httpx.Client, folder: Path, source: dict[str, Any], size: s
 
 def reported(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     """The report of a job."""
+    return answered(client.get(f"/v1/jobs/{finished(client, body)}/report"))
+
+
+def finished(client: httpx.Client, body: dict[str, Any]) -> str:
+    """The id of a job that has succeeded."""
     job = answered(client.post("/v1/jobs", json=body))
     while job["state"] not in ("succeeded", "failed", "cancelled"):
         time.sleep(1)
         job = answered(client.get(f"/v1/jobs/{job['id']}"))
     if job["state"] != "succeeded":
         raise SystemExit(f"{job['state']}: {job['error']}")
-    return answered(client.get(f"/v1/jobs/{job['id']}/report"))
+    return str(job["id"])
 
 
 def answered(answer: httpx.Response) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def stopped_and_continued(
     """The network after a fit that was stopped after each of the steps `stops` and continued with other numbers everywhere."""
     for at in (*stops, 0):
         made = _fit_loop(home, FITS.begin())
-        made.progress = StopAt(Quiet(), made.stop, at)
+        made.progress, made.most_steps = StopAt(Quiet(), made.stop, at), 1
         made.model_cache.keras_layers(network)
         if not at:
             return made.fit("target", network, fit_spec, phases, TrainingSpec(**training), seed).network

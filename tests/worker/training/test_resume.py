@@ -27,6 +27,7 @@ from worker.training.fitting.checkpoint import Saved
 from worker.training.fitting.fit import FitState, ModelCache
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
+from worker.training.fitting.program import Pace
 from worker.training.process import device
 
 pytestmark = [
@@ -92,6 +93,7 @@ def logged(fit_state: FitState) -> list[dict[str, float]]:
     """What each step of a fit tells."""
     found = []
     fit_state.begin()
+    fit_state._pace = Pace(1)
     while fit_state.step < fit_state.planned:
         fit_state.advance()
         found.append(dict(fit_state._losses.latest))

@@ -7,6 +7,7 @@ each; an epoch is one pass through the longest, shorter ones cycle with permutat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -52,9 +53,19 @@ class Sampler:
 
     def batch(self, step: int) -> np.ndarray:
         """The row numbers of batch `step` (from 0): (size,)."""
-        positions = np.arange(step * self.size, (step + 1) * self.size)
+        return self.several(step, 1)[0]
+
+    def several(self, step: int, count: int) -> np.ndarray:
+        """The row numbers of `count` batches from `step` on: (count, size)."""
+        positions = np.arange(step * self.size, (step + count) * self.size)
         passes, places = positions // len(self.rows), positions % len(self.rows)
-        return np.concatenate([self._pass(int(number))[places[passes == number]] for number in np.unique(passes)])
+        first, last = int(passes[0]), int(passes[-1])
+        ends = np.searchsorted(passes, np.arange(first, last + 2))
+        rows = [
+            self._pass(number)[places[ends[number - first] : ends[number - first + 1]]]
+            for number in range(first, last + 1)
+        ]
+        return np.concatenate(rows).reshape(count, self.size)
 
     def _pass(self, number: int) -> np.ndarray:
         if number not in self._passes:
@@ -121,6 +132,28 @@ class BatchSource:
     def batch_size(self) -> int:
         return sum(sampler.size for sampler in self.samplers)
 
+    @property
+    def batch_bytes(self) -> int:
+        """Of a batch's inputs, about: before a preparation or a tokenizer, four to a number."""
+        return 4 * self.batch_size * math.prod(self.inputs.shape[1:])
+
+    def several(self, step: int, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """As `batch`, of `count` steps: (count, …) of each array."""
+        if count == 1:  # may have been read ahead
+            x, y = self.batch(step)
+            return x[None], {name: np.asarray(values)[None] for name, values in y.items()}
+        if self.augment is not None or self.computed:  # drawn, or asked, for a batch
+            made = [self.batch(step + number) for number in range(count)]
+            return np.stack([x for x, _ in made]), {name: np.stack([y[name] for _, y in made]) for name in made[0][1]}
+        rows = np.concatenate([sampler.several(step, count) for sampler in self.samplers], axis=1)
+        scaled = self.scaling(self.inputs[rows.ravel()])
+        y = {name: values[rows] for name, values in self.given.items()}
+        y |= {name: _folded(values[rows.ravel()], rows) for name, values in self.cached.items()}
+        for at in self.timed:
+            timed = [at(step + number) for number in range(count)]
+            y |= {name: np.stack([each[name] for each in timed]) for name in timed[0]}
+        return _folded(scaled, rows), y
+
     def batch(self, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         rows, raw, scaled = self._taken(step)
         y = {name: values[rows] for name, values in self.given.items()}
@@ -167,6 +200,26 @@ def batch(batch_sources: Mapping[str, BatchSource], step: int) -> Batch:
         x[name], more = batch_source.batch(step)
         y |= more
     return x, y
+
+
+def several(batch_sources: Mapping[str, BatchSource], step: int, count: int) -> Batch:
+    """The batches of `count` steps from `step` on, as `batch` gives each: (count, …) of each array."""
+    x: dict[str, np.ndarray] = {}
+    y: dict[str, np.ndarray] = {}
+    for name, batch_source in batch_sources.items():
+        x[name], more = batch_source.several(step, count)
+        y |= more
+    return x, y
+
+
+def nth(batches: Batch, number: int) -> Batch:
+    """One of `several`."""
+    x, y = batches
+    return {name: each[number] for name, each in x.items()}, {name: each[number] for name, each in y.items()}
+
+
+def _folded(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return values.reshape(*rows.shape, *values.shape[1:])
 
 
 def longest(samplers: Sequence[Sampler]) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.reports import Checkpoint
 from worker.training.data import batches
-from worker.training.fitting import caching, checkpoint, learner
+from worker.training.fitting import caching, checkpoint, learner, program
 from worker.training.fitting.conflicts import Conflicts
 from worker.training.fitting.plan import FitSpec, Phase, Trained
 from worker.training.fitting.validation import Means, ValidationMonitor
@@ -103,7 +103,7 @@ class ModelCache:
 
 
 class FitState:
-    """A fit on its way. Between two steps a checkpoint holds all its state; the rest follows from the constructor's arguments.
+    """A fit on its way. Between two calls of `advance` a checkpoint holds all its state; the rest follows from the constructor's arguments.
 
     `step`: of the whole fit, all phases together. `number`: the phase; `begun`: the step before its first one. `looked`: the step
     of the newest validation; `safe`: of the newest checkpoint.
@@ -111,7 +111,7 @@ class FitState:
 
     def __init__(
         self, model_cache: ModelCache, network: Network, fit_spec: FitSpec, phases: Sequence[Phase], training: TrainingSpec, seed: int,
-        stop: threading.Event,
+        stop: threading.Event, most_steps: int = program.MOST_STEPS,
     ):  # fmt: skip
         self._model_cache, self.network, self.fit_spec, self.training, self.seed = (
             model_cache,
@@ -133,6 +133,7 @@ class FitState:
         )
         self.checkpoint_schedule = CheckpointSchedule(training)
         self._batch: Batch | None = None
+        self._pace = program.Pace(most_steps)
 
     @property
     def due(self) -> bool:
@@ -176,23 +177,28 @@ class FitState:
         )
 
     def advance(self) -> None:
-        """One step; where a phase is over, the first of the next one.
+        """Some steps in one call, never past one where something is due; where a phase is over, the first ones of the next one.
 
         Raises:
             Failure: `loss_not_finite`.
-            Stopped: the batch was not made; at most the phase is changed.
+            Stopped: the batches were not made; at most the phase is changed.
         """
         if self._is_phase_over:
             self.begin(self.number + 1)
-        self._batch = batches.batch(self._batch_sources, self.step)
-        logs = self._compiled.step(self._batch)
-        self.step += 1
-        if self.step % self.fit_spec.epoch_steps == 0:
-            self._compiled.end_epoch(self.step // self.fit_spec.epoch_steps - 1)
-        self._losses.add(logs)
-        if not math.isfinite(logs["loss"]):
-            message = f"the loss was {logs['loss']} at step {self.step} of {self.planned}"
-            raise Failure("loss_not_finite", message, param="/training")
+        begun = time.monotonic()
+        is_many = self._compiled.takes_many(sum(source.batch_bytes for source in self._batch_sources.values()))
+        count = self._pace.steps(self._until_due) if is_many else 1
+        made = batches.several(self._batch_sources, self.step, count)
+        self._batch = batches.nth(made, -1)
+        for logs in self._compiled.steps(made):
+            self.step += 1
+            if self.step % self.fit_spec.epoch_steps == 0:
+                self._compiled.end_epoch(self.step // self.fit_spec.epoch_steps - 1)
+            self._losses.add(logs)
+            if not math.isfinite(logs["loss"]):
+                message = f"the loss was {logs['loss']} at step {self.step} of {self.planned}"
+                raise Failure("loss_not_finite", message, param="/training")
+        self._pace.took(count, time.monotonic() - begun)
 
     def look(self) -> dict[str, float]:
         """The log of this step: mean losses since the last look, the rate, validation. Raises Stopped, and then nothing is changed."""
@@ -265,6 +271,15 @@ class FitState:
         )
 
     @property
+    def _until_due(self) -> int:
+        """Steps until a validation, the phase's end, or an epoch's where a weighting asks for that or a checkpoint will be due."""
+        epoch = self.step // self.fit_spec.epoch_steps + 1
+        ends = [self._end, (self.step // self._every + 1) * self._every]
+        if self._compiled.asks_at_epochs or self.checkpoint_schedule.due(epoch):
+            ends.append(epoch * self.fit_spec.epoch_steps)
+        return min(ends) - self.step
+
+    @property
     def _is_last(self) -> bool:
         return self.number == len(self._phases) - 1
 
@@ -312,6 +327,8 @@ class FitLoop:
     checkpoints: Path
     stop: threading.Event
     inference_cache: ModelCache = field(default_factory=ModelCache)
+    most_steps: int = program.MOST_STEPS
+    """In one call."""
 
     def fit(
         self,
@@ -330,7 +347,7 @@ class FitLoop:
             Stopped: asked to before the first step.
             Failure: `loss_not_finite`.
         """
-        fit_state = FitState(self.model_cache, network, fit_spec, phases, training, seed, self.stop)
+        fit_state = FitState(self.model_cache, network, fit_spec, phases, training, seed, self.stop, self.most_steps)
         resumed = any(fit_state.restore(saved) for saved in checkpoint.whole(self.checkpoints, stage))
         self.metric_log.resume(stage, fit_state.step)
         try:
@@ -357,7 +374,7 @@ class FitLoop:
         return predict(self.inference_cache.keras_layers(network), network, inputs, layers, self.stop)
 
     def _go_on(self, stage: str, fit_state: FitState) -> None:
-        """One step and all that is due after it. Raises Stopped between two steps, and before a validation is complete."""
+        """Some steps and all that is due after them. Raises Stopped between two calls, and before a validation is complete."""
         if self.stop.is_set():
             raise Stopped
         if not fit_state.due:  # else an earlier attempt was stopped before it had looked

@@ -7,7 +7,8 @@ network exactly once, whatever the number of tasks and objectives, so that Batch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,7 +16,8 @@ import numpy as np
 from keras import ops
 
 from app.spec.registry import module_of
-from worker.training.fitting import gradients, rates
+from worker.training.data import batches
+from worker.training.fitting import gradients, program, rates
 from worker.training.fitting.distillation_loss import DistillationLoss
 from worker.training.networks.network import FEATURES
 from worker.training.process.failures import Failure
@@ -60,6 +62,7 @@ class Learner(keras.Model):
             names += [f"{task}_label_loss", f"{task}_label_weight"] if self._whole(task) else []
             names += [part for name in self.distillation_loss.names(task) for part in (name, f"{name}_weight")]
         self.parts = {name: keras.metrics.Mean(name=name) for name in names}
+        self._told: dict[str, Any] | None = None
 
     @property
     def metrics(self) -> list[Any]:
@@ -171,7 +174,18 @@ class Learner(keras.Model):
         return ops.cast(y.get(f"{name}/label_factor", 1.0), "float32")
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        if self._told is not None:
+            return self._told
         return {name: metric.result() for name, metric in self.parts.items()}
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Within, a step gives its logged values as they are. Of one step a metric's mean is the same, by variables that cost time."""
+        self._told = {}
+        try:
+            yield
+        finally:
+            self._told = None
 
     def _log_tasks(self, losses: dict[str, Any], present: dict[str, Any]) -> None:
         ones = dict.fromkeys(losses, 1.0)
@@ -183,7 +197,10 @@ class Learner(keras.Model):
             self._log(f"{name}_weighted_loss", parts[name])
 
     def _log(self, name: str, value: Any) -> None:
-        self.parts[name].update_state(value)
+        if self._told is None:
+            self.parts[name].update_state(value)
+        else:
+            self._told[name] = value
 
 
 def _weighting(loss_spec: LossSpec) -> Any:
@@ -279,6 +296,7 @@ class Compiled:
         self._blank = [_array(variable) for variable in self._own()]
         self._tasks = list(loss_spec.tasks)
         self._gradients = gradients.Differentiator(keras_layers, self.learner)
+        self._program = program.Program(self.learner) if program.runs(self.learner) else None
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None, rate: float | None = None) -> None:
@@ -316,18 +334,37 @@ class Compiled:
                 break
         weighting.start(first)
 
+    @property
+    def asks_at_epochs(self) -> bool:
+        """Whether a weighting does something at the end of an epoch."""
+        weighting = self.learner.weighting
+        return weighting is not None and type(weighting).on_epoch_end is not TaskWeighting.on_epoch_end
+
+    def takes_many(self, batch_bytes: int) -> bool:
+        """Whether steps on batches of so many bytes are worth one call together."""
+        return self._program is not None and batch_bytes < program.MOST_BYTES
+
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; each logged value of this batch, nan for the loss of a task without labels in it."""
-        weighting = self.learner.weighting
-        if weighting is None:
-            logs: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
-        else:
-            logs = self._weighted_step(batch)
-            losses = np.array([logs[f"{name}_loss"] for name in self._tasks])
-            finite = np.isfinite(losses)
-            self._sums += np.stack([np.where(finite, losses, 0.0), finite])
-        self._number += 1
+        x, y = batch
+        (logs,) = self.steps(
+            ({name: each[None] for name, each in x.items()}, {name: np.asarray(each)[None] for name, each in y.items()})
+        )
         return logs
+
+    def steps(self, several: Batch) -> Iterator[dict[str, float]]:
+        """An optimizer step for each of n batches, (n, …) of each array, up to the first whose loss is not finite; the logged values of
+        each."""
+        weighting, count = self.learner.weighting, len(next(iter(several[0].values())))
+        batch_bytes = sum(inputs.nbytes for inputs in several[0].values()) // count
+        alone = (self._one_step(batches.nth(several, number)) for number in range(count))
+        for logs in self._in_one_call(several, count) if self.takes_many(batch_bytes) else alone:
+            if weighting is not None:
+                losses = np.array([logs[f"{name}_loss"] for name in self._tasks])
+                finite = np.isfinite(losses)
+                self._sums += np.stack([np.where(finite, losses, 0.0), finite])
+            self._number += 1
+            yield logs
 
     def end_epoch(self, epoch: int) -> None:
         """Tells a weighting each task's mean loss over the steps of epoch `epoch` (from 0), which is over."""
@@ -356,12 +393,25 @@ class Compiled:
 
     def restore(self, arrays: list[np.ndarray]) -> None:
         """Raises ValueError where `arrays` belong to another learner."""
-        *numbers, self._sums = arrays
+        *numbers, sums = arrays
+        self._sums = sums.copy()
         for variable, array in zip((*self._network(), *self._own()), numbers, strict=True):
             variable.assign(array)
 
-    def _weighted_step(self, batch: Batch) -> dict[str, float]:
+    def _in_one_call(self, several: Batch, count: int) -> list[dict[str, float]]:
+        weighting, beside = self.learner.weighting, dict[str, np.ndarray]()
+        if weighting is not None:
+            beside[program.PRESENT] = np.stack([self._present(batches.nth(several, n)) for n in range(count)])
+            drawn = [weighting.draw(self._seed, self._number + n) for n in range(count)]
+            beside |= {} if drawn[0] is None else {program.DRAWN: np.stack(drawn)}
+        assert self._program is not None
+        return self._program.run(several, beside)
+
+    def _one_step(self, batch: Batch) -> dict[str, float]:
         weighting = self.learner.weighting
+        if weighting is None:
+            plain: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
+            return plain
         present = self._present(batch)
         weighting.before_step(self._seed, self._number)
         if weighting.level == "gradient":

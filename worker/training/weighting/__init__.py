@@ -4,7 +4,7 @@ A module has `Spec` (its fields, with `name`), `EXAMPLE` and `Weighting`, a `Tas
 inside functions, so that the API can read specs without it. The room may import `app.spec`, and no other room.
 
 What happens, in this order: `build(learner)` once, before the learner is built; `start(first_losses)` at the start of a
-fresh fit (a resumed one restores `variables` instead); before each step `before_step(seed, number)`; the step itself,
+fresh fit (a resumed one restores `variables` instead); before each step `draw(seed, number)`, put into `drawn`; the step itself,
 within `hold(absent)`; `after_step` where `second_forward` asks for it; `on_epoch_end` after each epoch. In a step a weighting of
 level "loss" is called inside `compute_loss`; one of level "gradient" computes in `weigh` the factors of the tasks' gradients, in
 NumPy and float64. All state is in `variables`, so that a checkpoint has it.
@@ -72,8 +72,18 @@ class TaskWeighting:
     def start(self, first_losses: Mapping[str, float]) -> None:
         """The first loss of each task, before any step. Raises ValueError where one is missing and needed."""
 
+    drawn: Any
+    """The variable, among `variables`, that holds what was drawn for the step; only where `draw` draws."""
+
+    def draw(self, seed: int, number: int) -> NDArray[np.float32] | None:  # noqa: ARG002
+        """The random numbers of step `number` (from 0) of the fit with run seed `seed`, which depend on these two alone; None: none."""
+        return None
+
     def before_step(self, seed: int, number: int) -> None:
-        """Step `number` (from 0) of the fit with run seed `seed` comes next; random numbers depend on these two alone."""
+        """That step comes next."""
+        drawn = self.draw(seed, number)
+        if drawn is not None:
+            self.drawn.assign(drawn)
 
     def __call__(self, losses: Mapping[str, Any], present: Mapping[str, Any]) -> Any:
         """The total of scalar losses by task; `present` says which tasks have a labelled row in the batch."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.spec.base import SpecModel
 from worker.training.weighting import TaskWeighting, count, only, shares, value
@@ -22,19 +23,17 @@ EXAMPLE: dict[str, Any] = {"name": "rlw"}
 
 
 class Weighting(TaskWeighting):
-    """`z` is (K,), a function of (run seed, step) alone: the same on every backend, and after a restart."""
+    """`drawn` is (K,), a function of (run seed, step) alone: the same on every backend, and after a restart."""
 
     def build(self, learner: Any) -> None:
-        self.z = self.state(learner, "draw")
+        self.drawn = self.state(learner, "draw")
         super().build(learner)
 
-    def before_step(self, seed: int, number: int) -> None:
-        self.z.assign(
-            np.random.default_rng([seed, number, *b"rlw"]).standard_normal(len(self.tasks)).astype(np.float32)
-        )
+    def draw(self, seed: int, number: int) -> NDArray[np.float32]:
+        return np.random.default_rng([seed, number, *b"rlw"]).standard_normal(len(self.tasks)).astype(np.float32)
 
     def parts(self, losses: Any, present: Any) -> Any:
         return self.in_use(losses, present) * only(present, losses)
 
     def in_use(self, losses: Any, present: Any) -> Any:
-        return count(present, losses) * shares(present, value(self.z, losses))
+        return count(present, losses) * shares(present, value(self.drawn, losses))

@@ -44,6 +44,7 @@ def test_a_fit_stopped_at_any_step_and_resumed_ends_bit_for_bit_the_same(at: int
             stop.set()
 
     first.progress.step = counted  # type: ignore[method-assign]
+    first.most_steps = 1
     so_far = first.fit("target", *learnable(), PHASES, TRAINING, 3)
     assert (so_far.stopped, so_far.steps, so_far.planned) == (True, at, 63)
     assert told.reports[-1].step == at
@@ -95,6 +96,7 @@ def test_patience_spent_in_one_phase_leaves_the_next_one_all_its_steps(tmp_path:
             stop.set()
 
     first.progress.step = counted  # type: ignore[method-assign]
+    first.most_steps = 1
     assert first.fit("target", *learnable(), phases, training, 3).stopped
     second = fit_loop(tmp_path / "b", after=begun).fit("target", *learnable(), phases, training, 3)
     assert second.steps == done.steps

@@ -1,0 +1,179 @@
+"""Many steps in one call have the bits of a call for each step, however they are cut; and end where a loss is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from app.spec.training import OptimizerSpec
+from tests.worker.training.fitting.weighted import TASKS, loss_spec_of
+from tests.worker.training.small import DIGIT, PICTURE, TABLE, batch_source, network, stored
+from worker.training.data import batches
+from worker.training.data.batches import Batch, BatchSource, Sampler, Some
+from worker.training.fitting import learner, program
+from worker.training.fitting.learner import Compiled
+from worker.training.fitting.loss_spec import LossSpec
+from worker.training.fitting.program import Pace
+from worker.training.methods._annealing import Factors
+from worker.training.networks import build
+from worker.training.networks.network import Network
+from worker.training.objectives import logits
+
+pytestmark = [
+    pytest.mark.slow,
+    # Keras 3.15 converts TensorFlow's variables in a way that NumPy 2 deprecates.
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a program is TensorFlow's"),
+]
+
+STEPS = 24
+CUTS = ([STEPS], [1] * STEPS, [5, 1, 11, 7])
+MLP = {"arch": "mlp", "units": [8], "batch_norm": True, "dropout": 0.3}
+CNN = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dropout": 0.5}
+
+Made = tuple[Compiled, Batch]
+
+
+def made(whole: Network, loss_spec: LossSpec, source: BatchSource, optimizer: Callable[[], Any] | None = None) -> Made:
+    def usual() -> Any:
+        words = OptimizerSpec(name="adamw", weight_decay=0.01, global_clipnorm=0.5)
+        return learner.optimizer(words, 1e-2, "cosine", STEPS, whole.precision)
+
+    one = Compiled(build.keras_layers(whole), loss_spec, optimizer or usual, frozenset(), norms=False)
+    return one, batches.several({"d": source}, 0, STEPS)
+
+
+def some(given: Batch, begin: int, end: int) -> Batch:
+    x, y = given
+    return {name: each[begin:end] for name, each in x.items()}, {name: each[begin:end] for name, each in y.items()}
+
+
+def bytes_of(given: Batch) -> int:
+    return sum(each[0].nbytes for each in given[0].values())
+
+
+def plain(precision: str = "float32") -> Made:
+    whole = replace(network([DIGIT], architecture=CNN, shape=PICTURE), precision=precision)
+    column = stored(DIGIT, 40)
+    column[::3] = -1
+    return made(whole, LossSpec({"d": ["digit"]}, {"digit": DIGIT}), batch_source(whole, {"digit": column}, 6))
+
+
+def taught() -> Made:
+    """By a cached teacher, at weights that change by epoch."""
+    whole = network([DIGIT], architecture=CNN, shape=PICTURE)
+    source = batch_source(whole, {"digit": stored(DIGIT, 40)}, 6)
+    outputs = np.random.default_rng(1).standard_normal((40, DIGIT.units)).astype(np.float32)
+    source.cached["digit/teacher/0"] = Some(np.arange(40), outputs, 40)
+    objectives = [logits.Spec(temperature=4.0)]
+    source.timed.append(Factors("digit", objectives, "linear_anneal", STEPS, source.steps_per_epoch))
+    loss_spec = LossSpec(
+        {"d": ["digit"]}, {"digit": DIGIT}, objectives={"digit": objectives}, teachers={"digit": (1.0,)}
+    )
+    return made(whole, loss_spec, source)
+
+
+def weighted(name: str) -> Made:
+    """Tasks with few labels: in most batches one has none."""
+    whole = network(TASKS, architecture=MLP, shape=TABLE)
+    columns = {task.name: stored(task, 40) for task in TASKS}
+    for name_, column in columns.items():
+        column[np.random.default_rng(len(name_)).random(40) < 0.8] = np.nan if column.dtype.kind == "f" else -1
+    one = made(whole, loss_spec_of(name, *TASKS), batch_source(whole, columns, 4))
+    one[0].learner.weighting.start(dict.fromkeys(columns, 1.0))
+    return one
+
+
+CASES: dict[str, Callable[[], Made]] = {
+    "plain": plain,
+    "half precision": lambda: plain("mixed_float16"),
+    "taught": taught,
+    **{
+        name: (lambda name=name: weighted(name))  # type: ignore[misc]
+        for name in ("equal", "fixed", "uncertainty", "rlw", "imtl_l", "gls", "stch", "dwa")
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_in_one_call_have_the_bits_of_a_call_for_each(case: str) -> None:
+    one, given = CASES[case]()
+    rest = one.state()
+    assert one.takes_many(bytes_of(given))
+    lent, one._program = one._program, None
+    expected = list(one.steps(given))
+    ended = one.state()
+    if one.learner.weighting is not None:
+        assert any(np.isnan(list(logs.values())).any() for logs in expected), "a task is absent from some batch"
+    assert len({logs["loss"] for logs in expected}) > STEPS / 2
+    one._program = lent
+    for cut in CUTS:
+        one.begin(0)
+        one.restore(rest)
+        found, at = list[dict[str, float]](), 0
+        for count in cut:
+            found += one.steps(some(given, at, at + count))
+            at += count
+        np.testing.assert_equal(found, expected)
+        for mine, theirs in zip(one.state(), ended, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_call_ends_behind_the_step_whose_loss_is_not_finite() -> None:
+    one, given = plain()
+    given[1]["digit/labelled"][7] = np.nan
+    rest = one.state()
+    logs = list(one.steps(given))
+    assert len(logs) == 8
+    assert [bool(np.isfinite(each["loss"])) for each in logs] == [True] * 7 + [False]
+    after = one.state()
+    one.begin(0)
+    one.restore(rest)
+    np.testing.assert_equal(list(one.steps(some(given, 0, 8))), logs)
+    for mine, theirs in zip(one.state(), after, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_gradients_of_single_tasks_and_large_batches_come_a_step_at_a_time() -> None:
+    one, given = weighted("pcgrad")
+    assert not one.takes_many(bytes_of(given))
+    assert len(list(one.steps(some(given, 0, 3)))) == 3
+    two, given = plain()
+    assert two.takes_many(bytes_of(given))
+    assert not two.takes_many(program.MOST_BYTES)
+
+
+def test_several_batches_are_those_of_each_step() -> None:
+    """Through passes that end within a batch, of rows that are labelled and not, by a teacher and by the step."""
+    one = network([DIGIT], architecture=CNN, shape=PICTURE)
+    source = batch_source(one, {"digit": stored(DIGIT, 40)}, 6)
+    source.samplers.append(Sampler(np.arange(7), 3, 1, "others"))
+    source.cached["digit/teacher/0"] = Some(np.arange(40), np.random.default_rng(1).standard_normal((40, 4)), 40)
+    source.timed.append(lambda step: {"digit/factor/0": np.asarray(step, np.float32)})
+    x, y = batches.several({"d": source}, 3, 20)
+    assert x["d"].shape == (20, 9, *one.input.shape)
+    for number in range(20):
+        (alone, labels), (ours, told) = batches.batch({"d": source}, 3 + number), batches.nth((x, y), number)
+        np.testing.assert_array_equal(ours["d"], alone["d"])
+        assert set(told) == set(labels)
+        for name, values in labels.items():
+            np.testing.assert_array_equal(told[name], values)
+            assert told[name].dtype == np.asarray(values).dtype
+
+
+def test_the_pace_is_what_fits_into_half_a_second_and_never_passes_what_is_due() -> None:
+    pace, said = Pace(64), []
+    for seconds in (0.8, 0.004, *[0.002] * 8):
+        count = pace.steps(40)
+        said.append(count)
+        pace.took(count, seconds if count == 1 else count * seconds)
+    assert said == [1, 1, 2, 4, 8, 16, 32, 40, 40, 40]
+    slow = Pace(64)
+    for _ in range(5):
+        slow.took(slow.steps(100), 0.3)
+    assert slow.steps(100) == 1
