@@ -240,20 +240,38 @@ def warp(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
     Places outside have the value of the nearest edge.
     """
-    n, height, width, _ = pictures.shape
-    middle = np.array([(height - 1) / 2, (width - 1) / 2])
-    grid = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=-1) - middle
-    places = np.einsum("nij,hwj->nhwi", maps[:, :, :2], grid) + maps[:, None, None, :, 2] + middle
-    places = np.clip(places, 0, np.array([height - 1, width - 1]))
-    low = np.floor(places + 1e-9).astype(np.int64)
-    low = np.minimum(low, np.array([height - 1, width - 1]))
-    high = np.minimum(low + 1, np.array([height - 1, width - 1]))
-    part = np.clip(places - low, 0, 1).astype(np.float32)[..., None]
-    rows = np.arange(n)[:, None, None]
+    n, height, width, channels = pictures.shape
+    corners = [_around(maps[:, axis], axis, (height, width)) for axis in (0, 1)]
+    (above, below, down), (left, right, across) = corners
+    first = (np.arange(n) * (height * width))[:, None, None]
+    above, below = first + above * width, first + below * width
+    flat = pictures.reshape(-1, channels)
 
-    def at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return np.asarray(pictures[rows, y[..., 0], x[..., 1]])
+    def between(row: np.ndarray) -> np.ndarray:
+        one, other = flat.take(row + left, axis=0), flat.take(row + right, axis=0)
+        one *= 1 - across
+        other *= across
+        one += other
+        return one
 
-    top = at(low, low) * (1 - part[..., 1, :]) + at(low, high) * part[..., 1, :]
-    bottom = at(high, low) * (1 - part[..., 1, :]) + at(high, high) * part[..., 1, :]
-    return np.asarray(top * (1 - part[..., 0, :]) + bottom * part[..., 0, :], np.float32)
+    # In place: these arrays are as large as all the pictures.
+    top, bottom = between(above), between(below)
+    top *= 1 - down
+    bottom *= down
+    top += bottom
+    return np.asarray(top, np.float32)
+
+
+def _around(to: np.ndarray, axis: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Along an axis, where a picture of `shape` is read by rows `to` (n, 3) of maps: the numbers of the places before and behind, each
+    (n, h, w), and the share of the latter, (n, h, w, 1) float32."""
+    height, width = shape
+    y, x = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+    last = shape[axis] - 1
+    at = (to[:, 0, None] * y)[:, :, None] + (to[:, 1, None] * x)[:, None, :]
+    at += to[:, 2, None, None]
+    at += last / 2
+    np.clip(at, 0, last, out=at)
+    low = np.minimum(np.floor(at + 1e-9).astype(np.intp), last)
+    at -= low
+    return low, np.minimum(low + 1, last), np.clip(at, 0, 1, out=at).astype(np.float32)[..., None]
