@@ -108,6 +108,7 @@ def _in_the_middle_of(stage: str) -> Callable[[Any], bool]:
 def test_what_is_left_are_the_best_watched_numbers(tmp_path: Path) -> None:
     stop = threading.Event()
     made = fit_loop(tmp_path, Quiet(), stop)
+    made.most_steps = 1
     step = made.progress.step
 
     def counted(stage: str, number: int, *rest: Any) -> None:
@@ -215,7 +216,7 @@ def test_features_that_take_long_are_broken_off_too(tmp_path: Path) -> None:
 def test_features_of_a_fit_that_goes_on_are_broken_off_and_it_gives_back_what_it_had_learnt(tmp_path: Path) -> None:
     stop = threading.Event()
     first = fit_loop(tmp_path, None, stop)
-    first.progress = StopAt(Quiet(), stop, 30)
+    first.progress, first.most_steps = StopAt(Quiet(), stop, 30), 1
     before = first.fit("target", *of_features(threading.Event()), TRAINING, 3)
     stop, quiet = threading.Event(), Quiet()
     again = fit_loop(tmp_path, quiet, stop, first).fit("target", *of_features(stop), TRAINING, 3)

@@ -18,11 +18,11 @@ from worker.training.regularizers import About, Regularizer
 
 class Spec(SpecModel):
     name: Literal["l2_sp"] = "l2_sp"
-    alpha: float = Field(0.1, ge=0, le=1e4, description="pull of the trunk towards the source")
-    beta: float = Field(0.01, ge=0, le=1e4, description="pull of the head towards 0")
+    alpha: float = Field(0.001, ge=0, le=1e4, description="pull of the trunk towards the source")
+    beta: float = Field(0.0001, ge=0, le=1e4, description="pull of the head towards 0")
 
 
-EXAMPLE: dict[str, Any] = {"name": "l2_sp", "alpha": 0.1, "beta": 0.01}
+EXAMPLE: dict[str, Any] = {"name": "l2_sp", "alpha": 0.001, "beta": 0.0001}
 
 
 def resolve(spec: Spec, about: About) -> Spec:

@@ -85,7 +85,7 @@ def test_lora_and_regularizers_are_filled_in() -> None:
     assert spec.training.optimizer.learning_rate == 1e-3
     assert plain(resolve(plain(spec))) == plain(spec)
     pulled = resolve(body(regularizer={"name": "l2_sp", "alpha": 1.0}))
-    assert plain(pulled.regularizer) == {"name": "l2_sp", "alpha": 1.0, "beta": 0.01}
+    assert plain(pulled.regularizer) == {"name": "l2_sp", "alpha": 1.0, "beta": 0.0001}
 
 
 FAULTS: list[tuple[dict[str, Any], dict[str, str]]] = [

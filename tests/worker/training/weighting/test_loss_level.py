@@ -116,7 +116,7 @@ def test_dwa_at_a_high_temperature_is_equal() -> None:
 
 def test_rlw_is_k_times_a_softmax() -> None:
     weighting = with_words(rlw)
-    weighting.z.assign([0.0, math.log(3)])
+    weighting.drawn.assign([0.0, math.log(3)])
     assert in_use(weighting, L, ALL) == pytest.approx([0.5, 1.5])
     assert total(weighting, L, ALL)[0] == pytest.approx(0.5 + 6)
 
