@@ -154,7 +154,7 @@ GUARDS = (
     Guard(
         "a model is looked up before a body is read",
         "app/api/models.py",
-        "    await run_in_threadpool(_answering, ref)",
+        "    await run_in_threadpool(_model, ref)",
         "    pass",
         f"{GATE}::test_a_prediction_has_its_limit_and_needs_a_model_before_its_body_is_read",
     ),
