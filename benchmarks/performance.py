@@ -14,7 +14,7 @@ import platform
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from app.data.table import Table
 from app.spec import architectures
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
+from app.spec.registry import modules
 from app.spec.training import TrainingSpec
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
@@ -82,11 +83,12 @@ CASES = {
     "mobile": Case("pictures of 96×96, MobileNetV2 (0.35), batches of 32", MOBILE, 32, pictures),
 }
 ARMS = ("service", "a call a step", "bare loop")
+WEIGHTINGS, TASKS = ("uncertainty", "pcgrad", "cagrad", "mgda"), 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--only", nargs="+", choices=[*CASES, *WEIGHTINGS], default=[*CASES, *WEIGHTINGS])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--write", type=Path, metavar="PAGE.md")
     asked = parser.parse_args()
@@ -95,8 +97,18 @@ def main() -> None:
         "| work | against a call a step | against the bare loop | ms a step |",
         "|---|---|---|---|",
     ]
-    for name in asked.only:
+    for name in (name for name in CASES if name in asked.only):
         lines.append(measured(CASES[name], asked.rounds))
+        print(lines[-1], flush=True)
+    lines += [
+        "",
+        f"{TASKS} tasks on the table, batches of 32:",
+        "",
+        "| weighting | against a call a step | a step, equal weighting = 1 |",
+    ]
+    lines.append("|---|---|---|")
+    for name in (name for name in WEIGHTINGS if name in asked.only):
+        lines.append(weighted(name, asked.rounds))
         print(lines[-1], flush=True)
     if asked.write is not None:
         asked.write.write_text(page(lines, asked.rounds), encoding="utf-8")
@@ -104,6 +116,28 @@ def main() -> None:
 
 def measured(case: Case, rounds: int) -> str:
     arms = dict(zip(ARMS, (service(case, many=True), service(case, many=False), bare(case)), strict=True))
+    times = timed(arms, rounds)
+    mine = times["service"]
+    ratios = (quartiles([other / own for other, own in zip(times[arm], mine, strict=True)]) for arm in ARMS[1:])
+    return f"| {case.what} | {' | '.join(ratios)} | {1000 * statistics.median(mine):.2f} |"
+
+
+def weighted(name: str, rounds: int) -> str:
+    case, own = CASES["mlp"], (name, "equal")
+    arms = {
+        f"{weighting} {many}": service(case, many=many, weighting=weighting)
+        for weighting in own
+        for many in (True, False)
+    }
+    times = timed(arms, rounds)
+    mine, alone, equal = (times[arm] for arm in (f"{name} True", f"{name} False", "equal True"))
+    gained = quartiles([other / one for other, one in zip(alone, mine, strict=True)])
+    cost = quartiles([one / other for other, one in zip(equal, mine, strict=True)])
+    return f"| `{name}` | {gained} | {cost} |"
+
+
+def timed(arms: Mapping[str, Steps], rounds: int) -> dict[str, list[float]]:
+    """Seconds a step in each round, the arms in turns."""
     counts, times = {}, {arm: list[float]() for arm in arms}
     for arm, go in arms.items():
         go(2 * STEPS_A_CALL)  # compiles
@@ -116,9 +150,7 @@ def measured(case: Case, rounds: int) -> str:
             begun = time.perf_counter()
             go(counts[arm])
             times[arm].append((time.perf_counter() - begun) / counts[arm])
-    mine = times["service"]
-    ratios = (quartiles([other / own for other, own in zip(times[arm], mine, strict=True)]) for arm in ARMS[1:])
-    return f"| {case.what} | {' | '.join(ratios)} | {1000 * statistics.median(mine):.2f} |"
+    return times
 
 
 def quartiles(values: list[float]) -> str:
@@ -126,25 +158,32 @@ def quartiles(values: list[float]) -> str:
     return f"**{middle:.2f}×** ({low:.2f} to {high:.2f})"
 
 
-def network_of(case: Case) -> tuple[Network, Task, np.ndarray, np.ndarray]:
+def network_of(case: Case, names: Sequence[str] = ("label",)) -> tuple[Network, list[Task], np.ndarray, np.ndarray]:
     shape, inputs, labels, classes = case.rows()
-    task = Task("label", "multiclass", "label", classes, tuple(map(str, range(classes))))
+    tasks = [Task(name, "multiclass", name, classes, tuple(map(str, range(classes)))) for name in names]
     if shape.kind == "image":
         scaling = Scaling((0.0,), (shape.scale,))
     else:
         scaling = Scaling(tuple(inputs.mean(0).tolist()), tuple(inputs.std(0).tolist()))
     chosen = architectures.resolve(case.architecture)
-    network = Network(chosen, shape, {"label": task}, {"label": HeadSpec()}, scaling, {})
+    by_name = {task.name: task for task in tasks}
+    network = Network(chosen, shape, by_name, {name: HeadSpec() for name in names}, scaling, {})
     network.weights = initial(build.keras_layers(network), 0)
-    return network, task, inputs, labels
+    return network, tasks, inputs, labels
 
 
-def service(case: Case, *, many: bool) -> Steps:
-    """A fit as a job's; not `many`: each step is a call of its own."""
-    network, task, inputs, labels = network_of(case)
-    sampler = Sampler(np.arange(len(inputs)), case.batch, 0)
-    source = BatchSource(inputs, network.scaling, heads.targets(task, labels), [sampler])
-    fit_spec = FitSpec(LossSpec({"d": ["label"]}, {"label": task}), {"d": source})
+def service(case: Case, *, many: bool, weighting: str | None = None) -> Steps:
+    """A fit as a job's; not `many`: each step is a call of its own. With a `weighting`: of several tasks, with the same labels in another
+    order."""
+    names = ["label"] if weighting is None else [f"label{number}" for number in range(TASKS)]
+    network, tasks, inputs, labels = network_of(case, names)
+    given: dict[str, np.ndarray] = {}
+    for number, task in enumerate(tasks):
+        given |= heads.targets(task, np.random.default_rng(number).permutation(labels) if number else labels)
+    source = BatchSource(inputs, network.scaling, given, [Sampler(np.arange(len(inputs)), case.batch, 0)])
+    made = None if weighting is None else modules("weighting")[weighting].Spec()
+    loss_spec = LossSpec({"d": names}, {task.name: task for task in tasks}, weighting=made)
+    fit_spec = FitSpec(loss_spec, {"d": source})
     phases, training = [Phase(10**9, 1e-3)], TrainingSpec()
     fit_state = FitState(ModelCache(), network, fit_spec, phases, training, 0, threading.Event())
     fit_state.begin()

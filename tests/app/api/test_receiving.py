@@ -117,7 +117,7 @@ def test_predictions_and_submissions_have_rooms_of_their_own(
     monkeypatch.setattr(settings(), "max_predict_bytes", 100_000)
     monkeypatch.setattr(settings(), "max_bodies_bytes", 100_000)
     head = "content-type: application/json\r\ncontent-length: 100000\r\n"
-    monkeypatch.setattr("app.api.models._answering", lambda _ref: None)
+    monkeypatch.setattr("app.api.models._model", lambda _ref: None)
     with begun(client, "POST", head, "{" + " " * 99_998, "/v1/models/job:job_00000000000000000000000000000000/predict"):
         wait_for(lambda: held(app) == 99_999, 20)
         problem(

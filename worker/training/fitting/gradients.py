@@ -78,9 +78,15 @@ class Differentiator:
         """The forward and backward passes of a training step: dropout is drawn, BatchNorm moves."""
         return self._differentiate(batch, training=True)
 
+    @property
+    def functions(self) -> tuple[Any, Any]:
+        """The backend's two functions of a training step, `differentiate` and `apply`."""
+        differentiate, apply = self._compiled(True)
+        return differentiate, apply
+
     def apply(self, task_gradients: TaskGradients, weights: np.ndarray, own: np.ndarray) -> None:
         """The optimizer's step: `weights` (K,) multiply the tasks' gradients on the shared variables, `own` (K,) on the others."""
-        _, apply = self._compiled(True)
+        _, apply = self.functions
         apply(weights.astype(np.float32), own.astype(np.float32), task_gradients.by_task, task_gradients.beside)
 
     def _differentiate(self, batch: Batch, *, training: bool) -> TaskGradients:
@@ -157,7 +163,9 @@ def _tensorflow(learner: Any, shared: set[int], products: Callable[..., Any], tr
         optimizer.apply([optimizer.scale_loss(slope) for slope in gradients], learner.trainable_variables)
 
     # No branch in them hangs on a tensor's value, so AutoGraph has nothing to convert: looking for it is a fifth of their tracing.
-    return tf.function(differentiate, autograph=False), tf.function(apply, autograph=False)
+    # Not taken apart within a loop around them: they would be optimized with what is there, and have other last bits than alone.
+    words: dict[str, Any] = {"autograph": False, "experimental_attributes": {"_noinline": True}}
+    return tf.function(differentiate, **words), tf.function(apply, **words)
 
 
 def _jax(learner: Any, shared: set[int], products: Callable[..., Any], training: bool) -> Any:

@@ -27,6 +27,7 @@ from worker.training.weighting import GradientStatistics, TaskWeighting
 if TYPE_CHECKING:
     from app.spec.training import OptimizerSpec
     from worker.training.data.batches import Batch
+    from worker.training.fitting.gradients import TaskGradients
     from worker.training.fitting.loss_spec import LossSpec
     from worker.training.networks.build import KerasLayers
     from worker.training.networks.network import Weights
@@ -296,7 +297,9 @@ class Compiled:
         self._blank = [_array(variable) for variable in self._own()]
         self._tasks = list(loss_spec.tasks)
         self._gradients = gradients.Differentiator(keras_layers, self.learner)
-        self._program = program.Program(self.learner) if program.runs(self.learner) else None
+        self._program = (
+            program.Program(self.learner, self._gradients, self._weighed) if program.runs(self.learner) else None
+        )
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None, rate: float | None = None) -> None:
@@ -404,6 +407,7 @@ class Compiled:
             beside[program.PRESENT] = np.stack([self._present(batches.nth(several, n)) for n in range(count)])
             drawn = [weighting.draw(self._seed, self._number + n) for n in range(count)]
             beside |= {} if drawn[0] is None else {program.DRAWN: np.stack(drawn)}
+            beside |= {program.NUMBER: np.arange(self._number, self._number + count)}
         assert self._program is not None
         return self._program.run(several, beside)
 
@@ -424,29 +428,28 @@ class Compiled:
         return logs
 
     def _gradient_step(self, batch: Batch) -> dict[str, float]:
-        weighting = self.learner.weighting
         task_gradients = self._gradients.differentiate(batch)
-        here = np.flatnonzero(task_gradients.present)
-        weights, among = task_gradients.present.astype(np.float64), np.ix_(here, here)
-        # Where half precision overflowed the weights stay 1: its optimizer will skip the step.
-        if len(here) and np.isfinite(task_gradients.gram[among]).all():
-            statistics = GradientStatistics(
-                task_gradients.gram[among],
-                task_gradients.last[among],
-                task_gradients.losses[here],
-                here,
-                self._seed,
-                self._number,
-            )
-            weights[here] = weighting.weigh(statistics)
-        own = weights if weighting.weighs_heads else task_gradients.present
+        weights, own, logs = self._weighed(task_gradients, self._number)
         self._gradients.apply(task_gradients, weights, own)
-        parts = np.where(task_gradients.present, weights * task_gradients.losses, 0.0)
-        logs = {"loss": float(parts.sum()) + task_gradients.rest, **task_gradients.values}
-        for k, name in enumerate(self._tasks):
-            logs[f"{name}_loss"] = float(task_gradients.losses[k]) if task_gradients.present[k] else float("nan")
-            logs[f"{name}_weight"], logs[f"{name}_weighted_loss"] = float(weights[k]), float(parts[k])
         return logs
+
+    def _weighed(self, found: TaskGradients, number: int) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        """What the tasks' gradients are multiplied by in step `number`, as `apply` takes it, and the step's logged values."""
+        weighting = self.learner.weighting
+        here = np.flatnonzero(found.present)
+        weights, among = found.present.astype(np.float64), np.ix_(here, here)
+        # Where half precision overflowed the weights stay 1: its optimizer will skip the step.
+        if len(here) and np.isfinite(found.gram[among]).all():
+            weights[here] = weighting.weigh(
+                GradientStatistics(found.gram[among], found.last[among], found.losses[here], here, self._seed, number)
+            )
+        own = weights if weighting.weighs_heads else found.present
+        parts = np.where(found.present, weights * found.losses, 0.0)
+        logs = {"loss": float(parts.sum()) + found.rest, **found.values}
+        for k, name in enumerate(self._tasks):
+            logs[f"{name}_loss"] = float(found.losses[k]) if found.present[k] else float("nan")
+            logs[f"{name}_weight"], logs[f"{name}_weighted_loss"] = float(weights[k]), float(parts[k])
+        return weights, own, logs
 
     def _present(self, batch: Batch) -> np.ndarray:
         """Which tasks have a loss in a batch, (K,): those with a label, and those with teachers."""

@@ -8,15 +8,18 @@ is paid once a call.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import tree
 
+from worker.training.fitting.gradients import TaskGradients
+
 if TYPE_CHECKING:
     from worker.training.data.batches import Batch
+    from worker.training.fitting.gradients import Differentiator
     from worker.training.fitting.learner import Learner
 
 SECONDS = 0.5
@@ -26,26 +29,33 @@ MOST_STEPS = 64
 MOST_BYTES = 2**19
 """Of a batch's inputs: a larger one is computed long, and it is read while the one before is computed."""
 
-PRESENT, DRAWN = "present", "drawn"
+PRESENT, DRAWN, NUMBER = "present", "drawn", "number"
+
+Weigh = Callable[[TaskGradients, int], tuple[np.ndarray, np.ndarray, dict[str, float]]]
+"""The gradients of a step's tasks and its number to: weights on what is shared (K,), on the rest (K,), and the logged values."""
 
 
 class Program:
-    """Of one learner. `run` goes on from the state that its variables hold, and leaves the new one there."""
+    """Of one learner. `run` goes on from the state that its variables hold, and leaves the new one there.
 
-    def __init__(self, learner: Learner):
-        self._learner = learner
+    `weigh` is asked, on the host, where a weighting weighs the tasks' gradients.
+    """
+
+    def __init__(self, learner: Learner, differentiator: Differentiator, weigh: Weigh):
+        self._learner, self._differentiator, self._weigh = learner, differentiator, weigh
         weighting = learner.weighting
         size = (len(learner.loss_spec.tasks),)
         held = [] if weighting is None else weighting.variables
         self._held = [variable for variable in held if tuple(variable.shape) == size]
+        self._step = self._by_gradients if weighting is not None and weighting.level == "gradient" else self._by_losses
         self._names = list(learner.parts)
         self._functions: dict[str, Any] = {}
 
     def run(self, batches: Batch, beside: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
         """A step for each of n batches, up to the first whose loss is not finite; the logged values of each that was done.
 
-        `batches`: (n, …) of each array. `beside`, where there is a weighting: PRESENT (n, K) bool, the tasks that have a loss in each
-        step; DRAWN (n, …), what it drew.
+        `batches`: (n, …) of each array. `beside`, where there is a weighting: NUMBER (n,), each step's; PRESENT (n, K) bool, the tasks
+        that have a loss in it; DRAWN (n, …), what it drew.
         """
         import tensorflow as tf
 
@@ -61,34 +71,70 @@ class Program:
     def _steps(self, given: Any) -> Any:
         import tensorflow as tf
 
-        learner, loss = self._learner, self._names.index("loss")
+        loss = self._names.index("loss")
         count = tf.shape(tree.flatten(given)[0])[0]
 
         def go_on(number: Any, finite: Any, logs: Any) -> Any:  # noqa: ARG001
             return tf.logical_and(number < count, finite)
 
         def step(number: Any, finite: Any, logs: Any) -> Any:  # noqa: ARG001
-            x, y, beside = tree.map_structure(lambda each: each[number], given)
-            if DRAWN in beside:
-                learner.weighting.drawn.assign(beside[DRAWN])
-            before = [tf.identity(variable.value) for variable in self._held]
-            with learner.telling():
-                told = learner.train_step((x, y))
-            for variable, old in zip(self._held, before, strict=True):
-                variable.assign(tf.where(beside[PRESENT], variable.value, old))
-            row = tf.stack([tf.cast(told[name], tf.float32) for name in self._names])
+            row = self._step(*tree.map_structure(lambda each: each[number], given))
             return number + 1, tf.math.is_finite(row[loss]), tf.tensor_scatter_nd_update(logs, [[number]], [row])
 
-        begin = (tf.constant(0), tf.constant(True), tf.zeros((count, len(self._names))))
+        begin = (tf.constant(0), tf.constant(True), tf.zeros((count, len(self._names)), tf.float64))
         done, _, logs = tf.while_loop(go_on, step, begin, parallel_iterations=1)
         return logs, done
 
+    def _by_losses(self, x: Any, y: Any, beside: Mapping[str, Any]) -> Any:
+        """One step by Keras's `train_step`, the state of absent tasks held; its logged values, (names,) float64."""
+        import tensorflow as tf
+
+        if DRAWN in beside:
+            self._learner.weighting.drawn.assign(beside[DRAWN])
+        before = [tf.identity(variable.value) for variable in self._held]
+        with self._learner.telling():
+            told = self._learner.train_step((x, y))
+        for variable, old in zip(self._held, before, strict=True):
+            variable.assign(tf.where(beside[PRESENT], variable.value, old))
+        return tf.stack([tf.cast(tf.cast(told[name], tf.float32), tf.float64) for name in self._names])
+
+    def _by_gradients(self, x: Any, y: Any, beside: Mapping[str, Any]) -> Any:
+        """One step with the gradient of each task by itself, which the host weighs."""
+        import tensorflow as tf
+
+        differentiate, apply = self._differentiator.functions
+        *found, values, by_task, rest_of_gradient = differentiate(x, y)
+        names = list(values)
+
+        def weighed(number: np.ndarray, told: np.ndarray, *arrays: np.ndarray) -> Any:
+            losses, present, gram, last, rest = (np.array(array, np.float64) for array in arrays)
+            told_by_name = dict(zip(names, told.astype(np.float64).tolist(), strict=True))
+            task_gradients = TaskGradients(
+                losses, present.astype(bool), gram, last, float(rest), told_by_name, None, None
+            )
+            weights, own, logs = self._weigh(task_gradients, int(number))
+            row = np.array([logs[name] for name in self._names], np.float64)
+            return weights.astype(np.float32), own.astype(np.float32), row
+
+        stacked = tf.stack([tf.cast(values[name], tf.float32) for name in names]) if names else tf.zeros((0,))
+        kinds = [tf.float32, tf.float32, tf.float64]
+        weights, own, row = tf.numpy_function(weighed, [beside[NUMBER], stacked, *found], kinds)
+        size = found[0].shape
+        apply(tf.ensure_shape(weights, size), tf.ensure_shape(own, size), by_task, rest_of_gradient)
+        return tf.ensure_shape(row, (len(self._names),))
+
 
 def runs(learner: Learner) -> bool:
-    """Whether a program computes all of a learner's step: not gradients of single tasks, and nothing that looks at a batch twice."""
+    """Whether a program computes all of a learner's step: nothing that looks at a batch twice, and no state that the host keeps of
+    gradients."""
     weighting = learner.weighting
-    by_losses = weighting is None or (weighting.level == "loss" and not weighting.second_forward)
-    return keras.backend.backend() == "tensorflow" and by_losses
+    if weighting is None:
+        whole = True
+    elif weighting.level == "gradient":
+        whole = not weighting.variables
+    else:
+        whole = not weighting.second_forward
+    return whole and keras.backend.backend() == "tensorflow"
 
 
 class Pace:

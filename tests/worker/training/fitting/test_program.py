@@ -95,7 +95,7 @@ CASES: dict[str, Callable[[], Made]] = {
     "taught": taught,
     **{
         name: (lambda name=name: weighted(name))  # type: ignore[misc]
-        for name in ("equal", "fixed", "uncertainty", "rlw", "imtl_l", "gls", "stch", "dwa")
+        for name in ("equal", "fixed", "uncertainty", "rlw", "imtl_l", "gls", "stch", "dwa", "pcgrad", "cagrad", "mgda")
     },
 }
 
@@ -139,8 +139,8 @@ def test_a_call_ends_behind_the_step_whose_loss_is_not_finite() -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_gradients_of_single_tasks_and_large_batches_come_a_step_at_a_time() -> None:
-    one, given = weighted("pcgrad")
+def test_what_keeps_state_of_gradients_and_large_batches_come_a_step_at_a_time() -> None:
+    one, given = weighted("gradnorm")
     assert not one.takes_many(bytes_of(given))
     assert len(list(one.steps(some(given, 0, 3)))) == 3
     two, given = plain()
