@@ -76,9 +76,12 @@ class ModelCache:
         shape = network.shape_key()
         self._loaded.pop(shape, None)
         optimizer = training.optimizer.model_dump(exclude={"learning_rate"})  # a phase has its own
+        norms = (
+            phase.norms and self._keras_layers[shape].has_norms
+        )  # without any a method's arm and its control are one program
         about: list[Any] = [shape, loss_spec.key(), optimizer, training.schedule, sorted(phase.frozen)]
         about += [
-            phase.norms,
+            norms,
             dict(phase.factors),
             cached,
             {name: batch_source.batch_size for name, batch_source in fit_spec.batch_sources.items()},
@@ -96,7 +99,7 @@ class ModelCache:
                     training.optimizer, phase.rate, training.schedule, phase.steps, network.precision, phase.factors
                 ),
                 phase.frozen,
-                phase.norms,
+                norms,
                 cached,
             )
         return self._compiled[key]

@@ -20,7 +20,6 @@ from worker.training.fitting.gradients import TaskGradients
 if TYPE_CHECKING:
     from worker.training.data.batches import Batch
     from worker.training.fitting.gradients import Differentiator
-    from worker.training.fitting.learner import Learner
 
 SECONDS = 0.5
 """About so long a call takes: nothing stops a fit within one."""
@@ -36,12 +35,12 @@ Weigh = Callable[[TaskGradients, int], tuple[np.ndarray, np.ndarray, dict[str, f
 
 
 class Program:
-    """Of one learner. `run` goes on from the state that its variables hold, and leaves the new one there.
+    """Of one learner, a `fitting.learner.Learner`. `run` goes on from the state that its variables hold, and leaves the new one there.
 
     `weigh` is asked, on the host, where a weighting weighs the tasks' gradients.
     """
 
-    def __init__(self, learner: Learner, differentiator: Differentiator, weigh: Weigh):
+    def __init__(self, learner: Any, differentiator: Differentiator, weigh: Weigh):
         self._learner, self._differentiator, self._weigh = learner, differentiator, weigh
         weighting = learner.weighting
         size = (len(learner.loss_spec.tasks),)
@@ -124,7 +123,7 @@ class Program:
         return tf.ensure_shape(row, (len(self._names),))
 
 
-def runs(learner: Learner) -> bool:
+def runs(learner: Any) -> bool:
     """Whether a program computes all of a learner's step: nothing that looks at a batch twice, and no state that the host keeps of
     gradients."""
     weighting = learner.weighting

@@ -59,6 +59,12 @@ class KerasLayers:
         """Whether XLA compiles what these layers compute: not all of Keras's layers can be."""
         return XLA and all(part.supports_jit for layer in self.layers.values() for part in opened.inner(layer))
 
+    @property
+    def has_norms(self) -> bool:
+        """Whether there is any BatchNorm that a fit could freeze."""
+        parts = (part for layer in self.layers.values() for part in opened.inner(layer))
+        return any(isinstance(part, keras.layers.BatchNormalization) for part in parts)
+
     def tap(self, names: Iterable[str]) -> Any:
         """`forward` that in the same pass also gives the outputs of these layers, under `feature/LAYER`.
 

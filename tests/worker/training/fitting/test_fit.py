@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.spec import architectures
 from app.spec.data import InputSchema
 from app.spec.training import CheckpointSpec, EarlyStopping, TrainingSpec
 from tests.worker.training.fitting.learnable import PHASES, TRAINING, learnable
@@ -18,6 +19,7 @@ from tests.worker.training.small import DIGIT, Quiet, batch_source, fit_loop, ne
 from worker.reports import Checkpoint, Metrics, Progress, Resumed
 from worker.training.data.batches import Sampler
 from worker.training.fitting import fit
+from worker.training.fitting.fit import ModelCache
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.networks.network import Network
@@ -221,3 +223,17 @@ def test_fits_at_several_rates_share_what_is_compiled_and_not_a_bit(
         assert same(fitted(together, rate).weights, alone[rate].weights)
         together = fit_loop(tmp_path / "again", after=together)
     assert len(together.model_cache._compiled) == 1
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_arms_that_differ_in_frozen_norms_alone_are_one_program_where_there_are_none(batch_norm: bool) -> None:
+    whole, fit_spec = learnable()
+    chosen = architectures.resolve({"arch": "mlp", "units": [4], "batch_norm": batch_norm})
+    whole, cache = replace(whole, architecture=chosen, weights={}), ModelCache()
+    cache.keras_layers(whole)
+    made = {
+        id(cache.compiled(whole, fit_spec, Phase(9, rate, norms=norms), TrainingSpec()))
+        for norms in (True, False)
+        for rate in (1e-2, 1e-3)
+    }
+    assert len(made) == (2 if batch_norm else 1)
