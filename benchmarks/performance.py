@@ -2,7 +2,8 @@
 
 Per step, on this machine's processor, in one process and in turns: the service's fits; the same with a call of TensorFlow for each step, as
 they were before a call took many; and a bare loop, what is left where nothing is asked but the numbers: a compiled loop of 64 steps
-over data on the device, one loss, Adam, no logs. All train the same network on the same rows. Told are ratios, medians of the rounds with
+over data on the device, one loss, Adam, no logs. All train the same network on the same rows.
+Validations and checkpoints are not in it, which end a call in a job: every 15 steps or more. Told are ratios, medians of the rounds with
 quartiles: of the times of other work on a machine little is seen in them.
 """
 
@@ -30,7 +31,7 @@ from app.spec import architectures
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.registry import modules
-from app.spec.training import TrainingSpec
+from app.spec.training import CheckpointSpec, TrainingSpec
 from worker.training.data.batches import BatchSource, Sampler
 from worker.training.data.scaling import Scaling
 from worker.training.fitting.fit import FitState, ModelCache
@@ -47,7 +48,8 @@ STEPS_A_CALL = 64
 LEAST_SECONDS = 1.5
 """Of one measurement."""
 
-Steps = Callable[[int], None]
+Steps = Callable[[int], int]
+"""At least so many steps; how many it were."""
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,14 @@ def timed(arms: Mapping[str, Steps], rounds: int) -> dict[str, list[float]]:
     for arm, go in arms.items():
         go(2 * STEPS_A_CALL)  # compiles
         begun = time.perf_counter()
-        go(STEPS_A_CALL)
-        each = (time.perf_counter() - begun) / STEPS_A_CALL
+        done = go(STEPS_A_CALL)
+        each = (time.perf_counter() - begun) / done
         counts[arm] = STEPS_A_CALL * max(1, round(LEAST_SECONDS / each / STEPS_A_CALL))
     for _ in range(rounds):
         for arm, go in arms.items():
             begun = time.perf_counter()
-            go(counts[arm])
-            times[arm].append((time.perf_counter() - begun) / counts[arm])
+            done = go(counts[arm])
+            times[arm].append((time.perf_counter() - begun) / done)
     return times
 
 
@@ -184,16 +186,19 @@ def service(case: Case, *, many: bool, weighting: str | None = None) -> Steps:
     made = None if weighting is None else modules("weighting")[weighting].Spec()
     loss_spec = LossSpec({"d": names}, {task.name: task for task in tasks}, weighting=made)
     fit_spec = FitSpec(loss_spec, {"d": source})
-    phases, training = [Phase(10**9, 1e-3)], TrainingSpec()
+    # Nothing is saved here, and a checkpoint that stays due would end each call at an epoch.
+    training = TrainingSpec(checkpoint=CheckpointSpec(every_epochs=10_000, every_seconds=86_400.0))
+    phases = [Phase(10**9, 1e-3)]
     fit_state = FitState(ModelCache(), network, fit_spec, phases, training, 0, threading.Event())
     fit_state.begin()
     if not many:
         fit_state._compiled._program = None
 
-    def go(steps: int) -> None:
-        until = fit_state.step + steps
-        while fit_state.step < until:
+    def go(steps: int) -> int:
+        begun = fit_state.step
+        while fit_state.step < begun + steps:
             fit_state.advance()
+        return fit_state.step - begun
 
     return go
 
@@ -224,9 +229,10 @@ def bare(case: Case) -> Steps:
 
     chance = np.random.default_rng(0)
 
-    def go(count: int) -> None:
+    def go(count: int) -> int:
         for _ in range(count // STEPS_A_CALL):
             steps(tf.constant(chance.integers(0, len(inputs), (STEPS_A_CALL, case.batch)).astype(np.int32)))
+        return count
 
     return go
 

@@ -76,9 +76,8 @@ class ModelCache:
         shape = network.shape_key()
         self._loaded.pop(shape, None)
         optimizer = training.optimizer.model_dump(exclude={"learning_rate"})  # a phase has its own
-        norms = (
-            phase.norms and self._keras_layers[shape].has_norms
-        )  # without any a method's arm and its control are one program
+        # Where there are none to freeze, a method's arm and its control are one program.
+        norms = phase.norms and self._keras_layers[shape].has_norms
         about: list[Any] = [shape, loss_spec.key(), optimizer, training.schedule, sorted(phase.frozen)]
         about += [
             norms,

@@ -344,8 +344,8 @@ class Compiled:
         return weighting is not None and type(weighting).on_epoch_end is not TaskWeighting.on_epoch_end
 
     def takes_many(self, batch_bytes: int) -> bool:
-        """Whether steps on batches of so many bytes are worth one call together."""
-        return self._program is not None and batch_bytes < program.MOST_BYTES
+        """Whether steps on batches of so many bytes are worth one call together: a batch that is read ahead is computed long."""
+        return self._program is not None and batch_bytes < batches.AHEAD_BYTES
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; each logged value of this batch, nan for the loss of a task without labels in it."""

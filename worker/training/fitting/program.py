@@ -16,6 +16,7 @@ import numpy as np
 from keras import tree
 
 from worker.training.fitting.gradients import TaskGradients
+from worker.training.weighting import TaskWeighting
 
 if TYPE_CHECKING:
     from worker.training.data.batches import Batch
@@ -25,8 +26,6 @@ SECONDS = 0.5
 """About so long a call takes: nothing stops a fit within one."""
 
 MOST_STEPS = 64
-MOST_BYTES = 2**19
-"""Of a batch's inputs: a larger one is computed long, and it is read while the one before is computed."""
 
 PRESENT, DRAWN, NUMBER = "present", "drawn", "number"
 
@@ -124,11 +123,13 @@ class Program:
 
 
 def runs(learner: Any) -> bool:
-    """Whether a program computes all of a learner's step: nothing that looks at a batch twice, and no state that the host keeps of
-    gradients."""
+    """Whether a program computes all of a learner's step: nothing that looks at a batch twice, no state that the host keeps of gradients,
+    and nothing that a weighting does around each step in a way of its own."""
     weighting = learner.weighting
     if weighting is None:
         whole = True
+    elif any(getattr(type(weighting), name) is not getattr(TaskWeighting, name) for name in ("before_step", "hold")):
+        whole = False
     elif weighting.level == "gradient":
         whole = not weighting.variables
     else:

@@ -53,6 +53,9 @@ class TaskWeighting:
     weighs_heads: ClassVar[bool] = False
     """Level "gradient": whether layers that tasks do not share are weighed as well; else they get each task's plain gradient."""
 
+    drawn: Any
+    """The variable, among `variables`, that holds what was drawn for the step; only where `draw` draws."""
+
     def __init__(self, spec: Any, tasks: Mapping[str, float]):
         self.spec = spec
         self.tasks = tuple(tasks)
@@ -72,15 +75,15 @@ class TaskWeighting:
     def start(self, first_losses: Mapping[str, float]) -> None:
         """The first loss of each task, before any step. Raises ValueError where one is missing and needed."""
 
-    drawn: Any
-    """The variable, among `variables`, that holds what was drawn for the step; only where `draw` draws."""
-
     def draw(self, seed: int, number: int) -> NDArray[np.float32] | None:  # noqa: ARG002
         """The random numbers of step `number` (from 0) of the fit with run seed `seed`, which depend on these two alone; None: none."""
         return None
 
     def before_step(self, seed: int, number: int) -> None:
-        """That step comes next."""
+        """Step `number` (from 0) of the fit with run seed `seed` comes next: what it draws is put into `drawn`.
+
+        A weighting that does something else here, or has a `hold` of its own, has a call for each step.
+        """
         drawn = self.draw(seed, number)
         if drawn is not None:
             self.drawn.assign(drawn)

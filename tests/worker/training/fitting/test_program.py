@@ -10,12 +10,13 @@ import keras
 import numpy as np
 import pytest
 
+from app.spec.registry import modules
 from app.spec.training import OptimizerSpec
 from tests.worker.training.fitting.weighted import TASKS, loss_spec_of
 from tests.worker.training.small import DIGIT, PICTURE, TABLE, batch_source, network, stored
 from worker.training.data import batches
 from worker.training.data.batches import Batch, BatchSource, Sampler, Some
-from worker.training.fitting import learner, program
+from worker.training.fitting import learner
 from worker.training.fitting.learner import Compiled
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.program import Pace
@@ -145,7 +146,21 @@ def test_what_keeps_state_of_gradients_and_large_batches_come_a_step_at_a_time()
     assert len(list(one.steps(some(given, 0, 3)))) == 3
     two, given = plain()
     assert two.takes_many(bytes_of(given))
-    assert not two.takes_many(program.MOST_BYTES)
+    assert not two.takes_many(batches.AHEAD_BYTES)
+
+
+def test_what_a_weighting_does_around_each_step_in_its_own_way_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[tuple[int, int]]()
+
+    class Counting(modules("weighting")["equal"].Weighting):  # type: ignore[misc]
+        def before_step(self, seed: int, number: int) -> None:
+            told.append((seed, number))
+
+    monkeypatch.setattr(modules("weighting")["equal"], "Weighting", Counting)
+    one, given = weighted("equal")
+    assert not one.takes_many(bytes_of(given))
+    assert len(list(one.steps(some(given, 0, 4)))) == 4
+    assert told == [(0, number) for number in range(4)]
 
 
 def test_several_batches_are_those_of_each_step() -> None:
