@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.data import source
 from app.data.source import RowSource, Source
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class BatchSource:
             made = [self.batch(step + number) for number in range(count)]
             return np.stack([x for x, _ in made]), {name: np.stack([y[name] for _, y in made]) for name in made[0][1]}
         rows = np.concatenate([sampler.several(step, count) for sampler in self.samplers], axis=1)
-        scaled = self.scaling(self.inputs[rows.ravel()])
+        scaled = np.concatenate([self.scaling(raw) for raw in source.blocks(self.inputs, rows.ravel())])
         y = {name: values[rows] for name, values in self.given.items()}
         y |= {name: _folded(values[rows.ravel()], rows) for name, values in self.cached.items()}
         for at in self.timed:

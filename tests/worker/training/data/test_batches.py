@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.data import source
 from app.data.source import RowSource
 from app.spec.training import Noise
 from worker.training.data import batches
@@ -102,6 +103,26 @@ def test_two_lines_share_a_batch_side_by_side() -> None:
     _, y = one.batch(7)
     assert (y["a"][:4] < 10).all()
     assert (y["a"][4:] >= 10).all()
+
+
+def test_the_rows_of_several_batches_are_read_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    most, plain = [], batch_source(100, 8, "a")
+
+    class Sparing(RowSource):
+        shape, dtype = plain.inputs.shape, plain.inputs.dtype
+
+        def take(self, rows: np.ndarray) -> np.ndarray:
+            most.append(len(rows))
+            return np.asarray(plain.inputs[rows])
+
+    spared = batch_source(100, 8, "a")
+    spared.inputs = Sparing()
+    monkeypatch.setattr(source, "BLOCK_VALUES", 20)
+    (x, y), (x_plain, y_plain) = spared.several(3, 32), plain.several(3, 32)
+    assert max(most) == 20
+    assert np.array_equal(x, x_plain)
+    assert np.array_equal(y["a"], y_plain["a"])
+    assert np.array_equal(x, np.stack([plain.batch(step)[0] for step in range(3, 35)]))
 
 
 # --- batches made ahead
