@@ -261,7 +261,7 @@ def _warm_up() -> dict[str, str | None]:
     keras_layers.load(initial(keras_layers, 0))
     loss_spec = LossSpec({"warm": ["warm"]}, {"warm": task})
     compiled = learner.Compiled(
-        keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
+        keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3), frozenset(), False
     )
     pictures, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
     batch_source = batches.BatchSource(
