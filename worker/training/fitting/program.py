@@ -33,7 +33,7 @@ SECONDS = 0.5
 MOST_STEPS = 64
 
 XLA_STEPS = 5000
-"""Of a phase, from which on XLA is worth its time: it compiles a second or two longer, and a step of a small network takes less than half."""
+"""Of a phase, from which on XLA is worth its time: it compiles a second or two longer, and its steps take less than half."""
 
 Driver = Literal["graph", "xla"]
 

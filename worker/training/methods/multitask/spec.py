@@ -146,7 +146,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         "experts": None,
         "experts_per_task": None,
         "weighting": weighting,
-        "export": faults.export(spec.export),
+        "export": faults.export(spec.export, spec.backend),
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
