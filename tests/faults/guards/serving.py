@@ -187,7 +187,7 @@ GUARDS = (
     ),
     Guard(
         "a model that is loaded answers as it did when it was kept",
-        "worker/inference.py",
+        "worker/warm_models.py",
         '        raise ModelDiffers("; ".join(found))\n',
         "        pass\n",
         "tests/worker/training/kept/test_golden.py::test_the_inference_program_refuses_a_model_that_answers_otherwise",
