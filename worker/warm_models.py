@@ -153,6 +153,7 @@ class WarmModel:
         self.tokenizer = tokenizer
         self.shape = tuple(model.inputs[0].shape[1:])
         self.rows_at_once = _rows_at_once(model)
+        self._model = model  # a traced function does not keep its variables alive
         self._compiled = _compiled(model)
 
     def given(self, rows: Rows) -> Rows:
