@@ -331,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def serve(bind: str, warm: WarmModels | None = None) -> None:
+    """Answers at an address until the process is told to end."""
     logs.configure()
     listener = listen(bind)
     log.info("inference_listens", bind=bind)

@@ -19,10 +19,6 @@ class Function(Protocol):
     """A row's answer does not depend on the rows beside it."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one row."""
-
-    @property
     def rows_at_once(self) -> int:
         """The most that a call may be given."""
 

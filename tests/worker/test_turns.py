@@ -19,7 +19,7 @@ class Double:
     """Twice the rows. Holds its first call until `go` is set; a row of -1 fails."""
 
     rows_at_once: int = 8
-    shape: tuple[int, ...] = (1,)
+    name: str = "one"
     calls: list[list[float]] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
     go: threading.Event = field(default_factory=threading.Event)
@@ -81,15 +81,15 @@ def test_first_come_first_served_whatever_the_function() -> None:
 
     class Noted(Double):
         def __call__(self, rows: Rows) -> Answers:
-            order.append(f"{self.shape[0]}: {rows.ravel().tolist()}")
+            order.append(f"{self.name}: {rows.ravel().tolist()}")
             return super().__call__(rows)
 
-    one, other, asking = Noted(shape=(1,)), Noted(shape=(2,)), Asking()
+    one, other, asking = Noted(), Noted(name="other"), Asking()
     other.go.set()
     asked = [asking.ask(*each) for each in ((one, 1), (other, 2), (one, 3), (other, 4), (one, 5))]
     one.go.set()
     assert told(asked) == [[2], [4], [6], [8], [10]]
-    assert order == ["1: [1.0]", "2: [2.0, 4.0]", "1: [3.0, 5.0]"]
+    assert order == ["one: [1.0]", "other: [2.0, 4.0]", "one: [3.0, 5.0]"]
 
 
 def test_a_call_has_no_more_rows_than_the_function_takes_and_who_does_not_fit_is_next() -> None:
