@@ -19,16 +19,13 @@ import importlib
 import io
 import json
 import socket
-import stat
 import sys
 import threading
-import zipfile
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +40,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import logs
-from app.data import decode, drawing, file_rows, tokens
+from app.data import decode, drawing, file_rows
 from app.programs import KEEP_ALIVE_SECONDS
 from app.settings import settings
 from app.spec import architectures
@@ -51,7 +48,7 @@ from app.spec.adopted import Order
 from app.spec.architectures import Architecture
 from app.spec.data import Decoding
 from app.spec.faults import Invalid, written
-from app.spec.models import Manifest
+from worker.warm_models import ModelDiffers, PredictionRefused, TooLarge, TooMany, WarmModels, not_finite
 
 CONFIG = "/config"
 MOST_ROWS = 1024
@@ -59,9 +56,6 @@ SECONDS = 30.0
 TRACE_SECONDS = 90.0  # the first one waits until Keras is imported
 IMPORT_SECONDS = 180.0
 _MOST_WAITING = 16
-_MOST_MODELS, _MOST_MODEL_BYTES = 16, 2**30
-_ROWS_AT_ONCE = 256
-_MOST_NUMBERS = 2**23  # of all answers, which are written as text: heads on maps have many for each row
 
 log = logs.get(__name__)
 
@@ -72,36 +66,12 @@ Sizes = list[list[int] | None]
 _DECODING: TypeAdapter[Decoding] = TypeAdapter(Decoding)
 
 
-class PredictionRefused(Exception):
-    """A request that asks for what this program does not do. Its message says what it does."""
-
-
 class BrokenFiles(Exception):
     """Files that cannot be decoded: their numbers, and why."""
 
     def __init__(self, files: list[tuple[int, str]]) -> None:
         super().__init__(f"{len(files)} files cannot be decoded")
         self.files = files
-
-
-class TooLarge(Exception):
-    """Rows whose numbers overflow in a model that answers others."""
-
-    def __init__(self, rows: list[int]) -> None:
-        super().__init__(f"no finite answer to {len(rows)} rows")
-        self.rows = rows
-
-
-class TooMany(Exception):
-    """Rows whose answers would hold too many numbers; `most`: so many may be asked about."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(f"the answers to so many rows hold more than {_MOST_NUMBERS} numbers")
-        self.most = most
-
-
-class ModelDiffers(Exception):
-    """A model that cannot be loaded here, or no longer answers as it did when it was kept. The message says in what."""
 
 
 REFUSALS = (PredictionRefused, BrokenFiles, TooMany, TooLarge, ModelDiffers, TimeoutError)
@@ -123,120 +93,13 @@ def _refused(refusal: Exception) -> JSONResponse:
     return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
 
 
-class Warm:
-    """Loaded models, the most recently used ones, one prediction at a time."""
-
-    def __init__(self) -> None:
-        self._models: OrderedDict[tuple[str, int], tuple[Any, Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def predict(self, path: Path, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Every task's answers, (rows, units) each; and under `tokens.SEEN` the ids of texts that the model sees in tokens.
-
-        Raises:
-            PredictionRefused: the path is no model in the store, or its rows have another shape.
-            TooLarge: it has no finite answer to some rows, and one to a row of zeros.
-            TooMany: the answers are too long to be sent.
-            ModelDiffers: it is not what it was when it was kept.
-        """
-        with self._lock:
-            model, tokenizer = self._model(path)
-            inputs = _given(model, tokenizer, inputs)
-            expected = tuple(model.inputs[0].shape[1:])
-            if inputs.shape[1:] != expected:
-                raise PredictionRefused(f"expected rows of shape {expected}")
-            answers = _answers(model, inputs)
-            if tokenizer is not None:
-                answers[tokens.SEEN] = inputs
-            unanswered = _not_finite(answers)
-            if unanswered and not _not_finite(_answers(model, np.zeros_like(inputs[:1]))):
-                raise TooLarge(unanswered)
-            return answers
-
-    def network(self, architecture: Architecture, shape: list[int], *, whole: bool) -> str:
-        """JSON: the trace of an architecture on inputs of `shape`, or the `whole` as Keras writes it. Raises ValueError."""
-        with self._lock:
-            trunk = importlib.import_module("worker.training.networks.trunk")
-            return str(
-                trunk.config(architecture, shape) if whole else trunk.trace(architecture, shape).model_dump_json()
-            )
-
-    def write(self, order: Order) -> Manifest:
-        """Writes a user's network as a kept model. Raises Invalid: it cannot be one; PredictionRefused: a path is not the service's own."""
-        paths = [Path(path) for path in (order.arrays, order.out, order.labelled, order.tokenizer) if path is not None]
-        if not all(path.resolve().is_relative_to((settings().store / "tmp").resolve()) for path in paths):
-            raise PredictionRefused("only files in the store's folder tmp are read and written")
-        with self._lock:
-            imported = importlib.import_module("worker.training.kept.imported")
-            manifest: Manifest = imported.write(order)
-            return manifest
-
-    def _model(self, path: Path) -> tuple[Any, Any]:
-        """A loaded model, and what makes ids of stored texts, where it takes ids."""
-        key, length = _checked(path)
-        if key not in self._models:
-            self._models[key] = (*_loaded(Path(key[0])), length)
-            while len(self._models) > 1 and (
-                len(self._models) > _MOST_MODELS or sum(size for *_, size in self._models.values()) > _MOST_MODEL_BYTES
-            ):
-                self._models.popitem(last=False)
-        self._models.move_to_end(key)
-        return self._models[key][:2]
-
-
-def _loaded(path: Path) -> tuple[Any, Any]:
-    """The model, and what makes ids of stored texts, where it takes ids; once it has answered its golden rows as the trained network did.
-
-    Raises:
-        ModelDiffers: it has not.
-    """
-    keras, golden_rows = importlib.import_module("keras"), importlib.import_module("worker.training.kept.golden")
-    try:
-        model, golden = keras.saving.load_model(path, compile=False, safe_mode=True), golden_rows.read(path)
-        content = tokens.within(path)
-        tokenizer = None if content is None else tokens.opened(content)
-        few = None if golden is None else golden_rows.few(golden)
-        found = (
-            []
-            if few is None
-            else golden_rows.differences(few, lambda rows: model(_given(model, tokenizer, rows), training=False))
-        )
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        log.exception("model_cannot_be_loaded", model=path.name)
-        raise ModelDiffers(f"its file cannot be loaded ({type(error).__name__})") from error
-    if found:
-        log.error("model_differs", model=path.name, differences=found)
-        raise ModelDiffers("; ".join(found))
-    return model, tokenizer
-
-
-def _given(model: Any, tokenizer: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stored rows as the model takes them."""
-    return rows if tokenizer is None else tokens.of_rows(rows, tokenizer, model.inputs[0].shape[1])
-
-
-def _answers(model: Any, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Raises TooMany as soon as the first rows show it."""
-    parts = list[Any]()
-    for at in range(0, len(inputs), _ROWS_AT_ONCE):
-        parts.append(model(inputs[at : at + _ROWS_AT_ONCE], training=False))
-        numbers = sum(prod(answer.shape[1:]) for answer in parts[0].values())
-        if numbers * len(inputs) > _MOST_NUMBERS and len(inputs) > 1:
-            raise TooMany(max(1, _MOST_NUMBERS // numbers))
-    return {name: np.concatenate([np.asarray(part[name], np.float32) for part in parts]) for name in parts[0]}
-
-
-def _not_finite(answers: dict[str, NDArray[np.float32]]) -> list[int]:
-    """The rows to which an answer is NaN or infinite."""
-    finite = [np.isfinite(answer).reshape(len(answer), -1).all(axis=1) for answer in answers.values()]
-    return np.flatnonzero(~np.logical_and.reduce(finite)).tolist()
-
-
 class Handlers:
     """The program's answers, a few requests at a time, each in a thread."""
 
-    def __init__(self, warm: Warm) -> None:
+    def __init__(self, warm: WarmModels) -> None:
         self._warm, self._waiting = warm, 0
+        # As many as may wait, however few processors there are: those that wait for the same model are answered together.
+        self._threads = ThreadPoolExecutor(_MOST_WAITING)
 
     async def healthz(self, _: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "keras": "keras" in sys.modules})
@@ -253,7 +116,7 @@ class Handlers:
         except Exception as error:
             log.exception("prediction_failed", model=path.name)
             return JSONResponse({"detail": type(error).__name__}, 500)
-        if _not_finite(answers):
+        if not_finite(answers):
             return JSONResponse({"detail": "the model's answer is not finite"}, 500)
         predictions = {name: answer.tolist() for name, answer in answers.items()}
         return JSONResponse({"predictions": predictions, "sizes": sizes})
@@ -314,7 +177,7 @@ class Handlers:
     async def _in_a_thread(self, seconds: float, function: Callable[..., Answer], *arguments: object) -> Answer:
         """The result of `function`. Raises TimeoutError where that takes too long; the call then goes on, and counts as waiting."""
         self._waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
         def done(future: asyncio.Future[Any]) -> None:
             self._waiting -= 1
@@ -325,8 +188,8 @@ class Handlers:
         return await asyncio.wait_for(asyncio.shield(work), seconds)
 
 
-def create_app(warm: Warm | None = None) -> Starlette:
-    handlers = Handlers(warm or Warm())
+def create_app(warm: WarmModels | None = None) -> Starlette:
+    handlers = Handlers(warm or WarmModels())
 
     @asynccontextmanager
     async def warm_up(_: Starlette) -> AsyncIterator[None]:
@@ -442,22 +305,6 @@ def _network(body: bytes) -> tuple[Architecture, list[int]]:
     return architecture, shape
 
 
-def _checked(path: Path) -> tuple[tuple[str, int], int]:
-    """A model file of the store, as a key that changes with its content, and its length. Loading any other file could run its code."""
-    try:
-        real = path.resolve(strict=True)
-        there = real.stat()
-    except OSError:
-        raise PredictionRefused("there is no such model file") from None
-    if (
-        not real.is_relative_to(settings().store.resolve())
-        or real.suffix != ".keras"
-        or not stat.S_ISREG(there.st_mode)
-    ):
-        raise PredictionRefused("only .keras files in the store are loaded")
-    return (str(real), there.st_mtime_ns), there.st_size
-
-
 def listen(bind: str) -> socket.socket:
     """A listening socket at `unix:///path` (open to this user only) or `host:port`."""
     if bind.startswith("unix://"):
@@ -480,13 +327,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m worker.inference", description="Answers predictions from models in the store."
     )
     parser.add_argument("--bind", default="127.0.0.1:8001", help="unix:///path.sock or host:port")
-    bind = parser.parse_args(arguments).bind
+    serve(parser.parse_args(arguments).bind)
+
+
+def serve(bind: str, warm: WarmModels | None = None) -> None:
+    """Answers at an address until the process is told to end."""
     logs.configure()
     listener = listen(bind)
     log.info("inference_listens", bind=bind)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(),
+            create_app(warm),
             log_config=None,
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,30 @@ def test_rows_that_overflow_are_named_unless_the_model_answers_nobody(client: ht
     assert (answer.status_code, answer.json()["rows"]) == (422, [1, 3, 304])
     assert predict(client, steep, rows[:1]).json() == {"predictions": {"y": [[1000, 2000, 3000]]}, "sizes": []}
     assert predict(client, broken, rows).json() == {"detail": "the model's answer is not finite"}
+
+
+@pytest.mark.slow
+def test_many_clients_at_once_are_each_answered_for_their_own_rows(client: httpx.Client, store: Path) -> None:
+    dense, steep, broken = (store / "model" / f"{name}.keras" for name in ("dense12", "steep12", "broken12"))
+    known = json.loads(plain_keras.run(MAKE_MODEL, store, dense).splitlines()[-1])
+    plain_keras.run(MAKE_STEEP, store, steep, broken)
+
+    def ask(number: int) -> str:
+        first, count = 7 * number % 300, (1, 2, 5, 300)[number // 3 % 4]
+        rows = [[(3 * row + column) / 100 for column in range(3)] for row in range(first, first + count)]
+        if number % 6 == 1:
+            refusal = predict(client, steep, [*rows, [3.4e38, 0, 0]])
+            assert (refusal.status_code, refusal.json()["rows"]) == (422, [count])
+            return "overflows"
+        path, wanted = (steep, 1000 * np.array(rows)) if number % 2 else (dense, known[first : first + count])
+        answer = predict(client, path, rows)
+        assert answer.status_code == 200, answer.text
+        np.testing.assert_allclose(answer.json()["predictions"]["y"], wanted, rtol=1e-5, atol=1e-5)
+        return "answered"
+
+    with ThreadPoolExecutor(12) as threads:
+        outcomes = list(threads.map(ask, range(120)))
+    assert (outcomes.count("overflows"), outcomes.count("answered")) == (20, 100)
 
 
 MAKE_PICTURES = """

@@ -5,8 +5,9 @@ from __future__ import annotations
 from tests.faults.guards.guard import Guard
 
 P, S, E = "tests/app/test_programs.py", "tests/app/test_serve.py", "tests/app/test_embedded.py"
-T = "tests/worker/test_trainers.py"
+T, TT = "tests/worker/test_trainers.py", "tests/worker/test_turns.py"
 PROGRAMS, SERVE, EMBEDDED, TRAINERS = "app/programs.py", "app/serve.py", "app/embedded.py", "worker/trainers.py"
+TURNS = "worker/turns.py"
 MODULES = f"{P}::test_modules_come_from_our_folder_and_absolute_ones_that_were_named_never_from_where_one_stands"
 PORT = f"{S}::test_another_service_on_the_port_is_not_taken_for_ours"
 CTRL_C = f"{S}::test_only_ctrl_c_skips_a_checkpoint_and_only_after_the_warning"
@@ -187,9 +188,37 @@ GUARDS = (
     ),
     Guard(
         "a model that is loaded answers as it did when it was kept",
-        "worker/inference.py",
+        "worker/warm_models.py",
         '        raise ModelDiffers("; ".join(found))\n',
         "        pass\n",
         "tests/worker/training/kept/test_golden.py::test_the_inference_program_refuses_a_model_that_answers_otherwise",
+    ),
+    Guard(
+        "who fails in a call with others fails alone",
+        TURNS,
+        "                _call([one])\n",
+        "                one.told = error\n",
+        f"{TT}::test_only_the_one_that_fails_is_told_so",
+    ),
+    Guard(
+        "a call has rows of one model only",
+        TURNS,
+        "one.function is first.function and ",
+        "",
+        f"{TT}::test_first_come_first_served_whatever_the_function",
+    ),
+    Guard(
+        "a call has no more rows than a model takes at once",
+        TURNS,
+        "                    room -= len(one.rows)\n",
+        "",
+        f"{TT}::test_a_call_has_no_more_rows_than_the_function_takes_and_who_does_not_fit_is_next",
+    ),
+    Guard(
+        "a model lives as long as its function",
+        "worker/warm_models.py",
+        "        self._model = model  # a traced function does not keep its variables alive\n",
+        "",
+        "tests/worker/test_warm_models.py::test_a_model_that_makes_room_takes_its_function_along",
     ),
 )

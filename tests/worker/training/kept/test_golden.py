@@ -21,7 +21,7 @@ from app.settings import settings
 from app.spec.data import InputSchema, PictureDecoding, SoundDecoding
 from tests.worker.training import mixed, small
 from tests.worker.training.kept.installed import INSTALLED
-from worker import inference
+from worker import inference, warm_models
 from worker.training.data import inputs as input_kinds
 from worker.training.data.scaling import Scaling
 from worker.training.kept import export, formats, golden
@@ -156,7 +156,7 @@ def test_the_file_loads_as_before_and_its_golden_rows_are_checked_as_the_manifes
 def test_a_model_of_before_golden_rows_has_none(photos: Network, tmp_path: Path) -> None:
     export.write(photos, tmp_path / "old.keras")
     assert golden.read(tmp_path / "old.keras") is None
-    assert inference._loaded(tmp_path / "old.keras") is not None
+    assert warm_models.loaded(tmp_path / "old.keras") is not None
 
 
 def test_another_answer_is_named_with_its_task_and_how_far_off_it_is(photos: Network, tmp_path: Path) -> None:
