@@ -159,6 +159,7 @@ class FitState:
             self.training.model_dump(),
             self.seed,
             sizes,
+            program.driver(self.keras_layers.forward),
         ]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 

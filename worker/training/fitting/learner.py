@@ -297,9 +297,7 @@ class Compiled:
         self._blank = [_array(variable) for variable in self._own()]
         self._tasks = list(loss_spec.tasks)
         self._gradients = gradients.Differentiator(keras_layers, self.learner)
-        self._program = (
-            program.Program(self.learner, self._gradients, self._weighed) if program.runs(self.learner) else None
-        )
+        self._program = self._made_program() if program.runs(self.learner) else None
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None, rate: float | None = None) -> None:
@@ -400,6 +398,13 @@ class Compiled:
         self._sums = sums.copy()
         for variable, array in zip((*self._network(), *self._own()), numbers, strict=True):
             variable.assign(array)
+
+    def _made_program(self) -> Any:
+        if keras.backend.backend() == "jax":
+            from worker.training.fitting import program_jax
+
+            return program_jax.Program(self.learner, program.driver(self.learner.network))
+        return program.Program(self.learner, self._gradients, self._weighed)
 
     def _in_one_call(self, several: Batch, count: int) -> list[dict[str, float]]:
         weighting, beside = self.learner.weighting, dict[str, np.ndarray]()

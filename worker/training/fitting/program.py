@@ -1,4 +1,4 @@
-"""Many optimizer steps in one call of a compiled function, on TensorFlow.
+"""Many optimizer steps in one call of a compiled function, on TensorFlow (`program_jax`: on JAX), and which learner has such a program.
 
 Keras's own `train_step` stands in a loop whose length is an input: however a fit is cut into calls, it is the same program, and
 its bits are those of a call for each step. On small networks most of a step is what Python and TensorFlow do around it, and that
@@ -16,6 +16,7 @@ import numpy as np
 from keras import tree
 
 from worker.training.fitting.gradients import TaskGradients
+from worker.training.networks import opened
 from worker.training.weighting import TaskWeighting
 
 if TYPE_CHECKING:
@@ -134,7 +135,21 @@ def runs(learner: Any) -> bool:
         whole = not weighting.variables
     else:
         whole = not weighting.second_forward
+    if keras.backend.backend() == "jax":
+        return whole and learner.jit_compile and (weighting is None or weighting.level == "loss")
     return whole and keras.backend.backend() == "tensorflow"
+
+
+def driver(model: Any) -> str:
+    """What calls the steps that train a functional model, by model and device alone: another one's last bits are others.
+
+    XLA's compiler for CPUs makes convolutions within a loop 6 to 80 times slower, so there the host calls each step.
+    """
+    if keras.backend.backend() != "jax":
+        return "graph"
+    import jax
+
+    return "host" if jax.default_backend() == "cpu" and opened.has_windows(model) else "while"
 
 
 class Pace:

@@ -125,6 +125,13 @@ def inner(layer: Any) -> list[Any]:
     return [layer, *layer._flatten_layers(include_self=False, recursive=True)] if hasattr(layer, "weights") else []
 
 
+def has_windows(model: Any) -> bool:
+    """Whether a layer or op of a functional model moves a window over its input: convolution and pooling, but for that of a whole input."""
+    operations = [part for operation in model.operations for part in (operation, *inner(operation))]
+    kinds = {type(operation).__name__ for operation in operations}
+    return any(("Conv" in kind or "Pool" in kind) and "Global" not in kind for kind in kinds)
+
+
 def parts(layer: Any) -> list[tuple[str, Any]]:
     """A layer, named "", and the layers within it by names that are the same in every process."""
     own, *within = inner(layer)
