@@ -118,7 +118,7 @@ def _keep_compiled() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "compiled"
     for entry in folder.glob("*-cache"):
