@@ -99,6 +99,7 @@ def submit(session: Session, body: object, key: str | None = None, key_hash: str
         state=JobState.QUEUED,
         priority=spec.priority,
         device=spec.device,
+        backend=spec.backend,
         max_seconds=spec.max_seconds,
         max_attempts=spec.max_attempts,
         idempotency_key=key,
@@ -228,14 +229,13 @@ def delete(session: Session, job_id: str) -> None:
 # ---------------------------------------------------------------- what workers do
 
 
-def claim(worker_id: str, device: str = "cpu") -> Claim | None:
-    """Takes the next runnable job: largest priority, then longest queued. None when there is none for this device."""
+def claim(worker_id: str, device: str = "cpu", backends: Sequence[str] = ("tensorflow",)) -> Claim | None:
+    """Takes the next runnable job: largest priority, then longest queued. None when there is none for this device and these backends."""
     with transaction() as session:
+        suits = Job.device.in_(["auto", device]) & Job.backend.in_(["auto", *backends])
         runnable = (
             select(Job)
-            .where(
-                Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device.in_(["auto", device])
-            )
+            .where(Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), suits)
             .order_by(Job.priority.desc(), Job.queued_at, Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)

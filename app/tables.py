@@ -77,6 +77,7 @@ class Job(Row):
     discard: Mapped[bool] = mapped_column(server_default=text("false"))
     priority: Mapped[int] = mapped_column(server_default=text("5"))
     device: Mapped[str] = mapped_column(server_default=text("'auto'"))
+    backend: Mapped[str] = mapped_column(server_default=text("'auto'"))
     max_seconds: Mapped[int]
     max_attempts: Mapped[int]
 
@@ -336,6 +337,7 @@ class Worker(Row):
     pid: Mapped[int]
     device: Mapped[str]  # cpu | gpu
     device_name: Mapped[str | None]
+    backends: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))  # that its trainers can have
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[str]
     job_id: Mapped[str | None]

@@ -25,8 +25,8 @@ def position(session: Session, job: Job) -> int | None:
 
 
 def waits_for(session: Session, job: Job) -> str | None:
-    """What a job that is queued or paused waits for: `resume`, `backing_off`, `no_worker`, `no_worker_for_device`, `no_room` (every
-    worker that could run it has a full disk) or `worker_busy`. None for all others."""
+    """What a job that is queued or paused waits for: `resume`, `backing_off`, `no_worker`, `no_worker_for_device`,
+    `no_worker_for_backend`, `no_room` (every worker that could run it has a full disk) or `worker_busy`. None for all others."""
     if job.state == JobState.PAUSED:
         return "resume"
     if job.state != JobState.QUEUED:
@@ -40,4 +40,7 @@ def waits_for(session: Session, job: Job) -> str | None:
     fit = [worker for worker in there if job.device in ("auto", worker.device)]
     if not fit:
         return "no_worker_for_device"
+    fit = [worker for worker in fit if job.backend == "auto" or job.backend in worker.backends]
+    if not fit:
+        return "no_worker_for_backend"
     return "worker_busy" if any(worker.has_room for worker in fit) else "no_room"

@@ -22,6 +22,7 @@ def hello(
     pid: int,
     device: str,
     device_name: str | None,
+    backends: Sequence[str] = (),
     memory_bytes: int | None,
     version: str,
     job_id: str | None,
@@ -29,7 +30,13 @@ def hello(
 ) -> None:
     """Records that a worker lives, and forgets those silent for an hour."""
     values: dict[str, Any] = {"host": host, "pid": pid, "device": device, "device_name": device_name}
-    values |= {"memory_bytes": memory_bytes, "version": version, "job_id": job_id, "has_room": has_room}
+    values |= {
+        "backends": list(backends),
+        "memory_bytes": memory_bytes,
+        "version": version,
+        "job_id": job_id,
+        "has_room": has_room,
+    }
     statement = insert(Worker).values(id=worker_id, **values)
     session.execute(
         statement.on_conflict_do_update(

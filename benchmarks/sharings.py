@@ -82,9 +82,7 @@ def made(name: str, trunk: str) -> tuple[Compiled, dict[str, BatchSource], int]:
         given |= heads.targets(task, table.columns[task.column][:ROWS])
     batch_sources = {"digits": BatchSource(inputs, scaling, given, [Sampler(np.arange(len(inputs)), BATCH, 0)])}
     loss_spec = LossSpec({"digits": list(tasks)}, tasks)
-    compiled = Compiled(
-        keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
-    )
+    compiled = Compiled(keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3), frozenset(), False)
     return compiled, batch_sources, network.parameters
 
 

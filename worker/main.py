@@ -26,6 +26,7 @@ from app.db import transaction
 from app.errors import NotFound
 from app.queue import WAKE
 from app.settings import settings
+from app.spec import backends
 from app.states import is_terminal
 from worker import folders, machine, supervisor
 from worker.lease_watchdog import now
@@ -137,7 +138,8 @@ def wake() -> None:
     while not _draining.is_set() and _has_room():
         since = now()  # the lease begins later
         try:
-            claim = jobs.claim(worker_id, _known_device())
+            device = _known_device()
+            claim = jobs.claim(worker_id, device, backends.installed(device))
         except supervisor.AWAY as error:
             log.warning("claim_failed", error=type(error).__name__)
             return  # the sweep sends another wake-up once the database is back
@@ -219,6 +221,7 @@ def _say_hello() -> None:
             pid=os.getpid(),
             device=device,
             device_name=name,
+            backends=backends.installed(device),
             memory_bytes=memory,
             version=version("bequest"),
             job_id=_running,

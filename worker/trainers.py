@@ -29,6 +29,7 @@ import structlog
 
 from app.programs import CODE, adopt_orphans, die_with_parent, kill_group, own_folder, safe_path
 from app.settings import settings
+from app.spec import backends
 from worker import machine, reports
 from worker.reports import Exit
 from worker.training.process import guard
@@ -102,9 +103,16 @@ class Trainers:
             OSError: none can be started.
         """
         with self._lock:
-            trainer, self._spare = self._living() or Trainer(), None
+            trainer = self._with(assignment["spec"].get("backend", "auto"))
         trainer.give(assignment, out)
         self._taken = trainer  # not before: what waits is listened to by `device`
+        return trainer
+
+    def _with(self, backend: str) -> Trainer:
+        """The spare, or another trainer where a job asks for another backend than the spare has."""
+        if backend not in ("auto", backends.default()):
+            return Trainer(backend)
+        trainer, self._spare = self._living() or Trainer(), None
         return trainer
 
     def _living(self) -> Trainer | None:
@@ -122,9 +130,9 @@ class Trainers:
 
 
 class Trainer:
-    """One trainer process: first a spare, then a job's."""
+    """One trainer process: first a spare, then a job's. `backend`: another one than the default."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str | None = None) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._killed = self._given = self._bounded = False
         self._mark = uuid.uuid4().hex  # the processes that it starts carry this mark, wherever they go
@@ -137,7 +145,7 @@ class Trainer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.training", "--spare"],
             cwd=CODE,
-            env={**environment(), MARK: self._mark},
+            env={**environment(), **({} if backend is None else {"KERAS_BACKEND": backend}), MARK: self._mark},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -291,7 +299,7 @@ def environment() -> dict[str, str]:
         own_folder(folder)
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": backends.default(),
         **safe_path(passed),
         "HOME": str(home),
         "KERAS_HOME": str(home / "keras"),

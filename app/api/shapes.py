@@ -59,8 +59,8 @@ class JobShape(BaseModel):
     stage: str | None = Field(description="what the trainer does now")
     reason: str | None = Field(description="why the job is in this state")
     waits_for: str | None = Field(
-        description="why a queued or paused job is not running: backing_off, no_worker, no_worker_for_device, no_room, "
-        "worker_busy, or resume"
+        description="why a queued or paused job is not running: backing_off, no_worker, no_worker_for_device, "
+        "no_worker_for_backend, no_room, worker_busy, or resume"
     )
     wanted: str | None = Field(description="what a client has asked for and the worker has yet to do")
     created_at: datetime
@@ -364,6 +364,7 @@ class WorkerShape(BaseModel):
     pid: int
     device: str
     device_name: str | None
+    backends: list[str] = Field(description="that its jobs may ask for")
     memory_bytes: int | None
     version: str
     job: str | None

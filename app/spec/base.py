@@ -127,6 +127,9 @@ class JobSpec(SpecModel):
     max_seconds: int = Field(86_400, ge=1, le=2_592_000, description="wall time of one attempt, in seconds")
     max_attempts: int = Field(3, ge=1, le=10)
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    backend: Literal["auto", "tensorflow", "jax"] = Field(
+        "auto", description="what Keras computes with, in the whole job; auto: the worker's default"
+    )
     traces: dict[TraceKey, TraceKey] = Field(
         default={},
         max_length=256,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import Literal
+
+from app.spec import backends
 
 ExportFormat = Literal["keras", "saved_model", "litert", "litert_float16", "litert_int8", "onnx"]
 
@@ -23,18 +24,19 @@ QUANTIZED: tuple[ExportFormat, ...] = ("litert_float16", "litert_int8")
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 
 
-def unavailable(format: ExportFormat) -> tuple[str, str] | None:
-    """Why a format cannot be written here, and what to do; None where it can.
+def unavailable(format: ExportFormat, backend: str = "auto") -> tuple[str, str] | None:
+    """Why a job with this backend cannot write a format here, and what to do; None where it can.
 
     A machine without Keras trains nothing: what its workers can write is theirs to say.
     """
     if format == "keras" or find_spec("keras") is None:
         return None
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if backend != "tensorflow":
+    if backend == "jax":
+        return f"{format} is written by TensorFlow, and backend is jax", "leave it out, or set backend to tensorflow"
+    if backend == "auto" and backends.default() != "tensorflow":
         return (
-            f"{format} is written by TensorFlow, and the trainers here run on {backend}",
-            "leave it out, or start the workers with KERAS_BACKEND=tensorflow",
+            f"{format} is written by TensorFlow, and the trainers here run on {backends.default()}",
+            "leave it out, set backend to tensorflow, or start the workers with KERAS_BACKEND=tensorflow",
         )
     missing = [package for package in ONNX_PACKAGES if find_spec(package) is None] if format == "onnx" else []
     if missing:

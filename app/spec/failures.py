@@ -32,7 +32,7 @@ FAILURES: Mapping[str, FailureType] = _failures(
         "The device or the machine ran out of memory",
         "user",
         False,
-        "Halve training.batch_size, or choose a smaller architecture.",
+        "Halve training.batch_size and double training.optimizer.gradient_accumulation_steps, or choose a smaller architecture.",
     ),
     FailureType(
         "loss_not_finite",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from app.spec.base import SpecModel
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Schedule = Literal["constant", "cosine", "step", "one_cycle"]
 
 
 class OptimizerSpec(SpecModel):
@@ -19,6 +20,12 @@ class OptimizerSpec(SpecModel):
     weight_decay: float | None = Field(None, ge=0, le=1)
     global_clipnorm: float | None = Field(None, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
+    gradient_accumulation_steps: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="steps whose gradients are averaged to one update: as a batch so many times as large",
+    )
 
 
 SCRATCH_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3}
@@ -173,13 +180,18 @@ class TrainingSpec(SpecModel):
     """One training: exactly one of `epochs` and `steps` (neither: the kind's default of 10 epochs)."""
 
     epochs: int | None = Field(None, ge=1)
-    steps: int | None = Field(None, ge=1, le=100_000_000, description="optimizer steps")
+    steps: int | None = Field(
+        None, ge=1, le=100_000_000, description="batches; each is an optimizer step but where gradients are accumulated"
+    )
     batch_size: int = Field(64, ge=1, le=65_536)
     seed: Seed = 0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: Literal["auto"] | bool = Field("auto", description="auto: on for CPU, off on GPU")
     optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
+    warmup_epochs: float = Field(
+        0.0, ge=0, le=1000, description="over which the rate rises from near 0; of each phase, where a fit has several"
+    )
     augmentation: Annotated[list[Augmentation], Field(max_length=8)] = Field(
         [], description="of training rows, drawn anew for each batch, alike in both arms of a pair"
     )
@@ -190,6 +202,16 @@ class TrainingSpec(SpecModel):
     def _one_budget(self) -> TrainingSpec:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give `epochs` or `steps`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _warm_up(self) -> TrainingSpec:
+        if self.warmup_epochs and self.schedule == "one_cycle":
+            raise ValueError("one_cycle begins with a warm-up of its own: leave `warmup_epochs` out")
+        if self.epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"`warmup_epochs` are {self.warmup_epochs:g} of {self.epochs} epochs: none is left to train"
+            )
         return self
 
     @model_validator(mode="after")

@@ -474,3 +474,26 @@ def test_a_queued_job_says_why_it_waits() -> None:
     assert claim is not None
     assert claim.job_id == anywhere
     assert reasons()[0] is None
+
+
+def test_a_job_goes_to_a_worker_with_its_backend_and_says_where_there_is_none() -> None:
+    about = {"host": "h", "pid": 1, "device": "cpu", "device_name": None, "memory_bytes": 1, "version": "0"}
+    on_jax, anywhere = queued(backend="jax"), queued()
+
+    def reason() -> str | None:
+        with transaction() as session:
+            return waiting.waits_for(session, jobs.get(session, on_jax))
+
+    with transaction() as session:
+        workers.hello(session, "w1", job_id=None, backends=["tensorflow"], **about)
+    assert reason() == "no_worker_for_backend"
+    claim = jobs.claim("w1", "cpu", ["tensorflow"])
+    assert claim is not None
+    assert claim.job_id == anywhere, "the one before it is not for this worker"
+    assert jobs.claim("w1", "cpu", ["tensorflow"]) is None
+    with transaction() as session:
+        workers.hello(session, "w2", job_id=None, backends=["tensorflow", "jax"], **about)
+    assert reason() == "worker_busy"
+    claim = jobs.claim("w2", "cpu", ["tensorflow", "jax"])
+    assert claim is not None
+    assert claim.job_id == on_jax

@@ -21,6 +21,7 @@ from app import jobs
 from app.jobs import Claim
 from app.programs import CODE
 from app.settings import Settings
+from app.spec import backends
 from tests.worker.conftest import wait_for
 from worker import machine, supervisor
 from worker import trainers as trainer_processes
@@ -292,3 +293,40 @@ def test_the_watchdog_acts_once_and_only_when_it_was_not_extended() -> None:
     closed.close()
     time.sleep(0.2)
     assert len(blown) == 1
+
+
+def test_a_job_that_asks_for_another_backend_gets_a_trainer_of_its_own_and_the_spare_stays(
+    trainers: Trainers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    trainers.warm()
+    spare = trainers._spare
+    assert spare is not None
+
+    def backend(pid: int) -> str:
+        given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return next(word.decode().partition("=")[2] for word in given if word.startswith(b"KERAS_BACKEND="))
+
+    taken = trainers.take({"kind": "light", "spec": {"backend": "jax"}}, tmp_path / "a")
+    assert (backend(taken.pid), backend(spare.pid)) == ("jax", "tensorflow")
+    assert trainers._spare is spare
+    usual = trainers.take({"kind": "light", "spec": {"backend": "tensorflow"}}, tmp_path / "b")
+    assert usual is spare
+    for one in (taken, usual):
+        one.close()
+
+
+def test_a_gpu_s_worker_has_jax_only_with_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Package:
+        def __init__(self, name: str):
+            self.name = name
+
+    ask = backends.installed.__wrapped__
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    monkeypatch.setattr(backends, "distributions", lambda: [Package("jax"), Package("jaxlib"), Package("numpy")])
+    assert ask("cpu") == ("tensorflow", "jax")
+    assert ask("gpu") == ("tensorflow",)
+    monkeypatch.setattr(backends, "distributions", lambda: [Package("jax"), Package("jax_cuda12_plugin")])
+    assert ask("gpu") == ("tensorflow", "jax")
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "jax" else name)
+    assert ask("cpu") == ("tensorflow",)

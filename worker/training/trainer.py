@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from app import data as datasets
+from app.spec import backends
 from app.spec.architectures import Architecture
 from app.spec.base import plain
 from app.spec.data import Schema
@@ -126,6 +127,7 @@ def _alone(job: Path, out: Path) -> int:
     channel = Terminal(Lines(standard_output()))
     try:
         body = json.loads(job.read_bytes())
+        _choose_backend(body)
         assignment = body if isinstance(body, dict) and "spec" in body else resolved_alone(body)
     except (OSError, ValueError) as error:
         print(f"{job}: {error}", file=sys.stderr)  # noqa: T201
@@ -137,6 +139,13 @@ def _alone(job: Path, out: Path) -> int:
     stop = threading.Event()
     _obey_signals(stop)
     return int(run(_continued(assignment, out), out, channel, stop))
+
+
+def _choose_backend(body: object) -> None:
+    """Before Keras is imported, which reads it once; what is no backend is refused later, with all other faults."""
+    spec = body.get("spec", body) if isinstance(body, dict) else None
+    if isinstance(spec, dict) and spec.get("backend") in backends.BACKENDS:
+        os.environ["KERAS_BACKEND"] = spec["backend"]
 
 
 def _continued(assignment: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -261,7 +270,7 @@ def _warm_up() -> dict[str, str | None]:
     keras_layers.load(initial(keras_layers, 0))
     loss_spec = LossSpec({"warm": ["warm"]}, {"warm": task})
     compiled = learner.Compiled(
-        keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3, "constant", 1), frozenset(), False
+        keras_layers, loss_spec, lambda: learner.optimizer(OptimizerSpec(), 1e-3), frozenset(), False
     )
     pictures, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
     batch_source = batches.BatchSource(

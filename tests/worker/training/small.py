@@ -121,9 +121,7 @@ def compiled(
 ) -> Compiled:
     keras_layers = build.keras_layers(network)
     words = OptimizerSpec(name=optimizer, weight_decay=weight_decay)  # type: ignore[arg-type]
-    made = Compiled(
-        keras_layers, loss_spec, lambda: learner.optimizer(words, rate, "constant", 1), frozenset(frozen), norms
-    )
+    made = Compiled(keras_layers, loss_spec, lambda: learner.optimizer(words, rate), frozenset(frozen), norms)
     made.begin()
     return made
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.reports import Checkpoint
 from worker.training.data import batches
-from worker.training.fitting import caching, checkpoint, learner, program
+from worker.training.fitting import caching, checkpoint, learner, program, schedules
 from worker.training.fitting.conflicts import Conflicts
 from worker.training.fitting.plan import FitSpec, Phase, Trained
 from worker.training.fitting.validation import Means, ValidationMonitor
@@ -69,37 +69,39 @@ class ModelCache:
         body = self._keras_layers[network.shape_key()].body
         return None if body is None else math.prod(body.output.shape[1:])
 
+    def driver(self, network: Network, fit_spec: FitSpec, phase: Phase, cached: bool) -> program.Driver:
+        """How a phase's steps are computed, which decides their last bits."""
+        keras_layers = self._keras_layers[network.shape_key()]
+        model = keras_layers.head if cached else keras_layers.forward
+        return program.driver(model.operations, fit_spec.loss_spec, phase.steps)
+
     def compiled(
         self, network: Network, fit_spec: FitSpec, phase: Phase, training: TrainingSpec, cached: bool = False
     ) -> Compiled:
         loss_spec = fit_spec.loss_spec
-        shape = network.shape_key()
+        shape, driver = network.shape_key(), self.driver(network, fit_spec, phase, cached)
         self._loaded.pop(shape, None)
         optimizer = training.optimizer.model_dump(exclude={"learning_rate"})  # a phase has its own
         # Where there are none to freeze, a method's arm and its control are one program.
         norms = phase.norms and self._keras_layers[shape].has_norms
-        about: list[Any] = [shape, loss_spec.key(), optimizer, training.schedule, sorted(phase.frozen)]
+        about: list[Any] = [shape, loss_spec.key(), optimizer, sorted(phase.frozen)]
         about += [
             norms,
             dict(phase.factors),
             cached,
+            driver,
             {name: batch_source.batch_size for name, batch_source in fit_spec.batch_sources.items()},
         ]
-        if (
-            training.schedule != "constant"
-        ):  # which is traced; a constant rate is a number of the optimizer's, set with the others
-            about += [phase.rate, phase.steps]
         key = json.dumps(about)
         if key not in self._compiled:
             self._compiled[key] = learner.Compiled(
                 self._keras_layers[shape],
                 loss_spec,
-                lambda: learner.optimizer(
-                    training.optimizer, phase.rate, training.schedule, phase.steps, network.precision, phase.factors
-                ),
+                lambda: learner.optimizer(training.optimizer, phase.rate, network.precision, phase.factors),
                 phase.frozen,
                 norms,
                 cached,
+                driver,
             )
         return self._compiled[key]
 
@@ -152,6 +154,10 @@ class FitState:
         """A hash that only this very fit has, the same in every process."""
         phases = [{**asdict(phase), "frozen": sorted(phase.frozen)} for phase in self._phases]
         sizes = [self.fit_spec.epoch_steps, self.fit_spec.batch_size]
+        drivers = [
+            self._model_cache.driver(self.network, self.fit_spec, phase, self._is_cached(phase))
+            for phase in self._phases
+        ]
         about = [
             self.network.shape_key(),
             self.fit_spec.loss_spec.key(),
@@ -159,7 +165,7 @@ class FitState:
             self.training.model_dump(),
             self.seed,
             sizes,
-            program.driver(self.keras_layers.forward),
+            drivers,
         ]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
@@ -173,7 +179,7 @@ class FitState:
         view = self._view(phase)
         self.number, self.begun = number, self.step
         self._validation.begin_phase()
-        self._lend(phase)
+        self._lend(phase, self.step, self.step)
         self._batch_sources, self._ask = view.batch_sources, view.logits
         self._compiled.start(
             batches.batch(self._batch_sources, self.step + more) for more in range(self.fit_spec.epoch_steps)
@@ -205,12 +211,11 @@ class FitState:
 
     def look(self) -> dict[str, float]:
         """The log of this step: mean losses since the last look, the rate, validation. Raises Stopped, and then nothing is changed."""
-        phase, schedule = self._phases[self.number], self.training.schedule
         batch = self._batch or batches.batch(self._batch_sources, self.step - 1)
         values = self._validation.look(self.keras_layers, self.network, self.step, self._ask)
         self._conflicts.add(self._compiled.gram(batch))
         self.looked = self.step
-        rate = learner.rate_at(phase.rate, schedule, self.step - 1 - self.begun, phase.steps)
+        (rate,) = self._rates(self._phases[self.number], self.begun)(np.array([self.step - 1])).tolist()
         return {**self._losses.take(), "learning_rate": rate, **values}
 
     def saved(self) -> checkpoint.Saved:
@@ -232,7 +237,7 @@ class FitState:
         if state.get("fit") != self.fingerprint:
             return False
         phase = self._phases[state["phase"]]
-        self._lend(phase, saved.step)
+        self._lend(phase, state["begun"], saved.step)
         current = self._compiled.state()
         own, rest = saved.arrays[: len(current)], saved.arrays[len(current) :]
         expected = [*current, self._conflicts.sums]
@@ -294,13 +299,17 @@ class FitState:
     def _is_phase_over(self) -> bool:
         return self.step >= self._end or self._validation.over
 
-    def _lend(self, phase: Phase, step: int | None = None) -> None:
-        """Takes the learner of a phase, as new; its next step comes after `step` (None: the present one)."""
+    def _lend(self, phase: Phase, begun: int, step: int) -> None:
+        """Takes the learner of a phase, as new, which began after step `begun`; its next step comes after `step`."""
         self._compiled = self._model_cache.compiled(
             self.network, self.fit_spec, phase, self.training, self._is_cached(phase)
         )
-        rate = phase.rate if self.training.schedule == "constant" else None
-        self._compiled.begin(self.seed, self.step if step is None else step, self.network.weights, rate)
+        self._compiled.begin(self.seed, step, self.network.weights, self._rates(phase, begun))
+
+    def _rates(self, phase: Phase, begun: int) -> learner.Rates:
+        """The rates of the fit's steps in a phase that began after step `begun`. Outlives this fit: the learner that is lent keeps it."""
+        schedule, warm_up = self.training.schedule, round(self.training.warmup_epochs * self.fit_spec.epoch_steps)
+        return lambda numbers: schedules.rates(schedule, phase.rate, phase.steps, warm_up, numbers - begun)
 
     def _view(self, phase: Phase) -> Uncached | caching.Cached:
         """The fit spec's batches as a phase reads them; cached features are of the network's present numbers."""

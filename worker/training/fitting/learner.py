@@ -7,7 +7,7 @@ network exactly once, whatever the number of tasks and objectives, so that Batch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from worker.training.networks.build import KerasLayers
     from worker.training.networks.network import Weights
     from worker.training.tasks.heads import Task
+
+
+Rates = Callable[[np.ndarray], np.ndarray]
+"""Numbers of steps to their learning rates, (n,) both."""
 
 
 class Learner(keras.Model):
@@ -237,17 +241,12 @@ def _regularizer(loss_spec: LossSpec, keras_layers: KerasLayers) -> Any:
 
 
 def optimizer(
-    spec: OptimizerSpec,
-    rate: float,
-    schedule: str,
-    steps: int,
-    precision: str = "float32",
-    factors: Mapping[str, float] | None = None,
+    spec: OptimizerSpec, rate: float, precision: str = "float32", factors: Mapping[str, float] | None = None
 ) -> Any:
     """A new optimizer: state never passes from one stage to the next. `factors`: of the rate, by patterns of variable paths."""
-    options: dict[str, Any] = {
-        "learning_rate": rate if schedule == "constant" else keras.optimizers.schedules.CosineDecay(rate, steps)
-    }
+    options: dict[str, Any] = {"learning_rate": rate}
+    if spec.gradient_accumulation_steps > 1:
+        options["gradient_accumulation_steps"] = spec.gradient_accumulation_steps
     if spec.weight_decay is not None:
         options["weight_decay"] = spec.weight_decay
     if spec.global_clipnorm is not None:
@@ -265,13 +264,6 @@ def optimizer(
     return keras.optimizers.LossScaleOptimizer(made) if precision == "mixed_float16" else made
 
 
-def rate_at(rate: float, schedule: str, step: int, steps: int) -> float:
-    """The learning rate that `optimizer` uses at a phase's step (from 0)."""
-    if schedule == "constant":
-        return rate
-    return float(rate * 0.5 * (1 + np.cos(np.pi * min(step, steps) / steps)))
-
-
 class Compiled:
     """A learner ready to step, with all state that a step reads or writes as a list of arrays."""
 
@@ -283,6 +275,7 @@ class Compiled:
         frozen: frozenset[str],
         norms: bool,
         cached: bool = False,
+        driver: program.Driver | None = None,
     ):
         self.keras_layers, self._frozen, self._norms = keras_layers, frozen, norms
         keras_layers.freeze(frozen, norms)
@@ -295,26 +288,27 @@ class Compiled:
         self.learner.compile(optimizer=optimizer, loss=None, jit_compile=keras_layers.compiled)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
+        self._rate = float(_plain(optimizer).learning_rate)
         self._tasks = list(loss_spec.tasks)
         self._gradients = gradients.Differentiator(keras_layers, self.learner)
-        self._program = self._made_program() if program.runs(self.learner) else None
+        driver = driver or program.driver(self.learner.network.operations, loss_spec, 0)
+        self._program = self._made_program(driver) if program.runs(self.learner) else None
         self.begin()
 
-    def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None, rate: float | None = None) -> None:
+    def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None, rates: Rates | None = None) -> None:
         """Begins a fit or phase of run seed `seed` whose next step is `step`: freezing, optimizer, weighting and projectors as new.
 
-        The network's numbers stay. `origin`: the numbers at the fit's beginning; needed where there is a regularizer. `rate`: a
-        constant one; by default the optimizer's own.
+        The network's numbers stay. `origin`: the numbers at the fit's beginning; needed where there is a regularizer. `rates`: of the
+        steps of the fit; by default the optimizer's own.
         """
         self.keras_layers.freeze(self._frozen, self._norms)
         self._seed, self._number = seed, step
+        self._rates = rates or (lambda numbers: np.full(len(numbers), self._rate))
         self._sums = np.zeros((2, len(self._tasks)))  # of each task's losses in this epoch, and how many
         if self.learner.regularizer is not None and origin is not None:
             self.learner.regularizer.start(origin)
         for variable, array in zip(self._own(), self._blank, strict=True):
             variable.assign(array)
-        if rate is not None:
-            _plain(self.learner.optimizer).learning_rate = rate
         self.learner.distillation_loss.reseed(seed)
 
     def start(self, batches: Iterable[Batch]) -> None:
@@ -399,25 +393,28 @@ class Compiled:
         for variable, array in zip((*self._network(), *self._own()), numbers, strict=True):
             variable.assign(array)
 
-    def _made_program(self) -> Any:
+    def _made_program(self, driver: program.Driver) -> Any:
         if keras.backend.backend() == "jax":
             from worker.training.fitting import program_jax
 
-            return program_jax.Program(self.learner, program.driver(self.learner.network))
-        return program.Program(self.learner, self._gradients, self._weighed)
+            return program_jax.Program(self.learner, driver)
+        return program.Program(self.learner, self._gradients, self._weighed, driver)
 
     def _in_one_call(self, several: Batch, count: int) -> list[dict[str, float]]:
-        weighting, beside = self.learner.weighting, dict[str, np.ndarray]()
+        weighting, numbers = self.learner.weighting, np.arange(self._number, self._number + count)
+        beside: dict[str, np.ndarray] = {program.RATE: self._rates(numbers).astype(np.float32)}
         if weighting is not None:
             beside[program.PRESENT] = np.stack([self._present(batches.nth(several, n)) for n in range(count)])
-            drawn = [weighting.draw(self._seed, self._number + n) for n in range(count)]
+            drawn = [weighting.draw(self._seed, number) for number in numbers.tolist()]
             beside |= {} if drawn[0] is None else {program.DRAWN: np.stack(drawn)}
-            beside |= {program.NUMBER: np.arange(self._number, self._number + count)}
+            beside |= {program.NUMBER: numbers}
         assert self._program is not None
         return self._program.run(several, beside)
 
     def _one_step(self, batch: Batch) -> dict[str, float]:
         weighting = self.learner.weighting
+        (rate,) = self._rates(np.array([self._number]))
+        _plain(self.learner.optimizer).learning_rate = rate
         if weighting is None:
             plain: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
             return plain

@@ -1,20 +1,24 @@
 """Many optimizer steps in one call of a compiled function, on TensorFlow (`program_jax`: on JAX), and which learner has such a program.
 
 Keras's own `train_step` stands in a loop whose length is an input: however a fit is cut into calls, it is the same program, and
-its bits are those of a call for each step. On small networks most of a step is what Python and TensorFlow do around it, and that
-is paid once a call.
+its bits are the same. On small networks most of a step is what Python and TensorFlow do around it, and that is paid once a call.
+
+There are two drivers. "graph" has the very bits of a call for each step. "xla" compiles the loop as a whole: for long phases of networks
+without convolutions, whose operations are so small that even TensorFlow's handing them out takes longer than they do. Its last bits and its
+dropout masks are others, so which of the two a fit has follows from its words alone, never from a clock.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 from keras import tree
 
+from app.spec.registry import module_of
 from worker.training.fitting.gradients import TaskGradients
 from worker.training.networks import opened
 from worker.training.weighting import TaskWeighting
@@ -22,13 +26,27 @@ from worker.training.weighting import TaskWeighting
 if TYPE_CHECKING:
     from worker.training.data.batches import Batch
     from worker.training.fitting.gradients import Differentiator
+    from worker.training.fitting.loss_spec import LossSpec
 
 SECONDS = 0.5
 """About so long a call takes: nothing stops a fit within one."""
 
 MOST_STEPS = 64
 
-PRESENT, DRAWN, NUMBER = "present", "drawn", "number"
+XLA_STEPS = 5000
+"""Of a phase, from which on XLA is worth its time: it compiles a second or two longer, and its steps take less than half."""
+
+Driver = Literal["graph", "xla", "while", "host"]
+"""The first two are TensorFlow's, the others JAX's."""
+
+_SMALL = (
+    "InputLayer", "Dense", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Dropout", "GaussianNoise", "GaussianDropout",
+    "BatchNormalization", "LayerNormalization", "Normalization", "Rescaling", "Flatten", "Reshape", "Add", "Subtract", "Multiply",
+    "Average", "Maximum", "Minimum", "Concatenate", "Identity",
+)  # fmt: skip
+"""Keras's layers that XLA may have in a loop: convolutions are 50 times as slow there on a processor, and pooling is not repeatable."""
+
+RATE, PRESENT, DRAWN, NUMBER = "rate", "present", "drawn", "number"
 
 Weigh = Callable[[TaskGradients, int], tuple[np.ndarray, np.ndarray, dict[str, float]]]
 """The gradients of a step's tasks and its number to: weights on what is shared (K,), on the rest (K,), and the logged values."""
@@ -40,9 +58,10 @@ class Program:
     `weigh` is asked, on the host, where a weighting weighs the tasks' gradients.
     """
 
-    def __init__(self, learner: Any, differentiator: Differentiator, weigh: Weigh):
-        self._learner, self._differentiator, self._weigh = learner, differentiator, weigh
-        weighting = learner.weighting
+    def __init__(self, learner: Any, differentiator: Differentiator, weigh: Weigh, driver: Driver):
+        self._learner, self._differentiator, self._weigh, self._xla = learner, differentiator, weigh, driver == "xla"
+        weighting, optimizer = learner.weighting, learner.optimizer
+        self._optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         size = (len(learner.loss_spec.tasks),)
         held = [] if weighting is None else weighting.variables
         self._held = [variable for variable in held if tuple(variable.shape) == size]
@@ -53,34 +72,42 @@ class Program:
     def run(self, batches: Batch, beside: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
         """A step for each of n batches, up to the first whose loss is not finite; the logged values of each that was done.
 
-        `batches`: (n, …) of each array. `beside`, where there is a weighting: NUMBER (n,), each step's; PRESENT (n, K) bool, the tasks
-        that have a loss in it; DRAWN (n, …), what it drew.
+        `batches`: (n, …) of each array. `beside`: RATE (n,), each step's; where there is a weighting NUMBER (n,), each step's; PRESENT
+        (n, K) bool, the tasks that have a loss in it; DRAWN (n, …), what it drew.
         """
         import tensorflow as tf
 
         given = (*batches, beside)
-        kinds = tree.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), given)
+        count = len(tree.flatten(given)[0])
+        if self._xla:  # which would compile a program for each number of steps
+            given = tree.map_structure(lambda array: filled(array, MOST_STEPS), given)
+        size = MOST_STEPS if self._xla else None
+        kinds = tree.map_structure(lambda array: tf.TensorSpec((size, *array.shape[1:]), array.dtype), given)
         key = str(kinds)
         if key not in self._functions:
             # No branch hangs on a tensor's value but the loop itself, so AutoGraph has nothing to convert.
-            self._functions[key] = tf.function(self._steps, input_signature=[kinds], autograph=False)
-        logs, done = self._functions[key](given)
+            signature = [kinds, tf.TensorSpec((), tf.int32)]
+            self._functions[key] = tf.function(
+                self._steps, input_signature=signature, autograph=False, jit_compile=self._xla
+            )
+        logs, done = self._functions[key](given, np.int32(count))
         return [dict(zip(self._names, row, strict=True)) for row in logs.numpy()[: int(done)].tolist()]
 
-    def _steps(self, given: Any) -> Any:
+    def _steps(self, given: Any, count: Any) -> Any:
         import tensorflow as tf
 
-        loss = self._names.index("loss")
-        count = tf.shape(tree.flatten(given)[0])[0]
+        loss, rows = self._names.index("loss"), tf.shape(tree.flatten(given)[0])[0]
 
         def go_on(number: Any, finite: Any, logs: Any) -> Any:  # noqa: ARG001
             return tf.logical_and(number < count, finite)
 
         def step(number: Any, finite: Any, logs: Any) -> Any:  # noqa: ARG001
-            row = self._step(*tree.map_structure(lambda each: each[number], given))
+            x, y, beside = tree.map_structure(lambda each: each[number], given)
+            self._optimizer.learning_rate.assign(beside[RATE])
+            row = self._step(x, y, beside)
             return number + 1, tf.math.is_finite(row[loss]), tf.tensor_scatter_nd_update(logs, [[number]], [row])
 
-        begin = (tf.constant(0), tf.constant(True), tf.zeros((count, len(self._names)), tf.float64))
+        begin = (tf.constant(0), tf.constant(True), tf.zeros((rows, len(self._names)), tf.float64))
         done, _, logs = tf.while_loop(go_on, step, begin, parallel_iterations=1)
         return logs, done
 
@@ -123,6 +150,28 @@ class Program:
         return tf.ensure_shape(row, (len(self._names),))
 
 
+def filled(array: np.ndarray, size: int) -> np.ndarray:
+    """`array` with zeros behind it, so that there are `size` rows."""
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+
+
+def driver(operations: Iterable[Any], loss_spec: LossSpec, steps: int) -> Driver:
+    """Of a phase of `steps` that computes with these layers and ops.
+
+    TensorFlow: what asks the host within a step cannot be compiled, nor is a decomposition. JAX: the loop, but where XLA would have
+    convolutions in it on a processor.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return "host" if jax.default_backend() == "cpu" and opened.has_windows(operations) else "while"
+    weighting, regularizer = loss_spec.weighting, loss_spec.regularizer
+    outside = weighting is not None and module_of("weighting", weighting).Weighting.level == "gradient"
+    outside |= regularizer is not None and module_of("regularizers", regularizer).Term.features
+    is_small = all(type(each).__name__ in _SMALL and type(each).__module__.startswith("keras.") for each in operations)
+    return "xla" if steps >= XLA_STEPS and is_small and not outside else "graph"
+
+
 def runs(learner: Any) -> bool:
     """Whether a program computes all of a learner's step: nothing that looks at a batch twice, no state that the host keeps of gradients,
     and nothing that a weighting does around each step in a way of its own."""
@@ -138,18 +187,6 @@ def runs(learner: Any) -> bool:
     if keras.backend.backend() == "jax":
         return whole and learner.jit_compile and (weighting is None or weighting.level == "loss")
     return whole and keras.backend.backend() == "tensorflow"
-
-
-def driver(model: Any) -> str:
-    """What calls the steps that train a functional model, by model and device alone: another one's last bits are others.
-
-    XLA's compiler for CPUs makes convolutions within a loop 6 to 80 times slower, so there the host calls each step.
-    """
-    if keras.backend.backend() != "jax":
-        return "graph"
-    import jax
-
-    return "host" if jax.default_backend() == "cpu" and opened.has_windows(model) else "while"
 
 
 class Pace:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 from keras import tree
 
-from worker.training.fitting.program import DRAWN, MOST_STEPS, PRESENT
+from worker.training.fitting.program import DRAWN, MOST_STEPS, PRESENT, RATE, Driver, filled
 
 if TYPE_CHECKING:
     from worker.training.data.batches import Batch
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 class Program:
     """Of one learner, a `fitting.learner.Learner` as it is compiled: none of its layers is frozen or trained later on.
 
-    `driver`: as `program.driver` names it. Has the face of `program.Program`.
+    `driver`: "while" or "host". Has the face of `program.Program`.
     """
 
-    def __init__(self, learner: Any, driver: str):
+    def __init__(self, learner: Any, driver: Driver):
         self._learner, self._names = learner, list(learner.parts)
         kinds = learner.trainable_variables, learner.non_trainable_variables, learner.optimizer.variables
         self._variables = [variable for some in kinds for variable in some]
@@ -38,6 +38,8 @@ class Program:
         of_weighting = [] if weighting is None else weighting.variables
         self._held = [places[id(variable)] for variable in of_weighting if tuple(variable.shape) == size]
         self._drawn = places.get(id(getattr(weighting, "drawn", None)))
+        optimizer = getattr(learner.optimizer, "inner_optimizer", learner.optimizer)
+        self._rate = places[id(optimizer.learning_rate)]
         self._one, self._many = jax.jit(self._step, donate_argnums=0), jax.jit(self._loop, donate_argnums=0)
         self._run = {"host": self._by_host, "while": self._by_loop}[driver]
 
@@ -45,11 +47,10 @@ class Program:
         """A step for each of n batches, 1 ≤ n ≤ MOST_STEPS, up to the first whose loss is not finite; the logged values of each that was
         done.
 
-        `batches`: (n, …) of each array. `beside`, where there is a weighting: PRESENT (n, K) bool, the tasks that have a loss in each;
-        DRAWN (n, …), what it drew. Behind a loss that is not finite the variables may hold the state of a later step.
+        `batches`: (n, …) of each array. `beside`: RATE (n,), each step's; where there is a weighting PRESENT (n, K) bool, the tasks that
+        have a loss in it; DRAWN (n, …), what it drew. Behind a loss that is not finite the variables may hold the state of a later step.
         """
-        given = (*batches, {name: beside[name] for name in (PRESENT, DRAWN) if name in beside})
-        state, logs = self._run([variable.value for variable in self._variables], given)
+        state, logs = self._run([variable.value for variable in self._variables], (*batches, beside))
         for variable, value in zip(self._variables, state, strict=True):
             variable.assign(value)
         return [dict(zip(self._names, row, strict=True)) for row in logs.tolist()]
@@ -65,7 +66,8 @@ class Program:
 
     def _by_loop(self, state: list[Any], given: Any) -> tuple[list[Any], np.ndarray]:
         # One shape, and so one executable, whatever the number of steps; the loop reads none of the rest.
-        state, logs, done = self._many(state, tree.map_structure(_padded, given), np.int32(_count(given)))
+        whole = tree.map_structure(lambda array: filled(array, MOST_STEPS), given)
+        state, logs, done = self._many(state, whole, np.int32(_count(given)))
         return state, np.asarray(logs)[: int(done)]
 
     def _loop(self, state: list[Any], given: Any, count: Any) -> tuple[list[Any], Any, Any]:
@@ -89,6 +91,7 @@ class Program:
         """The state after one step by Keras's `train_step`, that of absent tasks held, and its logged values, (names,) float32."""
         x, y, beside = given
         before, (first, second) = list(state), self._ends
+        before[self._rate] = beside[RATE]
         if self._drawn is not None:
             before[self._drawn] = beside[DRAWN]
         # A metric's mean over one step is the value itself.
@@ -102,9 +105,3 @@ class Program:
 
 def _count(given: Any) -> int:
     return len(tree.flatten(given)[0])
-
-
-def _padded(array: np.ndarray) -> np.ndarray:
-    whole = np.zeros((MOST_STEPS, *array.shape[1:]), array.dtype)
-    whole[: len(array)] = array
-    return whole

@@ -365,10 +365,10 @@ class Faults:
             )
         return control
 
-    def export(self, formats: list[ExportFormat]) -> list[ExportFormat]:
+    def export(self, formats: list[ExportFormat], backend: str) -> list[ExportFormat]:
         """Each kind once, keras among them; those that cannot be written here are faults."""
         for place, kind in enumerate(formats):
-            reason = unavailable(kind)
+            reason = unavailable(kind, backend)
             if reason is not None:
                 self.add(pointer("export", place), *reason, "not_available")
         return list(dict.fromkeys(["keras", *formats]))

@@ -23,7 +23,7 @@ from tests.worker.training.fitting.weighted import TASKS, fit_spec_of, loss_spec
 from tests.worker.training.small import DIGIT, PICTURE, TABLE, batch_source, network, stored
 from worker.training.data import batches
 from worker.training.data.batches import Batch, BatchSource
-from worker.training.fitting import learner, program
+from worker.training.fitting import learner, program, schedules
 from worker.training.fitting.fit import FitState, ModelCache
 from worker.training.fitting.learner import Compiled
 from worker.training.fitting.loss_spec import LossSpec
@@ -40,12 +40,16 @@ CNN = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dropou
 Made = tuple[Compiled, Batch]
 
 
+def cosine(numbers: np.ndarray) -> np.ndarray:
+    return schedules.rates("cosine", 1e-2, STEPS, 0, numbers)
+
+
 def made(whole: Network, loss_spec: LossSpec, source: BatchSource) -> Made:
     words = OptimizerSpec(name="adamw", weight_decay=0.01, global_clipnorm=0.5)
     compiled = Compiled(
         build.keras_layers(whole),
         loss_spec,
-        lambda: learner.optimizer(words, 1e-2, "cosine", STEPS, whole.precision),
+        lambda: learner.optimizer(words, 1e-2, whole.precision),
         frozenset(),
         norms=False,
     )
@@ -108,18 +112,18 @@ def begun(name: str, folder: Path) -> dict[str, Any]:
     lent: Any = compiled._program
     digests, logs = list[str](), list[list[dict[str, float]]]()
     for cut in CUTS:
-        compiled.begin(0)
+        compiled.begin(0, rates=cosine)
         compiled.restore(rest)
         logs.append(stepped(compiled, given, cut))
         digests.append(digest(compiled, logs[-1]))
     ended = compiled.state()
     functions = [function._cache_size() for function in (lent._one, lent._many)]
-    compiled.begin(0)
+    compiled.begin(0, rates=cosine)
     compiled.restore(rest)
     stepped(compiled, given, [HALF])
     np.savez(folder / f"{name}.npz", *compiled.state())
     return {
-        "driver": program.driver(compiled.learner.network),
+        "driver": program.driver(compiled.learner.network.operations, compiled.learner.loss_spec, STEPS),
         "executables": functions,
         "digests": digests,
         "logs": logs,
@@ -131,7 +135,7 @@ def begun(name: str, folder: Path) -> dict[str, Any]:
 
 def _one_by_one(compiled: Compiled, given: Batch, rest: list[np.ndarray], ended: list[np.ndarray]) -> dict[str, Any]:
     """The losses by a call of Keras's own for each step, and how far its state ends from `ended`, at most."""
-    compiled.begin(0)
+    compiled.begin(0, rates=cosine)
     compiled.restore(rest)
     compiled._program = None
     losses = [logs["loss"] for logs in compiled.steps(given)]
@@ -144,7 +148,7 @@ def _one_by_one(compiled: Compiled, given: Batch, rest: list[np.ndarray], ended:
 def _failing(compiled: Compiled, given: Batch, rest: list[np.ndarray], lent: Any) -> list[float]:
     """The losses of a call whose step FAILING has an input that is no number."""
     compiled._program = lent
-    compiled.begin(0)
+    compiled.begin(0, rates=cosine)
     compiled.restore(rest)
     spoilt = given[0]["d"].copy()
     spoilt[FAILING] = np.nan
@@ -154,7 +158,7 @@ def _failing(compiled: Compiled, given: Batch, rest: list[np.ndarray], lent: Any
 def gone_on(name: str, folder: Path) -> str:
     compiled, given = CASES[name]()
     with np.load(folder / f"{name}.npz") as arrays:
-        compiled.begin(0, HALF)
+        compiled.begin(0, HALF, rates=cosine)
         compiled.restore(list(arrays.values()))
     return digest(compiled, stepped(compiled, given, [STEPS - HALF - 3, 3], HALF))
 
@@ -178,9 +182,9 @@ def drivers() -> dict[str, str]:
         LossSpec({"d": ["digit"]}, {"digit": DIGIT}), {"d": batch_source(whole, {"digit": stored(DIGIT, 40)}, 6)}
     )
     one = FitState(ModelCache(), whole, fit_spec, [Phase(4, 1e-2)], TrainingSpec(), 0, threading.Event())
-    on_cpu = {one.fingerprint: program.driver(one.keras_layers.forward)}
+    on_cpu = {one.fingerprint: program.driver(one.keras_layers.forward.operations, fit_spec.loss_spec, 4)}
     jax.default_backend = lambda: "gpu"
-    return on_cpu | {one.fingerprint: program.driver(one.keras_layers.forward)}
+    return on_cpu | {one.fingerprint: program.driver(one.keras_layers.forward.operations, fit_spec.loss_spec, 4)}
 
 
 def main() -> None:

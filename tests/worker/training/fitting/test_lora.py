@@ -48,9 +48,7 @@ def frozen(whole: Network) -> frozenset[str]:
 def begun(whole: Network, seed: int = 0) -> Compiled:
     keras_layers = build.keras_layers(whole)
     words = OptimizerSpec(name="adam")
-    made = Compiled(
-        keras_layers, loss_spec(), lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen(whole), True
-    )
+    made = Compiled(keras_layers, loss_spec(), lambda: learner.optimizer(words, 1e-2), frozen(whole), True)
     keras_layers.reseed(seed)
     made.begin()
     return made
@@ -149,7 +147,7 @@ def test_the_first_step_of_attention_s_adapters_is_that_of_the_chain_rule() -> N
     def descending(network: Network, frozen: frozenset[str]) -> Compiled:
         words = OptimizerSpec(name="sgd", momentum=0.0)
         keras_layers = build.keras_layers(network)
-        made = Compiled(keras_layers, loss_spec(), lambda: learner.optimizer(words, 1.0, "constant", 1), frozen, True)
+        made = Compiled(keras_layers, loss_spec(), lambda: learner.optimizer(words, 1.0), frozen, True)
         keras_layers.reseed(0)
         made.begin()
         return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,10 +17,10 @@ from tests.worker.training.fitting.weighted import TASKS, loss_spec_of
 from tests.worker.training.small import DIGIT, PICTURE, TABLE, batch_source, network, stored
 from worker.training.data import batches
 from worker.training.data.batches import Batch, BatchSource, Sampler, Some
-from worker.training.fitting import learner
+from worker.training.fitting import learner, program, schedules
 from worker.training.fitting.learner import Compiled
 from worker.training.fitting.loss_spec import LossSpec
-from worker.training.fitting.program import Pace
+from worker.training.fitting.program import XLA_STEPS, Driver, Pace
 from worker.training.methods._annealing import Factors
 from worker.training.networks import build
 from worker.training.networks.network import Network
@@ -33,6 +34,7 @@ pytestmark = [
 ]
 
 STEPS = 24
+RATES = partial(schedules.rates, "cosine", 1e-2, STEPS, 5)
 CUTS = ([STEPS], [1] * STEPS, [5, 1, 11, 7])
 MLP = {"arch": "mlp", "units": [8], "batch_norm": True, "dropout": 0.3}
 CNN = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dropout": 0.5}
@@ -40,12 +42,19 @@ CNN = {"arch": "cnn", "filters": [3, 4], "dense": 6, "batch_norm": True, "dropou
 Made = tuple[Compiled, Batch]
 
 
-def made(whole: Network, loss_spec: LossSpec, source: BatchSource, optimizer: Callable[[], Any] | None = None) -> Made:
+def made(
+    whole: Network,
+    loss_spec: LossSpec,
+    source: BatchSource,
+    optimizer: Callable[[], Any] | None = None,
+    driver: Driver = "graph",
+) -> Made:
     def usual() -> Any:
         words = OptimizerSpec(name="adamw", weight_decay=0.01, global_clipnorm=0.5)
-        return learner.optimizer(words, 1e-2, "cosine", STEPS, whole.precision)
+        return learner.optimizer(words, 1e-2, whole.precision)
 
-    one = Compiled(build.keras_layers(whole), loss_spec, optimizer or usual, frozenset(), norms=False)
+    one = Compiled(build.keras_layers(whole), loss_spec, optimizer or usual, frozenset(), norms=False, driver=driver)
+    one.begin(0, rates=RATES)
     return one, batches.several({"d": source}, 0, STEPS)
 
 
@@ -65,6 +74,15 @@ def plain(precision: str = "float32") -> Made:
     return made(whole, LossSpec({"d": ["digit"]}, {"digit": DIGIT}), batch_source(whole, {"digit": column}, 6))
 
 
+def accumulated(driver: Driver = "graph") -> Made:
+    """An update for every three steps; the last call may end between two."""
+    whole = network([DIGIT], architecture=MLP, shape=TABLE)
+    words = OptimizerSpec(name="adam", gradient_accumulation_steps=3, global_clipnorm=0.1)
+    source = batch_source(whole, {"digit": stored(DIGIT, 40)}, 6)
+    loss_spec = LossSpec({"d": ["digit"]}, {"digit": DIGIT})
+    return made(whole, loss_spec, source, lambda: learner.optimizer(words, 1e-2), driver)
+
+
 def taught() -> Made:
     """By a cached teacher, at weights that change by epoch."""
     whole = network([DIGIT], architecture=CNN, shape=PICTURE)
@@ -79,13 +97,13 @@ def taught() -> Made:
     return made(whole, loss_spec, source)
 
 
-def weighted(name: str) -> Made:
+def weighted(name: str, driver: Driver = "graph") -> Made:
     """Tasks with few labels: in most batches one has none."""
     whole = network(TASKS, architecture=MLP, shape=TABLE)
     columns = {task.name: stored(task, 40) for task in TASKS}
     for name_, column in columns.items():
         column[np.random.default_rng(len(name_)).random(40) < 0.8] = np.nan if column.dtype.kind == "f" else -1
-    one = made(whole, loss_spec_of(name, *TASKS), batch_source(whole, columns, 4))
+    one = made(whole, loss_spec_of(name, *TASKS), batch_source(whole, columns, 4), driver=driver)
     one[0].learner.weighting.start(dict.fromkeys(columns, 1.0))
     return one
 
@@ -93,6 +111,7 @@ def weighted(name: str) -> Made:
 CASES: dict[str, Callable[[], Made]] = {
     "plain": plain,
     "half precision": lambda: plain("mixed_float16"),
+    "accumulation": accumulated,
     "taught": taught,
     **{
         name: (lambda name=name: weighted(name))  # type: ignore[misc]
@@ -114,7 +133,7 @@ def test_steps_in_one_call_have_the_bits_of_a_call_for_each(case: str) -> None:
     assert len({logs["loss"] for logs in expected}) > STEPS / 2
     one._program = lent
     for cut in CUTS:
-        one.begin(0)
+        one.begin(0, rates=RATES)
         one.restore(rest)
         found, at = list[dict[str, float]](), 0
         for count in cut:
@@ -125,6 +144,76 @@ def test_steps_in_one_call_have_the_bits_of_a_call_for_each(case: str) -> None:
             np.testing.assert_array_equal(mine, theirs)
 
 
+def table(precision: str = "float32", optimizer: Callable[[], Any] | None = None, driver: Driver = "xla") -> Made:
+    plain_units = {**MLP, "dropout": 0.0} if optimizer is not None else MLP
+    whole = replace(network([DIGIT], architecture=plain_units, shape=TABLE), precision=precision)
+    column = stored(DIGIT, 40)
+    column[::3] = -1
+    source = batch_source(whole, {"digit": column}, 6)
+    return made(whole, LossSpec({"d": ["digit"]}, {"digit": DIGIT}), source, optimizer, driver)
+
+
+COMPILED: dict[str, Callable[[], Made]] = {
+    "plain": table,
+    "half precision": lambda: table("mixed_float16"),
+    "accumulation": lambda: accumulated("xla"),
+    "uncertainty": lambda: weighted("uncertainty", "xla"),
+    "rlw": lambda: weighted("rlw", "xla"),
+}
+
+
+@pytest.mark.parametrize("case", COMPILED)
+def test_steps_compiled_by_xla_have_the_same_bits_however_they_are_cut(case: str) -> None:
+    one, given = COMPILED[case]()
+    rest = one.state()
+    expected = list(one.steps(given))
+    ended = one.state()
+    assert len({logs["loss"] for logs in expected}) > STEPS / 2
+    anew, _ = COMPILED[case]()  # compiled again, as in another process
+    for again, cut in ((anew, CUTS[1]), (one, CUTS[2])):
+        again.begin(0, rates=RATES)
+        again.restore(rest)
+        found, at = list[dict[str, float]](), 0
+        for count in cut:
+            again._number = at
+            found += again.steps(some(given, at, at + count))
+            at += count
+        np.testing.assert_equal(found, expected)
+        for mine, theirs in zip(again.state(), ended, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_xla_computes_what_a_graph_does() -> None:
+    words = OptimizerSpec(name="sgd", momentum=0.9)
+    (one, given), (other, _) = (
+        table("float32", lambda: learner.optimizer(words, 1e-2), how) for how in ("xla", "graph")
+    )  # type: ignore[arg-type]
+    other.restore(one.state())
+    mine, theirs = list(one.steps(given)), list(other.steps(given))
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-4)
+    for a, b in zip(one.state(), other.state(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_call_compiled_by_xla_ends_behind_the_step_whose_loss_is_not_finite() -> None:
+    one, given = table()
+    given[1]["digit/labelled"][7] = np.nan
+    logs = list(one.steps(given))
+    assert [bool(np.isfinite(each["loss"])) for each in logs] == [True] * 7 + [False]
+
+
+def test_the_driver_follows_from_the_words_of_a_fit_alone() -> None:
+    dense = build.keras_layers(network([DIGIT], architecture=MLP, shape=TABLE)).layers.values()
+    folded = build.keras_layers(network([DIGIT], architecture=CNN, shape=PICTURE)).layers.values()
+    one = LossSpec({"d": ["digit"]}, {"digit": DIGIT})
+    assert program.driver(dense, one, XLA_STEPS) == "xla"
+    assert program.driver(dense, one, XLA_STEPS - 1) == "graph"
+    assert program.driver(folded, one, XLA_STEPS) == "graph"
+    assert program.driver(dense, loss_spec_of("uncertainty", *TASKS), XLA_STEPS) == "xla"
+    assert program.driver(dense, loss_spec_of("pcgrad", *TASKS), XLA_STEPS) == "graph"
+
+
 def test_a_call_ends_behind_the_step_whose_loss_is_not_finite() -> None:
     one, given = plain()
     given[1]["digit/labelled"][7] = np.nan
@@ -133,7 +222,7 @@ def test_a_call_ends_behind_the_step_whose_loss_is_not_finite() -> None:
     assert len(logs) == 8
     assert [bool(np.isfinite(each["loss"])) for each in logs] == [True] * 7 + [False]
     after = one.state()
-    one.begin(0)
+    one.begin(0, rates=RATES)
     one.restore(rest)
     np.testing.assert_equal(list(one.steps(some(given, 0, 8))), logs)
     for mine, theirs in zip(one.state(), after, strict=True):

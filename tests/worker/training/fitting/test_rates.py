@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from app.spec.training import OptimizerSpec
 from tests.worker.training import small
 from tests.worker.training.small import DIGIT, batch_source, network, same, stored
 from worker.training.data import batches
-from worker.training.fitting import learner, rates
+from worker.training.fitting import learner, rates, schedules
 from worker.training.fitting.learner import Compiled
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
@@ -40,11 +41,11 @@ def step(
     made = Compiled(
         build.keras_layers(whole),
         loss_spec(),
-        lambda: learner.optimizer(words, 0.1, "cosine", 10, factors=patterns(factors) if factors else None),
+        lambda: learner.optimizer(words, 0.1, factors=patterns(factors) if factors else None),
         frozenset(),
         False,
     )
-    made.begin()
+    made.begin(rates=partial(schedules.rates, "cosine", 0.1, 10, 0))
     for number in range(steps):
         made.step(batches.batch({"d": batch_source(whole, {"digit": stored(DIGIT, 16)}, 8)}, number))
     return made.keras_layers.read()

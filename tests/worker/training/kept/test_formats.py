@@ -162,6 +162,18 @@ def test_other_backends_write_keras_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert formats.require(["keras"]) is None  # type: ignore[func-returns-value]
 
 
+@pytest.mark.parametrize(("backend", "faults"), [("jax", 4), ("tensorflow", 0), ("auto", 4)])
+def test_a_job_s_own_backend_decides_its_formats(backend: str, faults: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    found = []
+    try:
+        methods.check({**BODY, "backend": backend}, BuiltIns())
+    except Invalid as invalid:
+        found = invalid.faults
+    assert [fault.pointer for fault in found] == [f"/export/{place}" for place in range(faults)]
+
+
 @pytest.mark.parametrize("kind", ["transfer", "multitask", "distillation"])
 def test_every_kind_resolves_its_formats_once_each_with_keras_among_them(
     kind: str, monkeypatch: pytest.MonkeyPatch

@@ -171,7 +171,7 @@ def test_fine_tuning_is_a_hand_written_loop_bit_for_bit(norms: str) -> None:
     keras_layers, kept = build.keras_layers(made), norms != "trained"
     half = frozenset(made.trunk[: len(made.trunk) // 2]) if "half" in norms else frozenset[str]()
     spec, words = fit_spec(made), OptimizerSpec(name="adam")
-    ours = Compiled(keras_layers, spec.loss_spec, lambda: learner.optimizer(words, 0.01, "constant", 1), half, kept)
+    ours = Compiled(keras_layers, spec.loss_spec, lambda: learner.optimizer(words, 0.01), half, kept)
     keras_layers.reseed(5)
     ours.begin()
 
@@ -310,7 +310,7 @@ def test_adapters_in_every_block_are_what_the_paper_says_of_them(whole: Network)
     keras_layers = build.keras_layers(adapted)
     words = OptimizerSpec(name="adam")
     loss_spec = LossSpec({"d": ["digit"]}, whole.tasks)
-    made = Compiled(keras_layers, loss_spec, lambda: learner.optimizer(words, 1e-2, "constant", 1), frozen, True)
+    made = Compiled(keras_layers, loss_spec, lambda: learner.optimizer(words, 1e-2), frozen, True)
     keras_layers.reseed(0)
     made.begin()
     x = whole.scaling(pictures(4))

@@ -217,7 +217,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         "objectives": objectives,
         "label_weight": _resolve_teachers.label_weight(spec.label_weight, [objectives], spec.weight_schedule),
         "teacher_outputs": outputs,
-        "export": faults.export(spec.export),
+        "export": faults.export(spec.export, spec.backend),
         "training": training,
         "control": faults.control(spec.control, training),
     }

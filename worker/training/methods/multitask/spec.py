@@ -146,7 +146,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
         "experts": None,
         "experts_per_task": None,
         "weighting": weighting,
-        "export": faults.export(spec.export),
+        "export": faults.export(spec.export, spec.backend),
         "training": training,
         "control": faults.control(spec.control, training, list(spec.tasks)),
     }
@@ -269,7 +269,15 @@ def _weighting(spec: Spec, graph: Graph | None, faults: Faults) -> SpecModel | N
     if weighting is None:
         return None
     _sharing.check_weighting(weighting, graph, faults)
-    if not module_of("weighting", weighting).Weighting.uses_task_weights:
+    kind = module_of("weighting", weighting).Weighting
+    every = spec.training.optimizer.gradient_accumulation_steps
+    if kind.second_forward and every > 1:
+        faults.add(
+            "/weighting",
+            f"{name_of('weighting', weighting)} looks at what each step has changed, and of {every} accumulated steps one changes anything",
+            "choose another weighting, or leave training.optimizer.gradient_accumulation_steps out",
+        )
+    if not kind.uses_task_weights:
         for name, task_spec in spec.tasks.items():
             if task_spec.weight != 1:
                 faults.add(

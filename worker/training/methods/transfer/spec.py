@@ -128,7 +128,7 @@ def resolve(spec: Spec, lookup: Lookup) -> Spec:
     faults.augmentation(training, schema.input if schema else None, "/training")
     update: dict[str, Any] = {
         "source": source,
-        "export": faults.export(spec.export),
+        "export": faults.export(spec.export, spec.backend),
         "training": training,
         "control": faults.control(spec.control, training, scratch=True),
         "batch_norm": spec.batch_norm or ("trainable" if spec.strategy == "initialize" else "frozen"),
