@@ -72,8 +72,8 @@ class ModelCache:
     def driver(self, network: Network, fit_spec: FitSpec, phase: Phase, cached: bool) -> program.Driver:
         """How a phase's steps are computed, which decides their last bits."""
         keras_layers = self._keras_layers[network.shape_key()]
-        layers = keras_layers.head.layers if cached else keras_layers.layers.values()
-        return program.driver(layers, fit_spec.loss_spec, phase.steps)
+        model = keras_layers.head if cached else keras_layers.forward
+        return program.driver(model.operations, fit_spec.loss_spec, phase.steps)
 
     def compiled(
         self, network: Network, fit_spec: FitSpec, phase: Phase, training: TrainingSpec, cached: bool = False

@@ -275,7 +275,7 @@ class Compiled:
         frozen: frozenset[str],
         norms: bool,
         cached: bool = False,
-        driver: program.Driver = "graph",
+        driver: program.Driver | None = None,
     ):
         self.keras_layers, self._frozen, self._norms = keras_layers, frozen, norms
         keras_layers.freeze(frozen, norms)
@@ -291,11 +291,8 @@ class Compiled:
         self._rate = float(_plain(optimizer).learning_rate)
         self._tasks = list(loss_spec.tasks)
         self._gradients = gradients.Differentiator(keras_layers, self.learner)
-        self._program = (
-            program.Program(self.learner, self._gradients, self._weighed, driver)
-            if program.runs(self.learner)
-            else None
-        )
+        driver = driver or program.driver(self.learner.network.operations, loss_spec, 0)
+        self._program = self._made_program(driver) if program.runs(self.learner) else None
         self.begin()
 
     def begin(self, seed: int = 0, step: int = 0, origin: Weights | None = None, rates: Rates | None = None) -> None:
@@ -395,6 +392,13 @@ class Compiled:
         self._sums = sums.copy()
         for variable, array in zip((*self._network(), *self._own()), numbers, strict=True):
             variable.assign(array)
+
+    def _made_program(self, driver: program.Driver) -> Any:
+        if keras.backend.backend() == "jax":
+            from worker.training.fitting import program_jax
+
+            return program_jax.Program(self.learner, driver)
+        return program.Program(self.learner, self._gradients, self._weighed, driver)
 
     def _in_one_call(self, several: Batch, count: int) -> list[dict[str, float]]:
         weighting, numbers = self.learner.weighting, np.arange(self._number, self._number + count)

@@ -1,4 +1,4 @@
-"""Many optimizer steps in one call of a compiled function, on TensorFlow.
+"""Many optimizer steps in one call of a compiled function, on TensorFlow (`program_jax`: on JAX), and which learner has such a program.
 
 Keras's own `train_step` stands in a loop whose length is an input: however a fit is cut into calls, it is the same program, and
 its bits are the same. On small networks most of a step is what Python and TensorFlow do around it, and that is paid once a call.
@@ -20,6 +20,7 @@ from keras import tree
 
 from app.spec.registry import module_of
 from worker.training.fitting.gradients import TaskGradients
+from worker.training.networks import opened
 from worker.training.weighting import TaskWeighting
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ MOST_STEPS = 64
 XLA_STEPS = 5000
 """Of a phase, from which on XLA is worth its time: it compiles a second or two longer, and its steps take less than half."""
 
-Driver = Literal["graph", "xla"]
+Driver = Literal["graph", "xla", "while", "host"]
+"""The first two are TensorFlow's, the others JAX's."""
 
 _SMALL = (
     "InputLayer", "Dense", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Dropout", "GaussianNoise", "GaussianDropout",
@@ -78,7 +80,7 @@ class Program:
         given = (*batches, beside)
         count = len(tree.flatten(given)[0])
         if self._xla:  # which would compile a program for each number of steps
-            given = tree.map_structure(lambda array: _filled(array, MOST_STEPS), given)
+            given = tree.map_structure(lambda array: filled(array, MOST_STEPS), given)
         size = MOST_STEPS if self._xla else None
         kinds = tree.map_structure(lambda array: tf.TensorSpec((size, *array.shape[1:]), array.dtype), given)
         key = str(kinds)
@@ -148,16 +150,25 @@ class Program:
         return tf.ensure_shape(row, (len(self._names),))
 
 
-def _filled(array: np.ndarray, size: int) -> np.ndarray:
+def filled(array: np.ndarray, size: int) -> np.ndarray:
+    """`array` with zeros behind it, so that there are `size` rows."""
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 
-def driver(layers: Iterable[Any], loss_spec: LossSpec, steps: int) -> Driver:
-    """Of a phase of `steps` that computes with `layers`. What asks the host within a step cannot be compiled, nor is a decomposition."""
+def driver(operations: Iterable[Any], loss_spec: LossSpec, steps: int) -> Driver:
+    """Of a phase of `steps` that computes with these layers and ops.
+
+    TensorFlow: what asks the host within a step cannot be compiled, nor is a decomposition. JAX: the loop, but where XLA would have
+    convolutions in it on a processor.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return "host" if jax.default_backend() == "cpu" and opened.has_windows(operations) else "while"
     weighting, regularizer = loss_spec.weighting, loss_spec.regularizer
     outside = weighting is not None and module_of("weighting", weighting).Weighting.level == "gradient"
     outside |= regularizer is not None and module_of("regularizers", regularizer).Term.features
-    is_small = all(type(layer).__name__ in _SMALL and type(layer).__module__.startswith("keras.") for layer in layers)
+    is_small = all(type(each).__name__ in _SMALL and type(each).__module__.startswith("keras.") for each in operations)
     return "xla" if steps >= XLA_STEPS and is_small and not outside else "graph"
 
 
@@ -173,6 +184,8 @@ def runs(learner: Any) -> bool:
         whole = not weighting.variables
     else:
         whole = not weighting.second_forward
+    if keras.backend.backend() == "jax":
+        return whole and learner.jit_compile and (weighting is None or weighting.level == "loss")
     return whole and keras.backend.backend() == "tensorflow"
 
 

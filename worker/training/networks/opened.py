@@ -6,7 +6,7 @@ Nested models are replaced by their layers, so that each of these stands in the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
@@ -123,6 +123,12 @@ def lay_open(model: Any, named: frozenset[str] = frozenset()) -> Trunk:
 def inner(layer: Any) -> list[Any]:
     """A layer and the layers within it, which attention has."""
     return [layer, *layer._flatten_layers(include_self=False, recursive=True)] if hasattr(layer, "weights") else []
+
+
+def has_windows(operations: Iterable[Any]) -> bool:
+    """Whether a layer or op moves a window over its input: convolution and pooling, but for that of a whole input."""
+    kinds = (type(part).__name__ for operation in operations for part in (operation, *inner(operation)))
+    return any(("Conv" in kind or "Pool" in kind) and "Global" not in kind for kind in kinds)
 
 
 def parts(layer: Any) -> list[tuple[str, Any]]:

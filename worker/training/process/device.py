@@ -11,11 +11,15 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 UNUSED = {"tensorflow": ("jax", "scipy", "sklearn"), "jax": ("sklearn",)}
 """By backend: what Keras and TensorFlow import only to see whether it is there. That takes a third of the import's processor time, and
 80 MiB for good."""
+
+COMPILED_BYTES = 2**26
+"""At most so much of JAX's compiled functions is kept. JAX looks at all of them when it adds one."""
 
 
 def import_keras() -> None:
@@ -86,8 +90,10 @@ def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
     """Before anything is computed: memory grows as needed, and on a CPU (or where asked for) every operation is repeatable."""
     import keras
 
+    if keras.backend.backend() == "jax":
+        _keep_compiled()  # JAX computes repeatably on a CPU as it is
     if keras.backend.backend() != "tensorflow":
-        return  # JAX computes repeatably on a CPU as it is
+        return
     import tensorflow as tf
 
     logging.getLogger("tensorflow").setLevel(
@@ -102,6 +108,27 @@ def prepare(deterministic: Literal["auto"] | bool = "auto") -> None:
         # Operations are repeatable then, graphs are not: in one of some sixty tracings this pass of TensorFlow 2.21's adds up the
         # terms of a loss in another order, and its last bit is another.
         tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+
+
+def _keep_compiled() -> None:
+    """Has JAX keep what it compiles in Keras's home, for this trainer and all later ones, unless somebody has named another folder.
+
+    Even the smallest functions: making layers compiles dozens. JAX knows an entry by program, versions, flags and the processor's
+    features, locks the folder, and removes what was used longest ago.
+    """
+    import jax
+
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "compiled"
+    for entry in folder.glob("*-cache"):
+        # The second file comes when the first is whole. A trainer was killed between: JAX would never take another entry.
+        if not entry.with_name(f"{entry.name.removesuffix('-cache')}-atime").exists():
+            entry.unlink(missing_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", COMPILED_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @contextlib.contextmanager

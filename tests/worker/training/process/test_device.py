@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests import plain_keras
 
 PROGRAM = """
 import sys
@@ -28,3 +31,25 @@ def test_a_spare_trainer_has_not_loaded_what_nobody_needs(backend: str, loaded: 
     )
     assert process.returncode == 0, process.stderr[-2000:]
     assert process.stdout.split("\n")[:2] == [f"LOADED {loaded}", f"BACKEND {backend}"]
+
+
+COMPILING = """
+import os, sys
+from pathlib import Path
+os.environ["KERAS_HOME"] = sys.argv[1]
+folder = Path(sys.argv[1], "compiled")
+folder.mkdir()
+for name in ("half-cache", "whole-cache", "whole-atime"):
+    (folder / name).write_bytes(bytes(8))
+from worker.training.process import device
+device.prepare()
+import jax
+jax.jit(lambda x: x + 1)(1.0)
+print(*sorted(path.name.partition("-")[0] for path in folder.glob("*-cache")))
+"""
+
+
+@plain_keras.needs_jax
+def test_jax_keeps_what_it_compiles_beside_whole_entries_alone(tmp_path: Path) -> None:
+    """A trainer may have been killed between the two files of an entry."""
+    assert plain_keras.run(COMPILING, plain_keras.ROOT, tmp_path, backend="jax").split() == ["jit__lambda", "whole"]
