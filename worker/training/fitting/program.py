@@ -3,9 +3,9 @@
 Keras's own `train_step` stands in a loop whose length is an input: however a fit is cut into calls, it is the same program, and
 its bits are the same. On small networks most of a step is what Python and TensorFlow do around it, and that is paid once a call.
 
-There are two drivers. "graph" has the very bits of a call for each step. "xla" compiles the loop as a whole: for long phases of networks
-without convolutions, whose operations are so small that even TensorFlow's handing them out takes longer than they do. Its last bits and its
-dropout masks are others, so which of the two a fit has follows from its words alone, never from a clock.
+There are two drivers. "graph" has the very bits of a call for each step. "xla" compiles the loop as a whole: for long phases of
+dense networks, whose operations are so small that even TensorFlow's handing them out takes longer than they do. Its last bits are
+others, so which of the two a fit has follows from its words alone, never from a clock.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ SECONDS = 0.5
 
 MOST_STEPS = 64
 
-XLA_STEPS = 5000
-"""Of a phase, from which on XLA is worth its time: it compiles a second or two longer, and its steps take less than half."""
+XLA_STEPS = 3000
+"""Of a phase, from which on XLA is worth its time: it compiles about a second longer, and its steps take a third."""
 
 Driver = Literal["graph", "xla", "while", "host"]
 """The first two are TensorFlow's, the others JAX's."""
 
 _SMALL = (
-    "InputLayer", "Dense", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Dropout", "GaussianNoise", "GaussianDropout",
+    "InputLayer", "Dense", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax",
     "BatchNormalization", "LayerNormalization", "Normalization", "Rescaling", "Flatten", "Reshape", "Add", "Subtract", "Multiply",
     "Average", "Maximum", "Minimum", "Concatenate", "Identity",
 )  # fmt: skip
-"""Keras's layers that XLA may have in a loop: convolutions are 50 times as slow there on a processor, and pooling is not repeatable."""
+"""Keras's layers that XLA may have in a loop on a processor: convolutions are 50 times as slow there, a dropout's draws take longer
+than the rest of a small network's step, and pooling is not repeatable."""
 
 RATE, PRESENT, DRAWN, NUMBER = "rate", "present", "drawn", "number"
 

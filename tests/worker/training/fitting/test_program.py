@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from app.spec.data import InputSchema
 from app.spec.registry import modules
 from app.spec.training import OptimizerSpec
 from tests.worker.training.fitting.weighted import TASKS, loss_spec_of
@@ -204,12 +205,17 @@ def test_a_call_compiled_by_xla_ends_behind_the_step_whose_loss_is_not_finite() 
 
 
 def test_the_driver_follows_from_the_words_of_a_fit_alone() -> None:
-    dense = build.keras_layers(network([DIGIT], architecture=MLP, shape=TABLE)).layers.values()
-    folded = build.keras_layers(network([DIGIT], architecture=CNN, shape=PICTURE)).layers.values()
+    def operations(architecture: dict[str, Any], shape: InputSchema = TABLE) -> list[Any]:
+        made: list[Any] = build.keras_layers(
+            network([DIGIT], architecture=architecture, shape=shape)
+        ).forward.operations
+        return made
+
+    dense, dropped, folded = operations({**MLP, "dropout": 0.0}), operations(MLP), operations(CNN, PICTURE)
     one = LossSpec({"d": ["digit"]}, {"digit": DIGIT})
     assert program.driver(dense, one, XLA_STEPS) == "xla"
     assert program.driver(dense, one, XLA_STEPS - 1) == "graph"
-    assert program.driver(folded, one, XLA_STEPS) == "graph"
+    assert program.driver(folded, one, XLA_STEPS) == program.driver(dropped, one, XLA_STEPS) == "graph"
     assert program.driver(dense, loss_spec_of("uncertainty", *TASKS), XLA_STEPS) == "xla"
     assert program.driver(dense, loss_spec_of("pcgrad", *TASKS), XLA_STEPS) == "graph"
 
