@@ -1,23 +1,13 @@
-"""How fast a fit steps: `python -m benchmarks.performance [--only NAME …] [--rounds N] [--write docs/performance.md]`.
-
-Per step, on this machine's processor, in one process and in turns: the service's fits; the same with a call of TensorFlow for each step, as
-they were before a call took many; and a bare loop, what is left where nothing is asked but the numbers: a compiled loop of 64 steps
-over data on the device, one loss, Adam, no logs. All train the same network on the same rows.
-Validations and checkpoints are not in it, which end a call in a job: every 15 steps or more. Told are ratios, medians of the rounds with
-quartiles: of the times of other work on a machine little is seen in them.
-"""
+"""The fits whose steps are timed: the service's own, and a bare loop over the same rows and the same network."""
 
 from __future__ import annotations
 
-import argparse
+import gc
+import json
 import os
-import platform
-import statistics
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +22,9 @@ from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.registry import modules
 from app.spec.training import CheckpointSpec, TrainingSpec
-from worker.training.data.batches import BatchSource, Sampler
+from benchmarks.performance.results import STEPS_A_CALL, Steps
+from worker.training.data.augmentation import Augment
+from worker.training.data.batches import BatchSource, Sampler, Some
 from worker.training.data.scaling import Scaling
 from worker.training.fitting.fit import FitState, ModelCache
 from worker.training.fitting.loss_spec import LossSpec
@@ -40,17 +32,8 @@ from worker.training.fitting.plan import FitSpec, Phase
 from worker.training.networks import build
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
-from worker.training.process import device
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
-
-STEPS_A_CALL = 64
-LEAST_SECONDS = 1.5
-"""Of one measurement."""
-
-Steps = Callable[[int], int]
-"""At least so many steps; how many it were."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -84,80 +67,25 @@ CASES = {
     "cnn64": Case("digits, `cnn`, batches of 64", "cnn", 64, built_in("digits", "digit")),
     "mobile": Case("pictures of 96×96, MobileNetV2 (0.35), batches of 32", MOBILE, 32, pictures),
 }
-ARMS = ("service", "a call a step", "bare loop")
-WEIGHTINGS, TASKS = ("uncertainty", "pcgrad", "cagrad", "mgda"), 4
+TASKS = 4
+"""Of the fits with a weighting."""
+
+AUGMENTATION = [{"type": name} for name in ("flip", "translation", "rotation", "zoom")]
+"""Each at the service's own strength."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=[*CASES, *WEIGHTINGS], default=[*CASES, *WEIGHTINGS])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", type=Path, metavar="PAGE.md")
-    asked = parser.parse_args()
-    device.prepare()
-    lines = [
-        "| work | against a call a step | against the bare loop | ms a step |",
-        "|---|---|---|---|",
-    ]
-    for name in (name for name in CASES if name in asked.only):
-        lines.append(measured(CASES[name], asked.rounds))
-        print(lines[-1], flush=True)
-    lines += [
-        "",
-        f"{TASKS} tasks on the table, batches of 32:",
-        "",
-        "| weighting | against a call a step | a step, equal weighting = 1 |",
-    ]
-    lines.append("|---|---|---|")
-    for name in (name for name in WEIGHTINGS if name in asked.only):
-        lines.append(weighted(name, asked.rounds))
-        print(lines[-1], flush=True)
-    if asked.write is not None:
-        asked.write.write_text(page(lines, asked.rounds), encoding="utf-8")
-
-
-def measured(case: Case, rounds: int) -> str:
-    arms = dict(zip(ARMS, (service(case, many=True), service(case, many=False), bare(case)), strict=True))
-    times = timed(arms, rounds)
-    mine = times["service"]
-    ratios = (quartiles([other / own for other, own in zip(times[arm], mine, strict=True)]) for arm in ARMS[1:])
-    return f"| {case.what} | {' | '.join(ratios)} | {1000 * statistics.median(mine):.2f} |"
-
-
-def weighted(name: str, rounds: int) -> str:
-    case, own = CASES["mlp"], (name, "equal")
-    arms = {
-        f"{weighting} {many}": service(case, many=many, weighting=weighting)
-        for weighting in own
-        for many in (True, False)
+def written(case: Case, augmentation: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes the case to a file, for a program that has other code than this one."""
+    network, tasks, inputs, labels = network_of(case)
+    about = {
+        "architecture": case.architecture,
+        "batch": case.batch,
+        "classes": tasks[0].units,
+        "shape": {"kind": network.input.kind, "shape": list(network.input.shape), "scale": network.input.scale},
+        "scaling": [network.scaling.mean, network.scaling.std],
+        "augmentation": list(augmentation),
     }
-    times = timed(arms, rounds)
-    mine, alone, equal = (times[arm] for arm in (f"{name} True", f"{name} False", "equal True"))
-    gained = quartiles([other / one for other, one in zip(alone, mine, strict=True)])
-    cost = quartiles([one / other for other, one in zip(equal, mine, strict=True)])
-    return f"| `{name}` | {gained} | {cost} |"
-
-
-def timed(arms: Mapping[str, Steps], rounds: int) -> dict[str, list[float]]:
-    """Seconds a step in each round, the arms in turns."""
-    counts, times = {}, {arm: list[float]() for arm in arms}
-    for arm, go in arms.items():
-        go(2 * STEPS_A_CALL)  # compiles
-        begun = time.perf_counter()
-        done = go(STEPS_A_CALL)
-        each = (time.perf_counter() - begun) / done
-        counts[arm] = STEPS_A_CALL * max(1, round(LEAST_SECONDS / each / STEPS_A_CALL))
-    for _ in range(rounds):
-        for arm, go in arms.items():
-            begun = time.perf_counter()
-            done = go(counts[arm])
-            times[arm].append((time.perf_counter() - begun) / done)
-    return times
-
-
-def quartiles(values: list[float]) -> str:
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"**{middle:.2f}×** ({low:.2f} to {high:.2f})"
+    np.savez(path, inputs=inputs, labels=labels, about=json.dumps(about))
 
 
 def network_of(case: Case, names: Sequence[str] = ("label",)) -> tuple[Network, list[Task], np.ndarray, np.ndarray]:
@@ -174,7 +102,13 @@ def network_of(case: Case, names: Sequence[str] = ("label",)) -> tuple[Network, 
     return network, tasks, inputs, labels
 
 
-def service(case: Case, *, many: bool, weighting: str | None = None) -> Steps:
+def service(
+    case: Case,
+    *,
+    many: bool = True,
+    weighting: str | None = None,
+    augmentation: Sequence[Mapping[str, Any]] = (),
+) -> Steps:
     """A fit as a job's; not `many`: each step is a call of its own. With a `weighting`: of several tasks, with the same labels in another
     order."""
     names = ["label"] if weighting is None else [f"label{number}" for number in range(TASKS)]
@@ -182,17 +116,44 @@ def service(case: Case, *, many: bool, weighting: str | None = None) -> Steps:
     given: dict[str, np.ndarray] = {}
     for number, task in enumerate(tasks):
         given |= heads.targets(task, np.random.default_rng(number).permutation(labels) if number else labels)
-    source = BatchSource(inputs, network.scaling, given, [Sampler(np.arange(len(inputs)), case.batch, 0)])
+    training = training_of(case, augmentation)
+    augment = Augment(training.augmentation, 0, "d", network.scaling) if training.augmentation else None
+    source = BatchSource(inputs, network.scaling, given, [Sampler(np.arange(len(inputs)), case.batch, 0)], augment=augment)
     made = None if weighting is None else modules("weighting")[weighting].Spec()
     loss_spec = LossSpec({"d": names}, {task.name: task for task in tasks}, weighting=made)
-    fit_spec = FitSpec(loss_spec, {"d": source})
-    # Nothing is saved here, and a checkpoint that stays due would end each call at an epoch.
-    training = TrainingSpec(checkpoint=CheckpointSpec(every_epochs=10_000, every_seconds=86_400.0))
+    return steps_of(network, FitSpec(loss_spec, {"d": source}), training, many=many)
+
+
+def distilled(case: Case, teacher_logits: np.ndarray, temperature: float, weight: float) -> Steps:
+    """A fit with the logits of a teacher, which were asked for once, for all rows."""
+    network, (task,), inputs, labels = network_of(case)
+    rows = np.arange(len(inputs))
+    cached = {f"{task.name}/teacher/0": Some(rows, teacher_logits, len(inputs))}
+    sampler = Sampler(rows, case.batch, 0)
+    source = BatchSource(inputs, network.scaling, heads.targets(task, labels), [sampler], cached=cached)
+    objective = modules("objectives")["logits"].Spec(temperature=temperature, weight=weight)
+    loss_spec = LossSpec(
+        {"d": [task.name]}, {task.name: task}, objectives={task.name: [objective]}, teachers={task.name: [1.0]},
+        label_weight=1 - weight,
+    )  # fmt: skip
+    return steps_of(network, FitSpec(loss_spec, {"d": source}), training_of(case))
+
+
+def training_of(case: Case, augmentation: Sequence[Mapping[str, Any]] = ()) -> TrainingSpec:
+    """Nothing is saved here, and a checkpoint that stays due would end each call at an epoch."""
+    never = CheckpointSpec(every_epochs=10_000, every_seconds=86_400.0)
+    words = {"batch_size": case.batch, "checkpoint": never, "augmentation": list(augmentation)}
+    return TrainingSpec.model_validate(words)
+
+
+def steps_of(network: Network, fit_spec: FitSpec, training: TrainingSpec, *, many: bool = True) -> Steps:
+    """A fit without an end that has begun."""
     phases = [Phase(10**9, 1e-3)]
     fit_state = FitState(ModelCache(), network, fit_spec, phases, training, 0, threading.Event())
     fit_state.begin()
     if not many:
         fit_state._compiled._program = None
+        assert not fit_state._compiled.takes_many(0), "a step is no longer a call of its own"
 
     def go(steps: int) -> int:
         begun = fit_state.step
@@ -201,6 +162,14 @@ def service(case: Case, *, many: bool, weighting: str | None = None) -> Steps:
         return fit_state.step - begun
 
     return go
+
+
+def forget() -> None:
+    """Frees the graphs of fits that have been timed."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def bare(case: Case) -> Steps:
@@ -235,18 +204,3 @@ def bare(case: Case) -> Steps:
         return count
 
     return go
-
-
-def page(lines: list[str], rounds: int) -> str:
-    import keras
-    import tensorflow as tf
-
-    about = f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} processor cores, {platform.machine()}, Python {platform.python_version()}, "
-    about += f"TensorFlow {tf.__version__}, Keras {keras.__version__}; {rounds} rounds"
-    how = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
-    head = f"`python -m benchmarks.performance --write docs/performance.md`: {about}. Above 1 the service is faster."
-    return "\n".join(["# Speed, measured", "", head, "", how, "", *lines, ""])
-
-
-if __name__ == "__main__":
-    main()
