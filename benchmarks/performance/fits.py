@@ -35,6 +35,7 @@ from worker.training.networks.network import Network
 from worker.training.tasks import heads
 from worker.training.tasks.heads import Task
 
+
 @dataclass(frozen=True)
 class Case:
     what: str
@@ -118,7 +119,9 @@ def service(
         given |= heads.targets(task, np.random.default_rng(number).permutation(labels) if number else labels)
     training = training_of(case, augmentation)
     augment = Augment(training.augmentation, 0, "d", network.scaling) if training.augmentation else None
-    source = BatchSource(inputs, network.scaling, given, [Sampler(np.arange(len(inputs)), case.batch, 0)], augment=augment)
+    source = BatchSource(
+        inputs, network.scaling, given, [Sampler(np.arange(len(inputs)), case.batch, 0)], augment=augment
+    )
     made = None if weighting is None else modules("weighting")[weighting].Spec()
     loss_spec = LossSpec({"d": names}, {task.name: task for task in tasks}, weighting=made)
     return steps_of(network, FitSpec(loss_spec, {"d": source}), training, many=many)

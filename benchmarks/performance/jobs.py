@@ -40,7 +40,7 @@ JOBS = {
 
 
 def whole(bench: Bench, name: str) -> Results:
-    """From when Keras is imported to the end: `python -m worker.training job.json out/`, and the same eleven models by a script of Keras's."""
+    """From when Keras is imported to the end: `python -m worker.training job.json out/`, and the same eleven models by Keras alone."""
     what, body, most = JOBS[name]
     file = bench.place / f"{name}.json"
     file.write_text(json.dumps(body))

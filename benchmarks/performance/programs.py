@@ -23,7 +23,7 @@ class Missing(Exception):
 
 
 class Bench:
-    """What the measurements share: the number of rounds, a folder for their files, and the former code, checked out when first asked for."""
+    """What the measurements share: the number of rounds, a folder for their files, the former code, checked out when first asked for."""
 
     def __init__(self, rounds: int, place: Path, rivals: Path, stack: ExitStack):
         self.rounds, self.place, self.rivals = rounds, place, rivals
@@ -64,7 +64,8 @@ def answering(command: Sequence[str], code: Path) -> Iterator[Callable[[str], fl
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=code,
             env=environment(code),
         )  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
 
         def heard() -> str:
             assert process.stdout is not None

@@ -1,8 +1,12 @@
-"""The service's fits in a process of their own, timed in turns with another program: `python -m benchmarks.performance.side CASE [augmented]`."""
+"""The service's fits in a process of their own, timed in turns with another program.
+
+`python -m benchmarks.performance.side CASE [augmented | weighting NAME]`
+"""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from benchmarks.performance import fits
 from benchmarks.rivals.answering import answer
@@ -12,9 +16,13 @@ from worker.training.process import device
 def main() -> None:
     device.import_keras()
     device.prepare()
-    case = fits.CASES[sys.argv[1]]
-    augmentation = fits.AUGMENTATION if "augmented" in sys.argv[2:] else ()
-    answer(lambda: fits.service(case, augmentation=augmentation), fits.forget)
+    name, *more = sys.argv[1:]
+    chosen: dict[str, Any] = {}
+    if more[:1] == ["augmented"]:
+        chosen = {"augmentation": fits.AUGMENTATION}
+    elif more[:1] == ["weighting"]:
+        chosen = {"weighting": more[1]}
+    answer(lambda: fits.service(fits.CASES[name], **chosen), fits.forget)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from contextlib import contextmanager
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from benchmarks.performance import fits, programs
 from benchmarks.performance.programs import FORMER, ROOT, Bench
@@ -51,6 +51,7 @@ def weighted(bench: Bench, name: str) -> Results:
 
 def against_former(bench: Bench, name: str) -> Results:
     """Against the loop at `FORMER`, each in a process of its own."""
+    name = name.removeprefix("former-")
     with both(bench, name) as (present, former):
         times = in_turns({"present": asking(present), "former": asking(former)}, bench.rounds)
     yield Result(
@@ -62,7 +63,7 @@ def against_former(bench: Bench, name: str) -> Results:
     )
 
 
-def augmented(bench: Bench, name: str) -> Results:
+def augmented(bench: Bench, name: str) -> Results:  # noqa: ARG001
     """With rows that are flipped, shifted, turned and zoomed, against the code at `FORMER`, each in a process of its own."""
     with both(bench, AUGMENTED, fits.AUGMENTATION) as (present, former):
         times = in_turns({"present": asking(present), "former": asking(former)}, bench.rounds)
@@ -80,6 +81,7 @@ def fresh(bench: Bench, name: str) -> Results:
 
     Both have made such a fit before, which is not counted: so has the service's spare process, before its first job comes.
     """
+    name = name.removeprefix("fresh-")
     with both(bench, name) as (present, former):
         asked = {"present": lambda: present(f"fresh {SHORT}"), "former": lambda: former(f"fresh {SHORT}")}
         for ask in asked.values():

@@ -19,13 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from answering import answer
+from worker.training.augmentation import Augment
+from worker.training.scaling import Scaling
+
 from app.spec import architectures
 from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.training import TrainingSpec
 from worker.training import batches, build, device, fitting, heads, learner
-from worker.training.augmentation import Augment
-from worker.training.scaling import Scaling
 
 
 def main() -> None:

@@ -106,12 +106,21 @@ def train(
     if is_long:
         # One set of several passes, not an endless one: a call of 32 steps ends with it.
         model.fit(
-            made.repeat(every).prefetch(2), epochs=epochs // every, validation_data=rows.validation, verbose=0
+            made.repeat(every).prefetch(2),
+            epochs=epochs // every,
+            validation_data=rows.validation,
+            shuffle=False,
+            verbose=0,
         )
         return
     watched = [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
     model.fit(
-        made.prefetch(2), epochs=epochs, validation_data=rows.validation, validation_freq=watched, verbose=0
+        made.prefetch(2),
+        epochs=epochs,
+        validation_data=rows.validation,
+        validation_freq=watched,
+        shuffle=False,
+        verbose=0,
     )
 
 
