@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.performance import fits, jobs, libraries, steps
 from benchmarks.performance.programs import Bench, Missing
-from benchmarks.performance.results import HEAD, NotRun, Result, Results
+from benchmarks.performance.results import HEAD, NotRun, Result, Results, command, page
 from worker.training.process import device
 
 Measure = Callable[[Bench, str], Results]
@@ -67,10 +65,13 @@ def main() -> None:
             for result in measured(bench, name):
                 found.append(result)
                 print(result.line(), flush=True)
-    if asked.only == list(ROWS):
+    is_whole = asked.only == list(ROWS)
+    if is_whole:
         found += ON_A_CARD
     if asked.write is not None:
-        asked.write.write_text(page(found, asked.rounds, command(asked.only, asked.rounds)), encoding="utf-8")
+        how = (__doc__ or "").strip().split("\n\n")[1:]
+        line = command([] if is_whole else asked.only, asked.rounds)
+        asked.write.write_text(page(how, line, asked.rounds, found), encoding="utf-8")
 
 
 def options() -> argparse.Namespace:
@@ -96,24 +97,6 @@ def measured(bench: Bench, name: str) -> Results:
         yield from ROWS[name](bench, name)
     except Missing as missing:
         yield NotRun(f"`{name}`", "", str(missing))
-
-
-def command(names: Sequence[str], rounds: int) -> str:
-    chosen = "" if list(names) == list(ROWS) else f" --only {' '.join(names)}"
-    return f"python -m benchmarks.performance{chosen} --rounds {rounds} --write docs/performance.md"
-
-
-def page(found: Sequence[Result | NotRun], rounds: int, command: str) -> str:
-    import keras
-    import tensorflow as tf
-
-    about = f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} processor cores, {platform.machine()}, Python {platform.python_version()}, "
-    about += f"TensorFlow {tf.__version__}, Keras {keras.__version__}; {rounds} rounds"
-    how = [" ".join(paragraph.split()) for paragraph in (__doc__ or "").strip().split("\n\n")[1:]]
-    ways = "Where the goal is a least number, the ratio is the other's time by the service's: above 1 the service is faster. Where it is a "
-    ways += "most number, it is the service's by the other's, or what its unit says."
-    lines = [*HEAD, *(result.line() for result in found)]
-    return "\n\n".join(["# Speed, measured", f"`{command}`: {about}.", *how, ways, "\n".join(lines)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from typing import Literal
 
 STEPS_A_CALL = 64
@@ -108,3 +112,20 @@ def seconds_a_step(go: Steps, count: int) -> float:
     begun = time.perf_counter()
     done = go(count)
     return (time.perf_counter() - begun) / done
+
+
+def command(only: Sequence[str], rounds: int) -> str:
+    """The command that measures these rows; none: all."""
+    chosen = f" --only {' '.join(only)}" if only else ""
+    return f"python -m benchmarks.performance{chosen} --rounds {rounds} --write docs/performance.md"
+
+
+def page(how: Sequence[str], command: str, rounds: int, found: Sequence[Result | NotRun]) -> str:
+    """The table with the machine, the versions and the date. `how`: paragraphs on what was measured."""
+    about = f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} processor cores, {platform.machine()}, Python {platform.python_version()}, "
+    about += f"TensorFlow {metadata.version('tensorflow')}, Keras {metadata.version('keras')}; {rounds} rounds"
+    ways = "Where the goal is a least number, the ratio is the other's time by the service's: above 1 the service is faster. Where it is a "
+    ways += "most number, it is the service's by the other's, or what its unit says."
+    paragraphs = [" ".join(paragraph.split()) for paragraph in how]
+    table = "\n".join([*HEAD, *(result.line() for result in found)])
+    return "\n\n".join(["# Speed, measured", f"`{command}`: {about}.", *paragraphs, ways, table]) + "\n"

@@ -83,7 +83,10 @@ def fresh(bench: Bench, name: str) -> Results:
     """
     name = name.removeprefix("fresh-")
     with both(bench, name) as (present, former):
-        asked = {"present": lambda: present(f"fresh {SHORT}"), "former": lambda: former(f"fresh {SHORT}")}
+        asked: dict[str, Callable[[], float]] = {
+            "present": lambda: present(f"fresh {SHORT}"),
+            "former": lambda: former(f"fresh {SHORT}"),
+        }
         for ask in asked.values():
             ask()
         times = in_turns(asked, bench.rounds)
