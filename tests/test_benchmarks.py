@@ -85,7 +85,7 @@ def test_the_former_code_is_checked_out_for_a_while_and_a_revision_that_is_not_h
 
 def test_a_side_answers_each_line_with_a_number_and_is_told_of_when_it_fails(tmp_path: Path) -> None:
     script = tmp_path / "side.py"
-    script.write_text("from answering import answer\nanswer(lambda: lambda steps: steps, lambda: None)\n")
+    script.write_text("from answering import answer\nanswer(lambda most: lambda steps: steps, lambda: None)\n")
     with programs.answering([sys.executable, str(script)], programs.RIVALS) as ask:
         assert 0 < ask("steps 0.01") < 0.01
         assert 0 < ask("fresh 5") < 1

@@ -23,6 +23,7 @@ from app.spec.models import HeadSpec
 from app.spec.registry import modules
 from app.spec.training import CheckpointSpec, TrainingSpec
 from benchmarks.performance.results import STEPS_A_CALL, Steps
+from benchmarks.rivals.answering import ENDLESS
 from worker.training.data.augmentation import Augment
 from worker.training.data.batches import BatchSource, Sampler, Some
 from worker.training.data.scaling import Scaling
@@ -109,8 +110,9 @@ def service(
     many: bool = True,
     weighting: str | None = None,
     augmentation: Sequence[Mapping[str, Any]] = (),
+    steps: int = ENDLESS,
 ) -> Steps:
-    """A fit as a job's; not `many`: each step is a call of its own. With a `weighting`: of several tasks, with the same labels in another
+    """A fit as a job's, of so many steps at most; not `many`: each step is a call of its own. With a `weighting`: of several tasks, with the same labels in another
     order."""
     names = ["label"] if weighting is None else [f"label{number}" for number in range(TASKS)]
     network, tasks, inputs, labels = network_of(case, names)
@@ -124,7 +126,7 @@ def service(
     )
     made = None if weighting is None else modules("weighting")[weighting].Spec()
     loss_spec = LossSpec({"d": names}, {task.name: task for task in tasks}, weighting=made)
-    return steps_of(network, FitSpec(loss_spec, {"d": source}), training, many=many)
+    return steps_of(network, FitSpec(loss_spec, {"d": source}), training, many=many, steps=steps)
 
 
 def distilled(case: Case, teacher_logits: np.ndarray, temperature: float, weight: float) -> Steps:
@@ -149,9 +151,11 @@ def training_of(case: Case, augmentation: Sequence[Mapping[str, Any]] = ()) -> T
     return TrainingSpec.model_validate(words)
 
 
-def steps_of(network: Network, fit_spec: FitSpec, training: TrainingSpec, *, many: bool = True) -> Steps:
-    """A fit without an end that has begun."""
-    phases = [Phase(10**9, 1e-3)]
+def steps_of(
+    network: Network, fit_spec: FitSpec, training: TrainingSpec, *, many: bool = True, steps: int = ENDLESS
+) -> Steps:
+    """A fit that has begun."""
+    phases = [Phase(steps, 1e-3)]
     fit_state = FitState(ModelCache(), network, fit_spec, phases, training, 0, threading.Event())
     fit_state.begin()
     if not many:

@@ -22,7 +22,7 @@ def main() -> None:
         chosen = {"augmentation": fits.AUGMENTATION}
     elif more[:1] == ["weighting"]:
         chosen = {"weighting": more[1]}
-    answer(lambda: fits.service(fits.CASES[name], **chosen), fits.forget)
+    answer(lambda steps: fits.service(fits.CASES[name], steps=steps, **chosen), fits.forget)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 
+ENDLESS = 10**9
 
-def answer(begin: Callable[[], Callable[[int], int]], forget: Callable[[], None]) -> None:
-    """`begin`: a new fit, whose function makes at least so many steps and returns their number. `forget`: frees what fits have left."""
+
+def answer(begin: Callable[[int], Callable[[int], int]], forget: Callable[[], None]) -> None:
+    """`begin`: a new fit of so many steps at most, whose function makes at least as many as it is asked for and returns their number.
+    `forget`: frees what fits have left."""
     go: Callable[[int], int] | None = None
     print("ready", flush=True)
     for line in sys.stdin:
@@ -21,12 +24,12 @@ def answer(begin: Callable[[], Callable[[int], int]], forget: Callable[[], None]
             go = None
             forget()
             begun = time.perf_counter()
-            fit, done = begin(), 0
+            fit, done = begin(int(number)), 0
             while done < int(number):
                 done += fit(1)
-            seconds = (time.perf_counter() - begun) * int(number) / done
+            seconds = time.perf_counter() - begun
         else:
-            go = go or begin()
+            go = go or begin(ENDLESS)
             begun, done = time.perf_counter(), 0
             while time.perf_counter() - begun < float(number):
                 done += go(1)

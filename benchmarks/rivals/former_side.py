@@ -34,10 +34,10 @@ def main() -> None:
     with np.load(sys.argv[1]) as file:
         arrays = {name: file[name] for name in ("inputs", "labels")}
         about = json.loads(str(file["about"]))
-    answer(lambda: begun(arrays["inputs"], arrays["labels"], about), forget)
+    answer(lambda steps: begun(arrays["inputs"], arrays["labels"], about, steps), forget)
 
 
-def begun(inputs: np.ndarray, labels: np.ndarray, about: dict[str, Any]) -> Callable[[int], int]:
+def begun(inputs: np.ndarray, labels: np.ndarray, about: dict[str, Any], most: int) -> Callable[[int], int]:
     scaling = Scaling(*map(tuple, about["scaling"]))
     task = heads.Task("label", "multiclass", "label", about["classes"], tuple(map(str, range(about["classes"]))))
     shape = InputSchema(**about["shape"])
@@ -50,7 +50,7 @@ def begun(inputs: np.ndarray, labels: np.ndarray, about: dict[str, Any]) -> Call
     line = batches.Line(np.arange(len(inputs)), about["batch"], 0)
     feed = batches.Feed(inputs, scaling, heads.targets(task, labels), [line], augment=augment)
     lesson = fitting.Lesson(learner.Goal({"d": ["label"]}, {"label": task}), {"d": feed})
-    phases = [fitting.Phase(10**9, 1e-3)]
+    phases = [fitting.Phase(most, 1e-3)]
     course = fitting.Course(fitting.Pool(), network, lesson, phases, training, 0, threading.Event())
     course.begin()
 

@@ -31,7 +31,7 @@ def main() -> None:
     for go in ways.values():
         go(50)
     fastest = min(ways, key=lambda chunk: seconds(ways[chunk]))
-    answer(lambda: begun(inputs, labels, about, sys.argv[2], fastest), forget)
+    answer(lambda _: begun(inputs, labels, about, sys.argv[2], fastest), forget)
 
 
 def seconds(go: Callable[[int], int]) -> float:
