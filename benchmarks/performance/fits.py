@@ -112,8 +112,10 @@ def service(
     augmentation: Sequence[Mapping[str, Any]] = (),
     steps: int = ENDLESS,
 ) -> Steps:
-    """A fit as a job's, of so many steps at most; not `many`: each step is a call of its own. With a `weighting`: of several tasks, with the same labels in another
-    order."""
+    """A fit as a job's, of so many steps at most; not `many`: each step is a call of its own.
+
+    With a `weighting`: of several tasks, with the same labels in another order.
+    """
     names = ["label"] if weighting is None else [f"label{number}" for number in range(TASKS)]
     network, tasks, inputs, labels = network_of(case, names)
     given: dict[str, np.ndarray] = {}
