@@ -22,7 +22,7 @@ from app.spec.data import InputSchema
 from app.spec.models import HeadSpec
 from app.spec.registry import modules
 from app.spec.training import CheckpointSpec, TrainingSpec
-from benchmarks.performance.results import STEPS_A_CALL, Steps
+from benchmarks.performance.results import Steps
 from benchmarks.rivals.answering import ENDLESS
 from worker.training.data.augmentation import Augment
 from worker.training.data.batches import BatchSource, Sampler, Some
@@ -43,6 +43,8 @@ class Case:
     architecture: Any
     batch: int
     rows: Callable[[], tuple[InputSchema, np.ndarray, np.ndarray, int]]
+    bare_steps: int = 64
+    """In one call of the bare loop."""
 
 
 def built_in(name: str, column: str) -> Callable[[], tuple[InputSchema, np.ndarray, np.ndarray, int]]:
@@ -67,7 +69,7 @@ CASES = {
     "mlp": Case("table, `mlp`, batches of 32", "mlp", 32, built_in("wine", "class")),
     "cnn10": Case("digits, `cnn`, batches of 10", "cnn", 10, built_in("digits", "digit")),
     "cnn64": Case("digits, `cnn`, batches of 64", "cnn", 64, built_in("digits", "digit")),
-    "mobile": Case("pictures of 96×96, MobileNetV2 (0.35), batches of 32", MOBILE, 32, pictures),
+    "mobile": Case("pictures of 96×96, MobileNetV2 (0.35), batches of 32", MOBILE, 32, pictures, 8),
 }
 TASKS = 4
 """Of the fits with a weighting."""
@@ -203,13 +205,14 @@ def bare(case: Case) -> Steps:
             optimizer.apply(tape.gradient(loss, variables), layers.forward.trainable_variables)
             return (number + 1,)
 
-        return tf.while_loop(lambda number: number < STEPS_A_CALL, step, (tf.constant(0),), parallel_iterations=1)
+        return tf.while_loop(lambda number: number < case.bare_steps, step, (tf.constant(0),), parallel_iterations=1)
 
     chance = np.random.default_rng(0)
 
     def go(count: int) -> int:
-        for _ in range(count // STEPS_A_CALL):
-            steps(tf.constant(chance.integers(0, len(inputs), (STEPS_A_CALL, case.batch)).astype(np.int32)))
-        return count
+        calls = -(-count // case.bare_steps)
+        for _ in range(calls):
+            steps(tf.constant(chance.integers(0, len(inputs), (case.bare_steps, case.batch)).astype(np.int32)))
+        return calls * case.bare_steps
 
     return go

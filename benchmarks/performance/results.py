@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Literal
 
-STEPS_A_CALL = 64
+from benchmarks.rivals.answering import seconds_a_step
+
 LEAST_SECONDS = 1.5
 """Of one measurement."""
 
@@ -97,21 +97,19 @@ def in_turns(arms: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def timed(arms: Mapping[str, Steps], rounds: int) -> dict[str, list[float]]:
-    """Seconds a step in each round. Before the first one all is compiled, and the number of steps chosen that fills LEAST_SECONDS."""
+    """Seconds a step in each round, once all is compiled and a fit knows how many steps it makes in a call."""
 
     def measure(go: Steps) -> Callable[[], float]:
-        go(2 * STEPS_A_CALL)  # compiles
-        each = seconds_a_step(go, STEPS_A_CALL)
-        count = STEPS_A_CALL * max(1, round(LEAST_SECONDS / each / STEPS_A_CALL))
-        return lambda: seconds_a_step(go, count)
+        return warm(lambda: seconds_a_step(go, LEAST_SECONDS))
 
     return in_turns({arm: measure(go) for arm, go in arms.items()}, rounds)
 
 
-def seconds_a_step(go: Steps, count: int) -> float:
-    begun = time.perf_counter()
-    done = go(count)
-    return (time.perf_counter() - begun) / done
+def warm(measure: Callable[[], float]) -> Callable[[], float]:
+    """A measurement that has been made twice: the first may be over once all is compiled."""
+    measure()
+    measure()
+    return measure
 
 
 def command(only: Sequence[str], rounds: int) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from benchmarks.performance import fits, programs
 from benchmarks.performance.programs import FORMER, ROOT, Bench
-from benchmarks.performance.results import LEAST_SECONDS, Goal, Result, Results, in_turns, over, timed
+from benchmarks.performance.results import LEAST_SECONDS, Goal, Result, Results, in_turns, over, timed, warm
 
 SHORT = 50
 """Steps of a short fit."""
@@ -114,7 +114,5 @@ def both(
 
 
 def asking(side: Callable[[str], float]) -> Callable[[], float]:
-    """What asks a side for the seconds of a step, once it has compiled all and knows its pace."""
-    for _ in range(2):  # the first may be over once all is compiled
-        side(f"steps {LEAST_SECONDS}")
-    return lambda: side(f"steps {LEAST_SECONDS}")
+    """What asks a side for the seconds of a step."""
+    return warm(lambda: side(f"steps {LEAST_SECONDS}"))

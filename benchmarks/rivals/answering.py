@@ -30,8 +30,13 @@ def answer(begin: Callable[[int], Callable[[int], int]], forget: Callable[[], No
             seconds = time.perf_counter() - begun
         else:
             go = go or begin(ENDLESS)
-            begun, done = time.perf_counter(), 0
-            while time.perf_counter() - begun < float(number):
-                done += go(1)
-            seconds = (time.perf_counter() - begun) / done
+            seconds = seconds_a_step(go, float(number))
         print(repr(seconds), flush=True)
+
+
+def seconds_a_step(go: Callable[[int], int], seconds: float) -> float:
+    """Of the steps that are made in about so long."""
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        done += go(1)
+    return (time.perf_counter() - begun) / done
