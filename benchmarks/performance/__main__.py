@@ -5,10 +5,10 @@ round. Told are medians of the rounds with quartiles, so that little is seen of 
 same network on the same rows in the same batches.
 
 Per step there are no validations and checkpoints, which end a call of many steps in a job. "A call for each step": the present code with a
-call of TensorFlow for each. "A bare loop": what is left where nothing is asked but the numbers: a compiled loop of 64 steps (8 of
-large pictures) over data on the device, one loss, Adam, no logs. "At 843b02f": the project before its calls took many steps, run from a checkout that is gone at the
-end. The hand-written script with Keras's `fit` makes a new model for each of its fits, and is not asked to be repeatable bit by bit, as
-the service's job is; the service's job also writes a report with a verdict, which the script does not.
+call of TensorFlow for each. "A bare loop": what is left where nothing is asked but the numbers: a compiled loop of 64 steps (8 of large
+pictures) over data on the device, one loss, Adam, no logs. "At 843b02f": the project before its calls took many steps, run from a checkout
+that is gone at the end. The hand-written script with Keras's `fit` makes a new model for each of its fits, and is not asked to be
+repeatable bit by bit, as the service's job is; the service's job also writes a report with a verdict, which the script does not.
 """
 
 from __future__ import annotations

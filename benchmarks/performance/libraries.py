@@ -48,7 +48,7 @@ def distiller(bench: Bench, name: str) -> Results:  # noqa: ARG001
 
 
 def keras_distiller(student: fits.Case, teacher: Network, inputs: np.ndarray, labels: np.ndarray) -> Steps:
-    """Keras's own, with the loss object that it computes rightly (its default leaves out the softmax), 32 steps an execution, 320 a call."""
+    """Keras's own, with the loss object that it computes rightly: its default leaves out the softmax. 32 steps an execution."""
     import keras
     import tensorflow as tf
 
