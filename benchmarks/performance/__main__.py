@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -53,6 +54,7 @@ ON_A_CARD = [
 
 def main() -> None:
     asked = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was checked out and begun is ended
     device.import_keras()
     device.prepare()
     found: list[Result | NotRun] = []
