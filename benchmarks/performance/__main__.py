@@ -8,7 +8,8 @@ Per step there are no validations and checkpoints, which end a call of many step
 call of TensorFlow for each. "A bare loop": what is left where nothing is asked but the numbers: a compiled loop of 64 steps (8 of large
 pictures) over data on the device, one loss, Adam, no logs. "At 843b02f": the project before its calls took many steps, run from a checkout
 that is gone at the end. The hand-written script with Keras's `fit` makes a new model for each of its fits, and is not asked to be
-repeatable bit by bit, as the service's job is; the service's job also writes a report with a verdict, which the script does not.
+repeatable bit by bit, as the service's job is; the service's job also writes a report with a verdict, which the script does not. Whole
+jobs have three rounds at most.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ from worker.reports import Exit
 
 SEEDS = 5
 
+MOST_ROUNDS = 3
+"""Of whole jobs, one of which takes a minute."""
+
 
 def transfer(source: str, target: str, architecture: str, batch: int, epochs: tuple[int, int]) -> dict[str, Any]:
     """The body of a job: epochs of the source and of each of its ten other fits."""
@@ -54,7 +57,7 @@ def whole(bench: Bench, name: str) -> Results:
 
         return run
 
-    times = in_turns({arm: measure(*command) for arm, command in arms.items()}, bench.rounds)
+    times = in_turns({arm: measure(*command) for arm, command in arms.items()}, min(bench.rounds, MOST_ROUNDS))
     beside = f"{statistics.median(times['service']):.1f} s"
     against = "Keras `fit`, steps_per_execution 32"
     yield Result(f"whole job: {what}", against, over(times["service"], times["fit"]), Goal("most", most), beside)
