@@ -107,6 +107,6 @@ def rival_python(bench: Bench) -> Any:
     from benchmarks.experiments.rivals import environment
 
     try:
-        return environment(bench.rivals)
+        return environment(bench.rivals.absolute())
     except subprocess.CalledProcessError as error:
         raise Missing("PyTorch and TorchJD cannot be installed") from error
