@@ -14,6 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import text
@@ -23,6 +25,7 @@ from app.db import transaction
 from app.settings import settings
 from app.tables import Job
 
+ROWS = 2_000_000
 NAMES = [f"task{task}_{what}" for task in range(5) for what in ("loss", "weight", "val_accuracy")] + ["loss", "rate"]
 LOOKS, SECONDS = 50, 0.1
 """Of a transaction: a call of 16 steps and a look at validation rows take 2 ms at the very least."""
@@ -30,35 +33,50 @@ LOOKS, SECONDS = 50, 0.1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=2_000_000, help="of other jobs, in the fuller table")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of other jobs, in the fuller table")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
+    sys.stdout.write("\n".join(section(asked.rounds, asked.rows)) + "\n")
+
+
+def section(rounds: int, rows: int = ROWS) -> list[str]:
+    """Lines of Markdown."""
+    with database():
+        empty = [ingested() for _ in range(rounds)]
+        fill(rows)
+        full = [ingested() for _ in range(rounds)]
+    alone, beside = statistics.median(empty), statistics.median(full)
+    return [
+        "## Metrics into Postgres",
+        "",
+        " ".join((__doc__ or "").split("\n\n", 1)[1].split()),
+        "",
+        f"`python -m benchmarks.ingest`, {rounds} rounds.",
+        "",
+        f"| rows a second into an empty table | beside {rows:,} of other jobs | ratio | made by a job of five tasks, at most |",
+        "|---|---|---|---|",
+        f"| {alone:,.0f} | {beside:,.0f} | {beside / alone:.2f} | {LOOKS * len(NAMES) / SECONDS:,.0f}, and {500 * len(NAMES):,} in a fit |",
+    ]
+
+
+@contextmanager
+def database() -> Iterator[None]:
+    """A Postgres of its own, which is gone at the end."""
     home = Path(tempfile.mkdtemp(prefix="bequest-", dir=embedded.short_folder()))
     try:
         with embedded.folder(home) as folder:
             server = embedded.start_postgres(folder)
             try:
-                os.environ["DATABASE_URL"] = embedded.database_url(folder)
-                os.environ["BEQUEST_DATA"] = str(home)
+                os.environ |= {"DATABASE_URL": embedded.database_url(folder), "BEQUEST_DATA": str(home)}
                 settings.cache_clear()
+                db.engine.cache_clear()
                 db.migrate()
-                measure(asked.rows, asked.rounds)
+                yield
             finally:
                 db.engine().dispose()
                 server.stop(10)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def measure(rows: int, rounds: int) -> None:
-    empty = [ingested() for _ in range(rounds)]
-    fill(rows)
-    full = [ingested() for _ in range(rounds)]
-    made = LOOKS * len(NAMES) / SECONDS
-    tell(f"rows a second, nothing else in the table: {statistics.median(empty):,.0f}")
-    tell(f"rows a second beside {rows:,} of other jobs: {statistics.median(full):,.0f}")
-    tell(f"ratio of the two: {statistics.median(full) / statistics.median(empty):.2f}")
-    tell(f"the most that a job of five tasks makes: {made:,.0f} rows a second, {500 * len(NAMES):,} a fit")
 
 
 def ingested(transactions: int = 40) -> float:
@@ -103,10 +121,6 @@ def fill(rows: int) -> None:
             {"rows": rows},
         )
         session.execute(text("UPDATE jobs SET run_after = now() + interval '1 day' WHERE id LIKE 'job_old%'"))
-
-
-def tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
 
 
 if __name__ == "__main__":

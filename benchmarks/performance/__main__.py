@@ -25,6 +25,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from benchmarks import ingest, serving
 from benchmarks.performance import fits, jobs, libraries, steps
 from benchmarks.performance.programs import Bench, Missing
 from benchmarks.performance.results import HEAD, NotRun, Result, Results, command, page
@@ -37,7 +38,7 @@ ROWS: dict[str, Measure] = {
     **dict.fromkeys(("uncertainty", "pcgrad", "cagrad", "mgda"), steps.weighted),
     **{f"former-{name}": steps.against_former for name in fits.CASES},
     "augmented": steps.augmented,
-    **{f"fresh-{name}": steps.fresh for name in fits.CASES},
+    **{f"fresh-{name}": steps.fresh for name in fits.CASES if name != "mlp"},
     **dict.fromkeys(jobs.JOBS, jobs.whole),
     "programs": jobs.programs,
     "memory": jobs.memory,
@@ -45,6 +46,9 @@ ROWS: dict[str, Measure] = {
     "distiller": libraries.distiller,
     **dict.fromkeys(libraries.COUNTERPARTS, libraries.torchjd),
 }
+
+SECTIONS: dict[str, Callable[[int], list[str]]] = {"predictions": serving.section, "ingest": ingest.section}
+"""What has a table of its own."""
 
 NO_CARD = "no card here"
 ON_A_CARD = [
@@ -63,24 +67,35 @@ def main() -> None:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bequest-performance-")))
         bench = Bench(asked.rounds, place, asked.rivals, stack)
         print("\n".join(HEAD), flush=True)
-        for name in asked.only:
+        for name in (name for name in asked.only if name in ROWS):
             print(f"{name} …", file=sys.stderr, flush=True)
             for result in measured(bench, name):
                 found.append(result)
                 print(result.line(), flush=True)
-    is_whole = asked.only == list(ROWS)
+    sections = list[str]()
+    for name in (name for name in asked.only if name in SECTIONS):
+        print(f"{name} …", file=sys.stderr, flush=True)
+        sections += ["", *SECTIONS[name](asked.rounds)]
+        print("\n".join(sections), flush=True)
+    is_whole = asked.only == [*ROWS, *SECTIONS]
     if is_whole:
         found += ON_A_CARD
     if asked.write is not None:
         how = (__doc__ or "").strip().split("\n\n")[1:]
         line = command([] if is_whole else asked.only, asked.rounds)
-        asked.write.write_text(page(how, line, asked.rounds, found), encoding="utf-8")
+        whole = page(how, line, asked.rounds, found) + "\n".join([*sections, ""] if sections else [])
+        asked.write.write_text(whole, encoding="utf-8")
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=f"of {', '.join(ROWS)}"
+        "--only",
+        nargs="+",
+        choices=[*ROWS, *SECTIONS],
+        default=[*ROWS, *SECTIONS],
+        metavar="NAME",
+        help=f"of {', '.join([*ROWS, *SECTIONS])}",
     )
     parser.add_argument("--rounds", type=int, default=7)
     rivals = Path(tempfile.gettempdir()) / "bequest-rivals"

@@ -30,6 +30,7 @@ from worker.training.data.scaling import Scaling
 from worker.training.fitting.fit import FitState, ModelCache
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
+from worker.training.fitting.program import XLA_STEPS
 from worker.training.networks import build
 from worker.training.networks.initial import initial
 from worker.training.networks.network import Network
@@ -45,6 +46,9 @@ class Case:
     rows: Callable[[], tuple[InputSchema, np.ndarray, np.ndarray, int]]
     bare_steps: int = 64
     """In one call of the bare loop."""
+
+    phase: int = ENDLESS
+    """The steps of each of its phases: long ones of small networks are compiled by XLA."""
 
 
 def built_in(name: str, column: str) -> Callable[[], tuple[InputSchema, np.ndarray, np.ndarray, int]]:
@@ -66,7 +70,10 @@ def pictures() -> tuple[InputSchema, np.ndarray, np.ndarray, int]:
 
 MOBILE = {"arch": "applications", "name": "MobileNetV2", "alpha": 0.35, "size": [96, 96]}
 CASES = {
-    "mlp": Case("table, `mlp`, batches of 32", "mlp", 32, built_in("wine", "class")),
+    "mlp": Case("table, `mlp`, batches of 32, 3,000 steps and more", "mlp", 32, built_in("wine", "class")),
+    "mlp-short": Case(
+        "table, `mlp`, batches of 32, fewer steps", "mlp", 32, built_in("wine", "class"), phase=XLA_STEPS - 1
+    ),
     "cnn10": Case("digits, `cnn`, batches of 10", "cnn", 10, built_in("digits", "digit")),
     "cnn64": Case("digits, `cnn`, batches of 64", "cnn", 64, built_in("digits", "digit")),
     "mobile": Case("pictures of 96×96, MobileNetV2 (0.35), batches of 32", MOBILE, 32, pictures, 8),
@@ -130,7 +137,7 @@ def service(
     )
     made = None if weighting is None else modules("weighting")[weighting].Spec()
     loss_spec = LossSpec({"d": names}, {task.name: task for task in tasks}, weighting=made)
-    return steps_of(network, FitSpec(loss_spec, {"d": source}), training, many=many, steps=steps)
+    return steps_of(network, FitSpec(loss_spec, {"d": source}), training, many=many, steps=steps, phase=case.phase)
 
 
 def distilled(case: Case, teacher_logits: np.ndarray, temperature: float, weight: float) -> Steps:
@@ -156,10 +163,17 @@ def training_of(case: Case, augmentation: Sequence[Mapping[str, Any]] = ()) -> T
 
 
 def steps_of(
-    network: Network, fit_spec: FitSpec, training: TrainingSpec, *, many: bool = True, steps: int = ENDLESS
+    network: Network,
+    fit_spec: FitSpec,
+    training: TrainingSpec,
+    *,
+    many: bool = True,
+    steps: int = ENDLESS,
+    phase: int = ENDLESS,
 ) -> Steps:
-    """A fit that has begun."""
-    phases = [Phase(steps, 1e-3)]
+    """A fit of `steps`, in phases of at most `phase`, that has begun."""
+    each = min(steps, phase)
+    phases = [Phase(each, 1e-3)] * (steps // each)
     fit_state = FitState(ModelCache(), network, fit_spec, phases, training, 0, threading.Event())
     fit_state.begin()
     if not many:
