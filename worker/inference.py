@@ -48,12 +48,21 @@ from app.spec.adopted import Order
 from app.spec.architectures import Architecture
 from app.spec.data import Decoding
 from app.spec.faults import Invalid, written
-from worker.warm_models import ModelDiffers, PredictionRefused, TooLarge, TooMany, WarmModels, not_finite
+from worker.warm_models import (
+    WAITS,
+    WAITS_TO_TRACE,
+    ModelDiffers,
+    PredictionRefused,
+    TooLarge,
+    TooMany,
+    WarmModels,
+    not_finite,
+)
 
 CONFIG = "/config"
 MOST_ROWS = 1024
-SECONDS = 30.0
-TRACE_SECONDS = 90.0  # the first one waits until Keras is imported
+SECONDS = WAITS
+TRACE_SECONDS = WAITS_TO_TRACE  # the first one waits until Keras is imported
 IMPORT_SECONDS = 180.0
 _MOST_WAITING = 16
 
@@ -90,7 +99,7 @@ def _refused(refusal: Exception) -> JSONResponse:
             return JSONResponse({"detail": str(refusal), "rows": rows}, 422)
         case ModelDiffers():
             return JSONResponse({"detail": str(refusal)}, 409)
-    return JSONResponse({"detail": f"no answer within {SECONDS:.0f} s"}, 503)
+    return JSONResponse({"detail": str(refusal) or f"no answer within {SECONDS:.0f} s"}, 503)
 
 
 class Handlers:
@@ -148,8 +157,8 @@ class Handlers:
         try:
             look = partial(self._warm.network, architecture, shape, whole=request.url.path == CONFIG)
             found = await self._in_a_thread(TRACE_SECONDS, look)
-        except TimeoutError:
-            return JSONResponse({"detail": f"no answer within {TRACE_SECONDS:.0f} s"}, 503)
+        except TimeoutError as late:
+            return JSONResponse({"detail": str(late) or f"no answer within {TRACE_SECONDS:.0f} s"}, 503)
         except ValueError as refusal:
             return JSONResponse({"detail": str(refusal)}, 422)
         except Exception as error:
@@ -163,8 +172,8 @@ class Handlers:
         try:
             order = Order.model_validate_json(await _body(request))
             manifest = await self._in_a_thread(IMPORT_SECONDS, self._warm.write, order)
-        except TimeoutError:
-            return JSONResponse({"detail": f"no answer within {IMPORT_SECONDS:.0f} s"}, 503)
+        except TimeoutError as late:
+            return JSONResponse({"detail": str(late) or f"no answer within {IMPORT_SECONDS:.0f} s"}, 503)
         except (PredictionRefused, ValidationError) as refusal:
             return JSONResponse({"detail": str(refusal)}, 400)
         except Invalid as invalid:

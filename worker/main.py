@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from importlib.metadata import version
 from queue import Empty
 from typing import Any
@@ -40,7 +41,7 @@ worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 trainers = Trainers()
 _draining = threading.Event()
 _running: str | None = None
-_device = "cpu"
+_device, _has_told = "cpu", False
 _room = True
 
 
@@ -139,7 +140,7 @@ def wake() -> None:
         since = now()  # the lease begins later
         try:
             device = _known_device()
-            claim = jobs.claim(worker_id, device, backends.installed(device))
+            claim = jobs.claim(worker_id, device, _backends(device))
         except supervisor.AWAY as error:
             log.warning("claim_failed", error=type(error).__name__)
             return  # the sweep sends another wake-up once the database is back
@@ -205,9 +206,15 @@ def _keep_house() -> None:
 
 def _known_device() -> str:
     """The device that jobs run on here, as a trainer has reported it; until then the CPU."""
-    global _device
-    _device = trainers.device() or _device
+    global _device, _has_told
+    told = trainers.device()
+    _device, _has_told = told or _device, _has_told or told is not None
     return _device
+
+
+def _backends(device: str) -> Sequence[str]:
+    """Those that jobs may have here. Before a trainer has said what it runs on, it may yet be a GPU, which JAX might not see."""
+    return backends.installed(device) if _has_told else (backends.default(),)
 
 
 def _say_hello() -> None:
@@ -221,7 +228,7 @@ def _say_hello() -> None:
             pid=os.getpid(),
             device=device,
             device_name=name,
-            backends=backends.installed(device),
+            backends=_backends(device),
             memory_bytes=memory,
             version=version("bequest"),
             job_id=_running,

@@ -42,7 +42,7 @@ _REAP_SECONDS = 2.0
 _AGAIN_SECONDS = 5.0
 _OOM_COUNTERS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 _PASSED_ON = re.compile(
-    r"PATH|PYTHONPATH|VIRTUAL_ENV|LD_LIBRARY_PATH|LANG|LC_\w+|TZ|KERAS_BACKEND|TF_\w+|XLA_\w+|JAX_PLATFORMS|CUDA_\w+|NVIDIA_\w+"
+    r"PATH|PYTHONPATH|VIRTUAL_ENV|LD_LIBRARY_PATH|LANG|LC_\w+|TZ|KERAS_BACKEND|TF_\w+|XLA_\w+|JAX_PLATFORMS|JAX_COMPILATION_CACHE_DIR|CUDA_\w+|NVIDIA_\w+"
     r"|OMP_\w+|MKL_\w+|OPENBLAS_\w+|BEQUEST_(?:PLUGINS|FILE_ROOTS|MAX_\w+|SPARE_\w+)"
 )
 _SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
@@ -92,7 +92,8 @@ class Trainers:
     def device(self) -> str | None:
         """`cpu` or `gpu`, once the spare or the trainer taken last has reported it: short jobs leave a spare no time to."""
         with self._lock:
-            devices = [trainer.device() for trainer in (self._spare, self._taken) if trainer is not None]
+            both = [trainer for trainer in (self._spare, self._taken) if trainer is not None and trainer.is_usual]
+            devices = [trainer.device() for trainer in both]
         name = next(filter(None, devices), None)
         return name and ("cpu" if name == "cpu" else "gpu")
 
@@ -134,6 +135,7 @@ class Trainer:
 
     def __init__(self, backend: str | None = None) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self.is_usual = backend is None
         self._killed = self._given = self._bounded = False
         self._mark = uuid.uuid4().hex  # the processes that it starts carry this mark, wherever they go
         self._started: set[int] = set()
@@ -300,6 +302,7 @@ def environment() -> dict[str, str]:
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "KERAS_BACKEND": backends.default(),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else JAX takes most of a GPU at once, though others need it too
         **safe_path(passed),
         "HOME": str(home),
         "KERAS_HOME": str(home / "keras"),

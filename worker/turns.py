@@ -31,7 +31,7 @@ class _Asked:
 
     function: Function
     rows: Rows
-    told: Answers | Exception | None = None
+    told: Answers | BaseException | None = None
 
 
 class Turns:
@@ -58,7 +58,7 @@ class Turns:
                 with self._changed:
                     self._called = False
                     self._changed.notify_all()
-        if isinstance(asked.told, Exception):
+        if isinstance(asked.told, BaseException):
             raise asked.told
         assert asked.told is not None, "it waits until it has been told"
         return asked.told
@@ -70,8 +70,8 @@ class Turns:
             self._changed.wait_for(lambda: asked.told is not None or not self._called)
             if asked.told is not None:
                 return []
-            self._called = True
             first = self._waiting[0]
+            self._called = True
             together, room = list[_Asked](), first.function.rows_at_once
             for one in self._waiting:
                 if one.function is first.function and (one is first or len(one.rows) <= room):
@@ -82,17 +82,18 @@ class Turns:
 
 
 def _call(together: Sequence[_Asked]) -> None:
+    """Tells each of them something, whatever happens: who was told nothing would wait for ever."""
+    ends = np.cumsum([len(one.rows) for one in together]).tolist()
+    pairs = list(zip(together, ends, strict=True))
     try:
         answers = together[0].function(np.concatenate([one.rows for one in together]))
-    except Exception as error:
+        parts = [{name: answer[end - len(one.rows) : end] for name, answer in answers.items()} for one, end in pairs]
+    except BaseException as error:
         if len(together) == 1:
             together[0].told = error
         else:  # one of them is the reason
             for one in together:
                 _call([one])
         return
-    begin = 0
-    for one in together:
-        end = begin + len(one.rows)
-        one.told = {name: answer[begin:end] for name, answer in answers.items()}
-        begin = end
+    for one, part in zip(together, parts, strict=True):
+        one.told = part

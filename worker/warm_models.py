@@ -7,7 +7,8 @@ import stat
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ _MOST_MODELS, _MOST_MODEL_BYTES = 16, 2**30
 _ROWS_AT_ONCE = 256
 _MOST_NUMBERS_AT_ONCE = 2**24
 """Of the largest array within a model: 64 MiB. Some others of its size are there at the same time."""
+
+WAITS, WAITS_TO_TRACE = 30.0, 90.0
+"""So many seconds a request waits for a model that must be loaded, or a network that must be traced. Then its thread is free for others."""
 
 _MOST_NUMBERS = 2**23  # of all answers, which are written as text: heads on maps have many for each row
 
@@ -77,6 +81,7 @@ class WarmModels:
             TooLarge: it has no finite answer to some rows, and one to a row of zeros.
             TooMany: the answers are too long to be sent.
             ModelDiffers: it is not what it was when it was kept.
+            TimeoutError: it is not loaded, and another network has been made for all the time that it may wait.
         """
         model = self._model(path)
         inputs = model.given(inputs)
@@ -92,7 +97,7 @@ class WarmModels:
 
     def network(self, architecture: Architecture, shape: list[int], *, whole: bool) -> str:
         """JSON: the trace of an architecture on inputs of `shape`, or the `whole` as Keras writes it. Raises ValueError."""
-        with self._building:
+        with self._builds(WAITS_TO_TRACE):
             trunk = importlib.import_module("worker.training.networks.trunk")
             return str(
                 trunk.config(architecture, shape) if whole else trunk.trace(architecture, shape).model_dump_json()
@@ -123,12 +128,22 @@ class WarmModels:
         model = self._found(key)
         if model is not None:
             return model
-        with self._building:
+        with self._builds(WAITS):
             model = self._found(key)  # it may have been loaded while this thread waited
             if model is None:
                 model = loaded(Path(key[0]))
                 self._keep(key, model, length)
         return model
+
+    @contextmanager
+    def _builds(self, seconds: float) -> Iterator[None]:
+        """Alone. Raises TimeoutError: another one has not ended within so many seconds, which an import may take."""
+        if not self._building.acquire(timeout=seconds):
+            raise TimeoutError("another network is being made")
+        try:
+            yield
+        finally:
+            self._building.release()
 
     def _found(self, key: tuple[str, int]) -> WarmModel | None:
         with self._lock:

@@ -29,10 +29,12 @@ def unavailable(format: ExportFormat, backend: str = "auto") -> tuple[str, str] 
 
     A machine without Keras trains nothing: what its workers can write is theirs to say.
     """
-    if format == "keras" or find_spec("keras") is None:
+    if format == "keras":
         return None
     if backend == "jax":
         return f"{format} is written by TensorFlow, and backend is jax", "leave it out, or set backend to tensorflow"
+    if find_spec("keras") is None:
+        return None
     if backend == "auto" and backends.default() != "tensorflow":
         return (
             f"{format} is written by TensorFlow, and the trainers here run on {backends.default()}",

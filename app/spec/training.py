@@ -208,9 +208,14 @@ class TrainingSpec(SpecModel):
     def _warm_up(self) -> TrainingSpec:
         if self.warmup_epochs and self.schedule == "one_cycle":
             raise ValueError("one_cycle begins with a warm-up of its own: leave `warmup_epochs` out")
-        if self.epochs is not None and self.warmup_epochs >= self.epochs:
+        return self
+
+    @model_validator(mode="after")
+    def _whole_updates(self) -> TrainingSpec:
+        every = self.optimizer.gradient_accumulation_steps
+        if self.steps is not None and every > self.steps:
             raise ValueError(
-                f"`warmup_epochs` are {self.warmup_epochs:g} of {self.epochs} epochs: none is left to train"
+                f"`gradient_accumulation_steps` are {every} of {self.steps} steps: there would be no update"
             )
         return self
 

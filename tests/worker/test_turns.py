@@ -122,3 +122,25 @@ def test_many_threads_are_each_told_their_own() -> None:
     with ThreadPoolExecutor(32) as threads:
         assert all(threads.map(ask, range(1000)))
     assert max(len(call) for call in functions[1].calls) <= 5
+
+
+@pytest.mark.parametrize("ends_with", [SystemExit(3), None])
+def test_whatever_ends_a_call_everybody_is_told_and_the_next_are_answered(ends_with: BaseException | None) -> None:
+    """An exit, or an answer that has no rows to be divided."""
+
+    class Breaks(Double):
+        def __call__(self, rows: Rows) -> Answers:
+            answers = super().__call__(rows)
+            if (rows == 7).any():
+                if ends_with is not None:
+                    raise ends_with
+                return {"twice": np.float32(1)}  # type: ignore[dict-item]
+            return answers
+
+    function, asking = Breaks(), Asking()
+    asked = [asking.ask(function, number) for number in (1, 7, 3)]
+    function.go.set()
+    assert told([asked[0], asked[2]]) == [[2], [6]]
+    with pytest.raises((SystemExit, IndexError, TypeError)):
+        asked[1].result(30)
+    assert asking.turns.answers(function, rows(5))["twice"].tolist() == [[10]]

@@ -192,6 +192,16 @@ def test_models_that_are_loaded_answer_while_a_network_is_made(store: Path) -> N
         assert len(waits.result(60)["y"]) == 1
 
 
+def test_who_has_waited_long_for_another_network_is_told_and_frees_its_thread(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, warm = written(store / "cold.keras", dense()), WarmModels()
+    monkeypatch.setattr(warm_models, "WAITS", 0.05)
+    with warm._building, pytest.raises(TimeoutError, match="another network"):
+        warm.predict(path, np.ones((1, 3), np.float32))
+    assert len(warm.predict(path, np.ones((1, 3), np.float32))["y"]) == 1
+
+
 def test_who_asks_beside_many_is_told_of_its_own_rows_alone(store: Path) -> None:
     given = keras.Input((3,))
     steep = written(store / "steep.keras", keras.Model(given, {"y": keras.layers.Rescaling(1000.0)(given)}))

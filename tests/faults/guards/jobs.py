@@ -13,15 +13,15 @@ GUARDS = (
     Guard(
         "a claim takes queued jobs alone",
         JOBS,
-        "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device",
-        "Job.run_after <= func.clock_timestamp(), Job.device",
+        "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), suits",
+        "Job.run_after <= func.clock_timestamp(), suits",
         PROTOCOL,
     ),
     Guard(
         "a claim waits for the delay",
         JOBS,
-        "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), Job.device",
-        "Job.state == JobState.QUEUED, Job.device",
+        "Job.state == JobState.QUEUED, Job.run_after <= func.clock_timestamp(), suits",
+        "Job.state == JobState.QUEUED, suits",
         "tests/app/test_jobs.py::test_a_job_with_a_delay_is_not_runnable_yet",
     ),
     Guard(
@@ -76,7 +76,8 @@ GUARDS = (
         "cancel raced",
         400,
     ),
-    Guard("a claim asks for its device", JOBS, ', Job.device.in_(["auto", device])', "", APP_JOBS),
+    Guard("a claim asks for its device", JOBS, 'Job.device.in_(["auto", device]) & ', "", APP_JOBS),
+    Guard("a claim asks for its backend", JOBS, ' & Job.backend.in_(["auto", *backends])', "", APP_JOBS),
     Guard(
         "a client's call locks its job",
         JOBS,

@@ -20,7 +20,7 @@ from app.spec.training import TrainingSpec
 from worker.reports import ArtifactReport
 from worker.training.data.rows import Data, Subset
 from worker.training.experiment.run import Run, check_trace
-from worker.training.fitting import checkpoint
+from worker.training.fitting import checkpoint, plan
 from worker.training.fitting.fit import FitLoop, ModelCache, predict
 from worker.training.fitting.plan import FitSpec, Phase, Trained
 from worker.training.kept import export, formats, golden, store
@@ -73,6 +73,7 @@ class Job:
         self._models: dict[str, Model] = {}
         self._latencies: dict[str, dict[str, Any]] = {}
         self._finished: str | None = None
+        self._warned: set[str] = set()
         self.cut_short = False
         self.spec: Mapping[str, Any] = assignment.get("spec", {})
         self.formats: list[ExportFormat] = list(self.spec.get("export", []))
@@ -111,6 +112,10 @@ class Job:
         if not checkpoint.begun(self._fit_loop.checkpoints, stage):  # else there is something to give back
             self.raise_if_stopped()
         self.progress.enter(stage)
+        for code, message in plan.doubts(phases, training, fit_spec.epoch_steps).items():
+            if message not in self._warned:  # once for all arms
+                self._warned.add(message)
+                self.run.warn(code, message)
         trained = self._fit_loop.fit(stage, network, fit_spec, phases, training, seed)
         self.cut_short |= trained.stopped
         return trained

@@ -336,7 +336,7 @@ class Compiled:
         return weighting is not None and type(weighting).on_epoch_end is not TaskWeighting.on_epoch_end
 
     def takes_many(self, batch_bytes: int) -> bool:
-        """Whether steps on batches of so many bytes are worth one call together: a batch that is read ahead is computed long."""
+        """Whether steps on batches of so many bytes, targets included, are worth one call together: on a large one a step takes long."""
         return self._program is not None and batch_bytes < batches.AHEAD_BYTES
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -351,7 +351,7 @@ class Compiled:
         """An optimizer step for each of n batches, (n, …) of each array, up to the first whose loss is not finite; the logged values of
         each."""
         weighting, count = self.learner.weighting, len(next(iter(several[0].values())))
-        batch_bytes = sum(inputs.nbytes for inputs in several[0].values()) // count
+        batch_bytes = sum(each.nbytes for arrays in several for each in arrays.values()) // count
         alone = (self._one_step(batches.nth(several, number)) for number in range(count))
         for logs in self._in_one_call(several, count) if self.takes_many(batch_bytes) else alone:
             if weighting is not None:

@@ -12,6 +12,7 @@ from worker.training.data import batches
 
 if TYPE_CHECKING:
     from app.data.source import Source
+    from app.spec.training import TrainingSpec
     from worker.training.data.batches import BatchSource
     from worker.training.fitting.loss_spec import LossSpec
     from worker.training.networks.network import Network
@@ -47,6 +48,22 @@ def phase(steps: int, rate: float | None, frozen: Iterable[str] = (), norms: boo
     """A phase at the rate of a resolved spec, which has one. `more`: as in Phase."""
     assert rate is not None
     return Phase(steps, rate, frozenset(frozen), norms, **more)
+
+
+def doubts(phases: Iterable[Phase], training: TrainingSpec, epoch_steps: int) -> dict[str, str]:
+    """What a phase is too short for, by codes of warnings: how many steps an epoch has is known only with the rows."""
+    shortest = min((phase.steps for phase in phases if phase.steps), default=0)
+    warm_up, every = round(training.warmup_epochs * epoch_steps), training.optimizer.gradient_accumulation_steps
+    found = dict[str, str]()
+    if shortest and warm_up >= shortest:
+        found["phase_all_warm_up"] = (
+            f"a phase of {shortest} steps never comes to its full rate: {training.warmup_epochs:g} epochs of warm-up are {warm_up} steps"
+        )
+    if shortest and every > min(shortest, epoch_steps):
+        found["phase_without_update"] = (
+            f"{every} steps are accumulated to an update, and a phase has {shortest}, an epoch {epoch_steps}: some change nothing"
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,14 @@ def rates(
 ) -> NDArray[np.float64]:
     """The rates of steps `numbers` (from 0) of a phase of `steps`, the first `warm_up` of which are its warm-up: (n,)."""
     warm_up = min(warm_up, steps)
-    share = numbers / steps
+    share, found = numbers / steps, np.full(len(numbers), highest)
     match schedule:
-        case "constant":
-            found = np.full(len(numbers), highest)
         case "cosine":
             after = np.clip((numbers - warm_up) / max(1, steps - warm_up), 0.0, 1.0)
             found = highest * _fallen(after)
         case "step":
             found = highest * DROP ** np.searchsorted(DROPS, share, side="right")
-        case "one_cycle":
+        case "one_cycle" if steps > 1:
             top = RISE * steps - 1
             rising = FIRST + (1 - FIRST) * (1 - _fallen(np.clip(numbers / max(top, 1e-9), 0.0, 1.0)))
             falling = LAST + (1 - LAST) * _fallen(np.clip((numbers - top) / (steps - 1 - top), 0.0, 1.0))

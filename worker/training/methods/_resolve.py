@@ -309,6 +309,12 @@ class Faults:
                 "train fewer epochs",
                 "too_many_epochs",
             )
+        if training.epochs is not None and training.warmup_epochs >= training.epochs:
+            self.add(
+                f"{at}/warmup_epochs",
+                f"a warm-up of {training.warmup_epochs:g} of {training.epochs} epochs leaves none at the full rate",
+                "warm up for fewer epochs, or train for more",
+            )
         optimizer = training.optimizer
         if optimizer.momentum and optimizer.name not in ("sgd", "rmsprop"):
             self.add(f"{at}/optimizer/momentum", f"{optimizer.name} has no momentum", "only sgd and rmsprop have one")

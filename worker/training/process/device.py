@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
+import importlib.util
 import logging
 import os
 import platform
@@ -118,8 +118,8 @@ def _keep_compiled() -> None:
     """
     import jax
 
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or importlib.util.find_spec("filelock") is None:
+        return  # without a lock JAX keeps no bounded number of functions
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "compiled"
     for entry in folder.glob("*-cache"):
         # The second file comes when the first is whole. A trainer was killed between: JAX would never take another entry.

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from app import methods
+from app.spec.faults import Invalid
 from app.spec.training import OptimizerSpec, Schedule, TrainingSpec
+from tests.app.builtin_lookup import BuiltIns
 from tests.worker.training import small
 from tests.worker.training.small import DIGIT, batch_source, network, same, stored
 from worker.training.data import batches
-from worker.training.fitting import learner, schedules
+from worker.training.fitting import learner, plan, schedules
 from worker.training.fitting.learner import Compiled
 from worker.training.fitting.loss_spec import LossSpec
 from worker.training.fitting.plan import FitSpec, Phase
@@ -76,7 +79,7 @@ def test_any_step_has_its_rate_without_those_before_it() -> None:
     ("given", "said"),
     [
         ({"schedule": "one_cycle", "warmup_epochs": 1}, "warm-up of its own"),
-        ({"epochs": 3, "warmup_epochs": 3}, "none is left to train"),
+        ({"steps": 3, "optimizer": {"gradient_accumulation_steps": 4}}, "there would be no update"),
         ({"schedule": "linear"}, "'constant', 'cosine', 'step' or 'one_cycle'"),
         ({"warmup_epochs": -1}, "greater than or equal to 0"),
     ],
@@ -84,6 +87,33 @@ def test_any_step_has_its_rate_without_those_before_it() -> None:
 def test_a_schedule_that_cannot_be_is_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         TrainingSpec.model_validate(given)
+
+
+@pytest.mark.parametrize("training", [{"warmup_epochs": 10}, {"warmup_epochs": 3, "epochs": 3}])
+def test_a_warm_up_as_long_as_the_training_is_refused_where_it_comes_in(training: dict[str, object]) -> None:
+    body = {"kind": "transfer", "dataset": "wine", "source": {"train": {"dataset": "wine"}}, "training": training}
+    with pytest.raises(Invalid) as refused:
+        methods.check(body, BuiltIns())
+    assert [fault.pointer for fault in refused.value.faults] == ["/training/warmup_epochs"]
+    ends = {"dataset": "wine", "training": training}
+    with pytest.raises(Invalid) as refused:
+        methods.check({"kind": "transfer", "dataset": "wine", "source": {"train": ends}}, BuiltIns())
+    assert [fault.pointer for fault in refused.value.faults] == ["/source/train/training/warmup_epochs"]
+
+
+def test_phases_too_short_for_their_words_are_told() -> None:
+    training = TrainingSpec.model_validate(
+        {"epochs": 9, "warmup_epochs": 2, "optimizer": {"gradient_accumulation_steps": 6}}
+    )
+    assert not plan.doubts([Phase(30, 0.1), Phase(0, 0.1)], training, 10)
+    assert [*plan.doubts([Phase(30, 0.1), Phase(20, 0.1)], training, 10)] == ["phase_all_warm_up"]
+    assert [*plan.doubts([Phase(5, 0.1)], training, 10)] == ["phase_all_warm_up", "phase_without_update"]
+    assert [*plan.doubts([Phase(30, 0.1)], training, 5)] == ["phase_without_update"], "patience counts epochs"
+    assert not plan.doubts([Phase(1, 0.1)], TrainingSpec(), 1)
+
+
+def test_a_cycle_of_one_step_is_at_the_full_rate() -> None:
+    assert all_of("one_cycle", 0.5, 1) == [0.5]
 
 
 @pytest.mark.slow
