@@ -12,6 +12,7 @@ from celery import signals
 
 from app import jobs
 from app.settings import settings
+from app.spec import backends
 from tests.worker.conftest import read, run, submit
 from worker import main, supervisor
 from worker import trainers as trainer_processes
@@ -26,6 +27,7 @@ def process(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """This one, as a worker that has just come up."""
     monkeypatch.setattr(main, "trainers", trainers)
     monkeypatch.setattr(main, "_device", "cpu")
+    monkeypatch.setattr(main, "_has_told", False)
     yield
     trainers.close()
 
@@ -41,6 +43,18 @@ def test_a_worker_that_begins_on_a_backlog_learns_its_device_from_its_first_job(
     backlog = [submit(steps=1), submit(steps=1, device="gpu")]
     main.wake()
     assert [read(job_id).state for job_id in backlog] == ["succeeded", "succeeded"]
+
+
+def test_a_worker_offers_other_backends_only_once_it_knows_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        backends, "installed", lambda device: ("tensorflow", "jax") if device == "cpu" else ("tensorflow",)
+    )
+    monkeypatch.setattr(backends, "default", lambda: "tensorflow")
+    assert main._backends(main._known_device()) == ("tensorflow",), "it may yet be a GPU, without the plugin"
+    monkeypatch.setattr(main.trainers, "device", lambda: "cpu")
+    assert main._backends(main._known_device()) == ("tensorflow", "jax")
+    monkeypatch.setattr(main.trainers, "device", lambda: "gpu")
+    assert main._backends(main._known_device()) == ("tensorflow",)
 
 
 def test_a_worker_says_its_device_while_a_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
