@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from worker.training.data.scaling import Scaling
 
 AHEAD_BYTES = 2**19
-"""Inputs of a batch from which on it is made ahead: of less, handing it over costs more than it saves."""
+"""Of a batch, from which on it is made ahead and stepped on alone: of less, handing it over costs more than it saves."""
 
 ALIKE = 4
 
@@ -135,8 +135,11 @@ class BatchSource:
 
     @property
     def batch_bytes(self) -> int:
-        """Of a batch's inputs, about: before a preparation or a tokenizer, four to a number."""
-        return 4 * self.batch_size * math.prod(self.inputs.shape[1:])
+        """Of a batch, about: its inputs before a preparation or a tokenizer, four to a number, and the values given or cached for its rows."""
+        beside = sum(
+            each.dtype.itemsize * math.prod(each.shape[1:]) for each in (*self.given.values(), *self.cached.values())
+        )
+        return self.batch_size * (4 * math.prod(self.inputs.shape[1:]) + beside)
 
     def several(self, step: int, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """As `batch`, of `count` steps: (count, …) of each array."""
