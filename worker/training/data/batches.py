@@ -135,7 +135,7 @@ class BatchSource:
 
     @property
     def batch_bytes(self) -> int:
-        """Of a batch, about: its inputs before a preparation or a tokenizer, four to a number, and the values given or cached for its rows."""
+        """Of a batch, about: its inputs before a preparation or a tokenizer, four to a number, and what is given or cached for its rows."""
         beside = sum(
             each.dtype.itemsize * math.prod(each.shape[1:]) for each in (*self.given.values(), *self.cached.values())
         )
