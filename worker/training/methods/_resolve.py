@@ -303,18 +303,13 @@ class Faults:
         if training.epochs is None and training.steps is None:
             training = training.model_copy(update={"epochs": DEFAULT_EPOCHS})
         if training.epochs is not None and training.epochs > most_epochs():
-            self.add(
-                f"{at}/epochs",
-                f"more than the {most_epochs():,} epochs allowed",
-                "train fewer epochs",
-                "too_many_epochs",
-            )
+            most = f"more than the {most_epochs():,} epochs allowed"
+            self.add(f"{at}/epochs", most, "train fewer epochs", "too_many_epochs")
         if training.epochs is not None and training.warmup_epochs >= training.epochs:
-            self.add(
-                f"{at}/warmup_epochs",
-                f"a warm-up of {training.warmup_epochs:g} of {training.epochs} epochs leaves none at the full rate",
-                "warm up for fewer epochs, or train for more",
+            none_left = (
+                f"a warm-up of {training.warmup_epochs:g} of {training.epochs} epochs leaves none at the full rate"
             )
+            self.add(f"{at}/warmup_epochs", none_left, "warm up for fewer epochs, or train for more")
         optimizer = training.optimizer
         if optimizer.momentum and optimizer.name not in ("sgd", "rmsprop"):
             self.add(f"{at}/optimizer/momentum", f"{optimizer.name} has no momentum", "only sgd and rmsprop have one")
