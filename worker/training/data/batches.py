@@ -136,9 +136,8 @@ class BatchSource:
     @property
     def batch_bytes(self) -> int:
         """Of a batch, about: its inputs before a preparation or a tokenizer, four to a number, and what is given or cached for its rows."""
-        beside = sum(
-            each.dtype.itemsize * math.prod(each.shape[1:]) for each in (*self.given.values(), *self.cached.values())
-        )
+        values: list[Source] = [*self.given.values(), *self.cached.values()]
+        beside = sum(each.dtype.itemsize * math.prod(each.shape[1:]) for each in values)
         return self.batch_size * (4 * math.prod(self.inputs.shape[1:]) + beside)
 
     def several(self, step: int, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
