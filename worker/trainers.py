@@ -301,7 +301,7 @@ def environment() -> dict[str, str]:
         own_folder(folder)
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "KERAS_BACKEND": backends.default(),
+        "KERAS_BACKEND": "tensorflow",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else JAX takes most of a GPU at once, though others need it too
         **safe_path(passed),
         "HOME": str(home),

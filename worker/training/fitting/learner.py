@@ -284,11 +284,11 @@ class Compiled:
         optimizer = make_optimizer()
         if self.learner.weighting is not None and self.learner.weighting.variables:
             # Weights of losses are no weights of the network: decay would shift the balance that they look for.
-            _plain(optimizer).exclude_from_weight_decay(var_list=self.learner.weighting.variables)
+            rates.plain(optimizer).exclude_from_weight_decay(var_list=self.learner.weighting.variables)
         self.learner.compile(optimizer=optimizer, loss=None, jit_compile=keras_layers.compiled)
         self.learner.optimizer.build(self.learner.trainable_variables)
         self._blank = [_array(variable) for variable in self._own()]
-        self._rate = float(_plain(optimizer).learning_rate)
+        self._rate = float(rates.plain(optimizer).learning_rate)
         self._tasks = list(loss_spec.tasks)
         self._gradients = gradients.Differentiator(keras_layers, self.learner)
         driver = driver or program.driver(self.learner.network.operations, loss_spec, 0)
@@ -414,7 +414,7 @@ class Compiled:
     def _one_step(self, batch: Batch) -> dict[str, float]:
         weighting = self.learner.weighting
         (rate,) = self._rates(np.array([self._number]))
-        _plain(self.learner.optimizer).learning_rate = rate
+        rates.plain(self.learner.optimizer).learning_rate = rate
         if weighting is None:
             plain: dict[str, float] = self.learner.train_on_batch(*batch, return_dict=True)
             return plain
@@ -470,11 +470,6 @@ class Compiled:
         mine = list(self.learner.weighting.variables) if self.learner.weighting is not None else []
         projectors = [variable for layer in self.learner.projectors for variable in layer.variables]
         return [*mine, *projectors, *self.learner.optimizer.variables]
-
-
-def _plain(optimizer: Any) -> Any:
-    """The optimizer that a scaling of losses wraps, or itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _array(variable: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from keras import tree
 
 from app.spec.registry import module_of
+from worker.training.fitting import rates
 from worker.training.fitting.gradients import TaskGradients
 from worker.training.networks import opened
 from worker.training.weighting import TaskWeighting
@@ -61,8 +62,7 @@ class Program:
 
     def __init__(self, learner: Any, differentiator: Differentiator, weigh: Weigh, driver: Driver):
         self._learner, self._differentiator, self._weigh, self._xla = learner, differentiator, weigh, driver == "xla"
-        weighting, optimizer = learner.weighting, learner.optimizer
-        self._optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        weighting, self._optimizer = learner.weighting, rates.plain(learner.optimizer)
         size = (len(learner.loss_spec.tasks),)
         held = [] if weighting is None else weighting.variables
         self._held = [variable for variable in held if tuple(variable.shape) == size]

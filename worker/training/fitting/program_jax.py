@@ -15,6 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 from keras import tree
 
+from worker.training.fitting import rates
 from worker.training.fitting.program import DRAWN, MOST_STEPS, PRESENT, RATE, Driver, filled
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class Program:
         of_weighting = [] if weighting is None else weighting.variables
         self._held = [places[id(variable)] for variable in of_weighting if tuple(variable.shape) == size]
         self._drawn = places.get(id(getattr(weighting, "drawn", None)))
-        optimizer = getattr(learner.optimizer, "inner_optimizer", learner.optimizer)
-        self._rate = places[id(optimizer.learning_rate)]
+        self._rate = places[id(rates.plain(learner.optimizer).learning_rate)]
         self._one, self._many = jax.jit(self._step, donate_argnums=0), jax.jit(self._loop, donate_argnums=0)
         self._run = {"host": self._by_host, "while": self._by_loop}[driver]
 

@@ -61,5 +61,10 @@ def scaled(kind: Any, patterns: Mapping[str, float]) -> Any:
     return Scaled
 
 
+def plain(optimizer: Any) -> Any:
+    """The optimizer that a scaling of losses wraps, or itself: it has the rate."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def _times(rate: Any, factor: float) -> Any:
     return rate if factor == 1.0 else rate * factor
